@@ -1,0 +1,147 @@
+use std::fmt;
+use std::str::FromStr;
+
+use burn::tensor::Device;
+
+/// The backends this library knows; which of them a build contains is a matter of cargo features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeviceKind {
+    /// The CPU, with burn's own kernels (feature `flex`).
+    Flex,
+    /// The CPU, with ndarray (feature `ndarray`).
+    NdArray,
+    /// The NVIDIA GPU with this index (feature `cuda`).
+    Cuda(usize),
+}
+
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flex => write!(f, "flex"),
+            Self::NdArray => write!(f, "ndarray"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+impl FromStr for DeviceKind {
+    type Err = DeviceError;
+
+    fn from_str(name: &str) -> Result<Self, DeviceError> {
+        let unknown = || DeviceError::Unknown { name: name.to_owned() };
+        match name.split_once(':') {
+            None if name == "flex" || name == "cpu" => Ok(Self::Flex),
+            None if name == "ndarray" => Ok(Self::NdArray),
+            None if name == "cuda" => Ok(Self::Cuda(0)),
+            Some(("cuda", index)) => index.parse().map(Self::Cuda).map_err(|_| unknown()),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// Why a device cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// The name means nothing.
+    #[error("device `{name}` is unknown: wanted `flex` (or `cpu`), `ndarray`, `cuda` or `cuda:N`")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// This build has no code for it.
+    #[error("this build has no `{kind}` backend: build again with `--features {feature}`")]
+    NotBuilt {
+        /// What was asked for.
+        kind: DeviceKind,
+        /// The cargo feature that brings it.
+        feature: &'static str,
+    },
+    /// Nothing to choose from.
+    #[error("this build has no backend at all: build again with one of the features `flex`, `ndarray`, `cuda`")]
+    NoneBuilt,
+    /// The machine has no such device, or its driver does not answer.
+    #[error("device `{kind}` does not answer ({message}): check the driver, or use `flex`")]
+    NotAnswering {
+        /// What was asked for.
+        kind: DeviceKind,
+        /// What the driver said.
+        message: String,
+    },
+}
+
+/// The device of this kind.
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// use fabric_backends::{DeviceKind, device};
+/// let cpu = device(DeviceKind::Flex).unwrap();
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// When this build or this machine does not have it.
+pub fn device(kind: DeviceKind) -> Result<Device, DeviceError> {
+    match kind {
+        #[cfg(feature = "flex")]
+        DeviceKind::Flex => Ok(Device::flex()),
+        #[cfg(feature = "ndarray")]
+        DeviceKind::NdArray => Ok(Device::ndarray()),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(index) => answering(kind, Device::cuda(index)),
+        #[allow(unreachable_patterns, reason = "reachable in builds without all backends")]
+        _ => Err(DeviceError::NotBuilt {
+            kind,
+            feature: match kind {
+                DeviceKind::Flex => "flex",
+                DeviceKind::NdArray => "ndarray",
+                DeviceKind::Cuda(_) => "cuda",
+            },
+        }),
+    }
+}
+
+/// A missing driver shows only at first use, and as a panic: ask once, here, and say it as an error.
+#[cfg(feature = "cuda")]
+fn answering(kind: DeviceKind, device: Device) -> Result<Device, DeviceError> {
+    use burn::tensor::Tensor;
+    let asked = std::panic::catch_unwind(|| {
+        let one = Tensor::<1>::ones([1], &device);
+        (one.clone() + one).into_data()
+    });
+    match asked {
+        Ok(_) => Ok(device),
+        Err(cause) => {
+            let message = cause
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+                .unwrap_or_else(|| "no reason given".to_owned());
+            Err(DeviceError::NotAnswering { kind, message })
+        }
+    }
+}
+
+/// The device named by `FABRIC_DEVICE`, or else the first of `flex`, `ndarray` and `cuda` in this build.
+///
+/// The CPU comes first so that a result does not change because some other crate switched a GPU on.
+///
+/// # Errors
+///
+/// When this build or this machine does not have it.
+pub fn default_device() -> Result<Device, DeviceError> {
+    if let Ok(name) = std::env::var("FABRIC_DEVICE") {
+        return device(name.parse()?);
+    }
+    [DeviceKind::Flex, DeviceKind::NdArray, DeviceKind::Cuda(0)]
+        .into_iter()
+        .map(device)
+        .find(|found| !matches!(found, Err(DeviceError::NotBuilt { .. })))
+        .unwrap_or(Err(DeviceError::NoneBuilt))
+}
+
+/// The device in words, for reports.
+pub fn describe(device: &Device) -> String {
+    format!("{device:?}")
+}

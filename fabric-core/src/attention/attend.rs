@@ -1,0 +1,114 @@
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+use fabric_backends::ops::weighted_attention;
+
+use super::{AttnExtras, DecoupledTokens, JointTokens};
+
+/// `[rows, tokens, heads * head_dim]` to `[rows, heads, tokens, head_dim]`.
+pub fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
+    let [rows, tokens, channels] = x.dims();
+    x.reshape([rows, tokens, heads, channels / heads]).swap_dims(1, 2)
+}
+
+/// `[rows, heads, tokens, head_dim]` to `[rows, tokens, heads * head_dim]`.
+pub fn merge_heads(x: Tensor<4>) -> Tensor<3> {
+    let [rows, heads, tokens, head_dim] = x.dims();
+    x.swap_dims(1, 2).reshape([rows, tokens, heads * head_dim])
+}
+
+/// Multi-head attention over a layer's own keys and whatever processors add to them.
+///
+/// Joint tokens enter the same softmax, each multiplied by its weight before the row is normalised
+/// (FABRIC's reweighting, which equals adding `ln(weight)` to the logit). Decoupled tokens get a softmax of
+/// their own, and their result is added, scaled and masked (IP-Adapter).
+///
+/// # Shapes
+///
+/// - `query`: `[rows, queries, heads * head_dim]`
+/// - `key`, `value`: `[rows, keys, heads * head_dim]`
+/// - returns: `[rows, queries, heads * head_dim]`, before the output projection
+pub fn attend(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, heads: usize, extras: &AttnExtras) -> Tensor<3> {
+    let rows = query.dims()[0];
+    assert_eq!(key.dims()[0], rows, "attend: {rows} rows of queries, {} of keys", key.dims()[0]);
+    let mut out: Vec<Tensor<3>> = Vec::new();
+    for (segment, joint) in segments(rows, &extras.joint) {
+        let q = rows_of(&query, &segment);
+        let k = rows_of(&key, &segment);
+        let v = rows_of(&value, &segment);
+        out.push(attend_joint(q, k, v, heads, &joint));
+    }
+    let mut out = if out.len() == 1 { out.remove(0) } else { Tensor::cat(out, 0) };
+    for tokens in extras.decoupled.iter().filter(|tokens| tokens.scale != 0.0) {
+        out = add_decoupled(out, &query, heads, tokens);
+    }
+    out
+}
+
+/// Cuts the batch where the set of visible joint tokens changes, so that every piece is one attention.
+fn segments(rows: usize, joint: &[JointTokens]) -> Vec<(Range<usize>, Vec<&JointTokens>)> {
+    let seen = || joint.iter().filter(|tokens| tokens.weight > 0.0);
+    let mut cuts: Vec<usize> = seen().flat_map(|tokens| [tokens.rows.start, tokens.rows.end]).collect();
+    cuts.extend([0, rows]);
+    cuts.retain(|&cut| cut <= rows);
+    cuts.sort_unstable();
+    cuts.dedup();
+    cuts.windows(2)
+        .map(|cut| {
+            let visible = seen().filter(|tokens| tokens.rows.start <= cut[0] && cut[1] <= tokens.rows.end);
+            (cut[0]..cut[1], visible.collect())
+        })
+        .collect()
+}
+
+fn attend_joint(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, joint: &[&JointTokens]) -> Tensor<3> {
+    let [rows, own, _] = k.dims();
+    if joint.is_empty() {
+        return merge_heads(weighted_attention(
+            split_heads(q, heads),
+            split_heads(k, heads),
+            split_heads(v, heads),
+            &[],
+        ));
+    }
+    let mut keys = vec![k];
+    let mut values = vec![v];
+    let mut weights = vec![(own, 1.0)];
+    for tokens in joint {
+        let shared = |x: &Tensor<3>| {
+            let [_, count, channels] = x.dims();
+            x.clone().expand([rows, count, channels])
+        };
+        weights.push((tokens.key.dims()[1], tokens.weight));
+        keys.push(shared(&tokens.key));
+        values.push(shared(&tokens.value));
+    }
+    let (k, v) = (Tensor::cat(keys, 1), Tensor::cat(values, 1));
+    merge_heads(weighted_attention(split_heads(q, heads), split_heads(k, heads), split_heads(v, heads), &weights))
+}
+
+fn add_decoupled(out: Tensor<3>, query: &Tensor<3>, heads: usize, tokens: &DecoupledTokens) -> Tensor<3> {
+    let [rows, queries, channels] = out.dims();
+    let segment = &tokens.rows;
+    let q = rows_of(query, segment);
+    let shared = |x: &Tensor<3>| {
+        let [_, count, channels] = x.dims();
+        x.clone().expand([segment.len(), count, channels])
+    };
+    let (k, v) = (shared(&tokens.key), shared(&tokens.value));
+    let seen = weighted_attention(split_heads(q, heads), split_heads(k, heads), split_heads(v, heads), &[]);
+    let mut seen = merge_heads(seen) * tokens.scale;
+    if let Some(mask) = &tokens.mask {
+        seen = seen * mask.clone();
+    }
+    if *segment == (0..rows) {
+        return out + seen;
+    }
+    let added = rows_of(&out, segment) + seen;
+    out.slice_assign([segment.clone(), 0..queries, 0..channels], added)
+}
+
+fn rows_of(x: &Tensor<3>, rows: &Range<usize>) -> Tensor<3> {
+    let [all, tokens, channels] = x.dims();
+    if *rows == (0..all) { x.clone() } else { x.clone().slice([rows.clone(), 0..tokens, 0..channels]) }
+}

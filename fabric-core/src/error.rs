@@ -1,0 +1,67 @@
+use crate::picture::PictureError;
+use crate::samplers::SamplerError;
+use crate::schedule::ScheduleError;
+use crate::session::SessionError;
+
+/// Anything that can stop a run, grouped by who can act on it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting is out of its range, or two settings exclude each other.
+    #[error("{what}: found {found}, wanted {wanted}; {next}")]
+    Settings {
+        /// The setting.
+        what: String,
+        /// Its value.
+        found: String,
+        /// What would be good.
+        wanted: String,
+        /// What to do.
+        next: String,
+    },
+    /// A noise schedule cannot be built.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A sampler cannot run.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// A picture cannot be read.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
+    /// A session cannot be saved or loaded.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// A network of the pipeline reports an error of its own.
+    #[error(transparent)]
+    Model(Box<dyn std::error::Error + Send + Sync>),
+    /// The device or its library failed while computing.
+    #[error(
+        "the device failed while {doing}: {message}; try a smaller size, fewer pictures or references, or another device"
+    )]
+    Backend {
+        /// What was going on.
+        doing: String,
+        /// What it said.
+        message: String,
+    },
+    /// A step callback asked to stop.
+    #[error("cancelled after {step} of {steps} steps")]
+    Cancelled {
+        /// Steps that were done.
+        step: usize,
+        /// Steps that were asked for.
+        steps: usize,
+    },
+}
+
+impl Error {
+    /// A setting that cannot be used.
+    pub fn settings(
+        what: impl Into<String>,
+        found: impl ToString,
+        wanted: impl Into<String>,
+        next: impl Into<String>,
+    ) -> Self {
+        Self::Settings { what: what.into(), found: found.to_string(), wanted: wanted.into(), next: next.into() }
+    }
+}

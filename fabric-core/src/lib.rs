@@ -1,0 +1,15 @@
+//! The seams and the mathematics of steering image diffusion, with no weights and no files.
+
+#![forbid(unsafe_code)]
+
+pub mod attention;
+pub mod denoise;
+pub mod models;
+pub mod picture;
+pub mod samplers;
+pub mod schedule;
+pub mod session;
+
+mod error;
+
+pub use error::Error;

@@ -1,0 +1,176 @@
+//! What a pipeline needs of its networks.
+
+use burn::tensor::{Device, Tensor};
+
+use crate::Error;
+use crate::attention::{AttnProcessor, AttnSite};
+
+/// SDXL's second conditioning, added to the time embedding.
+#[derive(Debug, Clone)]
+pub struct AddedConditions {
+    /// Pooled text `[rows, pooled_dim]`.
+    pub pooled: Tensor<2>,
+    /// Original height and width, crop top and left, target height and width: `[rows, 6]`.
+    pub time_ids: Tensor<2>,
+}
+
+/// Feature maps added to the skip connections and the middle block (ControlNet, T2I-Adapter).
+#[derive(Debug, Clone, Default)]
+pub struct Residuals {
+    /// One per skip connection, in the order in which the down path makes them. Empty = none.
+    pub down: Vec<Tensor<4>>,
+    /// Added after the middle block.
+    pub mid: Option<Tensor<4>>,
+}
+
+/// What a forward pass should bring back besides its prediction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Record {
+    /// Only the prediction.
+    #[default]
+    Nothing,
+    /// Keys and values of every self-attention; the pass stops after the last of them and predicts nothing.
+    SelfAttentionOnly,
+}
+
+/// The arguments of one U-Net pass.
+#[derive(Debug, Clone)]
+pub struct UNetInput<'a> {
+    /// `[rows, channels, height, width]`, of any size.
+    pub sample: Tensor<4>,
+    /// One for all rows, or one per row.
+    pub timesteps: &'a [f64],
+    /// Text `[rows, tokens, context_dim]`.
+    pub context: Tensor<3>,
+    /// For networks that want it (SDXL).
+    pub added: Option<AddedConditions>,
+    /// For ControlNet and its like.
+    pub residuals: Option<&'a Residuals>,
+    /// What steers the attention layers.
+    pub processor: &'a dyn AttnProcessor,
+    /// So many rows at the end of the batch only lend their keys and values to the others (FABRIC's
+    /// references): they are dropped after the last self-attention's keys and values, and not predicted.
+    pub lending_rows: usize,
+    /// What to bring back.
+    pub record: Record,
+}
+
+impl<'a> UNetInput<'a> {
+    /// A plain pass.
+    pub fn new(sample: Tensor<4>, timesteps: &'a [f64], context: Tensor<3>) -> Self {
+        Self {
+            sample,
+            timesteps,
+            context,
+            added: None,
+            residuals: None,
+            processor: &crate::attention::NoProcessor,
+            lending_rows: 0,
+            record: Record::Nothing,
+        }
+    }
+}
+
+/// Keys and values of one self-attention layer, `[rows, tokens, channels]`, heads not split.
+#[derive(Debug, Clone)]
+pub struct RecordedTokens {
+    /// Where they were recorded.
+    pub site: AttnSite,
+    /// Projected keys.
+    pub key: Tensor<3>,
+    /// Projected values.
+    pub value: Tensor<3>,
+}
+
+/// What one U-Net pass returns.
+#[derive(Debug, Clone)]
+pub struct UNetOutput {
+    /// `[rows - lending_rows, channels, height, width]`; absent when the pass only recorded.
+    pub sample: Option<Tensor<4>>,
+    /// In the order in which the layers run; empty unless asked for.
+    pub recorded: Vec<RecordedTokens>,
+}
+
+/// A U-Net: predicts noise (or velocity, or the picture) under text and what processors add.
+pub trait NoisePredictor {
+    /// One pass.
+    fn forward(&self, input: UNetInput<'_>) -> UNetOutput;
+
+    /// Every attention layer, in the order in which they run.
+    fn attention_sites(&self) -> Vec<AttnSite>;
+
+    /// Down blocks (and up blocks) of the network: 4 for Stable Diffusion 1.5.
+    fn levels(&self) -> usize;
+
+    /// Channels of the latents it takes.
+    fn in_channels(&self) -> usize;
+
+    /// Where its weights live.
+    fn device(&self) -> Device;
+}
+
+/// Which latents an encoder returns: its distribution's mean, or a sample made with given noise.
+#[derive(Debug, Clone)]
+pub enum Posterior {
+    /// The most likely latents.
+    Mean,
+    /// `mean + std * noise`, noise `[images, channels, height, width]`.
+    Sample(Tensor<4>),
+}
+
+/// Between pictures and latents (a VAE), including the model's scaling factor.
+pub trait LatentCodec {
+    /// Pixels in [-1, 1] `[images, 3, height, width]` to scaled latents.
+    fn encode(&self, pixels: Tensor<4>, posterior: Posterior) -> Tensor<4>;
+
+    /// Scaled latents to pixels, about [-1, 1].
+    fn decode(&self, latents: Tensor<4>) -> Tensor<4>;
+
+    /// Pixels per latent along each axis: 8 for Stable Diffusion.
+    fn downscale(&self) -> usize;
+
+    /// Channels of the latents.
+    fn latent_channels(&self) -> usize;
+}
+
+/// Text as a U-Net wants it.
+#[derive(Debug, Clone)]
+pub struct TextEmbedding {
+    /// `[prompts, tokens, context_dim]`.
+    pub context: Tensor<3>,
+    /// `[prompts, pooled_dim]`, for networks that want it (SDXL).
+    pub pooled: Option<Tensor<2>>,
+    /// Per prompt, what did not fit the encoder's window and was left out; empty where nothing was.
+    pub truncated: Vec<String>,
+}
+
+/// Turns prompts into what the U-Net attends to.
+pub trait TextEncoder {
+    /// Encodes prompts into one batch of equal length.
+    ///
+    /// # Errors
+    ///
+    /// When a prompt cannot be encoded.
+    fn encode(&self, prompts: &[String]) -> Result<TextEmbedding, Error>;
+
+    /// What an absent negative prompt means: SDXL wants zeros, every other model the empty prompt.
+    ///
+    /// # Errors
+    ///
+    /// When the empty prompt cannot be encoded.
+    fn encode_absent(&self, count: usize) -> Result<TextEmbedding, Error> {
+        self.encode(&vec![String::new(); count])
+    }
+}
+
+/// Turns pictures into features (a CLIP image encoder).
+pub trait ImageEncoder {
+    /// Preprocessed pixels `[images, 3, size, size]` to pooled, projected features `[images, feature_dim]`.
+    fn embed(&self, pixels: Tensor<4>) -> Tensor<2>;
+
+    /// Preprocessed pixels to the tokens of the last layer but one, `[images, tokens, hidden_dim]`.
+    fn penultimate(&self, pixels: Tensor<4>) -> Tensor<3>;
+
+    /// Side of the square pictures it takes.
+    fn image_size(&self) -> usize;
+}

@@ -1,0 +1,6 @@
+//! picture
+
+/// x
+#[derive(Debug, thiserror::Error)]
+#[error("x")]
+pub struct PictureError;

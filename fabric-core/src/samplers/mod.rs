@@ -1,0 +1,6 @@
+//! samplers
+
+/// x
+#[derive(Debug, thiserror::Error)]
+#[error("x")]
+pub struct SamplerError;

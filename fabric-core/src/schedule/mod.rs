@@ -1,0 +1,6 @@
+//! schedule
+
+/// x
+#[derive(Debug, thiserror::Error)]
+#[error("x")]
+pub struct ScheduleError;

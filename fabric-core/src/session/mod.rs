@@ -1,0 +1,6 @@
+//! session
+
+/// x
+#[derive(Debug, thiserror::Error)]
+#[error("x")]
+pub struct SessionError;

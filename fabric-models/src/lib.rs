@@ -1,0 +1,10 @@
+//! Stable Diffusion's networks, tokenizer and loaders.
+
+#![forbid(unsafe_code)]
+
+pub mod clip;
+pub mod load;
+pub mod lora;
+pub mod tokenizer;
+pub mod unet;
+pub mod vae;

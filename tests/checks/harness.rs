@@ -1,0 +1,157 @@
+//! What every golden test needs: the folder, its files, and the worst error of each.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::PathBuf;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use safetensors::{Dtype, SafeTensors};
+
+/// The folder of golden files: `FABRIC_GOLDENS`, or the copy in the repository.
+pub(crate) fn folder() -> PathBuf {
+    std::env::var_os("FABRIC_GOLDENS")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden")), PathBuf::from)
+}
+
+/// A golden folder's JSON side.
+pub(crate) fn json(name: &str) -> serde_json::Value {
+    let path = folder().join(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The device under test (`FABRIC_DEVICE`, or the default one).
+pub(crate) fn device() -> Device {
+    fabric::default_device().expect("a device to test on")
+}
+
+/// Largest error allowed, relative to the largest value of the expected tensor.
+///
+/// f32 against f32: two correct implementations differ by about 3e-6 after nine guided steps, 1e-4 leaves
+/// room for another order of summation and none for a mistake. The same on every CPU backend. On CUDA
+/// products run as TF32 (10 bits of mantissa), hence 1e-2 there.
+pub(crate) fn tolerance() -> f64 {
+    if std::env::var("FABRIC_DEVICE").is_ok_and(|name| name.starts_with("cuda")) { 1e-2 } else { 1e-4 }
+}
+
+/// One golden file, which remembers what was read of it and how far we were off.
+pub(crate) struct Golden {
+    name: String,
+    bytes: Vec<u8>,
+    read: RefCell<BTreeSet<String>>,
+    errors: RefCell<BTreeMap<String, f64>>,
+}
+
+impl Golden {
+    /// Reads `NAME.safetensors`.
+    pub(crate) fn open(name: &str) -> Self {
+        let path = folder().join(format!("{name}.safetensors"));
+        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        Self { name: name.to_owned(), bytes, read: RefCell::default(), errors: RefCell::default() }
+    }
+
+    fn file(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.bytes).expect("a safetensors file")
+    }
+
+    /// Names of all tensors, in order.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let mut keys: Vec<String> = self.file().names().into_iter().map(ToString::to_string).collect();
+        keys.sort();
+        keys
+    }
+
+    /// The distinct first components (`case` of `case/...`) of all keys with at least one `/`.
+    pub(crate) fn cases(&self) -> Vec<String> {
+        let cases: BTreeSet<String> =
+            self.keys().iter().filter_map(|key| key.split_once('/').map(|(case, _)| case.to_owned())).collect();
+        cases.into_iter().collect()
+    }
+
+    /// Whether the file has this tensor.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.file().tensor(key).is_ok()
+    }
+
+    /// The tensor's shape.
+    pub(crate) fn shape(&self, key: &str) -> Vec<usize> {
+        self.file().tensor(key).unwrap_or_else(|e| panic!("{}/{key}: {e}", self.name)).shape().to_vec()
+    }
+
+    /// The tensor's values, whatever their type, as f64.
+    pub(crate) fn values(&self, key: &str) -> Vec<f64> {
+        let file = self.file();
+        let view = file.tensor(key).unwrap_or_else(|e| panic!("{}/{key}: {e}", self.name));
+        self.read.borrow_mut().insert(key.to_owned());
+        let data = view.data();
+        match view.dtype() {
+            Dtype::F64 => data.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+            Dtype::F32 => data.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
+            Dtype::F16 => data.as_chunks::<2>().0.iter().map(|b| f64::from(half::f16::from_le_bytes(*b))).collect(),
+            Dtype::I64 => data.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
+            Dtype::I32 => data.as_chunks::<4>().0.iter().map(|b| f64::from(i32::from_le_bytes(*b))).collect(),
+            Dtype::U8 => data.iter().map(|b| f64::from(*b)).collect(),
+            other => panic!("{}/{key}: a golden of type {other:?}", self.name),
+        }
+    }
+
+    /// The tensor as floats on the device.
+    pub(crate) fn tensor<const D: usize>(&self, key: &str, device: &Device) -> Tensor<D> {
+        let values: Vec<f32> = self.values(key).into_iter().map(|x| x as f32).collect();
+        Tensor::from_data(TensorData::new(values, self.shape(key)), device)
+    }
+
+    /// The tensor as integers on the device.
+    pub(crate) fn ints<const D: usize>(&self, key: &str, device: &Device) -> Tensor<D, Int> {
+        let values: Vec<i64> = self.values(key).into_iter().map(|x| x as i64).collect();
+        Tensor::from_data(TensorData::new(values, self.shape(key)), device)
+    }
+
+    /// Compares with the golden tensor `key` and remembers the error; shapes must be equal.
+    pub(crate) fn compare<const D: usize>(&self, key: &str, found: Tensor<D>) {
+        assert_eq!(found.dims().to_vec(), self.shape(key), "{}/{key}: shape", self.name);
+        let found: Vec<f32> = found.into_data().convert::<f32>().to_vec().expect("f32 data");
+        let found: Vec<f64> = found.into_iter().map(f64::from).collect();
+        self.compare_values(key, &found);
+    }
+
+    /// Compares plain values with the golden tensor `key` and remembers the error.
+    pub(crate) fn compare_values(&self, key: &str, found: &[f64]) {
+        let wanted = self.values(key);
+        self.note(key, relative_error(found, &wanted));
+    }
+
+    /// Remembers an error that was measured elsewhere.
+    pub(crate) fn note(&self, key: &str, error: f64) {
+        self.errors.borrow_mut().insert(key.to_owned(), error);
+    }
+
+    /// Prints the worst error, and fails if it is too large or if some of the file was never read.
+    pub(crate) fn finish(&self) {
+        let read = self.read.borrow();
+        let unread: Vec<String> = self.keys().into_iter().filter(|key| !read.contains(key)).collect();
+        assert!(unread.is_empty(), "{}: never read: {unread:?}", self.name);
+        let errors = self.errors.borrow();
+        let (key, worst) = errors.iter().max_by(|a, b| a.1.total_cmp(b.1)).expect("at least one comparison");
+        // Straight to the stream: the test harness swallows what passing tests print.
+        let line = format!("golden {:<10} {:>4} comparisons, worst {worst:.1e} ({key})\n", self.name, errors.len());
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        let failed: Vec<String> = errors
+            .iter()
+            .filter(|(_, error)| !(**error <= tolerance()))
+            .map(|(key, error)| format!("{key}: {error:.2e}"))
+            .collect();
+        assert!(failed.is_empty(), "{}: beyond {:.0e}: {failed:#?}", self.name, tolerance());
+    }
+}
+
+/// Largest difference divided by the largest expected value; NaN counts as infinitely wrong.
+pub(crate) fn relative_error(found: &[f64], wanted: &[f64]) -> f64 {
+    assert_eq!(found.len(), wanted.len(), "number of values");
+    let scale = wanted.iter().fold(1e-12_f64, |m, x| m.max(x.abs()));
+    found.iter().zip(wanted).fold(0.0, |worst, (a, b)| {
+        let error = (a - b).abs() / scale;
+        if error.is_nan() { f64::INFINITY } else { worst.max(error) }
+    })
+}

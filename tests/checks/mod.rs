@@ -1,0 +1,16 @@
+//! One module per golden file.
+
+mod fabric;
+mod harness;
+mod lora;
+mod metrics;
+mod models;
+mod pipeline;
+mod preprocess;
+mod schedulers;
+mod sdxl;
+mod text;
+mod tokenizer;
+mod unet;
+mod vae;
+mod vision;
