@@ -97,6 +97,10 @@ impl Picture {
     }
 
     /// Its size, each side rounded down to a multiple of `factor` but never below it: diffusers' default size.
+    ///
+    /// # Panics
+    ///
+    /// If `factor` is 0.
     pub fn size_in_multiples_of(&self, factor: usize) -> (usize, usize) {
         let down = |side: usize| (side - side % factor).max(factor);
         (down(self.width()), down(self.height()))

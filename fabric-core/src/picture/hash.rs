@@ -50,14 +50,13 @@ impl FromStr for ContentHash {
             b'a'..=b'f' => Some(byte - b'a' + 10),
             _ => None,
         };
-        let bad = || PictureError::Hash { found: text.chars().take(80).collect() };
-        let digits: Vec<u8> = text.bytes().map(digit).collect::<Option<_>>().ok_or_else(bad)?;
-        let bytes: Vec<u8> =
-            digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
-        if digits.len() != 64 {
-            return Err(bad());
+        let pair = |[high, low]: &[u8; 2]| Some(digit(*high)? << 4 | digit(*low)?);
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        let bytes: Option<Vec<u8>> = pairs.iter().map(pair).collect();
+        match bytes.map(<[u8; 32]>::try_from) {
+            Some(Ok(bytes)) if rest.is_empty() => Ok(Self(bytes)),
+            _ => Err(PictureError::Hash { found: text.chars().take(80).collect() }),
         }
-        bytes.try_into().map(Self).map_err(|_| bad())
     }
 }
 

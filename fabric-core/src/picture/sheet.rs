@@ -57,13 +57,14 @@ pub fn contact_sheet(rows: &[Vec<(&Picture, Mark)>], gap: usize) -> Result<Pictu
     check_size("the contact sheet", width, height)?;
 
     let mut rgb = PAPER.repeat(width * height);
-    let thickness = gap.div_ceil(2);
+    let thickness = (gap / 2).max(gap.min(1));
     for (row, cells) in rows.iter().enumerate() {
         for (column, &(picture, mark)) in cells.iter().enumerate() {
             let left = gap + column * (cell_width + gap) + (cell_width - picture.width()) / 2;
             let top = gap + row * (cell_height + gap) + (cell_height - picture.height()) / 2;
             let framed = picture.width() + 2 * thickness;
-            for y in top - thickness..top + picture.height() + thickness {
+            let frame = if mark == Mark::None { 0..0 } else { top - thickness..top + picture.height() + thickness };
+            for y in frame {
                 let at = (y * width + left - thickness) * 3;
                 rgb[at..at + framed * 3].copy_from_slice(&mark.colour().repeat(framed));
             }

@@ -48,7 +48,8 @@ impl FeedbackSession {
     /// Saves everything, undone steps too, to a folder, which is made if need be.
     ///
     /// Pictures that are there already are not written again. The folder is never torn, not even if the power
-    /// fails: it holds the session saved before until it holds this one.
+    /// fails: it holds the session saved before until it holds this one. Of two programs that save to it at a time,
+    /// the last one wins.
     ///
     /// # Errors
     ///
