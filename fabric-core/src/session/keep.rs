@@ -32,22 +32,31 @@ pub struct Feedback {
 impl KeepPolicy {
     /// Chooses among votes given from the oldest to the most recent.
     pub fn choose(self, votes: &[Judged]) -> Feedback {
-        let votes: Vec<&Judged> = votes.iter().filter(|judged| judged.vote.strength() != 0.0).collect();
-        let recent = match self {
-            Self::MostRecent(most) => &votes[votes.len().saturating_sub(most)..],
-            Self::All | Self::Balanced(_) => &votes[..],
+        let strengths: Vec<f64> = votes.iter().map(|judged| judged.vote.strength()).collect();
+        let kept = self.select(&strengths).into_iter().map(|index| votes[index].clone());
+        let (liked, disliked) = kept.partition(|judged| judged.vote.strength() > 0.0);
+        Feedback { liked, disliked }
+    }
+
+    /// The indices of the votes that count, in order, among strengths (above 0 a like, below a dislike, 0 nothing)
+    /// given from the oldest to the most recent.
+    pub fn select(self, strengths: &[f64]) -> Vec<usize> {
+        let votes: Vec<usize> = (0..strengths.len()).filter(|&index| strengths[index] != 0.0).collect();
+        let Self::Balanced(most) = self else {
+            let most = if let Self::MostRecent(most) = self { most } else { votes.len() };
+            return votes[votes.len().saturating_sub(most)..].to_vec();
         };
-        let (mut liked, mut disliked): (Vec<&Judged>, Vec<&Judged>) =
-            recent.iter().partition(|judged| judged.vote.strength() > 0.0);
-        if let Self::Balanced(most) = self
-            && liked.len() + disliked.len() > most
-        {
+        let (mut liked, mut disliked): (Vec<usize>, Vec<usize>) =
+            votes.iter().partition(|&&index| strengths[index] > 0.0);
+        if votes.len() > most {
             let half = if liked.is_empty() { most } else { most / 2 };
             let most_disliked = disliked.len().min(half);
             let most_liked = liked.len().min(most - most_disliked);
             disliked.drain(..disliked.len() - most_disliked);
             liked.drain(..liked.len() - most_liked);
         }
-        Feedback { liked: liked.into_iter().cloned().collect(), disliked: disliked.into_iter().cloned().collect() }
+        let mut kept = [liked, disliked].concat();
+        kept.sort_unstable();
+        kept
     }
 }

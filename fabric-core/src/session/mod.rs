@@ -342,7 +342,7 @@ fn check_room<'a>(
         .map(|picture| (picture.content_hash(), picture))
         .filter(|(hash, _)| !old.contains_key(hash))
         .collect();
-    let found = old.values().chain(new.into_values()).map(|picture| picture.width() * picture.height()).sum();
+    let found: usize = old.values().chain(new.into_values()).map(|picture| picture.width() * picture.height()).sum();
     if found <= most { Ok(()) } else { Err(SessionError::Full { found, wanted: most }) }
 }
 
