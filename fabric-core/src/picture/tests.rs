@@ -29,6 +29,10 @@ fn bytes(hex: &str) -> Vec<u8> {
     hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
+fn device() -> Device {
+    fabric_backends::default_device().unwrap()
+}
+
 fn png(width: u32, height: u32, kind: ExtendedColorType, data: &[u8]) -> Vec<u8> {
     let mut file = Vec::new();
     PngEncoder::new(&mut file).write_image(data, width, height, kind).unwrap();
@@ -270,16 +274,16 @@ fn crops_look_where_they_say() {
 #[test]
 fn pixels_survive_the_way_to_a_vae_and_back() {
     let pictures = [noise(16, 8), Picture::filled(16, 8, [0, 255, 128]).unwrap()];
-    let pixels = vae_batch(&pictures, 16, 8, Fit::Squash, &Device::flex()).unwrap();
+    let pixels = vae_batch(&pictures, 16, 8, Fit::Squash, &device()).unwrap();
     assert_eq!(pixels.dims(), [2, 3, 8, 16]);
     assert_eq!(from_tensor(pixels).unwrap(), pictures);
-    assert!(from_tensor(Tensor::zeros([0, 3, 8, 8], &Device::flex())).unwrap().is_empty());
+    assert!(from_tensor(Tensor::zeros([0, 3, 8, 8], &device())).unwrap().is_empty());
 }
 
 #[test]
 fn decoded_values_are_cut_off_and_rounded() {
     let values = vec![-7.0_f32, -1.0, 0.0, 0.5, 1.0, 9.0];
-    let pixels = Tensor::from_data(TensorData::new(values, [1, 3, 1, 2]), &Device::flex());
+    let pixels = Tensor::from_data(TensorData::new(values, [1, 3, 1, 2]), &device());
     // 0 lies between 127 and 128 and goes to the even one; 0.5 is 191.25.
     assert_eq!(from_tensor(pixels).unwrap()[0].rgb(), [0, 128, 255, 0, 191, 255]);
 }
@@ -289,7 +293,7 @@ fn a_nan_is_an_error_and_not_a_black_picture() {
     let mut values = vec![0.0_f32; 2 * 3 * 4];
     values[13] = f32::NAN;
     values[14] = f32::INFINITY;
-    let pixels = Tensor::from_data(TensorData::new(values, [2, 3, 2, 2]), &Device::flex());
+    let pixels = Tensor::from_data(TensorData::new(values, [2, 3, 2, 2]), &device());
     let found = from_tensor(pixels).unwrap_err();
     assert!(matches!(found, PictureError::NotFinite { index: 1, found: 2, total: 12 }), "{found}");
 }
