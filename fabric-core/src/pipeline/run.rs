@@ -91,6 +91,13 @@ impl Pipeline {
         &self.scheduler
     }
 
+    /// A copy (of handles, not of weights) with another sampler and noise schedule.
+    #[must_use]
+    pub fn with_scheduler(mut self, scheduler: SchedulerConfig) -> Self {
+        self.scheduler = scheduler;
+        self
+    }
+
     /// Side in pixels of the pictures that the model was trained on.
     pub fn native_size(&self) -> usize {
         self.native_size
