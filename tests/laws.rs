@@ -24,10 +24,10 @@ fn fresh_pipeline() -> Pipeline {
 }
 
 /// Smooth random pictures, so that no two are alike.
-fn picture(seed: u32, side: u32) -> Picture {
-    let wave = |x: u32, y: u32, c: u32| {
-        let phase = f64::from(seed * 37 + c * 11);
-        ((f64::from(x) * 0.09 + phase).sin() * (f64::from(y) * 0.07 + phase * 0.3).cos() * 127.0 + 128.0) as u8
+fn picture(seed: usize, side: usize) -> Picture {
+    let wave = |x: usize, y: usize, c: usize| {
+        let phase = (seed * 37 + c * 11) as f64;
+        ((x as f64 * 0.09 + phase).sin() * (y as f64 * 0.07 + phase * 0.3).cos() * 127.0 + 128.0) as u8
     };
     let pixels = (0..side * side * 3).map(|i| wave(i / 3 % side, i / 3 / side, i % 3)).collect();
     Picture::from_rgb(side, side, pixels).expect("a picture")
@@ -239,7 +239,7 @@ fn any_size_goes_and_references_are_fitted_to_it() {
         request.settings.width = Some(width);
         request.settings.height = Some(height);
         let made = make(&request);
-        assert_eq!((made.pictures[0].width() as usize, made.pictures[0].height() as usize), (width, height));
+        assert_eq!((made.pictures[0].width(), made.pictures[0].height()), (width, height));
     }
 }
 

@@ -11,7 +11,7 @@ use fabric::core::fabric::{
 };
 use fabric::core::models::{NoisePredictor, Record, UNetInput};
 use fabric::core::noise::{Draw, RunNoise};
-use fabric::core::picture::{Fit, Picture, vae_pixels};
+use fabric::core::picture::{Fit, Picture, vae_batch};
 use fabric::core::pipeline::{FeedbackPicture, Observer, Request, Settings, StepEvent};
 use fabric::core::schedule::SamplerKind;
 use fabric::models::unet::UNet;
@@ -171,7 +171,7 @@ fn image_to_tensor(golden: &Golden) {
     let picture = picture(golden, "image_to_tensor/in", &shape, 0);
     let wanted = golden.shape("image_to_tensor/out_strided");
     // The official code resizes to 512x512; the file keeps every 8th pixel.
-    let pixels = vae_pixels(&picture, 512, 512, Fit::Squash, &device()).expect("pixels");
+    let pixels = vae_batch(&[picture], 512, 512, Fit::Squash, &device()).expect("pixels");
     let stride = 512 / wanted[1];
     let strided = pixels.slice(burn::tensor::s![0..1, 0..3, 0..512;stride as i32, 0..512;stride as i32]);
     golden.compare("image_to_tensor/out_strided", strided.squeeze_dim::<3>(0));
@@ -182,7 +182,7 @@ pub(super) fn picture(golden: &Golden, key: &str, shape: &[usize], index: usize)
     let [height, width] = [shape[shape.len() - 3], shape[shape.len() - 2]];
     let bytes: Vec<u8> = golden.values(key).into_iter().map(|x| x as u8).collect();
     let size = height * width * 3;
-    Picture::from_rgb(width as u32, height as u32, bytes[index * size..(index + 1) * size].to_vec()).expect("a picture")
+    Picture::from_rgb(width, height, bytes[index * size..(index + 1) * size].to_vec()).expect("a picture")
 }
 
 /// The draws of a recorded run, in the order in which they were made.
@@ -213,6 +213,7 @@ impl RunNoise for Recorded<'_> {
 struct Watch<'a> {
     golden: &'a Golden,
     case: &'a str,
+    timesteps: Vec<f64>,
     predictions: Vec<Tensor<4>>,
     states: Vec<Tensor<4>>,
     passes: u64,
@@ -229,7 +230,8 @@ impl Observer for Watch<'_> {
         self.golden.compare(&format!("{}/ref_noised/{}", self.case, call.index), noised.clone());
     }
 
-    fn predictions(&mut self, _call: &ModelCall, predictions: &Tensor<4>) {
+    fn predictions(&mut self, call: &ModelCall, predictions: &Tensor<4>) {
+        self.timesteps.push(call.level.timestep);
         self.predictions.push(predictions.clone());
     }
 }
@@ -289,9 +291,18 @@ fn generation(golden: &Golden, name: &str, case: &serde_json::Value) {
             golden.cases_under(&format!("{name}/noise/step")).into_iter().map(|step| format!("step/{step}")).collect();
         steps.sort_by_key(|step| step["step/".len()..].parse::<usize>().expect("a step"));
         let mut noise = Recorded { golden, case: name, device: device(), steps: steps.into() };
-        let mut watch = Watch { golden, case: name, predictions: Vec::new(), states: Vec::new(), passes: 0 };
+        let mut watch = Watch {
+            golden,
+            case: name,
+            timesteps: Vec::new(),
+            predictions: Vec::new(),
+            states: Vec::new(),
+            passes: 0,
+        };
         let made = pipeline().generate_with(&request, &mut noise, &mut watch).expect("a generation");
         assert_eq!(Some(watch.passes), case["reference_passes"].as_u64(), "{name}: passes with references");
+        let timesteps = serde_json::to_value(&watch.timesteps).expect("numbers");
+        assert_eq!(timesteps, case["timesteps"], "{name}: timesteps");
         let stack = |all: &[Tensor<4>]| Tensor::stack::<5>(all.to_vec(), 0);
         golden.compare_also(&format!("{name}/unet_out"), stack(&watch.predictions));
         golden.compare_also(&format!("{name}/z"), stack(&watch.states));

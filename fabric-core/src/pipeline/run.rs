@@ -263,7 +263,8 @@ impl Pipeline {
         let Some(start) = &request.start else {
             return Ok(noise.draw(Draw::Latents, shape)? * schedule.init_noise_sigma());
         };
-        let pixels = picture::vae_pixels(&start.picture, size[0], size[1], Fit::SquashLanczos, &self.unet.device())?;
+        let pictures = std::slice::from_ref(&start.picture);
+        let pixels = picture::vae_batch(pictures, size[0], size[1], Fit::SquashLanczos, &self.unet.device())?;
         let posterior = noise.draw(Draw::StartPosterior, shape)?;
         let clean = self.codec.encode(pixels.repeat_dim(0, images), Posterior::Sample(posterior));
         let noise = noise.draw(Draw::StartNoise, shape)?.cast(clean.dtype());
@@ -327,8 +328,8 @@ impl Pipeline {
             let latents = match kept {
                 Some(latents) => latents,
                 None => {
-                    let (picture, device) = (&judged.picture, self.unet.device());
-                    let pixels = picture::vae_pixels(picture, size[0], size[1], Fit::Squash, &device)?;
+                    let (pictures, device) = (std::slice::from_ref(&judged.picture), self.unet.device());
+                    let pixels = picture::vae_batch(pictures, size[0], size[1], Fit::Squash, &device)?;
                     let posterior = match &drawn {
                         Some(drawn) => Posterior::Sample(drawn.clone().slice_dim(0, row..row + 1)),
                         None => Posterior::Mean,
@@ -383,7 +384,7 @@ pub(super) fn decode(codec: &dyn LatentCodec, latents: &Tensor<4>) -> Result<Vec
 
 fn reference_id(picture: &Picture, size: [usize; 2], posterior: ReferencePosterior) -> ReferenceId {
     let digest = Sha256::new()
-        .chain_update(picture.content_hash())
+        .chain_update(picture.content_hash().as_bytes())
         .chain_update(size[0].to_le_bytes())
         .chain_update(size[1].to_le_bytes())
         .chain_update([u8::from(posterior == ReferencePosterior::Mean)])
