@@ -1,11 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Tensor, TensorData};
 
+use super::contents::Contents;
+use super::device::guarded;
 use super::mismatch::nearest;
 use super::parameters::ModulePath;
 use super::{
@@ -76,8 +77,9 @@ pub fn load_into<M: Module + PublishedNames>(
     let start = Instant::now();
     let (mut report, places) = compare(&module, source);
     if options.strict && !report.is_complete() {
+        let looks_like = looks_like(&module, source);
         let LoadReport { place, missing, unexpected, mismatched, .. } = report;
-        return Err(Box::new(Mismatch { place, looks_like: None, missing, unexpected, mismatched }).into());
+        return Err(Box::new(Mismatch { place, looks_like, missing, unexpected, mismatched }).into());
     }
     let total_bytes = places.values().map(|name| source.tensors()[name].bytes() as u64).sum();
     let mut loader = Loader {
@@ -148,6 +150,14 @@ fn compare<M: Module + PublishedNames>(
     (report, places)
 }
 
+/// What the source holds, when that is something else than the module.
+fn looks_like<M: Module + PublishedNames>(module: &M, source: &dyn TensorSource) -> Option<String> {
+    let parameters = parameters(module);
+    let wanted = Contents::of(parameters.iter().map(|p| (p.name.as_str(), p.shape.as_slice())));
+    let found = Contents::of(source.tensors().iter().map(|(name, info)| (name.as_str(), info.shape.as_slice())));
+    found.filter(|_| found != wanted).map(|contents| contents.to_string())
+}
+
 /// Buffers that older files store beside the weights: the numbers 0, 1, 2...
 fn carries_nothing(name: &str, _info: &TensorInfo) -> bool {
     name.rsplit('.').next() == Some("position_ids")
@@ -177,16 +187,11 @@ impl Loader<'_> {
 
     fn fill<const D: usize>(&mut self, param: Param<Tensor<D>>, name: &str) -> Result<Param<Tensor<D>>, LoadError> {
         let data = self.data(name)?;
-        let filled = catch_unwind(AssertUnwindSafe(|| {
+        let filled = guarded(&self.place, name, || {
             let dtype = data.dtype();
             let tensor = Tensor::from_data(data, (&param.lazy_device(), dtype));
             let id = param.id;
             param.transform_for_load(tensor, id)
-        }))
-        .map_err(|panic| LoadError::Device {
-            place: self.place.clone(),
-            tensor: name.to_owned(),
-            message: panic_message(&*panic),
         })?;
         if let Some(progress) = &self.options.progress {
             let (done_bytes, total_bytes) = (self.done_bytes, self.total_bytes);
@@ -223,9 +228,4 @@ impl ModuleMapper for Loader<'_> {
             }
         }
     }
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it gave no reason".to_owned())
 }

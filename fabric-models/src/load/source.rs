@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use safetensors::Dtype;
 
@@ -54,7 +55,7 @@ pub trait TensorSource: Debug + Send + Sync {
     fn read(&self, name: &str) -> Result<HostTensor, LoadError>;
 }
 
-impl<S: TensorSource + ?Sized> TensorSource for Box<S> {
+impl<S: TensorSource + ?Sized> TensorSource for Arc<S> {
     fn place(&self) -> String {
         (**self).place()
     }
