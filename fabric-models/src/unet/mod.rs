@@ -10,6 +10,7 @@ mod time;
 mod transformer;
 
 pub use config::{AdditionEmbedType, Depths, DownBlockType, MidBlockType, UNetConfig, UpBlockType};
+pub use time::timestep_embedding;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, assert_shape};
@@ -85,11 +86,11 @@ impl UNet {
 
     /// One pass that also shows the output of each part, by its published name (`conv_in`, `down_blocks.0`,
     /// `mid_block`, ...). Embeddings are shown as `[rows, channels, 1, 1]`.
-    pub fn forward_traced(&self, input: UNetInput<'_>, trace: &mut dyn FnMut(&str, &Tensor<4>)) -> UNetOutput {
+    pub fn forward_traced<'a>(&self, input: UNetInput<'a>, trace: &'a mut dyn FnMut(&str, &Tensor<4>)) -> UNetOutput {
         self.run(input, Some(trace))
     }
 
-    fn run(&self, input: UNetInput<'_>, mut trace: Trace<'_>) -> UNetOutput {
+    fn run<'a>(&self, input: UNetInput<'a>, mut trace: Trace<'a>) -> UNetOutput {
         let [rows, _, height, width] = input.sample.dims();
         assert_shape!(input.sample, [_, self.in_channels, _, _]);
         assert_shape!(input.context, [rows, _, _]);

@@ -82,8 +82,7 @@ impl Plan {
         for &dim in &contexts {
             check_count(MODEL, "cross_attention_dim", dim, limits::CHANNELS)?;
         }
-        let down_depths =
-            per_level("transformer_layers_per_block", &config.transformer_layers_per_block, levels)?;
+        let down_depths = per_level("transformer_layers_per_block", &config.transformer_layers_per_block, levels)?;
         let up_depths = up_depths(config, &down_depths)?;
 
         let channels = &config.block_out_channels;
@@ -128,8 +127,9 @@ impl Plan {
         let mid = match config.mid_block_type {
             None => None,
             Some(_) => {
-                let depth = depths("transformer_layers_per_block", &down_depths[levels - 1], 1)
-                    .or_else(|_| depths("transformer_layers_per_block", &down_depths[levels - 1], layers[levels - 1]))?;
+                let depth = depths("transformer_layers_per_block", &down_depths[levels - 1], 1).or_else(|_| {
+                    depths("transformer_layers_per_block", &down_depths[levels - 1], layers[levels - 1])
+                })?;
                 let inputs = vec![channels[levels - 1]; 2];
                 Some(BlockPlan { inputs, depths: vec![depth[0]], ..block(levels - 1) })
             }
@@ -219,8 +219,7 @@ fn check_frequencies(field: &str, dim: usize, shift: f64) -> Result<(), ConfigEr
 }
 
 fn check_blocks(config: &UNetConfig, levels: usize) -> Result<(), ConfigError> {
-    let lists =
-        [("down_block_types", config.down_block_types.len()), ("up_block_types", config.up_block_types.len())];
+    let lists = [("down_block_types", config.down_block_types.len()), ("up_block_types", config.up_block_types.len())];
     for (field, count) in lists {
         if count != levels {
             return invalid(field, format!("{count} blocks"), format!("{levels}, one for each of block_out_channels"));

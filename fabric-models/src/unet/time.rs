@@ -58,6 +58,19 @@ impl Sinusoid {
     }
 }
 
+/// The sinusoidal embedding of timesteps, `[timesteps, dim]` in f32, as the U-Net makes it.
+///
+/// `dim` is even and above twice `freq_shift`.
+pub fn timestep_embedding(
+    timesteps: &[f64],
+    dim: usize,
+    flip_sin_to_cos: bool,
+    freq_shift: f64,
+    device: &Device,
+) -> Tensor<2> {
+    Sinusoid { dim, flip_sin_to_cos, freq_shift }.embed(timesteps, device)
+}
+
 /// Two linear layers that widen a sinusoidal embedding.
 #[derive(Module, Debug)]
 pub(crate) struct TimestepEmbedding {
