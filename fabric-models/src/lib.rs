@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod clip;
+pub mod config;
+pub mod layers;
 pub mod load;
 pub mod lora;
 pub mod tokenizer;
