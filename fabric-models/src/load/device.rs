@@ -8,11 +8,12 @@ pub(super) fn guarded<T>(place: &str, tensor: &str, work: impl FnOnce() -> T) ->
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| LoadError::Device {
         place: place.to_owned(),
         tensor: tensor.to_owned(),
-        message: message(&*panic),
+        message: panic_message(&*panic),
     })
 }
 
-fn message(panic: &(dyn Any + Send)) -> String {
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it gave no reason".to_owned())
 }

@@ -86,7 +86,7 @@ fn list<T>(
 }
 
 /// The candidate with the smallest edit distance, unless more than a third of the name would have to change.
-pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
         .map(|candidate| (edit_distance(name.as_bytes(), candidate.as_bytes()), candidate))

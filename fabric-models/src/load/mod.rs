@@ -44,6 +44,10 @@ mod single_file;
 mod source;
 mod write;
 
+pub(crate) use compvis::original_unet_names;
+pub(crate) use device::panic_message;
+pub(crate) use mismatch::nearest;
+
 pub use apply::{LoadReport, load_into};
 pub use component_folder::ComponentFolder;
 pub use error::LoadError;

@@ -10,6 +10,8 @@ pub(super) mod vae;
 
 use std::collections::BTreeMap;
 
+use self::unet::UNetShape;
+
 /// Corresponding prefixes: diffusers' on the left, CompVis' on the right.
 pub(super) type Pairs = Vec<(String, String)>;
 
@@ -23,6 +25,11 @@ impl KeyTable {
         Self(pairs.into_iter().map(|(diffusers, compvis)| (compvis, diffusers)).collect())
     }
 
+    /// From diffusers' names to CompVis'.
+    fn to_compvis(pairs: Pairs) -> Self {
+        Self(pairs.into_iter().collect())
+    }
+
     /// The translated name, if a prefix of it is known.
     pub(super) fn translate(&self, name: &str) -> Option<String> {
         let mut end = name.len();
@@ -33,6 +40,14 @@ impl KeyTable {
             end = name[..end].rfind('.')?;
         }
     }
+}
+
+/// CompVis' names of a U-Net's parameters, given diffusers' names of them all; nothing for other networks.
+pub(crate) fn original_unet_names<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<Option<String>> {
+    let shape = UNetShape::of_diffusers(names.clone());
+    let is_unet = !shape.down_attention.is_empty() && shape.down_attention.len() == shape.up_attention.len();
+    let table = KeyTable::to_compvis(if is_unet { shape.pairs() } else { Pairs::new() });
+    names.map(|name| table.translate(name)).collect()
 }
 
 /// The number that follows `prefix` in a name, and what follows the number: `("down.", "down.3.block")` gives
@@ -51,13 +66,6 @@ fn count<'a>(names: impl IntoIterator<Item = &'a str>, prefix: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    impl KeyTable {
-        /// From diffusers' names to CompVis'.
-        pub(super) fn to_compvis(pairs: Pairs) -> Self {
-            Self(pairs.into_iter().collect())
-        }
-    }
 
     #[test]
     fn the_longest_known_prefix_decides_and_only_whole_components_count() {

@@ -101,10 +101,9 @@ fn resnet(pairs: &mut Pairs, diffusers: &str, compvis: &str) {
     pairs.extend(parts.map(|(left, right)| (format!("{diffusers}.{left}"), format!("{compvis}.{right}"))));
 }
 
-#[cfg(test)]
 impl UNetShape {
     /// Reads it off diffusers' names.
-    pub(in super::super) fn of_diffusers<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Self {
+    pub(super) fn of_diffusers<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Self {
         let attention = |side: &str| {
             let has = |level| {
                 let prefix = format!("{side}{level}.attentions.");
