@@ -70,11 +70,7 @@ fn steps(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case, references: &[us
 }
 
 fn tiny_unet() -> UNetConfig {
-    UNetConfig {
-        block_out_channels: vec![64, 128, 128, 128],
-        cross_attention_dim: 128.into(),
-        ..UNetConfig::sd15()
-    }
+    UNetConfig { block_out_channels: vec![64, 128, 128, 128], cross_attention_dim: 128.into(), ..UNetConfig::sd15() }
 }
 
 fn unet_tiny(c: &mut Criterion) {
@@ -103,7 +99,9 @@ fn vae_decode(c: &mut Criterion) {
     for side in [16, 64] {
         let latents = random([1, 4, side, side], &device);
         let pixels = side * 8;
-        group.bench_function(format!("{pixels}x{pixels}"), |b| b.iter(|| black_box(vae.decode(latents.clone()).into_data())));
+        group.bench_function(format!("{pixels}x{pixels}"), |b| {
+            b.iter(|| black_box(vae.decode(latents.clone()).into_data()))
+        });
     }
     group.finish();
 }

@@ -38,7 +38,7 @@ fn upload<const D: usize>(values: &[f64], shape: [usize; D]) -> Tensor<D> {
 }
 
 fn check<const D: usize>(found: Tensor<D>, wanted: &[f64]) {
-    let found: Vec<f32> = found.into_data().convert::<f32>().to_vec().unwrap();
+    let found: Vec<f32> = found.into_data().convert::<f32>().try_to_vec().unwrap();
     assert_eq!(found.len(), wanted.len());
     let scale = wanted.iter().fold(1e-12_f64, |m, x| m.max(x.abs()));
     let error = found.iter().zip(wanted).fold(0.0_f64, |worst, (&a, b)| {
@@ -75,8 +75,7 @@ fn attention_on_host(q: &[f64], k: &[f64], v: &[f64], [heads, queries, keys, dim
 
 fn check_attention(sizes: [usize; 4], runs: &[(usize, f32)]) {
     let [heads, queries, keys, dim] = sizes;
-    let (q, k, v) =
-        (values(heads * queries * dim, 1), values(heads * keys * dim, 2), values(heads * keys * dim, 3));
+    let (q, k, v) = (values(heads * queries * dim, 1), values(heads * keys * dim, 2), values(heads * keys * dim, 3));
     let mut weights: Vec<f64> = runs.iter().flat_map(|&(n, w)| std::iter::repeat_n(f64::from(w), n)).collect();
     weights.resize(keys, 1.0);
     let found = weighted_attention(

@@ -55,7 +55,7 @@ fn make(request: &Request) -> Generation {
 }
 
 fn values(x: &Tensor<4>) -> Vec<f32> {
-    x.clone().into_data().convert::<f32>().to_vec().expect("f32 data")
+    x.clone().into_data().convert::<f32>().try_to_vec().expect("f32 data")
 }
 
 fn distance(a: &Generation, b: &Generation) -> f32 {
@@ -219,9 +219,9 @@ fn a_guidance_of_one_is_the_conditional_branch_alone() {
 
 #[test]
 fn every_sampler_runs_with_feedback_and_from_a_picture() {
-    for sampler in SamplerKind::all() {
+    for sampler in SamplerKind::ALL {
         let mut request = both(everywhere());
-        request.settings.sampler = Some(*sampler);
+        request.settings.sampler = Some(sampler);
         request.settings.steps = 4;
         let made = make(&request);
         assert!(values(&made.latents).iter().all(|x| x.is_finite()), "{sampler}");

@@ -118,7 +118,10 @@ pub(crate) fn print_report(report: &Report) {
     );
     let [liked, disliked] = report.references;
     if liked + disliked > 0 {
-        println!("{liked} liked and {disliked} disliked, seen in {} of {} passes", report.calls_with_references, report.calls);
+        println!(
+            "{liked} liked and {disliked} disliked, seen in {} of {} passes",
+            report.calls_with_references, report.calls
+        );
     }
     for rest in &report.truncated {
         println!("the prompt is too long, this was left out: {rest}");

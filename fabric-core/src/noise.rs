@@ -171,7 +171,7 @@ mod tests {
     use crate::denoise::NoiseLevel;
 
     fn values(tensor: Tensor<4>) -> Vec<f32> {
-        tensor.into_data().to_vec().unwrap()
+        tensor.into_data().try_to_vec().unwrap()
     }
 
     #[test]
@@ -191,7 +191,8 @@ mod tests {
     fn reference_noise_depends_on_picture_and_level_alone() {
         let device = Device::flex();
         let (a, b) = (ReferenceId([1; 32]), ReferenceId([2; 32]));
-        let call = |index, timestep| ModelCall { index, total: 9, level: NoiseLevel { timestep, alpha: 0.6, sigma: 0.8 } };
+        let call =
+            |index, timestep| ModelCall { index, total: 9, level: NoiseLevel { timestep, alpha: 0.6, sigma: 0.8 } };
         let mut draw = |seed, call: &ModelCall, ids: &[ReferenceId]| {
             let mut noise = SeededNoise::new(&[seed], &device);
             values(noise.draw(Draw::Reference { call, ids }, [ids.len(), 1, 2, 2]).unwrap())

@@ -104,6 +104,12 @@ pub enum OneOrMany<T> {
     Many(Vec<T>),
 }
 
+impl<T> From<T> for OneOrMany<T> {
+    fn from(value: T) -> Self {
+        Self::One(value)
+    }
+}
+
 impl<T: Clone> OneOrMany<T> {
     /// One value per level, or the length of a list that does not fit.
     pub(crate) fn spread(&self, levels: usize) -> Result<Vec<T>, usize> {

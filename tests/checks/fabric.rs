@@ -85,9 +85,7 @@ fn recording(golden: &Golden, unet: &UNet) {
             let weight = unet_weight::<2>(&format!("{}.{projection}.weight", tokens.site), &device);
             let wanted = linear(golden.tensor(&name, &device), weight);
             assert_eq!(found.dims(), wanted.dims());
-            let values = |x: Tensor<3>| -> Vec<f64> {
-                x.into_data().convert::<f64>().to_vec().expect("f64 data")
-            };
+            let values = |x: Tensor<3>| -> Vec<f64> { x.into_data().convert::<f64>().try_to_vec().expect("f64 data") };
             worst = worst.max(relative_error(&values(found), &values(wanted)));
         }
         golden.note(&name, worst);
@@ -131,10 +129,8 @@ fn forward(golden: &Golden, unet: &UNet) {
             golden.compare(&name, unet.forward(input).sample.expect("a prediction"));
             continue;
         }
-        let picked = Tensor::cat(
-            chosen.iter().map(|(row, _)| references.clone().slice_dim(0, *row..row + 1)).collect(),
-            0,
-        );
+        let picked =
+            Tensor::cat(chosen.iter().map(|(row, _)| references.clone().slice_dim(0, *row..row + 1)).collect(), 0);
         let count = chosen.len();
         let levels = unet.levels();
         let lenders: Vec<Lender> = chosen.into_iter().map(|(_, lender)| lender).collect();
@@ -155,8 +151,7 @@ fn forward(golden: &Golden, unet: &UNet) {
         input.record = Record::SelfAttentionOnly;
         let tokens = StoredTokens::split(unet.forward(input).recorded).into_iter().map(std::sync::Arc::new);
         let stored = StoredTokens { lenders: lenders.into_iter().zip(tokens).collect(), levels };
-        let input =
-            UNetInput { processor: &stored, ..UNetInput::new(sample.clone(), &timesteps, context.clone()) };
+        let input = UNetInput { processor: &stored, ..UNetInput::new(sample.clone(), &timesteps, context.clone()) };
         let two_passes = unet.forward(input).sample.expect("a prediction");
 
         golden.compare(&name, interleaved);
@@ -291,14 +286,8 @@ fn generation(golden: &Golden, name: &str, case: &serde_json::Value) {
             golden.cases_under(&format!("{name}/noise/step")).into_iter().map(|step| format!("step/{step}")).collect();
         steps.sort_by_key(|step| step["step/".len()..].parse::<usize>().expect("a step"));
         let mut noise = Recorded { golden, case: name, device: device(), steps: steps.into() };
-        let mut watch = Watch {
-            golden,
-            case: name,
-            timesteps: Vec::new(),
-            predictions: Vec::new(),
-            states: Vec::new(),
-            passes: 0,
-        };
+        let mut watch =
+            Watch { golden, case: name, timesteps: Vec::new(), predictions: Vec::new(), states: Vec::new(), passes: 0 };
         let made = pipeline().generate_with(&request, &mut noise, &mut watch).expect("a generation");
         assert_eq!(Some(watch.passes), case["reference_passes"].as_u64(), "{name}: passes with references");
         let timesteps = serde_json::to_value(&watch.timesteps).expect("numbers");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::PathBuf;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 
 /// The folder of golden files: `FABRIC_GOLDENS`, or the copy in the repository.
@@ -112,16 +112,10 @@ impl Golden {
         Tensor::from_data(TensorData::new(values, self.shape(key)), device)
     }
 
-    /// The tensor as integers on the device.
-    pub(crate) fn ints<const D: usize>(&self, key: &str, device: &Device) -> Tensor<D, Int> {
-        let values: Vec<i64> = self.values(key).into_iter().map(|x| x as i64).collect();
-        Tensor::from_data(TensorData::new(values, self.shape(key)), device)
-    }
-
     /// Compares with the golden tensor `key` and remembers the error; shapes must be equal.
     pub(crate) fn compare<const D: usize>(&self, key: &str, found: Tensor<D>) {
         assert_eq!(found.dims().to_vec(), self.shape(key), "{}/{key}: shape", self.name);
-        let found: Vec<f32> = found.into_data().convert::<f32>().to_vec().expect("f32 data");
+        let found: Vec<f32> = found.into_data().convert::<f32>().try_to_vec().expect("f32 data");
         let found: Vec<f64> = found.into_iter().map(f64::from).collect();
         self.compare_values(key, &found);
     }

@@ -24,7 +24,8 @@ pub(crate) fn unet() -> UNet {
 
 /// One tensor of the U-Net's file.
 pub(crate) fn unet_weight<const D: usize>(name: &str, device: &Device) -> Tensor<D> {
-    let file = SafetensorsFile::open(folder().join("models/unet/diffusion_pytorch_model.safetensors")).expect("weights");
+    let file =
+        SafetensorsFile::open(folder().join("models/unet/diffusion_pytorch_model.safetensors")).expect("weights");
     let tensor = file.read(name).unwrap_or_else(|e| panic!("{e}"));
     let values: Vec<f32> = tensor.bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     Tensor::from_data(TensorData::new(values, tensor.info.shape.clone()), device)

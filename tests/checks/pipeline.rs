@@ -122,9 +122,7 @@ fn image_to_image(golden: &Golden, prompts: &Request) {
         guidance_scale: guidance,
         ..Settings::default()
     };
-    let request = prompts
-        .clone()
-        .with_settings(settings)
-        .with_start(picture(golden, "img2img/image", &shape, 0), strength);
+    let request =
+        prompts.clone().with_settings(settings).with_start(picture(golden, "img2img/image", &shape, 0), strength);
     run(golden, "img2img", &request, scheduler("ddim", "leading"));
 }

@@ -43,9 +43,10 @@ impl AttnProcessor for LentRows {
             let [_, tokens, channels] = x.dims();
             x.clone().slice([row..row + 1, 0..tokens, 0..channels])
         };
-        let joint = self.lenders.iter().zip(self.first..).filter_map(|(lender, at)| {
-            lender.tokens(call.site, self.levels, row(call.key, at), row(call.value, at))
-        });
+        let joint =
+            self.lenders.iter().zip(self.first..).filter_map(|(lender, at)| {
+                lender.tokens(call.site, self.levels, row(call.key, at), row(call.value, at))
+            });
         AttnExtras { joint: joint.collect(), decoupled: Vec::new() }
     }
 }

@@ -127,13 +127,20 @@ mod tests {
     fn curves_run_linearly_from_one_weight_to_the_other() {
         let weights = |curve| {
             let settings = FabricSettings {
-                start: 0.0, end: 1.0, min_weight: 0.2, max_weight: 1.0, curve, ..FabricSettings::default()
+                start: 0.0,
+                end: 1.0,
+                min_weight: 0.2,
+                max_weight: 1.0,
+                curve,
+                ..FabricSettings::default()
             };
             let schedule = FeedbackSchedule::new(&settings, 1000);
             let level = NoiseLevel { timestep: 0.0, alpha: 0.6, sigma: 0.8 };
             [0, 2, 4].map(|index| schedule.weight(&ModelCall { index, total: 5, level }))
         };
-        for (found, wanted) in [(weights(TimeCurve::Falling), [1.0, 0.6, 0.2]), (weights(TimeCurve::Rising), [0.2, 0.6, 1.0])] {
+        for (found, wanted) in
+            [(weights(TimeCurve::Falling), [1.0, 0.6, 0.2]), (weights(TimeCurve::Rising), [0.2, 0.6, 1.0])]
+        {
             for (a, b) in found.iter().zip(wanted) {
                 assert!((a - b).abs() < 1e-12, "{found:?}");
             }

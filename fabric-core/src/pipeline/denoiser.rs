@@ -18,7 +18,7 @@ use crate::noise::{Draw, ReferenceId, RunNoise};
 use crate::schedule::noised;
 
 /// A U-Net under text, guidance and references: what the sampler calls.
-pub(super) struct SteeredDenoiser<'a> {
+pub(super) struct SteeredDenoiser<'a, 'n> {
     pub(super) unet: &'a dyn NoisePredictor,
     pub(super) guidance: &'a Guidance,
     pub(super) conditions: &'a Conditions,
@@ -29,8 +29,8 @@ pub(super) struct SteeredDenoiser<'a> {
     pub(super) cache: &'a Mutex<TokenCache>,
     /// Tells recordings apart that were made under other text settings.
     pub(super) cache_conditions: u64,
-    pub(super) noise: &'a RefCell<&'a mut dyn RunNoise>,
-    pub(super) observer: &'a RefCell<&'a mut dyn Observer>,
+    pub(super) noise: &'a RefCell<&'n mut (dyn RunNoise + 'n)>,
+    pub(super) observer: &'a RefCell<&'n mut (dyn Observer + 'n)>,
     pub(super) report: &'a RefCell<Report>,
 }
 
@@ -39,7 +39,7 @@ struct Active {
     lenders: Vec<(usize, Lender)>,
 }
 
-impl Denoiser for SteeredDenoiser<'_> {
+impl Denoiser for SteeredDenoiser<'_, '_> {
     fn predict(&mut self, latents: Tensor<4>, call: &ModelCall) -> Result<Tensor<4>, Error> {
         let branches = self.guidance.branches();
         let images = latents.dims()[0];
@@ -62,7 +62,7 @@ impl Denoiser for SteeredDenoiser<'_> {
     }
 }
 
-impl SteeredDenoiser<'_> {
+impl SteeredDenoiser<'_, '_> {
     /// Which references have weight now, on a branch that runs.
     fn active(&self, call: &ModelCall, branches: &[Branch], images: usize) -> Active {
         let count = |side| self.references.iter().filter(|reference| reference.side == side).count();
@@ -143,7 +143,8 @@ impl SteeredDenoiser<'_> {
                 }
             }
         }
-        let lenders = active.lenders.into_iter().zip(tokens).filter_map(|((_, lender), tokens)| Some((lender, tokens?)));
+        let lenders =
+            active.lenders.into_iter().zip(tokens).filter_map(|((_, lender), tokens)| Some((lender, tokens?)));
         let processor = StoredTokens { lenders: lenders.collect(), levels: self.unet.levels() };
         Ok(self.pass(sample, None, branches, call, &processor))
     }
@@ -190,16 +191,15 @@ impl SteeredDenoiser<'_> {
         };
         let (context, added) = self.conditions.rows(branches, lending_rows);
         let timesteps = [call.level.timestep];
-        let input =
-            UNetInput { added, processor, lending_rows, ..UNetInput::new(sample, &timesteps, context) };
+        let input = UNetInput { added, processor, lending_rows, ..UNetInput::new(sample, &timesteps, context) };
         self.unet.forward(input).sample.expect("a pass that was not asked to record only predicts")
     }
 }
 
 /// The sampler's share of the run's noise.
-pub(super) struct StepNoise<'a>(pub(super) &'a RefCell<&'a mut dyn RunNoise>);
+pub(super) struct StepNoise<'a, 'n>(pub(super) &'a RefCell<&'n mut (dyn RunNoise + 'n)>);
 
-impl NoiseSource for StepNoise<'_> {
+impl NoiseSource for StepNoise<'_, '_> {
     fn draw(&mut self, shape: [usize; 4]) -> Result<Tensor<4>, Error> {
         self.0.borrow_mut().draw(Draw::Step, shape)
     }

@@ -3,6 +3,7 @@
 mod denoiser;
 mod report;
 mod request;
+mod rounds;
 mod run;
 mod text;
 

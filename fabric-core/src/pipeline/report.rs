@@ -16,7 +16,7 @@ pub struct Report {
     pub text_seconds: f64,
     /// Seconds spent on encoding start and reference pictures.
     pub encode_seconds: f64,
-    /// Seconds spent on each step; the device may still be at work when a step ends.
+    /// Seconds spent on each evaluation of the network; the device may still be at work when a step ends.
     pub step_seconds: Vec<f64>,
     /// Seconds spent on decoding pictures.
     pub decode_seconds: f64,
@@ -36,13 +36,13 @@ pub struct Report {
     pub cache: CacheStats,
 }
 
-/// One step of a run, as a callback sees it.
+/// One evaluation of a run, as a callback sees it.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct StepEvent<'a> {
-    /// Steps done, from 1.
+    /// Evaluations of the network so far, from 1: the step, but for samplers that evaluate twice a step.
     pub step: usize,
-    /// Steps in all.
+    /// Evaluations in all.
     pub steps: usize,
     /// The sampler's state.
     pub state: &'a Tensor<4>,
@@ -70,7 +70,7 @@ impl StepEvent<'_> {
 
 /// Watches a run. Every method has a default that does nothing, and a closure that takes a [`StepEvent`] is one too.
 pub trait Observer {
-    /// After each step; a break cancels the run.
+    /// After each evaluation; a break cancels the run.
     fn step(&mut self, event: &StepEvent<'_>) -> ControlFlow<()> {
         let _ = event;
         ControlFlow::Continue(())

@@ -137,7 +137,8 @@ impl Pipeline {
             if request.settings.fabric.noise == ReferenceNoise::Fresh {
                 noise = noise.with_fresh_references();
             }
-            let part = self.generate_with(&Request { seeds: seeds.to_vec(), ..request.clone() }, &mut noise, observer)?;
+            let part =
+                self.generate_with(&Request { seeds: seeds.to_vec(), ..request.clone() }, &mut noise, observer)?;
             whole = Some(match whole {
                 Some(whole) => whole.joined(part),
                 None => part,
@@ -178,7 +179,7 @@ impl Pipeline {
         let settings = &request.settings;
         let size = self.size(request)?;
         let config = match settings.sampler {
-            Some(kind) => self.scheduler.clone().with_sampler(kind),
+            Some(kind) => self.scheduler.with_sampler(kind),
             None => self.scheduler.clone(),
         };
         let mut schedule = Schedule::new(&config, settings.steps)?;
@@ -198,14 +199,14 @@ impl Pipeline {
         let references = self.references(request, size, noise, &mut report.borrow_mut())?;
         report.borrow_mut().encode_seconds = clock.elapsed().as_secs_f64();
 
-        let noise = RefCell::new(noise);
-        let observer = RefCell::new(observer);
+        let noise: RefCell<&mut dyn RunNoise> = RefCell::new(noise);
+        let observer: RefCell<&mut dyn Observer> = RefCell::new(observer);
         let mut denoiser = SteeredDenoiser {
             unet: &*self.unet,
             guidance: &guidance,
             conditions: &conditions,
             settings: &settings.fabric,
-            schedule: FeedbackSchedule::new(&settings.fabric, config.train_steps()),
+            schedule: FeedbackSchedule::new(&settings.fabric, config.num_train_timesteps),
             references: &references,
             cache: &self.tokens,
             cache_conditions: digest(&(settings.text.clip_skip, conditions.tokens(), size)),
@@ -219,7 +220,8 @@ impl Pipeline {
             report.borrow_mut().step_seconds.push(clock.elapsed().as_secs_f64());
             clock = Instant::now();
             let (state, denoised) = (step.state, step.denoised);
-            let event = StepEvent { step: step.step + 1, steps: step.steps, state, denoised, codec: &*self.codec };
+            let (step, steps) = (step.call + 1, schedule.calls());
+            let event = StepEvent { step, steps, state, denoised, codec: &*self.codec };
             observer.borrow_mut().step(&event)
         })?;
 
@@ -281,8 +283,8 @@ impl Pipeline {
     ) -> Result<Vec<Reference>, Error> {
         let settings = &request.settings.fabric;
         let judged: Vec<&FeedbackPicture> = request.feedback.iter().filter(|picture| picture.strength != 0.0).collect();
-        let sides: Vec<bool> = judged.iter().map(|picture| picture.strength > 0.0).collect();
-        let kept = settings.keep.select(&sides);
+        let strengths: Vec<f64> = judged.iter().map(|picture| picture.strength).collect();
+        let kept = settings.keep.select(&strengths);
         report.references_left_out = judged.len() - kept.len();
         let mut references = Vec::new();
         for side in [Side::Liked, Side::Disliked] {

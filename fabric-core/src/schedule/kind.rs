@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::ScheduleError;
@@ -39,7 +40,8 @@ const CURVES: [(SigmaCurve, &str, &str); 3] = [
 /// assert_eq!(SamplerKind::EulerAncestral.to_string(), "euler_a");
 /// # Ok::<(), fabric_core::schedule::ScheduleError>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 #[non_exhaustive]
 pub enum SamplerKind {
     /// Ancestral sampling of the Markov chain (Ho et al. 2020).
@@ -68,6 +70,20 @@ pub enum SamplerKind {
     UniPc(SigmaCurve),
     /// Latent consistency models, 1 to 8 steps (Luo et al. 2023).
     Lcm,
+}
+
+impl From<SamplerKind> for String {
+    fn from(kind: SamplerKind) -> Self {
+        kind.to_string()
+    }
+}
+
+impl TryFrom<String> for SamplerKind {
+    type Error = ScheduleError;
+
+    fn try_from(name: String) -> Result<Self, ScheduleError> {
+        name.parse()
+    }
 }
 
 impl SamplerKind {

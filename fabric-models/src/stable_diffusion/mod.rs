@@ -20,6 +20,7 @@ pub use text::StableDiffusionText;
 
 use self::text::{State, Tower};
 use crate::clip::{ClipText, ClipTextConfig};
+use crate::config::OneOrMany;
 use crate::load::{Component, Family, LoadError, ModelFolder, PublishedNames, SingleFile, TensorSource, load_into};
 use crate::lora::{LoraFile, merge};
 use crate::tokenizer::{ClipTokenizer, PadWith};
@@ -135,11 +136,7 @@ pub fn load_single_file(
     assemble(&SingleFile::open(path)?, device, options)
 }
 
-fn assemble(
-    parts: &dyn Parts,
-    device: &Device,
-    options: &ModelOptions,
-) -> Result<(Pipeline, ModelReport), ModelError> {
+fn assemble(parts: &dyn Parts, device: &Device, options: &ModelOptions) -> Result<(Pipeline, ModelReport), ModelError> {
     let family = parts.family();
     let mut report = ModelReport { family, networks: Vec::new(), loras: Vec::new() };
 
@@ -187,6 +184,15 @@ fn assemble(
     Ok((pipeline, report))
 }
 
+/// Side of the latents that the U-Net was trained on; 64 where its configuration does not say.
+fn latent_side(config: &UNetConfig) -> usize {
+    match &config.sample_size {
+        Some(OneOrMany::One(side)) => *side,
+        Some(OneOrMany::Many(sides)) => sides.first().copied().unwrap_or(64),
+        None => 64,
+    }
+}
+
 /// Loads one network after the other, and merges what LoRA files hold for it.
 struct Loader<'a> {
     parts: &'a dyn Parts,
@@ -207,7 +213,7 @@ impl Loader<'_> {
                 Component::TextEncoder2 => &file.text_encoder_2,
                 _ => continue,
             };
-            if !lora.entries().is_empty() {
+            if !lora.is_empty() {
                 let report;
                 (module, report) = merge(module, lora, *scale)?;
                 self.report.loras.push(report);

@@ -85,7 +85,7 @@ impl Tower {
             let mut context = self.state(&output, options.clip_skip)?;
             if chunks.iter().any(Chunks::is_weighted) {
                 let weights: Vec<Vec<f32>> = chunks.iter().map(|chunks| chunks.weights[window].clone()).collect();
-                context = apply_weights(context, &weights).map_err(model)?;
+                context = apply_weights(context, &weights);
             }
             contexts.push(context);
             // The first window speaks for the prompt as a whole.
