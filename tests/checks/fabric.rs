@@ -13,11 +13,11 @@ use fabric::core::models::{NoisePredictor, Record, UNetInput};
 use fabric::core::noise::{Draw, RunNoise};
 use fabric::core::picture::{Fit, Picture, vae_batch};
 use fabric::core::pipeline::{FeedbackPicture, Observer, Request, Settings, StepEvent};
-use fabric::core::schedule::SamplerKind;
 use fabric::models::unet::UNet;
 
 use super::harness::{Golden, device, json, meaning, numbers, relative_error};
 use super::model::{pipeline, unet, unet_weight};
+use super::pipeline::scheduler;
 
 #[test]
 fn fabric_equals_the_authors_code() {
@@ -256,11 +256,6 @@ fn generation(golden: &Golden, name: &str, case: &serde_json::Value) {
         width: Some(shape[2]),
         height: Some(shape[1]),
         steps: count("denoising_steps"),
-        sampler: Some(match text("scheduler").split(',').next() {
-            Some("ddim") => SamplerKind::Ddim,
-            Some("euler_a") => SamplerKind::EulerAncestral,
-            other => panic!("{name}: scheduler {other:?}"),
-        }),
         guidance_scale: number("guidance_scale", 8.0),
         fabric,
         ..Settings::default()
@@ -273,6 +268,10 @@ fn generation(golden: &Golden, name: &str, case: &serde_json::Value) {
             feedback.push(FeedbackPicture { picture, strength });
         }
     }
+    let said = text("scheduler");
+    let mut words = said.split(", ");
+    let (Some(sampler), Some(spacing)) = (words.next(), words.next()) else { panic!("{name}: scheduler {said:?}") };
+    let pipeline = pipeline().clone().with_scheduler(scheduler(sampler, spacing));
     for pass in [ReferencePass::Interleaved, ReferencePass::TwoPasses { chunk: 2 }] {
         let fabric = FabricSettings { pass, ..settings.fabric.clone() };
         let request = Request {
@@ -288,7 +287,7 @@ fn generation(golden: &Golden, name: &str, case: &serde_json::Value) {
         let mut noise = Recorded { golden, case: name, device: device(), steps: steps.into() };
         let mut watch =
             Watch { golden, case: name, timesteps: Vec::new(), predictions: Vec::new(), states: Vec::new(), passes: 0 };
-        let made = pipeline().generate_with(&request, &mut noise, &mut watch).expect("a generation");
+        let made = pipeline.generate_with(&request, &mut noise, &mut watch).expect("a generation");
         assert_eq!(Some(watch.passes), case["reference_passes"].as_u64(), "{name}: passes with references");
         let timesteps = serde_json::to_value(&watch.timesteps).expect("numbers");
         assert_eq!(timesteps, case["timesteps"], "{name}: timesteps");

@@ -27,7 +27,7 @@ fn whole_runs_equal_the_published_pipeline() {
 }
 
 /// diffusers' classes, with the settings of Stable Diffusion 1.5.
-fn scheduler(name: &str, spacing: &str) -> SchedulerConfig {
+pub(super) fn scheduler(name: &str, spacing: &str) -> SchedulerConfig {
     let (class, more) = match name {
         "ddim" => ("DDIMScheduler", r#", "clip_sample": false, "set_alpha_to_one": false"#),
         "pndm" => ("PNDMScheduler", r#", "skip_prk_steps": true, "set_alpha_to_one": false"#),
