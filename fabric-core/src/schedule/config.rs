@@ -326,8 +326,9 @@ impl SchedulerConfig {
     /// The same noise schedule and prediction under another sampler.
     ///
     /// As diffusers' `from_config`: what the file says is kept, where it is silent the new sampler's defaults hold.
-    /// Two things are kept also where the file is silent: the betas, which belong to the network, and that latents
-    /// are not clipped to [-1, 1] (diffusers would start to, moving from Euler to DDIM).
+    /// Three things hold also where the file is silent: the betas, which belong to the network; latents are not
+    /// clipped to [-1, 1] (diffusers would start to, moving from Euler to DDIM); and PNDM skips its Runge-Kutta steps,
+    /// as in every published Stable Diffusion.
     #[must_use]
     pub fn with_sampler(&self, kind: SamplerKind) -> Self {
         let (start, end, schedule) = self.betas();
@@ -337,6 +338,7 @@ impl SchedulerConfig {
             beta_end: Some(end),
             beta_schedule: Some(schedule),
             clip_sample: self.clip_sample.or(Some(false)),
+            skip_prk_steps: self.skip_prk_steps.or(Some(true)),
             ..self.clone()
         }
     }
