@@ -27,6 +27,16 @@ use burn::module::Param;
 use burn::nn::Initializer;
 use burn::tensor::{DType, Device, Tensor};
 
+/// Called with the name and the output of each part of a network.
+pub(crate) type Trace<'a> = Option<&'a mut dyn FnMut(&str, &Tensor<4>)>;
+
+/// Tells the tracer, if there is one; the name is made only then.
+pub(crate) fn show(trace: &mut Trace<'_>, name: impl FnOnce() -> String, x: &Tensor<4>) {
+    if let Some(trace) = trace {
+        trace(&name(), x);
+    }
+}
+
 /// The parameter's value in the number type of a computation.
 pub(crate) fn value_as<const D: usize>(param: &Param<Tensor<D>>, dtype: DType) -> Tensor<D> {
     cast(param.val(), dtype)

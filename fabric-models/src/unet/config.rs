@@ -42,8 +42,15 @@ pub enum AdditionEmbedType {
     TextTime,
 }
 
-/// Transformer layers of one level: the same after every resnet, or listed.
-pub type Depths = OneOrMany<usize>;
+/// Transformer layers: the same everywhere, or per level the same after every resnet, or listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "one value, a list with one value per level, or a list of lists")]
+pub enum Depths {
+    /// The same everywhere.
+    Same(usize),
+    /// One entry per level, from full resolution down.
+    PerLevel(Vec<OneOrMany<usize>>),
+}
 
 /// `config.json` of a `UNet2DConditionModel`, with the defaults of its class.
 ///
@@ -90,10 +97,10 @@ pub struct UNetConfig {
     /// Width of the text.
     pub cross_attention_dim: OneOrMany<usize>,
     /// Transformer layers per level.
-    pub transformer_layers_per_block: OneOrMany<Depths>,
+    pub transformer_layers_per_block: Depths,
     /// The same for the way up, from the lowest resolution; absent = mirrored.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reverse_transformer_layers_per_block: Option<Vec<Depths>>,
+    pub reverse_transformer_layers_per_block: Option<Vec<OneOrMany<usize>>>,
     /// The NUMBER of heads, in spite of its name (an old mistake of the format, kept by all published files).
     pub attention_head_dim: OneOrMany<usize>,
     /// The number of heads, where a file says so by its proper name.
@@ -148,7 +155,7 @@ impl Default for UNetConfig {
             norm_num_groups: 32,
             norm_eps: 1e-5,
             cross_attention_dim: OneOrMany::One(1280),
-            transformer_layers_per_block: OneOrMany::One(OneOrMany::One(1)),
+            transformer_layers_per_block: Depths::Same(1),
             reverse_transformer_layers_per_block: None,
             attention_head_dim: OneOrMany::One(8),
             num_attention_heads: None,
@@ -191,7 +198,7 @@ impl UNetConfig {
             up_block_types: vec![CrossAttnUpBlock2D, CrossAttnUpBlock2D, UpBlock2D],
             block_out_channels: vec![320, 640, 1280],
             cross_attention_dim: OneOrMany::One(2048),
-            transformer_layers_per_block: OneOrMany::Many([1, 2, 10].map(OneOrMany::One).to_vec()),
+            transformer_layers_per_block: Depths::PerLevel([1, 2, 10].map(OneOrMany::One).to_vec()),
             attention_head_dim: OneOrMany::Many(vec![5, 10, 20]),
             use_linear_projection: true,
             addition_embed_type: Some(AdditionEmbedType::TextTime),

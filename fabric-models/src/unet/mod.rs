@@ -18,11 +18,11 @@ use fabric_core::attention::{AttnKind, AttnSite};
 use fabric_core::models::{AddedConditions, NoisePredictor, Record, Residuals, UNetInput, UNetOutput};
 
 use self::blocks::{Builder, DownBlock, MidBlock, UpBlock};
-use self::pass::{Pass, Trace};
+use self::pass::Pass;
 use self::plan::Plan;
 use self::time::{Sinusoid, TimestepEmbedding};
 use self::transformer::Transformer;
-use crate::layers::{Activation, Conv2d, GroupNorm, cast};
+use crate::layers::{Activation, Conv2d, GroupNorm, Trace, cast, show};
 
 /// Predicts the noise in latents, under text and under what processors add to its attention layers.
 #[derive(Module, Debug)]
@@ -130,9 +130,7 @@ impl UNet {
             timesteps.len()
         );
         let mut show = |name: &str, x: &Tensor<2>| {
-            if let Some(trace) = trace {
-                trace(name, &x.clone().unsqueeze_dims(&[2, 3]));
-            }
+            show(trace, || name.to_owned(), &x.clone().unsqueeze_dims(&[2, 3]));
         };
         let weight = self.conv_in.weight.val();
         let (device, compute) = (weight.device(), weight.dtype());

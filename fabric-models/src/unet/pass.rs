@@ -4,10 +4,7 @@ use burn::tensor::Tensor;
 use fabric_core::attention::{AttnExtras, AttnProcessor, AttnSite, DecoupledTokens, JointTokens};
 use fabric_core::models::RecordedTokens;
 
-use crate::layers::cast;
-
-/// Called with the name and the output of each block.
-pub(crate) type Trace<'a> = Option<&'a mut dyn FnMut(&str, &Tensor<4>)>;
+use crate::layers::{Trace, cast, show};
 
 /// What the layers of one pass share: what they read, what they leave behind, and which rows still run.
 pub(crate) struct Pass<'a> {
@@ -28,11 +25,9 @@ pub(crate) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Tells the tracer, if there is one; the name is made only then.
+    /// Tells the tracer, if there is one.
     pub(crate) fn trace(&mut self, name: impl FnOnce() -> String, x: &Tensor<4>) {
-        if let Some(trace) = &mut self.trace {
-            trace(&name(), x);
-        }
+        show(&mut self.trace, name, x);
     }
 
     /// Drops the lending rows from everything that later layers share.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::config::{AdditionEmbedType, DownBlockType, MODEL, UNetConfig, UpBlockType};
+use super::config::{AdditionEmbedType, Depths, DownBlockType, MODEL, UNetConfig, UpBlockType};
 use crate::config::{ConfigError, OneOrMany, brief, check_count, check_epsilon, limits};
 
 /// A checked configuration: one entry per block, in the order in which they run.
@@ -82,7 +82,12 @@ impl Plan {
         for &dim in &contexts {
             check_count(MODEL, "cross_attention_dim", dim, limits::CHANNELS)?;
         }
-        let down_depths = per_level("transformer_layers_per_block", &config.transformer_layers_per_block, levels)?;
+        let down_depths = match &config.transformer_layers_per_block {
+            Depths::Same(depth) => vec![OneOrMany::One(*depth); levels],
+            Depths::PerLevel(listed) => {
+                per_level("transformer_layers_per_block", &OneOrMany::Many(listed.clone()), levels)?
+            }
+        };
         let up_depths = up_depths(config, &down_depths)?;
 
         let channels = &config.block_out_channels;
