@@ -80,9 +80,12 @@ impl Bench {
     }
 }
 
+/// The site, keys, values and grid of a call.
+type Noted = (AttnSite, Tensor<3>, Tensor<3>, [usize; 2]);
+
 /// Notes every call, and answers nothing.
 #[derive(Debug, Default)]
-struct Spy(Mutex<Vec<(AttnSite, Tensor<3>, Tensor<3>, [usize; 2])>>);
+struct Spy(Mutex<Vec<Noted>>);
 
 impl AttnProcessor for Spy {
     fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
@@ -93,7 +96,7 @@ impl AttnProcessor for Spy {
 }
 
 impl Spy {
-    fn calls(self) -> Vec<(AttnSite, Tensor<3>, Tensor<3>, [usize; 2])> {
+    fn calls(self) -> Vec<Noted> {
         self.0.into_inner().unwrap()
     }
 }

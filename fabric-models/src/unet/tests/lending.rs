@@ -87,7 +87,8 @@ fn lending_rows_equal_the_kept_rows_with_recorded_tokens() {
             image: image.iter().map(|(&c, x)| (c, x.clone().narrow(0, 2, 2))).collect(),
             all: 2,
         };
-        let recording = UNetInput { processor: &ImageOnly(theirs), record: Record::SelfAttentionOnly, ..lenders.input() };
+        let recording =
+            UNetInput { processor: &ImageOnly(theirs), record: Record::SelfAttentionOnly, ..lenders.input() };
         let tokens = bench.unet.forward(recording).recorded;
         let table = tokens.into_iter().map(|tokens| (tokens.site, tokens)).collect();
         let offered = Offer { rows: 2, recorded: Some(table), image, all: 2 };
@@ -131,8 +132,7 @@ fn lending_rows_may_be_left_out_of_residuals() {
         assert!(difference(with.clone(), wanted) < 1e-5);
         // Residuals of all rows, the lenders' being whatever they are.
         let wide = |x: &Tensor<4>| Tensor::cat(vec![x.clone(), x.clone(), x.clone()], 0);
-        let all =
-            Residuals { down: residuals.down.iter().map(wide).collect(), mid: residuals.mid.as_ref().map(wide) };
+        let all = Residuals { down: residuals.down.iter().map(wide).collect(), mid: residuals.mid.as_ref().map(wide) };
         let found = bench.predict(UNetInput { lending_rows: 2, residuals: Some(&all), ..bench.input() });
         assert!(difference(found, with) < 1e-5);
     }

@@ -80,9 +80,9 @@ fn residuals_of_zeros_are_no_residuals_and_others_are_added() {
     let with = |residuals: &Residuals| bench.predict(UNetInput { residuals: Some(residuals), ..bench.input() });
     assert_eq!(difference(with(&zero), plain.clone()), 0.0);
     assert_eq!(difference(with(&Residuals::default()), plain.clone()), 0.0);
-    for index in 0..shapes.len() {
+    for (index, shape) in shapes.into_iter().enumerate() {
         let mut changed = zero.clone();
-        changed.down[index] = random(shapes[index]);
+        changed.down[index] = random(shape);
         assert!(difference(with(&changed), plain.clone()) > 1e-4, "skip connection {index}");
     }
     let changed = Residuals { mid: Some(random(shapes[3])), ..zero };
