@@ -78,7 +78,7 @@ pub fn from_tensor(pixels: Tensor<4>) -> Result<Vec<Picture>, PictureError> {
         return Ok(Vec::new());
     }
     super::check_size("the decoded picture", width, height)?;
-    let values: Vec<f32> = pixels.into_data().convert::<f32>().try_to_vec().expect("values were converted to f32");
+    let values = pixels.into_data().convert::<f32>().try_to_vec::<f32>().expect("values were converted to f32");
     let plane = width * height;
     values
         .chunks_exact(3 * plane)
