@@ -44,7 +44,7 @@ fn a_bad_field_is_named() {
         ("eta", r#""eta": 1.5"#),
     ] {
         let class = if value.contains("_class_name") { "" } else { r#""_class_name": "DDIMScheduler", "# };
-        assert_eq!(field(&format!("{{{class}{value}}}"), 10), wanted, "{value}");
+        assert_eq!(field(&format!("{{{class}{value}}}"), 2), wanted, "{value}");
     }
 }
 
