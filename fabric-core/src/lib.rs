@@ -4,6 +4,7 @@
 
 pub mod attention;
 pub mod denoise;
+pub mod metrics;
 pub mod models;
 pub mod picture;
 pub mod samplers;
