@@ -62,13 +62,20 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     // One network at a time, so that only one is in memory.
     folder.component(Component::TextEncoder, &text.init(&device)?, &serde_json::to_value(&text)?, &options)?;
     println!("text encoder written");
-    folder.component(Component::Vae, &vae.init(&device)?, &serde_json::to_value(&vae)?, &options)?;
+    folder.component(Component::Vae, &vae.init(&device)?, &named("AutoencoderKL", &vae)?, &options)?;
     println!("VAE written");
-    folder.component(Component::UNet, &unet.init(&device)?, &serde_json::to_value(&unet)?, &options)?;
+    folder.component(Component::UNet, &unet.init(&device)?, &named("UNet2DConditionModel", &unet)?, &options)?;
     println!("U-Net written");
     let scheduler = fabric::core::schedule::SchedulerConfig::default();
     folder.scheduler(&serde_json::from_str(&scheduler.to_json())?)?;
     folder.finish()?;
     println!("{}", arguments.out.display());
     Ok(())
+}
+
+/// A configuration with the class that diffusers' files name.
+fn named(class: &str, config: &impl serde::Serialize) -> Result<serde_json::Value, serde_json::Error> {
+    let mut config = serde_json::to_value(config)?;
+    config["_class_name"] = class.into();
+    Ok(config)
 }

@@ -1,6 +1,7 @@
 //! What the examples share: settings from the command line, loading with a progress bar, a report in words.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
+#![allow(dead_code, reason = "not every example uses all of it")]
 
 use std::error::Error;
 use std::path::Path;

@@ -22,7 +22,13 @@ fn compare(golden: &serde_json::Value, list: &str, cleaning: Cleaning) {
             wrong.push(format!("{text:?}: found {:?}, wanted {wanted:?}", found.ids));
         }
     }
-    assert!(wrong.is_empty(), "{list}: {} of {} differ: {:#?}", wrong.len(), texts.len(), &wrong[..wrong.len().min(20)]);
+    assert!(
+        wrong.is_empty(),
+        "{list}: {} of {} differ: {:#?}",
+        wrong.len(),
+        texts.len(),
+        &wrong[..wrong.len().min(20)]
+    );
 }
 
 #[test]
@@ -68,9 +74,9 @@ fn padded_rows_are_equal() {
         let tokenizer = ClipTokenizer::openai().with_cleaning(cleaning);
         let window = golden.shape(key)[1];
         assert_eq!(golden.shape(key)[0], texts.len(), "{key}");
-        let rows = texts.iter().flat_map(|text| {
-            tokenizer.tokenize(text.as_str().expect("a text"), window, pad).expect("ids").ids
-        });
+        let rows = texts
+            .iter()
+            .flat_map(|text| tokenizer.tokenize(text.as_str().expect("a text"), window, pad).expect("ids").ids);
         let found: Vec<f64> = rows.map(f64::from).collect();
         // Ids are equal or wrong: nothing is allowed for rounding.
         assert_eq!(found, golden.values(key), "{key}");
