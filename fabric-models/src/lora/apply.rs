@@ -80,6 +80,13 @@ impl<M: Module + PublishedNames> Attached<M> {
         &self.loras
     }
 
+    /// The network with the LoRAs beside its weights, by value; it shares all weights with this one.
+    ///
+    /// Counted, listed or saved, its weights are those of the base.
+    pub fn network(&self) -> M {
+        self.tuned.clone()
+    }
+
     /// The network as it was, bit for bit.
     pub fn detach(self) -> M {
         self.base
