@@ -15,6 +15,8 @@ pub struct AddedConditions {
 }
 
 /// Feature maps added to the skip connections and the middle block (ControlNet, T2I-Adapter).
+///
+/// For all rows of the batch, or for all but those that only lend their keys and values.
 #[derive(Debug, Clone, Default)]
 pub struct Residuals {
     /// One per skip connection, in the order in which the down path makes them. Empty = none.

@@ -10,7 +10,7 @@ use super::device::guarded;
 use super::mismatch::nearest;
 use super::parameters::ModulePath;
 use super::{
-    LoadError, LoadOptions, LoadProgress, Mismatch, MissingTensor, PublishedNames, ShapeMismatch, TensorInfo,
+    LoadError, LoadOptions, LoadProgress, Mismatch, MissingTensor, PublishedNames, ShapeMismatch,
     TensorSource, parameters,
 };
 
@@ -122,8 +122,8 @@ fn compare<M: Module + PublishedNames>(
         bytes: 0,
         elapsed: Duration::ZERO,
     };
-    for (name, info) in tensors.iter().filter(|(name, _)| !known.contains(name.as_str())) {
-        let list = if carries_nothing(name, info) { &mut report.ignored } else { &mut report.unexpected };
+    for name in tensors.keys().filter(|name| !known.contains(name.as_str())) {
+        let list = if carries_nothing(name) { &mut report.ignored } else { &mut report.unexpected };
         list.push(name.clone());
     }
     let mut places = BTreeMap::new();
@@ -159,7 +159,7 @@ fn looks_like<M: Module + PublishedNames>(module: &M, source: &dyn TensorSource)
 }
 
 /// Buffers that older files store beside the weights: the numbers 0, 1, 2...
-fn carries_nothing(name: &str, _info: &TensorInfo) -> bool {
+fn carries_nothing(name: &str) -> bool {
     name.rsplit('.').next() == Some("position_ids")
 }
 

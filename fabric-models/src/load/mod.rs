@@ -68,3 +68,6 @@ pub use sharded::ShardedSafetensors;
 pub use single_file::SingleFile;
 pub use source::{HostTensor, TensorInfo, TensorSource};
 pub use write::write_safetensors;
+
+#[cfg(test)]
+mod tests;
