@@ -39,8 +39,13 @@ pub fn attach<M: Module + PublishedNames>(
 /// A network with LoRAs beside its weights; use it like the network itself.
 ///
 /// Every change gives a new value, and all share the base weights. Each layer adds its products to its weight
-/// whenever it runs, so the results are those of [`merge`] bit for bit (of one LoRA on f32 weights; several are
-/// one sum here and rounded one by one there).
+/// whenever it runs, so the results are those of [`merge`] bit for bit; of several LoRAs they differ by rounding,
+/// as these are one sum here and one after the other there.
+///
+/// That sum is made once per pass, whatever the size and number of the pictures, in time that grows with the
+/// weights touched. For Stable Diffusion 1.5 at rank 16, one picture of 256x256 pixels on two CPU cores: a LoRA
+/// of all attention layers made a pass 3 % longer, one of all layers with their convolutions 70 %. Merge the
+/// latter for long runs; keeping a clone of the network keeps the way back.
 #[derive(Debug, Clone)]
 pub struct Attached<M> {
     base: M,
@@ -78,6 +83,13 @@ impl<M: Module + PublishedNames> Attached<M> {
     /// The attached LoRAs and their scales.
     pub fn loras(&self) -> &[(Lora, f32)] {
         &self.loras
+    }
+
+    /// The network with the LoRAs beside its weights, by value; it shares all weights with this one.
+    ///
+    /// Counted, listed or saved, its weights are those of the base.
+    pub fn network(&self) -> M {
+        self.tuned.clone()
     }
 
     /// The network as it was, bit for bit.

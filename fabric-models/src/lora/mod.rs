@@ -14,10 +14,10 @@
 //! There are two ways to use one, with equal results:
 //!
 //! - [`merge`] computes the new weights once. The network is then as fast as before, and the touched weights
-//!   exist a second time for as long as the original is kept.
+//!   exist a second time for as long as a clone of the original is kept.
 //! - [`attach`] lays the thin matrices beside the weights, and each layer computes its weight anew whenever it
-//!   runs: no second copy, and free to change, combine and take away, for a few percent of a pass (measured in
-//!   [`Attached`]).
+//!   runs: no second copy, and free to rescale, combine and take away. Cheap for LoRAs of attention layers, less
+//!   so for those of all convolutions ([`Attached`] has figures).
 //!
 //! ```no_run
 //! use fabric_models::lora::{LoraFile, attach, merge};
