@@ -193,7 +193,7 @@ mod tests {
         let (a, b) = (ReferenceId([1; 32]), ReferenceId([2; 32]));
         let call =
             |index, timestep| ModelCall { index, total: 9, level: NoiseLevel { timestep, alpha: 0.6, sigma: 0.8 } };
-        let mut draw = |seed, call: &ModelCall, ids: &[ReferenceId]| {
+        let draw = |seed, call: &ModelCall, ids: &[ReferenceId]| {
             let mut noise = SeededNoise::new(&[seed], &device);
             values(noise.draw(Draw::Reference { call, ids }, [ids.len(), 1, 2, 2]).unwrap())
         };
