@@ -54,7 +54,7 @@ mod tests {
 
     impl KeyTable {
         /// From diffusers' names to CompVis'.
-        pub(super) fn to_compvis(pairs: Pairs) -> Self {
+        pub(in crate::load) fn to_compvis(pairs: Pairs) -> Self {
             Self(pairs.into_iter().collect())
         }
     }
