@@ -33,7 +33,7 @@ fn files(path: &Path, extension: &str) -> Vec<PathBuf> {
 /// A tensor's values as f32, exactly.
 fn values(tensor: HostTensor) -> Vec<u32> {
     let data = tensor.into_data(LoadDtype::F32, true, "", "").expect("finite floats");
-    data.to_vec::<f32>().expect("f32").into_iter().map(f32::to_bits).collect()
+    data.try_to_vec::<f32>().expect("f32").into_iter().map(f32::to_bits).collect()
 }
 
 /// Loads a network strictly, saves it again, and compares every tensor of both files bit by bit.

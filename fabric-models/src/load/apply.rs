@@ -10,8 +10,8 @@ use super::device::guarded;
 use super::mismatch::nearest;
 use super::parameters::ModulePath;
 use super::{
-    LoadError, LoadOptions, LoadProgress, Mismatch, MissingTensor, PublishedNames, ShapeMismatch,
-    TensorSource, parameters,
+    LoadError, LoadOptions, LoadProgress, Mismatch, MissingTensor, PublishedNames, ShapeMismatch, TensorSource,
+    parameters,
 };
 
 /// What a load did; all names are published names.

@@ -26,7 +26,7 @@ impl KeyTable {
     }
 
     /// From diffusers' names to CompVis'.
-    fn to_compvis(pairs: Pairs) -> Self {
+    pub(in crate::load) fn to_compvis(pairs: Pairs) -> Self {
         Self(pairs.into_iter().collect())
     }
 

@@ -103,7 +103,7 @@ fn resnet(pairs: &mut Pairs, diffusers: &str, compvis: &str) {
 
 impl UNetShape {
     /// Reads it off diffusers' names.
-    pub(super) fn of_diffusers<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Self {
+    pub(in crate::load) fn of_diffusers<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Self {
         let attention = |side: &str| {
             let has = |level| {
                 let prefix = format!("{side}{level}.attentions.");

@@ -64,7 +64,7 @@ fn every_stored_type_becomes_every_type_asked_for() {
         ] {
             let data = converted(stored(stored_as, &values), asked).expect("converts");
             assert_eq!(data.dtype(), wanted, "{stored_as:?} as {asked:?}");
-            let found = data.convert::<f32>().to_vec::<f32>().expect("floats");
+            let found = data.convert::<f32>().try_to_vec::<f32>().expect("floats");
             // bf16 has 8 bits: a quarter of a number below 64 fits.
             assert_eq!(found, values, "{stored_as:?} as {asked:?}");
         }
@@ -76,7 +76,7 @@ fn every_half_precision_number_keeps_its_value() {
     let bits: Vec<u16> = (0..=u16::MAX).filter(|bits| f16::from_bits(*bits).is_finite()).collect();
     let bytes: Vec<u8> = bits.iter().flat_map(|x| x.to_le_bytes()).collect();
     let tensor = HostTensor { info: TensorInfo { dtype: Dtype::F16, shape: vec![bits.len()] }, bytes };
-    let wide = converted(tensor.clone(), LoadDtype::F32).expect("f32").to_vec::<f32>().expect("f32");
+    let wide = converted(tensor.clone(), LoadDtype::F32).expect("f32").try_to_vec::<f32>().expect("f32");
     assert!(wide.iter().zip(&bits).all(|(x, b)| x.to_bits() == f16::from_bits(*b).to_f32().to_bits()));
     let kept = HostTensor::from_data(&converted(tensor.clone(), LoadDtype::Keep).expect("kept"));
     assert_eq!(kept, tensor);
@@ -95,7 +95,7 @@ fn a_number_that_is_not_finite_is_found_and_named() {
         }
     }
     let unchecked = stored(Dtype::F32, &values).into_data(LoadDtype::F32, false, "", "").expect("no check");
-    assert!(unchecked.to_vec::<f32>().expect("floats")[8500].is_nan());
+    assert!(unchecked.try_to_vec::<f32>().expect("floats")[8500].is_nan());
 }
 
 #[test]

@@ -4,10 +4,12 @@ use safetensors::Dtype;
 use serde_json::Value;
 
 use super::*;
+use crate::clip::ClipTextConfig;
 use crate::load::compvis::unet::UNetShape;
 use crate::load::compvis::{KeyTable, text, vae};
 use crate::load::{Component, Family, SafetensorsFile, SingleFile, open_vae, parameters};
 use crate::unet::UNetConfig;
+use crate::vae::VaeConfig;
 
 /// A checkpoint's tensors by name; only what a test needs of them.
 type Tensors = BTreeMap<String, HostTensor>;
@@ -16,10 +18,17 @@ fn empty(dtype: Dtype, shape: &[usize]) -> HostTensor {
     HostTensor { info: TensorInfo { dtype, shape: shape.to_vec() }, bytes: Vec::new() }
 }
 
-/// Names and shapes of a U-Net of full size, without values.
+/// Names and shapes of a network of full size, without values.
+fn without_values<M: Module + PublishedNames>(network: &M) -> Tensors {
+    parameters(network).into_iter().map(|p| (p.name, empty(Dtype::F16, &p.shape))).collect()
+}
+
 fn unet_tensors(config: &UNetConfig) -> Tensors {
-    let unet = config.init(&cpu()).expect("a network");
-    parameters(&unet).into_iter().map(|p| (p.name, empty(Dtype::F16, &p.shape))).collect()
+    without_values(&config.init(&cpu()).expect("a network"))
+}
+
+fn text_tensors(config: &ClipTextConfig) -> Tensors {
+    without_values(&config.init(&cpu()).expect("a network"))
 }
 
 /// The tensors of a golden model.
@@ -72,8 +81,10 @@ fn open_clip(mut tensors: Tensors, prefix: &str) -> Tensors {
         let [rows, columns] = projection.info.shape[..] else { panic!("a matrix") };
         let value = |row: usize, column: usize| &projection.bytes[(row * columns + column) * 4..][..4];
         let pairs = (0..columns).flat_map(|column| (0..rows).map(move |row| (row, column)));
-        let bytes = pairs.flat_map(|(row, column)| value(row, column).to_vec()).collect();
-        projection = HostTensor { info: TensorInfo { dtype: Dtype::F32, shape: vec![columns, rows] }, bytes };
+        let has_values = !projection.bytes.is_empty();
+        let bytes = pairs.filter(|_| has_values).flat_map(|(row, column)| value(row, column).to_vec()).collect();
+        let info = TensorInfo { dtype: projection.info.dtype, shape: vec![columns, rows] };
+        projection = HostTensor { info, bytes };
         converted.insert(format!("{prefix}text_projection"), projection);
     }
     let table = KeyTable::to_compvis(text::open_clip_pairs(40));
@@ -108,6 +119,49 @@ fn unet_names_of_every_family_survive_the_way_there_and_back() {
         let found: Value = file.config(Component::UNet).expect("settings");
         let found = UNetConfig::from_json(&found.to_string()).expect("a good configuration");
         assert_eq!(infos(&unet_tensors(&found)), infos(&tensors), "{family}");
+    }
+}
+
+#[test]
+fn whole_checkpoints_of_every_family_give_every_tensor_and_the_published_settings() {
+    let vae = VaeConfig::sd15().init(&cpu()).expect("a network");
+    let vae = without_values(&vae);
+    assert_eq!(vae.len(), 248);
+    let vit_l = text_tensors(&ClipTextConfig::vit_l());
+    let clip = |prefix: &str| rename(vit_l.clone(), prefix, |name| Some(name.to_owned()));
+    let vit_h = text_tensors(&ClipTextConfig::vit_h());
+    let big_g = text_tensors(&ClipTextConfig::big_g());
+    assert_eq!((vit_l.len(), vit_h.len(), big_g.len()), (196, 372, 517));
+    let families = [
+        (UNetConfig::sd15(), clip("cond_stage_model.transformer."), vit_l.clone(), None),
+        (UNetConfig::sd21(), open_clip(vit_h.clone(), "cond_stage_model.model."), vit_h, None),
+        (
+            UNetConfig::sdxl(),
+            [clip("conditioner.embedders.0.transformer."), open_clip(big_g.clone(), "conditioner.embedders.1.model.")]
+                .into_iter()
+                .flatten()
+                .collect(),
+            vit_l,
+            Some(big_g),
+        ),
+    ];
+    for (config, text, first, second) in families {
+        let unet = unet_to_compvis(unet_tensors(&config));
+        let file = checkpoint([unet, vae_to_compvis(vae.clone(), "first_stage_model."), text]);
+        let weights = |component| file.weights(component).expect("weights").tensors().clone();
+        let settings = |component| file.config::<Value>(component).expect("settings").to_string();
+        assert_eq!(weights(Component::Vae), infos(&vae));
+        assert_eq!(weights(Component::TextEncoder), infos(&first));
+        let found = VaeConfig::from_json(&settings(Component::Vae)).expect("a good configuration");
+        assert_eq!(infos(&without_values(&found.init(&cpu()).expect("a network"))), infos(&vae));
+        let encoders = [(Component::TextEncoder, Some(first)), (Component::TextEncoder2, second)];
+        for (component, wanted) in encoders {
+            assert_eq!(file.has(component), wanted.is_some());
+            let Some(wanted) = wanted else { continue };
+            assert_eq!(weights(component), infos(&wanted));
+            let found = ClipTextConfig::from_json(&settings(component)).expect("a good configuration");
+            assert_eq!(infos(&text_tensors(&found)), infos(&wanted));
+        }
     }
 }
 
