@@ -56,7 +56,7 @@ pub(super) fn grid(config: &SchedulerConfig, steps: usize, alphas: &[f32]) -> Re
         (config.kind, config.timestep_type, config.prediction)
     {
         let told = |sigma: &f64| f64::from(0.25 * (sigma.ln() as f32));
-        timesteps = sigmas[..timesteps.len()].iter().map(told).collect();
+        timesteps = sigmas[..sigmas.len() - 1].iter().map(told).collect();
     }
     Ok(Grid { timesteps, sigmas })
 }
