@@ -45,7 +45,8 @@ fn solve(run: &mut Run<'_>, mut x: Tensor<4>, stochastic: bool) -> Result<Tensor
             }
         }
         if let Some(noise) = noise {
-            next = next + noise * (sigma * (-(-2.0 * h).exp_m1()).sqrt());
+            // A step that goes nowhere may go up by a rounding of sigma.
+            next = next + noise * (sigma * (-(-2.0 * h).exp_m1()).max(0.0).sqrt());
         }
         x = next;
         run.report(&x)?;

@@ -254,17 +254,20 @@ fn one_step_gives_a_finite_picture_with_every_sampler() {
 
 #[test]
 fn a_step_that_goes_nowhere_changes_nothing() {
-    // Karras' curve ends at the smallest level, and so does the run.
-    for kind in [SamplerKind::DpmPlusPlus2M(SigmaCurve::Karras), SamplerKind::UniPc(SigmaCurve::Karras)] {
+    // The curve ends at the smallest level, give or take a rounding, and so does the run.
+    let curves = [SigmaCurve::Karras, SigmaCurve::Exponential];
+    let kinds =
+        |curve| [SamplerKind::DpmPlusPlus2M(curve), SamplerKind::DpmPlusPlus2MSde(curve), SamplerKind::UniPc(curve)];
+    for kind in curves.into_iter().flat_map(kinds) {
         let config = SchedulerConfig {
             final_sigmas_type: Some(FinalSigma::SigmaMin),
             disable_corrector: Some((0..20).collect()),
             ..config(kind)
         };
         let schedule = Schedule::new(&config, 20).expect("a schedule");
-        let states = run(&schedule, Tensor::ones([1, 1, 1, 1], &device()), &mut Silent);
+        let states = run(&schedule, Tensor::ones([1, 1, 1, 1], &device()), &mut Seeded::new(4));
         let (before, after) = (scalar(&states[19]), scalar(&states[20]));
-        assert!((before - after).abs() < 1e-5 && after.is_finite(), "{kind}: {before}, then {after}");
+        assert!((before - after).abs() < 1e-4, "{kind}: {before}, then {after}");
     }
 }
 

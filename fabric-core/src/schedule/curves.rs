@@ -56,7 +56,7 @@ pub(super) fn grid(config: &SchedulerConfig, steps: usize, alphas: &[f32]) -> Re
         (config.kind, config.timestep_type, config.prediction)
     {
         let told = |sigma: &f64| f64::from(0.25 * (sigma.ln() as f32));
-        timesteps = sigmas[..timesteps.len()].iter().map(told).collect();
+        timesteps = sigmas[..sigmas.len() - 1].iter().map(told).collect();
     }
     Ok(Grid { timesteps, sigmas })
 }
@@ -138,8 +138,9 @@ impl Levels {
     /// The timestep of a level, straight in `ln sigma` (diffusers' `_sigma_to_t`).
     pub(super) fn timestep(&self, sigma: f64) -> f64 {
         let log = sigma.max(1e-10).ln();
-        let above = self.logs.partition_point(|level| f64::from(*level) <= log);
-        let low = above.saturating_sub(1).min(self.logs.len().saturating_sub(2));
+        // Not a binary search: with zero terminal SNR the last level, capped, can be below the one before.
+        let below = self.logs.iter().rposition(|level| f64::from(*level) <= log);
+        let low = below.unwrap_or(0).min(self.logs.len().saturating_sub(2));
         let Some(high) = self.logs.get(low + 1) else { return 0.0 };
         let part = (f64::from(self.logs[low]) - log) / f64::from(self.logs[low] - high);
         let part = part.clamp(0.0, 1.0);
