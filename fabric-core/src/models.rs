@@ -113,6 +113,7 @@ pub trait NoisePredictor {
 
 /// Which latents an encoder returns: its distribution's mean, or a sample made with given noise.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "a tensor is a handle, and one of these lives for one call")]
 pub enum Posterior {
     /// The most likely latents.
     Mean,

@@ -155,7 +155,7 @@ impl Golden {
         let _ = std::io::stderr().write_all(line.as_bytes());
         let failed: Vec<String> = errors
             .iter()
-            .filter(|(_, error)| !(**error <= tolerance()))
+            .filter(|(_, error)| **error > tolerance())
             .map(|(key, error)| format!("{key}: {error:.2e}"))
             .collect();
         assert!(failed.is_empty(), "{}: beyond {:.0e}: {failed:#?}", self.name, tolerance());

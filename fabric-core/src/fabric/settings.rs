@@ -56,10 +56,11 @@ pub enum ReferencePosterior {
 }
 
 /// How reference keys and values reach the picture. All ways give the same result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case", tag = "way")]
 pub enum ReferencePass {
     /// References ride in the same batch as the picture: one pass, nothing stored.
+    #[default]
     Interleaved,
     /// A recording pass first, `chunk` references at a time: for when memory is short.
     TwoPasses {
@@ -75,12 +76,6 @@ pub enum ReferencePass {
         /// f16, twice that in f32.
         budget: u64,
     },
-}
-
-impl Default for ReferencePass {
-    fn default() -> Self {
-        Self::Interleaved
-    }
 }
 
 /// FABRIC's settings. The default is the official Python interface's.

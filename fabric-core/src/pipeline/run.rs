@@ -238,7 +238,7 @@ impl Pipeline {
         let step = self.codec.downscale();
         let side = |name: &str, wanted: Option<usize>| {
             let side = wanted.unwrap_or(self.native_size);
-            if side == 0 || side % step != 0 {
+            if side == 0 || !side.is_multiple_of(step) {
                 let near = (side / step).max(1) * step;
                 return Err(Error::settings(name, side, format!("a multiple of {step} pixels"), format!("use {near}")));
             }

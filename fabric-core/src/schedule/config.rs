@@ -301,7 +301,7 @@ impl SchedulerConfig {
         let mut map: Map<String, Value> = serde_json::from_str(text)
             .or_else(|error| serde_json::from_str(&quote_non_finite(text)).map_err(|_| error))
             .map_err(json)?;
-        map.retain(|key, value| !value.is_null() && !(key == "lambda_min_clipped" && value == "-Infinity"));
+        map.retain(|key, value| !(value.is_null() || key == "lambda_min_clipped" && value == "-Infinity"));
         let kind = SamplerKind::from_keys(&map)?;
         if map.get("variance_type").is_some_and(|_| kind != SamplerKind::Ddpm) {
             map.remove("variance_type"); // of DPM-Solver++ for learned variances, which latent models do not have
