@@ -47,7 +47,7 @@ pub struct LoraEntry {
 impl LoraEntry {
     /// The module whose weight it changes, as the file names it: the published name
     /// (`mid_block.attentions.0.proj_in`), or in kohya's layout the same with underscores for dots, or the
-    /// original code's name (`input_blocks_4_1_proj_in`).
+    /// original code's name (`input_blocks_4_1_proj_in`). For an attention processor, the projection it stood for.
     pub fn target(&self) -> &str {
         &self.target
     }

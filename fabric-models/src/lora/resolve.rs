@@ -101,7 +101,8 @@ fn different_models(lora: &Lora, parameters: &[ParameterInfo]) -> Option<String>
     let ending = if lora.part == Component::UNet { "attn2_to_k" } else { "self_attn_q_proj" };
     let found = lora.entries.iter().find(|entry| underscored(&entry.target).ends_with(ending))?.shape[1];
     let weight = format!("{ending}_weight");
-    let wanted = parameters.iter().find(|parameter| underscored(&parameter.name).ends_with(&weight))?.shape[1];
+    let wanted =
+        parameters.iter().find(|parameter| underscored(&parameter.name).ends_with(&weight))?.shape.get(1).copied()?;
     let describe = |width: usize| match model_with_text_width(lora.part, width) {
         Some(model) => format!("{model} (texts of width {width})"),
         None => format!("texts of width {width}"),
