@@ -1,1 +1,86 @@
 //! Golden file `tokenizer`.
+
+use fabric::models::tokenizer::{Cleaning, ClipTokenizer, PadWith};
+
+use super::harness::{Golden, json};
+
+/// Compares each row of ids and tells which texts differ.
+#[track_caller]
+fn compare(golden: &serde_json::Value, list: &str, cleaning: Cleaning) {
+    let tokenizer = ClipTokenizer::openai().with_cleaning(cleaning);
+    let texts = golden["texts"].as_array().expect("texts");
+    let wanted = golden[list].as_array().unwrap_or_else(|| panic!("no list {list}"));
+    assert_eq!(texts.len(), wanted.len(), "{list}");
+    let mut wrong = Vec::new();
+    for (text, wanted) in texts.iter().zip(wanted) {
+        let text = text.as_str().expect("a text");
+        let wanted: Vec<u32> = serde_json::from_value(wanted.clone()).expect("ids");
+        // The window is as long as the row: no padding, and cut where the reference cut.
+        let found = tokenizer.tokenize(text, wanted.len(), PadWith::Eos).expect("ids");
+        let fits = found.length == wanted.len() || (found.length > 77 && wanted.len() == 77);
+        if found.ids != wanted || !fits {
+            wrong.push(format!("{text:?}: found {:?}, wanted {wanted:?}", found.ids));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{list}: {} of {} differ: {:#?}",
+        wrong.len(),
+        texts.len(),
+        &wrong[..wrong.len().min(20)]
+    );
+}
+
+#[test]
+fn ids_equal_those_of_the_slow_tokenizer_with_ftfy() {
+    compare(&json("tokenizer.json"), "ids_hf", Cleaning::Ftfy);
+}
+
+#[test]
+fn ids_equal_those_of_the_slow_tokenizer_without_ftfy() {
+    compare(&json("tokenizer.json"), "ids_hf_no_ftfy", Cleaning::Basic);
+}
+
+#[test]
+fn ids_equal_those_of_the_fast_tokenizer() {
+    compare(&json("tokenizer.json"), "ids_hf_fast", Cleaning::Fast);
+}
+
+#[test]
+fn ids_equal_those_of_openclip() {
+    compare(&json("tokenizer.json"), "ids_openclip", Cleaning::OpenClip);
+}
+
+#[test]
+fn untruncated_lengths_are_reported() {
+    let golden = json("tokenizer.json");
+    let tokenizer = ClipTokenizer::openai();
+    let lengths = golden["untruncated_hf_len"].as_array().expect("lengths");
+    for (text, wanted) in golden["texts"].as_array().expect("texts").iter().zip(lengths) {
+        let found = tokenizer.tokenize(text.as_str().expect("a text"), 77, PadWith::Eos).expect("ids");
+        assert_eq!(Some(found.length as u64), wanted.as_u64(), "{text}");
+        assert_eq!(found.truncated.is_some(), found.length > 77, "{text}");
+    }
+}
+
+#[test]
+fn padded_rows_are_equal() {
+    let texts = json("tokenizer.json")["texts"].clone();
+    let texts = texts.as_array().expect("texts");
+    let golden = Golden::open("tokenizer");
+    for (key, cleaning, pad) in
+        [("padded_hf", Cleaning::Ftfy, PadWith::Eos), ("padded_openclip", Cleaning::OpenClip, PadWith::Id(0))]
+    {
+        let tokenizer = ClipTokenizer::openai().with_cleaning(cleaning);
+        let window = golden.shape(key)[1];
+        assert_eq!(golden.shape(key)[0], texts.len(), "{key}");
+        let rows = texts
+            .iter()
+            .flat_map(|text| tokenizer.tokenize(text.as_str().expect("a text"), window, pad).expect("ids").ids);
+        let found: Vec<f64> = rows.map(f64::from).collect();
+        // Ids are equal or wrong: nothing is allowed for rounding.
+        assert_eq!(found, golden.values(key), "{key}");
+        golden.compare_values(key, &found);
+    }
+    golden.finish();
+}

@@ -82,8 +82,9 @@ impl Picture {
             let full = full(side);
             Axis { full, start: share(full - size), len: size }
         };
-        let (none, half, all): (fn(usize) -> usize, fn(usize) -> usize, fn(usize) -> usize) =
-            (|_| 0, |rest| rest / 2, |rest| rest);
+        /// How much of what is cut off lies before the square.
+        type Share = fn(usize) -> usize;
+        let (none, half, all): (Share, Share, Share) = (|_| 0, |rest| rest / 2, |rest| rest);
         let (x, y) = match crop {
             Crop::Stretch => return self.resize(size, size, Filter::Bicubic),
             Crop::Pad => return Ok(self.contain(size, size, Filter::Bicubic)),

@@ -8,7 +8,7 @@ use super::{Crop, Fit, Picture, PictureError};
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 
 /// Their standard deviation.
-pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// A picture as a CLIP image encoder takes it: a square of side `size`, normalised, `[3, size, size]`.
 ///

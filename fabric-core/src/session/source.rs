@@ -40,7 +40,8 @@ impl<F> fmt::Debug for BestAndWorst<F> {
 
 impl<F: FnMut(&Round, &Picture) -> Result<f64, Error>> FeedbackSource for BestAndWorst<F> {
     fn judge(&mut self, round: &Round) -> Result<Vec<(usize, Vote)>, Error> {
-        let (mut best, mut worst): (Option<(usize, f64)>, Option<(usize, f64)>) = (None, None);
+        let mut best: Option<(usize, f64)> = None;
+        let mut worst: Option<(usize, f64)> = None;
         for (index, picture) in round.pictures.iter().enumerate() {
             let score = (self.score)(round, picture)?;
             if !score.is_finite() {

@@ -1,1 +1,228 @@
-//! tokenizer
+//! CLIP's tokenizer: prompts to token ids, equal to the reference on every text.
+//!
+//! A prompt is cleaned ([`Cleaning`]), cut into words, and each word into pieces of the vocabulary. What does not
+//! fit the text encoder's window is reported ([`Tokenized::truncated`]), or goes into further windows ([`Chunks`]).
+//! Weights like `(word:1.2)` are read only where a [`WeightedPrompt`] is asked for.
+//!
+//! ```
+//! use fabric_models::tokenizer::ClipTokenizer;
+//!
+//! let tokenizer = ClipTokenizer::openai();
+//! let prompt = tokenizer.tokenize("a small red star", tokenizer.window(), tokenizer.padding())?;
+//! assert_eq!(prompt.ids[..7], [49406, 320, 2442, 736, 1565, 49407, 49407]);
+//! # Ok::<(), fabric_models::tokenizer::TokenizerError>(())
+//! ```
+
+mod alphabet;
+mod bpe;
+mod chunks;
+mod clean;
+mod emphasis;
+mod error;
+mod files;
+mod vocabulary;
+mod weights;
+mod words;
+
+use std::sync::Arc;
+
+pub use chunks::{Chunks, Tokenized};
+pub use clean::Cleaning;
+pub use emphasis::apply_weights;
+pub use error::TokenizerError;
+pub use files::TokenizerConfig;
+pub use weights::{MAX_WEIGHT, WeightedPrompt, WeightedRun};
+
+use vocabulary::Vocabulary;
+use words::Part;
+
+/// Longest prompt that is read, in bytes: some 200 windows.
+pub const MAX_PROMPT_BYTES: usize = 65_536;
+
+/// What fills a window after the end of the prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PadWith {
+    /// The token that ends a prompt, as in SD 1.5 and the first encoder of SDXL.
+    Eos,
+    /// A given id: 0 (`!`) in SD 2, the second encoder of SDXL, and OpenCLIP.
+    Id(u32),
+}
+
+/// Turns prompts into token ids.
+///
+/// Cheap to clone; takes `&self`, so one serves many threads.
+#[derive(Debug, Clone)]
+pub struct ClipTokenizer {
+    vocabulary: Arc<Vocabulary>,
+    /// Tokens that text may name literally, and their ids.
+    specials: Vec<(String, u32)>,
+    /// Words that are tokens by themselves after cleaning.
+    whole_words: [(&'static str, u32); 2],
+    bos: u32,
+    eos: u32,
+    pad: u32,
+    unknown: u32,
+    window: usize,
+    lower_case: bool,
+    cleaning: Cleaning,
+}
+
+impl ClipTokenizer {
+    /// OpenAI's tokenizer with the carried vocabulary of 49,408 tokens, as SD 1.5 uses it: 77 tokens, padded with EOS.
+    #[must_use]
+    pub fn openai() -> Self {
+        Self::build(vocabulary::openai(), &TokenizerConfig::default()).expect("the carried vocabulary")
+    }
+
+    fn build(vocabulary: Arc<Vocabulary>, config: &TokenizerConfig) -> Result<Self, TokenizerError> {
+        let id = |name: &str, what: &str| {
+            let added = config.added_tokens.iter().find(|(added, _)| added == name).map(|(_, id)| *id);
+            added.or_else(|| vocabulary.id_of(name)).ok_or_else(|| TokenizerError::UnknownToken {
+                file: "tokenizer_config.json".to_owned(),
+                what: what.to_owned(),
+                token: name.to_owned(),
+            })
+        };
+        let bos = id(&config.bos_token, "bos_token")?;
+        let eos = id(&config.eos_token, "eos_token")?;
+        let optional = |token: &Option<String>, what| token.as_deref().map_or(Ok(eos), |name| id(name, what));
+        let pad = optional(&config.pad_token, "pad_token")?;
+        let unknown = optional(&config.unk_token, "unk_token")?;
+
+        let named =
+            [Some(&config.bos_token), Some(&config.eos_token), config.pad_token.as_ref(), config.unk_token.as_ref()];
+        let special = |name: &String| Ok((name.clone(), id(name, "special token")?));
+        let mut specials = named.into_iter().flatten().map(special).collect::<Result<Vec<_>, TokenizerError>>()?;
+        specials.extend(config.added_tokens.iter().cloned());
+        specials.retain(|(name, _)| !name.is_empty());
+        specials.sort_unstable();
+        specials.dedup();
+        let tokenizer = Self {
+            vocabulary,
+            specials,
+            whole_words: [("", 0); 2],
+            bos,
+            eos,
+            pad,
+            unknown,
+            window: config.model_max_length,
+            lower_case: config.do_lower_case,
+            cleaning: Cleaning::default(),
+        };
+        Ok(tokenizer.with_cleaning(Cleaning::default()))
+    }
+
+    /// The same tokenizer with another way of cleaning.
+    #[must_use]
+    pub fn with_cleaning(self, cleaning: Cleaning) -> Self {
+        let id = |token| self.vocabulary.id_of(token).unwrap_or(self.unknown);
+        let whole_words = match cleaning {
+            // Their names are fixed in the references, whatever the vocabulary calls its special tokens.
+            Cleaning::OpenClip => [("<start_of_text>", self.bos), ("<end_of_text>", self.eos)],
+            _ => ["<|startoftext|>", "<|endoftext|>"].map(|token| (token, id(token))),
+        };
+        Self { cleaning, whole_words, ..self }
+    }
+
+    /// The same tokenizer for windows of another length.
+    #[must_use]
+    pub fn with_window(self, window: usize) -> Self {
+        Self { window, ..self }
+    }
+
+    /// Tokens of a window, as its files say: 77 for every CLIP.
+    #[must_use]
+    pub fn window(&self) -> usize {
+        self.window
+    }
+
+    /// What fills a window, as its files say.
+    #[must_use]
+    pub fn padding(&self) -> PadWith {
+        if self.pad == self.eos { PadWith::Eos } else { PadWith::Id(self.pad) }
+    }
+
+    /// Id of the token that begins a prompt.
+    #[must_use]
+    pub fn bos(&self) -> u32 {
+        self.bos
+    }
+
+    /// Id of the token that ends a prompt.
+    #[must_use]
+    pub fn eos(&self) -> u32 {
+        self.eos
+    }
+
+    /// Number of ids, with those of added tokens: rows that an embedding table needs.
+    #[must_use]
+    pub fn vocabulary_size(&self) -> usize {
+        let added = self.specials.iter().map(|(_, id)| *id as usize + 1).max().unwrap_or(0);
+        self.vocabulary.len().max(added)
+    }
+
+    /// The ids of a text, without the tokens that begin and end a prompt, and never cut off.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError::PromptTooLong`] beyond [`MAX_PROMPT_BYTES`].
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        if text.len() > MAX_PROMPT_BYTES {
+            return Err(TokenizerError::PromptTooLong { found: text.len(), limit: MAX_PROMPT_BYTES });
+        }
+        let clean = |text| self.cleaning.apply(text, self.lower_case);
+        let mut ids = Vec::new();
+        match self.cleaning {
+            Cleaning::OpenClip => self.encode_clean(&clean(text), &mut ids),
+            Cleaning::Fast => {
+                for part in words::cut_specials(&clean(text), &self.specials) {
+                    match part {
+                        Part::Special(id) => ids.push(id),
+                        Part::Text(text) => self.encode_clean(text, &mut ids),
+                    }
+                }
+            }
+            Cleaning::Ftfy | Cleaning::Basic => {
+                for part in words::cut_specials(text, &self.specials) {
+                    match part {
+                        Part::Special(id) => ids.push(id),
+                        Part::Text(text) => self.encode_clean(&clean(text), &mut ids),
+                    }
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    fn encode_clean(&self, text: &str, ids: &mut Vec<u32>) {
+        for word in words::words(text, self.cleaning) {
+            match self.whole_words.iter().find(|(name, _)| *name == word) {
+                Some(&(_, id)) => ids.push(id),
+                None => bpe::encode_word(&self.vocabulary, word, self.unknown, ids),
+            }
+        }
+    }
+
+    /// The text of some ids, words parted by single spaces; tokens that begin or end a prompt are left out.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError::UnknownId`].
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        let mut bytes = Vec::new();
+        for &id in ids.iter().filter(|&&id| id != self.bos && id != self.eos) {
+            if let Some(ends_word) = self.vocabulary.spell(id, &mut bytes) {
+                bytes.extend(ends_word.then_some(b' '));
+            } else if let Some((name, _)) = self.specials.iter().find(|(_, special)| *special == id) {
+                bytes.extend_from_slice(name.as_bytes());
+                bytes.push(b' ');
+            } else {
+                return Err(TokenizerError::UnknownId { found: id, size: self.vocabulary_size() });
+            }
+        }
+        Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! How alike pictures are, by their CLIP embeddings: what FABRIC's experiments report.
+//!
+//! Computed on the host in f64, in percent: 100 is the same direction.
+
+use burn::tensor::Tensor;
+
+/// Shorter embeddings count as this long, so that a zero vector is like nothing rather than not a number.
+const MIN_NORM: f64 = 1e-12;
+
+/// Cosine similarity of each row of `a` to each row of `b`, in percent.
+///
+/// # Shapes
+///
+/// - `a`: `[pictures, dim]`, `b`: `[others, dim]`
+/// - returns: a row of `others` values for each picture
+///
+/// # Panics
+///
+/// When the two have different `dim`.
+///
+/// # Examples
+///
+/// ```
+/// use burn::tensor::Tensor;
+/// use fabric_core::metrics::similarity;
+///
+/// # let device = fabric_backends::default_device()?;
+/// let a = Tensor::from_data([[1.0, 0.0], [0.0, 2.0]], &device);
+/// assert_eq!(similarity(a.clone(), a), [[100.0, 0.0], [0.0, 100.0]]);
+/// # Ok::<(), fabric_backends::DeviceError>(())
+/// ```
+#[must_use]
+pub fn similarity(a: Tensor<2>, b: Tensor<2>) -> Vec<Vec<f64>> {
+    assert_eq!(a.dims()[1], b.dims()[1], "dimensions of the embeddings");
+    let (a, b) = (directions(a), directions(b));
+    let percent = |x: &[f64], y: &[f64]| 100.0 * x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    a.iter().map(|x| b.iter().map(|y| percent(x, y)).collect()).collect()
+}
+
+/// Mean similarity of all pictures to all references: the papers' positive and negative similarity.
+///
+/// `None` where there are no pictures or no references, as before the first feedback.
+#[must_use]
+pub fn mean_similarity(pictures: Tensor<2>, references: Tensor<2>) -> Option<f64> {
+    mean(similarity(pictures, references).concat())
+}
+
+/// Mean similarity of the pairs of a batch; lower is more diverse. `None` for fewer than two pictures.
+///
+/// The published code logs this number and calls it diversity.
+#[must_use]
+pub fn in_batch_similarity(pictures: Tensor<2>) -> Option<f64> {
+    let all = similarity(pictures.clone(), pictures);
+    mean(all.iter().enumerate().flat_map(|(i, row)| row[i + 1..].to_vec()).collect())
+}
+
+/// Diversity of a batch as FABRIC's paper defines it: one minus the mean cosine of its pairs.
+///
+/// `d = 1 - 2/(n(n-1)) sum_(i>j) cos(x_i, x_j)`. `None` for fewer than two pictures.
+#[must_use]
+pub fn diversity(pictures: Tensor<2>) -> Option<f64> {
+    in_batch_similarity(pictures).map(|percent| 1.0 - percent / 100.0)
+}
+
+/// For each picture the similarity to the reference that is most like it; empty without references.
+#[must_use]
+pub fn nearest(pictures: Tensor<2>, references: Tensor<2>) -> Vec<f64> {
+    similarity(pictures, references).into_iter().filter_map(|row| row.into_iter().reduce(f64::max)).collect()
+}
+
+fn mean(values: Vec<f64>) -> Option<f64> {
+    if values.is_empty() { None } else { Some(values.iter().sum::<f64>() / values.len() as f64) }
+}
+
+/// The rows, of length 1.
+fn directions(rows: Tensor<2>) -> Vec<Vec<f64>> {
+    let [count, dim] = rows.dims();
+    if count == 0 || dim == 0 {
+        return vec![Vec::new(); count];
+    }
+    let values: Vec<f64> = rows.into_data().iter::<f64>().collect();
+    let direction = |row: &[f64]| {
+        let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt().max(MIN_NORM);
+        row.iter().map(|x| x / norm).collect()
+    };
+    values.chunks(dim).map(direction).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows<const N: usize>(values: [[f32; 2]; N]) -> Tensor<2> {
+        Tensor::from_data(values, &fabric_backends::default_device().expect("a device"))
+    }
+
+    #[test]
+    fn length_does_not_matter_and_direction_does() {
+        assert_eq!(similarity(rows([[3.0, 0.0]]), rows([[0.5, 0.0], [-2.0, 0.0], [0.0, 1.0]])), [[100.0, -100.0, 0.0]]);
+    }
+
+    #[test]
+    fn equal_pictures_have_no_diversity() {
+        assert_eq!(diversity(rows([[1.0, 0.0]; 3])), Some(0.0));
+        assert_eq!(diversity(rows([[1.0, 0.0], [0.0, 1.0]])), Some(1.0));
+        assert_eq!(in_batch_similarity(rows([[1.0, 0.0]; 3])), Some(100.0));
+    }
+
+    #[test]
+    fn one_picture_has_no_pairs() {
+        assert_eq!(in_batch_similarity(rows([[1.0, 0.0]])), None);
+        assert_eq!(diversity(rows([[1.0, 0.0]])), None);
+    }
+
+    #[test]
+    fn the_nearest_reference_counts() {
+        assert_eq!(nearest(rows([[1.0, 0.0], [0.0, 1.0]]), rows([[0.0, 1.0], [0.0, -1.0]])), [0.0, 100.0]);
+        assert_eq!(mean_similarity(rows([[1.0, 0.0]]), rows([[1.0, 0.0], [-1.0, 0.0]])), Some(0.0));
+    }
+
+    #[test]
+    fn a_zero_embedding_is_like_nothing() {
+        assert_eq!(similarity(rows([[0.0, 0.0]]), rows([[1.0, 0.0]])), [[0.0]]);
+    }
+}

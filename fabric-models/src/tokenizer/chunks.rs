@@ -1,0 +1,149 @@
+//! Ids in windows of the text encoder's length: one with a report on what was cut off, or as many as it takes.
+
+use super::{ClipTokenizer, PadWith, TokenizerError, WeightedPrompt};
+
+/// A prompt in one window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokenized {
+    /// BOS, tokens, EOS, padding: exactly as many as the window has.
+    pub ids: Vec<u32>,
+    /// Tokens of the whole prompt with BOS and EOS, also those cut off.
+    pub length: usize,
+    /// The text that did not fit.
+    pub truncated: Option<String>,
+}
+
+/// A prompt in one or several windows, with a weight for each token.
+///
+/// As in the common web interfaces each window begins with BOS and ends with EOS and is encoded by itself; the
+/// U-Net sees the encoded windows side by side.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunks {
+    /// Ids of each window: BOS, tokens, EOS, padding.
+    pub windows: Vec<Vec<u32>>,
+    /// Weight of each token of each window; 1 for BOS, EOS and padding.
+    pub weights: Vec<Vec<f32>>,
+    /// The text that did not fit the largest number of windows.
+    pub truncated: Option<String>,
+    /// A window without text.
+    blank: Vec<u32>,
+}
+
+impl Chunks {
+    /// Adds windows without text until there are `count`, so that all prompts of a batch have equally many.
+    pub fn lengthen(&mut self, count: usize) {
+        let count = count.max(self.windows.len());
+        self.weights.resize_with(count, || vec![1.0; self.blank.len()]);
+        self.windows.resize(count, self.blank.clone());
+    }
+
+    /// Whether any token has a weight other than 1.
+    #[must_use]
+    pub fn is_weighted(&self) -> bool {
+        self.weights.iter().flatten().any(|&weight| weight != 1.0)
+    }
+}
+
+impl ClipTokenizer {
+    /// A prompt as one window: BOS, as many tokens as fit, EOS, padding.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError`] when the prompt is longer than [`MAX_PROMPT_BYTES`](super::MAX_PROMPT_BYTES) or the window
+    /// shorter than 2 tokens.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use fabric_models::tokenizer::{ClipTokenizer, PadWith};
+    ///
+    /// let prompt = ClipTokenizer::openai().tokenize("a cat and a dog", 5, PadWith::Eos)?;
+    /// assert_eq!(prompt.ids, [49406, 320, 2368, 537, 49407]);
+    /// assert_eq!(prompt.truncated.as_deref(), Some("a dog"));
+    /// # Ok::<(), fabric_models::tokenizer::TokenizerError>(())
+    /// ```
+    pub fn tokenize(&self, text: &str, window: usize, pad: PadWith) -> Result<Tokenized, TokenizerError> {
+        check(window, 2)?;
+        let ids = self.encode(text)?;
+        let (kept, cut) = ids.split_at(ids.len().min(window - 2));
+        let truncated = if cut.is_empty() { None } else { Some(self.decode(cut)?) };
+        Ok(Tokenized { ids: self.frame(kept, window, pad), length: ids.len() + 2, truncated })
+    }
+
+    /// A prompt as up to `max_windows` windows; at least one, also for the empty prompt.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError`] when the prompt is longer than [`MAX_PROMPT_BYTES`](super::MAX_PROMPT_BYTES) or a window
+    /// shorter than 3 tokens.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use fabric_models::tokenizer::{ClipTokenizer, PadWith, WeightedPrompt};
+    ///
+    /// let prompt = WeightedPrompt::parse("a (cat:1.5) and a dog")?;
+    /// let chunks = ClipTokenizer::openai().chunks(&prompt, 5, PadWith::Eos, 8)?;
+    /// assert_eq!(chunks.windows, [[49406, 320, 2368, 537, 49407], [49406, 320, 1929, 49407, 49407]]);
+    /// assert_eq!(chunks.weights[0], [1.0, 1.0, 1.5, 1.0, 1.0]);
+    /// # Ok::<(), fabric_models::tokenizer::TokenizerError>(())
+    /// ```
+    pub fn chunks(
+        &self,
+        prompt: &WeightedPrompt,
+        window: usize,
+        pad: PadWith,
+        max_windows: usize,
+    ) -> Result<Chunks, TokenizerError> {
+        check(window, 3)?;
+        let bytes = prompt.runs.iter().map(|run| run.text.len()).sum();
+        if bytes > super::MAX_PROMPT_BYTES {
+            return Err(TokenizerError::PromptTooLong { found: bytes, limit: super::MAX_PROMPT_BYTES });
+        }
+        let (mut ids, mut weights) = (Vec::new(), Vec::new());
+        for run in &prompt.runs {
+            ids.extend(self.encode(&run.text)?);
+            weights.resize(ids.len(), run.weight);
+        }
+        let room = window - 2;
+        let kept = ids.len().min(room.saturating_mul(max_windows.max(1)));
+        let truncated = if kept < ids.len() { Some(self.decode(&ids[kept..])?) } else { None };
+        let framed_weights = |weights: &[f32]| {
+            let mut framed = vec![1.0; window];
+            framed[1..=weights.len()].copy_from_slice(weights);
+            framed
+        };
+        let mut chunks = Chunks {
+            windows: ids[..kept].chunks(room).map(|ids| self.frame(ids, window, pad)).collect(),
+            weights: weights[..kept].chunks(room).map(framed_weights).collect(),
+            truncated,
+            blank: self.frame(&[], window, pad),
+        };
+        chunks.lengthen(1);
+        Ok(chunks)
+    }
+
+    /// BOS, the ids, EOS, and padding up to the window's length.
+    fn frame(&self, ids: &[u32], window: usize, pad: PadWith) -> Vec<u32> {
+        let mut framed = Vec::with_capacity(window);
+        framed.push(self.bos);
+        framed.extend_from_slice(ids);
+        framed.push(self.eos);
+        let pad = match pad {
+            PadWith::Eos => self.eos,
+            PadWith::Id(id) => id,
+        };
+        framed.resize(window, pad);
+        framed
+    }
+}
+
+/// Longest window: no text encoder comes near it.
+const MAX_WINDOW: usize = 65_536;
+
+fn check(window: usize, least: usize) -> Result<(), TokenizerError> {
+    if (least..=MAX_WINDOW).contains(&window) {
+        return Ok(());
+    }
+    Err(TokenizerError::Window { found: window, wanted: format!("{least} to {MAX_WINDOW}") })
+}

@@ -1,0 +1,89 @@
+use std::path::PathBuf;
+
+/// What can be wrong with a vocabulary or a prompt.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizerError {
+    /// A file of the tokenizer cannot be read.
+    #[error("{}: cannot be read ({source}); a tokenizer folder holds `vocab.json` and `merges.txt`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file of the tokenizer cannot be written.
+    #[error("{}: cannot be written ({source})", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is larger than any tokenizer's.
+    #[error("{}: found {found} bytes, wanted at most {limit}; this is not a tokenizer's file", path.display())]
+    FileTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A file is not what its name says.
+    #[error("{file}: found {found}, wanted {wanted}; download the tokenizer's files again")]
+    Corrupt {
+        /// The file.
+        file: String,
+        /// What it holds.
+        found: String,
+        /// What it should hold.
+        wanted: String,
+    },
+    /// Two files of a tokenizer do not belong together.
+    #[error("{file}: {what} needs the token {token:?}, which `vocab.json` has not; take all files from the same model")]
+    UnknownToken {
+        /// The file that names the token.
+        file: String,
+        /// What needs it.
+        what: String,
+        /// The token.
+        token: String,
+    },
+    /// A prompt is too long to be meant.
+    #[error("the prompt has {found} bytes, at most {limit} are read; shorten it")]
+    PromptTooLong {
+        /// Its length in bytes.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A window cannot hold a prompt.
+    #[error("a window of {found} tokens; wanted {wanted}: the text encoder's `max_position_embeddings`, usually 77")]
+    Window {
+        /// The window's length.
+        found: usize,
+        /// The lengths that are good.
+        wanted: String,
+    },
+    /// A weight in a prompt is not usable.
+    #[error(
+        "the weight of {text:?} is {found}, wanted a number from -{limit} to {limit}; write `\\(` for a bracket that is text"
+    )]
+    Weight {
+        /// The text in the brackets.
+        text: String,
+        /// The weight.
+        found: String,
+        /// Its largest value.
+        limit: f32,
+    },
+    /// An id has no token.
+    #[error("token id {found} is not in the vocabulary of {size} tokens; was it made by another tokenizer?")]
+    UnknownId {
+        /// The id.
+        found: u32,
+        /// Tokens of the vocabulary.
+        size: usize,
+    },
+}

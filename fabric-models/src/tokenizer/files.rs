@@ -1,0 +1,225 @@
+//! The tokenizer's files in a model folder.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::ClipTokenizer;
+use super::error::TokenizerError;
+use super::vocabulary::{Vocabulary, corrupt};
+
+/// No file of a tokenizer is larger: OpenAI's largest has 1 MB.
+const MAX_FILE_BYTES: u64 = 32 << 20;
+/// Some files say `1e30` for "any"; CLIP's position table ends at 77.
+const MAX_WINDOW: f64 = 65_536.0;
+
+/// What the small files beside a vocabulary say.
+///
+/// The default is OpenAI's: `<|startoftext|>`, `<|endoftext|>`, padding with the latter, 77 tokens, lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenizerConfig {
+    /// Begins each prompt.
+    pub bos_token: String,
+    /// Ends each prompt.
+    pub eos_token: String,
+    /// Fills a window; `None` is `eos_token`. SD 2 and the second encoder of SDXL use `!`.
+    pub pad_token: Option<String>,
+    /// Stands for bytes that the vocabulary lacks; `None` is `eos_token`.
+    pub unk_token: Option<String>,
+    /// Tokens beside the vocabulary, with their ids (textual inversion).
+    pub added_tokens: Vec<(String, u32)>,
+    /// Tokens of a window.
+    pub model_max_length: usize,
+    /// Whether prompts are put in lower case. (transformers' slow tokenizer reads no such setting and always does.)
+    pub do_lower_case: bool,
+}
+
+impl Default for TokenizerConfig {
+    fn default() -> Self {
+        Self {
+            bos_token: "<|startoftext|>".to_owned(),
+            eos_token: "<|endoftext|>".to_owned(),
+            pad_token: None,
+            unk_token: None,
+            added_tokens: Vec::new(),
+            model_max_length: 77,
+            do_lower_case: true,
+        }
+    }
+}
+
+/// A token as files write it: its text, or an object that holds its text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum TokenText {
+    Plain(String),
+    Added { content: String },
+}
+
+impl TokenText {
+    fn into_text(self) -> String {
+        match self {
+            Self::Plain(text) | Self::Added { content: text } => text,
+        }
+    }
+}
+
+/// Both small files; each holds some of these.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct SmallFile {
+    bos_token: Option<TokenText>,
+    eos_token: Option<TokenText>,
+    pad_token: Option<TokenText>,
+    unk_token: Option<TokenText>,
+    model_max_length: Option<f64>,
+    do_lower_case: Option<bool>,
+    added_tokens_decoder: Option<BTreeMap<u32, TokenText>>,
+}
+
+impl TokenizerConfig {
+    /// Reads `tokenizer_config.json` and `special_tokens_map.json`, each optional.
+    ///
+    /// As in transformers the second wins, unless the first lists its tokens in `added_tokens_decoder`.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError::Corrupt`] when one of them is not JSON of the usual form.
+    pub fn from_json(tokenizer_config: Option<&str>, special_tokens_map: Option<&str>) -> Result<Self, TokenizerError> {
+        let parse = |name: &str, text: Option<&str>| {
+            let parsed = text.map(serde_json::from_str::<SmallFile>).transpose();
+            parsed.map_err(|error| corrupt(name, error, "a JSON object of settings and special tokens"))
+        };
+        let main = parse("tokenizer_config.json", tokenizer_config)?.unwrap_or_default();
+        let map = parse("special_tokens_map.json", special_tokens_map)?.unwrap_or_default();
+        let map = if main.added_tokens_decoder.is_some() { SmallFile::default() } else { map };
+
+        let default = Self::default();
+        let text = |over: Option<TokenText>, under: Option<TokenText>| over.or(under).map(TokenText::into_text);
+        Ok(Self {
+            bos_token: text(map.bos_token, main.bos_token).unwrap_or(default.bos_token),
+            eos_token: text(map.eos_token, main.eos_token).unwrap_or(default.eos_token),
+            pad_token: text(map.pad_token, main.pad_token),
+            unk_token: text(map.unk_token, main.unk_token),
+            added_tokens: (main.added_tokens_decoder.unwrap_or_default().into_iter())
+                .map(|(id, token)| (token.into_text(), id))
+                .collect(),
+            model_max_length: match main.model_max_length {
+                Some(length) if (2.0..=MAX_WINDOW).contains(&length) => length as usize,
+                Some(length) if length.is_nan() || length <= MAX_WINDOW => {
+                    let wanted = "a `model_max_length` of at least 2";
+                    return Err(corrupt("tokenizer_config.json", length, wanted));
+                }
+                _ => default.model_max_length,
+            },
+            do_lower_case: main.do_lower_case.unwrap_or(default.do_lower_case),
+        })
+    }
+}
+
+impl ClipTokenizer {
+    /// Reads the tokenizer of a model folder: `vocab.json` and `merges.txt`, and where they exist
+    /// `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError`] when a file is missing, too large, corrupt, or does not fit the others.
+    pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self, TokenizerError> {
+        let folder = folder.as_ref();
+        let vocab = read(&folder.join("vocab.json"))?;
+        let merges = read(&folder.join("merges.txt"))?;
+        let optional = |name: &str| {
+            let path = folder.join(name);
+            if path.exists() { read(&path).map(Some) } else { Ok(None) }
+        };
+        let main = optional("tokenizer_config.json")?;
+        let map = optional("special_tokens_map.json")?;
+        let mut config = TokenizerConfig::from_json(main.as_deref(), map.as_deref())?;
+        if let Some(added) = optional("added_tokens.json")? {
+            let added: BTreeMap<String, u32> = serde_json::from_str(&added)
+                .map_err(|error| corrupt("added_tokens.json", error, "one JSON object of tokens and their ids"))?;
+            config.added_tokens.extend(added);
+        }
+        Self::from_parts(&vocab, &merges, &config)
+    }
+
+    /// Builds a tokenizer from the text of `vocab.json` and `merges.txt`.
+    ///
+    /// Vocabularies of any size will do. As in the reference the first line of the merges is a comment and at most
+    /// 48,894 merges count.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError`] when a text is corrupt, a merge makes a token that the vocabulary lacks, or a special
+    /// token is not in it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use fabric_models::tokenizer::{ClipTokenizer, TokenizerConfig};
+    ///
+    /// let vocab = r#"{"h": 0, "i</w>": 1, "hi</w>": 2, "<|startoftext|>": 3, "<|endoftext|>": 4}"#;
+    /// let tokenizer = ClipTokenizer::from_parts(vocab, "#version: 0.2\nh i</w>", &TokenizerConfig::default())?;
+    /// assert_eq!(tokenizer.encode("Hi")?, [2]);
+    /// # Ok::<(), fabric_models::tokenizer::TokenizerError>(())
+    /// ```
+    pub fn from_parts(vocab_json: &str, merges_txt: &str, config: &TokenizerConfig) -> Result<Self, TokenizerError> {
+        Self::build(Arc::new(Vocabulary::from_text(vocab_json, merges_txt)?), config)
+    }
+
+    /// Writes `vocab.json`, `merges.txt`, `tokenizer_config.json` and `special_tokens_map.json` into a folder that
+    /// exists; transformers reads them, too.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError::Write`].
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), TokenizerError> {
+        let (vocab, merges) = self.vocabulary.to_text();
+        let name = |id| self.specials.iter().find(|(_, special)| *special == id).map(|(name, _)| name.as_str());
+        let specials = serde_json::json!({
+            "bos_token": name(self.bos),
+            "eos_token": name(self.eos),
+            "pad_token": name(self.pad),
+            "unk_token": name(self.unknown),
+        });
+        let mut config = specials.clone();
+        config["model_max_length"] = self.window.into();
+        config["do_lower_case"] = self.lower_case.into();
+        config["tokenizer_class"] = "CLIPTokenizer".into();
+        let mut files = vec![
+            ("vocab.json", vocab),
+            ("merges.txt", merges),
+            ("tokenizer_config.json", format!("{config:#}\n")),
+            ("special_tokens_map.json", format!("{specials:#}\n")),
+        ];
+        let beside = |(_, id): &&(String, u32)| self.vocabulary.token(*id).is_none();
+        let added: BTreeMap<&str, u32> =
+            self.specials.iter().filter(beside).map(|(name, id)| (name.as_str(), *id)).collect();
+        if !added.is_empty() {
+            files.push(("added_tokens.json", format!("{:#}\n", serde_json::json!(added))));
+        }
+        for (name, text) in files {
+            let path = folder.as_ref().join(name);
+            fs::write(&path, text).map_err(|source| TokenizerError::Write { path, source })?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a text file of sensible size.
+fn read(path: &Path) -> Result<String, TokenizerError> {
+    let failed = |source| TokenizerError::Io { path: path.to_owned(), source };
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(failed(std::io::Error::other("it is not a file")));
+    }
+    if metadata.len() > MAX_FILE_BYTES {
+        let (found, limit) = (metadata.len(), MAX_FILE_BYTES);
+        return Err(TokenizerError::FileTooLarge { path: path.to_owned(), found, limit });
+    }
+    let bytes = fs::read(path).map_err(failed)?;
+    String::from_utf8(bytes).map_err(|error| corrupt(&path.display().to_string(), error, "text in UTF-8"))
+}

@@ -1,0 +1,232 @@
+//! Bad input, and properties that hold for every text.
+
+use std::fs;
+
+use super::*;
+
+fn tokenizer() -> ClipTokenizer {
+    ClipTokenizer::openai()
+}
+
+/// A vocabulary of our own: the bytes, two merges, special tokens with other names and ids.
+fn small() -> (String, String, TokenizerConfig) {
+    let mut tokens: Vec<String> = vec!["[start]".into(), "[pad]".into()];
+    for end in ["", "</w>"] {
+        tokens.extend(alphabet::CHARACTERS.iter().map(|c| format!("{c}{end}")));
+    }
+    tokens.extend(["re".into(), "red</w>".into(), "[end]".into()]);
+    let vocab: std::collections::BTreeMap<String, usize> = tokens.into_iter().zip(0..).collect();
+    let config = TokenizerConfig {
+        bos_token: "[start]".into(),
+        eos_token: "[end]".into(),
+        pad_token: Some("[pad]".into()),
+        model_max_length: 8,
+        ..TokenizerConfig::default()
+    };
+    (serde_json::to_string(&vocab).unwrap(), "#version: 0.2\nr e\nre d</w>\n".into(), config)
+}
+
+/// Random text of all kinds: a few thousand characters that matter to some rule, and any others.
+fn random_text(seed: u64) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = |below: u32| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 33) as u32 % below
+    };
+    let spices =
+        ["Ã©", "â€œ", "&amp;", "&#x1F600;", "ﬁ", "Ａ", "\r\n", "<|endoftext|>", "'S", "\u{345}", "e\u{301}", "(a:1.2)"];
+    (0..next(60))
+        .map(|_| match next(4) {
+            0 => spices[next(spices.len() as u32) as usize].to_owned(),
+            1 => char::from(next(128) as u8).to_string(),
+            2 => char::from_u32(next(0x2100)).unwrap_or(' ').to_string(),
+            _ => char::from_u32(next(0x11_0000)).unwrap_or('\u{fffd}').to_string(),
+        })
+        .collect()
+}
+
+#[test]
+fn every_text_gives_known_ids_in_every_mode() {
+    for cleaning in [Cleaning::Ftfy, Cleaning::Basic, Cleaning::Fast, Cleaning::OpenClip] {
+        let tokenizer = tokenizer().with_cleaning(cleaning);
+        for seed in 0..500 {
+            let text = random_text(seed);
+            let ids = tokenizer.encode(&text).unwrap();
+            assert!(ids.iter().all(|&id| id < 49_408), "{text:?}");
+            tokenizer.decode(&ids).unwrap();
+        }
+    }
+}
+
+#[test]
+fn decoded_text_encodes_to_the_same_ids() {
+    let tokenizer = tokenizer();
+    for text in ["a small red star on blue", "don't STOP, café 日本 😀 №5!", "１２３ ﬁ Ã©tÃ©", "&lt;b&gt; 'quoted'"]
+    {
+        let ids = tokenizer.encode(text).unwrap();
+        assert_eq!(tokenizer.encode(&tokenizer.decode(&ids).unwrap()).unwrap(), ids, "{text}");
+    }
+    assert_eq!(tokenizer.decode(&tokenizer.encode("It's 10 dogs").unwrap()).unwrap(), "it 's 1 0 dogs");
+}
+
+#[test]
+fn long_prompts_are_fast_and_longer_ones_refused() {
+    let tokenizer = tokenizer();
+    let start = std::time::Instant::now();
+    for piece in ["a", "word, ", "日", "&amp;", "Ã©", "(", "é ", "\u{83}", "Š", "Ã¢â‚¬", "<"] {
+        let text = piece.repeat(MAX_PROMPT_BYTES / piece.len());
+        tokenizer.encode(&text).unwrap();
+        WeightedPrompt::parse(&text).unwrap();
+    }
+    // One level of escaping goes with each round.
+    tokenizer.encode(&format!("&{}", "amp;".repeat(MAX_PROMPT_BYTES / 4 - 1))).unwrap();
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+
+    let error = tokenizer.encode(&"a".repeat(1_000_000)).unwrap_err();
+    assert_eq!(error.to_string(), "the prompt has 1000000 bytes, at most 65536 are read; shorten it");
+    let prompt = WeightedPrompt { runs: vec![WeightedRun { text: "a ".repeat(20_000), weight: 1.0 }; 2] };
+    let error = tokenizer.chunks(&prompt, 77, PadWith::Eos, 1).unwrap_err();
+    assert!(matches!(error, TokenizerError::PromptTooLong { found: 80_000, .. }), "{error}");
+}
+
+#[test]
+fn a_vocabulary_of_our_own_works() {
+    let (vocab, merges, config) = small();
+    let tokenizer = ClipTokenizer::from_parts(&vocab, &merges, &config).unwrap();
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.padding()), (0, 516, PadWith::Id(1)));
+    assert_eq!(tokenizer.vocabulary_size(), 517);
+    let prompt = tokenizer.tokenize("Red [pad]", tokenizer.window(), tokenizer.padding()).unwrap();
+    assert_eq!(prompt.ids, [0, 515, 1, 516, 1, 1, 1, 1]);
+    assert_eq!(tokenizer.decode(&[0, 514, 515, 516]).unwrap(), "rered");
+    // The references know two special tokens by name; this vocabulary has not got them.
+    assert_eq!(tokenizer.encode("<|StartOfText|>").unwrap(), [516]);
+    assert!(matches!(tokenizer.decode(&[517]), Err(TokenizerError::UnknownId { found: 517, size: 517 })));
+}
+
+#[test]
+fn a_saved_tokenizer_comes_back_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (vocab, merges, mut config) = small();
+    config.added_tokens = vec![("<my-cat>".into(), 520)];
+    config.do_lower_case = false;
+    let own = ClipTokenizer::from_parts(&vocab, &merges, &config).unwrap();
+    for (tokenizer, text) in [(own, "Red <my-cat> é"), (tokenizer(), "a Red star!")] {
+        tokenizer.save(folder.path()).unwrap();
+        let again = ClipTokenizer::from_folder(folder.path()).unwrap();
+        assert_eq!(again.encode(text).unwrap(), tokenizer.encode(text).unwrap());
+        assert_eq!(
+            again.tokenize(text, 8, again.padding()).unwrap(),
+            tokenizer.tokenize(text, 8, tokenizer.padding()).unwrap()
+        );
+        assert_eq!((again.window(), again.vocabulary_size()), (tokenizer.window(), tokenizer.vocabulary_size()));
+        fs::remove_file(folder.path().join("added_tokens.json")).ok();
+    }
+}
+
+#[test]
+fn a_pad_token_in_the_prompt_is_the_pad_token() {
+    // SD 2 pads with `!`, and so the reference takes every `!` of a prompt for padding.
+    let folder = tempfile::tempdir().unwrap();
+    tokenizer().save(folder.path()).unwrap();
+    let map = r#"{"bos_token": {"content": "<|startoftext|>", "lstrip": false}, "eos_token": "<|endoftext|>",
+        "pad_token": "!", "unk_token": {"content": "<|endoftext|>"}}"#;
+    fs::write(folder.path().join("special_tokens_map.json"), map).unwrap();
+    let sd2 = ClipTokenizer::from_folder(folder.path()).unwrap();
+    assert_eq!(sd2.padding(), PadWith::Id(0));
+    assert_eq!(sd2.encode("wow! yes!!! a!b").unwrap(), [2781, 0, 1958, 0, 0, 0, 320, 0, 321]);
+    assert_eq!(tokenizer().encode("wow! yes!!! a!b").unwrap(), [2781, 256, 1958, 995, 320, 256, 321]);
+}
+
+#[test]
+fn settings_are_read_as_transformers_reads_them() {
+    let main = r#"{"pad_token": "a", "model_max_length": 1000000000000000019884624838656, "do_lower_case": true}"#;
+    let map = r#"{"pad_token": {"content": "b"}}"#;
+    let config = TokenizerConfig::from_json(Some(main), Some(map)).unwrap();
+    assert_eq!((config.pad_token.as_deref(), config.model_max_length), (Some("b"), 77));
+    let main = r#"{"pad_token": "a", "added_tokens_decoder": {"7": {"content": "<x>", "special": true}}}"#;
+    let config = TokenizerConfig::from_json(Some(main), Some(map)).unwrap();
+    assert_eq!(config.pad_token.as_deref(), Some("a"));
+    assert_eq!(config.added_tokens, [("<x>".to_owned(), 7)]);
+    assert_eq!(TokenizerConfig::from_json(None, None).unwrap(), TokenizerConfig::default());
+}
+
+#[track_caller]
+fn refused(vocab: &str, merges: &str, wanted: &str) {
+    let error = ClipTokenizer::from_parts(vocab, merges, &TokenizerConfig::default()).unwrap_err().to_string();
+    assert!(error.contains(wanted), "{error}");
+}
+
+#[test]
+fn files_that_do_not_fit_are_refused_with_the_reason() {
+    let specials = r#""<|startoftext|>": 3, "<|endoftext|>": 4}"#;
+    let good = format!(r#"{{"a": 0, "b</w>": 1, {specials}"#);
+    refused("", "#", "vocab.json: found EOF");
+    refused("[]", "#", "wanted one JSON object");
+    refused("{}", "#", "no tokens");
+    refused(r#"{"a": -1}"#, "#", "vocab.json");
+    refused(r#"{"a": 4000000000}"#, "#", "id 4000000000, wanted ids below 1048576");
+    refused(r#"{"a": 1, "b": 1}"#, "#", "one token for each id");
+    refused(r#"{"": 1}"#, "#", "one token for each id");
+    refused(r#"{"a": 1}"#, "#", "bos_token needs the token \"<|startoftext|>\"");
+    refused(&good, "", "no first line that starts with `#`");
+    refused(&good, "a b</w>", "no first line that starts with `#`");
+    refused(&good, "#\na b</w>", "line 2 needs the token \"ab</w>\"");
+    refused(&good, "#\na", "\"a\" in line 2, wanted two tokens in each line");
+    refused(&good, "#\na\u{0} b c", "wanted two tokens in each line");
+    for small_file in ["", "7", "{\"pad_token\": 7}", "{\"model_max_length\": 1}", "{\"model_max_length\": -5}"] {
+        assert!(TokenizerConfig::from_json(Some(small_file), None).is_err(), "{small_file}");
+    }
+}
+
+#[test]
+fn missing_and_foreign_files_are_refused_with_their_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = |name: &str| {
+        let error = ClipTokenizer::from_folder(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+    };
+    error("vocab.json: cannot be read");
+    fs::create_dir(folder.path().join("vocab.json")).unwrap();
+    error("it is not a file");
+    fs::remove_dir(folder.path().join("vocab.json")).unwrap();
+    tokenizer().save(folder.path()).unwrap();
+    fs::write(folder.path().join("merges.txt"), b"#\n\xff\xfe").unwrap();
+    error("merges.txt: found invalid utf-8");
+    fs::File::create(folder.path().join("merges.txt")).unwrap().set_len(1 << 30).unwrap();
+    error("merges.txt: found 1073741824 bytes");
+    assert!(matches!(tokenizer().save(folder.path().join("nowhere")), Err(TokenizerError::Write { .. })));
+}
+
+#[test]
+fn windows_too_short_or_too_long_are_refused() {
+    for window in [0, 1, usize::MAX] {
+        assert!(matches!(tokenizer().tokenize("a", window, PadWith::Eos), Err(TokenizerError::Window { .. })));
+        let prompt = WeightedPrompt::plain("a");
+        assert!(matches!(tokenizer().chunks(&prompt, window, PadWith::Eos, 1), Err(TokenizerError::Window { .. })));
+    }
+    assert_eq!(tokenizer().tokenize("a", 2, PadWith::Id(0)).unwrap().ids, [49_406, 49_407]);
+}
+
+#[test]
+fn windows_hold_the_whole_prompt_in_order() {
+    let tokenizer = tokenizer();
+    let text = "one two three four five six seven eight nine ten ".repeat(20);
+    let ids = tokenizer.encode(&text).unwrap();
+    let prompt = WeightedPrompt::plain(text.as_str());
+    let mut chunks = tokenizer.chunks(&prompt, 77, PadWith::Id(0), 8).unwrap();
+    assert_eq!((chunks.windows.len(), chunks.truncated.as_deref(), chunks.is_weighted()), (3, None, false));
+    let inner: Vec<u32> = chunks.windows.iter().flat_map(|window| window[1..76].to_vec()).collect();
+    assert_eq!(inner[..ids.len()], ids);
+    assert_eq!(chunks.windows[2][51..54], [49_407, 0, 0]);
+    chunks.lengthen(4);
+    assert_eq!((chunks.windows[3][..3].to_vec(), chunks.weights[3].len()), (vec![49_406, 49_407, 0], 77));
+
+    let one = tokenizer.chunks(&prompt, 77, PadWith::Id(0), 1).unwrap();
+    let cut = tokenizer.tokenize(&text, 77, PadWith::Id(0)).unwrap();
+    assert_eq!((&one.windows[0], &one.truncated), (&cut.ids, &cut.truncated));
+    assert_eq!((one.windows.len(), cut.length), (1, 202));
+    assert!(cut.truncated.unwrap().starts_with("six seven"));
+    assert_eq!(tokenizer.chunks(&WeightedPrompt::plain(""), 77, PadWith::Eos, 3).unwrap().windows.len(), 1);
+}

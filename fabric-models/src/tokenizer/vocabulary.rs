@@ -1,0 +1,182 @@
+//! Tokens, their ids, and which pairs of them merge.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use super::alphabet::{BYTES, CHARACTERS, END_OF_WORD, byte_of};
+use super::error::TokenizerError;
+
+/// The reference reads so many merges and no more.
+pub(super) const MAX_MERGES: usize = 49_152 - 256 - 2;
+/// Ids from here on are taken for a corrupt file.
+const MAX_IDS: u32 = 1 << 20;
+
+/// The vocabulary of a byte-pair tokenizer.
+#[derive(Debug)]
+pub(super) struct Vocabulary {
+    /// Tokens by id, written in the byte-level alphabet; empty where no token has the id.
+    tokens: Vec<Box<str>>,
+    /// Ids of the bytes inside a word and at its end.
+    bytes: [[Option<u32>; 256]; 2],
+    /// Merges of token `i` as left part: `merges[starts[i]..starts[i + 1]]`, sorted by right part.
+    starts: Vec<u32>,
+    merges: Vec<Merge>,
+}
+
+/// What a pair of neighbours becomes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Merge {
+    right: u32,
+    /// Pairs of lower rank merge first.
+    pub(super) rank: u32,
+    /// The token of the pair.
+    pub(super) token: u32,
+}
+
+/// OpenAI's vocabulary, that of every Stable Diffusion: 49,408 tokens.
+pub(super) fn openai() -> Arc<Vocabulary> {
+    static OPENAI: LazyLock<Arc<Vocabulary>> = LazyLock::new(|| {
+        let mut tokens: Vec<String> = Vec::with_capacity(49_408);
+        for end in ["", END_OF_WORD] {
+            tokens.extend(BYTES.iter().map(|&byte| format!("{}{end}", CHARACTERS[usize::from(byte)])));
+        }
+        let pairs = include_bytes!("data/openai_merges.bin").as_chunks::<4>().0;
+        let id = |low, high| usize::from(u16::from_le_bytes([low, high]));
+        for &[a, b, c, d] in pairs {
+            tokens.push(format!("{}{}", tokens[id(a, b)], tokens[id(c, d)]));
+        }
+        tokens.extend(["<|startoftext|>".to_owned(), "<|endoftext|>".to_owned()]);
+        let merges = (512..).zip(pairs).map(|(token, &[a, b, c, d])| (id(a, b) as u32, id(c, d) as u32, token));
+        Arc::new(Vocabulary::new(tokens, merges.collect()))
+    });
+    OPENAI.clone()
+}
+
+impl Vocabulary {
+    /// From tokens by id and merges `(left, right, token)` by rank; of equal pairs the last one counts.
+    fn new(tokens: Vec<String>, merges: Vec<(u32, u32, u32)>) -> Self {
+        let mut ids = HashMap::new();
+        for (id, token) in (0_u32..).zip(&tokens) {
+            ids.insert(token.as_str(), id);
+        }
+        let bytes = ["", END_OF_WORD]
+            .map(|end| CHARACTERS.map(|character| ids.get(format!("{character}{end}").as_str()).copied()));
+
+        let mut ranked: Vec<(u32, Merge)> =
+            (0..).zip(merges).map(|(rank, (left, right, token))| (left, Merge { right, rank, token })).collect();
+        ranked.sort_unstable_by_key(|&(left, merge)| (left, merge.right, std::cmp::Reverse(merge.rank)));
+        ranked.dedup_by_key(|(left, merge)| (*left, merge.right));
+        let mut starts = vec![0_u32; tokens.len() + 1];
+        for (left, _) in &ranked {
+            starts[*left as usize + 1] += 1;
+        }
+        for i in 1..starts.len() {
+            starts[i] += starts[i - 1];
+        }
+        let merges = ranked.into_iter().map(|(_, merge)| merge).collect();
+        Self { tokens: tokens.into_iter().map(String::into_boxed_str).collect(), bytes, starts, merges }
+    }
+
+    /// From the text of `vocab.json` and `merges.txt`.
+    pub(super) fn from_text(vocab_json: &str, merges_txt: &str) -> Result<Self, TokenizerError> {
+        let ids: HashMap<String, u32> = serde_json::from_str(vocab_json)
+            .map_err(|error| corrupt("vocab.json", error, "one JSON object of tokens and their ids"))?;
+        let size = match ids.values().max() {
+            Some(&largest) if largest < MAX_IDS => largest as usize + 1,
+            Some(largest) => {
+                return Err(corrupt("vocab.json", format!("id {largest}"), format!("ids below {MAX_IDS}")));
+            }
+            None => return Err(corrupt("vocab.json", "no tokens", "at least the special tokens")),
+        };
+        let mut tokens = vec![String::new(); size];
+        for (token, &id) in &ids {
+            let slot = &mut tokens[id as usize];
+            if token.is_empty() || !slot.is_empty() {
+                let found = format!("the tokens {slot:?} and {token:?} for id {id}");
+                return Err(corrupt("vocab.json", found, "one token for each id"));
+            }
+            slot.clone_from(token);
+        }
+        let id = |line: usize, token: &str| {
+            ids.get(token).copied().ok_or_else(|| TokenizerError::UnknownToken {
+                file: "merges.txt".to_owned(),
+                what: format!("line {line}"),
+                token: token.to_owned(),
+            })
+        };
+        let mut lines = merges_txt.trim().split('\n').enumerate();
+        if !lines.next().is_some_and(|(_, first)| first.starts_with('#')) {
+            return Err(corrupt("merges.txt", "no first line that starts with `#`", "`#version: 0.2` and then merges"));
+        }
+        let mut merges = Vec::new();
+        for (number, line) in lines.take(MAX_MERGES).map(|(i, line)| (i + 1, line)) {
+            let parts: Vec<&str> = line.split_whitespace().collect();
+            let &[left, right] = parts.as_slice() else {
+                let found: String = line.chars().take(40).collect();
+                return Err(corrupt("merges.txt", format!("{found:?} in line {number}"), "two tokens in each line"));
+            };
+            merges.push((id(number, left)?, id(number, right)?, id(number, &format!("{left}{right}"))?));
+        }
+        Ok(Self::new(tokens, merges))
+    }
+
+    /// The id of a token, by search: for the few that are looked up by name.
+    pub(super) fn id_of(&self, token: &str) -> Option<u32> {
+        self.tokens.iter().position(|known| &**known == token).map(|id| id as u32)
+    }
+
+    /// The token of an id, as it is written in `vocab.json`.
+    pub(super) fn token(&self, id: u32) -> Option<&str> {
+        self.tokens.get(id as usize).map(|token| &**token).filter(|token| !token.is_empty())
+    }
+
+    /// Number of ids.
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The id of a byte, inside a word or at its end.
+    pub(super) fn byte(&self, byte: u8, ends_word: bool) -> Option<u32> {
+        self.bytes[usize::from(ends_word)][usize::from(byte)]
+    }
+
+    /// What two neighbours merge to, if they do.
+    pub(super) fn merge(&self, left: u32, right: u32) -> Option<Merge> {
+        let range = *self.starts.get(left as usize)? as usize..*self.starts.get(left as usize + 1)? as usize;
+        let merges = self.merges.get(range)?;
+        merges.binary_search_by_key(&right, |merge| merge.right).ok().map(|i| merges[i])
+    }
+
+    /// The files of this vocabulary: `vocab.json` and `merges.txt`.
+    pub(super) fn to_text(&self) -> (String, String) {
+        let named = (0_u32..).zip(self.tokens.iter().map(|token| &**token)).filter(|(_, token)| !token.is_empty());
+        let entry = |(id, token): (u32, &str)| format!("  {}: {id}", serde_json::Value::from(token));
+        let vocab = format!("{{\n{}\n}}\n", named.map(entry).collect::<Vec<_>>().join(",\n"));
+        let mut pairs: Vec<(u32, &str, &str)> = Vec::with_capacity(self.merges.len());
+        for (left, range) in self.starts.windows(2).enumerate() {
+            for merge in &self.merges[range[0] as usize..range[1] as usize] {
+                pairs.push((merge.rank, &self.tokens[left], &self.tokens[merge.right as usize]));
+            }
+        }
+        pairs.sort_unstable();
+        let lines = pairs.into_iter().map(|(_, left, right)| format!("{left} {right}\n"));
+        (vocab, std::iter::once("#version: 0.2\n".to_owned()).chain(lines).collect())
+    }
+
+    /// The bytes that a token stands for, and whether it ends a word. Characters outside the alphabet stand for themselves.
+    pub(super) fn spell(&self, id: u32, out: &mut Vec<u8>) -> Option<bool> {
+        let token = self.token(id)?;
+        let (word, ends) = token.strip_suffix(END_OF_WORD).map_or((token, false), |word| (word, true));
+        for c in word.chars() {
+            match byte_of(c) {
+                Some(byte) => out.push(byte),
+                None => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        Some(ends)
+    }
+}
+
+pub(super) fn corrupt(file: &str, found: impl ToString, wanted: impl Into<String>) -> TokenizerError {
+    TokenizerError::Corrupt { file: file.to_owned(), found: found.to_string(), wanted: wanted.into() }
+}

@@ -1,0 +1,85 @@
+//! Splitting text: special tokens first, then words.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use super::clean::Cleaning;
+
+/// A stretch of text, or a special token in it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Part<'a> {
+    Text(&'a str),
+    Special(u32),
+}
+
+/// Cuts the text at special tokens (name and id), the longest where several start at one place.
+pub(super) fn cut_specials<'a>(text: &'a str, specials: &[(String, u32)]) -> Vec<Part<'a>> {
+    let mut parts = Vec::new();
+    let (mut start, mut at) = (0, 0);
+    while at < text.len() {
+        let here = specials.iter().filter(|(name, _)| text[at..].starts_with(name.as_str()));
+        if let Some((name, id)) = here.max_by_key(|(name, _)| name.len()) {
+            if start < at {
+                parts.push(Part::Text(&text[start..at]));
+            }
+            parts.push(Part::Special(*id));
+            at += name.len();
+            start = at;
+        } else {
+            at += text[at..].chars().next().map_or(1, char::len_utf8);
+        }
+    }
+    if start < text.len() {
+        parts.push(Part::Text(&text[start..]));
+    }
+    parts
+}
+
+/// The words of cleaned text: contractions, runs of letters, single numerals, runs of anything else.
+///
+/// A quirk of Python's `regex` module, which the references split with: ignoring case, the iota subscript
+/// U+0345 counts as a letter in a negated class and as none in a plain one, so it is lost and cuts its word.
+pub(super) fn words(text: &str, cleaning: Cleaning) -> impl Iterator<Item = &str> {
+    const WORDS: &str = r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+";
+    const CONTRACTIONS: &str = "'s|'t|'re|'ve|'m|'ll|'d";
+    fn compile(pattern: &str) -> Regex {
+        Regex::new(pattern).expect("a pattern of our own")
+    }
+    static TRANSFORMERS: LazyLock<Regex> =
+        LazyLock::new(|| compile(&format!(r"(?i:<\|startoftext\|>|<\|endoftext\|>|{CONTRACTIONS})|{WORDS}")));
+    static OPEN_CLIP: LazyLock<Regex> =
+        LazyLock::new(|| compile(&format!("(?i:<start_of_text>|<end_of_text>|{CONTRACTIONS})|{WORDS}")));
+    static FAST: LazyLock<Regex> =
+        LazyLock::new(|| compile(&format!(r"{CONTRACTIONS}|{}", WORDS.replace(r"\x{345}", ""))));
+    let pattern = match cleaning {
+        Cleaning::Ftfy | Cleaning::Basic => &TRANSFORMERS,
+        Cleaning::OpenClip => &OPEN_CLIP,
+        Cleaning::Fast => &FAST,
+    };
+    pattern.find_iter(text).map(|word| word.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_contractions_letters_numerals_and_the_rest() {
+        let found: Vec<&str> = words("it's 10,000 dogs' café_日本!? ı'LL", Cleaning::Ftfy).collect();
+        let wanted = ["it", "'s", "1", "0", ",", "0", "0", "0", "dogs", "'", "café", "_", "日本", "!?", "ı", "'LL"];
+        assert_eq!(found, wanted);
+        assert_eq!(words("'LL a\u{345}b", Cleaning::Ftfy).collect::<Vec<_>>(), ["'LL", "a", "b"]);
+        assert_eq!(words("'LL a\u{345}b", Cleaning::Fast).collect::<Vec<_>>(), ["'", "LL", "a", "\u{345}", "b"]);
+    }
+
+    #[test]
+    fn special_tokens_cut_the_text() {
+        let specials = [("<a>".to_owned(), 1), ("<a>>".to_owned(), 2), ("!".to_owned(), 0)];
+        assert_eq!(
+            cut_specials("é<a>b<a>>!", &specials),
+            [Part::Text("é"), Part::Special(1), Part::Text("b"), Part::Special(2), Part::Special(0)]
+        );
+        assert_eq!(cut_specials("", &specials), []);
+    }
+}
