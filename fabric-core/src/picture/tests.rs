@@ -284,7 +284,7 @@ fn pixels_survive_the_way_to_a_vae_and_back() {
 fn decoded_values_are_cut_off_and_rounded_half_to_even() {
     // (x / 2 + 0.5) * 255: 64.5 goes to 64, 65.5 to 66, 127.5 to 128; in f32 these are exact halves.
     let values = vec![-7.0_f32, -0.494_117_65, -0.486_274_5, 0.0, 1.0, 9.0];
-    let pixels = Tensor::from_data(TensorData::new(values, [1, 3, 1, 2]), &Device::flex());
+    let pixels = Tensor::from_data(TensorData::new(values, [1, 3, 1, 2]), &device());
     assert_eq!(from_tensor(pixels).unwrap()[0].rgb(), [0, 66, 255, 64, 128, 255]);
 }
 
