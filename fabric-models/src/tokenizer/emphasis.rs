@@ -47,7 +47,7 @@ mod tests {
     }
 
     fn values(x: Tensor<3>) -> Vec<f32> {
-        x.into_data().to_vec().expect("f32")
+        x.into_data().try_to_vec().expect("f32")
     }
 
     #[test]
