@@ -4,9 +4,13 @@
 
 pub mod attention;
 pub mod denoise;
+pub mod fabric;
+pub mod guidance;
 pub mod metrics;
 pub mod models;
+pub mod noise;
 pub mod picture;
+pub mod pipeline;
 pub mod samplers;
 pub mod schedule;
 pub mod session;

@@ -15,6 +15,8 @@ pub struct AddedConditions {
 }
 
 /// Feature maps added to the skip connections and the middle block (ControlNet, T2I-Adapter).
+///
+/// For all rows of the batch, or for all but those that only lend their keys and values.
 #[derive(Debug, Clone, Default)]
 pub struct Residuals {
     /// One per skip connection, in the order in which the down path makes them. Empty = none.
@@ -111,6 +113,7 @@ pub trait NoisePredictor {
 
 /// Which latents an encoder returns: its distribution's mean, or a sample made with given noise.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "a tensor is a handle, and one of these lives for one call")]
 pub enum Posterior {
     /// The most likely latents.
     Mean,
@@ -144,22 +147,30 @@ pub struct TextEmbedding {
     pub truncated: Vec<String>,
 }
 
+/// How prompts are read. The default is the published behaviour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextOptions {
+    /// Layers to leave out at the end of the text encoder; none is the model's own choice.
+    pub clip_skip: Option<usize>,
+    /// Reads a prompt that is longer than the encoder's window in several windows, instead of cutting it off.
+    pub long_prompts: bool,
+    /// Reads `(word:1.2)` and `[word]` as weights, instead of as they are written.
+    pub weights: bool,
+}
+
 /// Turns prompts into what the U-Net attends to.
 pub trait TextEncoder {
     /// Encodes prompts into one batch of equal length.
     ///
     /// # Errors
     ///
-    /// When a prompt cannot be encoded.
-    fn encode(&self, prompts: &[String]) -> Result<TextEmbedding, Error>;
+    /// When a prompt or an option cannot be used.
+    fn encode(&self, prompts: &[String], options: &TextOptions) -> Result<TextEmbedding, Error>;
 
-    /// What an absent negative prompt means: SDXL wants zeros, every other model the empty prompt.
-    ///
-    /// # Errors
-    ///
-    /// When the empty prompt cannot be encoded.
-    fn encode_absent(&self, count: usize) -> Result<TextEmbedding, Error> {
-        self.encode(&vec![String::new(); count])
+    /// Whether an absent negative prompt means zeros (SDXL) instead of the empty prompt.
+    fn absent_is_zero(&self) -> bool {
+        false
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::PathBuf;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 
 /// The folder of golden files: `FABRIC_GOLDENS`, or the copy in the repository.
@@ -69,6 +69,16 @@ impl Golden {
         cases.into_iter().collect()
     }
 
+    /// The distinct components that follow `prefix/`, numbers in their order.
+    pub(crate) fn cases_under(&self, prefix: &str) -> Vec<String> {
+        let keys = self.keys();
+        let rest = keys.iter().filter_map(|key| key.strip_prefix(prefix)?.strip_prefix('/'));
+        let cases: BTreeSet<&str> = rest.filter_map(|rest| rest.split('/').next()).collect();
+        let mut cases: Vec<String> = cases.into_iter().map(ToString::to_string).collect();
+        cases.sort_by_key(|case| case.parse::<usize>().unwrap_or(0));
+        cases
+    }
+
     /// Whether the file has this tensor.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.file().tensor(key).is_ok()
@@ -102,16 +112,10 @@ impl Golden {
         Tensor::from_data(TensorData::new(values, self.shape(key)), device)
     }
 
-    /// The tensor as integers on the device.
-    pub(crate) fn ints<const D: usize>(&self, key: &str, device: &Device) -> Tensor<D, Int> {
-        let values: Vec<i64> = self.values(key).into_iter().map(|x| x as i64).collect();
-        Tensor::from_data(TensorData::new(values, self.shape(key)), device)
-    }
-
     /// Compares with the golden tensor `key` and remembers the error; shapes must be equal.
     pub(crate) fn compare<const D: usize>(&self, key: &str, found: Tensor<D>) {
         assert_eq!(found.dims().to_vec(), self.shape(key), "{}/{key}: shape", self.name);
-        let found: Vec<f32> = found.into_data().convert::<f32>().to_vec().expect("f32 data");
+        let found: Vec<f32> = found.into_data().convert::<f32>().try_to_vec().expect("f32 data");
         let found: Vec<f64> = found.into_iter().map(f64::from).collect();
         self.compare_values(key, &found);
     }
@@ -127,6 +131,18 @@ impl Golden {
         self.errors.borrow_mut().insert(key.to_owned(), error);
     }
 
+    /// The error that was remembered for this tensor.
+    pub(crate) fn error(&self, key: &str) -> f64 {
+        self.errors.borrow()[key]
+    }
+
+    /// Compares once more with a tensor that may have been compared before, and remembers the larger error.
+    pub(crate) fn compare_also<const D: usize>(&self, key: &str, found: Tensor<D>) {
+        let before = self.errors.borrow().get(key).copied().unwrap_or(0.0);
+        self.compare(key, found);
+        self.note(key, before.max(self.error(key)));
+    }
+
     /// Prints the worst error, and fails if it is too large or if some of the file was never read.
     pub(crate) fn finish(&self) {
         let read = self.read.borrow();
@@ -139,11 +155,26 @@ impl Golden {
         let _ = std::io::stderr().write_all(line.as_bytes());
         let failed: Vec<String> = errors
             .iter()
-            .filter(|(_, error)| !(**error <= tolerance()))
+            .filter(|(_, error)| **error > tolerance())
             .map(|(key, error)| format!("{key}: {error:.2e}"))
             .collect();
         assert!(failed.is_empty(), "{}: beyond {:.0e}: {failed:#?}", self.name, tolerance());
     }
+}
+
+/// What the folder's README says a tensor means, which for a few tensors names settings; `fallback` is what the
+/// README of the set in this repository says, for a set without one.
+pub(crate) fn meaning(file: &str, key: &str, fallback: &str) -> String {
+    let Ok(readme) = std::fs::read_to_string(folder().join("README.md")) else { return fallback.to_owned() };
+    let section = readme.split("\n## ").find(|section| section.lines().next() == Some(file)).unwrap_or_default();
+    let row = section.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
+    row.and_then(|row| row.trim_end_matches(['|', ' ']).rsplit('|').next())
+        .map_or(fallback.to_owned(), |text| text.trim().to_owned())
+}
+
+/// All numbers in a text, in order.
+pub(crate) fn numbers(text: &str) -> Vec<f64> {
+    text.split(|c: char| !c.is_ascii_digit() && c != '.').filter_map(|word| word.parse().ok()).collect()
 }
 
 /// Largest difference divided by the largest expected value; NaN counts as infinitely wrong.

@@ -4,6 +4,7 @@ mod fabric;
 mod harness;
 mod lora;
 mod metrics;
+mod model;
 mod models;
 mod pipeline;
 mod preprocess;

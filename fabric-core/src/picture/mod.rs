@@ -1,6 +1,148 @@
-//! picture
+//! Pictures as people have them: 8-bit RGB, read from files that nobody checked.
+//!
+//! | from | to | by |
+//! |---|---|---|
+//! | a file, bytes | [`Picture`] | [`Picture::open`], [`Picture::from_bytes`] |
+//! | [`Picture`] | another size, as Pillow does it | [`Picture::resize`], [`Picture::fit`] |
+//! | pictures | pixels for a CLIP image encoder | [`clip_pixels`], [`clip_batch`] |
+//! | pictures | pixels for a VAE | [`vae_pixels`], [`vae_batch`] |
+//! | pixels of a VAE | pictures | [`from_tensor`] |
+//! | rows of pictures | one picture | [`contact_sheet`] |
 
-/// x
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct PictureError;
+mod decode;
+mod encode;
+mod error;
+mod fit;
+mod hash;
+mod pixels;
+mod resize;
+mod sheet;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+pub(crate) use encode::write_beside;
+pub use error::PictureError;
+pub use fit::{Crop, Fit};
+pub use hash::ContentHash;
+pub use pixels::{CLIP_MEAN, CLIP_STD, clip_batch, clip_pixels, from_tensor, vae_batch, vae_pixels};
+pub use resize::Filter;
+pub use sheet::{Mark, contact_sheet};
+
+/// Most pixels a picture may have: 8192 x 8192. A small file can claim to hold far more (a decompression bomb).
+pub const MAX_PIXELS: usize = 1 << 26;
+
+/// Longest side a picture may have.
+pub const MAX_SIDE: usize = 1 << 16;
+
+/// An 8-bit RGB picture. Cloning one costs nothing: the pixels are shared.
+///
+/// ```
+/// use fabric_core::picture::Picture;
+///
+/// let red = Picture::from_rgb(1, 1, vec![255, 0, 0])?;
+/// assert_eq!((red.width(), red.height()), (1, 1));
+/// assert_eq!(Picture::from_bytes(&red.to_png_bytes()?)?, red);
+/// # Ok::<(), fabric_core::picture::PictureError>(())
+/// ```
+#[derive(Clone)]
+pub struct Picture(Arc<Inner>);
+
+struct Inner {
+    width: usize,
+    height: usize,
+    rgb: Vec<u8>,
+    hash: OnceLock<ContentHash>,
+}
+
+impl Picture {
+    /// A picture from its pixels, row by row from the top, three bytes each.
+    ///
+    /// # Errors
+    ///
+    /// [`PictureError::Size`] if a side is zero or too long, [`PictureError::Length`] if `rgb` has not
+    /// `width * height * 3` bytes.
+    pub fn from_rgb(width: usize, height: usize, rgb: Vec<u8>) -> Result<Self, PictureError> {
+        check_size("pixels in memory", width, height)?;
+        if rgb.len() != width * height * 3 {
+            return Err(PictureError::Length { width, height, found: rgb.len(), wanted: width * height * 3 });
+        }
+        Ok(Self::new(width, height, rgb))
+    }
+
+    /// A picture of one colour.
+    ///
+    /// # Errors
+    ///
+    /// [`PictureError::Size`] if a side is zero or too long.
+    pub fn filled(width: usize, height: usize, colour: [u8; 3]) -> Result<Self, PictureError> {
+        check_size("a filled picture", width, height)?;
+        Ok(Self::new(width, height, colour.repeat(width * height)))
+    }
+
+    /// A picture whose size was checked before.
+    fn new(width: usize, height: usize, rgb: Vec<u8>) -> Self {
+        assert_eq!(rgb.len(), width * height * 3, "bytes of a {width}x{height} picture");
+        Self(Arc::new(Inner { width, height, rgb, hash: OnceLock::new() }))
+    }
+
+    /// Pixels per row.
+    pub fn width(&self) -> usize {
+        self.0.width
+    }
+
+    /// Rows.
+    pub fn height(&self) -> usize {
+        self.0.height
+    }
+
+    /// All pixels, row by row from the top, three bytes each.
+    pub fn rgb(&self) -> &[u8] {
+        &self.0.rgb
+    }
+
+    /// The colour at column `x` of row `y`.
+    ///
+    /// # Panics
+    ///
+    /// If that lies outside the picture.
+    pub fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
+        assert!(
+            x < self.width() && y < self.height(),
+            "pixel {x},{y} of a picture of {}x{}",
+            self.width(),
+            self.height()
+        );
+        let at = (y * self.width() + x) * 3;
+        [self.rgb()[at], self.rgb()[at + 1], self.rgb()[at + 2]]
+    }
+
+    /// SHA-256 of size and pixels: equal for equal pictures, whatever file they came from. Computed once.
+    pub fn content_hash(&self) -> ContentHash {
+        *self.0.hash.get_or_init(|| ContentHash::of(self.width(), self.height(), self.rgb()))
+    }
+}
+
+impl PartialEq for Picture {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.width() == other.width() && self.height() == other.height() && self.rgb() == other.rgb())
+    }
+}
+
+impl Eq for Picture {}
+
+impl fmt::Debug for Picture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Picture({}x{})", self.width(), self.height())
+    }
+}
+
+/// Refuses sizes that no picture may have.
+fn check_size(place: impl fmt::Display, width: usize, height: usize) -> Result<(), PictureError> {
+    let pixels = width.checked_mul(height);
+    let good = width > 0 && height > 0 && width.max(height) <= MAX_SIDE && pixels.is_some_and(|n| n <= MAX_PIXELS);
+    if good { Ok(()) } else { Err(PictureError::Size { place: place.to_string(), width, height }) }
+}

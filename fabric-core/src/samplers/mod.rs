@@ -1,6 +1,118 @@
-//! samplers
+//! Samplers: from noise to a clean picture along a [`Schedule`], one function each, written like the paper.
+//!
+//! A sampler knows a state `x`, noise levels, and what the network takes for the clean picture; how the network
+//! puts that (noise, velocity, picture) is settled in one place. States are in diffusers' convention of each
+//! sampler, so that a run can be compared step by step. Loops read nothing back from the device.
 
-/// x
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct SamplerError;
+mod ddim;
+mod ddpm;
+mod dpm_multistep;
+mod dpm_sde;
+mod euler;
+mod heun;
+mod kdpm2;
+mod lcm;
+mod lms;
+mod pndm;
+mod run;
+mod unipc;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::ControlFlow;
+
+use burn::tensor::Tensor;
+
+use crate::Error;
+use crate::denoise::{Denoiser, NoiseLevel, NoiseSource};
+use crate::schedule::{SamplerKind, Schedule};
+use run::Run;
+
+/// Why a sampler cannot run.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SamplerError {
+    /// The network's prediction is not of the latents' shape.
+    #[error(
+        "prediction {call}: the network gave {found:?} for latents {wanted:?}; a network that also predicts a variance \
+         is not supported"
+    )]
+    Prediction {
+        /// Which evaluation, from 0.
+        call: usize,
+        /// The prediction's shape.
+        found: [usize; 4],
+        /// The latents' shape.
+        wanted: [usize; 4],
+    },
+    /// The noise source gave another shape than it was asked for.
+    #[error("noise after prediction {call}: the source gave {found:?}, wanted {wanted:?}")]
+    Noise {
+        /// After which evaluation, from 0.
+        call: usize,
+        /// The noise's shape.
+        found: [usize; 4],
+        /// The latents' shape.
+        wanted: [usize; 4],
+    },
+}
+
+/// Where a run is after an evaluation of the network.
+#[derive(Debug, Clone, Copy)]
+pub struct StepReport<'a> {
+    /// The step, from 0. Samplers with two evaluations a step report both.
+    pub step: usize,
+    /// Steps of the run.
+    pub steps: usize,
+    /// The evaluation, from 0.
+    pub call: usize,
+    /// Its noise level.
+    pub level: NoiseLevel,
+    /// The state after it, `[images, channels, height, width]`, in the sampler's own convention.
+    pub state: &'a Tensor<4>,
+    /// What the network takes for the clean latents, of the same shape: for previews.
+    pub denoised: &'a Tensor<4>,
+}
+
+/// Runs the schedule's sampler.
+///
+/// `latents` is the state at the schedule's first level in the sampler's own convention: noise times
+/// [`Schedule::init_noise_sigma`], or [`Schedule::add_noise`] of a picture. The network sees it scaled to unit
+/// variance ([`NoiseLevel`]). `noise` is asked exactly when diffusers draws, `observer` after each evaluation.
+///
+/// # Shapes
+///
+/// - `latents`: `[images, channels, height, width]`
+/// - returns: the same
+///
+/// # Errors
+///
+/// What `denoiser` and `noise` return, [`SamplerError`] when they return another shape, and [`Error::Cancelled`] when
+/// `observer` breaks.
+pub fn sample(
+    schedule: &Schedule,
+    latents: Tensor<4>,
+    denoiser: &mut dyn Denoiser,
+    noise: &mut dyn NoiseSource,
+    observer: &mut dyn FnMut(StepReport<'_>) -> ControlFlow<()>,
+) -> Result<Tensor<4>, Error> {
+    let mut run = Run::new(schedule, denoiser, noise, observer);
+    let latents = match schedule.config().kind {
+        SamplerKind::Ddpm => ddpm::ddpm(&mut run, latents),
+        SamplerKind::Ddim => ddim::ddim(&mut run, latents),
+        SamplerKind::Pndm => pndm::pndm(&mut run, latents),
+        SamplerKind::Lms(_) => lms::lms(&mut run, latents),
+        SamplerKind::Euler(_) => euler::euler(&mut run, latents),
+        SamplerKind::EulerAncestral => euler::euler_ancestral(&mut run, latents),
+        SamplerKind::Heun(_) => heun::heun(&mut run, latents),
+        SamplerKind::Kdpm2(_) => kdpm2::kdpm2(&mut run, latents),
+        SamplerKind::DpmPlusPlus2M(_) => dpm_multistep::dpm_multistep(&mut run, latents),
+        SamplerKind::DpmPlusPlus2MSde(_) => dpm_multistep::dpm_multistep_sde(&mut run, latents),
+        SamplerKind::DpmPlusPlusSde(_) => dpm_sde::dpm_sde(&mut run, latents),
+        SamplerKind::UniPc(_) => unipc::unipc(&mut run, latents),
+        SamplerKind::Lcm => lcm::lcm(&mut run, latents),
+    }?;
+    run.assert_finished();
+    Ok(latents)
+}

@@ -1,1 +1,53 @@
-//! lora
+//! Low-rank adaptations (LoRA, Hu et al. 2021): small files that change a network's style or subject.
+//!
+//! A file holds, for some of a network's weights `W`, two thin matrices; the adapted weight is
+//! `W + scale · alpha / rank · up · down`. [`LoraFile`] reads the four layouts in which they are published,
+//! and gives one [`Lora`] for each network of the model.
+//!
+//! | layout | a key |
+//! |---|---|
+//! | kohya | `lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight`, with `.alpha` |
+//! | peft | `unet.down_blocks.0.attentions.0.proj_in.lora_A.weight` |
+//! | diffusers | `unet.down_blocks.0.attentions.0.proj_in.lora.down.weight` |
+//! | attention processors | `down_blocks.0. ... .attn1.processor.to_q_lora.down.weight` |
+//!
+//! There are two ways to use one, with equal results:
+//!
+//! - [`merge`] computes the new weights once. The network is then as fast as before, and the touched weights
+//!   exist a second time for as long as a clone of the original is kept.
+//! - [`attach`] lays the thin matrices beside the weights, and each layer computes its weight anew whenever it
+//!   runs: no second copy, and free to rescale, combine and take away. Cheap for LoRAs of attention layers, less
+//!   so for those of all convolutions ([`Attached`] has figures).
+//!
+//! ```no_run
+//! use fabric_models::lora::{LoraFile, attach, merge};
+//! # use fabric_models::{clip::ClipText, lora::LoraError, unet::UNet};
+//! # fn run(unet: UNet, text_encoder: ClipText) -> Result<(), LoraError> {
+//! let file = LoraFile::open("pixel-art.safetensors")?;
+//! let (text_encoder, report) = merge(text_encoder, &file.text_encoder, 0.8)?;
+//! println!("{report}");
+//! let (unet, _) = attach(unet, &file.unet, 0.8)?;
+//! let softer = unet.with_scales(&[0.4])?;
+//! let plain = softer.detach();
+//! # let _ = (text_encoder, plain); Ok(()) }
+//! ```
+
+mod apply;
+mod entry;
+mod error;
+mod file;
+mod key;
+mod low_rank;
+mod metadata;
+mod names;
+mod report;
+mod resolve;
+
+pub use apply::{Attached, attach, merge};
+pub use entry::{Lora, LoraEntry, LoraLayout};
+pub use error::LoraError;
+pub use file::LoraFile;
+pub use report::{LoraMismatch, LoraReport, UnmatchedEntry};
+
+#[cfg(test)]
+mod tests;

@@ -109,7 +109,7 @@ impl TokenizerConfig {
                 .collect(),
             model_max_length: match main.model_max_length {
                 Some(length) if (2.0..=MAX_WINDOW).contains(&length) => length as usize,
-                Some(length) if length < 2.0 => {
+                Some(length) if length.is_nan() || length <= MAX_WINDOW => {
                     let wanted = "a `model_max_length` of at least 2";
                     return Err(corrupt("tokenizer_config.json", length, wanted));
                 }

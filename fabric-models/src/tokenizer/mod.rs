@@ -9,7 +9,7 @@
 //!
 //! let tokenizer = ClipTokenizer::openai();
 //! let prompt = tokenizer.tokenize("a small red star", tokenizer.window(), tokenizer.padding())?;
-//! assert_eq!(prompt.ids[..7], [49406, 320, 2442, 736, 2823, 49407, 49407]);
+//! assert_eq!(prompt.ids[..7], [49406, 320, 2442, 736, 1565, 49407, 49407]);
 //! # Ok::<(), fabric_models::tokenizer::TokenizerError>(())
 //! ```
 

@@ -151,8 +151,8 @@ impl Vocabulary {
 
     /// The files of this vocabulary: `vocab.json` and `merges.txt`.
     pub(super) fn to_text(&self) -> (String, String) {
-        let named = (0..self.tokens.len() as u32).filter_map(|id| Some((self.token(id)?, id)));
-        let entry = |(token, id)| format!("  {}: {id}", serde_json::Value::from(token));
+        let named = (0_u32..).zip(self.tokens.iter().map(|token| &**token)).filter(|(_, token)| !token.is_empty());
+        let entry = |(id, token): (u32, &str)| format!("  {}: {id}", serde_json::Value::from(token));
         let vocab = format!("{{\n{}\n}}\n", named.map(entry).collect::<Vec<_>>().join(",\n"));
         let mut pairs: Vec<(u32, &str, &str)> = Vec::with_capacity(self.merges.len());
         for (left, range) in self.starts.windows(2).enumerate() {

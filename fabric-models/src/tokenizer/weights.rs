@@ -69,7 +69,7 @@ impl WeightedPrompt {
         for (at, c) in text.char_indices() {
             if let Some(pair) = pairs.next_if(|pair| pair.open == at) {
                 let weight = pair.weight * open.last().map_or(1.0, |(_, weight)| *weight);
-                if weight.abs() > MAX_WEIGHT {
+                if weight.is_nan() || weight.abs() > MAX_WEIGHT {
                     return Err(bad_weight(&text[pair.open..=pair.close], weight));
                 }
                 open.push((pair, weight));

@@ -1,0 +1,110 @@
+//! One U-Net step and what FABRIC adds to it, and a VAE decode; tiny and at Stable Diffusion 1.5's widths.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use burn::tensor::{Device, Distribution, Tensor};
+use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
+use fabric::core::fabric::{CallWeights, Lender, LentRows, StoredTokens};
+use fabric::core::models::{LatentCodec, NoisePredictor, Record, UNetInput};
+use fabric::models::unet::{UNet, UNetConfig};
+use fabric::models::vae::VaeConfig;
+
+const TIMESTEPS: [f64; 1] = [500.0];
+
+fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+}
+
+struct Case {
+    unet: UNet,
+    side: usize,
+    context: usize,
+    device: Device,
+}
+
+impl Case {
+    fn input(&self, rows: usize) -> UNetInput<'static> {
+        let latents = random([rows, 4, self.side, self.side], &self.device);
+        UNetInput::new(latents, &TIMESTEPS, random([rows, 77, self.context], &self.device))
+    }
+
+    fn record(&self, references: usize) -> Vec<fabric::core::models::RecordedTokens> {
+        let mut input = self.input(references);
+        input.record = Record::SelfAttentionOnly;
+        self.unet.forward(input).recorded
+    }
+
+    /// One liked and one disliked reference per two.
+    fn lenders(references: usize) -> Vec<Lender> {
+        let weights = CallWeights { shallow: 0.8, deep: 0.8 };
+        (0..references).map(|index| Lender { to: index % 2..index % 2 + 1, weights }).collect()
+    }
+}
+
+fn steps(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case, references: &[usize]) {
+    let predict = |input: UNetInput<'_>| case.unet.forward(input).sample.expect("a prediction").into_data();
+    let levels = case.unet.levels();
+    let plain = case.input(2);
+    group.bench_function("plain", |b| b.iter(|| black_box(predict(plain.clone()))));
+    for &count in references {
+        let lenders = Case::lenders(count);
+        let processor = LentRows { first: 2, lenders: lenders.clone(), levels };
+        let input = UNetInput { processor: &processor, lending_rows: count, ..case.input(2 + count) };
+        group.bench_function(format!("interleaved_{count}"), |b| b.iter(|| black_box(predict(input.clone()))));
+
+        let mut recording = case.input(count);
+        recording.record = Record::SelfAttentionOnly;
+        group.bench_function(format!("reference_pass_{count}"), |b| {
+            b.iter(|| {
+                let recorded = case.unet.forward(recording.clone()).recorded;
+                black_box(recorded.into_iter().map(|tokens| tokens.value.into_data()).last())
+            });
+        });
+
+        let tokens = StoredTokens::split(case.record(count)).into_iter().map(std::sync::Arc::new);
+        let processor = StoredTokens { lenders: lenders.into_iter().zip(tokens).collect(), levels };
+        let input = UNetInput { processor: &processor, ..case.input(2) };
+        group.bench_function(format!("cached_{count}"), |b| b.iter(|| black_box(predict(input.clone()))));
+    }
+}
+
+fn tiny_unet() -> UNetConfig {
+    UNetConfig { block_out_channels: vec![64, 128, 128, 128], cross_attention_dim: 128.into(), ..UNetConfig::sd15() }
+}
+
+fn unet_tiny(c: &mut Criterion) {
+    let device = fabric::default_device().expect("a device");
+    let case = Case { unet: tiny_unet().init(&device).expect("a U-Net"), side: 16, context: 128, device };
+    let mut group = c.benchmark_group("unet_step_tiny");
+    group.sample_size(10);
+    steps(&mut group, &case, &[2, 4, 8]);
+    group.finish();
+}
+
+fn unet_sd15(c: &mut Criterion) {
+    let device = fabric::default_device().expect("a device");
+    let case = Case { unet: UNetConfig::sd15().init(&device).expect("a U-Net"), side: 64, context: 768, device };
+    let mut group = c.benchmark_group("unet_step_sd15_512");
+    group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(60));
+    steps(&mut group, &case, &[2]);
+    group.finish();
+}
+
+fn vae_decode(c: &mut Criterion) {
+    let device = fabric::default_device().expect("a device");
+    let vae = VaeConfig::sd15().init(&device).expect("a VAE");
+    let mut group = c.benchmark_group("vae_decode_sd15");
+    group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(30));
+    for side in [16, 64] {
+        let latents = random([1, 4, side, side], &device);
+        let pixels = side * 8;
+        group.bench_function(format!("{pixels}x{pixels}"), |b| {
+            b.iter(|| black_box(vae.decode(latents.clone()).into_data()))
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, unet_tiny, vae_decode, unet_sd15);
+criterion_main!(benches);

@@ -1,0 +1,142 @@
+//! What the examples share: settings from the command line, loading with a progress bar, a report in words.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
+#![allow(dead_code, reason = "not every example uses all of it")]
+
+use std::error::Error;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Args;
+use fabric::core::pipeline::{Pipeline, Report, Settings};
+use fabric::core::schedule::SamplerKind;
+use fabric::models::load::{LoadDtype, ProgressCallback};
+use fabric::models::{ModelOptions, load_model};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Settings that every example takes.
+#[derive(Args)]
+pub(crate) struct Common {
+    /// Steps of the sampler.
+    #[arg(long, default_value_t = 20)]
+    steps: usize,
+    /// The sampler, for example euler_a, ddim, dpmpp_2m_karras; the model's own if absent.
+    #[arg(long)]
+    sampler: Option<SamplerKind>,
+    /// Strength of the prompt; 1 switches guidance off.
+    #[arg(long, default_value_t = 7.5)]
+    guidance: f64,
+    /// Width in pixels, a multiple of 8; the model's own if absent.
+    #[arg(long)]
+    width: Option<usize>,
+    /// Height in pixels.
+    #[arg(long)]
+    height: Option<usize>,
+    /// Pictures computed at once; fewer need less memory.
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Layers of the text encoder to leave out at its end.
+    #[arg(long)]
+    clip_skip: Option<usize>,
+    /// Reads `(word:1.2)` as a weight.
+    #[arg(long)]
+    prompt_weights: bool,
+    /// Reads prompts longer than 77 tokens in several windows.
+    #[arg(long)]
+    long_prompts: bool,
+    /// Type of the weights in memory: f32, f16, bf16.
+    #[arg(long, default_value = "f32")]
+    dtype: String,
+    /// Where to compute: flex, ndarray, cuda, cuda:N; the first that this build has if absent.
+    #[arg(long)]
+    device: Option<String>,
+}
+
+impl Common {
+    pub(crate) fn settings(&self) -> Result<Settings, Box<dyn Error>> {
+        let mut settings = Settings {
+            width: self.width,
+            height: self.height,
+            steps: self.steps,
+            sampler: self.sampler,
+            guidance_scale: self.guidance,
+            batch: self.batch,
+            ..Settings::default()
+        };
+        settings.text.clip_skip = self.clip_skip;
+        settings.text.weights = self.prompt_weights;
+        settings.text.long_prompts = self.long_prompts;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    pub(crate) fn load(&self, model: &Path) -> Result<Pipeline, Box<dyn Error>> {
+        let device = match &self.device {
+            Some(name) => fabric::backends::device(name.parse()?)?,
+            None => fabric::default_device()?,
+        };
+        let dtype = match self.dtype.as_str() {
+            "f32" => LoadDtype::F32,
+            "f16" => LoadDtype::F16,
+            "bf16" => LoadDtype::BF16,
+            other => return Err(format!("--dtype: found {other}, wanted f32, f16 or bf16").into()),
+        };
+        let bar = ProgressBar::new(0);
+        bar.set_style(ProgressStyle::with_template("loading {bar:40} {bytes}/{total_bytes} {eta}")?);
+        let progress = {
+            let bar = bar.clone();
+            ProgressCallback::new(move |progress| {
+                bar.set_length(progress.total_bytes);
+                bar.set_position(progress.done_bytes);
+            })
+        };
+        let options = ModelOptions { dtype, progress: Some(progress), ..ModelOptions::default() };
+        let (pipeline, _) = load_model(model, &device, &options)?;
+        bar.finish_and_clear();
+        Ok(pipeline)
+    }
+}
+
+/// A bar that counts steps.
+pub(crate) fn bar(steps: usize) -> ProgressBar {
+    let bar = ProgressBar::new(steps as u64);
+    if let Ok(style) = ProgressStyle::with_template("step {pos}/{len} {bar:40} {elapsed} left {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// What a person wants to know about a run.
+pub(crate) fn print_report(report: &Report) {
+    let steps: f64 = report.step_seconds.iter().sum();
+    println!(
+        "{} steps, {:.2} s each; text {:.2} s, encoding {:.2} s, decoding {:.2} s",
+        report.step_seconds.len(),
+        steps / report.step_seconds.len().max(1) as f64,
+        report.text_seconds,
+        report.encode_seconds,
+        report.decode_seconds
+    );
+    let [liked, disliked] = report.references;
+    if liked + disliked > 0 {
+        println!(
+            "{liked} liked and {disliked} disliked, seen in {} of {} passes",
+            report.calls_with_references, report.calls
+        );
+    }
+    for rest in &report.truncated {
+        println!("the prompt is too long, this was left out: {rest}");
+    }
+}
+
+/// Prints an error with its causes.
+pub(crate) fn report(result: Result<(), Box<dyn Error>>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    eprintln!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprintln!("  because: {error}");
+        cause = error.source();
+    }
+    ExitCode::FAILURE
+}

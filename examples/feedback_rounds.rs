@@ -1,0 +1,195 @@
+//! Rounds of pictures that follow what you like and dislike.
+//!
+//! In the terminal: `cargo run --release --example feedback_rounds -- MODEL "a small red star on blue"`, then look at
+//! `out/round-1.png` and answer with numbers. Or give the pictures: `--like a.png --dislike b.png`.
+
+#![allow(clippy::print_stdout, reason = "a command-line program")]
+
+use std::error::Error;
+use std::io::{IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use fabric::core::fabric::{FabricSettings, ReferencePass};
+use fabric::core::picture::Picture;
+use fabric::core::pipeline::{Pipeline, Report, StepEvent};
+use fabric::core::session::{FeedbackSession, Round};
+
+mod common;
+
+/// Whose settings to use.
+#[derive(Clone, Copy, ValueEnum)]
+enum Preset {
+    /// The official Python interface.
+    OfficialApi,
+    /// The paper's first experiment: weight 0.1 throughout.
+    PaperPreference,
+    /// The paper's second experiment: weight 0.8 throughout.
+    PaperTarget,
+    /// The official demonstration page.
+    OfficialDemo,
+    /// The web UI extension.
+    WebUi,
+}
+
+/// How references travel.
+#[derive(Clone, Copy, ValueEnum)]
+enum Pass {
+    /// In the same batch as the pictures: fastest without a cache.
+    Interleaved,
+    /// Before the pictures, one after the other: least memory.
+    TwoPasses,
+    /// Kept from round to round, in up to 4 GB.
+    Cached,
+}
+
+/// Makes rounds of pictures that follow what you like and dislike.
+#[derive(Parser)]
+struct Arguments {
+    /// A model folder in the diffusers layout, or a single checkpoint file.
+    model: PathBuf,
+    /// What the pictures should show. With `--continue-from`, a new prompt for the rounds to come.
+    prompt: Option<String>,
+    /// What they should not show.
+    #[arg(long)]
+    negative: Option<String>,
+    /// A picture to like; may be given several times.
+    #[arg(long)]
+    like: Vec<PathBuf>,
+    /// A picture to dislike; may be given several times.
+    #[arg(long)]
+    dislike: Vec<PathBuf>,
+    /// Rounds to make; without `--like` and `--dislike`, as many as you answer.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Pictures of a round.
+    #[arg(long, default_value_t = 4)]
+    pictures: usize,
+    /// Seed of the session.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Whose settings to use.
+    #[arg(long, value_enum, default_value = "official-demo")]
+    preset: Preset,
+    /// How references travel.
+    #[arg(long, value_enum, default_value = "interleaved")]
+    pass: Pass,
+    /// Where contact sheets and the session go.
+    #[arg(long, default_value = "out")]
+    out: PathBuf,
+    /// A session folder to go on with.
+    #[arg(long)]
+    continue_from: Option<PathBuf>,
+    #[command(flatten)]
+    common: common::Common,
+}
+
+fn main() -> ExitCode {
+    common::report(run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let mut session = session(arguments)?;
+    for path in &arguments.like {
+        session.like(&Picture::open(path)?)?;
+    }
+    for path in &arguments.dislike {
+        session.dislike(&Picture::open(path)?)?;
+    }
+    let asks = arguments.like.is_empty() && arguments.dislike.is_empty() && std::io::stdin().is_terminal();
+    let pipeline = arguments.common.load(&arguments.model)?;
+    std::fs::create_dir_all(&arguments.out)?;
+    for made in 1.. {
+        let round = make(&mut session, &pipeline, arguments.pictures)?;
+        let sheet = arguments.out.join(format!("round-{}.png", round.index + 1));
+        round.contact_sheet()?.save(&sheet)?;
+        println!("{}", sheet.display());
+        common::print_report(&serde_json::from_value::<Report>(round.report.clone())?);
+        let goes_on = if asks { judge(&mut session, &round)? } else { made < arguments.rounds };
+        session.save(arguments.out.join("session"))?;
+        session.contact_sheet()?.save(arguments.out.join("session.png"))?;
+        if !goes_on {
+            break;
+        }
+    }
+    println!("go on with --continue-from {}", arguments.out.join("session").display());
+    Ok(())
+}
+
+fn session(arguments: &Arguments) -> Result<FeedbackSession, Box<dyn Error>> {
+    let mut settings = arguments.common.settings()?;
+    settings.fabric = match arguments.preset {
+        Preset::OfficialApi => FabricSettings::official_api(),
+        Preset::PaperPreference => FabricSettings::paper_preference(),
+        Preset::PaperTarget => FabricSettings::paper_target(),
+        Preset::OfficialDemo => FabricSettings::official_demo(),
+        Preset::WebUi => FabricSettings::web_ui(),
+    };
+    settings.fabric.pass = match arguments.pass {
+        Pass::Interleaved => ReferencePass::Interleaved,
+        Pass::TwoPasses => ReferencePass::TwoPasses { chunk: 1 },
+        Pass::Cached => ReferencePass::Cached { chunk: 4, budget: 4 << 30 },
+    };
+    let Some(folder) = &arguments.continue_from else {
+        let prompt = arguments.prompt.as_deref().ok_or("give a prompt: what should the pictures show?")?;
+        let mut session = FeedbackSession::new(prompt).with_seed(arguments.seed).with_generation_settings(&settings);
+        if let Some(negative) = &arguments.negative {
+            session = session.with_negative_prompt(negative);
+        }
+        return Ok(session);
+    };
+    let mut session = FeedbackSession::load(folder)?;
+    if let Some(prompt) = &arguments.prompt {
+        session.set_prompt(prompt);
+    }
+    if let Some(negative) = &arguments.negative {
+        session.set_negative_prompt(negative);
+    }
+    session.set_settings(serde_json::to_value(&settings)?);
+    Ok(session)
+}
+
+fn make(session: &mut FeedbackSession, pipeline: &Pipeline, pictures: usize) -> Result<Round, fabric::core::Error> {
+    let bar = common::bar(0);
+    let mut watch = |event: &StepEvent<'_>| {
+        bar.set_length(event.steps as u64);
+        bar.set_position(event.step as u64);
+        ControlFlow::Continue(())
+    };
+    let round = session.generate_observed(pipeline, pictures, &mut watch);
+    bar.finish_and_clear();
+    round
+}
+
+/// Asks which pictures are liked and disliked; false when there is no answer.
+fn judge(session: &mut FeedbackSession, round: &Round) -> Result<bool, Box<dyn Error>> {
+    let liked = ask("like which (numbers from 1, empty for none)?", round.len())?;
+    let disliked = ask("dislike which?", round.len())?;
+    for &index in &liked {
+        session.like(&round[index])?;
+    }
+    for &index in &disliked {
+        session.dislike(&round[index])?;
+    }
+    Ok(!(liked.is_empty() && disliked.is_empty()))
+}
+
+fn ask(question: &str, pictures: usize) -> Result<Vec<usize>, Box<dyn Error>> {
+    loop {
+        print!("{question} ");
+        std::io::stdout().flush()?;
+        let mut answer = String::new();
+        if std::io::stdin().read_line(&mut answer)? == 0 {
+            return Ok(Vec::new());
+        }
+        let words = answer.split(|c: char| c.is_whitespace() || c == ',').filter(|word| !word.is_empty());
+        let numbers: Option<Vec<usize>> =
+            words.map(|word| word.parse().ok().filter(|number| (1..=pictures).contains(number))).collect();
+        match numbers {
+            Some(numbers) => return Ok(numbers.into_iter().map(|number| number - 1).collect()),
+            None => println!("numbers from 1 to {pictures}, please"),
+        }
+    }
+}

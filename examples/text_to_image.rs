@@ -1,0 +1,80 @@
+//! Pictures from a prompt: `cargo run --release --example text_to_image -- MODEL "a small red star on blue"`.
+
+#![allow(clippy::print_stdout, reason = "a command-line program")]
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use fabric::core::picture::{Mark, contact_sheet};
+use fabric::core::pipeline::{Request, StepEvent};
+
+mod common;
+
+/// Makes pictures from a prompt.
+#[derive(Parser)]
+struct Arguments {
+    /// A model folder in the diffusers layout, or a single checkpoint file.
+    model: PathBuf,
+    /// What the pictures should show.
+    prompt: String,
+    /// What they should not show.
+    #[arg(long)]
+    negative: Option<String>,
+    /// How many pictures.
+    #[arg(long, default_value_t = 1)]
+    pictures: u64,
+    /// Seed of the first picture; the others count up.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// A picture to start from.
+    #[arg(long)]
+    from: Option<PathBuf>,
+    /// How much of it to give up, 0 to 1.
+    #[arg(long, default_value_t = 0.7)]
+    strength: f64,
+    /// Where the pictures go.
+    #[arg(long, default_value = "out")]
+    out: PathBuf,
+    #[command(flatten)]
+    common: common::Common,
+}
+
+fn main() -> ExitCode {
+    common::report(run(Arguments::parse()))
+}
+
+fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let Arguments { model, prompt, negative, pictures, seed, from, strength, out, common } = arguments;
+    let settings = common.settings()?;
+    let mut request = Request::new(prompt).with_seeds((0..pictures).map(|i| seed.wrapping_add(i)));
+    request.negative_prompt = negative;
+    request.settings = settings;
+    if let Some(path) = from {
+        request = request.with_start(fabric::core::picture::Picture::open(path)?, strength);
+    }
+    request.validate()?;
+    let pipeline = common.load(&model)?;
+    let bar = common::bar(request.settings.steps);
+    let mut watch = |event: &StepEvent<'_>| {
+        bar.set_length(event.steps as u64);
+        bar.set_position(event.step as u64);
+        ControlFlow::Continue(())
+    };
+    let made = pipeline.generate_observed(&request, &mut watch)?;
+    bar.finish_and_clear();
+    std::fs::create_dir_all(&out)?;
+    for (picture, seed) in made.pictures.iter().zip(&made.seeds) {
+        let path = out.join(format!("seed-{seed}.png"));
+        picture.save(&path)?;
+        println!("{}", path.display());
+    }
+    if made.pictures.len() > 1 {
+        let path = out.join("sheet.png");
+        contact_sheet(&[made.pictures.iter().map(|picture| (picture, Mark::None)).collect()], 8)?.save(&path)?;
+        println!("{}", path.display());
+    }
+    common::print_report(&made.report);
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! Writes a model with random weights in the diffusers layout, to try loading, memory and speed without a download:
+//! `cargo run --release --example write_model -- out/random --size sd15`.
+
+#![allow(clippy::print_stdout, reason = "a command-line program")]
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use fabric::models::clip::ClipTextConfig;
+use fabric::models::load::{Component, FolderWriter, LoadDtype, SaveOptions};
+use fabric::models::unet::UNetConfig;
+use fabric::models::vae::VaeConfig;
+
+mod common;
+
+/// How large the networks are.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Size {
+    /// A few megabytes.
+    Tiny,
+    /// Stable Diffusion 1.5's own: 2 GB.
+    Sd15,
+}
+
+/// Writes a model with random weights.
+#[derive(Parser)]
+struct Arguments {
+    /// The folder to write; must not exist yet.
+    out: PathBuf,
+    /// How large.
+    #[arg(long, value_enum, default_value = "tiny")]
+    size: Size,
+    /// Seed of the weights.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+fn main() -> ExitCode {
+    common::report(run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let device = fabric::default_device()?;
+    device.seed(arguments.seed);
+    let mut unet = UNetConfig::sd15();
+    let mut vae = VaeConfig::sd15();
+    let mut text = ClipTextConfig::vit_l();
+    if arguments.size == Size::Tiny {
+        unet.block_out_channels = vec![32, 64, 64, 64];
+        unet.sample_size = Some(16.into());
+        unet.cross_attention_dim = 64.into();
+        vae.block_out_channels = vec![32, 32, 64, 64];
+        text.hidden_size = 64;
+        text.intermediate_size = 128;
+        text.num_hidden_layers = 2;
+        text.num_attention_heads = 4;
+    }
+    let options = SaveOptions { dtype: LoadDtype::F16, max_shard_bytes: None };
+    let mut folder = FolderWriter::create(&arguments.out, "StableDiffusionPipeline")?;
+    // One network at a time, so that only one is in memory.
+    folder.component(Component::TextEncoder, &text.init(&device)?, &serde_json::to_value(&text)?, &options)?;
+    println!("text encoder written");
+    folder.component(Component::Vae, &vae.init(&device)?, &named("AutoencoderKL", &vae)?, &options)?;
+    println!("VAE written");
+    folder.component(Component::UNet, &unet.init(&device)?, &named("UNet2DConditionModel", &unet)?, &options)?;
+    println!("U-Net written");
+    let scheduler = fabric::core::schedule::SchedulerConfig::default();
+    folder.scheduler(&serde_json::from_str(&scheduler.to_json())?)?;
+    folder.finish()?;
+    println!("{}", arguments.out.display());
+    Ok(())
+}
+
+/// A configuration with the class that diffusers' files name.
+fn named(class: &str, config: &impl serde::Serialize) -> Result<serde_json::Value, serde_json::Error> {
+    let mut config = serde_json::to_value(config)?;
+    config["_class_name"] = class.into();
+    Ok(config)
+}

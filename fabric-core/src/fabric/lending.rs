@@ -1,0 +1,93 @@
+use std::collections::HashMap;
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+
+use super::{CallWeights, depth_position};
+use crate::attention::{AttnCall, AttnExtras, AttnKind, AttnProcessor, AttnSite, JointTokens};
+use crate::models::RecordedTokens;
+
+/// Who sees a reference's keys and values, and with which weight.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lender {
+    /// The rows that see them.
+    pub to: Range<usize>,
+    /// By depth.
+    pub weights: CallWeights,
+}
+
+impl Lender {
+    fn tokens(&self, site: AttnSite, levels: usize, key: Tensor<3>, value: Tensor<3>) -> Option<JointTokens> {
+        let weight = self.weights.at(depth_position(site.block, levels)) as f32;
+        (weight > 0.0).then(|| JointTokens { rows: self.to.clone(), key, value, weight })
+    }
+}
+
+/// References that ride in the same batch: each row from `first` on lends its keys and values to other rows.
+#[derive(Debug, Clone)]
+pub struct LentRows {
+    /// The first reference's row.
+    pub first: usize,
+    /// One per reference, in the order of their rows.
+    pub lenders: Vec<Lender>,
+    /// Down blocks of the network.
+    pub levels: usize,
+}
+
+impl AttnProcessor for LentRows {
+    fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
+        if call.site.kind != AttnKind::SelfAttention {
+            return AttnExtras::default();
+        }
+        let row = |x: &Tensor<3>, row: usize| {
+            let [_, tokens, channels] = x.dims();
+            x.clone().slice([row..row + 1, 0..tokens, 0..channels])
+        };
+        let joint =
+            self.lenders.iter().zip(self.first..).filter_map(|(lender, at)| {
+                lender.tokens(call.site, self.levels, row(call.key, at), row(call.value, at))
+            });
+        AttnExtras { joint: joint.collect(), decoupled: Vec::new() }
+    }
+}
+
+/// One reference's keys and values at every self-attention, each `[1, tokens, channels]`.
+pub type TokensBySite = HashMap<AttnSite, (Tensor<3>, Tensor<3>)>;
+
+/// References that passed through the network before.
+#[derive(Debug, Clone)]
+pub struct StoredTokens {
+    /// What each reference lends.
+    pub lenders: Vec<(Lender, std::sync::Arc<TokensBySite>)>,
+    /// Down blocks of the network.
+    pub levels: usize,
+}
+
+impl StoredTokens {
+    /// Takes a recording of several rows apart, one [`TokensBySite`] per row.
+    pub fn split(recorded: Vec<RecordedTokens>) -> Vec<TokensBySite> {
+        let rows = recorded.first().map_or(0, |tokens| tokens.key.dims()[0]);
+        let mut split = vec![TokensBySite::new(); rows];
+        for RecordedTokens { site, key, value } in recorded {
+            for ((map, key), value) in split.iter_mut().zip(key.chunk(rows, 0)).zip(value.chunk(rows, 0)) {
+                map.insert(site, (key, value));
+            }
+        }
+        split
+    }
+}
+
+impl AttnProcessor for StoredTokens {
+    fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
+        if call.site.kind != AttnKind::SelfAttention {
+            return AttnExtras::default();
+        }
+        let joint = self.lenders.iter().filter_map(|(lender, tokens)| {
+            let (key, value) = tokens
+                .get(&call.site)
+                .unwrap_or_else(|| panic!("stored tokens were recorded from another network: none for {}", call.site));
+            lender.tokens(call.site, self.levels, key.clone(), value.clone())
+        });
+        AttnExtras { joint: joint.collect(), decoupled: Vec::new() }
+    }
+}

@@ -1,0 +1,21 @@
+//! FABRIC: pictures that a person likes or dislikes steer the next ones (arXiv 2307.10159).
+//!
+//! A reference picture is noised to the level of the step and passes through the U-Net under the empty prompt.
+//! The keys and values of its self-attentions then join those of the picture being made: a liked picture's in
+//! the conditional branch, a disliked one's in the unconditional branch, weighted by [`FabricSettings`] over time
+//! and depth. Nothing is trained.
+
+mod cache;
+mod depth;
+mod lending;
+mod presets;
+mod reference;
+mod schedule;
+mod settings;
+
+pub use cache::{CacheKey, CacheStats, TokenCache};
+pub use depth::depth_position;
+pub use lending::{Lender, LentRows, StoredTokens, TokensBySite};
+pub use reference::{Reference, Side};
+pub use schedule::{CallWeights, FeedbackSchedule};
+pub use settings::{FabricSettings, ReferenceNoise, ReferencePass, ReferencePosterior, TimeCurve, WindowRule};

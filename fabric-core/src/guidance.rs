@@ -1,0 +1,147 @@
+//! Which rows a step runs, and how their predictions mix.
+
+use burn::tensor::Tensor;
+
+/// One way of looking at the picture being made; every branch has its rows in the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Branch {
+    /// Under the prompt. FABRIC's liked pictures act here.
+    Conditional,
+    /// Under the negative prompt. FABRIC's disliked pictures act here.
+    Unconditional,
+}
+
+/// One difference between branches, amplified.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Term {
+    /// How far to go along the difference.
+    pub scale: f64,
+    /// Away from this branch.
+    pub from: Branch,
+    /// Towards this branch.
+    pub to: Branch,
+}
+
+/// How branches mix into one prediction: `base + sum of scale * (to - from)`.
+///
+/// ```
+/// use fabric_core::guidance::{Branch, Guidance};
+/// assert_eq!(Guidance::classifier_free(7.5).branches(), [Branch::Conditional, Branch::Unconditional]);
+/// // A scale of 1 is the conditional branch alone, so the other need not run.
+/// assert_eq!(Guidance::classifier_free(1.0).branches(), [Branch::Conditional]);
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Guidance {
+    /// Where to start.
+    pub base: Branch,
+    /// What to add.
+    pub terms: Vec<Term>,
+    /// How much of the conditional branch's spread to restore, 0 (off) to 1.
+    ///
+    /// "Common Diffusion Noise Schedules and Sample Steps are Flawed" (2305.08891), section 3.4.
+    pub rescale: f64,
+}
+
+impl Guidance {
+    /// Classifier-free guidance, `unconditional + scale * (conditional - unconditional)`.
+    pub fn classifier_free(scale: f64) -> Self {
+        if scale == 1.0 {
+            return Self { base: Branch::Conditional, terms: Vec::new(), rescale: 0.0 };
+        }
+        let term = Term { scale, from: Branch::Unconditional, to: Branch::Conditional };
+        Self { base: Branch::Unconditional, terms: vec![term], rescale: 0.0 }
+    }
+
+    /// A copy that restores this share of the conditional branch's spread.
+    #[must_use]
+    pub fn with_rescale(mut self, rescale: f64) -> Self {
+        self.rescale = rescale;
+        self
+    }
+
+    /// The branches that must run, each once, in their order in the batch.
+    pub fn branches(&self) -> Vec<Branch> {
+        let mut branches = vec![self.base];
+        for term in self.terms.iter().filter(|term| term.scale != 0.0) {
+            branches.extend([term.from, term.to]);
+        }
+        branches.sort_unstable();
+        branches.dedup();
+        branches
+    }
+
+    /// Mixes the predictions of [`Self::branches`], stacked along the first axis in that order.
+    ///
+    /// # Shapes
+    ///
+    /// - `predictions`: `[branches * images, channels, height, width]`
+    /// - returns: `[images, channels, height, width]`
+    pub fn mix(&self, predictions: Tensor<4>) -> Tensor<4> {
+        let branches = self.branches();
+        if branches.len() == 1 {
+            return predictions;
+        }
+        let rows = predictions.dims()[0];
+        assert_eq!(rows % branches.len(), 0, "mix: {rows} rows for {} branches", branches.len());
+        let parts = predictions.chunk(branches.len(), 0);
+        let part = |branch: Branch| {
+            let index = branches.iter().position(|&b| b == branch).expect("mix: a branch of this guidance");
+            parts[index].clone()
+        };
+        let mut mixed = part(self.base);
+        for term in self.terms.iter().filter(|term| term.scale != 0.0) {
+            mixed = mixed + (part(term.to) - part(term.from)) * term.scale;
+        }
+        if self.rescale > 0.0 && branches.contains(&Branch::Conditional) {
+            mixed = rescaled(mixed, part(Branch::Conditional), self.rescale);
+        }
+        mixed
+    }
+}
+
+/// Gives `mixed` back the spread of `conditional`, by `share`.
+fn rescaled(mixed: Tensor<4>, conditional: Tensor<4>, share: f64) -> Tensor<4> {
+    let std = |x: Tensor<4>| {
+        let [images, channels, height, width] = x.dims();
+        x.reshape([images, channels * height * width]).var(1).sqrt().reshape([images, 1, 1, 1])
+    };
+    // The floor only keeps a constant picture from dividing 0 by 0.
+    let factor = std(conditional) / std(mixed.clone()).clamp_min(1e-12);
+    mixed.clone() * factor * share + mixed * (1.0 - share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, TensorData, Tolerance};
+
+    fn predictions() -> Tensor<4> {
+        let values: Vec<f32> = (0..16).map(|i| (i as f32 * 0.7).sin()).collect();
+        Tensor::from_data(TensorData::new(values, [2, 2, 2, 2]), &Device::flex())
+    }
+
+    #[test]
+    fn a_scale_of_one_is_the_conditional_branch() {
+        let cond = predictions().slice([0..1, 0..2, 0..2, 0..2]);
+        let term = Term { scale: 1.0, from: Branch::Unconditional, to: Branch::Conditional };
+        let guidance = Guidance { base: Branch::Unconditional, terms: vec![term], rescale: 0.0 };
+        guidance.mix(predictions()).into_data().assert_approx_eq::<f32>(&cond.into_data(), Tolerance::absolute(1e-6));
+    }
+
+    #[test]
+    fn guidance_moves_away_from_the_unconditional_branch() {
+        let parts = predictions().chunk(2, 0);
+        let wanted = parts[1].clone() + (parts[0].clone() - parts[1].clone()) * 7.5;
+        let found = Guidance::classifier_free(7.5).mix(predictions());
+        found.into_data().assert_approx_eq::<f32>(&wanted.into_data(), Tolerance::absolute(1e-6));
+    }
+
+    #[test]
+    fn full_rescale_restores_the_conditional_spread() {
+        let mixed = Guidance::classifier_free(7.5).with_rescale(1.0).mix(predictions());
+        let std = |x: Tensor<4>| x.reshape([1, 8]).var(1).sqrt().into_scalar::<f32>();
+        let wanted = std(predictions().slice([0..1, 0..2, 0..2, 0..2]));
+        assert!((std(mixed) - wanted).abs() < 1e-5);
+    }
+}

@@ -1,0 +1,225 @@
+//! Where every random number of a run comes from.
+//!
+//! Noise is drawn on the host, from one frozen stream per picture, so that a picture is the same alone and in
+//! any batch, on any device, and in every later version of this library.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+use sha2::{Digest, Sha256};
+
+use crate::Error;
+use crate::denoise::ModelCall;
+
+/// Names a reference picture for noise and caches: a digest of its pixels and of how they were encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReferenceId(pub [u8; 32]);
+
+/// What a draw is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Draw<'a> {
+    /// The latents a run starts from, one row per picture.
+    Latents,
+    /// A stochastic sampler's step, one row per picture.
+    Step,
+    /// The posterior of image-to-image's starting picture, one row per picture.
+    StartPosterior,
+    /// The noise on image-to-image's starting latents, one row per picture.
+    StartNoise,
+    /// The posterior of the liked (or disliked) references, one row each.
+    ReferencePosterior {
+        /// Which side.
+        liked: bool,
+        /// The references, in order.
+        ids: &'a [ReferenceId],
+    },
+    /// The noise on the references at one evaluation, one row each, liked before disliked.
+    Reference {
+        /// The evaluation.
+        call: &'a ModelCall,
+        /// The references, in order.
+        ids: &'a [ReferenceId],
+    },
+}
+
+/// Gives a run its noise. [`SeededNoise`] is the ordinary one; tests inject recorded tensors.
+pub trait RunNoise {
+    /// Standard normal noise of this shape.
+    ///
+    /// # Errors
+    ///
+    /// When recorded noise has run out or has another shape.
+    fn draw(&mut self, what: Draw<'_>, shape: [usize; 4]) -> Result<Tensor<4>, Error>;
+
+    /// Whether the noise on a reference's posterior is always the same, so that its latents may be kept.
+    fn is_seeded(&self) -> bool {
+        false
+    }
+}
+
+/// One frozen stream per picture, and one per reference (and noise level).
+#[derive(Debug, Clone)]
+pub struct SeededNoise {
+    seeds: Vec<u64>,
+    steps: Vec<NormalStream>,
+    fresh: Option<NormalStream>,
+    device: Device,
+}
+
+impl SeededNoise {
+    /// Noise for one picture per seed.
+    pub fn new(seeds: &[u64], device: &Device) -> Self {
+        let steps = seeds.iter().map(|&seed| NormalStream::new(seed, STEP)).collect();
+        Self { seeds: seeds.to_vec(), steps, fresh: None, device: device.clone() }
+    }
+
+    /// Draws new noise on the references at every evaluation, as published, instead of noise that depends on the
+    /// picture and the noise level alone. The pictures of a batch then depend on the batch's first seed.
+    #[must_use]
+    pub fn with_fresh_references(mut self) -> Self {
+        self.fresh = Some(NormalStream::new(self.seeds.first().copied().unwrap_or(0), FRESH_REFERENCE));
+        self
+    }
+
+    fn per_picture(&self, purpose: u64, shape: [usize; 4]) -> Tensor<4> {
+        let count = shape[1] * shape[2] * shape[3];
+        let rows = self.seeds.iter().map(|&seed| NormalStream::new(seed, purpose).take(count));
+        self.upload(rows, shape)
+    }
+
+    fn upload(&self, rows: impl Iterator<Item = Vec<f32>>, shape: [usize; 4]) -> Tensor<4> {
+        let values: Vec<f32> = rows.flatten().collect();
+        assert_eq!(values.len(), shape.iter().product::<usize>(), "noise for {shape:?} from {} values", values.len());
+        Tensor::from_data(TensorData::new(values, shape), &self.device)
+    }
+}
+
+impl RunNoise for SeededNoise {
+    fn is_seeded(&self) -> bool {
+        true
+    }
+
+    fn draw(&mut self, what: Draw<'_>, shape: [usize; 4]) -> Result<Tensor<4>, Error> {
+        let count = shape[1] * shape[2] * shape[3];
+        Ok(match what {
+            Draw::Latents => self.per_picture(LATENTS, shape),
+            Draw::StartPosterior => self.per_picture(START_POSTERIOR, shape),
+            Draw::StartNoise => self.per_picture(LATENTS, shape),
+            Draw::Step => {
+                let rows: Vec<Vec<f32>> = self.steps.iter_mut().map(|stream| stream.take(count)).collect();
+                self.upload(rows.into_iter(), shape)
+            }
+            Draw::ReferencePosterior { ids, .. } => {
+                self.upload(ids.iter().map(|id| NormalStream::of_reference(id, REFERENCE_POSTERIOR).take(count)), shape)
+            }
+            Draw::Reference { call, ids } => match &mut self.fresh {
+                Some(stream) => {
+                    let rows: Vec<Vec<f32>> = ids.iter().map(|_| stream.take(count)).collect();
+                    self.upload(rows.into_iter(), shape)
+                }
+                None => {
+                    let level = call.level.timestep.to_bits();
+                    self.upload(ids.iter().map(|id| NormalStream::of_reference(id, level).take(count)), shape)
+                }
+            },
+        })
+    }
+}
+
+const LATENTS: u64 = 0;
+const STEP: u64 = 1;
+const START_POSTERIOR: u64 = 2;
+const FRESH_REFERENCE: u64 = 3;
+/// No timestep has these bits (it is a NaN).
+const REFERENCE_POSTERIOR: u64 = u64::MAX;
+
+/// Standard normal numbers by Box and Muller's method over ChaCha12: both are frozen, so seeds keep their meaning.
+#[derive(Debug, Clone)]
+struct NormalStream {
+    rng: ChaCha12Rng,
+}
+
+impl NormalStream {
+    fn new(seed: u64, purpose: u64) -> Self {
+        let mut rng = ChaCha12Rng::seed_from_u64(seed);
+        rng.set_stream(purpose);
+        Self { rng }
+    }
+
+    fn of_reference(id: &ReferenceId, salt: u64) -> Self {
+        let digest = Sha256::new().chain_update(id.0).chain_update(salt.to_le_bytes()).finalize();
+        Self { rng: ChaCha12Rng::from_seed(digest.into()) }
+    }
+
+    fn take(&mut self, count: usize) -> Vec<f32> {
+        let mut values = Vec::with_capacity(count + 1);
+        while values.len() < count {
+            // 53 random bits; the first is moved off 0, whose logarithm is infinite.
+            let unit = |bits: u64| ((bits >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+            let radius = (-2.0 * unit(self.rng.next_u64()).ln()).sqrt();
+            let angle = std::f64::consts::TAU * unit(self.rng.next_u64());
+            values.extend([(radius * angle.cos()) as f32, (radius * angle.sin()) as f32]);
+        }
+        values.truncate(count);
+        values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::denoise::NoiseLevel;
+
+    fn values(tensor: Tensor<4>) -> Vec<f32> {
+        tensor.into_data().try_to_vec().unwrap()
+    }
+
+    #[test]
+    fn a_picture_gets_the_same_noise_alone_and_in_a_batch() {
+        let device = Device::flex();
+        let mut alone = SeededNoise::new(&[7], &device);
+        let mut batch = SeededNoise::new(&[3, 7], &device);
+        for what in [Draw::Latents, Draw::Step, Draw::Step, Draw::StartPosterior] {
+            let one = values(alone.draw(what, [1, 4, 3, 5]).unwrap());
+            let two = values(batch.draw(what, [2, 4, 3, 5]).unwrap());
+            assert_eq!(one, two[60..]);
+            assert_ne!(one, two[..60]);
+        }
+    }
+
+    #[test]
+    fn reference_noise_depends_on_picture_and_level_alone() {
+        let device = Device::flex();
+        let (a, b) = (ReferenceId([1; 32]), ReferenceId([2; 32]));
+        let call =
+            |index, timestep| ModelCall { index, total: 9, level: NoiseLevel { timestep, alpha: 0.6, sigma: 0.8 } };
+        let draw = |seed, call: &ModelCall, ids: &[ReferenceId]| {
+            let mut noise = SeededNoise::new(&[seed], &device);
+            values(noise.draw(Draw::Reference { call, ids }, [ids.len(), 1, 2, 2]).unwrap())
+        };
+        let first = draw(1, &call(0, 500.0), &[a, b]);
+        assert_eq!(first, draw(2, &call(5, 500.0), &[a, b]));
+        assert_eq!(first[4..], draw(1, &call(0, 500.0), &[b]));
+        assert_ne!(first, draw(1, &call(0, 501.0), &[a, b]));
+    }
+
+    #[test]
+    fn the_streams_are_frozen() {
+        let found = NormalStream::new(42, LATENTS).take(4);
+        let wanted = FROZEN;
+        for (a, b) in found.iter().zip(wanted) {
+            assert!((a - b).abs() < 1e-6, "{found:?}");
+        }
+    }
+
+    const FROZEN: [f32; 4] = [-1.092_036_7, -0.300_409_02, -0.789_242_4, 0.529_856_44];
+
+    #[test]
+    fn noise_is_standard_normal() {
+        let values = NormalStream::new(1, LATENTS).take(200_001);
+        let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64;
+        let variance = values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / values.len() as f64;
+        let fourth = values.iter().map(|&x| f64::from(x).powi(4)).sum::<f64>() / values.len() as f64;
+        assert!(mean.abs() < 0.01 && (variance - 1.0).abs() < 0.01 && (fourth - 3.0).abs() < 0.1);
+    }
+}

@@ -1,0 +1,122 @@
+//! Between pictures and the numbers that networks take and give.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::{Crop, Fit, Picture, PictureError};
+
+/// Mean of red, green and blue over the pictures that CLIP was trained on.
+pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+
+/// Their standard deviation.
+pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+
+/// A picture as a CLIP image encoder takes it: a square of side `size`, normalised, `[3, size, size]`.
+///
+/// With [`Crop::Centre`] equal to transformers' `CLIPImageProcessor` (the one that uses Pillow).
+///
+/// # Errors
+///
+/// [`PictureError::Size`] if `size` is zero or too large.
+pub fn clip_pixels(picture: &Picture, size: usize, crop: Crop) -> Result<Vec<f32>, PictureError> {
+    let square = picture.crop_square(size, crop)?;
+    Ok(planes(&square, |value, channel| {
+        // Scaled in f64, normalised in f32: as numpy does.
+        let scaled = (f64::from(value) * (1.0 / 255.0)) as f32;
+        (scaled - CLIP_MEAN[channel]) / CLIP_STD[channel]
+    }))
+}
+
+/// Several pictures as one batch for a CLIP image encoder, `[pictures, 3, size, size]`; see [`clip_pixels`].
+///
+/// # Errors
+///
+/// [`PictureError::Size`] if `size` is zero or too large.
+pub fn clip_batch(pictures: &[Picture], size: usize, crop: Crop, device: &Device) -> Result<Tensor<4>, PictureError> {
+    batch(pictures, [size, size], device, |picture| clip_pixels(picture, size, crop))
+}
+
+/// A picture as a VAE takes it: in the size of the run, from -1 to 1, `[3, height, width]`.
+///
+/// # Errors
+///
+/// [`PictureError::Size`] if a side is zero or too long.
+pub fn vae_pixels(picture: &Picture, width: usize, height: usize, fit: Fit) -> Result<Vec<f32>, PictureError> {
+    Ok(planes(&picture.fit(width, height, fit)?, |value, _| f32::from(value) / 127.5 - 1.0))
+}
+
+/// Several pictures as one batch for a VAE, `[pictures, 3, height, width]`; see [`vae_pixels`].
+///
+/// # Errors
+///
+/// [`PictureError::Size`] if a side is zero or too long.
+pub fn vae_batch(
+    pictures: &[Picture],
+    width: usize,
+    height: usize,
+    fit: Fit,
+    device: &Device,
+) -> Result<Tensor<4>, PictureError> {
+    batch(pictures, [height, width], device, |picture| vae_pixels(picture, width, height, fit))
+}
+
+/// What a VAE decoded, `[pictures, 3, height, width]`, as pictures: -1 is black, 1 is full, what lies beyond is cut off.
+///
+/// Rounded to the nearest byte, halves to even, as numpy rounds in the published code.
+///
+/// # Errors
+///
+/// [`PictureError::NotFinite`] if a value is NaN or infinite (which the published code turns black),
+/// [`PictureError::Size`] for an empty picture.
+///
+/// # Panics
+///
+/// If there are not three channels.
+pub fn from_tensor(pixels: Tensor<4>) -> Result<Vec<Picture>, PictureError> {
+    let [count, channels, height, width] = pixels.dims();
+    assert_eq!(channels, 3, "channels of {count} decoded pictures of {width}x{height}");
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    super::check_size("the decoded picture", width, height)?;
+    let values = pixels.into_data().convert::<f32>().try_to_vec::<f32>().expect("values were converted to f32");
+    let plane = width * height;
+    values
+        .chunks_exact(3 * plane)
+        .enumerate()
+        .map(|(index, values)| from_planes(index, values, width, height))
+        .collect()
+}
+
+fn from_planes(index: usize, values: &[f32], width: usize, height: usize) -> Result<Picture, PictureError> {
+    let found = values.iter().filter(|value| !value.is_finite()).count();
+    if found > 0 {
+        return Err(PictureError::NotFinite { index, found, total: values.len() });
+    }
+    let plane = width * height;
+    let byte = |value: f32| ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
+    let rgb = (0..plane).flat_map(|at| [0, 1, 2].map(|channel| byte(values[channel * plane + at]))).collect();
+    Ok(Picture::new(width, height, rgb))
+}
+
+/// Channels apart (`[3, height, width]`), each value through `map(value, channel)`.
+fn planes(picture: &Picture, map: impl Fn(u8, usize) -> f32) -> Vec<f32> {
+    (0..3)
+        .flat_map(|channel| {
+            let table: Vec<f32> = (0..=255).map(|value| map(value, channel)).collect();
+            picture.rgb().iter().skip(channel).step_by(3).map(move |value| table[usize::from(*value)])
+        })
+        .collect()
+}
+
+fn batch(
+    pictures: &[Picture],
+    [height, width]: [usize; 2],
+    device: &Device,
+    pixels: impl Fn(&Picture) -> Result<Vec<f32>, PictureError>,
+) -> Result<Tensor<4>, PictureError> {
+    let mut values = Vec::with_capacity(pictures.len() * 3 * height * width);
+    for picture in pictures {
+        values.extend(pixels(picture)?);
+    }
+    Ok(Tensor::from_data(TensorData::new(values, [pictures.len(), 3, height, width]), device))
+}

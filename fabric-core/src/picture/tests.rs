@@ -1,0 +1,308 @@
+//! Pictures that people really have, and files that only look like pictures.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+
+use super::*;
+
+const RED: [u8; 3] = [255, 0, 0];
+const BLUE: [u8; 3] = [0, 0, 255];
+
+/// Two pixels, red and blue, as a palette of two bits; written by Pillow.
+const PALETTE: &str = "89504e470d0a1a0a0000000d4948445200000002000000010203000000894c97190000000c504c5445ff00000000ff00000000\
+    000091c60cc30000000a4944415478da631000000012001108debdc30000000049454e44ae426082";
+
+/// The same, with the red one transparent.
+const PALETTE_ALPHA: &str = "89504e470d0a1a0a0000000d4948445200000002000000010203000000894c97190000000c504c5445ff00000000ff0000\
+    0000000091c60cc30000000174524e530040e6d8660000000a4944415478da631000000012001108debdc30000000049454e44ae426082";
+
+/// Black and white in one bit each; written by Pillow.
+const ONE_BIT: &str = "89504e470d0a1a0a0000000d4948445200000002000000010100000000dc5942270000000a4944415478da6370000000420041\
+    84bf8e620000000049454e44ae426082";
+
+/// 3x2 pixels of (10, 200, 30), lossless WebP; written by Pillow.
+const WEBP: &str = "524946461e000000574542505650384c110000002f024000000750e42ad4a3ff8188e87f0000";
+
+fn bytes(hex: &str) -> Vec<u8> {
+    hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+fn png(width: u32, height: u32, kind: ExtendedColorType, data: &[u8]) -> Vec<u8> {
+    let mut file = Vec::new();
+    PngEncoder::new(&mut file).write_image(data, width, height, kind).unwrap();
+    file
+}
+
+/// A tile of colours with nothing regular in it.
+fn noise(width: usize, height: usize) -> Picture {
+    let mut state = 1_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    Picture::from_rgb(width, height, (0..width * height * 3).map(|_| next()).collect()).unwrap()
+}
+
+#[test]
+fn every_kind_of_pixel_becomes_8_bit_rgb() {
+    let pixels = |file: &[u8]| Picture::from_bytes(file).unwrap().rgb().to_vec();
+    assert_eq!(pixels(&bytes(PALETTE)), [RED, BLUE].concat());
+    assert_eq!(pixels(&bytes(ONE_BIT)), [0, 0, 0, 255, 255, 255]);
+    assert_eq!(pixels(&bytes(WEBP)), [10, 200, 30].repeat(6));
+    assert_eq!(pixels(&png(2, 1, ExtendedColorType::L8, &[7, 9])), [7, 7, 7, 9, 9, 9]);
+    // 16 bits: 0x0180 lies half-way between 1 and 2 (257 each), 0xffff is 255.
+    let sixteen: Vec<u8> = [0x0000_u16, 0x0180, 0xffff, 0x00ff, 0x1010, 0x0101].map(u16::to_ne_bytes).concat();
+    assert_eq!(pixels(&png(2, 1, ExtendedColorType::Rgb16, &sixteen)), [0, 1, 255, 1, 16, 1]);
+    assert_eq!(pixels(&png(2, 1, ExtendedColorType::L16, &sixteen[..4])), [0, 0, 0, 1, 1, 1]);
+}
+
+#[test]
+fn alpha_is_dropped_and_shows_the_colour_beneath() {
+    let clear = [200, 100, 50, 0];
+    assert_eq!(Picture::from_bytes(&png(1, 1, ExtendedColorType::Rgba8, &clear)).unwrap().rgb(), &clear[..3]);
+    assert_eq!(Picture::from_bytes(&png(1, 1, ExtendedColorType::La8, &[80, 0])).unwrap().rgb(), [80, 80, 80]);
+    assert_eq!(Picture::from_bytes(&bytes(PALETTE_ALPHA)).unwrap().rgb(), [RED, BLUE].concat());
+}
+
+#[test]
+fn exif_orientation_is_applied() {
+    // Orientation 6: what is left in the file belongs on top.
+    let exif = bytes("49492a000800000001001201030001000000060000 00000000".replace(' ', "").as_str());
+    let mut file = Vec::new();
+    let mut encoder = PngEncoder::new(&mut file);
+    encoder.set_exif_metadata(exif.clone()).unwrap();
+    encoder.write_image(&[RED, BLUE].concat(), 2, 1, ExtendedColorType::Rgb8).unwrap();
+    let picture = Picture::from_bytes(&file).unwrap();
+    assert_eq!((picture.width(), picture.height()), (1, 2));
+    assert_eq!([picture.pixel(0, 0), picture.pixel(0, 1)], [RED, BLUE]);
+
+    let mut file = Vec::new();
+    let mut encoder = JpegEncoder::new_with_quality(&mut file, 100);
+    encoder.set_exif_metadata(exif).unwrap();
+    let row = [RED.repeat(16), BLUE.repeat(16)].concat();
+    encoder.write_image(&row.repeat(16), 32, 16, ExtendedColorType::Rgb8).unwrap();
+    let picture = Picture::from_bytes(&file).unwrap();
+    assert_eq!((picture.width(), picture.height()), (16, 32));
+    assert!(picture.pixel(8, 2)[0] > 250 && picture.pixel(8, 30)[2] > 250, "red on top, blue below");
+}
+
+#[test]
+fn one_pixel_is_a_picture_everywhere() {
+    let one = Picture::filled(1, 1, [10, 20, 30]).unwrap();
+    assert_eq!(Picture::from_bytes(&one.to_png_bytes().unwrap()).unwrap(), one);
+    for fit in [Fit::Squash, Fit::SquashLanczos, Fit::Cover, Fit::Contain] {
+        assert_eq!(one.fit(8, 8, fit).unwrap().rgb(), [10, 20, 30].repeat(64));
+    }
+    let crops = [Crop::Centre, Crop::Stretch, Crop::Pad, Crop::Top, Crop::Bottom, Crop::Left, Crop::Right];
+    for crop in crops {
+        assert_eq!(one.crop_square(5, crop).unwrap().rgb(), [10, 20, 30].repeat(25));
+    }
+    // And nothing breaks where a side is all but nothing.
+    let line = Picture::filled(40_000, 1, RED).unwrap();
+    for crop in crops {
+        assert_eq!(line.crop_square(224, crop).unwrap().width(), 224);
+    }
+    for fit in [Fit::Squash, Fit::SquashLanczos, Fit::Cover, Fit::Contain] {
+        assert_eq!(line.fit(64, 128, fit).unwrap().height(), 128);
+    }
+}
+
+#[test]
+fn a_file_cut_short_is_an_error_or_still_whole() {
+    let picture = noise(24, 16);
+    let mut jpeg = Vec::new();
+    JpegEncoder::new(&mut jpeg).write_image(picture.rgb(), 24, 16, ExtendedColorType::Rgb8).unwrap();
+    for file in [picture.to_png_bytes().unwrap(), jpeg, bytes(WEBP)] {
+        let whole = Picture::from_bytes(&file).unwrap();
+        for length in 0..file.len() {
+            if let Ok(found) = Picture::from_bytes(&file[..length]) {
+                assert_eq!(found, whole, "{length} of {} bytes", file.len());
+            }
+        }
+        assert!(Picture::from_bytes(&file[..file.len() / 2]).is_err());
+    }
+}
+
+#[test]
+fn damaged_files_never_panic() {
+    let picture = noise(24, 16);
+    let mut jpeg = Vec::new();
+    JpegEncoder::new(&mut jpeg).write_image(picture.rgb(), 24, 16, ExtendedColorType::Rgb8).unwrap();
+    let mut refused = 0;
+    for file in [picture.to_png_bytes().unwrap(), jpeg, bytes(WEBP), bytes(PALETTE)] {
+        for at in 0..file.len() {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut damaged = file.clone();
+                damaged[at] ^= flip;
+                refused += usize::from(Picture::from_bytes(&damaged).is_err());
+            }
+        }
+    }
+    assert!(refused > 1000, "checksums tell: {refused}");
+}
+
+#[test]
+fn what_is_no_picture_is_told_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    assert!(matches!(Picture::open(at("missing.png")), Err(PictureError::Read { .. })));
+    assert!(matches!(Picture::open(folder.path()), Err(PictureError::NotAFile { found: "a directory", .. })));
+    std::fs::write(at("empty.png"), []).unwrap();
+    assert!(matches!(Picture::open(at("empty.png")), Err(PictureError::Format { .. })));
+    std::fs::write(at("text.png"), "not a picture").unwrap();
+    let error = Picture::open(at("text.png")).unwrap_err().to_string();
+    assert!(error.contains("text.png") && error.contains("6e 6f 74 20"), "{error}");
+    assert!(matches!(Picture::from_bytes(b"GIF89a\x01\0\x01\0\0\0\0"), Err(PictureError::Format { .. })));
+    std::fs::File::create(at("long.png")).unwrap().set_len(1 << 40).unwrap();
+    assert!(matches!(Picture::open(at("long.png")), Err(PictureError::FileSize { .. })));
+}
+
+#[test]
+fn a_decompression_bomb_is_refused_before_it_goes_off() {
+    for (width, height) in [(60_000_u32, 60_000_u32), (1 << 20, 1), (9000, 9000)] {
+        let found = Picture::from_bytes(&png_header(width, height)).unwrap_err();
+        assert!(matches!(found, PictureError::Size { .. }), "{width}x{height}: {found}");
+    }
+    // No side at all, and a size that is allowed but not there.
+    assert!(Picture::from_bytes(&png_header(0, 5)).is_err());
+    assert!(matches!(Picture::from_bytes(&png_header(8000, 8000)), Err(PictureError::Corrupt { .. })));
+}
+
+/// A PNG file of the given size that ends where its pixels should begin.
+fn png_header(width: u32, height: u32) -> Vec<u8> {
+    let mut file = bytes("89504e470d0a1a0a0000000d");
+    let body = [b"IHDR".as_slice(), &width.to_be_bytes(), &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
+    let crc = !body.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+    });
+    file.extend([body.as_slice(), &crc.to_be_bytes(), &bytes("0000000a4944415478da")].concat());
+    file
+}
+
+#[test]
+fn impossible_sizes_are_refused() {
+    assert!(matches!(Picture::from_rgb(0, 3, Vec::new()), Err(PictureError::Size { .. })));
+    assert!(matches!(Picture::from_rgb(usize::MAX, usize::MAX, Vec::new()), Err(PictureError::Size { .. })));
+    assert!(matches!(Picture::from_rgb(2, 2, vec![0; 11]), Err(PictureError::Length { wanted: 12, found: 11, .. })));
+    let picture = noise(4, 4);
+    assert!(picture.resize(0, 4, Filter::Bicubic).is_err());
+    assert!(picture.fit(4, usize::MAX, Fit::Cover).is_err());
+    assert!(clip_pixels(&picture, 0, Crop::Pad).is_err());
+    assert!(vae_pixels(&picture, 100_000, 100_000, Fit::Squash).is_err());
+    assert!(contact_sheet(&[], 4).is_err());
+    assert!(contact_sheet(&[vec![(&picture, Mark::None)]], usize::MAX).is_err());
+}
+
+#[test]
+fn saved_pictures_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = noise(20, 13);
+    let png = folder.path().join("a.PNG");
+    picture.save(&png).unwrap();
+    assert_eq!(Picture::open(&png).unwrap(), picture);
+    let smooth = Picture::filled(16, 16, [90, 120, 60]).unwrap();
+    smooth.save(folder.path().join("b.jpeg")).unwrap();
+    let found = Picture::open(folder.path().join("b.jpeg")).unwrap();
+    assert!(found.rgb().iter().zip(smooth.rgb()).all(|(a, b)| a.abs_diff(*b) <= 2));
+    assert!(matches!(picture.save(folder.path().join("c.gif")), Err(PictureError::Extension { .. })));
+    assert!(matches!(picture.save(folder.path().join("no/such/c.png")), Err(PictureError::Write { .. })));
+    let names = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(names, 2, "nothing is left beside them");
+}
+
+#[test]
+fn a_hash_names_size_and_pixels() {
+    let wide = Picture::from_rgb(2, 1, vec![1; 6]).unwrap();
+    let tall = Picture::from_rgb(1, 2, vec![1; 6]).unwrap();
+    assert_ne!(wide.content_hash(), tall.content_hash());
+    // Frozen: it names files. sha256 of two u64 (little-endian) and the pixels.
+    let text = wide.content_hash().to_string();
+    assert_eq!(text, "9dd4fb3b1127fa01204bd02c4c42f7068cad5566929ffb8afbf5a216a5cb0fb2");
+    assert_eq!(text.parse::<ContentHash>().unwrap(), wide.content_hash());
+    let bad = ["", "../../etc/passwd", &text[1..], &text.to_uppercase(), &format!("{text}0"), &"é".repeat(32)];
+    for bad in bad {
+        assert!(bad.parse::<ContentHash>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn the_same_size_is_the_same_picture() {
+    let picture = noise(9, 7);
+    for filter in [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos] {
+        assert_eq!(picture.resize(9, 7, filter).unwrap(), picture);
+        // Not only because of the short cut.
+        assert_eq!(picture.resample(resize::Axis::whole(9), resize::Axis::whole(7), filter), picture);
+    }
+}
+
+#[test]
+fn a_window_is_cut_from_the_whole() {
+    let picture = noise(31, 47);
+    let whole = picture.resize(40, 60, Filter::Bicubic).unwrap();
+    let x = resize::Axis { full: 40, start: 3, len: 11 };
+    let y = resize::Axis { full: 60, start: 20, len: 7 };
+    let window = picture.resample(x, y, Filter::Bicubic);
+    for (column, row) in (0..11).flat_map(|column| (0..7).map(move |row| (column, row))) {
+        assert_eq!(window.pixel(column, row), whole.pixel(column + 3, row + 20));
+    }
+}
+
+#[test]
+fn crops_look_where_they_say() {
+    // Red, green and blue thirds of a picture that is three squares wide.
+    let row = [RED.repeat(8), [0, 255, 0].repeat(8), BLUE.repeat(8)].concat();
+    let wide = Picture::from_rgb(24, 8, row.repeat(8)).unwrap();
+    let middle = |crop| wide.crop_square(8, crop).unwrap().pixel(4, 4);
+    assert_eq!(middle(Crop::Left), RED);
+    assert_eq!(middle(Crop::Centre), [0, 255, 0]);
+    assert_eq!(middle(Crop::Right), BLUE);
+    assert_eq!(middle(Crop::Top), [0, 255, 0]);
+    let padded = wide.crop_square(24, Crop::Pad).unwrap();
+    assert_eq!([padded.pixel(2, 2), padded.pixel(2, 12), padded.pixel(22, 12)], [[0; 3], RED, BLUE]);
+    assert_eq!(wide.fit(8, 8, Fit::Cover).unwrap().pixel(4, 4), [0, 255, 0]);
+    assert_eq!(wide.fit(24, 24, Fit::Contain).unwrap(), padded);
+    let squashed = wide.fit(9, 9, Fit::Squash).unwrap();
+    assert_eq!([squashed.pixel(0, 4), squashed.pixel(8, 4)], [RED, BLUE]);
+}
+
+#[test]
+fn pixels_survive_the_way_to_a_vae_and_back() {
+    let pictures = [noise(16, 8), Picture::filled(16, 8, [0, 255, 128]).unwrap()];
+    let pixels = vae_batch(&pictures, 16, 8, Fit::Squash, &Device::flex()).unwrap();
+    assert_eq!(pixels.dims(), [2, 3, 8, 16]);
+    assert_eq!(from_tensor(pixels).unwrap(), pictures);
+    assert!(from_tensor(Tensor::zeros([0, 3, 8, 8], &Device::flex())).unwrap().is_empty());
+}
+
+#[test]
+fn decoded_values_are_cut_off_and_rounded_half_to_even() {
+    // (x / 2 + 0.5) * 255: 64.5 goes to 64, 65.5 to 66, 127.5 to 128; in f32 these are exact halves.
+    let values = vec![-7.0_f32, -0.494_117_65, -0.486_274_5, 0.0, 1.0, 9.0];
+    let pixels = Tensor::from_data(TensorData::new(values, [1, 3, 1, 2]), &Device::flex());
+    assert_eq!(from_tensor(pixels).unwrap()[0].rgb(), [0, 66, 255, 64, 128, 255]);
+}
+
+#[test]
+fn a_nan_is_an_error_and_not_a_black_picture() {
+    let mut values = vec![0.0_f32; 2 * 3 * 4];
+    values[13] = f32::NAN;
+    values[14] = f32::INFINITY;
+    let pixels = Tensor::from_data(TensorData::new(values, [2, 3, 2, 2]), &Device::flex());
+    let found = from_tensor(pixels).unwrap_err();
+    assert!(matches!(found, PictureError::NotFinite { index: 1, found: 2, total: 12 }), "{found}");
+}
+
+#[test]
+fn a_contact_sheet_frames_what_was_judged() {
+    let (large, small) = (Picture::filled(10, 6, BLUE).unwrap(), Picture::filled(4, 4, BLUE).unwrap());
+    let rows = [vec![(&large, Mark::Liked), (&small, Mark::None)], vec![(&large, Mark::Disliked)]];
+    let sheet = contact_sheet(&rows, 4).unwrap();
+    assert_eq!((sheet.width(), sheet.height()), (4 * 3 + 20, 4 * 3 + 12));
+    let paper = sheet.pixel(0, 0);
+    assert_eq!([sheet.pixel(4, 4), sheet.pixel(13, 9), sheet.pixel(4 + 10 + 4 + 3, 4 + 1)], [BLUE; 3]);
+    assert!(sheet.pixel(2, 2)[1] > 150 && sheet.pixel(2, 2)[0] < 100, "a green frame in the gap");
+    assert!(sheet.pixel(2, 12)[0] > 150 && sheet.pixel(2, 12)[1] < 100, "a red frame in the gap");
+    assert_eq!([sheet.pixel(1, 1), sheet.pixel(20, 4), sheet.pixel(31, 23)], [paper; 3]);
+}

@@ -1,0 +1,206 @@
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::Tensor;
+
+use super::text::Conditions;
+use super::{Observer, Report};
+use crate::Error;
+use crate::attention::{AttnProcessor, NoProcessor};
+use crate::denoise::{Denoiser, ModelCall, NoiseSource};
+use crate::fabric::{
+    CacheKey, FabricSettings, FeedbackSchedule, Lender, LentRows, Reference, ReferencePass, Side, StoredTokens,
+    TokenCache, TokensBySite,
+};
+use crate::guidance::{Branch, Guidance};
+use crate::models::{NoisePredictor, Record, UNetInput};
+use crate::noise::{Draw, ReferenceId, RunNoise};
+use crate::schedule::noised;
+
+/// A U-Net under text, guidance and references: what the sampler calls.
+pub(super) struct SteeredDenoiser<'a, 'n> {
+    pub(super) unet: &'a dyn NoisePredictor,
+    pub(super) guidance: &'a Guidance,
+    pub(super) conditions: &'a Conditions,
+    pub(super) settings: &'a FabricSettings,
+    pub(super) schedule: FeedbackSchedule,
+    /// Liked before disliked.
+    pub(super) references: &'a [Reference],
+    pub(super) cache: &'a Mutex<TokenCache>,
+    /// Tells recordings apart that were made under other text settings.
+    pub(super) cache_conditions: u64,
+    pub(super) noise: &'a RefCell<&'n mut (dyn RunNoise + 'n)>,
+    pub(super) observer: &'a RefCell<&'n mut (dyn Observer + 'n)>,
+    pub(super) report: &'a RefCell<Report>,
+}
+
+/// References that act in one call, and on which rows.
+struct Active {
+    lenders: Vec<(usize, Lender)>,
+}
+
+impl Denoiser for SteeredDenoiser<'_, '_> {
+    fn predict(&mut self, latents: Tensor<4>, call: &ModelCall) -> Result<Tensor<4>, Error> {
+        let branches = self.guidance.branches();
+        let images = latents.dims()[0];
+        let active = self.active(call, &branches, images);
+        self.report.borrow_mut().calls += 1;
+        let sample = latents.repeat_dim(0, branches.len());
+        let predictions = if active.lenders.is_empty() {
+            self.pass(sample, None, &branches, call, &NoProcessor)
+        } else {
+            self.report.borrow_mut().calls_with_references += 1;
+            match self.settings.pass {
+                ReferencePass::Interleaved => self.interleaved(sample, active, &branches, call)?,
+                ReferencePass::TwoPasses { .. } | ReferencePass::Cached { .. } => {
+                    self.two_passes(sample, active, &branches, call)?
+                }
+            }
+        };
+        self.observer.borrow_mut().predictions(call, &predictions);
+        Ok(self.guidance.mix(predictions))
+    }
+}
+
+impl SteeredDenoiser<'_, '_> {
+    /// Which references have weight now, on a branch that runs.
+    fn active(&self, call: &ModelCall, branches: &[Branch], images: usize) -> Active {
+        let count = |side| self.references.iter().filter(|reference| reference.side == side).count();
+        let counts = [count(Side::Liked), count(Side::Disliked)];
+        let lenders = self.references.iter().enumerate().filter_map(|(index, reference)| {
+            let (branch, of) = match reference.side {
+                Side::Liked => (Branch::Conditional, counts[0]),
+                Side::Disliked => (Branch::Unconditional, counts[1]),
+            };
+            let block = branches.iter().position(|&b| b == branch)?;
+            let weights = self.schedule.weights(call, reference.side, reference.strength, of);
+            (!weights.is_zero()).then_some((index, Lender { to: block * images..(block + 1) * images, weights }))
+        });
+        Active { lenders: lenders.collect() }
+    }
+
+    /// Noise for all references at once, so that what is drawn does not depend on which of them act.
+    fn noised_references(&self, call: &ModelCall) -> Result<Tensor<4>, Error> {
+        let clean = Tensor::cat(self.references.iter().map(|reference| reference.latents.clone()).collect(), 0);
+        let ids: Vec<ReferenceId> = self.references.iter().map(|reference| reference.id).collect();
+        let noise = self.noise.borrow_mut().draw(Draw::Reference { call, ids: &ids }, clean.dims())?;
+        let noise = noise.cast(clean.dtype());
+        let noised = noised(clean, noise, &call.level);
+        self.observer.borrow_mut().references(call, &noised);
+        Ok(noised)
+    }
+
+    fn interleaved(
+        &self,
+        sample: Tensor<4>,
+        active: Active,
+        branches: &[Branch],
+        call: &ModelCall,
+    ) -> Result<Tensor<4>, Error> {
+        let noised = self.noised_references(call)?;
+        let rows = active.lenders.iter().map(|(index, _)| noised.clone().slice_dim(0, *index..index + 1)).collect();
+        let processor = LentRows {
+            first: sample.dims()[0],
+            lenders: active.lenders.into_iter().map(|(_, lender)| lender).collect(),
+            levels: self.unet.levels(),
+        };
+        self.report.borrow_mut().reference_passes += processor.lenders.len();
+        Ok(self.pass(sample, Some(Tensor::cat(rows, 0)), branches, call, &processor))
+    }
+
+    fn two_passes(
+        &self,
+        sample: Tensor<4>,
+        active: Active,
+        branches: &[Branch],
+        call: &ModelCall,
+    ) -> Result<Tensor<4>, Error> {
+        let (chunk, budget) = match self.settings.pass {
+            ReferencePass::TwoPasses { chunk } => (chunk, None),
+            ReferencePass::Cached { chunk, budget } => (chunk, Some(budget)),
+            ReferencePass::Interleaved => unreachable!("two_passes: asked for in interleaved mode"),
+        };
+        let mut tokens: Vec<Option<Arc<TokensBySite>>> =
+            active.lenders.iter().map(|(index, _)| budget.and_then(|_| self.cached(*index, call))).collect();
+        let missing: Vec<usize> = (0..tokens.len()).filter(|&at| tokens[at].is_none()).collect();
+        if !missing.is_empty() {
+            let noised = self.noised_references(call)?;
+            for group in missing.chunks(chunk) {
+                let rows = group
+                    .iter()
+                    .map(|&at| {
+                        let index = active.lenders[at].0;
+                        noised.clone().slice_dim(0, index..index + 1)
+                    })
+                    .collect();
+                for (&at, recorded) in group.iter().zip(self.record(Tensor::cat(rows, 0), call)) {
+                    let recorded = Arc::new(recorded);
+                    if let Some(budget) = budget {
+                        let key = self.cache_key(active.lenders[at].0, call);
+                        self.lock_cache().insert(key, recorded.clone(), budget);
+                    }
+                    tokens[at] = Some(recorded);
+                }
+            }
+        }
+        let lenders =
+            active.lenders.into_iter().zip(tokens).filter_map(|((_, lender), tokens)| Some((lender, tokens?)));
+        let processor = StoredTokens { lenders: lenders.collect(), levels: self.unet.levels() };
+        Ok(self.pass(sample, None, branches, call, &processor))
+    }
+
+    fn lock_cache(&self) -> std::sync::MutexGuard<'_, TokenCache> {
+        // A panic elsewhere cannot leave it half changed: every change is one call.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cache_key(&self, index: usize, call: &ModelCall) -> CacheKey {
+        let id = self.references[index].id;
+        CacheKey { id, timestep: call.level.timestep.to_bits(), conditions: self.cache_conditions }
+    }
+
+    fn cached(&self, index: usize, call: &ModelCall) -> Option<Arc<TokensBySite>> {
+        self.lock_cache().get(&self.cache_key(index, call))
+    }
+
+    /// Passes references through the network under the empty prompt, and brings back their keys and values.
+    fn record(&self, references: Tensor<4>, call: &ModelCall) -> Vec<TokensBySite> {
+        let count = references.dims()[0];
+        self.report.borrow_mut().reference_passes += count;
+        let (context, added) = self.conditions.rows(&[], count);
+        let timesteps = [call.level.timestep];
+        let mut input = UNetInput::new(references, &timesteps, context);
+        input.added = added;
+        input.record = Record::SelfAttentionOnly;
+        StoredTokens::split(self.unet.forward(input).recorded)
+    }
+
+    /// One pass of the pictures, with references riding along or not.
+    fn pass(
+        &self,
+        sample: Tensor<4>,
+        riders: Option<Tensor<4>>,
+        branches: &[Branch],
+        call: &ModelCall,
+        processor: &dyn AttnProcessor,
+    ) -> Tensor<4> {
+        let lending_rows = riders.as_ref().map_or(0, |rows| rows.dims()[0]);
+        let sample = match riders {
+            Some(rows) => Tensor::cat(vec![sample, rows], 0),
+            None => sample,
+        };
+        let (context, added) = self.conditions.rows(branches, lending_rows);
+        let timesteps = [call.level.timestep];
+        let input = UNetInput { added, processor, lending_rows, ..UNetInput::new(sample, &timesteps, context) };
+        self.unet.forward(input).sample.expect("a pass that was not asked to record only predicts")
+    }
+}
+
+/// The sampler's share of the run's noise.
+pub(super) struct StepNoise<'a, 'n>(pub(super) &'a RefCell<&'n mut (dyn RunNoise + 'n)>);
+
+impl NoiseSource for StepNoise<'_, '_> {
+    fn draw(&mut self, shape: [usize; 4]) -> Result<Tensor<4>, Error> {
+        self.0.borrow_mut().draw(Draw::Step, shape)
+    }
+}

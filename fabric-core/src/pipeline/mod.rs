@@ -1,0 +1,12 @@
+//! From a prompt and pictures to pictures: the networks, joined behind their traits.
+
+mod denoiser;
+mod report;
+mod request;
+mod rounds;
+mod run;
+mod text;
+
+pub use report::{Observer, Report, StepEvent};
+pub use request::{FeedbackPicture, Request, Settings, StartPicture};
+pub use run::{Generation, Pipeline};

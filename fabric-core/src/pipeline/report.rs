@@ -1,0 +1,97 @@
+use std::ops::ControlFlow;
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::denoise::ModelCall;
+use crate::fabric::CacheStats;
+use crate::models::LatentCodec;
+use crate::picture::Picture;
+
+/// What happened in a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Seconds spent on text.
+    pub text_seconds: f64,
+    /// Seconds spent on encoding start and reference pictures.
+    pub encode_seconds: f64,
+    /// Seconds spent on each evaluation of the network; the device may still be at work when a step ends.
+    pub step_seconds: Vec<f64>,
+    /// Seconds spent on decoding pictures.
+    pub decode_seconds: f64,
+    /// Evaluations of the network (a step of a second-order sampler has two).
+    pub calls: usize,
+    /// How many of them saw references.
+    pub calls_with_references: usize,
+    /// References that passed through the network, summed over calls; fewer when a cache served some.
+    pub reference_passes: usize,
+    /// Liked and disliked references in use.
+    pub references: [usize; 2],
+    /// References that the cap left out.
+    pub references_left_out: usize,
+    /// What prompts lost because they were longer than the text encoder's window.
+    pub truncated: Vec<String>,
+    /// The cache of reference keys and values after the run.
+    pub cache: CacheStats,
+}
+
+/// One evaluation of a run, as a callback sees it.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct StepEvent<'a> {
+    /// Evaluations of the network so far, from 1: the step, but for samplers that evaluate twice a step.
+    pub step: usize,
+    /// Evaluations in all.
+    pub steps: usize,
+    /// The sampler's state.
+    pub state: &'a Tensor<4>,
+    /// The network's present idea of the clean latents.
+    pub denoised: &'a Tensor<4>,
+    pub(super) codec: &'a dyn LatentCodec,
+}
+
+impl std::fmt::Debug for StepEvent<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StepEvent").field("step", &self.step).field("steps", &self.steps).finish_non_exhaustive()
+    }
+}
+
+impl StepEvent<'_> {
+    /// What the pictures would look like if the network were right already. Costs a decoding.
+    ///
+    /// # Errors
+    ///
+    /// When the latents hold no picture (NaN).
+    pub fn preview(&self) -> Result<Vec<Picture>, Error> {
+        super::run::decode(self.codec, self.denoised)
+    }
+}
+
+/// Watches a run. Every method has a default that does nothing, and a closure that takes a [`StepEvent`] is one too.
+pub trait Observer {
+    /// After each evaluation; a break cancels the run.
+    fn step(&mut self, event: &StepEvent<'_>) -> ControlFlow<()> {
+        let _ = event;
+        ControlFlow::Continue(())
+    }
+
+    /// The references as they enter the network, `[references, channels, height, width]`, liked first.
+    fn references(&mut self, call: &ModelCall, noised: &Tensor<4>) {
+        let _ = (call, noised);
+    }
+
+    /// The network's predictions before guidance mixes them, one block of rows per branch.
+    fn predictions(&mut self, call: &ModelCall, predictions: &Tensor<4>) {
+        let _ = (call, predictions);
+    }
+}
+
+/// Watches nothing.
+impl Observer for () {}
+
+impl<F: FnMut(&StepEvent<'_>) -> ControlFlow<()>> Observer for F {
+    fn step(&mut self, event: &StepEvent<'_>) -> ControlFlow<()> {
+        self(event)
+    }
+}

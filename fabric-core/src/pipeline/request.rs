@@ -1,0 +1,257 @@
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::fabric::FabricSettings;
+use crate::models::TextOptions;
+use crate::picture::Picture;
+use crate::schedule::SamplerKind;
+
+/// How pictures are made; everything but what they show.
+///
+/// ```
+/// use fabric_core::pipeline::Settings;
+/// let settings = Settings { steps: 30, guidance_scale: 6.0, ..Settings::default() };
+/// assert!(settings.validate().is_ok());
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Width in pixels, a multiple of the model's downscaling (8 for Stable Diffusion); none is the model's own size.
+    pub width: Option<usize>,
+    /// Height in pixels.
+    pub height: Option<usize>,
+    /// Steps of the sampler.
+    pub steps: usize,
+    /// The sampler; none is the model's own.
+    pub sampler: Option<SamplerKind>,
+    /// Strength of classifier-free guidance; 1 switches it off.
+    pub guidance_scale: f64,
+    /// Share of the conditional branch's spread to restore, 0 to 1.
+    pub guidance_rescale: f64,
+    /// How prompts are read.
+    pub text: TextOptions,
+    /// Probability with which each word of the prompt is left out, per picture (paper, section 5.4).
+    pub prompt_dropout: f64,
+    /// How references act.
+    pub fabric: FabricSettings,
+    /// Pictures computed at once; none is all of them.
+    pub batch: Option<usize>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            width: None,
+            height: None,
+            steps: 20,
+            sampler: None,
+            guidance_scale: 7.5,
+            guidance_rescale: 0.0,
+            text: TextOptions::default(),
+            prompt_dropout: 0.0,
+            fabric: FabricSettings::default(),
+            batch: None,
+        }
+    }
+}
+
+/// No picture is larger: 16384 pixels a side is far beyond what any of the models can make.
+const MAX_SIDE: usize = 16384;
+const MAX_STEPS: usize = 10_000;
+
+impl Settings {
+    /// Checks everything that can be checked without a model.
+    ///
+    /// # Errors
+    ///
+    /// Names the first setting that cannot be used.
+    pub fn validate(&self) -> Result<(), Error> {
+        for (name, side) in [("width", self.width), ("height", self.height)] {
+            if side.is_some_and(|side| side == 0 || side > MAX_SIDE) {
+                let found = side.unwrap_or_default();
+                return Err(Error::settings(name, found, format!("1 to {MAX_SIDE} pixels"), "choose another size"));
+            }
+        }
+        if self.steps == 0 || self.steps > MAX_STEPS {
+            return Err(Error::settings("steps", self.steps, format!("1 to {MAX_STEPS}"), "20 to 50 is usual"));
+        }
+        if !self.guidance_scale.is_finite() || self.guidance_scale.abs() > 1e4 {
+            let found = self.guidance_scale;
+            return Err(Error::settings("guidance_scale", found, "a finite number", "5 to 9 is usual, 1 is off"));
+        }
+        for (name, share) in [("guidance_rescale", self.guidance_rescale), ("prompt_dropout", self.prompt_dropout)] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(Error::settings(name, share, "a number from 0 to 1", "use 0 to switch it off"));
+            }
+        }
+        if self.batch == Some(0) {
+            return Err(Error::settings("batch", 0, "at least 1", "leave it out to compute all pictures at once"));
+        }
+        self.fabric.validate()
+    }
+}
+
+/// A picture to start from instead of noise.
+#[derive(Debug, Clone)]
+pub struct StartPicture {
+    /// The picture; it is resized to the size of the result.
+    pub picture: Picture,
+    /// How much of it is given up: 0 keeps it, 1 starts from noise.
+    pub strength: f64,
+}
+
+/// A picture that somebody judged.
+#[derive(Debug, Clone)]
+pub struct FeedbackPicture {
+    /// The picture, of any size; it is resized to the size of the result.
+    pub picture: Picture,
+    /// From -1 (disliked) to 1 (liked); 0 is not used.
+    pub strength: f64,
+}
+
+/// What to make.
+///
+/// ```
+/// use fabric_core::pipeline::Request;
+/// let request = Request::new("a small red star on blue").with_negative_prompt("blurry").with_seeds([1, 2, 3, 4]);
+/// assert_eq!(request.seeds.len(), 4);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What the pictures should show.
+    pub prompt: String,
+    /// What they should not show; none is the model's own idea of nothing.
+    pub negative_prompt: Option<String>,
+    /// One picture per seed.
+    pub seeds: Vec<u64>,
+    /// Where to start.
+    pub start: Option<StartPicture>,
+    /// Liked and disliked pictures, oldest first.
+    pub feedback: Vec<FeedbackPicture>,
+    /// How to make them.
+    pub settings: Settings,
+}
+
+impl Request {
+    /// One picture, seed 0, the default settings.
+    pub fn new(prompt: impl Into<String>) -> Self {
+        Self {
+            prompt: prompt.into(),
+            negative_prompt: None,
+            seeds: vec![0],
+            start: None,
+            feedback: Vec::new(),
+            settings: Settings::default(),
+        }
+    }
+
+    /// With a negative prompt.
+    #[must_use]
+    pub fn with_negative_prompt(mut self, prompt: impl Into<String>) -> Self {
+        self.negative_prompt = Some(prompt.into());
+        self
+    }
+
+    /// One picture per seed.
+    #[must_use]
+    pub fn with_seeds(mut self, seeds: impl IntoIterator<Item = u64>) -> Self {
+        self.seeds = seeds.into_iter().collect();
+        self
+    }
+
+    /// With these settings.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Starts from a picture; `strength` 0 keeps it, 1 gives it up.
+    #[must_use]
+    pub fn with_start(mut self, picture: Picture, strength: f64) -> Self {
+        self.start = Some(StartPicture { picture, strength });
+        self
+    }
+
+    /// With a liked picture.
+    #[must_use]
+    pub fn with_liked(self, picture: Picture) -> Self {
+        self.with_feedback(picture, 1.0)
+    }
+
+    /// With a disliked picture.
+    #[must_use]
+    pub fn with_disliked(self, picture: Picture) -> Self {
+        self.with_feedback(picture, -1.0)
+    }
+
+    /// With a picture judged from -1 (disliked) to 1 (liked).
+    #[must_use]
+    pub fn with_feedback(mut self, picture: Picture, strength: f64) -> Self {
+        self.feedback.push(FeedbackPicture { picture, strength });
+        self
+    }
+
+    /// Checks everything that can be checked without a model.
+    ///
+    /// # Errors
+    ///
+    /// Names the first value that cannot be used.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.settings.validate()?;
+        if self.seeds.is_empty() {
+            return Err(Error::settings("seeds", "none", "one per picture", "give at least one seed"));
+        }
+        if let Some(start) = &self.start
+            && !(0.0..=1.0).contains(&start.strength)
+        {
+            let found = start.strength;
+            return Err(Error::settings("start.strength", found, "a number from 0 to 1", "0.6 to 0.8 is usual"));
+        }
+        for (index, feedback) in self.feedback.iter().enumerate() {
+            if !(-1.0..=1.0).contains(&feedback.strength) {
+                return Err(Error::settings(
+                    format!("feedback[{index}].strength"),
+                    feedback.strength,
+                    "a number from -1 (disliked) to 1 (liked)",
+                    "use the settings' weights to make feedback stronger",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unusable_settings_are_refused_by_name() {
+        let good = Settings::default();
+        let bad = [
+            ("width", Settings { width: Some(0), ..good.clone() }),
+            ("height", Settings { height: Some(1 << 20), ..good.clone() }),
+            ("steps", Settings { steps: 0, ..good.clone() }),
+            ("guidance_scale", Settings { guidance_scale: f64::NAN, ..good.clone() }),
+            ("guidance_rescale", Settings { guidance_rescale: 1.1, ..good.clone() }),
+            ("prompt_dropout", Settings { prompt_dropout: -0.1, ..good.clone() }),
+            ("batch", Settings { batch: Some(0), ..good.clone() }),
+            ("fabric.end", Settings { fabric: FabricSettings { end: 2.0, ..good.fabric.clone() }, ..good.clone() }),
+        ];
+        for (name, settings) in bad {
+            let message = settings.validate().unwrap_err().to_string();
+            assert!(message.starts_with(name) && message.contains("wanted"), "{message}");
+        }
+        assert!(Request::new("x").with_seeds([]).validate().is_err());
+        assert!(good.validate().is_ok());
+    }
+
+    #[test]
+    fn settings_survive_json_and_unknown_ones_are_refused() {
+        let settings = Settings { steps: 7, fabric: FabricSettings::web_ui(), ..Settings::default() };
+        let text = serde_json::to_string(&settings).unwrap();
+        assert_eq!(serde_json::from_str::<Settings>(&text).unwrap(), settings);
+        assert!(serde_json::from_str::<Settings>(r#"{"stepz": 7}"#).is_err());
+    }
+}

@@ -1,0 +1,67 @@
+use super::{FeedbackPicture, Observer, Pipeline, Request, Settings};
+use crate::Error;
+use crate::session::{FeedbackSession, Round};
+
+/// Rounds made by a pipeline.
+impl FeedbackSession {
+    /// The session's generation settings; the defaults if it was given none.
+    ///
+    /// # Errors
+    ///
+    /// When what was given (or loaded) is not [`Settings`], or holds a value that cannot be used.
+    pub fn generation_settings(&self) -> Result<Settings, Error> {
+        if self.settings().is_null() {
+            return Ok(Settings::default());
+        }
+        let settings: Settings = serde_json::from_value(self.settings().clone())
+            .map_err(|error| Error::settings("the session's settings", error, "pipeline settings", "set them again"))?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// The same session, beginning with these generation settings.
+    #[must_use]
+    pub fn with_generation_settings(self, settings: &Settings) -> Self {
+        let settings = serde_json::to_value(settings).expect("settings are plain data");
+        self.with_settings(settings)
+    }
+
+    /// Makes a round of `count` pictures with the votes cast so far, and adds it to the session.
+    ///
+    /// # Errors
+    ///
+    /// When the pictures cannot be made. The session then has no new round, but the round's seeds are used up.
+    pub fn generate(&mut self, pipeline: &Pipeline, count: usize) -> Result<Round, Error> {
+        self.generate_observed(pipeline, count, &mut ())
+    }
+
+    /// Makes a round under the eyes of an observer, which may cancel.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::generate`], and [`Error::Cancelled`].
+    pub fn generate_observed(
+        &mut self,
+        pipeline: &Pipeline,
+        count: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Round, Error> {
+        let settings = self.generation_settings()?;
+        if count == 0 {
+            return Err(Error::settings("pictures of a round", 0, "at least 1", "four is the paper's number"));
+        }
+        let seeds: Vec<u64> = (0..count).map(|_| self.next_seed()).collect();
+        let votes = self.votes().iter();
+        let feedback = votes
+            .map(|judged| FeedbackPicture { picture: judged.picture.clone(), strength: judged.vote.strength() })
+            .collect();
+        let request = Request {
+            negative_prompt: Some(self.negative_prompt()).filter(|text| !text.is_empty()).map(str::to_owned),
+            feedback,
+            ..Request::new(self.prompt()).with_seeds(seeds).with_settings(settings)
+        };
+        let made = pipeline.generate_observed(&request, observer)?;
+        let report = serde_json::to_value(&made.report).expect("a report is plain data");
+        Ok(self.push_round(made.pictures.into_iter().zip(made.seeds).collect(), report)?)
+    }
+}

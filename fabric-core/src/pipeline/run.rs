@@ -1,0 +1,402 @@
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use burn::tensor::Tensor;
+use sha2::{Digest, Sha256};
+
+use super::denoiser::{SteeredDenoiser, StepNoise};
+use super::text::Conditions;
+use super::{FeedbackPicture, Observer, Report, Request, StepEvent};
+use crate::Error;
+use crate::fabric::{CacheStats, FeedbackSchedule, Reference, ReferenceNoise, ReferencePosterior, Side, TokenCache};
+use crate::guidance::Guidance;
+use crate::models::{LatentCodec, NoisePredictor, Posterior, TextEncoder};
+use crate::noise::{Draw, ReferenceId, RunNoise, SeededNoise};
+use crate::picture::{self, Fit, Picture};
+use crate::samplers::sample;
+use crate::schedule::{Schedule, SchedulerConfig};
+
+/// Pictures, and what is known about how they came to be.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    /// One per seed.
+    pub pictures: Vec<Picture>,
+    /// The request's seeds.
+    pub seeds: Vec<u64>,
+    /// Final latents, scaled, `[pictures, channels, height, width]`.
+    pub latents: Tensor<4>,
+    /// What happened.
+    pub report: Report,
+}
+
+/// A latent diffusion model, ready to make pictures.
+///
+/// Shared freely: nothing but caches changes between two runs, and no run leaves a trace in a network.
+#[derive(Clone)]
+pub struct Pipeline {
+    unet: Arc<dyn NoisePredictor + Send + Sync>,
+    codec: Arc<dyn LatentCodec + Send + Sync>,
+    text: Arc<dyn TextEncoder + Send + Sync>,
+    scheduler: SchedulerConfig,
+    native_size: usize,
+    tokens: Arc<Mutex<TokenCache>>,
+    latents: Arc<Mutex<HashMap<ReferenceId, Tensor<4>>>>,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("scheduler", &self.scheduler)
+            .field("native_size", &self.native_size)
+            .field("attention_sites", &self.unet.attention_sites().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Latents of this many references are kept. One takes 64 KB at 512x512.
+const KEPT_LATENTS: usize = 256;
+
+impl Pipeline {
+    /// Joins networks. `native_size` is the side in pixels that the model was trained on.
+    ///
+    /// # Errors
+    ///
+    /// When the networks do not fit one another.
+    pub fn new(
+        unet: Arc<dyn NoisePredictor + Send + Sync>,
+        codec: Arc<dyn LatentCodec + Send + Sync>,
+        text: Arc<dyn TextEncoder + Send + Sync>,
+        scheduler: SchedulerConfig,
+        native_size: usize,
+    ) -> Result<Self, Error> {
+        let (wanted, found) = (unet.in_channels(), codec.latent_channels());
+        if wanted != found {
+            return Err(Error::settings(
+                "the VAE's latent channels",
+                found,
+                format!("{wanted}, which is what the U-Net takes"),
+                "take both networks from one model (an inpainting U-Net takes 9, which is not supported here)",
+            ));
+        }
+        let (tokens, latents) = (Arc::default(), Arc::default());
+        Ok(Self { unet, codec, text, scheduler, native_size, tokens, latents })
+    }
+
+    /// The model's own sampler and noise schedule.
+    pub fn scheduler(&self) -> &SchedulerConfig {
+        &self.scheduler
+    }
+
+    /// A copy (of handles, not of weights) with another sampler and noise schedule.
+    #[must_use]
+    pub fn with_scheduler(mut self, scheduler: SchedulerConfig) -> Self {
+        self.scheduler = scheduler;
+        self
+    }
+
+    /// Side in pixels of the pictures that the model was trained on.
+    pub fn native_size(&self) -> usize {
+        self.native_size
+    }
+
+    /// How well the cache of reference keys and values serves.
+    pub fn cache_stats(&self) -> CacheStats {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).stats()
+    }
+
+    /// Drops everything that was kept for later runs.
+    pub fn clear_caches(&self) {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.latents.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Makes pictures.
+    ///
+    /// # Errors
+    ///
+    /// When the request cannot be carried out; settings are checked before any long work starts.
+    pub fn generate(&self, request: &Request) -> Result<Generation, Error> {
+        self.generate_observed(request, &mut ())
+    }
+
+    /// Makes pictures under the eyes of an observer, which may cancel.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::generate`], and [`Error::Cancelled`].
+    pub fn generate_observed(&self, request: &Request, observer: &mut dyn Observer) -> Result<Generation, Error> {
+        request.validate()?;
+        let batch = request.settings.batch.unwrap_or(request.seeds.len());
+        let mut whole: Option<Generation> = None;
+        for seeds in request.seeds.chunks(batch) {
+            let mut noise = SeededNoise::new(seeds, &self.unet.device());
+            if request.settings.fabric.noise == ReferenceNoise::Fresh {
+                noise = noise.with_fresh_references();
+            }
+            let part =
+                self.generate_with(&Request { seeds: seeds.to_vec(), ..request.clone() }, &mut noise, observer)?;
+            whole = Some(match whole {
+                Some(whole) => whole.joined(part),
+                None => part,
+            });
+        }
+        whole.ok_or_else(|| Error::settings("seeds", "none", "one per picture", "give at least one seed"))
+    }
+
+    /// Makes pictures in one batch, with noise from the given source: for reproducing published runs draw by draw.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::generate_observed`].
+    pub fn generate_with(
+        &self,
+        request: &Request,
+        noise: &mut dyn RunNoise,
+        observer: &mut dyn Observer,
+    ) -> Result<Generation, Error> {
+        request.validate()?;
+        // burn reports what a device cannot do by panicking; here is the border where that becomes an error.
+        catch_unwind(AssertUnwindSafe(|| self.run(request, noise, observer))).unwrap_or_else(|cause| {
+            let message = cause
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+                .unwrap_or_else(|| "no reason given".to_owned());
+            Err(Error::Backend { doing: "making pictures".to_owned(), message })
+        })
+    }
+
+    fn run(
+        &self,
+        request: &Request,
+        noise: &mut dyn RunNoise,
+        observer: &mut dyn Observer,
+    ) -> Result<Generation, Error> {
+        let settings = &request.settings;
+        let size = self.size(request)?;
+        let config = match settings.sampler {
+            Some(kind) => self.scheduler.with_sampler(kind),
+            None => self.scheduler.clone(),
+        };
+        let mut schedule = Schedule::new(&config, settings.steps)?;
+        if let Some(start) = &request.start {
+            schedule = schedule.from_strength(start.strength)?;
+        }
+        let guidance = Guidance::classifier_free(settings.guidance_scale).with_rescale(settings.guidance_rescale);
+        let report = RefCell::new(Report::default());
+
+        let clock = Instant::now();
+        let conditions = Conditions::encode(&*self.text, request, &request.seeds, size)?;
+        report.borrow_mut().truncated = conditions.truncated.clone();
+        report.borrow_mut().text_seconds = clock.elapsed().as_secs_f64();
+
+        let clock = Instant::now();
+        let latents = self.first_latents(request, &schedule, size, noise)?;
+        let references = self.references(request, size, noise, &mut report.borrow_mut())?;
+        report.borrow_mut().encode_seconds = clock.elapsed().as_secs_f64();
+
+        let noise: RefCell<&mut dyn RunNoise> = RefCell::new(noise);
+        let observer: RefCell<&mut dyn Observer> = RefCell::new(observer);
+        let mut denoiser = SteeredDenoiser {
+            unet: &*self.unet,
+            guidance: &guidance,
+            conditions: &conditions,
+            settings: &settings.fabric,
+            schedule: FeedbackSchedule::new(&settings.fabric, config.num_train_timesteps),
+            references: &references,
+            cache: &self.tokens,
+            cache_conditions: digest(&(settings.text.clip_skip, conditions.tokens(), size)),
+            noise: &noise,
+            observer: &observer,
+            report: &report,
+        };
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).begin_run();
+        let mut clock = Instant::now();
+        let latents = sample(&schedule, latents, &mut denoiser, &mut StepNoise(&noise), &mut |step| {
+            report.borrow_mut().step_seconds.push(clock.elapsed().as_secs_f64());
+            clock = Instant::now();
+            let (state, denoised) = (step.state, step.denoised);
+            let (step, steps) = (step.call + 1, schedule.calls());
+            let event = StepEvent { step, steps, state, denoised, codec: &*self.codec };
+            observer.borrow_mut().step(&event)
+        })?;
+
+        let clock = Instant::now();
+        let pictures = decode(&*self.codec, &latents)?;
+        let mut report = report.into_inner();
+        report.decode_seconds = clock.elapsed().as_secs_f64();
+        report.cache = self.cache_stats();
+        Ok(Generation { pictures, seeds: request.seeds.clone(), latents, report })
+    }
+
+    /// Width and height of the result, in pixels.
+    fn size(&self, request: &Request) -> Result<[usize; 2], Error> {
+        let step = self.codec.downscale();
+        let side = |name: &str, wanted: Option<usize>| {
+            let side = wanted.unwrap_or(self.native_size);
+            if side == 0 || !side.is_multiple_of(step) {
+                let near = (side / step).max(1) * step;
+                return Err(Error::settings(name, side, format!("a multiple of {step} pixels"), format!("use {near}")));
+            }
+            Ok(side)
+        };
+        Ok([side("width", request.settings.width)?, side("height", request.settings.height)?])
+    }
+
+    fn latent_shape(&self, rows: usize, [width, height]: [usize; 2]) -> [usize; 4] {
+        let step = self.codec.downscale();
+        [rows, self.codec.latent_channels(), height / step, width / step]
+    }
+
+    /// Noise, or a picture with noise on it.
+    fn first_latents(
+        &self,
+        request: &Request,
+        schedule: &Schedule,
+        size: [usize; 2],
+        noise: &mut dyn RunNoise,
+    ) -> Result<Tensor<4>, Error> {
+        let images = request.seeds.len();
+        let shape = self.latent_shape(images, size);
+        let Some(start) = &request.start else {
+            return Ok(noise.draw(Draw::Latents, shape)? * schedule.init_noise_sigma());
+        };
+        let pictures = std::slice::from_ref(&start.picture);
+        let pixels = picture::vae_batch(pictures, size[0], size[1], Fit::SquashLanczos, &self.unet.device())?;
+        let posterior = noise.draw(Draw::StartPosterior, shape)?;
+        let clean = self.codec.encode(pixels.repeat_dim(0, images), Posterior::Sample(posterior));
+        let noise = noise.draw(Draw::StartNoise, shape)?.cast(clean.dtype());
+        Ok(schedule.add_noise(clean, noise))
+    }
+
+    /// Encodes the references, liked before disliked.
+    fn references(
+        &self,
+        request: &Request,
+        size: [usize; 2],
+        noise: &mut dyn RunNoise,
+        report: &mut Report,
+    ) -> Result<Vec<Reference>, Error> {
+        let settings = &request.settings.fabric;
+        let judged: Vec<&FeedbackPicture> = request.feedback.iter().filter(|picture| picture.strength != 0.0).collect();
+        let strengths: Vec<f64> = judged.iter().map(|picture| picture.strength).collect();
+        let kept = settings.keep.select(&strengths);
+        report.references_left_out = judged.len() - kept.len();
+        let mut references = Vec::new();
+        for side in [Side::Liked, Side::Disliked] {
+            let liked = side == Side::Liked;
+            let pictures: Vec<&FeedbackPicture> =
+                kept.iter().map(|&index| judged[index]).filter(|picture| (picture.strength > 0.0) == liked).collect();
+            report.references[usize::from(!liked)] = pictures.len();
+            let latents = self.encode_references(&pictures, side, size, settings.posterior, noise)?;
+            references.extend(pictures.iter().zip(latents).map(|(picture, (id, latents))| Reference {
+                id,
+                latents,
+                side,
+                strength: picture.strength.abs(),
+            }));
+        }
+        Ok(references)
+    }
+
+    fn encode_references(
+        &self,
+        pictures: &[&FeedbackPicture],
+        side: Side,
+        size: [usize; 2],
+        posterior: ReferencePosterior,
+        noise: &mut dyn RunNoise,
+    ) -> Result<Vec<(ReferenceId, Tensor<4>)>, Error> {
+        if pictures.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<ReferenceId> = pictures.iter().map(|p| reference_id(&p.picture, size, posterior)).collect();
+        let shape = self.latent_shape(ids.len(), size);
+        // Drawn for all of them even when some are kept: a recorded source counts its draws.
+        let drawn = match posterior {
+            ReferencePosterior::Mean => None,
+            ReferencePosterior::Sample => {
+                Some(noise.draw(Draw::ReferencePosterior { liked: side == Side::Liked, ids: &ids }, shape)?)
+            }
+        };
+        let reusable = noise.is_seeded();
+        let mut encoded = Vec::with_capacity(ids.len());
+        for (row, (judged, id)) in pictures.iter().zip(ids).enumerate() {
+            let kept = reusable.then(|| self.lock_latents().get(&id).cloned()).flatten();
+            let latents = match kept {
+                Some(latents) => latents,
+                None => {
+                    let (pictures, device) = (std::slice::from_ref(&judged.picture), self.unet.device());
+                    let pixels = picture::vae_batch(pictures, size[0], size[1], Fit::Squash, &device)?;
+                    let posterior = match &drawn {
+                        Some(drawn) => Posterior::Sample(drawn.clone().slice_dim(0, row..row + 1)),
+                        None => Posterior::Mean,
+                    };
+                    self.codec.encode(pixels, posterior)
+                }
+            };
+            if reusable {
+                let mut all = self.lock_latents();
+                if all.len() >= KEPT_LATENTS {
+                    all.clear();
+                }
+                all.insert(id, latents.clone());
+            }
+            encoded.push((id, latents));
+        }
+        Ok(encoded)
+    }
+
+    fn lock_latents(&self) -> std::sync::MutexGuard<'_, HashMap<ReferenceId, Tensor<4>>> {
+        self.latents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Generation {
+    /// Joins the results of two batches of one request.
+    fn joined(mut self, other: Self) -> Self {
+        self.pictures.extend(other.pictures);
+        self.seeds.extend(other.seeds);
+        self.latents = Tensor::cat(vec![self.latents, other.latents], 0);
+        let (report, more) = (&mut self.report, other.report);
+        report.text_seconds += more.text_seconds;
+        report.encode_seconds += more.encode_seconds;
+        report.decode_seconds += more.decode_seconds;
+        report.step_seconds.extend(more.step_seconds);
+        report.calls += more.calls;
+        report.calls_with_references += more.calls_with_references;
+        report.reference_passes += more.reference_passes;
+        report.cache = more.cache;
+        self
+    }
+}
+
+/// Decodes one picture after the other, which needs the memory of one.
+pub(super) fn decode(codec: &dyn LatentCodec, latents: &Tensor<4>) -> Result<Vec<Picture>, Error> {
+    let mut pictures = Vec::with_capacity(latents.dims()[0]);
+    for row in 0..latents.dims()[0] {
+        pictures.extend(picture::from_tensor(codec.decode(latents.clone().slice_dim(0, row..row + 1)))?);
+    }
+    Ok(pictures)
+}
+
+fn reference_id(picture: &Picture, size: [usize; 2], posterior: ReferencePosterior) -> ReferenceId {
+    let digest = Sha256::new()
+        .chain_update(picture.content_hash().as_bytes())
+        .chain_update(size[0].to_le_bytes())
+        .chain_update(size[1].to_le_bytes())
+        .chain_update([u8::from(posterior == ReferencePosterior::Mean)])
+        .finalize();
+    ReferenceId(digest.into())
+}
+
+/// Only for keys that live as long as the process.
+fn digest(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}

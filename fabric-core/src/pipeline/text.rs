@@ -1,0 +1,107 @@
+use burn::tensor::Tensor;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+
+use super::Request;
+use crate::Error;
+use crate::guidance::Branch;
+use crate::models::{AddedConditions, TextEncoder};
+
+/// Everything the text encoder says for one batch.
+#[derive(Debug, Clone)]
+pub(super) struct Conditions {
+    context: Tensor<3>,
+    pooled: Option<Tensor<2>>,
+    time_ids: [f32; 6],
+    images: usize,
+    absent_is_zero: bool,
+    pub(super) truncated: Vec<String>,
+}
+
+impl Conditions {
+    /// Encodes each picture's prompt, the negative prompt and the empty one, in one call.
+    pub(super) fn encode(
+        text: &dyn TextEncoder,
+        request: &Request,
+        seeds: &[u64],
+        [width, height]: [usize; 2],
+    ) -> Result<Self, Error> {
+        let settings = &request.settings;
+        let mut prompts: Vec<String> =
+            seeds.iter().map(|&seed| without_words(&request.prompt, settings.prompt_dropout, seed)).collect();
+        prompts.push(request.negative_prompt.clone().unwrap_or_default());
+        prompts.push(String::new());
+        let embedding = text.encode(&prompts, &settings.text)?;
+        let mut truncated: Vec<String> = embedding.truncated.into_iter().filter(|rest| !rest.is_empty()).collect();
+        truncated.dedup();
+        let (width, height) = (width as f32, height as f32);
+        Ok(Self {
+            context: embedding.context,
+            pooled: embedding.pooled,
+            time_ids: [height, width, 0.0, 0.0, height, width],
+            images: seeds.len(),
+            absent_is_zero: request.negative_prompt.is_none() && text.absent_is_zero(),
+            truncated,
+        })
+    }
+
+    /// Tokens of the context.
+    pub(super) fn tokens(&self) -> usize {
+        self.context.dims()[1]
+    }
+
+    /// Rows for every picture of every branch, then for `references` under the empty prompt.
+    pub(super) fn rows(&self, branches: &[Branch], references: usize) -> (Tensor<3>, Option<AddedConditions>) {
+        let context = self.stack(&self.context, branches, references);
+        let added = self.pooled.as_ref().map(|pooled| {
+            let pooled = self.stack(pooled, branches, references);
+            let rows = pooled.dims()[0];
+            let time_ids = Tensor::<1>::from_data(self.time_ids, (&pooled.device(), pooled.dtype()));
+            AddedConditions { pooled, time_ids: time_ids.unsqueeze::<2>().expand([rows, 6]) }
+        });
+        (context, added)
+    }
+
+    fn stack<const D: usize>(&self, all: &Tensor<D>, branches: &[Branch], references: usize) -> Tensor<D> {
+        let repeated = |row: usize, count: usize| all.clone().slice_dim(0, row..row + 1).repeat_dim(0, count);
+        let mut parts = Vec::new();
+        for branch in branches {
+            parts.push(match branch {
+                Branch::Conditional => all.clone().slice_dim(0, 0..self.images),
+                Branch::Unconditional if self.absent_is_zero => repeated(self.images, self.images).zeros_like(),
+                Branch::Unconditional => repeated(self.images, self.images),
+            });
+        }
+        if references > 0 {
+            parts.push(repeated(self.images + 1, references));
+        }
+        Tensor::cat(parts, 0)
+    }
+}
+
+/// Leaves out each word with this probability, as the official code does: split at white space, joined by one space.
+fn without_words(prompt: &str, dropout: f64, seed: u64) -> String {
+    if dropout == 0.0 {
+        return prompt.to_owned();
+    }
+    let mut rng = ChaCha12Rng::seed_from_u64(seed);
+    rng.set_stream(u64::from_le_bytes(*b"dropout\0"));
+    let mut unit = || (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+    let kept: Vec<&str> = prompt.split_whitespace().filter(|_| unit() > dropout).collect();
+    kept.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropout_leaves_out_about_its_share_of_words_and_depends_on_the_seed() {
+        let prompt = vec!["word"; 2000].join("  ");
+        assert_eq!(without_words(&prompt, 0.0, 1), prompt);
+        let kept = without_words(&prompt, 0.3, 1).split(' ').count();
+        assert!((1300..1500).contains(&kept), "{kept}");
+        assert_ne!(without_words("a b c d e f g h", 0.5, 1), without_words("a b c d e f g h", 0.5, 2));
+        assert_eq!(without_words("a b c", 1.0, 1), "");
+    }
+}

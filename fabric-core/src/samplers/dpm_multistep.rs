@@ -1,0 +1,97 @@
+//! DPM-Solver++ (Lu et al. 2022): exact for a clean picture that is a polynomial in `lambda = ln(alpha / sigma)`,
+//! through the estimates of the last steps.
+
+use burn::tensor::Tensor;
+
+use super::run::Run;
+use crate::Error;
+use crate::schedule::{FinalSigma, amplitudes};
+
+/// The deterministic solver (algorithm 2; order 1 is DDIM).
+pub(super) fn dpm_multistep(run: &mut Run<'_>, x: Tensor<4>) -> Result<Tensor<4>, Error> {
+    solve(run, x, false)
+}
+
+/// The stochastic one, `sde-dpmsolver++`: twice the way towards the clean picture, the rest fresh noise.
+pub(super) fn dpm_multistep_sde(run: &mut Run<'_>, x: Tensor<4>) -> Result<Tensor<4>, Error> {
+    solve(run, x, true)
+}
+
+fn solve(run: &mut Run<'_>, mut x: Tensor<4>, stochastic: bool) -> Result<Tensor<4>, Error> {
+    let sigmas = run.schedule().boundaries();
+    let heun = run.config().uses_heun();
+    let mut past: Vec<(f64, Tensor<4>)> = Vec::new(); // (lambda, denoised), newest last
+    for (i, step) in sigmas.windows(2).enumerate() {
+        let denoised = run.denoise(&x)?;
+        let noise = if stochastic { Some(run.draw(&x)?) } else { None };
+        let (lambda, h) = (-step[0].ln(), step[0].ln() - step[1].ln());
+        // Two estimates at one level say nothing about a slope.
+        past.retain(|(level, _)| *level < lambda);
+        past.push((lambda, denoised));
+        let order = order(run, sigmas.len() - 1 - i).min(past.len());
+        past.drain(..past.len() - order);
+
+        // Over a way of `span`, x keeps exp(-span) of its noise; the SDE goes twice as far and is lifted back.
+        let span = if stochastic { 2.0 * h } else { h };
+        let (alpha, sigma) = amplitudes(step[1]);
+        let (_, sigma_before) = amplitudes(step[0]);
+        let keep = sigma / sigma_before * if stochastic { (-h).exp() } else { 1.0 };
+        let towards = -(-span).exp_m1();
+
+        let mut next = x * keep + past[order - 1].1.clone() * (alpha * towards);
+        if h > 0.0 {
+            for (slope, weight) in slopes(&past, h).into_iter().zip(weights(order, heun, stochastic, span, towards)) {
+                next = next + slope * (alpha * weight);
+            }
+        }
+        if let Some(noise) = noise {
+            // A step that goes nowhere may go up by a rounding of sigma.
+            next = next + noise * (sigma * (-(-2.0 * h).exp_m1()).max(0.0).sqrt());
+        }
+        x = next;
+        run.report(&x)?;
+    }
+    Ok(x)
+}
+
+/// The order of the step that has `left` steps to go, itself included; published with 15 as "few steps".
+fn order(run: &Run<'_>, left: usize) -> usize {
+    let config = run.config();
+    let lowered = config.lower_order_final.unwrap_or(true) && run.schedule().whole_steps() < 15;
+    let to_zero = config.final_sigma() == FinalSigma::Zero;
+    match left {
+        1 if lowered || to_zero || config.euler_at_final.unwrap_or(false) => 1,
+        2 if lowered => config.solver_order().min(2),
+        _ => config.solver_order(),
+    }
+}
+
+/// First and second divided differences of the estimates, times `h` and `h²`.
+fn slopes(past: &[(f64, Tensor<4>)], h: f64) -> Vec<Tensor<4>> {
+    let difference = |i: usize| {
+        let ((from, earlier), (to, later)) = (&past[i], &past[i + 1]);
+        (later.clone() - earlier.clone()) * (h / (to - from))
+    };
+    match past {
+        [_, _] => vec![difference(0)],
+        [first, second, third] => {
+            let (r0, r1) = ((third.0 - second.0) / h, (second.0 - first.0) / h);
+            let newest = difference(1);
+            let bend = newest.clone() - difference(0);
+            vec![newest + bend.clone() * (r0 / (r0 + r1)), bend / (r0 + r1)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Their weights: integrals of the exponential against powers of lambda, over a `span` of `h` or twice that.
+fn weights(order: usize, heun: bool, stochastic: bool, span: f64, towards: f64) -> Vec<f64> {
+    let linear = 1.0 - towards / span;
+    // diffusers has the half of the stochastic third order with the other sign, and so pictures made with it have.
+    let half = if stochastic { -0.5 } else { 0.5 };
+    match order {
+        2 if heun => vec![linear],
+        2 => vec![0.5 * towards],
+        _ => vec![linear, half - (span - towards) / span.powi(2)],
+    }
+}

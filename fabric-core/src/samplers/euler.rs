@@ -1,0 +1,38 @@
+use burn::tensor::Tensor;
+
+use super::run::Run;
+use crate::Error;
+
+/// Straight along the slope of the probability-flow equation (Karras et al. 2022, `dx/dsigma = (x - denoised) / sigma`).
+pub(super) fn euler(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
+    for step in run.schedule().boundaries().windows(2) {
+        let (sigma, next) = (step[0], step[1]);
+        let denoised = run.denoise(&x)?;
+        let slope = (x.clone() - denoised) / sigma;
+        x = x + slope * (next - sigma);
+        run.report(&x)?;
+    }
+    Ok(x)
+}
+
+/// Euler past the next level, and back up with fresh noise.
+pub(super) fn euler_ancestral(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
+    for step in run.schedule().boundaries().windows(2) {
+        let (sigma, next) = (step[0], step[1]);
+        let (down, up) = ancestral(sigma, next);
+        let denoised = run.denoise(&x)?;
+        let slope = (x.clone() - denoised) / sigma;
+        x = x + slope * (down - sigma);
+        // Drawn also when nothing is added, as published: seeds then give the same pictures.
+        x = x.clone() + run.draw(&x)? * up;
+        run.report(&x)?;
+    }
+    Ok(x)
+}
+
+/// The level to go down to, and the noise that leads back up to `next`.
+pub(super) fn ancestral(sigma: f64, next: f64) -> (f64, f64) {
+    let up = next * (1.0 - (next / sigma).powi(2)).max(0.0).sqrt();
+    let down = (next.powi(2) - up.powi(2)).max(0.0).sqrt();
+    (down, up)
+}

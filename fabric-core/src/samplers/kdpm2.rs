@@ -1,0 +1,26 @@
+use burn::tensor::Tensor;
+
+use super::run::Run;
+use crate::Error;
+
+/// The slope halfway in `ln sigma` for the whole step (DPM-Solver-2 of Lu et al. 2022 as k-diffusion writes it).
+///
+/// The last step, to sigma 0, has no middle and is Euler's.
+pub(super) fn kdpm2(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
+    for step in run.schedule().boundaries().windows(2) {
+        let (sigma, next) = (step[0], step[1]);
+        let middle = (sigma * next).sqrt();
+        let denoised = run.denoise(&x)?;
+        let slope = (x.clone() - denoised) / sigma;
+        let halfway = x.clone() + slope * (middle - sigma);
+        run.report(&halfway)?;
+        if next == 0.0 {
+            return Ok(halfway);
+        }
+        let denoised = run.denoise(&halfway)?;
+        let slope = (halfway - denoised) / middle;
+        x = x + slope * (next - sigma);
+        run.report(&x)?;
+    }
+    Ok(x)
+}

@@ -1,0 +1,29 @@
+use burn::tensor::Tensor;
+
+use super::run::Run;
+use crate::Error;
+use crate::schedule::noised;
+
+/// Straight to the clean picture, and back to the next level with fresh noise (Luo et al. 2023, algorithm 2).
+pub(super) fn lcm(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
+    let scaling = run.config().timestep_scaling.unwrap_or(10.0);
+    let levels = run.schedule().levels();
+    for (i, level) in levels.iter().enumerate() {
+        let (skip, out) = boundary_condition(level.timestep * scaling);
+        let denoised = run.denoise(&x)?;
+        x = denoised * out + x * skip;
+        if let Some(next) = levels.get(i + 1) {
+            let noise = run.draw(&x)?;
+            x = noised(x, noise, next);
+        }
+        run.report(&x)?;
+    }
+    Ok(x)
+}
+
+/// How much of the input is kept, how much of the estimate taken, so that step 0 is the identity (appendix D).
+fn boundary_condition(scaled_timestep: f64) -> (f64, f64) {
+    const SIGMA_DATA: f64 = 0.5;
+    let variance = scaled_timestep.powi(2) + SIGMA_DATA.powi(2);
+    (SIGMA_DATA.powi(2) / variance, scaled_timestep / variance.sqrt())
+}

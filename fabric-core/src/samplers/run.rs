@@ -1,0 +1,122 @@
+use std::ops::ControlFlow;
+
+use burn::tensor::Tensor;
+
+use super::{SamplerError, StepReport};
+use crate::Error;
+use crate::denoise::{Denoiser, ModelCall, NoiseLevel, NoiseSource};
+use crate::schedule::{Prediction, Schedule, SchedulerConfig};
+
+/// One run: the network behind the question "what is the clean picture?", and where the run is.
+pub(super) struct Run<'a> {
+    schedule: &'a Schedule,
+    denoiser: &'a mut dyn Denoiser,
+    noise: &'a mut dyn NoiseSource,
+    observer: &'a mut dyn FnMut(StepReport<'_>) -> ControlFlow<()>,
+    /// Evaluations so far.
+    calls: usize,
+    /// The last estimate of the clean picture.
+    denoised: Option<Tensor<4>>,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        schedule: &'a Schedule,
+        denoiser: &'a mut dyn Denoiser,
+        noise: &'a mut dyn NoiseSource,
+        observer: &'a mut dyn FnMut(StepReport<'_>) -> ControlFlow<()>,
+    ) -> Self {
+        Self { schedule, denoiser, noise, observer, calls: 0, denoised: None }
+    }
+
+    pub(super) fn schedule(&self) -> &'a Schedule {
+        self.schedule
+    }
+
+    pub(super) fn config(&self) -> &'a SchedulerConfig {
+        self.schedule.config()
+    }
+
+    /// The clean picture that the network sees in `x` at the next level of the schedule.
+    pub(super) fn denoise(&mut self, x: &Tensor<4>) -> Result<Tensor<4>, Error> {
+        self.predict(x).map(|(_, denoised)| denoised)
+    }
+
+    /// The clean picture and the noise that the network sees in `x` (variance-preserving samplers).
+    pub(super) fn split(&mut self, x: &Tensor<4>) -> Result<(Tensor<4>, Tensor<4>), Error> {
+        let level = self.schedule.levels()[self.calls];
+        let (raw, denoised) = self.predict(x)?;
+        Ok((denoised, self.noise_in(raw, x, level)))
+    }
+
+    /// The network's own quantity and the clean picture, which is clipped if the configuration says so.
+    pub(super) fn predict(&mut self, x: &Tensor<4>) -> Result<(Tensor<4>, Tensor<4>), Error> {
+        let levels = self.schedule.levels();
+        let call = ModelCall { index: self.calls, total: levels.len(), level: levels[self.calls] };
+        let NoiseLevel { alpha, sigma, .. } = call.level;
+
+        let exploding = self.config().kind.is_variance_exploding();
+        let input = if exploding { x.clone() * alpha } else { x.clone() };
+        let raw = self.denoiser.predict(input, &call)?;
+        let (found, wanted) = (raw.dims(), x.dims());
+        if found != wanted {
+            return Err(SamplerError::Prediction { call: call.index, found, wanted }.into());
+        }
+
+        let denoised = match (self.config().prediction, exploding) {
+            (Prediction::Epsilon, true) => x.clone() - raw.clone() * (sigma / alpha),
+            (Prediction::Epsilon, false) => (x.clone() - raw.clone() * sigma) / alpha,
+            (Prediction::Velocity, true) => x.clone() * (alpha * alpha) - raw.clone() * sigma,
+            (Prediction::Velocity, false) => x.clone() * alpha - raw.clone() * sigma,
+            (Prediction::Sample, _) => raw.clone(),
+        };
+        let denoised = match self.config().clip() {
+            Some(range) => denoised.clamp(-range, range),
+            None => denoised,
+        };
+        self.calls += 1;
+        self.denoised = Some(denoised.clone());
+        Ok((raw, denoised))
+    }
+
+    /// The noise in `x` at `level`, from the network's own quantity (variance-preserving samplers).
+    pub(super) fn noise_in(&self, raw: Tensor<4>, x: &Tensor<4>, level: NoiseLevel) -> Tensor<4> {
+        match self.config().prediction {
+            Prediction::Epsilon => raw,
+            Prediction::Velocity => raw * level.alpha + x.clone() * level.sigma,
+            Prediction::Sample => (x.clone() - raw * level.alpha) / level.sigma,
+        }
+    }
+
+    /// Fresh noise of the shape of `x`.
+    pub(super) fn draw(&mut self, x: &Tensor<4>) -> Result<Tensor<4>, Error> {
+        let noise = self.noise.draw(x.dims())?;
+        let (found, wanted) = (noise.dims(), x.dims());
+        if found == wanted {
+            Ok(noise)
+        } else {
+            Err(SamplerError::Noise { call: self.calls - 1, found, wanted }.into())
+        }
+    }
+
+    /// Shows the state after an evaluation to the observer, who may stop the run.
+    pub(super) fn report(&mut self, state: &Tensor<4>) -> Result<(), Error> {
+        let order = self.config().kind.order();
+        let call = self.calls - 1;
+        let (step, steps) = (call / order, self.schedule.calls().div_ceil(order));
+        let Some(denoised) = &self.denoised else { unreachable!("a report follows an evaluation") };
+        let level = self.schedule.levels()[call];
+        match (self.observer)(StepReport { step, steps, call, level, state, denoised }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => {
+                let last_of_step = self.calls.is_multiple_of(order) || self.calls == self.schedule.calls();
+                Err(Error::Cancelled { step: step + usize::from(last_of_step), steps })
+            }
+        }
+    }
+
+    /// A sampler that skips an evaluation, or makes one too many, is wrong.
+    pub(super) fn assert_finished(&self) {
+        assert_eq!(self.calls, self.schedule.calls(), "evaluations made, evaluations of the schedule");
+    }
+}

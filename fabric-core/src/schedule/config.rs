@@ -1,0 +1,432 @@
+//! `scheduler_config.json`: what it may say, and what diffusers takes where it says nothing.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{SamplerKind, ScheduleError};
+
+/// What the network predicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Prediction {
+    /// The noise.
+    #[default]
+    #[serde(rename = "epsilon")]
+    Epsilon,
+    /// `alpha * noise - sigma * clean` (Salimans & Ho 2022).
+    #[serde(rename = "v_prediction")]
+    Velocity,
+    /// The clean picture.
+    #[serde(rename = "sample")]
+    Sample,
+}
+
+/// How timesteps are chosen from the training steps (Lin et al. 2023, table 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Spacing {
+    /// Multiples of `T / steps`, from `steps_offset` up.
+    Leading,
+    /// Multiples of `T / steps`, from `T - 1` down.
+    Trailing,
+    /// Even from the first training step to the last.
+    Linspace,
+}
+
+/// The variances that were added in training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BetaSchedule {
+    /// Even in beta.
+    Linear,
+    /// Even in the square root of beta (Stable Diffusion).
+    ScaledLinear,
+    /// The cosine schedule of Nichol & Dhariwal 2021.
+    #[serde(rename = "squaredcos_cap_v2")]
+    SquaredCos,
+    /// `exp(-12 t)` for the remaining signal.
+    Exp,
+    /// A sigmoid between the two ends (GeoDiff).
+    Sigmoid,
+}
+
+/// The variance of a DDPM step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Variance {
+    /// The posterior's.
+    #[default]
+    FixedSmall,
+    /// The same number through its logarithm.
+    FixedSmallLog,
+    /// Beta of the step.
+    FixedLarge,
+}
+
+/// The form of a higher-order correction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SolverType {
+    /// DPM-Solver++, midpoint.
+    Midpoint,
+    /// DPM-Solver++, Heun.
+    Heun,
+    /// UniPC, `B(h) = h`.
+    Bh1,
+    /// UniPC, `B(h) = exp(h) - 1`.
+    Bh2,
+    /// DEIS in log rho: a name that DPM-Solver++ and UniPC read as their default.
+    LogRho,
+}
+
+/// Where the last step of a sampler over sigmas ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinalSigma {
+    /// At the clean picture.
+    #[default]
+    Zero,
+    /// At the smallest training level.
+    SigmaMin,
+}
+
+/// How Euler's noise levels lie between timesteps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interpolation {
+    /// Straight between training levels.
+    #[default]
+    Linear,
+    /// Even in `ln sigma` over the whole range.
+    LogLinear,
+}
+
+/// What Euler tells the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimestepType {
+    /// The training step.
+    #[default]
+    Discrete,
+    /// `ln(sigma) / 4` (only with [`Prediction::Velocity`]).
+    Continuous,
+}
+
+/// A sampler and its noise schedule, as `scheduler_config.json` of a model folder gives them.
+///
+/// Fields have diffusers' names. `None` means that the file is silent and the sampler's own default holds (the
+/// default of its class in diffusers 0.35), so that [`SchedulerConfig::with_sampler`] changes what the new sampler
+/// sees differently, as `Scheduler.from_config` does. Fields that diffusers does not know are ignored.
+///
+/// ```
+/// use fabric_core::schedule::{SamplerKind, Schedule, SchedulerConfig};
+///
+/// let config = SchedulerConfig::from_json(r#"{"_class_name": "DDIMScheduler", "steps_offset": 1}"#)?;
+/// assert_eq!(Schedule::new(&config, 4)?.timesteps(), [751.0, 501.0, 251.0, 1.0]);
+/// let ancestral = config.with_sampler(SamplerKind::EulerAncestral);
+/// assert_eq!(Schedule::new(&ancestral, 4)?.timesteps(), [999.0, 666.0, 333.0, 0.0]);
+/// # Ok::<(), fabric_core::schedule::ScheduleError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default = "SchedulerConfig::silent")]
+pub struct SchedulerConfig {
+    /// The sampler: `_class_name`, `algorithm_type`, `use_karras_sigmas`, `use_exponential_sigmas`, `use_beta_sigmas`.
+    #[serde(flatten, with = "kind_keys")]
+    pub kind: SamplerKind,
+    /// Length of the training schedule, 1000.
+    pub num_train_timesteps: usize,
+    /// What the network predicts.
+    #[serde(rename = "prediction_type")]
+    pub prediction: Prediction,
+    /// Added to the timesteps of [`Spacing::Leading`], 0 (1 in Stable Diffusion).
+    pub steps_offset: usize,
+    /// Rescale the betas so that the last step holds no signal (Lin et al. 2023, algorithm 1).
+    ///
+    /// All samplers but DDPM, DDIM and LCM then take `2^-24` for the last cumulative alpha, as diffusers does.
+    pub rescale_betas_zero_snr: bool,
+    /// How timesteps are chosen.
+    #[serde(rename = "timestep_spacing", skip_serializing_if = "Option::is_none")]
+    pub spacing: Option<Spacing>,
+    /// The first beta.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta_start: Option<f64>,
+    /// The last beta.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta_end: Option<f64>,
+    /// The betas between.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta_schedule: Option<BetaSchedule>,
+    /// All betas, instead of the three above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trained_betas: Option<Vec<f64>>,
+    /// Clip the estimate of the clean picture: DDPM, DDIM, Heun, LCM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_sample: Option<bool>,
+    /// To plus and minus this, 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_sample_range: Option<f64>,
+    /// Dynamic thresholding: refused, it is made for pixels and unsuitable for latents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thresholding: Option<bool>,
+    /// End at the clean picture, not at training step 0: DDIM, PNDM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_alpha_to_one: Option<bool>,
+    /// Noise added by DDIM, from 0 (none) to 1 (as DDPM). Not diffusers' (there an argument of `step`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta: Option<f64>,
+    /// The variance of DDPM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variance_type: Option<Variance>,
+    /// PNDM without its Runge-Kutta steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skip_prk_steps: Option<bool>,
+    /// Derivatives that LMS remembers, 1 to 4. Not diffusers' (there an argument of `step`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lms_order: Option<usize>,
+    /// Order of DPM-Solver++ (1 to 3) and UniPC (1 to 4), 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub solver_order: Option<usize>,
+    /// Form of their corrections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub solver_type: Option<SolverType>,
+    /// Lower orders in the last steps: DPM-Solver++ (below 15 steps), UniPC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lower_order_final: Option<bool>,
+    /// First order in the last step of DPM-Solver++.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub euler_at_final: Option<bool>,
+    /// Where the last step ends: Euler, DPM-Solver++, UniPC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_sigmas_type: Option<FinalSigma>,
+    /// DPM-Solver++ leaves out training steps whose `ln(alpha / sigma)` is below this (cosine betas: -5.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lambda_min_clipped: Option<f64>,
+    /// Even steps in `ln sigma` for DPM-Solver++ (Lu et al. 2022), with whole timesteps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_lu_lambdas: Option<bool>,
+    /// Rectified flow: refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_flow_sigmas: Option<bool>,
+    /// UniPC over the clean picture, not over the noise, true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predict_x0: Option<bool>,
+    /// Steps after which UniPC does not correct.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disable_corrector: Option<Vec<usize>>,
+    /// How Euler's noise levels lie between timesteps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interpolation_type: Option<Interpolation>,
+    /// What Euler tells the network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestep_type: Option<TimestepType>,
+    /// The smallest level of a curve, instead of the schedule's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma_min: Option<f64>,
+    /// The largest level of a curve, instead of the schedule's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma_max: Option<f64>,
+    /// Steps of the teacher in the distillation of an LCM, 50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub original_inference_steps: Option<usize>,
+    /// Factor on the timestep in LCM's boundary condition, 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestep_scaling: Option<f64>,
+}
+
+impl Default for SchedulerConfig {
+    /// The file of Stable Diffusion 1.5: PNDM without Runge-Kutta steps, leading timesteps with offset 1.
+    fn default() -> Self {
+        Self {
+            steps_offset: 1,
+            beta_start: Some(0.00085),
+            beta_end: Some(0.012),
+            beta_schedule: Some(BetaSchedule::ScaledLinear),
+            clip_sample: Some(false),
+            set_alpha_to_one: Some(false),
+            skip_prk_steps: Some(true),
+            ..Self::silent()
+        }
+    }
+}
+
+impl SchedulerConfig {
+    /// A file that says nothing but its class.
+    fn silent() -> Self {
+        Self {
+            kind: SamplerKind::Pndm,
+            num_train_timesteps: 1000,
+            prediction: Prediction::Epsilon,
+            steps_offset: 0,
+            rescale_betas_zero_snr: false,
+            spacing: None,
+            beta_start: None,
+            beta_end: None,
+            beta_schedule: None,
+            trained_betas: None,
+            clip_sample: None,
+            clip_sample_range: None,
+            thresholding: None,
+            set_alpha_to_one: None,
+            eta: None,
+            variance_type: None,
+            skip_prk_steps: None,
+            lms_order: None,
+            solver_order: None,
+            solver_type: None,
+            lower_order_final: None,
+            euler_at_final: None,
+            final_sigmas_type: None,
+            lambda_min_clipped: None,
+            use_lu_lambdas: None,
+            use_flow_sigmas: None,
+            predict_x0: None,
+            disable_corrector: None,
+            interpolation_type: None,
+            timestep_type: None,
+            sigma_min: None,
+            sigma_max: None,
+            original_inference_steps: None,
+            timestep_scaling: None,
+        }
+    }
+
+    /// Reads a `scheduler_config.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`ScheduleError::Json`] for text that is no JSON object, [`ScheduleError::Field`] with the field's name for a
+    /// class that is not supported or a value that cannot be read. Ranges are checked by [`super::Schedule::new`].
+    pub fn from_json(text: &str) -> Result<Self, ScheduleError> {
+        let json = |e: serde_json::Error| ScheduleError::Json { message: e.to_string() };
+        // Python writes infinities that JSON does not have (`"lambda_min_clipped": -Infinity` in many models).
+        let mut map: Map<String, Value> = serde_json::from_str(text)
+            .or_else(|error| serde_json::from_str(&quote_non_finite(text)).map_err(|_| error))
+            .map_err(json)?;
+        map.retain(|key, value| !(value.is_null() || key == "lambda_min_clipped" && value == "-Infinity"));
+        let kind = SamplerKind::from_keys(&map)?;
+        if map.get("variance_type").is_some_and(|_| kind != SamplerKind::Ddpm) {
+            map.remove("variance_type"); // of DPM-Solver++ for learned variances, which latent models do not have
+        }
+        Self::deserialize(Value::Object(map.clone())).map_err(|error| {
+            // The whole file says what is wrong but not where: the culprit is the field that fails alone.
+            let alone = |(key, value): (String, Value)| {
+                let mut one = kind.keys();
+                one.insert(key.clone(), value.clone());
+                Self::deserialize(Value::Object(one)).err().map(|e| ScheduleError::field(&key, value, e.to_string()))
+            };
+            map.into_iter().find_map(alone).unwrap_or_else(|| json(error))
+        })
+    }
+
+    /// The text of a `scheduler_config.json` that diffusers and [`SchedulerConfig::from_json`] read.
+    pub fn to_json(&self) -> String {
+        // A map with string keys, strings, and finite or null numbers: serialisation has nothing to fail on.
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// The same noise schedule and prediction under another sampler.
+    ///
+    /// As diffusers' `from_config`: what the file says is kept, where it is silent the new sampler's defaults hold.
+    /// Three things hold also where the file is silent: the betas, which belong to the network; latents are not
+    /// clipped to [-1, 1] (diffusers would start to, moving from Euler to DDIM); and PNDM skips its Runge-Kutta steps,
+    /// as in every published Stable Diffusion.
+    #[must_use]
+    pub fn with_sampler(&self, kind: SamplerKind) -> Self {
+        let (start, end, schedule) = self.betas();
+        Self {
+            kind,
+            beta_start: Some(start),
+            beta_end: Some(end),
+            beta_schedule: Some(schedule),
+            clip_sample: self.clip_sample.or(Some(false)),
+            skip_prk_steps: self.skip_prk_steps.or(Some(true)),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn betas(&self) -> (f64, f64, BetaSchedule) {
+        let (start, end, schedule) = match self.kind {
+            SamplerKind::Heun(_) | SamplerKind::Kdpm2(_) | SamplerKind::DpmPlusPlusSde(_) => {
+                (0.00085, 0.012, BetaSchedule::Linear)
+            }
+            SamplerKind::Lcm => (0.00085, 0.012, BetaSchedule::ScaledLinear),
+            _ => (1e-4, 0.02, BetaSchedule::Linear),
+        };
+        (self.beta_start.unwrap_or(start), self.beta_end.unwrap_or(end), self.beta_schedule.unwrap_or(schedule))
+    }
+
+    pub(crate) fn spacing(&self) -> Spacing {
+        self.spacing.unwrap_or(match self.kind {
+            SamplerKind::Ddpm | SamplerKind::Ddim | SamplerKind::Pndm | SamplerKind::Lcm => Spacing::Leading,
+            _ => Spacing::Linspace,
+        })
+    }
+
+    /// The range to which estimates of the clean picture are clipped.
+    pub(crate) fn clip(&self) -> Option<f64> {
+        let default = match self.kind {
+            SamplerKind::Ddpm | SamplerKind::Ddim => true,
+            SamplerKind::Heun(_) | SamplerKind::Lcm => false,
+            _ => return None,
+        };
+        self.clip_sample.unwrap_or(default).then_some(self.clip_sample_range.unwrap_or(1.0))
+    }
+
+    pub(crate) fn ends_clean(&self) -> bool {
+        match self.kind {
+            SamplerKind::Pndm => self.set_alpha_to_one.unwrap_or(false),
+            SamplerKind::Ddim => self.set_alpha_to_one.unwrap_or(true),
+            _ => true,
+        }
+    }
+
+    pub(crate) fn uses_prk(&self) -> bool {
+        self.kind == SamplerKind::Pndm && !self.skip_prk_steps.unwrap_or(false)
+    }
+
+    pub(crate) fn solver_order(&self) -> usize {
+        self.solver_order.unwrap_or(2)
+    }
+
+    pub(crate) fn final_sigma(&self) -> FinalSigma {
+        self.final_sigmas_type.unwrap_or_default()
+    }
+
+    pub(crate) fn original_steps(&self) -> usize {
+        self.original_inference_steps.unwrap_or(50)
+    }
+}
+
+/// Puts quotes around the bare words `NaN`, `Infinity` and `-Infinity`, outside of strings.
+fn quote_non_finite(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 8);
+    for (i, part) in text.split('"').enumerate() {
+        if i > 0 {
+            quoted.push('"');
+        }
+        let inside_string = i % 2 == 1; // a key or value with an escaped quote only spoils the error message
+        if inside_string {
+            quoted.push_str(part);
+        } else {
+            let words = part.replace("Infinity", "\"Infinity\"").replace("-\"Infinity\"", "\"-Infinity\"");
+            quoted.push_str(&words.replace("NaN", "\"NaN\""));
+        }
+    }
+    quoted
+}
+
+/// [`SamplerKind`] as the keys that choose it.
+mod kind_keys {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::{Map, Value};
+
+    use super::SamplerKind;
+
+    pub(super) fn serialize<S: Serializer>(kind: &SamplerKind, serializer: S) -> Result<S::Ok, S::Error> {
+        kind.keys().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SamplerKind, D::Error> {
+        SamplerKind::from_keys(&Map::<String, Value>::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,191 @@
+//! A session as a folder: `session.json`, and `pictures/HASH.png` named by content.
+//!
+//! Pictures are written first and the JSON last, each beside its place and then renamed: at every moment the folder
+//! holds one whole session, the old one or the new one. Of two programs that save to one folder at a time, the last
+//! to finish wins, and nothing is torn: pictures are only ever added. None are deleted either; files in `pictures/`
+//! that no step names (from undone rounds) may be removed by hand.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::history::{State, Step};
+use super::{FeedbackSession, SessionError};
+use crate::picture::{ContentHash, Picture, write_beside};
+
+const FORMAT: &str = "fabric-session";
+const VERSION: u64 = 1;
+
+/// Longest `session.json`: a hundred thousand steps with long reports.
+const MAX_JSON: u64 = 64 << 20;
+
+/// What every version has, read first.
+#[derive(Deserialize)]
+struct Header {
+    format: String,
+    version: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SessionFile {
+    format: String,
+    version: u64,
+    prompt: String,
+    negative_prompt: String,
+    settings: Value,
+    seed: u64,
+    seeds_drawn: u64,
+    done: usize,
+    steps: Vec<Step>,
+}
+
+impl FeedbackSession {
+    /// Saves everything, undone steps too, to a folder, which is made if need be.
+    ///
+    /// Pictures that are there already are not written again. The folder is never torn, not even if the power
+    /// fails: it holds the session saved before until it holds this one.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be written, or the steps are too many for one session.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), SessionError> {
+        let folder = folder.as_ref();
+        let file = SessionFile {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            prompt: self.origin.prompt.clone(),
+            negative_prompt: self.origin.negative_prompt.clone(),
+            settings: self.origin.settings.clone(),
+            seed: self.seed,
+            seeds_drawn: self.seeds_drawn,
+            done: self.done,
+            steps: self.steps.clone(),
+        };
+        let json_path = folder.join("session.json");
+        let place = json_path.display().to_string();
+        let json =
+            serde_json::to_vec_pretty(&file).map_err(|source| SessionError::Json { place: place.clone(), source })?;
+        // What cannot be loaded again is not saved.
+        check_length(&json_path, json.len() as u64)?;
+
+        let pictures = folder.join("pictures");
+        fs::create_dir_all(&pictures).map_err(io_error("make the folder", &pictures))?;
+        for (hash, picture) in &self.pictures {
+            let path = picture_path(folder, *hash);
+            if !path.is_file() {
+                write_beside(&path, &picture.to_png_bytes()?).map_err(io_error("write", &path))?;
+            }
+        }
+        write_beside(&json_path, &json).map_err(io_error("write", &json_path))
+    }
+
+    /// Loads what [`FeedbackSession::save`] wrote, and believes nothing of it unseen.
+    ///
+    /// # Errors
+    ///
+    /// If a file is missing or damaged, was written by another version, contradicts itself, or a picture is not
+    /// the one it is named for.
+    pub fn load(folder: impl AsRef<Path>) -> Result<Self, SessionError> {
+        let folder = folder.as_ref();
+        let json_path = folder.join("session.json");
+        let place = json_path.display().to_string();
+        let json = read_json(&json_path)?;
+        let json_error = |source| SessionError::Json { place: place.clone(), source };
+        let Header { format, version } = serde_json::from_slice(&json).map_err(json_error)?;
+        if (format.as_str(), version) != (FORMAT, VERSION) {
+            let found = format!("`{}` version {version}", format.chars().take(80).collect::<String>());
+            return Err(SessionError::Version { place, found, wanted: format!("`{FORMAT}` version {VERSION}") });
+        }
+        let file: SessionFile = serde_json::from_slice(&json).map_err(json_error)?;
+        check_steps(&place, &file)?;
+
+        let origin =
+            State { negative_prompt: file.negative_prompt, settings: file.settings, ..State::new(file.prompt) };
+        let mut session = Self {
+            state: origin.clone(),
+            origin,
+            seed: file.seed,
+            seeds_drawn: file.seeds_drawn,
+            steps: file.steps,
+            done: file.done,
+            pictures: BTreeMap::new(),
+        };
+        let hashes: Vec<ContentHash> = session.steps.iter().flat_map(Step::pictures).copied().collect();
+        for hash in hashes {
+            if !session.pictures.contains_key(&hash) {
+                let picture = load_picture(folder, hash)?;
+                session.check_room([&picture])?;
+                session.pictures.insert(hash, picture);
+            }
+        }
+        session.replay();
+        Ok(session)
+    }
+}
+
+/// A hash is hex digits and nothing else, so that a name in the JSON cannot lead out of the folder.
+fn picture_path(folder: &Path, hash: ContentHash) -> PathBuf {
+    folder.join("pictures").join(format!("{hash}.png"))
+}
+
+fn load_picture(folder: &Path, hash: ContentHash) -> Result<Picture, SessionError> {
+    let path = picture_path(folder, hash);
+    let picture = Picture::open(&path)?;
+    let found = picture.content_hash();
+    if found == hash {
+        Ok(picture)
+    } else {
+        Err(SessionError::WrongPicture { place: path.display().to_string(), found })
+    }
+}
+
+fn read_json(path: &Path) -> Result<Vec<u8>, SessionError> {
+    let kind = fs::metadata(path).map_err(io_error("read", path))?;
+    if !kind.is_file() {
+        return Err(io_error("read", path)(io::Error::new(io::ErrorKind::InvalidInput, "not a file")));
+    }
+    check_length(path, kind.len())?;
+    let mut json = Vec::new();
+    let file = File::open(path).map_err(io_error("read", path))?;
+    file.take(MAX_JSON).read_to_end(&mut json).map_err(io_error("read", path))?;
+    Ok(json)
+}
+
+fn check_length(path: &Path, found: u64) -> Result<(), SessionError> {
+    if found <= MAX_JSON {
+        Ok(())
+    } else {
+        Err(SessionError::TooLong { place: path.display().to_string(), found, wanted: MAX_JSON })
+    }
+}
+
+/// What the types cannot say.
+fn check_steps(place: &str, file: &SessionFile) -> Result<(), SessionError> {
+    let inconsistent = |what: String, found: usize, wanted: String| {
+        Err(SessionError::Inconsistent { place: place.to_owned(), what, found: found.to_string(), wanted })
+    };
+    if file.done > file.steps.len() {
+        return inconsistent("`done`".to_owned(), file.done, format!("at most {} steps", file.steps.len()));
+    }
+    for (index, step) in file.steps.iter().enumerate() {
+        if let Step::Round { pictures, seeds, .. } = step {
+            if pictures.is_empty() {
+                return inconsistent(format!("pictures of step {index}"), 0, "at least 1".to_owned());
+            }
+            if pictures.len() != seeds.len() {
+                let wanted = format!("{}, one per picture", pictures.len());
+                return inconsistent(format!("number of seeds of step {index}"), seeds.len(), wanted);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn io_error(doing: &'static str, place: &Path) -> impl FnOnce(io::Error) -> SessionError {
+    move |source| SessionError::Io { doing, place: place.display().to_string(), source }
+}

@@ -1,0 +1,356 @@
+//! The laws of a session: votes are idempotent, undo restores, a folder gives back what was saved.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::*;
+use crate::picture::Picture;
+
+fn picture(shade: u8) -> Picture {
+    Picture::filled(4, 3, [shade, 255 - shade, 7]).unwrap()
+}
+
+fn round(session: &mut FeedbackSession, shades: &[u8]) -> Round {
+    let pictures = shades.iter().map(|shade| (picture(*shade), session.next_seed())).collect();
+    session.push_round(pictures, json!({"seconds": 0.1 + 0.2, "steps": 20})).unwrap()
+}
+
+fn shades(judged: &[Judged]) -> Vec<u8> {
+    judged.iter().map(|judged| judged.picture.rgb()[0]).collect()
+}
+
+/// Two rounds, votes of every kind, a changed prompt, and something undone.
+fn eventful() -> FeedbackSession {
+    let mut session = FeedbackSession::new("a \"red\" star\n✩").with_seed(5).with_negative_prompt("blur");
+    let first = round(&mut session, &[1, 2, 3, 4]);
+    session.like(&first[0]).unwrap();
+    session.vote(&first[1], Vote::dislike(0.1 + 0.2).unwrap().because("too dark")).unwrap();
+    session.set_prompt("a blue star");
+    session.set_settings(json!({"steps": 30, "guidance_scale": 7.5}));
+    let second = round(&mut session, &[5, 6, 7, 8]);
+    session.like(&second[3]).unwrap();
+    session.like(&picture(99)).unwrap();
+    session.neutral(&first[0]);
+    session.undo();
+    session
+}
+
+#[test]
+fn the_same_vote_again_changes_nothing() {
+    let mut session = FeedbackSession::new("");
+    let round = round(&mut session, &[1, 2]);
+    session.like(&round[0]).unwrap();
+    session.dislike(&round[1]).unwrap();
+    let before = session.clone();
+    session.like(&round[0]).unwrap();
+    session.like(&Picture::from_bytes(&round[0].to_png_bytes().unwrap()).unwrap()).unwrap();
+    assert_eq!(session, before);
+}
+
+#[test]
+fn another_vote_replaces_the_old_one() {
+    let mut session = FeedbackSession::new("");
+    let round = round(&mut session, &[1, 2]);
+    session.like(&round[0]).unwrap();
+    session.like(&round[1]).unwrap();
+    session.vote(&round[0], Vote::like(0.25).unwrap()).unwrap();
+    assert_eq!(shades(session.votes()), [2, 1], "the newest last");
+    session.dislike(&round[1]).unwrap();
+    assert_eq!(session.liked().count(), 1);
+    assert_eq!(session.disliked().next().unwrap().vote, Vote::DISLIKE);
+    session.neutral(&round[1]);
+    assert_eq!(session.vote_on(&round[1]), None);
+    session.vote(&round[0], Vote::new(0.0).unwrap()).unwrap();
+    assert_eq!((session.liked().count(), session.disliked().count(), session.votes().len()), (0, 0, 1));
+}
+
+#[test]
+fn equal_pictures_are_one_picture() {
+    let mut session = FeedbackSession::new("");
+    let first = round(&mut session, &[1, 1]);
+    let second = round(&mut session, &[1]);
+    for picture in [&first[0], &first[1], &second[0], &picture(1)] {
+        session.like(picture).unwrap();
+    }
+    assert_eq!(session.liked().count(), 1);
+}
+
+#[test]
+fn undo_restores_and_redo_repeats_every_step() {
+    let last = eventful();
+    let mut session = last.clone();
+    let mut states = vec![session.state.clone()];
+    while session.undo() {
+        states.push(session.state.clone());
+    }
+    assert_eq!((session.rounds().len(), session.votes().len(), session.prompt()), (0, 0, "a \"red\" star\n✩"));
+    assert!(!session.undo());
+    for state in states.iter().rev().skip(1) {
+        assert!(session.redo());
+        assert_eq!(session.state, *state);
+    }
+    assert_eq!(session, last);
+    assert!(session.redo(), "the one that was undone before");
+    assert!(!session.redo());
+}
+
+#[test]
+fn a_new_step_ends_what_could_be_redone() {
+    let mut session = FeedbackSession::new("");
+    let kept = round(&mut session, &[1]);
+    let undone = round(&mut session, &[1, 2]);
+    session.undo();
+    session.like(&kept[0]).unwrap();
+    assert!(!session.redo());
+    let hashes: Vec<_> = session.pictures.keys().copied().collect();
+    assert_eq!(hashes, [kept[0].content_hash()], "pictures of undone steps are let go");
+    session.like(&undone[1]).unwrap();
+    assert_eq!(shades(session.votes()), [1, 2]);
+}
+
+#[test]
+fn rounds_remember_how_they_were_made() {
+    let session = eventful();
+    let [first, second] = session.rounds() else { panic!("two rounds") };
+    assert_eq!((first.index, first.prompt.as_str(), &first.settings), (0, "a \"red\" star\n✩", &Value::Null));
+    assert_eq!((second.index, second.prompt.as_str()), (1, "a blue star"));
+    assert_eq!(second.settings["steps"], 30);
+    assert_eq!((second.negative_prompt.as_str(), second.len(), second.is_empty()), ("blur", 4, false));
+    assert!(first.unix_ms > 0 && second.unix_ms >= first.unix_ms);
+    assert_eq!(second.contact_sheet().unwrap().height(), 3 + 16);
+    assert_eq!(session.contact_sheet().unwrap().height(), 2 * 3 + 24);
+}
+
+#[test]
+fn strengths_beyond_their_range_are_refused() {
+    for bad in [f64::NAN, f64::INFINITY, 1.0 + 1e-9, -1.5] {
+        assert!(Vote::new(bad).is_err() && Vote::like(bad).is_err() && Vote::dislike(bad).is_err(), "{bad}");
+    }
+    assert!(Vote::like(-0.5).is_err());
+    assert_eq!(Vote::new(-1.0).unwrap(), Vote::DISLIKE);
+    assert_eq!(Vote::like(1.0).unwrap(), Vote::LIKE);
+    assert!(Vote::dislike(0.0).unwrap().strength().is_sign_positive());
+}
+
+#[test]
+fn seeds_go_on_where_they_were() {
+    let mut session = FeedbackSession::new("").with_seed(7);
+    let seeds: Vec<u64> = (0..20).map(|_| session.next_seed()).collect();
+    assert_eq!(seeds[..3], [601_310_139, 677_729_076, 781_920_570], "frozen");
+    assert!(seeds.iter().all(|seed| *seed < 1 << 32));
+    let mut again = FeedbackSession::new("other").with_seed(7);
+    assert_eq!((0..20).map(|_| again.next_seed()).collect::<Vec<_>>(), seeds);
+    let folder = tempfile::tempdir().unwrap();
+    session.save(folder.path()).unwrap();
+    let mut loaded = FeedbackSession::load(folder.path()).unwrap();
+    assert_eq!([loaded.next_seed(), loaded.next_seed()], [session.next_seed(), session.next_seed()]);
+    assert_ne!(FeedbackSession::new("").seed(), FeedbackSession::new("").seed());
+}
+
+#[test]
+fn a_balanced_cap_is_the_published_demo_without_its_slip() {
+    let keep = |likes: usize, dislikes: usize, policy: KeepPolicy| {
+        let mut session = FeedbackSession::new("");
+        for index in 0..likes.max(dislikes) {
+            for (count, vote, shade) in [(likes, Vote::LIKE, 100), (dislikes, Vote::DISLIKE, 200)] {
+                if index < count {
+                    session.vote(&picture(shade + index as u8), vote).unwrap();
+                }
+            }
+        }
+        let feedback = session.feedback(policy);
+        (shades(&feedback.liked), shades(&feedback.disliked))
+    };
+    assert_eq!(keep(3, 3, KeepPolicy::Balanced(6)), (vec![100, 101, 102], vec![200, 201, 202]));
+    assert_eq!(keep(5, 5, KeepPolicy::Balanced(6)), (vec![102, 103, 104], vec![202, 203, 204]));
+    assert_eq!(keep(9, 1, KeepPolicy::Balanced(6)), (vec![104, 105, 106, 107, 108], vec![200]));
+    assert_eq!(keep(1, 9, KeepPolicy::Balanced(6)), (vec![100], vec![206, 207, 208]));
+    assert_eq!(keep(8, 0, KeepPolicy::Balanced(6)).0, [102, 103, 104, 105, 106, 107]);
+    assert_eq!(keep(0, 8, KeepPolicy::Balanced(6)).1, [202, 203, 204, 205, 206, 207]);
+    // The published slice `[-0:]` would keep all three dislikes here, and everything with a cap of 0.
+    assert_eq!(keep(3, 3, KeepPolicy::Balanced(1)), (vec![102], vec![]));
+    assert_eq!(keep(3, 3, KeepPolicy::Balanced(0)), (vec![], vec![]));
+    assert_eq!(keep(2, 3, KeepPolicy::MostRecent(2)), (vec![], vec![201, 202]));
+    assert_eq!(keep(3, 3, KeepPolicy::MostRecent(3)), (vec![102], vec![201, 202]));
+    assert_eq!(keep(9, 9, KeepPolicy::All).0.len(), 9);
+}
+
+#[test]
+fn the_best_is_liked_and_the_worst_disliked() {
+    let mut session = FeedbackSession::new("");
+    let score = |_: &Round, picture: &Picture| Ok(f64::from(picture.rgb()[0]));
+    assert!(matches!(session.judge_with(&mut BestAndWorst::new(score)), Err(Error::Session(SessionError::NoRound))));
+    round(&mut session, &[5, 9, 1, 9]);
+    session.judge_with(&mut BestAndWorst::new(score)).unwrap();
+    let feedback = session.feedback(KeepPolicy::All);
+    assert_eq!((shades(&feedback.liked), shades(&feedback.disliked)), (vec![9], vec![1]));
+    // One picture is both, as in the published evaluation; a session keeps the later vote.
+    let only = round(&mut session, &[50]);
+    let votes = BestAndWorst::new(score).judge(&only).unwrap();
+    assert_eq!(votes, [(0, Vote::LIKE), (0, Vote::DISLIKE)]);
+    session.judge_with(&mut BestAndWorst::new(score)).unwrap();
+    assert_eq!(session.vote_on(&only[0]), Some(&Vote::DISLIKE));
+}
+
+#[test]
+fn a_source_that_fails_casts_no_vote() {
+    struct Beyond;
+    impl FeedbackSource for Beyond {
+        fn judge(&mut self, round: &Round) -> Result<Vec<(usize, Vote)>, Error> {
+            Ok(vec![(0, Vote::LIKE), (round.len(), Vote::LIKE)])
+        }
+    }
+    let mut session = FeedbackSession::new("");
+    round(&mut session, &[1, 2]);
+    let found = session.judge_with(&mut Beyond).unwrap_err();
+    assert!(matches!(found, Error::Session(SessionError::NoSuchPicture { index: 2, found: 2 })), "{found}");
+    let found = session.judge_with(&mut BestAndWorst::new(|_, _| Ok(f64::NAN))).unwrap_err();
+    assert!(matches!(found, Error::Session(SessionError::Score { index: 0, .. })), "{found}");
+    assert_eq!(session.votes(), []);
+}
+
+#[test]
+fn a_session_has_room_for_so_many_pixels() {
+    let mut session = FeedbackSession::new("");
+    assert!(matches!(session.push_round(Vec::new(), Value::Null), Err(SessionError::EmptyRound)));
+    let old = BTreeMap::from([(picture(1).content_hash(), picture(1))]);
+    let new = [picture(1), picture(2), picture(2), picture(3)];
+    // Three different pictures of 12 pixels.
+    assert!(check_room(&old, &new, 36).is_ok());
+    let found = check_room(&old, &new, 35).unwrap_err();
+    assert!(matches!(found, SessionError::Full { found: 36, wanted: 35 }), "{found}");
+}
+
+#[test]
+fn a_folder_gives_back_what_was_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut session = eventful();
+    session.save(folder.path().join("deep/down")).unwrap();
+    assert_eq!(FeedbackSession::load(folder.path().join("deep/down")).unwrap(), session);
+    // Undone steps too.
+    session.redo();
+    let mut loaded = FeedbackSession::load(folder.path().join("deep/down")).unwrap();
+    assert!(loaded.redo());
+    assert_eq!(loaded, session);
+}
+
+#[test]
+fn saving_again_writes_only_what_is_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut session = eventful();
+    session.save(folder.path()).unwrap();
+    let file = folder.path().join(format!("pictures/{}.png", picture(1).content_hash()));
+    let written = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+    let before = written(&file);
+    round(&mut session, &[77]);
+    session.save(folder.path()).unwrap();
+    assert_eq!(written(&file), before);
+    assert_eq!(FeedbackSession::load(folder.path()).unwrap(), session);
+    let files = |path: &Path| fs::read_dir(path).unwrap().count();
+    assert_eq!((files(folder.path()), files(&folder.path().join("pictures"))), (2, 10), "nothing is left beside them");
+}
+
+#[test]
+fn a_crash_while_saving_leaves_the_session_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = eventful();
+    before.save(folder.path()).unwrap();
+    // Everything a save does before its last rename: new pictures, half a picture and half a JSON beside.
+    let mut after = before.clone();
+    let new = round(&mut after, &[200]);
+    let png = new[0].to_png_bytes().unwrap();
+    fs::write(folder.path().join(format!("pictures/{}.png", new[0].content_hash())), &png).unwrap();
+    fs::write(folder.path().join("pictures/.half.png.1-0.tmp"), &png[..9]).unwrap();
+    fs::write(folder.path().join(".session.json.1-0.tmp"), "{\"format\":").unwrap();
+    assert_eq!(FeedbackSession::load(folder.path()).unwrap(), before);
+    // A save that cannot finish changes nothing that can be loaded.
+    let other = tempfile::tempdir().unwrap();
+    before.save(other.path()).unwrap();
+    fs::remove_dir_all(other.path().join("pictures")).unwrap();
+    fs::write(other.path().join("pictures"), "in the way").unwrap();
+    let json = fs::read(other.path().join("session.json")).unwrap();
+    assert!(matches!(after.save(other.path()), Err(SessionError::Io { .. })));
+    assert_eq!(fs::read(other.path().join("session.json")).unwrap(), json);
+    after.save(folder.path()).unwrap();
+    assert_eq!(FeedbackSession::load(folder.path()).unwrap(), after);
+}
+
+/// Saves a session, changes its JSON, and says why it cannot be loaded.
+fn load_changed(change: impl FnOnce(&mut Value)) -> SessionError {
+    let folder = tempfile::tempdir().unwrap();
+    eventful().save(folder.path()).unwrap();
+    let path = folder.path().join("session.json");
+    let mut json: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut json);
+    fs::write(&path, json.to_string()).unwrap();
+    FeedbackSession::load(folder.path()).unwrap_err()
+}
+
+#[test]
+fn a_json_that_was_tampered_with_is_refused() {
+    assert!(matches!(load_changed(|json| json["version"] = json!(2)), SessionError::Version { .. }));
+    assert!(matches!(load_changed(|json| json["format"] = json!("other")), SessionError::Version { .. }));
+    assert!(matches!(load_changed(|json| json["done"] = json!(1000)), SessionError::Inconsistent { .. }));
+    assert!(matches!(load_changed(|json| json["done"] = json!(-1)), SessionError::Json { .. }));
+    assert!(matches!(load_changed(|json| json["steps"][0]["seeds"] = json!([1])), SessionError::Inconsistent { .. }));
+    assert!(matches!(
+        load_changed(|json| {
+            json["steps"][0]["seeds"] = json!([]);
+            json["steps"][0]["pictures"] = json!([]);
+        }),
+        SessionError::Inconsistent { .. }
+    ));
+    assert!(matches!(
+        load_changed(|json| json["steps"][1]["vote"]["strength"] = json!(1.5)),
+        SessionError::Json { .. }
+    ));
+    assert!(matches!(load_changed(|json| json["steps"][1]["step"] = json!("shout")), SessionError::Json { .. }));
+    assert!(matches!(load_changed(|json| json["extra"] = json!(1)), SessionError::Json { .. }));
+    assert!(matches!(load_changed(|json| *json = json!([])), SessionError::Json { .. }));
+}
+
+#[test]
+fn names_in_the_json_never_become_paths() {
+    for name in ["../../../../etc/passwd", "/etc/passwd", "..", "", "a\0b", &"A".repeat(64), &"0".repeat(65)] {
+        let found = load_changed(|json| json["steps"][1]["picture"] = json!(name));
+        assert!(matches!(found, SessionError::Json { .. }), "{name}: {found}");
+    }
+    let found = load_changed(|json| json["steps"][1]["picture"] = json!("0".repeat(64)));
+    assert!(matches!(found, SessionError::Picture { source: PictureError::Read { .. } }), "{found}");
+}
+
+#[test]
+fn missing_damaged_and_swapped_pictures_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    eventful().save(folder.path()).unwrap();
+    let file = |shade| folder.path().join(format!("pictures/{}.png", picture(shade).content_hash()));
+    let load = || FeedbackSession::load(folder.path()).unwrap_err();
+    let png = fs::read(file(1)).unwrap();
+    fs::write(file(1), &png[..png.len() / 2]).unwrap();
+    assert!(matches!(load(), SessionError::Picture { source: PictureError::Corrupt { .. } }));
+    fs::copy(file(2), file(1)).unwrap();
+    assert!(matches!(load(), SessionError::WrongPicture { .. }));
+    fs::remove_file(file(1)).unwrap();
+    assert!(matches!(load(), SessionError::Picture { source: PictureError::Read { .. } }));
+    fs::write(file(1), &png).unwrap();
+    assert_eq!(FeedbackSession::load(folder.path()).unwrap().rounds().len(), 2);
+}
+
+#[test]
+fn what_is_no_session_folder_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = || FeedbackSession::load(folder.path()).unwrap_err();
+    assert!(matches!(load(), SessionError::Io { .. }));
+    let path = folder.path().join("session.json");
+    fs::create_dir(&path).unwrap();
+    assert!(matches!(load(), SessionError::Io { .. }));
+    fs::remove_dir(&path).unwrap();
+    for text in ["", "{", "null", "{\"format\":\"fabric-session\",\"version\":1}", &"[".repeat(100_000)] {
+        fs::write(&path, text).unwrap();
+        assert!(matches!(load(), SessionError::Json { .. }), "{text:.40}");
+    }
+    fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+    assert!(matches!(load(), SessionError::TooLong { .. }));
+}

@@ -1,0 +1,182 @@
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::ClipTextConfig;
+use super::layer::ClipLayer;
+use crate::layers::{Embedding, LayerNorm, Linear};
+
+/// The published files' wrong end marker, which stands for another rule.
+const LEGACY_EOS: u32 = 2;
+
+/// CLIP's text encoder: a causal transformer over the tokens of a prompt.
+#[derive(Module, Debug)]
+pub struct ClipText {
+    token_embedding: Embedding,
+    position_embedding: Embedding,
+    layers: Vec<ClipLayer>,
+    final_layer_norm: LayerNorm,
+    text_projection: Option<Linear>,
+    eos_token_id: u32,
+}
+
+/// What the text encoder makes of a batch of prompts.
+#[derive(Debug, Clone)]
+pub struct ClipTextOutput {
+    /// The embedded tokens, then the state after each layer, `[prompts, tokens, channels]`; no final norm.
+    pub hidden: Vec<Tensor<3>>,
+    /// The last state after the final norm: what Stable Diffusion 1 and 2 attend to.
+    pub last_hidden_state: Tensor<3>,
+    /// The normalised state at the end marker, `[prompts, channels]`.
+    pub pooled: Tensor<2>,
+    /// `pooled` projected, `[prompts, projection_dim]`, for encoders with a projection (XL's second).
+    pub text_embeds: Option<Tensor<2>>,
+}
+
+/// Why prompts cannot be encoded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClipTextError {
+    /// Nothing to encode.
+    #[error("no tokens to encode: give at least one prompt with its begin and end markers")]
+    Empty,
+    /// The prompts of a batch differ in length.
+    #[error("prompt {prompt} has {found} tokens, the first has {wanted}: pad all prompts to one length")]
+    Ragged {
+        /// Which prompt, from 0.
+        prompt: usize,
+        /// Its length.
+        found: usize,
+        /// The first one's.
+        wanted: usize,
+    },
+    /// A prompt is longer than the encoder's window.
+    #[error("a prompt has {found} tokens, this encoder takes {most}: truncate it, or encode it in windows")]
+    TooLong {
+        /// Its length.
+        found: usize,
+        /// The encoder's window.
+        most: usize,
+    },
+    /// A token that the encoder does not know.
+    #[error(
+        "token {id} of prompt {prompt} is beyond this encoder's vocabulary of {vocabulary}: use the tokenizer of the same model folder"
+    )]
+    Unknown {
+        /// Which prompt, from 0.
+        prompt: usize,
+        /// The token.
+        id: u32,
+        /// Entries of the vocabulary.
+        vocabulary: usize,
+    },
+    /// More layers to skip than there are.
+    #[error("clip skip {found}: this encoder has {layers} layers; skip at most so many")]
+    Skip {
+        /// What was asked for.
+        found: usize,
+        /// The encoder's layers.
+        layers: usize,
+    },
+}
+
+impl ClipText {
+    pub(super) fn new(config: &ClipTextConfig, device: &Device) -> Self {
+        let channels = config.hidden_size;
+        let layer = config.layer();
+        Self {
+            token_embedding: Embedding::new(config.vocab_size, channels, device),
+            position_embedding: Embedding::new(config.max_position_embeddings, channels, device),
+            layers: (0..config.num_hidden_layers).map(|_| layer.init(device)).collect(),
+            final_layer_norm: LayerNorm::new(channels, config.layer_norm_eps, device),
+            text_projection: config
+                .has_projection()
+                .then(|| Linear::new(channels, config.projection_dim, false, device)),
+            eos_token_id: config.eos_token_id,
+        }
+    }
+
+    /// Encodes prompts of equal length, begin and end markers and padding included.
+    ///
+    /// There is no padding mask: Stable Diffusion was trained to read the padding too.
+    ///
+    /// # Errors
+    ///
+    /// When prompts are empty, of different lengths or too long, or a token is not in the vocabulary.
+    pub fn forward(&self, ids: &[Vec<u32>]) -> Result<ClipTextOutput, ClipTextError> {
+        let mut x = self.embed(ids)?;
+        let mut hidden = vec![x.clone()];
+        for layer in &self.layers {
+            x = layer.forward(x);
+            hidden.push(x.clone());
+        }
+        let last_hidden_state = self.final_layer_norm.forward(x);
+        let pooled = self.pool(ids, &last_hidden_state);
+        let text_embeds = self.text_projection.as_ref().map(|proj| proj.forward(pooled.clone()));
+        Ok(ClipTextOutput { hidden, last_hidden_state, pooled, text_embeds })
+    }
+
+    /// The state `skip` layers before the last, through the final norm (diffusers' `clip_skip`); 0 is
+    /// [`ClipTextOutput::last_hidden_state`].
+    ///
+    /// # Errors
+    ///
+    /// When there are not so many layers.
+    pub fn skip_layers(&self, output: &ClipTextOutput, skip: usize) -> Result<Tensor<3>, ClipTextError> {
+        let layers = self.layers.len();
+        match layers.checked_sub(skip) {
+            Some(layer) => Ok(self.final_layer_norm.forward(output.hidden[layer].clone())),
+            None => Err(ClipTextError::Skip { found: skip, layers }),
+        }
+    }
+
+    /// Most tokens of a prompt, markers included: 77.
+    pub fn max_tokens(&self) -> usize {
+        self.position_embedding.weight.lazy_shape()[0]
+    }
+
+    /// Layers of the encoder.
+    pub fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn embed(&self, ids: &[Vec<u32>]) -> Result<Tensor<3>, ClipTextError> {
+        let tokens = ids.first().map_or(0, Vec::len);
+        if tokens == 0 {
+            return Err(ClipTextError::Empty);
+        }
+        if tokens > self.max_tokens() {
+            return Err(ClipTextError::TooLong { found: tokens, most: self.max_tokens() });
+        }
+        let vocabulary = self.token_embedding.weight.lazy_shape()[0];
+        for (prompt, row) in ids.iter().enumerate() {
+            if row.len() != tokens {
+                return Err(ClipTextError::Ragged { prompt, found: row.len(), wanted: tokens });
+            }
+            if let Some(&id) = row.iter().find(|&&id| id as usize >= vocabulary) {
+                return Err(ClipTextError::Unknown { prompt, id, vocabulary });
+            }
+        }
+        let device = self.token_embedding.weight.lazy_device();
+        let flat: Vec<i64> = ids.iter().flatten().map(|&id| i64::from(id)).collect();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(flat, [ids.len(), tokens]), &device);
+        let positions = Tensor::<1, Int>::arange(0..tokens as i64, &device).unsqueeze::<2>();
+        Ok(self.token_embedding.forward(ids) + self.position_embedding.forward(positions))
+    }
+
+    /// The state at the end of each prompt.
+    fn pool(&self, ids: &[Vec<u32>], states: &Tensor<3>) -> Tensor<2> {
+        let [_, _, channels] = states.dims();
+        let rows = ids.iter().enumerate().map(|(row, ids)| {
+            let at = end_of_prompt(ids, self.eos_token_id);
+            states.clone().slice([row..row + 1, at..at + 1]).reshape([1, channels])
+        });
+        Tensor::cat(rows.collect(), 0)
+    }
+}
+
+/// Where a prompt ends: the first end marker, or the first of the highest ids by the legacy rule. Without any
+/// marker it is the first token, as in transformers.
+fn end_of_prompt(ids: &[u32], eos: u32) -> usize {
+    let marker = if eos == LEGACY_EOS { ids.iter().copied().max().unwrap_or(eos) } else { eos };
+    ids.iter().position(|&id| id == marker).unwrap_or(0)
+}

@@ -1,0 +1,153 @@
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use super::ClipText;
+use super::layer::LayerConfig;
+use crate::config::{ConfigError, check_count, limits, parse};
+use crate::layers::Activation;
+
+const MODEL: &str = "CLIP text encoder";
+const WITH_PROJECTION: &str = "CLIPTextModelWithProjection";
+
+/// `config.json` of a `CLIPTextModel` or `CLIPTextModelWithProjection`, with the defaults of its class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClipTextConfig {
+    /// The published class; with `CLIPTextModelWithProjection` there is a projection of the pooled state.
+    pub architectures: Vec<String>,
+    /// The kind of model, `clip_text_model`.
+    pub model_type: String,
+    /// Entries of the vocabulary.
+    pub vocab_size: usize,
+    /// Width of a token.
+    pub hidden_size: usize,
+    /// Width inside the MLPs.
+    pub intermediate_size: usize,
+    /// Width of the projected pooled state.
+    pub projection_dim: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Heads of every attention.
+    pub num_attention_heads: usize,
+    /// Most tokens of a prompt, markers included.
+    pub max_position_embeddings: usize,
+    /// Nonlinearity of the MLPs.
+    pub hidden_act: Activation,
+    /// Epsilon of the norms.
+    pub layer_norm_eps: f64,
+    /// The marker at whose place the prompt is pooled. 2 is an old mistake of the published files, and stands
+    /// for "the first token with the highest id".
+    pub eos_token_id: u32,
+}
+
+impl Default for ClipTextConfig {
+    fn default() -> Self {
+        Self {
+            architectures: vec!["CLIPTextModel".to_owned()],
+            model_type: "clip_text_model".to_owned(),
+            vocab_size: 49408,
+            hidden_size: 512,
+            intermediate_size: 2048,
+            projection_dim: 512,
+            num_hidden_layers: 12,
+            num_attention_heads: 8,
+            max_position_embeddings: 77,
+            hidden_act: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+            eos_token_id: 49407,
+        }
+    }
+}
+
+impl ClipTextConfig {
+    /// OpenAI's ViT-L/14: Stable Diffusion 1.x, and the first encoder of XL.
+    pub fn vit_l() -> Self {
+        Self {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            projection_dim: 768,
+            num_attention_heads: 12,
+            eos_token_id: 2,
+            ..Self::default()
+        }
+    }
+
+    /// OpenCLIP's ViT-H/14 without its last layer: Stable Diffusion 2.x.
+    pub fn vit_h() -> Self {
+        Self {
+            hidden_size: 1024,
+            intermediate_size: 4096,
+            num_hidden_layers: 23,
+            num_attention_heads: 16,
+            hidden_act: Activation::Gelu,
+            eos_token_id: 2,
+            ..Self::default()
+        }
+    }
+
+    /// OpenCLIP's ViT-bigG/14: the second encoder of Stable Diffusion XL.
+    pub fn big_g() -> Self {
+        Self {
+            architectures: vec![WITH_PROJECTION.to_owned()],
+            hidden_size: 1280,
+            intermediate_size: 5120,
+            projection_dim: 1280,
+            num_hidden_layers: 32,
+            num_attention_heads: 20,
+            hidden_act: Activation::Gelu,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the pooled state is projected.
+    pub fn has_projection(&self) -> bool {
+        self.architectures.iter().any(|name| name == WITH_PROJECTION)
+    }
+
+    /// Reads and checks the text of a `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// When it is no JSON, or a field has a value that is wrong or not supported.
+    pub fn from_json(json: &str) -> Result<Self, ConfigError> {
+        let config: Self = parse(MODEL, json)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks that a network can be built.
+    ///
+    /// # Errors
+    ///
+    /// When a field has a value that is wrong or not supported.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.model_type != "clip_text_model" {
+            return Err(ConfigError::unsupported(MODEL, "model_type", &self.model_type, "clip_text_model"));
+        }
+        check_count(MODEL, "vocab_size", self.vocab_size, limits::CHANNELS)?;
+        check_count(MODEL, "max_position_embeddings", self.max_position_embeddings, limits::CHANNELS)?;
+        check_count(MODEL, "projection_dim", self.projection_dim, limits::CHANNELS)?;
+        self.layer().check(MODEL, self.num_hidden_layers)
+    }
+
+    /// Builds the network; weights are random, and drawn when first used.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClipTextConfig::validate`].
+    pub fn init(&self, device: &Device) -> Result<ClipText, ConfigError> {
+        self.validate()?;
+        Ok(ClipText::new(self, device))
+    }
+
+    pub(super) fn layer(&self) -> LayerConfig {
+        LayerConfig {
+            channels: self.hidden_size,
+            hidden: self.intermediate_size,
+            heads: self.num_attention_heads,
+            epsilon: self.layer_norm_eps,
+            act: self.hidden_act,
+            causal: true,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+use burn::module::{Module, Param};
+use burn::nn::Initializer;
+use burn::tensor::{Device, Tensor, assert_shape};
+use fabric_core::models::ImageEncoder;
+
+use super::ClipVisionConfig;
+use super::layer::ClipLayer;
+use crate::layers::{Conv2d, Embedding, LayerNorm, Linear, cast};
+
+/// CLIP's image encoder: a transformer over the patches of a picture and one class token.
+#[derive(Module, Debug)]
+pub struct ClipVision {
+    class_embedding: Param<Tensor<1>>,
+    patch_embedding: Conv2d,
+    position_embedding: Embedding,
+    pre_layernorm: LayerNorm,
+    layers: Vec<ClipLayer>,
+    post_layernorm: LayerNorm,
+    visual_projection: Linear,
+    image_size: usize,
+}
+
+/// What the image encoder makes of a batch of pictures.
+#[derive(Debug, Clone)]
+pub struct ClipVisionOutput {
+    /// The embedded patches after the first norm, then the state after each layer,
+    /// `[images, tokens, channels]`, class token first. The last is transformers' `last_hidden_state`.
+    pub hidden: Vec<Tensor<3>>,
+    /// The class token of the last state, normalised and projected: `[images, projection_dim]`.
+    pub image_embeds: Tensor<2>,
+}
+
+impl ClipVision {
+    pub(super) fn new(config: &ClipVisionConfig, device: &Device) -> Self {
+        let channels = config.hidden_size;
+        let layer = config.layer();
+        let norm = || LayerNorm::new(channels, config.layer_norm_eps, device);
+        Self {
+            class_embedding: Initializer::Normal { mean: 0.0, std: 0.02 }.init([channels], device),
+            patch_embedding: Conv2d::new(config.num_channels, channels, config.patch_size, device)
+                .with_stride(config.patch_size, (0, 0))
+                .without_bias(),
+            position_embedding: Embedding::new(config.tokens(), channels, device),
+            pre_layernorm: norm(),
+            layers: (0..config.num_hidden_layers).map(|_| layer.init(device)).collect(),
+            post_layernorm: norm(),
+            visual_projection: Linear::new(channels, config.projection_dim, false, device),
+            image_size: config.image_size,
+        }
+    }
+
+    /// Encodes preprocessed pictures `[images, 3, image_size, image_size]`.
+    pub fn forward(&self, pixels: Tensor<4>) -> ClipVisionOutput {
+        let mut x = self.embed_patches(pixels);
+        let mut hidden = vec![x.clone()];
+        for layer in &self.layers {
+            x = layer.forward(x);
+            hidden.push(x.clone());
+        }
+        ClipVisionOutput { hidden, image_embeds: self.project(x) }
+    }
+
+    /// The state after `layers` layers, and no layer more.
+    fn run(&self, pixels: Tensor<4>, layers: usize) -> Tensor<3> {
+        let embedded = self.embed_patches(pixels);
+        self.layers[..layers].iter().fold(embedded, |x, layer| layer.forward(x))
+    }
+
+    fn embed_patches(&self, pixels: Tensor<4>) -> Tensor<3> {
+        let side = self.image_size;
+        assert_shape!(pixels, [_, 3, side, side]);
+        let positions = self.position_embedding.weight.val();
+        let pixels = cast(pixels, positions.dtype());
+        let patches = self.patch_embedding.forward(pixels);
+        let [images, channels, height, width] = patches.dims();
+        let patches = patches.reshape([images, channels, height * width]).swap_dims(1, 2);
+        let class = self.class_embedding.val().reshape([1, 1, channels]).expand([images, 1, channels]);
+        self.pre_layernorm.forward(Tensor::cat(vec![class, patches], 1) + positions.unsqueeze::<3>())
+    }
+
+    fn project(&self, last: Tensor<3>) -> Tensor<2> {
+        let [images, _, channels] = last.dims();
+        let class = last.narrow(1, 0, 1).reshape([images, channels]);
+        self.visual_projection.forward(self.post_layernorm.forward(class))
+    }
+}
+
+impl ImageEncoder for ClipVision {
+    fn embed(&self, pixels: Tensor<4>) -> Tensor<2> {
+        let last = self.run(pixels, self.layers.len());
+        self.project(last)
+    }
+
+    fn penultimate(&self, pixels: Tensor<4>) -> Tensor<3> {
+        self.run(pixels, self.layers.len() - 1)
+    }
+
+    fn image_size(&self) -> usize {
+        self.image_size
+    }
+}

@@ -1,0 +1,25 @@
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+
+/// How large a network is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ParameterCount {
+    /// Numbers in all tensors together.
+    pub parameters: usize,
+    /// Tensors.
+    pub tensors: usize,
+}
+
+/// Counts a network's parameters from their shapes alone; nothing is drawn or allocated.
+pub fn count_parameters<M: Module>(module: &M) -> ParameterCount {
+    let mut count = ParameterCount::default();
+    module.visit(&mut count);
+    count
+}
+
+impl ModuleVisitor for ParameterCount {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.parameters += param.lazy_shape().num_elements();
+        self.tensors += 1;
+    }
+}

@@ -1,0 +1,25 @@
+use burn::module::{Module, Param};
+use burn::nn::Initializer;
+use burn::tensor::{Device, Int, Tensor, module};
+
+/// A table of vectors.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// `[entries, channels]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    /// A table of small random vectors (CLIP's initial values), drawn when first used.
+    pub fn new(entries: usize, channels: usize, device: &Device) -> Self {
+        Self { weight: Initializer::Normal { mean: 0.0, std: 0.02 }.init([entries, channels], device) }
+    }
+
+    /// # Shapes
+    ///
+    /// - `ids`: `[rows, tokens]`, all below the number of entries
+    /// - returns: `[rows, tokens, channels]`
+    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        module::embedding(self.weight.val(), ids)
+    }
+}

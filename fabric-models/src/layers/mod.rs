@@ -1,0 +1,62 @@
+//! The layers that all networks are made of.
+//!
+//! Weights keep the layout and the names of the published files (`[out, in]`, `[out, in, height, width]`;
+//! `weight`, `bias`), and are drawn only when first used, so that building a network of any size is free until
+//! it is loaded. A layer computes in the number type of its input: half-precision weights serve an f32
+//! computation layer by layer, without a second copy of the network.
+
+mod activation;
+mod conv;
+mod count;
+mod embedding;
+mod linear;
+mod norm;
+mod resample;
+mod resnet;
+
+pub use activation::{Activation, geglu};
+pub use conv::Conv2d;
+pub use count::{ParameterCount, count_parameters};
+pub use embedding::Embedding;
+pub use linear::Linear;
+pub use norm::{GroupNorm, LayerNorm};
+pub(crate) use resample::{Downsample, Upsample};
+pub(crate) use resnet::{Resnet, ResnetConfig};
+
+use burn::module::Param;
+use burn::nn::Initializer;
+use burn::tensor::{DType, Device, Tensor};
+
+/// Called with the name and the output of each part of a network.
+pub(crate) type Trace<'a> = Option<&'a mut dyn FnMut(&str, &Tensor<4>)>;
+
+/// Tells the tracer, if there is one; the name is made only then.
+pub(crate) fn show(trace: &mut Trace<'_>, name: impl FnOnce() -> String, x: &Tensor<4>) {
+    if let Some(trace) = trace {
+        trace(&name(), x);
+    }
+}
+
+/// The parameter's value in the number type of a computation.
+pub(crate) fn value_as<const D: usize>(param: &Param<Tensor<D>>, dtype: DType) -> Tensor<D> {
+    cast(param.val(), dtype)
+}
+
+/// The tensor in another number type; free when it has it already.
+pub(crate) fn cast<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
+    if x.dtype() == dtype { x } else { x.cast(dtype) }
+}
+
+/// Whether a type is too narrow for statistics and sums of exponentials.
+pub(crate) fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16)
+}
+
+/// PyTorch's initial values of linear layers and convolutions: uniform within `±1/sqrt(fan_in)`.
+fn uniform_param<const D: usize>(shape: [usize; D], fan_in: usize, device: &Device) -> Param<Tensor<D>> {
+    let bound = 1.0 / (fan_in as f64).sqrt();
+    Initializer::Uniform { min: -bound, max: bound }.init(shape, device)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use super::{Activation, Conv2d, GroupNorm, Linear};
+
+/// Two convolutions beside a shortcut, shifted by the time embedding where there is one.
+#[derive(Module, Debug)]
+pub(crate) struct Resnet {
+    norm1: GroupNorm,
+    conv1: Conv2d,
+    time_emb_proj: Option<Linear>,
+    norm2: GroupNorm,
+    conv2: Conv2d,
+    conv_shortcut: Option<Conv2d>,
+    #[module(skip)]
+    act: Activation,
+}
+
+/// What all resnets of a network have in common.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ResnetConfig {
+    /// Width of the time embedding; a VAE has none.
+    pub(crate) time_dim: Option<usize>,
+    pub(crate) groups: usize,
+    pub(crate) epsilon: f64,
+    pub(crate) act: Activation,
+}
+
+impl ResnetConfig {
+    pub(crate) fn init(&self, inputs: usize, outputs: usize, device: &Device) -> Resnet {
+        Resnet {
+            norm1: GroupNorm::new(self.groups, inputs, self.epsilon, device),
+            conv1: Conv2d::new(inputs, outputs, 3, device),
+            time_emb_proj: self.time_dim.map(|dim| Linear::new(dim, outputs, true, device)),
+            norm2: GroupNorm::new(self.groups, outputs, self.epsilon, device),
+            conv2: Conv2d::new(outputs, outputs, 3, device),
+            conv_shortcut: (inputs != outputs).then(|| Conv2d::new(inputs, outputs, 1, device)),
+            act: self.act,
+        }
+    }
+}
+
+impl Resnet {
+    /// # Shapes
+    ///
+    /// - `x`: `[rows, in, height, width]`
+    /// - `time`: `[rows, time_dim]`, already through the activation
+    /// - returns: `[rows, out, height, width]`
+    pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
+        let mut hidden = self.conv1.forward(self.act.forward(self.norm1.forward(x.clone())));
+        if let (Some(proj), Some(time)) = (&self.time_emb_proj, time) {
+            hidden = hidden + proj.forward(time.clone()).unsqueeze_dims(&[2, 3]);
+        }
+        let hidden = self.conv2.forward(self.act.forward(self.norm2.forward(hidden)));
+        let shortcut = match &self.conv_shortcut {
+            Some(conv) => conv.forward(x),
+            None => x,
+        };
+        shortcut + hidden
+    }
+}

@@ -1,0 +1,106 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::json::{MAX_CONFIG_BYTES, read_json};
+use super::{LoadError, TensorSource, open_weights};
+
+/// A folder with one network as diffusers and transformers keep it: `config.json` and a file of weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComponentFolder {
+    path: PathBuf,
+    weights: PathBuf,
+}
+
+impl ComponentFolder {
+    /// Finds the files of a network.
+    ///
+    /// Without a `variant`, plain files come first: `.safetensors`, in one file or sharded, then their `fp16`
+    /// variant, then `.bin`. With one (`"fp16"`), only files of that variant will do.
+    ///
+    /// # Errors
+    ///
+    /// When the folder, its `config.json` or every known file of weights is missing.
+    pub fn open(path: impl AsRef<Path>, variant: Option<&str>) -> Result<Self, LoadError> {
+        let path = path.as_ref();
+        if let Some(name) = variant.filter(|name| !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')) {
+            let next = "name a variant, or none";
+            return Err(LoadError::malformed(path, "variant", format!("`{name}`"), "a word such as `fp16`", next));
+        }
+        if !path.is_dir() {
+            let next = "get this part of the model, or give the folder that has it";
+            return Err(LoadError::NotFound {
+                what: "folder of a network".into(),
+                path: path.into(),
+                next: next.into(),
+            });
+        }
+        if !path.join("config.json").is_file() {
+            let next = "get the file from where the weights come from: weights without it cannot be understood";
+            return Err(LoadError::NotFound { what: "config.json".into(), path: path.into(), next: next.into() });
+        }
+        let candidates = candidates(variant);
+        match candidates.iter().map(|name| path.join(name)).find(|candidate| candidate.is_file()) {
+            Some(weights) => Ok(Self { path: path.to_owned(), weights }),
+            None => Err(no_weights(path, variant, &candidates)),
+        }
+    }
+
+    /// The folder's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file of weights, or the index of several.
+    pub fn weights_path(&self) -> &Path {
+        &self.weights
+    }
+
+    /// Reads `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// When it is not JSON, is absurdly large, or lacks what `T` needs.
+    pub fn config<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
+        read_json(&self.path.join("config.json"), MAX_CONFIG_BYTES)
+    }
+
+    /// Opens the weights.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_weights`].
+    pub fn weights(&self) -> Result<Arc<dyn TensorSource>, LoadError> {
+        open_weights(&self.weights)
+    }
+}
+
+/// File names in the order in which they are tried.
+fn candidates(variant: Option<&str>) -> Vec<String> {
+    fn safetensors(variant: &str) -> Vec<String> {
+        let names = |stem| [format!("{stem}{variant}.safetensors"), format!("{stem}.safetensors.index{variant}.json")];
+        ["diffusion_pytorch_model", "model"].into_iter().flat_map(names).collect()
+    }
+    fn pickle(variant: &str) -> Vec<String> {
+        ["diffusion_pytorch_model", "pytorch_model"].map(|stem| format!("{stem}{variant}.bin")).into()
+    }
+    match variant {
+        Some(variant) => {
+            let variant = format!(".{variant}");
+            [safetensors(&variant), pickle(&variant)].concat()
+        }
+        None => [safetensors(""), safetensors(".fp16"), pickle("")].concat(),
+    }
+}
+
+fn no_weights(path: &Path, variant: Option<&str>, candidates: &[String]) -> LoadError {
+    let mut present: Vec<String> = std::fs::read_dir(path)
+        .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+        .unwrap_or_default();
+    present.sort();
+    let what = variant.map_or_else(|| "weights".to_owned(), |variant| format!("weights of the variant `{variant}`"));
+    let found = format!("only {}", present.join(", "));
+    let next = "get the file, or choose another variant";
+    LoadError::malformed(path, what, found, format!("one of {}", candidates.join(", ")), next)
+}

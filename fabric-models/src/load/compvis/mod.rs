@@ -1,0 +1,83 @@
+//! Names of the original (CompVis, Stability) code, and what they are called in diffusers' files.
+//!
+//! Each network has a list of corresponding prefixes, made for its number of levels and layers, so that small
+//! and odd networks translate too. Names are compared component by component: `output_blocks.1` is no prefix of
+//! `output_blocks.10`.
+
+pub(super) mod text;
+pub(super) mod unet;
+pub(super) mod vae;
+
+use std::collections::BTreeMap;
+
+use self::unet::UNetShape;
+
+/// Corresponding prefixes: diffusers' on the left, CompVis' on the right.
+pub(super) type Pairs = Vec<(String, String)>;
+
+/// Translates names by the longest prefix that is known.
+#[derive(Debug)]
+pub(super) struct KeyTable(BTreeMap<String, String>);
+
+impl KeyTable {
+    /// From CompVis' names to diffusers'.
+    pub(super) fn to_diffusers(pairs: Pairs) -> Self {
+        Self(pairs.into_iter().map(|(diffusers, compvis)| (compvis, diffusers)).collect())
+    }
+
+    /// From diffusers' names to CompVis'.
+    pub(in crate::load) fn to_compvis(pairs: Pairs) -> Self {
+        Self(pairs.into_iter().collect())
+    }
+
+    /// The translated name, if a prefix of it is known.
+    pub(super) fn translate(&self, name: &str) -> Option<String> {
+        let mut end = name.len();
+        loop {
+            if let Some(prefix) = self.0.get(&name[..end]) {
+                return Some(format!("{prefix}{}", &name[end..]));
+            }
+            end = name[..end].rfind('.')?;
+        }
+    }
+}
+
+/// CompVis' names of a U-Net's parameters, given diffusers' names of them all; nothing for other networks.
+pub(crate) fn original_unet_names<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<Option<String>> {
+    let shape = UNetShape::of_diffusers(names.clone());
+    let is_unet = !shape.down_attention.is_empty() && shape.down_attention.len() == shape.up_attention.len();
+    let table = KeyTable::to_compvis(if is_unet { shape.pairs() } else { Pairs::new() });
+    names.map(|name| table.translate(name)).collect()
+}
+
+/// The number that follows `prefix` in a name, and what follows the number: `("down.", "down.3.block")` gives
+/// 3 and `block`.
+fn numbered<'a>(name: &'a str, prefix: &str) -> Option<(usize, &'a str)> {
+    let rest = name.strip_prefix(prefix)?;
+    let (number, rest) = rest.split_once('.').unwrap_or((rest, ""));
+    Some((number.parse().ok()?, rest))
+}
+
+/// One more than the largest number after `prefix`, 0 if there is none.
+fn count<'a>(names: impl IntoIterator<Item = &'a str>, prefix: &str) -> usize {
+    names.into_iter().filter_map(|name| numbered(name, prefix)).map(|(n, _)| n.saturating_add(1)).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_known_prefix_decides_and_only_whole_components_count() {
+        let table = KeyTable::to_diffusers(vec![
+            ("one".into(), "out.1".into()),
+            ("ten".into(), "out.10".into()),
+            ("one.first".into(), "out.1.0".into()),
+        ]);
+        assert_eq!(table.translate("out.1.2.weight").as_deref(), Some("one.2.weight"));
+        assert_eq!(table.translate("out.10.2.weight").as_deref(), Some("ten.2.weight"));
+        assert_eq!(table.translate("out.1.0.bias").as_deref(), Some("one.first.bias"));
+        assert_eq!(table.translate("out.100.bias"), None);
+        assert_eq!(table.translate("other"), None);
+    }
+}

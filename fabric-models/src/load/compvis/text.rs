@@ -1,0 +1,73 @@
+use super::{KeyTable, Pairs, numbered};
+use crate::load::mapped::{Part, Renamed};
+
+/// The layer of OpenCLIP's ViT-H that Stable Diffusion 2 does not use, because it takes the last but one.
+const UNUSED_LAYER: usize = 23;
+
+/// Names of a CLIP text encoder as transformers has them: only the outermost module may be missing, as
+/// transformers 4.x of some months left it out.
+pub(in super::super) fn clip_name(name: &str) -> String {
+    let inner = ["embeddings.", "encoder.", "final_layer_norm."];
+    if inner.iter().any(|prefix| name.starts_with(prefix)) { format!("text_model.{name}") } else { name.to_owned() }
+}
+
+/// What becomes of one tensor of an OpenCLIP text encoder: one tensor, three, or none.
+///
+/// `projected` says whether the encoder is used with its projection (SDXL's is, Stable Diffusion 2's is not,
+/// though its files hold one).
+pub(in super::super) fn open_clip(table: &KeyTable, name: &str, projected: bool) -> Vec<Renamed> {
+    let renamed = |name: String, from: &str, part| Renamed { name, from: from.to_owned(), part };
+    match name {
+        "logit_scale" => return Vec::new(),
+        "text_projection" if !projected => return Vec::new(),
+        "text_projection" => return vec![renamed("text_projection.weight".into(), name, Part::Transposed)],
+        "text_projection.weight" if !projected => return Vec::new(),
+        _ => {}
+    }
+    if !projected && numbered(name, "transformer.resblocks.").is_some_and(|(layer, _)| layer == UNUSED_LAYER) {
+        return Vec::new();
+    }
+    let joint = ["weight", "bias"]
+        .into_iter()
+        .find_map(|kind| Some((name.strip_suffix(kind)?.strip_suffix(".attn.in_proj_")?, kind)));
+    if let Some((layer, kind)) = joint
+        && let Some(layer) = table.translate(layer)
+    {
+        let thirds = ["q_proj", "k_proj", "v_proj"].into_iter().enumerate();
+        return thirds
+            .map(|(third, part)| renamed(format!("{layer}.self_attn.{part}.{kind}"), name, Part::Third(third)))
+            .collect();
+    }
+    let new = table.translate(name).unwrap_or_else(|| name.to_owned());
+    vec![renamed(new, name, Part::Whole)]
+}
+
+/// The corresponding prefixes of an OpenCLIP text encoder with so many layers.
+pub(in super::super) fn open_clip_pairs(layers: usize) -> Pairs {
+    let mut pairs: Pairs = [
+        ("text_model.embeddings.token_embedding", "token_embedding"),
+        ("text_model.embeddings.position_embedding.weight", "positional_embedding"),
+        ("text_model.final_layer_norm", "ln_final"),
+    ]
+    .map(|(left, right)| (left.to_owned(), right.to_owned()))
+    .into();
+    for layer in 0..layers {
+        let (left, right) = (format!("text_model.encoder.layers.{layer}"), format!("transformer.resblocks.{layer}"));
+        pairs.push((left.clone(), right.clone()));
+        let parts = [
+            ("layer_norm1", "ln_1"),
+            ("layer_norm2", "ln_2"),
+            ("self_attn.out_proj", "attn.out_proj"),
+            ("mlp.fc1", "mlp.c_fc"),
+            ("mlp.fc2", "mlp.c_proj"),
+        ];
+        pairs.extend(parts.map(|(l, r)| (format!("{left}.{l}"), format!("{right}.{r}"))));
+    }
+    pairs
+}
+
+/// How many layers the names have.
+pub(in super::super) fn open_clip_layers<'a>(names: impl IntoIterator<Item = &'a str>) -> usize {
+    // No real file has as many; a made-up number must not make a table of that size.
+    super::count(names, "transformer.resblocks.").min(256)
+}

@@ -1,0 +1,74 @@
+//! What a set of names and shapes is, judged by its landmarks.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Contents {
+    SingleFile,
+    Lora,
+    IpAdapter,
+    ControlNet,
+    UNetSd1,
+    UNetSd2,
+    UNetXl,
+    Vae,
+    CompVisVae,
+    TextEncoder,
+    ImageEncoder,
+}
+
+impl Contents {
+    /// Judges names (without order) and shapes; `None` for anything else.
+    pub(super) fn of<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize])>) -> Option<Self> {
+        let tensors: BTreeMap<&str, &[usize]> = tensors.into_iter().collect();
+        let starts = |prefix: &str| tensors.range(prefix..).next().is_some_and(|(name, _)| name.starts_with(prefix));
+        let within = |part: &str| tensors.keys().any(|name| name.contains(part));
+        if starts("model.diffusion_model.") {
+            return Some(Self::SingleFile);
+        }
+        if within("lora_up") || within("lora_A") || within("lora.up") || within("_lora.") {
+            return Some(Self::Lora);
+        }
+        if starts("ip_adapter.") || starts("image_proj.") {
+            return Some(Self::IpAdapter);
+        }
+        if starts("controlnet_cond_embedding.") {
+            return Some(Self::ControlNet);
+        }
+        if starts("down_blocks.") && starts("time_embedding.") {
+            let linear = tensors.iter().any(|(name, shape)| name.ends_with(".proj_in.weight") && shape.len() == 2);
+            return Some(match (starts("add_embedding."), linear) {
+                (true, _) => Self::UNetXl,
+                (false, true) => Self::UNetSd2,
+                (false, false) => Self::UNetSd1,
+            });
+        }
+        let landmarks = [
+            ("encoder.down_blocks.", Self::Vae),
+            ("encoder.down.", Self::CompVisVae),
+            ("text_model.", Self::TextEncoder),
+            ("vision_model.", Self::ImageEncoder),
+        ];
+        landmarks.into_iter().find(|(prefix, _)| starts(prefix)).map(|(_, contents)| contents)
+    }
+}
+
+impl fmt::Display for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SingleFile => "a single-file checkpoint (open it with `SingleFile`)",
+            Self::Lora => "a LoRA",
+            Self::IpAdapter => "an IP-Adapter",
+            Self::ControlNet => "a ControlNet",
+            Self::UNetSd1 => "the U-Net of Stable Diffusion 1",
+            Self::UNetSd2 => "the U-Net of Stable Diffusion 2",
+            Self::UNetXl => "the U-Net of Stable Diffusion XL",
+            Self::Vae => "a VAE",
+            Self::CompVisVae => "a VAE with the names of the original code (open it with `open_vae`)",
+            Self::TextEncoder => "a CLIP text encoder",
+            Self::ImageEncoder => "a CLIP image encoder",
+        })
+    }
+}

@@ -1,0 +1,163 @@
+//! From stored bytes to the type asked for, on all cores, looking at every value once.
+
+use burn::tensor::TensorData;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use half::vec::HalfBitsVecExt;
+use half::{bf16, f16};
+use rayon::prelude::*;
+use safetensors::Dtype;
+
+use super::{HostTensor, LoadDtype, LoadError};
+
+/// Values that one task converts: they stay in the first-level cache.
+const BLOCK: usize = 4096;
+
+impl HostTensor {
+    /// The values in another type; with `check_finite`, NaN and infinity are errors.
+    ///
+    /// `place` and `name` are for the message.
+    ///
+    /// # Errors
+    ///
+    /// When the stored type is not a float, a value is not finite, or does not fit the type asked for.
+    pub fn into_data(
+        self,
+        dtype: LoadDtype,
+        check_finite: bool,
+        place: &str,
+        name: &str,
+    ) -> Result<TensorData, LoadError> {
+        let stored = self.info.dtype;
+        let target = match (dtype, stored) {
+            (LoadDtype::Keep, Dtype::F16) => LoadDtype::F16,
+            (LoadDtype::Keep, Dtype::BF16) => LoadDtype::BF16,
+            (LoadDtype::Keep, _) => LoadDtype::F32,
+            (wanted, _) => wanted,
+        };
+        let wrong_type = || LoadError::WrongType { place: place.to_owned(), tensor: name.to_owned(), found: stored };
+        if !matches!(stored, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) {
+            return Err(wrong_type());
+        }
+        let count = self.info.elements();
+        assert_eq!(self.bytes.len(), self.info.bytes(), "bytes of tensor `{name}` of {place}");
+        let shape = self.info.shape.clone();
+        // Vectors of zeros of primitive types come from the system untouched, so the threads that fill them
+        // also share the cost of mapping them in.
+        let (data, bad) = match target {
+            LoadDtype::F32 | LoadDtype::Keep => {
+                let mut values = vec![0_f32; count];
+                let bad = fill(&mut values, &self, |bytes, out| widen(stored, bytes, out), |x| !x.is_finite());
+                (TensorData::new(values, shape), bad)
+            }
+            LoadDtype::F16 => {
+                let mut bits = vec![0_u16; count];
+                let bad = fill(&mut bits, &self, |bytes, out| to_f16(stored, bytes, out), |x| x & 0x7c00 == 0x7c00);
+                (TensorData::new(bits.reinterpret_into::<f16>(), shape), bad)
+            }
+            LoadDtype::BF16 => {
+                let mut bits = vec![0_u16; count];
+                let bad = fill(&mut bits, &self, |bytes, out| to_bf16(stored, bytes, out), |x| x & 0x7f80 == 0x7f80);
+                (TensorData::new(bits.reinterpret_into::<bf16>(), shape), bad)
+            }
+        };
+        match bad {
+            Some(index) if check_finite => Err(self.blame(index, target, place, name)),
+            _ => Ok(data),
+        }
+    }
+
+    /// Why value `index` is not finite.
+    fn blame(&self, index: usize, target: LoadDtype, place: &str, name: &str) -> LoadError {
+        let size = self.info.dtype.bitsize() / 8;
+        let bytes = &self.bytes[index * size..(index + 1) * size];
+        let mut value = [0.0];
+        widen(self.info.dtype, bytes, &mut value);
+        let [value] = value;
+        let (place, tensor) = (place.to_owned(), name.to_owned());
+        let dtype = match target {
+            LoadDtype::F16 => "f16",
+            LoadDtype::BF16 => "bf16",
+            LoadDtype::F32 | LoadDtype::Keep => "f32",
+        };
+        if value.is_finite() {
+            LoadError::TooLargeForType { place, tensor, index, value, dtype }
+        } else {
+            LoadError::NotFinite { place, tensor, index, value }
+        }
+    }
+}
+
+/// Fills `out` block by block in parallel and returns the index of the first value that is `bad`.
+fn fill<T: Copy + Send + Sync>(
+    out: &mut [T],
+    tensor: &HostTensor,
+    convert: impl Fn(&[u8], &mut [T]) + Sync,
+    bad: impl Fn(T) -> bool + Sync,
+) -> Option<usize> {
+    let size = tensor.info.dtype.bitsize() / 8;
+    out.par_chunks_mut(BLOCK)
+        .zip(tensor.bytes.par_chunks(BLOCK * size))
+        .enumerate()
+        .filter_map(|(block, (out, bytes))| {
+            convert(bytes, out);
+            // A fold without early exit, so that it runs as vector instructions; the search is for the unlucky.
+            let any = out.iter().fold(false, |any, x| any | bad(*x));
+            if any { out.iter().position(|x| bad(*x)).map(|i| block * BLOCK + i) } else { None }
+        })
+        .min()
+}
+
+/// Little-endian floats of any size as f32.
+fn widen(stored: Dtype, bytes: &[u8], out: &mut [f32]) {
+    match stored {
+        Dtype::F32 => {
+            for (x, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                *x = f32::from_le_bytes(*b);
+            }
+        }
+        Dtype::F64 => {
+            for (x, b) in out.iter_mut().zip(bytes.as_chunks::<8>().0) {
+                *x = f64::from_le_bytes(*b) as f32;
+            }
+        }
+        Dtype::F16 | Dtype::BF16 => {
+            let mut bits = [0_u16; BLOCK];
+            let bits = &mut bits[..out.len()];
+            copy_bits(bytes, bits);
+            if stored == Dtype::F16 {
+                bits.reinterpret_cast::<f16>().convert_to_f32_slice(out);
+            } else {
+                bits.reinterpret_cast::<bf16>().convert_to_f32_slice(out);
+            }
+        }
+        other => unreachable!("{other:?} is no float, and was refused before"),
+    }
+}
+
+fn to_f16(stored: Dtype, bytes: &[u8], out: &mut [u16]) {
+    if stored == Dtype::F16 {
+        copy_bits(bytes, out);
+    } else {
+        let mut wide = [0.0; BLOCK];
+        let wide = &mut wide[..out.len()];
+        widen(stored, bytes, wide);
+        out.reinterpret_cast_mut::<f16>().convert_from_f32_slice(wide);
+    }
+}
+
+fn to_bf16(stored: Dtype, bytes: &[u8], out: &mut [u16]) {
+    if stored == Dtype::BF16 {
+        copy_bits(bytes, out);
+    } else {
+        let mut wide = [0.0; BLOCK];
+        let wide = &mut wide[..out.len()];
+        widen(stored, bytes, wide);
+        out.reinterpret_cast_mut::<bf16>().convert_from_f32_slice(wide);
+    }
+}
+
+fn copy_bits(bytes: &[u8], out: &mut [u16]) {
+    for (x, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+        *x = u16::from_le_bytes(*b);
+    }
+}

@@ -1,0 +1,205 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::json::{MAX_CONFIG_BYTES, read_json};
+use super::{Component, ComponentFolder, Family, LoadError, TensorSource};
+
+/// A whole model as diffusers keeps it: `model_index.json` and a folder for each part.
+///
+/// Opening it looks at every part without reading weights, so what is missing or of another family is known at
+/// once. The parts' folders have fixed names; nothing that the index says becomes a path.
+///
+/// ```no_run
+/// use fabric_models::load::{Component, Family, ModelFolder};
+///
+/// let folder = ModelFolder::open("stable-diffusion-v1-5")?;
+/// folder.require(Family::Sd1)?;
+/// let weights = folder.weights(Component::UNet)?;
+/// println!("{} tensors", weights.tensors().len());
+/// # Ok::<(), fabric_models::load::LoadError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ModelFolder {
+    path: PathBuf,
+    family: Family,
+    settings: Map<String, Value>,
+    components: BTreeMap<Component, ComponentFolder>,
+}
+
+impl ModelFolder {
+    /// Opens a folder with the files it has: plain weights before `fp16` ones.
+    ///
+    /// # Errors
+    ///
+    /// When it has no `model_index.json`, is of a kind that is not Stable Diffusion 1, 2 or XL, or a part that its
+    /// family needs is missing.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
+        Self::open_variant(path, None)
+    }
+
+    /// Opens a folder and takes the files of one variant (`"fp16"`), or the best there is.
+    ///
+    /// # Errors
+    ///
+    /// As [`ModelFolder::open`].
+    pub fn open_variant(path: impl AsRef<Path>, variant: Option<&str>) -> Result<Self, LoadError> {
+        let path = path.as_ref();
+        let index = path.join("model_index.json");
+        if !index.is_file() {
+            let next = if path.is_file() {
+                "this is a file: open a checkpoint with `SingleFile`"
+            } else if path.join("config.json").is_file() {
+                "this is the folder of one network: give the folder above it, or open it with `ComponentFolder`"
+            } else {
+                "give the folder of a model in the diffusers layout"
+            };
+            let what = "model_index.json".to_owned();
+            return Err(LoadError::NotFound { what, path: path.to_owned(), next: next.to_owned() });
+        }
+        let settings: Map<String, Value> = read_json(&index, MAX_CONFIG_BYTES)?;
+        let mut components = BTreeMap::new();
+        for component in Component::ALL {
+            if is_listed(&index, &settings, component)? {
+                let folder = ComponentFolder::open(path.join(component.folder_name()), variant)?;
+                components.insert(component, folder);
+            }
+        }
+        let Some(unet) = components.get(&Component::UNet) else {
+            return Err(not_stable_diffusion(&index, &settings));
+        };
+        let family = Family::of_unet_config(&unet.config()?);
+        for needed in family.components() {
+            if !components.contains_key(needed) {
+                let found = format!("no `{needed}`");
+                let wanted = format!("one, because the U-Net is of {family}");
+                let next = match needed {
+                    Component::TextEncoder if family == Family::Sdxl => {
+                        "the SDXL refiner, which has no first text encoder, is not supported: use the base model"
+                    }
+                    _ => "get the whole model",
+                };
+                return Err(LoadError::malformed(&index, "parts of the model", found, wanted, next));
+            }
+        }
+        Ok(Self { path: path.to_owned(), family, settings, components })
+    }
+
+    /// The folder's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Which Stable Diffusion it is.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Makes sure of the family.
+    ///
+    /// # Errors
+    ///
+    /// When it is another one.
+    pub fn require(&self, wanted: Family) -> Result<(), LoadError> {
+        if self.family == wanted {
+            return Ok(());
+        }
+        Err(LoadError::WrongFamily {
+            place: self.path.display().to_string(),
+            what: "model".into(),
+            found: self.family.to_string(),
+            wanted: wanted.to_string(),
+            next: "use the pipeline for that family, or another model".into(),
+        })
+    }
+
+    /// The folder of a part, if the model has it.
+    pub fn component(&self, component: Component) -> Option<&ComponentFolder> {
+        self.components.get(&component)
+    }
+
+    /// Reads the `config.json` of a part.
+    ///
+    /// # Errors
+    ///
+    /// When the model has no such part, or as [`ComponentFolder::config`].
+    pub fn config<T: DeserializeOwned>(&self, component: Component) -> Result<T, LoadError> {
+        self.existing(component)?.config()
+    }
+
+    /// Opens the weights of a part.
+    ///
+    /// # Errors
+    ///
+    /// When the model has no such part, or as [`ComponentFolder::weights`].
+    pub fn weights(&self, component: Component) -> Result<Arc<dyn TensorSource>, LoadError> {
+        self.existing(component)?.weights()
+    }
+
+    fn existing(&self, component: Component) -> Result<&ComponentFolder, LoadError> {
+        self.components.get(&component).ok_or_else(|| LoadError::NotFound {
+            what: format!("`{component}`"),
+            path: self.path.clone(),
+            next: format!("{} has none; load one from its own folder", self.family),
+        })
+    }
+
+    /// Reads `scheduler/scheduler_config.json`.
+    ///
+    /// # Errors
+    ///
+    /// When it is missing, not JSON, or lacks what `T` needs.
+    pub fn scheduler_config<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
+        read_json(&self.path.join("scheduler").join("scheduler_config.json"), MAX_CONFIG_BYTES)
+    }
+
+    /// The folder of the tokenizer that goes with a text encoder, if it exists.
+    pub fn tokenizer_path(&self, encoder: Component) -> Option<PathBuf> {
+        let name = match encoder {
+            Component::TextEncoder => "tokenizer",
+            Component::TextEncoder2 => "tokenizer_2",
+            _ => return None,
+        };
+        Some(self.path.join(name)).filter(|path| path.is_dir())
+    }
+
+    /// A plain setting of `model_index.json`, such as `force_zeros_for_empty_prompt`.
+    pub fn setting(&self, name: &str) -> Option<&Value> {
+        self.settings.get(name)
+    }
+}
+
+/// Whether the index lists a part, which must then be of the class that we have.
+fn is_listed(index: &Path, settings: &Map<String, Value>, component: Component) -> Result<bool, LoadError> {
+    let class = match settings.get(component.folder_name()) {
+        None | Some(Value::Null) => return Ok(false),
+        Some(Value::Array(entry)) if entry.iter().all(Value::is_null) => return Ok(false),
+        Some(entry) => &entry[1],
+    };
+    let [_, wanted] = component.python_class();
+    // SDXL's first text encoder was published with either class; the projection is not used.
+    let same = class == wanted || (component == Component::TextEncoder && class == "CLIPTextModelWithProjection");
+    if same {
+        return Ok(true);
+    }
+    Err(LoadError::WrongFamily {
+        place: index.display().to_string(),
+        what: format!("class of `{component}`"),
+        found: class.to_string(),
+        wanted: format!("\"{wanted}\""),
+        next: "this kind of model is not supported".into(),
+    })
+}
+
+fn not_stable_diffusion(index: &Path, settings: &Map<String, Value>) -> LoadError {
+    LoadError::WrongFamily {
+        place: index.display().to_string(),
+        what: "parts of the model".into(),
+        found: format!("no `unet` (the pipeline is {})", settings.get("_class_name").unwrap_or(&Value::Null)),
+        wanted: "a U-Net of Stable Diffusion 1, 2 or XL".into(),
+        next: "this kind of model is not supported".into(),
+    }
+}

@@ -1,0 +1,177 @@
+//! The header of a safetensors file, believed only after every rule of the format was checked.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use safetensors::Dtype;
+use serde::Deserialize;
+use serde::de::{Error as _, MapAccess, Visitor};
+
+use super::{LoadError, TensorInfo};
+
+/// Bytes before the header: its length, u64 little-endian.
+const LENGTH_BYTES: u64 = 8;
+
+/// The format's own limit.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+const GET_AGAIN: &str = "the file is damaged or incomplete: get it again";
+
+/// A checked header.
+#[derive(Debug)]
+pub(super) struct Header {
+    pub(super) tensors: BTreeMap<String, TensorInfo>,
+    /// Where each tensor begins, from the start of the file.
+    pub(super) offsets: BTreeMap<String, u64>,
+    pub(super) metadata: BTreeMap<String, String>,
+}
+
+/// A tensor as the header describes it.
+#[derive(Deserialize)]
+struct Described {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+/// The header as written: serde's maps would silently keep the last of two equal names.
+#[derive(Default)]
+struct Written {
+    tensors: BTreeMap<String, Described>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = Written;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensor descriptions")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Written, A::Error> {
+                let mut written = Written::default();
+                let mut metadata_seen = false;
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        if std::mem::replace(&mut metadata_seen, true) {
+                            return Err(A::Error::custom("`__metadata__` appears twice"));
+                        }
+                        written.metadata = map.next_value()?;
+                        continue;
+                    }
+                    match written.tensors.entry(name) {
+                        Entry::Vacant(entry) => {
+                            entry.insert(map.next_value()?);
+                        }
+                        Entry::Occupied(entry) => {
+                            return Err(A::Error::custom(format_args!("tensor `{}` appears twice", entry.key())));
+                        }
+                    }
+                }
+                Ok(written)
+            }
+        }
+        deserializer.deserialize_map(Names)
+    }
+}
+
+/// Reads and checks the header at the start of `file`.
+pub(super) fn read_header(path: &Path, file: &mut File) -> Result<Header, LoadError> {
+    let file_bytes = file.metadata().map_err(|e| LoadError::io(path, "ask for its size", e))?.len();
+    let malformed = |what: &str, found: String, wanted: String| {
+        LoadError::malformed(path, what, found, wanted, sniff(path).unwrap_or(GET_AGAIN))
+    };
+    if file_bytes < LENGTH_BYTES {
+        let found = if file_bytes == 0 { "an empty file".to_owned() } else { format!("{file_bytes} bytes") };
+        return Err(malformed("safetensors file", found, "8 bytes with the header's length first".into()));
+    }
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(|e| LoadError::io(path, "read the header's length", e))?;
+    let header_bytes = u64::from_le_bytes(length);
+    let room = file_bytes - LENGTH_BYTES;
+    if header_bytes > room.min(MAX_HEADER_BYTES) {
+        let wanted = format!("at most {} (the file has {file_bytes} bytes)", room.min(MAX_HEADER_BYTES));
+        return Err(malformed("length of the safetensors header", format!("{header_bytes} bytes"), wanted));
+    }
+    let mut text = vec![0; header_bytes as usize];
+    file.read_exact(&mut text).map_err(|e| LoadError::io(path, "read the header", e))?;
+    let written: Written = serde_json::from_slice(&text)
+        .map_err(|e| malformed("safetensors header", e.to_string(), "JSON that describes each tensor once".into()))?;
+    check_layout(&written, room - header_bytes).map_err(|fault| malformed(&fault.what, fault.found, fault.wanted))?;
+    let start = LENGTH_BYTES + header_bytes;
+    let offsets = written.tensors.iter().map(|(name, t)| (name.clone(), start + t.data_offsets.0)).collect();
+    let tensors =
+        written.tensors.into_iter().map(|(name, t)| (name, TensorInfo { dtype: t.dtype, shape: t.shape })).collect();
+    Ok(Header { tensors, offsets, metadata: written.metadata })
+}
+
+struct Fault {
+    what: String,
+    found: String,
+    wanted: String,
+}
+
+/// Every tensor as long as its shape says, one right after the other, from the first byte to the last.
+fn check_layout(written: &Written, data_bytes: u64) -> Result<(), Fault> {
+    let mut in_order: Vec<(&String, &Described)> = written.tensors.iter().collect();
+    in_order.sort_by_key(|(_, tensor)| tensor.data_offsets);
+    let mut end = 0;
+    for (name, tensor) in in_order {
+        let fault = |what: &str, found: String, wanted: String| Fault {
+            what: format!("{what} of tensor `{name}`"),
+            found,
+            wanted,
+        };
+        let (from, to) = tensor.data_offsets;
+        let bits = tensor
+            .shape
+            .iter()
+            .try_fold(tensor.dtype.bitsize() as u64, |product, side| product.checked_mul(*side as u64))
+            .filter(|bits| bits % 8 == 0)
+            .ok_or_else(|| fault("shape", format!("{:?}", tensor.shape), "a size that can be addressed".into()))?;
+        if to.checked_sub(from) != Some(bits / 8) {
+            let wanted = format!("{} bytes for {:?} values of shape {:?}", bits / 8, tensor.dtype, tensor.shape);
+            return Err(fault("offsets", format!("{from}..{to}"), wanted));
+        }
+        if from != end {
+            let wanted = format!("a start at {end}, where the tensor before it ends (no gap, no overlap)");
+            return Err(fault("offsets", format!("{from}..{to}"), wanted));
+        }
+        end = to;
+    }
+    if end != data_bytes {
+        return Err(Fault {
+            what: "size of the data".into(),
+            found: format!("{data_bytes} bytes"),
+            wanted: format!("{end} bytes, the sum of all tensors"),
+        });
+    }
+    Ok(())
+}
+
+/// What a file that is no safetensors file probably is, as advice.
+fn sniff(path: &Path) -> Option<&'static str> {
+    let mut first = [0; 16];
+    let mut file = File::open(path).ok()?;
+    let count = file.read(&mut first).ok()?;
+    let first = &first[..count];
+    let is = |magic: &[u8]| first.starts_with(magic);
+    if is(b"version https://") {
+        Some("this is a Git LFS pointer, not the file itself: run `git lfs pull`")
+    } else if is(b"PK\x03\x04") || is(b"\x80\x02") {
+        Some("this is a PyTorch pickle file: name it `.ckpt` or `.bin` and read it with the feature `pickle`")
+    } else if is(b"GGUF") {
+        Some("this is a GGUF file, which is not supported: get the safetensors version")
+    } else if is(b"<") {
+        Some("this is a web page, probably a failed download: get the file again")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,97 @@
+//! From a path to a source of tensors.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::compvis::{KeyTable, vae};
+use super::mapped::{MappedSource, Part, Renamed};
+use super::safetensors_file::open_file;
+use super::{LoadError, SafetensorsFile, ShardedSafetensors, TensorSource};
+
+/// Opens a file of weights, by its extension: `.safetensors`, `.safetensors.index.json`, or, with the feature
+/// `pickle`, `.ckpt`, `.bin`, `.pt` and `.pth`.
+///
+/// Attention projections of old VAE files (`query`, `key`, `value`, `proj_attn`) get their present names.
+///
+/// # Errors
+///
+/// When there is no such file, its extension is another, or it is broken.
+pub fn open_weights(path: impl AsRef<Path>) -> Result<Arc<dyn TensorSource>, LoadError> {
+    let path = path.as_ref();
+    drop(open_file(path)?);
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let is = |extension: &str| name.ends_with(extension);
+    let source: Arc<dyn TensorSource> = if is(".safetensors") || is(".sft") {
+        Arc::new(SafetensorsFile::open(path)?)
+    } else if is(".json") && name.contains(".safetensors.index.") {
+        Arc::new(ShardedSafetensors::open(path)?)
+    } else if [".ckpt", ".bin", ".pt", ".pth"].iter().any(|extension| is(extension)) {
+        open_pickle(path)?
+    } else {
+        let wanted = "`.safetensors`, `.safetensors.index.json`, `.ckpt`, `.bin`, `.pt` or `.pth`";
+        let next = "get the weights in one of these formats";
+        return Err(LoadError::malformed(path, "kind of file", format!("`{name}`"), wanted, next));
+    };
+    with_current_names(source)
+}
+
+#[cfg(feature = "pickle")]
+fn open_pickle(path: &Path) -> Result<Arc<dyn TensorSource>, LoadError> {
+    Ok(Arc::new(super::PickleFile::open(path)?))
+}
+
+#[cfg(not(feature = "pickle"))]
+fn open_pickle(path: &Path) -> Result<Arc<dyn TensorSource>, LoadError> {
+    Err(LoadError::FeatureOff { path: path.to_owned(), what: "a PyTorch pickle file".into(), feature: "pickle" })
+}
+
+/// Opens the weights of a VAE, under diffusers' names: diffusers' file, or one with the names of the original
+/// code, as replacement VAEs are often published.
+///
+/// # Errors
+///
+/// As [`open_weights`].
+pub fn open_vae(path: impl AsRef<Path>) -> Result<Arc<dyn TensorSource>, LoadError> {
+    let source = open_weights(path)?;
+    if !source.tensors().keys().any(|name| name.starts_with("encoder.down.") || name.starts_with("decoder.up.")) {
+        return Ok(source);
+    }
+    // Training's leftovers travel along in the original files.
+    let weights = || source.tensors().keys().filter(|n| !n.starts_with("loss.") && !n.starts_with("model_ema."));
+    let renamed = compvis_vae(weights().map(String::as_str), |name| {
+        source.tensors().get(name).is_some_and(|info| info.shape.len() == 4)
+    });
+    Ok(Arc::new(MappedSource::new(source, renamed)?))
+}
+
+/// Diffusers' names for a VAE of the original code; `is_kernel` says which tensors have four axes.
+pub(super) fn compvis_vae<'a>(
+    names: impl Iterator<Item = &'a str> + Clone,
+    is_kernel: impl Fn(&str) -> bool,
+) -> Vec<Renamed> {
+    let table = KeyTable::to_diffusers(vae::pairs(names.clone()));
+    names
+        .map(|from| {
+            let name = table.translate(from).unwrap_or_else(|| from.to_owned());
+            let squeezed = vae::is_attention_projection(&name) && is_kernel(from);
+            Renamed { part: if squeezed { Part::Squeezed } else { Part::Whole }, name, from: from.to_owned() }
+        })
+        .collect()
+}
+
+/// The same source, or one in which old names of attention projections became the present ones.
+fn with_current_names(source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource>, LoadError> {
+    if source.tensors().keys().all(|name| vae::current_name(name).is_none()) {
+        return Ok(source);
+    }
+    let renamed: Vec<Renamed> = source
+        .tensors()
+        .iter()
+        .map(|(from, info)| {
+            let name = vae::current_name(from).unwrap_or_else(|| from.clone());
+            let squeezed = vae::is_attention_projection(&name) && info.shape.len() == 4;
+            Renamed { part: if squeezed { Part::Squeezed } else { Part::Whole }, name, from: from.clone() }
+        })
+        .collect();
+    Ok(Arc::new(MappedSource::new(source, renamed)?))
+}

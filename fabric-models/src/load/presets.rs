@@ -1,0 +1,150 @@
+//! Settings of networks that came without a `config.json`.
+//!
+//! What the tensors show (widths, depths, channels) is read off them; the rest is what the family's published
+//! files say.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{Component, Family, TensorInfo};
+
+type Tensors = BTreeMap<String, TensorInfo>;
+
+/// The settings of a network with these tensors, named as diffusers names them.
+pub(super) fn config(family: Family, component: Component, tensors: &Tensors) -> Value {
+    match component {
+        Component::UNet => unet(family, tensors),
+        Component::Vae => vae(family, tensors),
+        Component::TextEncoder => text(tensors, family != Family::Sd2),
+        Component::TextEncoder2 => text(tensors, false),
+        Component::ImageEncoder => Value::Null,
+    }
+}
+
+/// One side of a tensor; 0 when there is no such tensor or side, which no network accepts.
+fn side(tensors: &Tensors, name: &str, axis: usize) -> usize {
+    tensors.get(name).and_then(|info| info.shape.get(axis)).copied().unwrap_or(0)
+}
+
+/// How many consecutive numbers stand in the place of `{}`.
+fn count(tensors: &Tensors, pattern: &str) -> usize {
+    let Some((before, after)) = pattern.split_once("{}") else {
+        return 0;
+    };
+    (0..tensors.len()).take_while(|number| tensors.contains_key(&format!("{before}{number}{after}"))).count()
+}
+
+fn unet(family: Family, tensors: &Tensors) -> Value {
+    let levels = count(tensors, "down_blocks.{}.resnets.0.conv1.weight");
+    let widths: Vec<usize> =
+        (0..levels).map(|i| side(tensors, &format!("down_blocks.{i}.resnets.0.conv1.weight"), 0)).collect();
+    let has_attention =
+        |block: &str, i: usize| tensors.contains_key(&format!("{block}_blocks.{i}.attentions.0.norm.weight"));
+    let types = |block: &str, plain: &str, attending: &str| -> Vec<String> {
+        (0..levels).map(|i| if has_attention(block, i) { attending } else { plain }.to_owned()).collect()
+    };
+    let depths: Vec<usize> = (0..levels)
+        .map(|i| count(tensors, &format!("down_blocks.{i}.attentions.0.transformer_blocks.{{}}.norm1.weight")).max(1))
+        .collect();
+    // A head has 64 channels since 2; in 1 there are 8 heads on every level. The field's name is a historic slip.
+    let heads = match family {
+        Family::Sd1 => json!(8),
+        Family::Sd2 | Family::Sdxl => json!(widths.iter().map(|width| width / 64).collect::<Vec<_>>()),
+    };
+    let xl = family == Family::Sdxl;
+    json!({
+        "_class_name": "UNet2DConditionModel",
+        "act_fn": "silu",
+        "addition_embed_type": xl.then_some("text_time"),
+        "addition_time_embed_dim": xl.then_some(256),
+        "attention_head_dim": heads,
+        "block_out_channels": widths,
+        "center_input_sample": false,
+        "cross_attention_dim": side(tensors, "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight", 1),
+        "down_block_types": types("down", "DownBlock2D", "CrossAttnDownBlock2D"),
+        "downsample_padding": 1,
+        "flip_sin_to_cos": true,
+        "freq_shift": 0,
+        "in_channels": side(tensors, "conv_in.weight", 1),
+        "layers_per_block": count(tensors, "down_blocks.0.resnets.{}.conv1.weight"),
+        "mid_block_scale_factor": 1,
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "norm_eps": 1e-5,
+        "norm_num_groups": 32,
+        "out_channels": side(tensors, "conv_out.weight", 0),
+        "projection_class_embeddings_input_dim": xl.then(|| side(tensors, "add_embedding.linear_1.weight", 1)),
+        "sample_size": match family { Family::Sd1 => 64, Family::Sd2 => 96, Family::Sdxl => 128 },
+        "transformer_layers_per_block": if xl { json!(depths) } else { json!(1) },
+        "up_block_types": types("up", "UpBlock2D", "CrossAttnUpBlock2D"),
+        // Needed by 768-v in f16; harmless to the base model.
+        "upcast_attention": family == Family::Sd2,
+        "use_linear_projection": family != Family::Sd1,
+    })
+}
+
+fn vae(family: Family, tensors: &Tensors) -> Value {
+    let levels = count(tensors, "encoder.down_blocks.{}.resnets.0.conv1.weight");
+    let widths: Vec<usize> =
+        (0..levels).map(|i| side(tensors, &format!("encoder.down_blocks.{i}.resnets.0.conv1.weight"), 0)).collect();
+    json!({
+        "_class_name": "AutoencoderKL",
+        "act_fn": "silu",
+        "block_out_channels": widths,
+        "down_block_types": vec!["DownEncoderBlock2D"; levels],
+        "force_upcast": family == Family::Sdxl,
+        "in_channels": side(tensors, "encoder.conv_in.weight", 1),
+        "latent_channels": side(tensors, "decoder.conv_in.weight", 1),
+        "layers_per_block": count(tensors, "encoder.down_blocks.0.resnets.{}.conv1.weight"),
+        "norm_num_groups": 32,
+        "out_channels": side(tensors, "decoder.conv_out.weight", 0),
+        "sample_size": match family { Family::Sd1 => 512, Family::Sd2 => 768, Family::Sdxl => 1024 },
+        "scaling_factor": if family == Family::Sdxl { 0.13025 } else { 0.18215 },
+        "up_block_types": vec!["UpDecoderBlock2D"; levels],
+    })
+}
+
+/// `quick` says whether it is OpenAI's encoder, whose activation is the quick GELU, or one of OpenCLIP's.
+fn text(tensors: &Tensors, quick: bool) -> Value {
+    let width = side(tensors, "text_model.embeddings.token_embedding.weight", 1);
+    let projection = side(tensors, "text_projection.weight", 0);
+    json!({
+        "architectures": [if projection > 0 { "CLIPTextModelWithProjection" } else { "CLIPTextModel" }],
+        "model_type": "clip_text_model",
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "hidden_act": if quick { "quick_gelu" } else { "gelu" },
+        "hidden_size": width,
+        "intermediate_size": side(tensors, "text_model.encoder.layers.0.mlp.fc1.weight", 0),
+        "layer_norm_eps": 1e-5,
+        "max_position_embeddings": side(tensors, "text_model.embeddings.position_embedding.weight", 0),
+        "num_attention_heads": (width / 64).max(1),
+        "num_hidden_layers": count(tensors, "text_model.encoder.layers.{}.layer_norm1.weight"),
+        "pad_token_id": 1,
+        "projection_dim": if projection > 0 { projection } else { width },
+        "vocab_size": side(tensors, "text_model.embeddings.token_embedding.weight", 0),
+    })
+}
+
+/// The family's published scheduler settings; the marks are those that trainers leave.
+pub(super) fn scheduler(family: Family, velocity: bool, zero_terminal_snr: bool) -> Value {
+    let class = match family {
+        Family::Sd1 => "PNDMScheduler",
+        Family::Sd2 => "DDIMScheduler",
+        Family::Sdxl => "EulerDiscreteScheduler",
+    };
+    json!({
+        "_class_name": class,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "clip_sample": false,
+        "num_train_timesteps": 1000,
+        "prediction_type": if velocity || family == Family::Sd2 { "v_prediction" } else { "epsilon" },
+        "rescale_betas_zero_snr": zero_terminal_snr,
+        "set_alpha_to_one": false,
+        "skip_prk_steps": true,
+        "steps_offset": 1,
+        "timestep_spacing": "leading",
+    })
+}

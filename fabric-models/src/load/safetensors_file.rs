@@ -1,0 +1,125 @@
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::header::{Header, read_header};
+use super::{HostTensor, LoadError, TensorInfo, TensorSource};
+
+/// Bytes that one thread reads at a time: large enough that the calls cost nothing, small enough to share a tensor.
+const PIECE: usize = 4 << 20;
+
+/// A `.safetensors` file.
+///
+/// The header is read and checked when the file is opened; values are read when they are asked for. The file is
+/// not mapped into memory: a mapped file that somebody cuts short kills the process, a read one gives an error.
+#[derive(Debug)]
+pub struct SafetensorsFile {
+    path: PathBuf,
+    file: PositionedFile,
+    header: Header,
+}
+
+impl SafetensorsFile {
+    /// Opens a file and checks its header: limits, types, every tensor as long as its shape says, no gaps, no
+    /// overlaps, no name twice, nothing outside the file.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file, or it breaks a rule of the format.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
+        let path = path.as_ref();
+        let mut file = open_file(path)?;
+        let header = read_header(path, &mut file)?;
+        Ok(Self { path: path.to_owned(), file: PositionedFile::new(file), header })
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The free text of the header (`__metadata__`): trainers note their settings here.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.header.metadata
+    }
+}
+
+impl TensorSource for SafetensorsFile {
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
+        &self.header.tensors
+    }
+
+    fn read(&self, name: &str) -> Result<HostTensor, LoadError> {
+        let (Some(info), Some(&offset)) = (self.header.tensors.get(name), self.header.offsets.get(name)) else {
+            return Err(LoadError::NoSuchTensor { place: self.place(), tensor: name.to_owned() });
+        };
+        // The size was checked against the file's, so it is no more than what is on disk.
+        let mut bytes = vec![0; info.bytes()];
+        bytes
+            .par_chunks_mut(PIECE)
+            .enumerate()
+            .try_for_each(|(i, piece)| self.file.read_exact_at(piece, offset + (i * PIECE) as u64))
+            .map_err(|e| LoadError::io(&self.path, format!("read tensor `{name}`"), e))?;
+        Ok(HostTensor { info: info.clone(), bytes })
+    }
+}
+
+/// Opens a regular file, with an error that says what is there instead.
+pub(super) fn open_file(path: &Path) -> Result<File, LoadError> {
+    let kind = std::fs::metadata(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => LoadError::NotFound {
+            what: "such file".into(),
+            path: path.to_owned(),
+            next: "check the path, or get the model's files again".into(),
+        },
+        _ => LoadError::io(path, "open", e),
+    })?;
+    if !kind.is_file() {
+        let found = if kind.is_dir() { "a folder" } else { "a device or a pipe" };
+        let next = "give the path of the weights inside it, or open a model folder with `ModelFolder`";
+        return Err(LoadError::malformed(path, "weights", found, "a file", next));
+    }
+    File::open(path).map_err(|e| LoadError::io(path, "open", e))
+}
+
+/// A file that several threads read at once.
+#[cfg(unix)]
+#[derive(Debug)]
+struct PositionedFile(File);
+
+#[cfg(unix)]
+impl PositionedFile {
+    fn new(file: File) -> Self {
+        Self(file)
+    }
+
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, bytes, offset)
+    }
+}
+
+/// A file that several threads read, one after the other.
+#[cfg(not(unix))]
+#[derive(Debug)]
+struct PositionedFile(std::sync::Mutex<File>);
+
+#[cfg(not(unix))]
+impl PositionedFile {
+    fn new(file: File) -> Self {
+        Self(std::sync::Mutex::new(file))
+    }
+
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+        use std::io::{Read, Seek, SeekFrom};
+        // A thread that panicked while it held the lock left nothing that the next seek does not mend.
+        let mut file = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_exact(bytes)
+    }
+}

@@ -1,0 +1,140 @@
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::{Error as _, MapAccess, Visitor};
+
+use super::json::{MAX_INDEX_BYTES, read_json};
+use super::{HostTensor, LoadError, SafetensorsFile, TensorInfo, TensorSource};
+
+/// Several `.safetensors` files that are one model, joined by a `*.safetensors.index.json`.
+///
+/// The index names files, and an index may come from anybody: a name that is more than a file name (absolute,
+/// with `..` or any separator) is refused. Symbolic links are followed, wherever they lead: Hugging Face's cache
+/// consists of them.
+#[derive(Debug)]
+pub struct ShardedSafetensors {
+    index: PathBuf,
+    shards: BTreeMap<String, SafetensorsFile>,
+    shard_of: BTreeMap<String, String>,
+    tensors: BTreeMap<String, TensorInfo>,
+}
+
+/// The part of the index that matters.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: WeightMap,
+}
+
+/// Tensor name to file name; a map would silently keep the last of two equal names.
+struct WeightMap(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for WeightMap {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = WeightMap;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensor names and file names")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WeightMap, A::Error> {
+                let mut names = BTreeMap::new();
+                while let Some((tensor, file)) = map.next_entry::<String, String>()? {
+                    match names.entry(tensor) {
+                        Entry::Vacant(entry) => entry.insert(file),
+                        Entry::Occupied(entry) => {
+                            return Err(A::Error::custom(format_args!("tensor `{}` appears twice", entry.key())));
+                        }
+                    };
+                }
+                Ok(WeightMap(names))
+            }
+        }
+        deserializer.deserialize_map(Names)
+    }
+}
+
+impl ShardedSafetensors {
+    /// Opens an index and all files it names.
+    ///
+    /// # Errors
+    ///
+    /// When the index is not one, names something else than files beside it, a file is missing or broken, or a
+    /// tensor is not in the file that the index gives for it, or in a second one.
+    pub fn open(index: impl AsRef<Path>) -> Result<Self, LoadError> {
+        let index = index.as_ref();
+        let Index { weight_map: WeightMap(shard_of) } = read_json(index, MAX_INDEX_BYTES)?;
+        let folder = index.parent().unwrap_or(Path::new(""));
+        let mut shards = BTreeMap::new();
+        for name in shard_of.values() {
+            if shards.contains_key(name) {
+                continue;
+            }
+            if !is_plain_file_name(name) {
+                let found = format!("`{}`", name.escape_debug());
+                let wanted = "the plain name of a file in the same folder";
+                let next = "do not use this index: it points outside its folder";
+                return Err(LoadError::malformed(index, "shard name", found, wanted, next));
+            }
+            let path = folder.join(name);
+            if !path.exists() {
+                let what = format!("shard `{name}`, which {} names", index.display());
+                return Err(LoadError::NotFound { what, path, next: "get the missing file".into() });
+            }
+            shards.insert(name.clone(), SafetensorsFile::open(path)?);
+        }
+        let tensors = collect(index, &shard_of, &shards)?;
+        Ok(Self { index: index.to_owned(), shards, shard_of, tensors })
+    }
+}
+
+/// All tensors of all shards, each exactly where the index says.
+fn collect(
+    index: &Path,
+    shard_of: &BTreeMap<String, String>,
+    shards: &BTreeMap<String, SafetensorsFile>,
+) -> Result<BTreeMap<String, TensorInfo>, LoadError> {
+    let next = "the index and the files do not belong together: get all of them again";
+    let mut tensors = BTreeMap::new();
+    for (shard, file) in shards {
+        for (name, info) in file.tensors() {
+            if shard_of.get(name) != Some(shard) {
+                let wanted = shard_of.get(name).map_or("it in no shard".into(), |other| format!("it in `{other}`"));
+                let what = format!("place of tensor `{name}`");
+                return Err(LoadError::malformed(index, what, format!("it in `{shard}`"), wanted, next));
+            }
+            tensors.insert(name.clone(), info.clone());
+        }
+    }
+    if let Some((name, shard)) = shard_of.iter().find(|(name, _)| !tensors.contains_key(*name)) {
+        let what = format!("place of tensor `{name}`");
+        return Err(LoadError::malformed(index, what, "it nowhere", format!("it in `{shard}`"), next));
+    }
+    Ok(tensors)
+}
+
+impl TensorSource for ShardedSafetensors {
+    fn place(&self) -> String {
+        self.index.display().to_string()
+    }
+
+    fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
+        &self.tensors
+    }
+
+    fn read(&self, name: &str) -> Result<HostTensor, LoadError> {
+        match self.shard_of.get(name).and_then(|shard| self.shards.get(shard)) {
+            Some(file) => file.read(name),
+            None => Err(LoadError::NoSuchTensor { place: self.place(), tensor: name.to_owned() }),
+        }
+    }
+}
+
+/// Whether a name is one file name on every system: no separators, no drive, no `.` or `..`.
+pub(super) fn is_plain_file_name(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', ':', '\0'])
+}

@@ -1,0 +1,129 @@
+use std::fs;
+
+use half::f16;
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::load::{
+    Component, ComponentFolder, FolderWriter, LoadDtype, LoadOptions, ModelFolder, SaveOptions, load_into,
+    save_component,
+};
+
+/// Bits that a careless conversion would change: a negative zero, a subnormal, the largest of its type.
+fn delicate(dtype: Dtype) -> InMemory {
+    let mut tensors = tiny_tensors();
+    for tensor in tensors.values_mut() {
+        let count = tensor.info.elements();
+        let bits = [0x8000_u16, 0x0001, 0x7bff, 0x3c01];
+        tensor.bytes = match dtype {
+            Dtype::F32 => {
+                (0..count).flat_map(|i| f32::from_bits([0x8000_0000, 1, 0x7f7f_ffff][i % 3]).to_le_bytes()).collect()
+            }
+            _ => (0..count).flat_map(|i| bits[i % 4].to_le_bytes()).collect(),
+        };
+        tensor.info.dtype = dtype;
+    }
+    InMemory::new(tensors)
+}
+
+fn loaded(source: &InMemory) -> Tiny {
+    let options = LoadOptions::default().with_dtype(LoadDtype::Keep);
+    load_into(Tiny::untouchable(), source, &options).expect("loads").0
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_was_saved_is_read_again_bit_by_bit() {
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let source = delicate(dtype);
+        let config = json!({ "_class_name": "UNet2DConditionModel", "width": 3 });
+        let options = SaveOptions { dtype: LoadDtype::Keep, ..SaveOptions::default() };
+        save_component(&loaded(&source), folder.path(), &config, &options).expect("saves");
+        assert_eq!(files(folder.path()), ["config.json", "diffusion_pytorch_model.safetensors"]);
+        let saved = ComponentFolder::open(folder.path(), None).expect("opens");
+        assert_eq!(saved.config::<Value>().expect("settings"), config);
+        assert_eq!(read_all(&saved.weights().expect("weights")), source.tensors);
+    }
+}
+
+#[test]
+fn a_limit_on_files_makes_shards_and_an_index() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = delicate(Dtype::F32);
+    // Two tensors of 24 and 12 bytes fit, a third does not.
+    let options = SaveOptions { dtype: LoadDtype::Keep, max_shard_bytes: Some(40) };
+    save_component(&loaded(&source), folder.path(), &json!({ "model_type": "clip_text_model" }), &options)
+        .expect("saves");
+    let wanted = [
+        "config.json",
+        "model-00001-of-00003.safetensors",
+        "model-00002-of-00003.safetensors",
+        "model-00003-of-00003.safetensors",
+        "model.safetensors.index.json",
+    ];
+    assert_eq!(files(folder.path()), wanted);
+    let saved = ComponentFolder::open(folder.path(), None).expect("opens").weights().expect("weights");
+    assert_eq!(read_all(&saved), source.tensors);
+}
+
+#[test]
+fn weights_can_be_saved_in_another_type_if_they_fit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let tiny = loaded(&InMemory::new(tiny_tensors()));
+    let options = SaveOptions { dtype: LoadDtype::F16, ..SaveOptions::default() };
+    save_component(&tiny, folder.path(), &json!({}), &options).expect("saves");
+    let saved = ComponentFolder::open(folder.path(), None).expect("opens").weights().expect("weights");
+    let bias = saved.read("blocks.0.bias").expect("a tensor");
+    assert_eq!(bias.info.dtype, Dtype::F16);
+    let wanted: Vec<u8> = [3.0_f32, 2.75].iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect();
+    assert_eq!(bias.bytes, wanted);
+
+    let other = tempfile::tempdir().expect("a folder");
+    let large = loaded(&delicate(Dtype::F32));
+    assert_says(save_component(&large, other.path(), &json!({}), &options), &["too large for f16"]);
+    assert!(files(other.path()).is_empty(), "half a file was left: {:?}", files(other.path()));
+}
+
+#[test]
+fn a_whole_folder_appears_at_once_or_not_at_all() {
+    let parent = tempfile::tempdir().expect("a folder");
+    let path = parent.path().join("model");
+    let tiny = loaded(&InMemory::new(tiny_tensors()));
+    let config = json!({ "_class_name": "UNet2DConditionModel", "use_linear_projection": true });
+    let options = SaveOptions::default();
+    let write = |finish: bool| {
+        let mut writer = FolderWriter::create(&path, "StableDiffusionPipeline").expect("begins");
+        for component in [Component::UNet, Component::Vae, Component::TextEncoder] {
+            writer.component(component, &tiny, &config, &options).expect("saves");
+        }
+        writer.scheduler(&json!({ "_class_name": "DDIMScheduler", "steps_offset": 1 })).expect("saves");
+        writer.file("LICENSE", b"free").expect("saves");
+        writer.setting("requires_safety_checker", json!(false));
+        assert!(writer.file("../escape", b"").is_err());
+        assert!(!path.exists());
+        if finish { writer.finish() } else { Ok(()) }
+    };
+    write(false).expect("dropped");
+    assert!(files(parent.path()).is_empty(), "something was left: {:?}", files(parent.path()));
+    write(true).expect("finishes");
+    assert_eq!(files(parent.path()), ["model"]);
+
+    let folder = ModelFolder::open(&path).expect("opens");
+    assert_eq!(folder.family(), crate::load::Family::Sd2);
+    assert_eq!(folder.setting("requires_safety_checker"), Some(&json!(false)));
+    assert_eq!(folder.scheduler_config::<Value>().expect("settings")["_class_name"], "DDIMScheduler");
+    let weights = folder.weights(Component::Vae).expect("weights");
+    assert_eq!(read_all(&weights), read_all(&InMemory::new(tiny_tensors())));
+    let again = FolderWriter::create(&path, "StableDiffusionPipeline");
+    assert_says(again, &["something there", "choose another folder"]);
+}

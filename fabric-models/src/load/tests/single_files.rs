@@ -1,0 +1,320 @@
+use std::sync::Arc;
+
+use safetensors::Dtype;
+use serde_json::Value;
+
+use super::*;
+use crate::clip::ClipTextConfig;
+use crate::load::compvis::unet::UNetShape;
+use crate::load::compvis::{KeyTable, text, vae};
+use crate::load::{Component, Family, SafetensorsFile, SingleFile, open_vae, parameters};
+use crate::unet::UNetConfig;
+use crate::vae::VaeConfig;
+
+/// A checkpoint's tensors by name; only what a test needs of them.
+type Tensors = BTreeMap<String, HostTensor>;
+
+fn empty(dtype: Dtype, shape: &[usize]) -> HostTensor {
+    HostTensor { info: TensorInfo { dtype, shape: shape.to_vec() }, bytes: Vec::new() }
+}
+
+/// Names and shapes of a network of full size, without values.
+fn without_values<M: Module + PublishedNames>(network: &M) -> Tensors {
+    parameters(network).into_iter().map(|p| (p.name, empty(Dtype::F16, &p.shape))).collect()
+}
+
+fn unet_tensors(config: &UNetConfig) -> Tensors {
+    without_values(&config.init(&cpu()).expect("a network"))
+}
+
+fn text_tensors(config: &ClipTextConfig) -> Tensors {
+    without_values(&config.init(&cpu()).expect("a network"))
+}
+
+/// The tensors of a golden model.
+fn golden(path: &str) -> Tensors {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/models")).join(path);
+    read_all(&SafetensorsFile::open(path).expect("a golden model"))
+}
+
+/// A U-Net with CompVis' names.
+fn unet_to_compvis(tensors: Tensors) -> Tensors {
+    let shape = UNetShape::of_diffusers(tensors.keys().map(String::as_str));
+    let table = KeyTable::to_compvis(shape.pairs());
+    rename(tensors, "model.diffusion_model.", |name| table.translate(name))
+}
+
+fn rename(tensors: Tensors, prefix: &str, new: impl Fn(&str) -> Option<String>) -> Tensors {
+    let name = |name: &str| format!("{prefix}{}", new(name).unwrap_or_else(|| panic!("{name} has no other name")));
+    tensors.into_iter().map(|(old, tensor)| (name(&old), tensor)).collect()
+}
+
+/// A VAE with CompVis' names and kernels.
+fn vae_to_compvis(tensors: Tensors, prefix: &str) -> Tensors {
+    let levels = (0..).take_while(|i| tensors.contains_key(&format!("encoder.down_blocks.{i}.resnets.0.conv1.bias")));
+    let levels = levels.count();
+    let table = KeyTable::to_compvis(vae::pairs_for(levels, 2, levels, 3));
+    let kernels = tensors.into_iter().map(|(name, mut tensor)| {
+        if vae::is_attention_projection(&name) {
+            tensor.info.shape.extend([1, 1]);
+        }
+        (name, tensor)
+    });
+    rename(kernels.collect(), prefix, |name| table.translate(name))
+}
+
+/// An OpenCLIP text encoder: joint projections, `text_projection` the other way round, a bare positional table.
+fn open_clip(mut tensors: Tensors, prefix: &str) -> Tensors {
+    let joint: Vec<String> = tensors.keys().filter(|name| name.contains(".q_proj.")).cloned().collect();
+    let mut converted = Tensors::new();
+    for query in joint {
+        let parts = ["q_proj", "k_proj", "v_proj"]
+            .map(|part| tensors.remove(&query.replace("q_proj", part)).expect("all three"));
+        let mut info = parts[0].info.clone();
+        info.shape[0] *= 3;
+        let bytes = parts.into_iter().flat_map(|part| part.bytes).collect();
+        let name = query.replace("text_model.encoder.layers", "transformer.resblocks");
+        let name = name.replace("self_attn.q_proj.", "attn.in_proj_");
+        converted.insert(format!("{prefix}{name}"), HostTensor { info, bytes });
+    }
+    if let Some(mut projection) = tensors.remove("text_projection.weight") {
+        let [rows, columns] = projection.info.shape[..] else { panic!("a matrix") };
+        let value = |row: usize, column: usize| &projection.bytes[(row * columns + column) * 4..][..4];
+        let pairs = (0..columns).flat_map(|column| (0..rows).map(move |row| (row, column)));
+        let has_values = !projection.bytes.is_empty();
+        let bytes = pairs.filter(|_| has_values).flat_map(|(row, column)| value(row, column).to_vec()).collect();
+        let info = TensorInfo { dtype: projection.info.dtype, shape: vec![columns, rows] };
+        projection = HostTensor { info, bytes };
+        converted.insert(format!("{prefix}text_projection"), projection);
+    }
+    let table = KeyTable::to_compvis(text::open_clip_pairs(40));
+    converted.extend(rename(tensors, prefix, |name| table.translate(name)));
+    converted
+}
+
+fn checkpoint(parts: impl IntoIterator<Item = Tensors>) -> SingleFile {
+    let mut tensors: Tensors = parts.into_iter().flatten().collect();
+    // What the original files carry along.
+    tensors.insert("model_ema.decay".into(), floats(&[], &[1.0]));
+    tensors.insert("alphas_cumprod".into(), floats(&[2], &[1.0, 0.5]));
+    SingleFile::new(Arc::new(InMemory::new(tensors))).expect("a checkpoint")
+}
+
+fn infos(tensors: &Tensors) -> BTreeMap<String, TensorInfo> {
+    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.info.clone())).collect()
+}
+
+#[test]
+fn unet_names_of_every_family_survive_the_way_there_and_back() {
+    for (config, family, count) in [
+        (UNetConfig::sd15(), Family::Sd1, 686),
+        (UNetConfig::sd21(), Family::Sd2, 686),
+        (UNetConfig::sdxl(), Family::Sdxl, 1680),
+    ] {
+        let tensors = unet_tensors(&config);
+        assert_eq!(tensors.len(), count, "{family}");
+        let file = checkpoint([unet_to_compvis(tensors.clone())]);
+        assert_eq!(file.family(), family);
+        assert_eq!(file.weights(Component::UNet).expect("weights").tensors(), &infos(&tensors), "{family}");
+        let found: Value = file.config(Component::UNet).expect("settings");
+        let found = UNetConfig::from_json(&found.to_string()).expect("a good configuration");
+        assert_eq!(infos(&unet_tensors(&found)), infos(&tensors), "{family}");
+    }
+}
+
+#[test]
+fn whole_checkpoints_of_every_family_give_every_tensor_and_the_published_settings() {
+    let vae = VaeConfig::sd15().init(&cpu()).expect("a network");
+    let vae = without_values(&vae);
+    assert_eq!(vae.len(), 248);
+    let vit_l = text_tensors(&ClipTextConfig::vit_l());
+    let clip = |prefix: &str| rename(vit_l.clone(), prefix, |name| Some(name.to_owned()));
+    let vit_h = text_tensors(&ClipTextConfig::vit_h());
+    let big_g = text_tensors(&ClipTextConfig::big_g());
+    assert_eq!((vit_l.len(), vit_h.len(), big_g.len()), (196, 372, 517));
+    let families = [
+        (UNetConfig::sd15(), clip("cond_stage_model.transformer."), vit_l.clone(), None),
+        (UNetConfig::sd21(), open_clip(vit_h.clone(), "cond_stage_model.model."), vit_h, None),
+        (
+            UNetConfig::sdxl(),
+            [clip("conditioner.embedders.0.transformer."), open_clip(big_g.clone(), "conditioner.embedders.1.model.")]
+                .into_iter()
+                .flatten()
+                .collect(),
+            vit_l,
+            Some(big_g),
+        ),
+    ];
+    for (config, text, first, second) in families {
+        let unet = unet_to_compvis(unet_tensors(&config));
+        let file = checkpoint([unet, vae_to_compvis(vae.clone(), "first_stage_model."), text]);
+        let weights = |component| file.weights(component).expect("weights").tensors().clone();
+        let settings = |component| file.config::<Value>(component).expect("settings").to_string();
+        assert_eq!(weights(Component::Vae), infos(&vae));
+        assert_eq!(weights(Component::TextEncoder), infos(&first));
+        let found = VaeConfig::from_json(&settings(Component::Vae)).expect("a good configuration");
+        assert_eq!(infos(&without_values(&found.init(&cpu()).expect("a network"))), infos(&vae));
+        let encoders = [(Component::TextEncoder, Some(first)), (Component::TextEncoder2, second)];
+        for (component, wanted) in encoders {
+            assert_eq!(file.has(component), wanted.is_some());
+            let Some(wanted) = wanted else { continue };
+            assert_eq!(weights(component), infos(&wanted));
+            let found = ClipTextConfig::from_json(&settings(component)).expect("a good configuration");
+            assert_eq!(infos(&text_tensors(&found)), infos(&wanted));
+        }
+    }
+}
+
+#[test]
+fn some_names_are_those_of_the_published_checkpoints() {
+    let names = |config: &UNetConfig| unet_to_compvis(unet_tensors(config));
+    let (sd1, xl) = (names(&UNetConfig::sd15()), names(&UNetConfig::sdxl()));
+    for name in [
+        "input_blocks.0.0.weight",
+        "input_blocks.1.1.transformer_blocks.0.attn1.to_out.0.bias",
+        "input_blocks.3.0.op.weight",
+        "input_blocks.4.0.skip_connection.weight",
+        "input_blocks.11.0.out_layers.3.weight",
+        "middle_block.1.proj_in.weight",
+        "middle_block.2.in_layers.2.bias",
+        "output_blocks.2.1.conv.weight",
+        "output_blocks.5.2.conv.weight",
+        "output_blocks.8.2.conv.weight",
+        "output_blocks.11.1.proj_out.weight",
+        "time_embed.2.weight",
+        "out.2.weight",
+    ] {
+        assert!(sd1.contains_key(&format!("model.diffusion_model.{name}")), "{name}");
+    }
+    for name in [
+        "label_emb.0.0.weight",
+        "input_blocks.4.1.transformer_blocks.1.ff.net.0.proj.weight",
+        "input_blocks.7.1.transformer_blocks.9.attn2.to_k.weight",
+        "output_blocks.2.2.conv.weight",
+        "output_blocks.5.2.conv.bias",
+        "output_blocks.8.0.emb_layers.1.weight",
+    ] {
+        assert!(xl.contains_key(&format!("model.diffusion_model.{name}")), "{name}");
+    }
+    assert!(!xl.contains_key("model.diffusion_model.input_blocks.1.1.norm.weight"));
+}
+
+#[test]
+fn a_small_model_of_generation_1_has_the_same_values_from_one_file() {
+    let (unet, vae, clip) = (
+        golden("unet/diffusion_pytorch_model.safetensors"),
+        golden("vae/diffusion_pytorch_model.safetensors"),
+        golden("text_encoder/model.safetensors"),
+    );
+    let prefixed = rename(clip.clone(), "cond_stage_model.transformer.", |name| Some(name.to_owned()));
+    let file = checkpoint([unet_to_compvis(unet.clone()), vae_to_compvis(vae.clone(), "first_stage_model."), prefixed]);
+    assert_eq!(file.family(), Family::Sd1);
+    assert_eq!(read_all(&file.weights(Component::UNet).expect("weights")), unet);
+    assert_eq!(read_all(&file.weights(Component::Vae).expect("weights")), vae);
+    assert_eq!(read_all(&file.weights(Component::TextEncoder).expect("weights")), clip);
+    assert!(!file.has(Component::TextEncoder2));
+    let scheduler: Value = file.scheduler_config().expect("settings");
+    assert_eq!(scheduler["prediction_type"], "epsilon");
+    let config: Value = file.config(Component::TextEncoder).expect("settings");
+    assert_eq!((&config["hidden_act"], &config["vocab_size"]), (&"quick_gelu".into(), &49408.into()));
+    let config: Value = file.config(Component::Vae).expect("settings");
+    assert_eq!((&config["scaling_factor"], &config["latent_channels"]), (&0.18215.into(), &4.into()));
+}
+
+#[test]
+fn a_small_xl_model_has_the_same_values_from_one_file() {
+    let (unet, first, second) = (
+        golden("sdxl/unet/diffusion_pytorch_model.safetensors"),
+        golden("sdxl/text_encoder/model.safetensors"),
+        golden("sdxl/text_encoder_2/model.safetensors"),
+    );
+    let mut bigg = open_clip(second.clone(), "conditioner.embedders.1.model.");
+    bigg.insert("conditioner.embedders.1.model.logit_scale".into(), floats(&[], &[4.6]));
+    let first_stored = rename(first.clone(), "conditioner.embedders.0.transformer.", |name| Some(name.to_owned()));
+    let file = checkpoint([unet_to_compvis(unet.clone()), first_stored, bigg]);
+    assert_eq!(file.family(), Family::Sdxl);
+    assert_eq!(read_all(&file.weights(Component::UNet).expect("weights")), unet);
+    assert_eq!(read_all(&file.weights(Component::TextEncoder).expect("weights")), first);
+    assert_eq!(read_all(&file.weights(Component::TextEncoder2).expect("weights")), second);
+    let config: Value = file.config(Component::TextEncoder2).expect("settings");
+    assert_eq!(config["projection_dim"], second["text_projection.weight"].info.shape[0]);
+    assert_eq!(config["hidden_act"], "gelu");
+    assert_says(file.weights(Component::Vae), &["`vae` in this checkpoint", "load one from"]);
+}
+
+#[test]
+fn generation_2_drops_the_layer_it_does_not_use_and_the_projection() {
+    let mut clip: Tensors = golden("sdxl/text_encoder_2/model.safetensors");
+    let projection = clip.remove("text_projection.weight").expect("a projection");
+    let layer: Tensors = clip
+        .iter()
+        .filter_map(|(name, tensor)| {
+            let rest = name.strip_prefix("text_model.encoder.layers.0.")?;
+            Some((format!("text_model.encoder.layers.23.{rest}"), tensor.clone()))
+        })
+        .collect();
+    let mut stored: Tensors = clip.clone().into_iter().chain(layer).collect();
+    stored.insert("text_projection.weight".into(), projection);
+    let unet = unet_to_compvis(unet_tensors(&UNetConfig::sd21()));
+    let file = checkpoint([unet, open_clip(stored, "cond_stage_model.model.")]);
+    assert_eq!(file.family(), Family::Sd2);
+    assert_eq!(read_all(&file.weights(Component::TextEncoder).expect("weights")), clip);
+    let scheduler: Value = file.scheduler_config().expect("settings");
+    assert_eq!(scheduler["prediction_type"], "v_prediction");
+}
+
+#[test]
+fn a_text_encoder_without_its_outermost_module_is_understood() {
+    let clip = golden("text_encoder/model.safetensors");
+    let stored = rename(clip.clone(), "cond_stage_model.transformer.", |name| {
+        name.strip_prefix("text_model.").map(str::to_owned)
+    });
+    let file = checkpoint([unet_to_compvis(unet_tensors(&UNetConfig::sd15())), stored]);
+    assert_eq!(read_all(&file.weights(Component::TextEncoder).expect("weights")), clip);
+}
+
+#[test]
+fn unknown_tensors_of_a_network_stay_visible() {
+    let mut unet = unet_to_compvis(unet_tensors(&UNetConfig::sd15()));
+    unet.insert("model.diffusion_model.motion.0.weight".into(), empty(Dtype::F16, &[1]));
+    let weights = checkpoint([unet]).weights(Component::UNet).expect("weights");
+    assert!(weights.tensors().contains_key("motion.0.weight"));
+    assert_eq!(weights.tensors().len(), 687);
+}
+
+#[test]
+fn marks_of_velocity_prediction_are_heeded() {
+    let unet = unet_to_compvis(unet_tensors(&UNetConfig::sdxl()));
+    let marks = Tensors::from([("v_pred".into(), floats(&[0], &[])), ("ztsnr".into(), floats(&[0], &[]))]);
+    let scheduler: Value = checkpoint([unet, marks]).scheduler_config().expect("settings");
+    assert_eq!(scheduler["prediction_type"], "v_prediction");
+    assert_eq!(scheduler["rescale_betas_zero_snr"], true);
+}
+
+#[test]
+fn a_vae_by_itself_loads_with_either_kind_of_names() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let vae = golden("vae/diffusion_pytorch_model.safetensors");
+    let mut original = vae_to_compvis(vae.clone(), "");
+    original.insert("loss.logvar".into(), floats(&[], &[0.0]));
+    let diffusers = open_vae(write(&folder.path().join("a.safetensors"), &vae)).expect("opens");
+    let compvis = open_vae(write(&folder.path().join("b.safetensors"), &original)).expect("opens");
+    assert_eq!(read_all(&diffusers), vae);
+    assert_eq!(read_all(&compvis), vae);
+}
+
+#[test]
+fn other_files_are_no_checkpoint_and_are_recognised() {
+    let refused = |tensors: Tensors| SingleFile::new(Arc::new(InMemory::new(tensors)));
+    let named = |name: &str| Tensors::from([(name.to_owned(), floats(&[1], &[0.0]))]);
+    assert_says(refused(unet_tensors(&UNetConfig::sdxl())), &["found the U-Net of Stable Diffusion XL", "memory"]);
+    assert_says(refused(named("lora_unet_down.lora_up.weight")), &["found a LoRA", "load it as what it is"]);
+    assert_says(refused(named("image_proj.norm.weight")), &["found an IP-Adapter"]);
+    assert_says(refused(named("something")), &["found no U-Net"]);
+    assert_says(refused(named("model.diffusion_model.joint_blocks.0.x")), &["not this U-Net", "not supported"]);
+    let huge = named("model.diffusion_model.input_blocks.18446744073709551615.0.op.weight");
+    assert_says(refused(huge), &["not this U-Net"]);
+    let mut refiner = unet_to_compvis(unet_tensors(&UNetConfig::sdxl()));
+    refiner.extend(named("conditioner.embedders.0.model.ln_final.weight"));
+    assert_says(refused(refiner), &["refiner", "use the base model"]);
+}

@@ -1,0 +1,107 @@
+//! Writing safetensors files: beside their place, tensor by tensor, then renamed into it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use serde_json::{Map, Value, json};
+
+use super::{HostTensor, LoadError, TensorInfo};
+
+/// Writes a `.safetensors` file, asking for one tensor at a time.
+///
+/// Wider types come first, so that every tensor lies aligned; otherwise the order is that of `tensors`. The file
+/// appears under its name only once it is complete and on disk.
+///
+/// # Errors
+///
+/// When the file cannot be written, or `read` fails.
+///
+/// # Panics
+///
+/// When a name is given twice, or `read` returns another type or shape than was announced.
+pub fn write_safetensors(
+    path: impl AsRef<Path>,
+    metadata: &BTreeMap<String, String>,
+    tensors: &[(String, TensorInfo)],
+    mut read: impl FnMut(&str) -> Result<HostTensor, LoadError>,
+) -> Result<(), LoadError> {
+    let path = path.as_ref();
+    let mut ordered: Vec<&(String, TensorInfo)> = tensors.iter().collect();
+    ordered.sort_by_key(|(_, info)| std::cmp::Reverse(info.dtype.bitsize()));
+    let partial = Partial::beside(path)?;
+    let io = |error| LoadError::io(path, "write", error);
+    let mut out = BufWriter::new(File::create(partial.path()).map_err(io)?);
+    let header = header(metadata, &ordered);
+    out.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
+    out.write_all(header.as_bytes()).map_err(io)?;
+    for (name, info) in ordered {
+        let tensor = read(name)?;
+        assert_eq!(&tensor.info, info, "type and shape of tensor `{name}`");
+        assert_eq!(tensor.bytes.len(), info.bytes(), "bytes of tensor `{name}`");
+        out.write_all(&tensor.bytes).map_err(io)?;
+    }
+    out.into_inner().map_err(|error| io(error.into_error()))?.sync_all().map_err(io)?;
+    partial.rename(path)
+}
+
+fn header(metadata: &BTreeMap<String, String>, tensors: &[&(String, TensorInfo)]) -> String {
+    let mut entries = Map::new();
+    if !metadata.is_empty() {
+        entries.insert("__metadata__".to_owned(), json!(metadata));
+    }
+    let mut offset = 0;
+    for (name, info) in tensors {
+        let end = offset + info.bytes();
+        let entry = json!({ "dtype": info.dtype, "shape": info.shape, "data_offsets": [offset, end] });
+        assert!(entries.insert(name.clone(), entry).is_none(), "tensor `{name}` is given twice");
+        offset = end;
+    }
+    let mut header = Value::Object(entries).to_string();
+    // The data begins aligned for the widest type; the format allows spaces here.
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(Dtype::F64.bitsize() / 8) - header.len()));
+    header
+}
+
+/// Writes JSON the way diffusers does: indented, one file, all of it or nothing.
+pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), LoadError> {
+    let partial = Partial::beside(path)?;
+    let text = format!("{value:#}\n");
+    let io = |error| LoadError::io(path, "write", error);
+    let mut file = File::create(partial.path()).map_err(io)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
+    partial.rename(path)
+}
+
+/// A file or folder that is not finished: removed when dropped, unless it was renamed into its place.
+#[derive(Debug)]
+pub(super) struct Partial(PathBuf);
+
+impl Partial {
+    /// A name beside `path` that no other process uses.
+    pub(super) fn beside(path: &Path) -> Result<Self, LoadError> {
+        let Some(name) = path.file_name() else {
+            let next = "give a path that ends with a name";
+            return Err(LoadError::malformed(path, "path to write to", "no name at its end", "one", next));
+        };
+        let name = format!(".{}.partial-{}", name.to_string_lossy(), std::process::id());
+        Ok(Self(path.with_file_name(name)))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn rename(self, path: &Path) -> Result<(), LoadError> {
+        std::fs::rename(&self.0, path).map_err(|error| LoadError::io(path, "put the written file into place", error))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // After a rename there is nothing left; after a failure, an error here would hide the one that matters.
+        let _ = if self.0.is_dir() { std::fs::remove_dir_all(&self.0) } else { std::fs::remove_file(&self.0) };
+    }
+}

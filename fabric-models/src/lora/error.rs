@@ -1,0 +1,193 @@
+use super::LoraMismatch;
+use crate::load::{Component, LoadError};
+
+/// Why a LoRA cannot be read or applied.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoraError {
+    /// The file cannot be read, or a value in it is not a finite float.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A file without a single key of a LoRA.
+    #[error(
+        "{place}: found {found}, wanted keys of a LoRA (`.lora_down.weight`, `.lora_A.weight`, `.lora.down.weight` \
+         or `_lora.down.weight` and their counterparts); give a LoRA file, or load this one as a model"
+    )]
+    NotALora {
+        /// The file.
+        place: String,
+        /// What is in it.
+        found: String,
+    },
+    /// Some keys of the file are those of a LoRA, others are not.
+    #[error(
+        "{place}: {} keys are not known from any LoRA layout, wanted none: {}; \
+         remove them from the file, or convert it with the program that wrote it", keys.len(), first_few(keys)
+    )]
+    UnknownKeys {
+        /// The file.
+        place: String,
+        /// The keys.
+        keys: Vec<String>,
+    },
+    /// An adaptation that is no plain product of two matrices.
+    #[error(
+        "{place}: key `{key}` belongs to {kind}, supported are products of two matrices (LoRA, LoCon); \
+         extract a plain LoRA from it with the tools of its trainer, or use another file"
+    )]
+    Unsupported {
+        /// The file.
+        place: String,
+        /// The first key that tells.
+        key: String,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// One half of a product without the other.
+    #[error("{place}: `{target}` has {found} and lacks {wanted}; the file is incomplete: get it again")]
+    Incomplete {
+        /// The file.
+        place: String,
+        /// The module.
+        target: String,
+        /// What is there.
+        found: &'static str,
+        /// What is not.
+        wanted: &'static str,
+    },
+    /// The same weight named by two keys.
+    #[error(
+        "{place}: both `{first}` and `{second}` are for the same weight, wanted one of them; the file mixes two layouts: get it again"
+    )]
+    Duplicate {
+        /// The file.
+        place: String,
+        /// One key.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// Matrices that cannot be multiplied, or an alpha that is not one number.
+    #[error(
+        "{place}: tensor `{key}`: found shape {found:?}, wanted {wanted}; the file is damaged or of an unknown kind: get it again"
+    )]
+    Shape {
+        /// The file.
+        place: String,
+        /// The tensor.
+        key: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// What would fit.
+        wanted: String,
+    },
+    /// An alpha that makes no sense.
+    #[error(
+        "{place}: `{target}`: found alpha {alpha} at rank {rank}, wanted more than 0 and at most {limit} · rank; the file is damaged: get it again"
+    )]
+    Alpha {
+        /// The file.
+        place: String,
+        /// The module.
+        target: String,
+        /// Its alpha.
+        alpha: f64,
+        /// Its rank.
+        rank: usize,
+        /// The largest alpha / rank allowed.
+        limit: f64,
+    },
+    /// The note on scaling in the file's header cannot be read.
+    #[error(
+        "{place}: header entry `{key}`: found {found}, wanted {wanted}; remove the entry, or save the LoRA again with diffusers"
+    )]
+    Metadata {
+        /// The file.
+        place: String,
+        /// The entry.
+        key: String,
+        /// What is there.
+        found: String,
+        /// What would be good.
+        wanted: &'static str,
+    },
+    /// Names or shapes that are not those of the network.
+    #[error(transparent)]
+    Mismatch(#[from] Box<LoraMismatch>),
+    /// A name that could mean two weights.
+    #[error("{place}: `{target}` could be {}; convert the file to a layout with dots (peft)", names.join(" or "))]
+    Ambiguous {
+        /// The file.
+        place: String,
+        /// The name in the file.
+        target: String,
+        /// The weights that are called so.
+        names: Vec<String>,
+    },
+    /// A scale that is not a number.
+    #[error("{place}: found a scale of {scale}, wanted a finite number; usual are 0 to 1.5, 1 is as trained")]
+    Scale {
+        /// The file.
+        place: String,
+        /// The scale asked for.
+        scale: f32,
+    },
+    /// A number of scales that is not that of the LoRAs.
+    #[error(
+        "found {found} scales for {wanted} attached LoRAs, wanted one for each, in the order in which they were attached"
+    )]
+    ScaleCount {
+        /// Scales given.
+        found: usize,
+        /// LoRAs attached.
+        wanted: usize,
+    },
+    /// A change that would drown the weights.
+    #[error(
+        "{place}: `{target}` at scale {scale} may change weights by up to {found:.1e}, wanted at most {wanted:.1e} \
+         (weights are of the order of 1); use a smaller scale, or another file if the scale was usual"
+    )]
+    TooStrong {
+        /// The file.
+        place: String,
+        /// The module.
+        target: String,
+        /// The scale asked for.
+        scale: f32,
+        /// Bound of the change.
+        found: f64,
+        /// The largest allowed.
+        wanted: f64,
+    },
+    /// The network has LoRAs attached that this call does not know of.
+    #[error(
+        "{place}: the network `{part}` has LoRAs attached already; \
+         add this one with `Attached::with`, or `detach` or `merge` them first"
+    )]
+    AlreadyAttached {
+        /// The file.
+        place: String,
+        /// The network.
+        part: Component,
+    },
+    /// The device failed while computing weights.
+    #[error("{place}: the device failed while applying the LoRA: {message}; is its memory large enough?")]
+    Device {
+        /// The file.
+        place: String,
+        /// What the device said.
+        message: String,
+    },
+}
+
+impl From<LoraError> for fabric_core::Error {
+    fn from(error: LoraError) -> Self {
+        Self::Model(Box::new(error))
+    }
+}
+
+fn first_few(keys: &[String]) -> String {
+    let shown: Vec<String> = keys.iter().take(5).map(|key| format!("`{key}`")).collect();
+    let more = if keys.len() > 5 { ", ..." } else { "" };
+    format!("{}{more}", shown.join(", "))
+}

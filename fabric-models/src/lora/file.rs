@@ -1,0 +1,204 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use burn::tensor::TensorData;
+
+use super::key::{Key, LoraKey, Role};
+use super::metadata::Scaling;
+use super::{Lora, LoraEntry, LoraError, LoraLayout};
+use crate::load::{Component, LoadDtype, SafetensorsFile, TensorSource, open_weights};
+
+/// The largest alpha / rank that is taken for meant; published files stay below 10.
+const LARGEST_FACTOR: f64 = 1e4;
+
+/// A LoRA file, read: what it has for each network of a model.
+#[derive(Debug, Clone)]
+pub struct LoraFile {
+    /// For the U-Net.
+    pub unet: Lora,
+    /// For the text encoder, or the first of SDXL's two.
+    pub text_encoder: Lora,
+    /// For SDXL's second text encoder.
+    pub text_encoder_2: Lora,
+}
+
+impl LoraFile {
+    /// Reads a file: `.safetensors`, or with the feature `pickle` `.bin` and `.pt`.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be opened, or as [`LoraFile::read`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LoraError> {
+        let path = path.as_ref();
+        let is = |extension| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
+        if is("safetensors") || is("sft") {
+            let file = SafetensorsFile::open(path)?;
+            return Self::read(&file, file.metadata());
+        }
+        Self::read(&*open_weights(path)?, &BTreeMap::new())
+    }
+
+    /// Reads tensors that are already open. `metadata` is the free text of their header: newer versions of
+    /// diffusers note the alphas there (`lora_adapter_metadata`), and nowhere else.
+    ///
+    /// # Errors
+    ///
+    /// When a key is not one of a LoRA or belongs to another kind of adaptation, a matrix lacks its counterpart
+    /// or does not fit it, a value is not finite, or an alpha makes no sense.
+    pub fn read(source: &dyn TensorSource, metadata: &BTreeMap<String, String>) -> Result<Self, LoraError> {
+        let mut networks = group(source)?;
+        let mut lora = |part| -> Result<Lora, LoraError> {
+            let scaling = Scaling::read(metadata, part, &source.place())?;
+            let modules = networks.remove(&part).unwrap_or_default();
+            let reader = Reader { source, scaling, place: source.place() };
+            let entries = modules.into_iter().map(|(target, keys)| reader.entry(target, keys));
+            Ok(Lora { place: source.place(), part, entries: entries.collect::<Result<_, _>>()?, strict: true })
+        };
+        Ok(Self {
+            unet: lora(Component::UNet)?,
+            text_encoder: lora(Component::TextEncoder)?,
+            text_encoder_2: lora(Component::TextEncoder2)?,
+        })
+    }
+
+    /// What it has for each network.
+    pub fn parts(&self) -> [&Lora; 3] {
+        [&self.unet, &self.text_encoder, &self.text_encoder_2]
+    }
+}
+
+impl fmt::Display for LoraFile {
+    /// The number of entries for each network, and the layouts.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: LoRA", self.unet.place)?;
+        for lora in self.parts().into_iter().filter(|lora| !lora.is_empty()) {
+            write!(f, ", {}: {} weights", lora.part, lora.entries.len())?;
+            let (first, last) =
+                (lora.entries.iter().map(|e| e.layout).min(), lora.entries.iter().map(|e| e.layout).max());
+            match (first, last) {
+                (Some(first), Some(last)) if first != last => write!(f, " ({first} and {last} layout)")?,
+                (first, _) => first.map_or(Ok(()), |first| write!(f, " ({first} layout)"))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The keys of one module.
+#[derive(Debug, Default)]
+struct ModuleKeys {
+    down: Option<String>,
+    up: Option<String>,
+    alpha: Option<String>,
+    layout: Option<LoraLayout>,
+}
+
+/// Sorts a file's keys by network and module.
+fn group(source: &dyn TensorSource) -> Result<BTreeMap<Component, BTreeMap<String, ModuleKeys>>, LoraError> {
+    let place = source.place();
+    let mut networks: BTreeMap<Component, BTreeMap<String, ModuleKeys>> = BTreeMap::new();
+    let mut unknown = Vec::new();
+    for key in source.tensors().keys() {
+        let LoraKey { part, target, role, layout } = match Key::parse(key) {
+            Key::Lora(parsed) => parsed,
+            Key::Unsupported(kind) => return Err(LoraError::Unsupported { place, key: key.clone(), kind }),
+            Key::Unknown => {
+                unknown.push(key.clone());
+                continue;
+            }
+        };
+        let module = networks.entry(part).or_default().entry(target).or_default();
+        let slot = match role {
+            Role::Down => &mut module.down,
+            Role::Up => &mut module.up,
+            Role::Alpha => &mut module.alpha,
+        };
+        if let Some(first) = slot.replace(key.clone()) {
+            return Err(LoraError::Duplicate { place, first, second: key.clone() });
+        }
+        module.layout = module.layout.or(layout);
+    }
+    if networks.is_empty() {
+        let found = match unknown.first() {
+            Some(first) => format!("{} tensors such as `{first}`", unknown.len()),
+            None => "no tensors".to_owned(),
+        };
+        return Err(LoraError::NotALora { place, found });
+    }
+    if unknown.is_empty() { Ok(networks) } else { Err(LoraError::UnknownKeys { place, keys: unknown }) }
+}
+
+/// Reads the entries of one network.
+struct Reader<'a> {
+    source: &'a dyn TensorSource,
+    scaling: Scaling,
+    place: String,
+}
+
+impl Reader<'_> {
+    fn entry(&self, target: String, keys: ModuleKeys) -> Result<LoraEntry, LoraError> {
+        let (down, up, layout) = match (keys.down, keys.up, keys.layout) {
+            (Some(down), Some(up), Some(layout)) => (down, up, layout),
+            (down, up, _) => {
+                let (found, wanted) = match (down, up) {
+                    (Some(_), _) => ("the matrix down", "the one up"),
+                    (None, Some(_)) => ("the matrix up", "the one down"),
+                    (None, None) => ("an alpha", "its two matrices"),
+                };
+                return Err(LoraError::Incomplete { place: self.place.clone(), target, found, wanted });
+            }
+        };
+        let stored = keys.alpha.map(|key| self.number(&key)).transpose()?;
+        let (rank, shape) = self.shapes(&down, &up)?;
+        let (alpha, factor) = self.scaling.of(&target, rank, stored);
+        // Not a number is not within either bound.
+        if !(alpha > 0.0 && factor <= LARGEST_FACTOR) {
+            let (place, limit) = (self.place.clone(), LARGEST_FACTOR);
+            return Err(LoraError::Alpha { place, target, alpha, rank, limit });
+        }
+        let inputs = shape[1..].iter().product();
+        let (down, down_peak) = self.matrix(&down, [rank, inputs])?;
+        let (up, up_peak) = self.matrix(&up, [shape[0], rank])?;
+        Ok(LoraEntry { target, layout, down, up, factor, shape, bound: rank as f64 * down_peak * up_peak })
+    }
+
+    /// The rank of a product and the shape of the weight that it changes.
+    fn shapes(&self, down: &str, up: &str) -> Result<(usize, Vec<usize>), LoraError> {
+        let shape = |key: &str| self.source.tensors()[key].shape.as_slice();
+        let wrong = |key: &str, wanted: String| {
+            Err(LoraError::Shape { place: self.place.clone(), key: key.to_owned(), found: shape(key).to_vec(), wanted })
+        };
+        let (rank, inputs) = match shape(down) {
+            [rank, inputs @ ..] if matches!(inputs.len(), 1 | 3) && *rank > 0 && !inputs.contains(&0) => {
+                (*rank, inputs)
+            }
+            _ => return wrong(down, "[rank, in] or [rank, in, height, width], all at least 1".into()),
+        };
+        let outputs = match shape(up) {
+            [outputs, inner] | [outputs, inner, 1, 1] if *inner == rank && *outputs > 0 => *outputs,
+            _ => return wrong(up, format!("[out, {rank}] or [out, {rank}, 1, 1], as `{down}` has rank {rank}")),
+        };
+        Ok((rank, std::iter::once(outputs).chain(inputs.iter().copied()).collect()))
+    }
+
+    /// The values as a matrix, and the largest of them.
+    fn matrix(&self, key: &str, shape: [usize; 2]) -> Result<(TensorData, f64), LoraError> {
+        let data = self.source.read(key)?.into_data(LoadDtype::Keep, true, &self.place, key)?;
+        let peak = data.iter::<f32>().fold(0.0_f32, |peak, x| peak.max(x.abs()));
+        let (bytes, _, dtype) = data.into_parts();
+        Ok((TensorData::from_bytes(bytes, shape, dtype), f64::from(peak)))
+    }
+
+    fn number(&self, key: &str) -> Result<f64, LoraError> {
+        let data = self.source.read(key)?.into_data(LoadDtype::F32, false, &self.place, key)?;
+        let values: Vec<f32> = data.iter::<f32>().collect();
+        match values[..] {
+            [value] => Ok(f64::from(value)),
+            _ => {
+                let (place, found) = (self.place.clone(), data.shape().to_vec());
+                Err(LoraError::Shape { place, key: key.to_owned(), found, wanted: "one number".into() })
+            }
+        }
+    }
+}

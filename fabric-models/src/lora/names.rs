@@ -1,0 +1,59 @@
+//! Which weight of a network a name in a file means.
+
+use std::collections::HashMap;
+
+use crate::load::{ParameterInfo, nearest, original_unet_names};
+
+/// A network's weights by every name they go under.
+///
+/// kohya's names have underscores for dots. These cannot be taken apart by themselves (`to_out_0` is
+/// `to_out.0`, `proj_in` is one word), so the network's own names are joined instead.
+#[derive(Debug)]
+pub(super) struct Names<'a> {
+    parameters: &'a [ParameterInfo],
+    /// Each with the indices of the weights that are called so.
+    by_name: HashMap<String, Vec<usize>>,
+}
+
+impl<'a> Names<'a> {
+    pub(super) fn of(parameters: &'a [ParameterInfo]) -> Self {
+        let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
+        let originals = original_unet_names(parameters.iter().map(|parameter| parameter.name.as_str()));
+        for (index, (parameter, original)) in parameters.iter().zip(originals).enumerate() {
+            // Norms and biases have one axis, and no product of matrices.
+            if parameter.shape.len() < 2 {
+                continue;
+            }
+            let Some(module) = module(&parameter.name) else { continue };
+            let original = original.as_deref().and_then(self::module).map(underscored);
+            let mut names = vec![module.to_owned(), underscored(module)];
+            names.extend(original);
+            names.dedup();
+            for name in names {
+                by_name.entry(name).or_default().push(index);
+            }
+        }
+        Self { parameters, by_name }
+    }
+
+    /// The weights that are called so: one, or none, or several if the name is ambiguous.
+    pub(super) fn find(&self, target: &str) -> Vec<&'a ParameterInfo> {
+        let found = self.by_name.get(target).map(Vec::as_slice).unwrap_or_default();
+        found.iter().map(|index| &self.parameters[*index]).collect()
+    }
+
+    /// The module with the most similar name.
+    pub(super) fn nearest(&self, target: &str) -> Option<String> {
+        let name = nearest(target, self.by_name.keys().map(String::as_str))?;
+        let index = *self.by_name[name].first()?;
+        module(&self.parameters[index].name).map(str::to_owned)
+    }
+}
+
+fn module(weight: &str) -> Option<&str> {
+    weight.strip_suffix(".weight")
+}
+
+pub(super) fn underscored(name: &str) -> String {
+    name.replace('.', "_")
+}

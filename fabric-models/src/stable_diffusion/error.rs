@@ -1,0 +1,31 @@
+use crate::config::ConfigError;
+use crate::load::LoadError;
+use crate::lora::LoraError;
+use crate::tokenizer::TokenizerError;
+
+/// Why a model cannot be had from its files.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A file cannot be read, or does not hold what it should.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A network cannot be built from its configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The tokenizer's files cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// A LoRA does not fit.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
+    /// The parts do not fit one another, or the scheduler's settings cannot be used.
+    #[error(transparent)]
+    Pipeline(#[from] fabric_core::Error),
+}
+
+impl From<fabric_core::schedule::ScheduleError> for ModelError {
+    fn from(error: fabric_core::schedule::ScheduleError) -> Self {
+        Self::Pipeline(error.into())
+    }
+}

@@ -1,0 +1,251 @@
+//! Whole models: from a folder or a file to a [`Pipeline`].
+
+mod error;
+mod options;
+mod text;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use fabric_core::models::LatentCodec;
+use fabric_core::pipeline::Pipeline;
+use fabric_core::schedule::SchedulerConfig;
+use serde_json::Value;
+
+pub use error::ModelError;
+pub use options::{LoraChoice, ModelOptions, ModelReport};
+pub use text::StableDiffusionText;
+
+use self::text::{State, Tower};
+use crate::clip::{ClipText, ClipTextConfig};
+use crate::config::OneOrMany;
+use crate::load::{Component, Family, LoadError, ModelFolder, PublishedNames, SingleFile, TensorSource, load_into};
+use crate::lora::{LoraFile, merge};
+use crate::tokenizer::{ClipTokenizer, PadWith};
+use crate::unet::{UNet, UNetConfig};
+use crate::vae::{Vae, VaeConfig};
+
+/// Where a model's parts come from: a folder, or one file.
+trait Parts {
+    fn family(&self) -> Family;
+    fn config(&self, component: Component) -> Result<Value, LoadError>;
+    fn weights(&self, component: Component) -> Result<Arc<dyn TensorSource>, LoadError>;
+    fn scheduler(&self) -> Result<Value, LoadError>;
+    fn tokenizer(&self, component: Component) -> Result<Option<ClipTokenizer>, ModelError>;
+    /// Whether an absent negative prompt means zeros: `model_index.json` says so for XL's base model.
+    fn absent_is_zero(&self) -> bool;
+}
+
+impl Parts for ModelFolder {
+    fn family(&self) -> Family {
+        self.family()
+    }
+
+    fn config(&self, component: Component) -> Result<Value, LoadError> {
+        self.config(component)
+    }
+
+    fn weights(&self, component: Component) -> Result<Arc<dyn TensorSource>, LoadError> {
+        self.weights(component)
+    }
+
+    fn scheduler(&self) -> Result<Value, LoadError> {
+        self.scheduler_config()
+    }
+
+    fn tokenizer(&self, component: Component) -> Result<Option<ClipTokenizer>, ModelError> {
+        self.tokenizer_path(component).map(ClipTokenizer::from_folder).transpose().map_err(ModelError::from)
+    }
+
+    fn absent_is_zero(&self) -> bool {
+        self.setting("force_zeros_for_empty_prompt").map_or(self.family() == Family::Sdxl, |value| *value == true)
+    }
+}
+
+impl Parts for SingleFile {
+    fn family(&self) -> Family {
+        self.family()
+    }
+
+    fn config(&self, component: Component) -> Result<Value, LoadError> {
+        self.config(component)
+    }
+
+    fn weights(&self, component: Component) -> Result<Arc<dyn TensorSource>, LoadError> {
+        self.weights(component)
+    }
+
+    fn scheduler(&self) -> Result<Value, LoadError> {
+        self.scheduler_config()
+    }
+
+    fn tokenizer(&self, _component: Component) -> Result<Option<ClipTokenizer>, ModelError> {
+        Ok(None)
+    }
+
+    fn absent_is_zero(&self) -> bool {
+        self.family() == Family::Sdxl
+    }
+}
+
+/// Loads a model: a folder in the diffusers layout, or a single checkpoint file.
+///
+/// ```no_run
+/// let device = fabric_backends::default_device()?;
+/// let (pipeline, report) = fabric_models::load_model("v1-5-pruned.safetensors", &device, &Default::default())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// When a file is missing, damaged, or not what its place says, or when the parts do not fit one another.
+pub fn load_model(
+    path: impl AsRef<Path>,
+    device: &Device,
+    options: &ModelOptions,
+) -> Result<(Pipeline, ModelReport), ModelError> {
+    let path = path.as_ref();
+    if path.is_file() { load_single_file(path, device, options) } else { load_folder(path, device, options) }
+}
+
+/// Loads a folder in the diffusers layout.
+///
+/// # Errors
+///
+/// As [`load_model`].
+pub fn load_folder(
+    path: impl AsRef<Path>,
+    device: &Device,
+    options: &ModelOptions,
+) -> Result<(Pipeline, ModelReport), ModelError> {
+    assemble(&ModelFolder::open_variant(path, options.variant.as_deref())?, device, options)
+}
+
+/// Loads a single checkpoint file in the layout of the original releases.
+///
+/// # Errors
+///
+/// As [`load_model`].
+pub fn load_single_file(
+    path: impl AsRef<Path>,
+    device: &Device,
+    options: &ModelOptions,
+) -> Result<(Pipeline, ModelReport), ModelError> {
+    assemble(&SingleFile::open(path)?, device, options)
+}
+
+fn assemble(parts: &dyn Parts, device: &Device, options: &ModelOptions) -> Result<(Pipeline, ModelReport), ModelError> {
+    let family = parts.family();
+    let mut report = ModelReport { family, networks: Vec::new(), loras: Vec::new() };
+
+    // Small things first: what is wrong with them should be known before gigabytes are read.
+    let json = |component| parts.config(component).map(|value| value.to_string());
+    let unet_config = UNetConfig::from_json(&json(Component::UNet)?)?;
+    let vae_config = VaeConfig::from_json(&json(Component::Vae)?)?;
+    let scheduler = SchedulerConfig::from_json(&parts.scheduler()?.to_string())?;
+    let encoders: &[Component] = match family {
+        Family::Sdxl => &[Component::TextEncoder, Component::TextEncoder2],
+        Family::Sd1 | Family::Sd2 => &[Component::TextEncoder],
+    };
+    let mut text = Vec::new();
+    for &component in encoders {
+        let tokenizer = match &options.tokenizer {
+            Some(tokenizer) => Some(tokenizer.clone()),
+            None => parts.tokenizer(component)?,
+        };
+        text.push((component, ClipTextConfig::from_json(&json(component)?)?, tokenizer));
+    }
+    let loras = options.loras.iter().map(|choice| Ok((LoraFile::open(&choice.path)?, choice.scale)));
+    let loras: Vec<(LoraFile, f32)> = loras.collect::<Result<_, ModelError>>()?;
+
+    let mut load = Loader { parts, options, loras: &loras, report: &mut report };
+    let mut towers = Vec::new();
+    for (component, config, tokenizer) in text {
+        let encoder: ClipText = load.network(component, config.init(device)?)?;
+        let pad = match (&tokenizer, family, component) {
+            (Some(tokenizer), ..) => tokenizer.padding(),
+            // Without files of its own: as published.
+            (None, Family::Sd1, _) | (None, Family::Sdxl, Component::TextEncoder) => PadWith::Eos,
+            (None, ..) => PadWith::Id(0),
+        };
+        let tokenizer = tokenizer.unwrap_or_else(ClipTokenizer::openai);
+        let state = if family == Family::Sdxl { State::Penultimate } else { State::Last };
+        towers.push(Tower { tokenizer, pad, encoder, state });
+    }
+    let unet: UNet = load.network(Component::UNet, unet_config.init(device)?)?;
+    let vae: Vae = load.network(Component::Vae, vae_config.init(device)?)?;
+
+    let native_size = latent_side(&unet_config) * vae.downscale();
+    let absent_is_zero = parts.absent_is_zero();
+    let text = StableDiffusionText { towers, pooled: family == Family::Sdxl, absent_is_zero };
+    let pipeline = Pipeline::new(Arc::new(unet), Arc::new(vae), Arc::new(text), scheduler, native_size)?;
+    Ok((pipeline, report))
+}
+
+/// Side of the latents that the U-Net was trained on; 64 where its configuration does not say.
+fn latent_side(config: &UNetConfig) -> usize {
+    match &config.sample_size {
+        Some(OneOrMany::One(side)) => *side,
+        Some(OneOrMany::Many(sides)) => sides.first().copied().unwrap_or(64),
+        None => 64,
+    }
+}
+
+/// Loads one network after the other, and merges what LoRA files hold for it.
+struct Loader<'a> {
+    parts: &'a dyn Parts,
+    options: &'a ModelOptions,
+    loras: &'a [(LoraFile, f32)],
+    report: &'a mut ModelReport,
+}
+
+impl Loader<'_> {
+    fn network<M: Module + PublishedNames>(&mut self, component: Component, module: M) -> Result<M, ModelError> {
+        let weights = self.parts.weights(component)?;
+        let (mut module, report) = load_into(module, &*weights, &self.options.load())?;
+        self.report.networks.push((component.folder_name().to_owned(), report));
+        for (file, scale) in self.loras {
+            let lora = match component {
+                Component::UNet => &file.unet,
+                Component::TextEncoder => &file.text_encoder,
+                Component::TextEncoder2 => &file.text_encoder_2,
+                _ => continue,
+            };
+            if !lora.is_empty() {
+                let report;
+                (module, report) = merge(module, lora, *scale)?;
+                self.report.loras.push(report);
+            }
+        }
+        Ok(module)
+    }
+}
+
+/// [`Pipeline`]'s constructors from files, on a device and with the default options.
+pub trait LoadPipeline: Sized {
+    /// From a folder in the diffusers layout.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_model`].
+    fn from_folder(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError>;
+
+    /// From a single checkpoint file in the layout of the original releases.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_model`].
+    fn from_single_file(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError>;
+}
+
+impl LoadPipeline for Pipeline {
+    fn from_folder(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
+        load_folder(path, device, &ModelOptions::default()).map(|(pipeline, _)| pipeline)
+    }
+
+    fn from_single_file(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
+        load_single_file(path, device, &ModelOptions::default()).map(|(pipeline, _)| pipeline)
+    }
+}

@@ -1,0 +1,47 @@
+use std::path::PathBuf;
+
+use crate::load::{Family, LoadDtype, LoadOptions, LoadReport, ProgressCallback};
+use crate::lora::LoraReport;
+use crate::tokenizer::ClipTokenizer;
+
+/// A LoRA file to merge on the way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraChoice {
+    /// The file.
+    pub path: PathBuf,
+    /// How strongly; 1 is as trained.
+    pub scale: f32,
+}
+
+/// How to load a model.
+#[derive(Debug, Clone, Default)]
+pub struct ModelOptions {
+    /// Type of the weights in memory (f32 unless asked for another).
+    pub dtype: LoadDtype,
+    /// Which files of a folder to take: `Some("fp16")` prefers `*.fp16.safetensors`.
+    pub variant: Option<String>,
+    /// A tokenizer instead of the model's own. A model without one gets the vocabulary of OpenAI's CLIP, which is every
+    /// published Stable Diffusion's.
+    pub tokenizer: Option<ClipTokenizer>,
+    /// Merged into the weights in this order.
+    pub loras: Vec<LoraChoice>,
+    /// Told how far the load has come, one network after the other.
+    pub progress: Option<ProgressCallback>,
+}
+
+impl ModelOptions {
+    pub(super) fn load(&self) -> LoadOptions {
+        LoadOptions { dtype: self.dtype, progress: self.progress.clone(), ..LoadOptions::default() }
+    }
+}
+
+/// What a load did.
+#[derive(Debug, Clone)]
+pub struct ModelReport {
+    /// Which Stable Diffusion it is.
+    pub family: Family,
+    /// One per network, by its folder's name.
+    pub networks: Vec<(String, LoadReport)>,
+    /// One per LoRA.
+    pub loras: Vec<LoraReport>,
+}

@@ -1,0 +1,113 @@
+use burn::tensor::Tensor;
+use fabric_core::Error;
+use fabric_core::models::{TextEmbedding, TextEncoder, TextOptions};
+
+use crate::clip::{ClipText, ClipTextOutput};
+use crate::tokenizer::{Chunks, ClipTokenizer, PadWith, WeightedPrompt, apply_weights};
+
+/// Most windows that a long prompt is read in.
+const MAX_WINDOWS: usize = 32;
+
+/// Which of a text encoder's states the U-Net attends to when nobody asks for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// The last, after the final norm: Stable Diffusion 1 and 2.
+    Last,
+    /// The last but one, as it is: Stable Diffusion XL.
+    Penultimate,
+}
+
+/// One text encoder with the tokenizer that goes with it.
+#[derive(Debug)]
+pub(super) struct Tower {
+    pub(super) tokenizer: ClipTokenizer,
+    pub(super) pad: PadWith,
+    pub(super) encoder: ClipText,
+    pub(super) state: State,
+}
+
+/// The text side of Stable Diffusion: one encoder, or XL's two side by side.
+#[derive(Debug)]
+pub struct StableDiffusionText {
+    pub(super) towers: Vec<Tower>,
+    /// Whether the last tower's projected state is a condition of its own (XL).
+    pub(super) pooled: bool,
+    pub(super) absent_is_zero: bool,
+}
+
+impl TextEncoder for StableDiffusionText {
+    fn encode(&self, prompts: &[String], options: &TextOptions) -> Result<TextEmbedding, Error> {
+        let mut contexts = Vec::new();
+        let mut pooled = None;
+        let mut truncated = vec![String::new(); prompts.len()];
+        for tower in &self.towers {
+            let encoded = tower.encode(prompts, options)?;
+            contexts.push(encoded.context);
+            pooled = encoded.pooled;
+            for (all, more) in truncated.iter_mut().zip(encoded.truncated) {
+                if all.is_empty() {
+                    *all = more;
+                }
+            }
+        }
+        // XL's encoders look at the same prompt; their channels lie side by side.
+        let context = if contexts.len() == 1 { contexts.remove(0) } else { Tensor::cat(contexts, 2) };
+        Ok(TextEmbedding { context, pooled: pooled.filter(|_| self.pooled), truncated })
+    }
+
+    fn absent_is_zero(&self) -> bool {
+        self.absent_is_zero
+    }
+}
+
+fn model(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Model(Box::new(error))
+}
+
+impl Tower {
+    fn encode(&self, prompts: &[String], options: &TextOptions) -> Result<TextEmbedding, Error> {
+        let max_windows = if options.long_prompts { MAX_WINDOWS } else { 1 };
+        let size = self.tokenizer.window().min(self.encoder.max_tokens());
+        let read = |text: &String| {
+            let prompt =
+                if options.weights { WeightedPrompt::parse(text)? } else { WeightedPrompt::plain(text.as_str()) };
+            self.tokenizer.chunks(&prompt, size, self.pad, max_windows)
+        };
+        let mut chunks: Vec<Chunks> = prompts.iter().map(read).collect::<Result<_, _>>().map_err(model)?;
+        let windows = chunks.iter().map(|chunks| chunks.windows.len()).max().unwrap_or(1);
+        chunks.iter_mut().for_each(|chunks| chunks.lengthen(windows));
+
+        let mut contexts = Vec::with_capacity(windows);
+        let mut pooled = None;
+        for window in 0..windows {
+            let ids: Vec<Vec<u32>> = chunks.iter().map(|chunks| chunks.windows[window].clone()).collect();
+            let output = self.encoder.forward(&ids).map_err(model)?;
+            let mut context = self.state(&output, options.clip_skip)?;
+            if chunks.iter().any(Chunks::is_weighted) {
+                let weights: Vec<Vec<f32>> = chunks.iter().map(|chunks| chunks.weights[window].clone()).collect();
+                context = apply_weights(context, &weights);
+            }
+            contexts.push(context);
+            // The first window speaks for the prompt as a whole.
+            pooled = pooled.or(output.text_embeds);
+        }
+        let context = Tensor::cat(contexts, 1);
+        let truncated = chunks.into_iter().map(|chunks| chunks.truncated.unwrap_or_default()).collect();
+        Ok(TextEmbedding { context, pooled, truncated })
+    }
+
+    /// diffusers' rule: `clip_skip` counts from the state that the family uses, and XL's has no final norm.
+    fn state(&self, output: &ClipTextOutput, clip_skip: Option<usize>) -> Result<Tensor<3>, Error> {
+        let skip = clip_skip.unwrap_or(0);
+        match self.state {
+            State::Last => self.encoder.skip_layers(output, skip).map_err(model),
+            State::Penultimate => {
+                let layers = self.encoder.layers();
+                let layer = layers.checked_sub(skip + 1).ok_or_else(|| {
+                    Error::settings("clip_skip", skip, format!("at most {}", layers - 1), "skip fewer layers")
+                })?;
+                Ok(output.hidden[layer].clone())
+            }
+        }
+    }
+}

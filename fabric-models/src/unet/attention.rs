@@ -1,0 +1,101 @@
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor};
+use fabric_core::attention::{AttnCall, AttnExtras, AttnSite, DecoupledTokens, JointTokens, attend};
+use fabric_core::models::RecordedTokens;
+
+use super::pass::{Pass, clip};
+use crate::layers::{Linear, cast, is_half};
+
+/// One attention layer: the seam through which pictures steer the network.
+#[derive(Module, Debug)]
+pub(crate) struct Attention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    heads: usize,
+    upcast: bool,
+    #[module(skip)]
+    pub(crate) site: AttnSite,
+}
+
+impl Attention {
+    /// `context_dim` is the width of what keys and values are made of.
+    pub(crate) fn new(
+        site: AttnSite,
+        channels: usize,
+        context_dim: usize,
+        heads: usize,
+        upcast: bool,
+        device: &Device,
+    ) -> Self {
+        Self {
+            to_q: Linear::new(channels, channels, false, device),
+            to_k: Linear::new(context_dim, channels, false, device),
+            to_v: Linear::new(context_dim, channels, false, device),
+            to_out: Linear::new(channels, channels, true, device),
+            heads,
+            upcast,
+            site,
+        }
+    }
+
+    /// Pictures attend to themselves. `None` when the pass ends here.
+    ///
+    /// At the last self-attention the lending rows end: their keys and values are offered to the processor once
+    /// more, and the answer has only the rows that are kept.
+    pub(crate) fn among(&self, x: Tensor<3>, grid: [usize; 2], pass: &mut Pass<'_>) -> Option<Tensor<3>> {
+        let key = self.to_k.forward(x.clone());
+        let value = self.to_v.forward(x.clone());
+        let is_last = pass.last == Some(self.site);
+        if let Some(recorded) = &mut pass.recorded {
+            recorded.push(RecordedTokens { site: self.site, key: key.clone(), value: value.clone() });
+            if is_last {
+                return None;
+            }
+        }
+        let extras = pass.processor.extras(&AttnCall { site: self.site, key: &key, value: &value, grid });
+        if is_last {
+            pass.drop_lenders();
+        }
+        let (x, key, value) = if is_last { (pass.keep(x), pass.keep(key), pass.keep(value)) } else { (x, key, value) };
+        Some(self.attend(x, key, value, extras))
+    }
+
+    /// Pictures attend to the text.
+    pub(crate) fn across(&self, x: Tensor<3>, grid: [usize; 2], pass: &Pass<'_>) -> Tensor<3> {
+        let key = self.to_k.forward(pass.context.clone());
+        let value = self.to_v.forward(pass.context.clone());
+        let extras = pass.processor.extras(&AttnCall { site: self.site, key: &key, value: &value, grid });
+        self.attend(x, key, value, extras)
+    }
+
+    fn attend(&self, x: Tensor<3>, key: Tensor<3>, value: Tensor<3>, extras: AttnExtras) -> Tensor<3> {
+        let dtype = x.dtype();
+        let extras = clip(extras, x.dims()[0]);
+        let query = self.to_q.forward(x);
+        let out = if self.upcast && is_half(dtype) {
+            let wide = |x: Tensor<3>| x.cast(DType::F32);
+            attend(wide(query), wide(key), wide(value), self.heads, &in_type(extras, DType::F32))
+        } else {
+            attend(query, key, value, self.heads, &in_type(extras, dtype))
+        };
+        self.to_out.forward(cast(out, dtype))
+    }
+}
+
+/// The tokens of a processor in the number type of the layer.
+fn in_type(extras: AttnExtras, dtype: DType) -> AttnExtras {
+    let joint = extras.joint.into_iter().map(|tokens| JointTokens {
+        key: cast(tokens.key, dtype),
+        value: cast(tokens.value, dtype),
+        ..tokens
+    });
+    let decoupled = extras.decoupled.into_iter().map(|tokens| DecoupledTokens {
+        key: cast(tokens.key, dtype),
+        value: cast(tokens.value, dtype),
+        mask: tokens.mask.map(|mask| cast(mask, dtype)),
+        ..tokens
+    });
+    AttnExtras { joint: joint.collect(), decoupled: decoupled.collect() }
+}

@@ -1,0 +1,96 @@
+//! One walk through the network.
+
+use burn::tensor::Tensor;
+use fabric_core::attention::{AttnExtras, AttnProcessor, AttnSite, DecoupledTokens, JointTokens};
+use fabric_core::models::RecordedTokens;
+
+use crate::layers::{Trace, cast, show};
+
+/// What the layers of one pass share: what they read, what they leave behind, and which rows still run.
+pub(crate) struct Pass<'a> {
+    pub(crate) processor: &'a dyn AttnProcessor,
+    /// `[rows, tokens, context_dim]`.
+    pub(crate) context: Tensor<3>,
+    /// Through the activation already: `[rows, time_dim]`.
+    pub(crate) time: Tensor<2>,
+    /// Outputs of the way down that the way up has not used yet.
+    pub(crate) skips: Vec<Tensor<4>>,
+    /// Rows that get a prediction; the others only lend keys and values.
+    pub(crate) kept: usize,
+    /// The last self-attention: no row is needed only for its keys after it.
+    pub(crate) last: Option<AttnSite>,
+    /// Collects keys and values, and ends the pass at `last`.
+    pub(crate) recorded: Option<Vec<RecordedTokens>>,
+    pub(crate) trace: Trace<'a>,
+}
+
+impl Pass<'_> {
+    /// Tells the tracer, if there is one.
+    pub(crate) fn trace(&mut self, name: impl FnOnce() -> String, x: &Tensor<4>) {
+        show(&mut self.trace, name, x);
+    }
+
+    /// Drops the lending rows from everything that later layers share.
+    pub(crate) fn drop_lenders(&mut self) {
+        self.context = self.keep(self.context.clone());
+        self.time = self.keep(self.time.clone());
+        let skips = std::mem::take(&mut self.skips);
+        self.skips = skips.into_iter().map(|skip| self.keep(skip)).collect();
+    }
+
+    /// Drops the lending rows of one tensor, if it still has them.
+    pub(crate) fn keep<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        if x.dims()[0] > self.kept { x.narrow(0, 0, self.kept) } else { x }
+    }
+
+    /// Adds one residual to each skip connection.
+    pub(crate) fn add_to_skips(&mut self, residuals: &[Tensor<4>]) {
+        if residuals.is_empty() {
+            return;
+        }
+        let (found, wanted) = (residuals.len(), self.skips.len());
+        assert_eq!(found, wanted, "U-Net: {found} residuals for {wanted} skip connections");
+        let skips = std::mem::take(&mut self.skips);
+        self.skips = skips.into_iter().zip(residuals).map(|(skip, residual)| self.add(skip, residual)).collect();
+    }
+
+    /// Adds a residual, which may leave out the lending rows.
+    pub(crate) fn add(&self, x: Tensor<4>, residual: &Tensor<4>) -> Tensor<4> {
+        let residual = self.like(cast(residual.clone(), x.dtype()), &x);
+        let (rows, given) = (x.dims()[0], residual.dims()[0]);
+        if rows == given {
+            return x + residual;
+        }
+        assert_eq!(given, self.kept, "U-Net: residuals of {given} rows, wanted {rows} or {}", self.kept);
+        let lenders = x.clone().narrow(0, given, rows - given);
+        Tensor::cat(vec![x.narrow(0, 0, given) + residual, lenders], 0)
+    }
+
+    /// Cuts a tensor to the rows that run where `other` comes from.
+    pub(crate) fn like<const D: usize, const E: usize>(&self, x: Tensor<D>, other: &Tensor<E>) -> Tensor<D> {
+        let rows = other.dims()[0];
+        if x.dims()[0] > rows { x.narrow(0, 0, rows) } else { x }
+    }
+}
+
+/// Leaves of a processor's answer what concerns the first `rows` rows.
+pub(crate) fn clip(extras: AttnExtras, rows: usize) -> AttnExtras {
+    let joint = extras.joint.into_iter().filter(|tokens| tokens.rows.start < rows).map(|tokens| {
+        let end = tokens.rows.end.min(rows);
+        JointTokens { rows: tokens.rows.start..end, ..tokens }
+    });
+    let decoupled = extras.decoupled.into_iter().filter(|tokens| tokens.rows.start < rows).map(|tokens| {
+        let end = tokens.rows.end.min(rows);
+        let count = end - tokens.rows.start;
+        // One row is shared by all, more are one for each.
+        let cut = |x: Tensor<3>| if x.dims()[0] > count { x.narrow(0, 0, count) } else { x };
+        DecoupledTokens {
+            rows: tokens.rows.start..end,
+            key: cut(tokens.key),
+            value: cut(tokens.value),
+            mask: tokens.mask.map(cut),
+            ..tokens
+        }
+    });
+    AttnExtras { joint: joint.collect(), decoupled: decoupled.collect() }
+}

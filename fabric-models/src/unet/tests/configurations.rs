@@ -1,0 +1,110 @@
+//! What configurations build, and which are refused.
+
+use super::*;
+use crate::layers::{ParameterCount, count_parameters};
+use crate::load::parameters;
+
+#[test]
+fn parameter_counts_are_the_published_ones() {
+    let count = |config: UNetConfig| count_parameters(&config.init(&cpu()).unwrap());
+    assert_eq!(count(UNetConfig::sd15()), ParameterCount { parameters: 859_520_964, tensors: 686 });
+    assert_eq!(count(UNetConfig::sd21()), ParameterCount { parameters: 865_910_724, tensors: 686 });
+    assert_eq!(count(UNetConfig::sdxl()), ParameterCount { parameters: 2_567_463_684, tensors: 1680 });
+}
+
+#[test]
+fn sites_are_those_of_the_published_networks() {
+    let sites = |config: UNetConfig| config.init(&cpu()).unwrap().attention_sites();
+    let sd15 = sites(UNetConfig::sd15());
+    assert_eq!(sd15.len(), 32);
+    assert_eq!(sd15[0].to_string(), "down_blocks.0.attentions.0.transformer_blocks.0.attn1");
+    assert_eq!(sd15[13].to_string(), "mid_block.attentions.0.transformer_blocks.0.attn2");
+    assert_eq!(sd15[31].to_string(), "up_blocks.3.attentions.2.transformer_blocks.0.attn2");
+    assert_eq!(sites(UNetConfig::sdxl()).len(), 140);
+}
+
+#[test]
+fn no_two_parameters_have_one_name_and_sites_are_names() {
+    let unet = UNetConfig::sdxl().init(&cpu()).unwrap();
+    let mut names: Vec<String> = parameters(&unet).into_iter().map(|parameter| parameter.name).collect();
+    for site in unet.attention_sites() {
+        assert!(names.contains(&format!("{site}.to_k.weight")), "{site}");
+    }
+    let all = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), all);
+}
+
+#[test]
+fn saved_configurations_read_back() {
+    for config in [UNetConfig::sd15(), UNetConfig::sd21(), UNetConfig::sdxl(), tiny()] {
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(UNetConfig::from_json(&text).unwrap(), config);
+    }
+}
+
+#[test]
+fn depths_may_be_listed_for_each_transformer() {
+    let json = r#"{
+        "block_out_channels": [32, 64], "cross_attention_dim": 8,
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+        "transformer_layers_per_block": [0, [1, 2]],
+        "reverse_transformer_layers_per_block": [[3, 2, 1], 0],
+        "mid_block_type": null
+    }"#;
+    let unet = UNetConfig::from_json(json).unwrap().init(&cpu()).unwrap();
+    let sites: Vec<String> = unet.attention_sites().iter().map(ToString::to_string).collect();
+    assert_eq!(sites.len(), 2 * (1 + 2 + 3 + 2 + 1));
+    assert!(sites.contains(&"up_blocks.0.attentions.0.transformer_blocks.2.attn1".to_owned()));
+    let missing = json.replace("reverse_", "other_");
+    let error = UNetConfig::from_json(&missing).unwrap_err();
+    assert!(error.to_string().contains("`reverse_transformer_layers_per_block`: found nothing"), "{error}");
+}
+
+#[test]
+fn the_proper_name_of_the_number_of_heads_wins() {
+    let config = UNetConfig { num_attention_heads: Some(OneOrMany::One(2)), ..tiny() };
+    assert!(config.validate().is_ok());
+    let error = UNetConfig { num_attention_heads: Some(OneOrMany::One(5)), ..tiny() }.validate().unwrap_err();
+    assert!(error.to_string().contains("found 5"), "{error}");
+}
+
+#[test]
+fn configurations_that_cannot_be_built_are_refused_by_field() {
+    let cases = [
+        (r#"{"down_block_types": ["AttnDownBlock2D"]}"#, "`down_block_types`: found [\"AttnDownBlock2D\"]"),
+        (r#"{"down_block_types": ["DownBlock2D"]}"#, "`down_block_types`: found 1 blocks, wanted 4"),
+        (r#"{"mid_block_type": "UNetMidBlock2DSimpleCrossAttn"}"#, "`mid_block_type`"),
+        (r#"{"block_out_channels": []}"#, "`block_out_channels`: found 0"),
+        (r#"{"block_out_channels": [320, 640, 1280, 1290]}"#, "`norm_num_groups`: found 32"),
+        (r#"{"block_out_channels": [99999999999999999999]}"#, "`block_out_channels`"),
+        (r#"{"attention_head_dim": [8, 8]}"#, "`attention_head_dim`: found 2 values, wanted one value"),
+        (r#"{"attention_head_dim": 7}"#, "`attention_head_dim`: found 7"),
+        (r#"{"attention_head_dim": 0}"#, "`attention_head_dim`: found 0"),
+        (r#"{"cross_attention_dim": null}"#, "`cross_attention_dim`: found null"),
+        (r#"{"layers_per_block": 100000000}"#, "`layers_per_block`: found 100000000"),
+        (r#"{"transformer_layers_per_block": [1, 1, 1, 4000]}"#, "`transformer_layers_per_block`: found 4000"),
+        (r#"{"transformer_layers_per_block": [1, 1]}"#, "`transformer_layers_per_block`: found 2 values"),
+        (r#"{"norm_eps": 0}"#, "`norm_eps`: found 0"),
+        (r#"{"norm_num_groups": null}"#, "`norm_num_groups`: found null"),
+        (r#"{"in_channels": 0}"#, "`in_channels`: found 0"),
+        (r#"{"act_fn": "mish"}"#, "`act_fn`: found \"mish\""),
+        (r#"{"conv_in_kernel": 2}"#, "`conv_in_kernel`: found 2"),
+        (r#"{"downsample_padding": 3}"#, "`downsample_padding`: found 3"),
+        (r#"{"freq_shift": 160}"#, "`freq_shift` (160)"),
+        (r#"{"addition_embed_type": "text"}"#, "`addition_embed_type`: found \"text\""),
+        (r#"{"addition_embed_type": "text_time"}"#, "`addition_time_embed_dim`: found nothing"),
+        (r#"{"class_embed_type": "timestep"}"#, "`class_embed_type`: found \"timestep\", supported is null"),
+        (r#"{"time_cond_proj_dim": 256}"#, "`time_cond_proj_dim`: found 256, supported is null"),
+        (r#"{"encoder_hid_dim": 1024}"#, "`encoder_hid_dim`: found 1024"),
+        (r#"{"only_cross_attention": [true, false]}"#, "`only_cross_attention`: found [true,false]"),
+        (r#"{"resnet_time_scale_shift": "scale_shift"}"#, "`resnet_time_scale_shift`"),
+        (r#"{"_class_name": "UNet2DModel"}"#, "`_class_name`: found \"UNet2DModel\""),
+    ];
+    for (json, part) in cases {
+        let message = UNetConfig::from_json(json).unwrap_err().to_string();
+        assert!(message.contains(part), "{json}: {message}");
+    }
+}

@@ -1,0 +1,193 @@
+//! Rows that only lend their keys and values, and passes that only record them.
+
+use std::collections::HashMap;
+
+use fabric_core::attention::{DecoupledTokens, JointTokens};
+use fabric_core::models::{RecordedTokens, Residuals};
+
+use super::*;
+
+/// Offers tokens to the first `rows` rows: at attn1 those of the rows after them, or recorded ones; at attn2 some
+/// with a softmax of their own, for all rows of the batch.
+#[derive(Debug)]
+struct Offer {
+    rows: usize,
+    recorded: Option<HashMap<AttnSite, RecordedTokens>>,
+    image: HashMap<usize, Tensor<3>>,
+    all: usize,
+}
+
+impl AttnProcessor for Offer {
+    fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
+        let channels = call.key.dims()[2];
+        let mut extras = AttnExtras::default();
+        if is_self(&call.site) {
+            let (key, value) = match &self.recorded {
+                Some(recorded) => (recorded[&call.site].key.clone(), recorded[&call.site].value.clone()),
+                None => {
+                    let lenders = call.key.dims()[0] - self.rows;
+                    assert_eq!(lenders, self.all - self.rows, "{}: lending rows are still there", call.site);
+                    let lent = |x: &Tensor<3>| x.clone().narrow(0, self.rows, lenders);
+                    (lent(call.key), lent(call.value))
+                }
+            };
+            for lender in 0..key.dims()[0] {
+                let of = |x: &Tensor<3>| x.clone().narrow(0, lender, 1);
+                let (key, value) = (of(&key), of(&value));
+                extras.joint.push(JointTokens { rows: 0..self.rows, key, value, weight: 0.5 + lender as f32 });
+            }
+        } else {
+            let tokens = self.image[&channels].clone();
+            extras.decoupled.push(DecoupledTokens {
+                rows: 0..self.all,
+                key: tokens.clone().narrow(0, 0, self.all),
+                value: tokens.narrow(0, 0, self.all),
+                scale: 0.7,
+                mask: None,
+            });
+        }
+        extras
+    }
+}
+
+fn image_tokens(rows: usize) -> HashMap<usize, Tensor<3>> {
+    [12, 16].map(|channels| (channels, random([rows, 3, channels]))).into()
+}
+
+fn recorded(bench: &Bench) -> Vec<RecordedTokens> {
+    let output = bench.unet.forward(UNetInput { record: Record::SelfAttentionOnly, ..bench.input() });
+    assert!(output.sample.is_none());
+    output.recorded
+}
+
+/// Networks whose last self-attention is in an up block, in the middle, and on the way down.
+fn networks() -> [UNetConfig; 3] {
+    let up_blocks = vec![UpBlockType::UpBlock2D; 2];
+    let middle = UNetConfig { up_block_types: up_blocks, ..tiny() };
+    let down = UNetConfig { mid_block_type: None, ..middle.clone() };
+    let deep = UNetConfig { transformer_layers_per_block: Depths::Same(2), use_linear_projection: true, ..tiny() };
+    [deep, middle, down]
+}
+
+#[test]
+fn lending_rows_equal_the_kept_rows_with_recorded_tokens() {
+    for config in networks() {
+        let bench = Bench::new(&config, 4);
+        let (kept, lenders) = (bench.rows(0, 2), bench.rows(2, 2));
+        let image = image_tokens(4);
+        let lending = Offer { rows: 2, recorded: None, image: image.clone(), all: 4 };
+        let interleaved = bench.unet.forward(UNetInput { processor: &lending, lending_rows: 2, ..bench.input() });
+        let interleaved = interleaved.sample.unwrap();
+        assert_eq!(interleaved.dims(), [2, 4, 7, 6]);
+
+        // The lenders see image tokens too, so their recording pass has to.
+        let theirs = Offer {
+            rows: 0,
+            recorded: Some(HashMap::new()),
+            image: image.iter().map(|(&c, x)| (c, x.clone().narrow(0, 2, 2))).collect(),
+            all: 2,
+        };
+        let recording =
+            UNetInput { processor: &ImageOnly(theirs), record: Record::SelfAttentionOnly, ..lenders.input() };
+        let tokens = bench.unet.forward(recording).recorded;
+        let table = tokens.into_iter().map(|tokens| (tokens.site, tokens)).collect();
+        let offered = Offer { rows: 2, recorded: Some(table), image, all: 2 };
+        let two_passes = kept.predict(UNetInput { processor: &offered, ..kept.input() });
+        assert!(difference(interleaved.clone(), two_passes) < 1e-5);
+
+        let unsteered = kept.predict(kept.input());
+        assert!(difference(interleaved, unsteered) > 1e-3, "tokens that change nothing prove nothing");
+    }
+}
+
+/// Only what the wrapped processor says about attn2.
+#[derive(Debug)]
+struct ImageOnly(Offer);
+
+impl AttnProcessor for ImageOnly {
+    fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
+        if is_self(&call.site) { AttnExtras::default() } else { self.0.extras(call) }
+    }
+}
+
+#[test]
+fn rows_that_lend_to_nobody_change_nothing() {
+    for config in networks() {
+        let bench = Bench::new(&config, 3);
+        let with = bench.predict(UNetInput { lending_rows: 1, ..bench.input() });
+        let kept = bench.rows(0, 2);
+        assert!(difference(with, kept.predict(kept.input())) < 1e-5);
+    }
+}
+
+#[test]
+fn lending_rows_may_be_left_out_of_residuals() {
+    for config in networks() {
+        let bench = Bench::new(&config, 3);
+        let kept = bench.rows(0, 1);
+        let shapes = [[1, 12, 7, 6], [1, 12, 7, 6], [1, 12, 4, 3], [1, 16, 4, 3]];
+        let residuals = Residuals { down: shapes.map(random).to_vec(), mid: Some(random(shapes[3])) };
+        let with = bench.predict(UNetInput { lending_rows: 2, residuals: Some(&residuals), ..bench.input() });
+        let wanted = kept.predict(UNetInput { residuals: Some(&residuals), ..kept.input() });
+        assert!(difference(with.clone(), wanted) < 1e-5);
+        // Residuals of all rows, the lenders' being whatever they are.
+        let wide = |x: &Tensor<4>| Tensor::cat(vec![x.clone(), x.clone(), x.clone()], 0);
+        let all = Residuals { down: residuals.down.iter().map(wide).collect(), mid: residuals.mid.as_ref().map(wide) };
+        let found = bench.predict(UNetInput { lending_rows: 2, residuals: Some(&all), ..bench.input() });
+        assert!(difference(found, with) < 1e-5);
+    }
+}
+
+#[test]
+fn recording_equals_what_a_processor_sees() {
+    for config in networks() {
+        let bench = Bench::new(&config, 2);
+        let spy = Spy::default();
+        bench.predict(UNetInput { processor: &spy, ..bench.input() });
+        let seen: Vec<_> = spy.calls().into_iter().filter(|call| is_self(&call.0)).collect();
+        let recorded = recorded(&bench);
+        assert_eq!(recorded.len(), seen.len());
+        for (tokens, (site, key, value, _)) in recorded.into_iter().zip(seen) {
+            assert_eq!(tokens.site, site);
+            assert_eq!(difference(tokens.key, key), 0.0);
+            assert_eq!(difference(tokens.value, value), 0.0);
+        }
+    }
+}
+
+#[test]
+fn recording_ends_with_the_last_key_and_value() {
+    let bench = Bench::new(&tiny(), 1);
+    let spy = Spy::default();
+    let input = UNetInput { processor: &spy, record: Record::SelfAttentionOnly, ..bench.input() };
+    let mut parts = Vec::new();
+    bench.unet.forward_traced(input, &mut |name, _| parts.push(name.to_owned()));
+    let asked: Vec<AttnSite> = spy.calls().into_iter().map(|call| call.0).collect();
+    let sites = bench.unet.attention_sites();
+    // Neither the last attn1 nor the attn2 after it is computed, nor what follows.
+    assert_eq!(asked, sites[..sites.len() - 2]);
+    assert_eq!(parts.last().unwrap(), "up_blocks.0");
+}
+
+#[test]
+fn without_self_attention_there_is_nothing_to_record_or_lend() {
+    let config = UNetConfig {
+        down_block_types: vec![DownBlockType::DownBlock2D; 2],
+        up_block_types: vec![UpBlockType::UpBlock2D; 2],
+        mid_block_type: None,
+        ..tiny()
+    };
+    let bench = Bench::new(&config, 3);
+    assert!(bench.unet.attention_sites().is_empty());
+    assert!(recorded(&bench).is_empty());
+    let kept = bench.rows(0, 2);
+    let with = bench.predict(UNetInput { lending_rows: 1, ..bench.input() });
+    assert!(difference(with, kept.predict(kept.input())) < 1e-5);
+}
+
+#[test]
+#[should_panic(expected = "2 of 2 rows only lend")]
+fn some_row_must_be_predicted() {
+    let bench = Bench::new(&tiny(), 2);
+    bench.predict(UNetInput { lending_rows: 2, ..bench.input() });
+}

@@ -1,0 +1,121 @@
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use crate::layers::{Activation, Linear};
+
+/// How a number becomes a vector of sines and cosines (Vaswani et al. 2017, as DDPM uses it).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sinusoid {
+    /// Length of the vector, even.
+    pub(crate) dim: usize,
+    /// Cosines first.
+    pub(crate) flip_sin_to_cos: bool,
+    /// Subtracted from the number of frequencies.
+    pub(crate) freq_shift: f64,
+}
+
+impl Sinusoid {
+    /// `10000^(-k / (dim/2 - shift))`, rounded to f32 at each step as PyTorch does: at timestep 999 one unit in
+    /// the last place of a frequency is 6e-5 of the result.
+    fn frequencies(&self) -> Vec<f32> {
+        let half = self.dim / 2;
+        let log_period = -(10_000_f64.ln()) as f32;
+        (0..half)
+            .map(|k| {
+                let exponent = log_period * k as f32 / (half as f64 - self.freq_shift) as f32;
+                f64::from(exponent).exp() as f32
+            })
+            .collect()
+    }
+
+    /// One vector per timestep, computed on the host: `[timesteps, dim]` in f32.
+    pub(crate) fn embed(&self, timesteps: &[f64], device: &Device) -> Tensor<2> {
+        let frequencies = self.frequencies();
+        let mut values = Vec::with_capacity(timesteps.len() * self.dim);
+        for &timestep in timesteps {
+            let angles = || frequencies.iter().map(|frequency| f64::from(timestep as f32 * frequency));
+            let sines = angles().map(|angle| angle.sin() as f32);
+            let cosines = angles().map(|angle| angle.cos() as f32);
+            if self.flip_sin_to_cos {
+                values.extend(cosines.chain(sines));
+            } else {
+                values.extend(sines.chain(cosines));
+            }
+        }
+        Tensor::from_data(TensorData::new(values, [timesteps.len(), self.dim]), (device, DType::F32))
+    }
+
+    /// One vector per number, on the device, side by side: `[rows, numbers]` to `[rows, numbers * dim]` in f32.
+    pub(crate) fn embed_tensor(&self, numbers: Tensor<2>) -> Tensor<2> {
+        let [rows, count] = numbers.dims();
+        let frequencies = self.frequencies();
+        let data = TensorData::new(frequencies, [1, 1, self.dim / 2]);
+        let frequencies = Tensor::<3>::from_data(data, (&numbers.device(), DType::F32));
+        let angles = numbers.cast(DType::F32).reshape([rows, count, 1]) * frequencies;
+        let (sines, cosines) = (angles.clone().sin(), angles.cos());
+        let parts = if self.flip_sin_to_cos { vec![cosines, sines] } else { vec![sines, cosines] };
+        Tensor::cat(parts, 2).reshape([rows, count * self.dim])
+    }
+}
+
+/// The sinusoidal embedding of timesteps, `[timesteps, dim]` in f32, as the U-Net makes it.
+///
+/// `dim` is even and above twice `freq_shift`.
+pub fn timestep_embedding(
+    timesteps: &[f64],
+    dim: usize,
+    flip_sin_to_cos: bool,
+    freq_shift: f64,
+    device: &Device,
+) -> Tensor<2> {
+    Sinusoid { dim, flip_sin_to_cos, freq_shift }.embed(timesteps, device)
+}
+
+/// Two linear layers that widen a sinusoidal embedding.
+#[derive(Module, Debug)]
+pub(crate) struct TimestepEmbedding {
+    linear_1: Linear,
+    linear_2: Linear,
+    #[module(skip)]
+    act: Activation,
+}
+
+impl TimestepEmbedding {
+    pub(crate) fn new(inputs: usize, outputs: usize, act: Activation, device: &Device) -> Self {
+        Self {
+            linear_1: Linear::new(inputs, outputs, true, device),
+            linear_2: Linear::new(outputs, outputs, true, device),
+            act,
+        }
+    }
+
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.linear_2.forward(self.act.forward(self.linear_1.forward(x)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fabric_backends::{DeviceKind, device};
+
+    use super::*;
+
+    #[test]
+    fn host_and_device_agree() {
+        let device = device(DeviceKind::Flex).unwrap();
+        for flip_sin_to_cos in [true, false] {
+            let sinusoid = Sinusoid { dim: 6, flip_sin_to_cos, freq_shift: 1.0 };
+            let host = sinusoid.embed(&[0.0, 3.0, 512.5], &device).reshape([1, 18]);
+            let there = sinusoid.embed_tensor(Tensor::from_data([[0.0, 3.0, 512.5]], &device));
+            let error: f32 = (host - there).abs().max().into_scalar();
+            assert!(error < 1e-4, "{error}");
+        }
+    }
+
+    #[test]
+    fn shift_stretches_the_frequencies_to_the_full_period() {
+        let frequencies = Sinusoid { dim: 6, flip_sin_to_cos: true, freq_shift: 1.0 }.frequencies();
+        assert_eq!(frequencies[0], 1.0);
+        assert!((frequencies[2] - 1e-4).abs() < 1e-9);
+    }
+}

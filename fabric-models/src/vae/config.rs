@@ -1,0 +1,199 @@
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+use super::Vae;
+use crate::config::{ConfigError, OneOrMany, brief, check_count, limits, parse};
+use crate::layers::Activation;
+
+pub(super) const MODEL: &str = "VAE";
+
+/// A down block of the published configurations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names of the published classes")]
+pub enum EncoderBlockType {
+    DownEncoderBlock2D,
+}
+
+/// An up block of the published configurations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names of the published classes")]
+pub enum DecoderBlockType {
+    UpDecoderBlock2D,
+}
+
+/// `config.json` of an `AutoencoderKL`, with the defaults of its class except for the blocks, which default to
+/// Stable Diffusion's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VaeConfig {
+    /// Colour channels of the pictures it reads.
+    pub in_channels: usize,
+    /// Colour channels of the pictures it makes.
+    pub out_channels: usize,
+    /// From full resolution down.
+    pub down_block_types: Vec<EncoderBlockType>,
+    /// From the lowest resolution up.
+    pub up_block_types: Vec<DecoderBlockType>,
+    /// Channels per level.
+    pub block_out_channels: Vec<usize>,
+    /// Resnets per block of the encoder; the decoder has one more.
+    pub layers_per_block: usize,
+    /// Nonlinearity of the resnets.
+    pub act_fn: Activation,
+    /// Channels of the latents.
+    pub latent_channels: usize,
+    /// Groups of every group norm (their epsilon is 1e-6).
+    pub norm_num_groups: usize,
+    /// Side of the pictures it was trained on.
+    pub sample_size: OneOrMany<usize>,
+    /// What latents are multiplied by to have about unit variance.
+    pub scaling_factor: f64,
+    /// What is subtracted from latents before that.
+    pub shift_factor: Option<f64>,
+    /// Mean of each channel, where the file gives statistics instead of a shift.
+    pub latents_mean: Option<Vec<f64>>,
+    /// Standard deviation of each channel.
+    pub latents_std: Option<Vec<f64>>,
+    /// Whether half-precision weights are computed with in f32. XL's VAE overflows f16.
+    pub force_upcast: bool,
+    /// Whether a 1x1 convolution follows the encoder.
+    pub use_quant_conv: bool,
+    /// Whether a 1x1 convolution precedes the decoder.
+    pub use_post_quant_conv: bool,
+    /// Whether the middle blocks attend.
+    pub mid_block_add_attention: bool,
+    /// What else the file says, kept for saving.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+impl Default for VaeConfig {
+    fn default() -> Self {
+        Self {
+            in_channels: 3,
+            out_channels: 3,
+            down_block_types: vec![EncoderBlockType::DownEncoderBlock2D; 4],
+            up_block_types: vec![DecoderBlockType::UpDecoderBlock2D; 4],
+            block_out_channels: vec![128, 256, 512, 512],
+            layers_per_block: 2,
+            act_fn: Activation::Silu,
+            latent_channels: 4,
+            norm_num_groups: 32,
+            sample_size: OneOrMany::One(512),
+            scaling_factor: 0.18215,
+            shift_factor: None,
+            latents_mean: None,
+            latents_std: None,
+            force_upcast: true,
+            use_quant_conv: true,
+            use_post_quant_conv: true,
+            mid_block_add_attention: true,
+            other: BTreeMap::new(),
+        }
+    }
+}
+
+impl VaeConfig {
+    /// Stable Diffusion 1.x and 2.x.
+    pub fn sd15() -> Self {
+        Self::default()
+    }
+
+    /// Stable Diffusion XL: the same network with another scale.
+    pub fn sdxl() -> Self {
+        Self { sample_size: OneOrMany::One(1024), scaling_factor: 0.13025, ..Self::default() }
+    }
+
+    /// Reads and checks the text of a `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// When it is no JSON, or a field has a value that is wrong or not supported.
+    pub fn from_json(json: &str) -> Result<Self, ConfigError> {
+        let config: Self = parse(MODEL, json)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Pixels per latent along each axis.
+    pub fn downscale(&self) -> usize {
+        1 << self.block_out_channels.len().saturating_sub(1)
+    }
+
+    /// Checks that a network can be built.
+    ///
+    /// # Errors
+    ///
+    /// When a field has a value that is wrong or not supported.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let invalid =
+            |field: &str, found: String, wanted: String| Err(ConfigError::invalid(MODEL, field, found, wanted));
+        if let Some(class) = self.other.get("_class_name").filter(|class| *class != "AutoencoderKL") {
+            return Err(ConfigError::unsupported(MODEL, "_class_name", brief(class), "AutoencoderKL"));
+        }
+        let levels = self.block_out_channels.len();
+        check_count(MODEL, "block_out_channels", levels, limits::LEVELS)?;
+        for (field, count) in
+            [("down_block_types", self.down_block_types.len()), ("up_block_types", self.up_block_types.len())]
+        {
+            if count != levels {
+                let wanted = format!("{levels}, one for each of block_out_channels");
+                return invalid(field, format!("{count} blocks"), wanted);
+            }
+        }
+        check_count(MODEL, "layers_per_block", self.layers_per_block, limits::LAYERS)?;
+        check_count(MODEL, "norm_num_groups", self.norm_num_groups, limits::CHANNELS)?;
+        check_count(MODEL, "latent_channels", self.latent_channels, limits::CHANNELS)?;
+        for &channels in &self.block_out_channels {
+            check_count(MODEL, "block_out_channels", channels, limits::CHANNELS)?;
+            if !channels.is_multiple_of(self.norm_num_groups) {
+                let wanted = format!("a divisor of {channels} channels");
+                return invalid("norm_num_groups", self.norm_num_groups.to_string(), wanted);
+            }
+        }
+        for (field, channels) in [("in_channels", self.in_channels), ("out_channels", self.out_channels)] {
+            if channels != 3 {
+                return Err(ConfigError::unsupported(MODEL, field, channels, "3"));
+            }
+        }
+        self.check_scale()
+    }
+
+    fn check_scale(&self) -> Result<(), ConfigError> {
+        let invalid = |field: &str, found: String, wanted: &str| Err(ConfigError::invalid(MODEL, field, found, wanted));
+        if !(self.scaling_factor.is_finite() && self.scaling_factor > 0.0) {
+            return invalid("scaling_factor", self.scaling_factor.to_string(), "a number above 0");
+        }
+        if let Some(shift) = self.shift_factor.filter(|shift| !shift.is_finite()) {
+            return invalid("shift_factor", shift.to_string(), "a number");
+        }
+        let one_per_channel = |values: &Vec<f64>| values.len() == self.latent_channels;
+        match (&self.latents_mean, &self.latents_std) {
+            (None, None) => Ok(()),
+            (Some(_), None) => invalid("latents_std", "nothing".to_owned(), "values, because `latents_mean` is given"),
+            (None, Some(_)) => invalid("latents_mean", "nothing".to_owned(), "values, because `latents_std` is given"),
+            _ if self.shift_factor.is_some_and(|shift| shift != 0.0) => {
+                Err(ConfigError::unsupported(MODEL, "shift_factor", "a shift beside `latents_mean`", "one of the two"))
+            }
+            (Some(mean), _) if !one_per_channel(mean) || mean.iter().any(|x| !x.is_finite()) => {
+                invalid("latents_mean", format!("{mean:?}"), "one number per latent channel")
+            }
+            (_, Some(std)) if !one_per_channel(std) || std.iter().any(|x| !(x.is_finite() && *x > 0.0)) => {
+                invalid("latents_std", format!("{std:?}"), "one number above 0 per latent channel")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Builds the network; weights are random, and drawn when first used.
+    ///
+    /// # Errors
+    ///
+    /// As [`VaeConfig::validate`].
+    pub fn init(&self, device: &Device) -> Result<Vae, ConfigError> {
+        self.validate()?;
+        Ok(Vae::new(self, device))
+    }
+}

@@ -1,0 +1,307 @@
+//! Laws that hold whatever the weights are, on the tiny networks of `tests/golden/models` and random pictures.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use burn::tensor::Tensor;
+use fabric::core::fabric::{FabricSettings, ReferencePass};
+use fabric::core::picture::Picture;
+use fabric::core::pipeline::{Generation, Pipeline, Request, Settings};
+use fabric::core::schedule::SamplerKind;
+use fabric::models::tokenizer::ClipTokenizer;
+use fabric::models::{ModelOptions, load_folder};
+
+fn pipeline() -> &'static Pipeline {
+    static PIPELINE: OnceLock<Pipeline> = OnceLock::new();
+    PIPELINE.get_or_init(fresh_pipeline)
+}
+
+fn fresh_pipeline() -> Pipeline {
+    let device = fabric::default_device().expect("a device");
+    let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models");
+    load_folder(folder, &device, &options).expect("a pipeline").0
+}
+
+/// Smooth random pictures, so that no two are alike.
+fn picture(seed: usize, side: usize) -> Picture {
+    let wave = |x: usize, y: usize, c: usize| {
+        let phase = (seed * 37 + c * 11) as f64;
+        ((x as f64 * 0.09 + phase).sin() * (y as f64 * 0.07 + phase * 0.3).cos() * 127.0 + 128.0) as u8
+    };
+    let pixels = (0..side * side * 3).map(|i| wave(i / 3 % side, i / 3 / side, i % 3)).collect();
+    Picture::from_rgb(side, side, pixels).expect("a picture")
+}
+
+fn settings(fabric: FabricSettings) -> Settings {
+    Settings { width: Some(64), height: Some(64), steps: 3, guidance_scale: 5.0, fabric, ..Settings::default() }
+}
+
+/// Weights all along, so that every step sees references.
+fn everywhere() -> FabricSettings {
+    FabricSettings { start: 0.0, end: 1.0, max_weight: 0.7, ..FabricSettings::default() }
+}
+
+fn request(fabric: FabricSettings) -> Request {
+    Request::new("a photo of a cat").with_negative_prompt("blurry").with_settings(settings(fabric))
+}
+
+fn both(fabric: FabricSettings) -> Request {
+    request(fabric).with_liked(picture(1, 64)).with_liked(picture(2, 64)).with_disliked(picture(3, 64))
+}
+
+fn make(request: &Request) -> Generation {
+    pipeline().generate(request).expect("a generation")
+}
+
+fn values(x: &Tensor<4>) -> Vec<f32> {
+    x.clone().into_data().convert::<f32>().try_to_vec().expect("f32 data")
+}
+
+fn distance(a: &Generation, b: &Generation) -> f32 {
+    let (a, b) = (values(&a.latents), values(&b.latents));
+    assert_eq!(a.len(), b.len());
+    let scale = a.iter().fold(1e-6_f32, |m, x| m.max(x.abs()));
+    a.iter().zip(&b).fold(0.0, |m, (a, b)| f32::max(m, (a - b).abs() / scale))
+}
+
+#[track_caller]
+fn assert_same(a: &Generation, b: &Generation) {
+    // Other orders of summation, over three guided steps.
+    let error = distance(a, b);
+    assert!(error < 2e-5, "differ by {error:.1e}");
+}
+
+#[track_caller]
+fn assert_differ(a: &Generation, b: &Generation) {
+    let error = distance(a, b);
+    assert!(error > 1e-3, "differ by {error:.1e} only: this would prove nothing");
+}
+
+#[test]
+fn references_change_the_picture() {
+    let plain = make(&request(everywhere()));
+    let liked = make(&request(everywhere()).with_liked(picture(1, 64)));
+    let disliked = make(&request(everywhere()).with_disliked(picture(1, 64)));
+    assert_differ(&plain, &liked);
+    assert_differ(&plain, &disliked);
+    assert_differ(&liked, &disliked);
+}
+
+#[test]
+fn zero_weight_is_no_feedback() {
+    let off = FabricSettings { min_weight: 0.0, max_weight: 0.0, ..everywhere() };
+    let plain = make(&request(off.clone()));
+    let fed = make(&both(off));
+    assert_eq!(values(&plain.latents), values(&fed.latents), "bit for bit");
+    assert_eq!(fed.report.reference_passes, 0, "and no reference passes through the network");
+}
+
+#[test]
+fn zero_strength_is_no_feedback() {
+    let plain = make(&request(everywhere()));
+    let fed = make(&request(everywhere()).with_feedback(picture(1, 64), 0.0));
+    assert_eq!(values(&plain.latents), values(&fed.latents));
+}
+
+#[test]
+fn zero_negative_scale_leaves_the_disliked_out() {
+    let settings = FabricSettings { negative_scale: 0.0, ..everywhere() };
+    let liked = make(&request(settings.clone()).with_liked(picture(1, 64)));
+    let with_disliked = make(&request(settings).with_liked(picture(1, 64)).with_disliked(picture(3, 64)));
+    assert_eq!(values(&liked.latents), values(&with_disliked.latents));
+    assert_eq!(liked.report.reference_passes, with_disliked.report.reference_passes);
+}
+
+#[test]
+fn order_of_references_is_nothing() {
+    let forward = make(&both(everywhere()));
+    let mut request = both(everywhere());
+    request.feedback.reverse();
+    assert_same(&forward, &make(&request));
+}
+
+#[test]
+fn a_reference_twice_is_double_weight() {
+    let single = FabricSettings { max_weight: 0.6, ..everywhere() };
+    let half = FabricSettings { max_weight: 0.3, ..everywhere() };
+    let once = make(&request(single).with_liked(picture(1, 64)));
+    let twice = make(&request(half).with_liked(picture(1, 64)).with_liked(picture(1, 64)));
+    assert_same(&once, &twice);
+}
+
+#[test]
+fn half_the_strength_is_half_the_weight() {
+    let full = FabricSettings { max_weight: 0.8, ..everywhere() };
+    let half = FabricSettings { max_weight: 0.4, ..everywhere() };
+    let weak = make(&request(full).with_feedback(picture(1, 64), 0.5));
+    assert_same(&weak, &make(&request(half).with_feedback(picture(1, 64), 1.0)));
+}
+
+#[test]
+fn normalised_weights_do_not_grow_with_the_number_of_references() {
+    let settings = FabricSettings { normalise: true, ..everywhere() };
+    let once = make(&request(settings.clone()).with_liked(picture(1, 64)));
+    let thrice = (0..3).fold(request(settings), |request, _| request.with_liked(picture(1, 64)));
+    assert_same(&once, &make(&thrice));
+}
+
+#[test]
+fn interleaved_two_passes_and_cached_are_one() {
+    let way = |pass| make(&both(FabricSettings { pass, ..everywhere() }));
+    let interleaved = way(ReferencePass::Interleaved);
+    for chunk in [1, 2, 8] {
+        assert_same(&interleaved, &way(ReferencePass::TwoPasses { chunk }));
+    }
+    // Nothing fits, some fits, all fits.
+    for budget in [0, 200_000, 1 << 30] {
+        let pipeline = fresh_pipeline();
+        let request = both(FabricSettings { pass: ReferencePass::Cached { chunk: 2, budget }, ..everywhere() });
+        let first = pipeline.generate(&request).expect("a generation");
+        let second = pipeline.generate(&request).expect("a generation");
+        assert_same(&interleaved, &first);
+        assert_eq!(values(&first.latents), values(&second.latents), "kept tokens are the recorded ones");
+        assert!(second.report.cache.bytes <= budget);
+        match budget {
+            0 => assert_eq!(second.report.reference_passes, 9),
+            200_000 => assert!((1..9).contains(&second.report.reference_passes), "{:?}", second.report),
+            _ => assert_eq!(second.report.reference_passes, 0),
+        }
+    }
+}
+
+#[test]
+fn kept_tokens_serve_other_prompts_and_seeds() {
+    let pipeline = fresh_pipeline();
+    let fabric = FabricSettings { pass: ReferencePass::Cached { chunk: 4, budget: 1 << 30 }, ..everywhere() };
+    pipeline.generate(&both(fabric.clone())).expect("a generation");
+    let mut other = both(fabric).with_seeds([5, 6]);
+    other.prompt = "a drawing of a house".to_owned();
+    let kept = pipeline.generate(&other).expect("a generation");
+    assert_eq!(kept.report.reference_passes, 0);
+    other.settings.fabric.pass = ReferencePass::Interleaved;
+    assert_same(&kept, &make(&other));
+}
+
+#[test]
+fn other_text_settings_do_not_get_kept_tokens() {
+    let pipeline = fresh_pipeline();
+    let fabric = FabricSettings { pass: ReferencePass::Cached { chunk: 4, budget: 1 << 30 }, ..everywhere() };
+    pipeline.generate(&both(fabric.clone())).expect("a generation");
+    let mut skipped = both(fabric);
+    skipped.settings.text.clip_skip = Some(1);
+    assert_eq!(pipeline.generate(&skipped).expect("a generation").report.reference_passes, 9);
+}
+
+#[test]
+fn a_picture_is_the_same_alone_and_in_any_batch() {
+    for sampler in [SamplerKind::EulerAncestral, SamplerKind::Ddim] {
+        let mut request = both(everywhere()).with_seeds([4, 7, 11]);
+        request.settings.sampler = Some(sampler);
+        let together = make(&request);
+        request.settings.batch = Some(2);
+        assert_same(&together, &make(&request));
+        let alone = make(&Request { seeds: vec![7], ..request });
+        let middle = Generation { latents: together.latents.clone().slice_dim(0, 1..2), ..together };
+        assert_same(&middle, &alone);
+    }
+}
+
+#[test]
+fn a_guidance_of_one_is_the_conditional_branch_alone() {
+    let scaled = |scale| {
+        let mut request = request(everywhere()).with_liked(picture(1, 64));
+        request.settings.guidance_scale = scale;
+        make(&request)
+    };
+    assert_same(&scaled(1.0), &scaled(1.0 + 1e-9));
+}
+
+#[test]
+fn every_sampler_runs_with_feedback_and_from_a_picture() {
+    for sampler in SamplerKind::ALL {
+        let mut request = both(everywhere());
+        request.settings.sampler = Some(sampler);
+        request.settings.steps = 4;
+        let made = make(&request);
+        assert!(values(&made.latents).iter().all(|x| x.is_finite()), "{sampler}");
+        assert!(made.report.calls_with_references > 0, "{sampler}");
+        let from = make(&request.clone().with_start(picture(9, 64), 0.5));
+        assert!(values(&from.latents).iter().all(|x| x.is_finite()), "{sampler}, from a picture");
+        assert!(from.report.calls < made.report.calls, "{sampler}");
+    }
+}
+
+#[test]
+fn any_size_goes_and_references_are_fitted_to_it() {
+    for (width, height) in [(64, 40), (72, 56), (8, 8)] {
+        let mut request = request(everywhere()).with_liked(picture(1, 50)).with_disliked(picture(2, 33));
+        request.settings.width = Some(width);
+        request.settings.height = Some(height);
+        let made = make(&request);
+        assert_eq!((made.pictures[0].width(), made.pictures[0].height()), (width, height));
+    }
+}
+
+#[test]
+fn two_hundred_references_go_in_chunks() {
+    let pass = ReferencePass::TwoPasses { chunk: 16 };
+    let mut request = request(FabricSettings { pass, normalise: true, ..everywhere() });
+    request.settings.steps = 1;
+    request.settings.width = Some(32);
+    request.settings.height = Some(32);
+    for index in 0..200 {
+        request = request.with_feedback(picture(index, 8), if index % 2 == 0 { 1.0 } else { -1.0 });
+    }
+    let made = make(&request);
+    assert_eq!(made.report.references, [100, 100]);
+    assert!(values(&made.latents).iter().all(|x| x.is_finite()));
+}
+
+#[test]
+fn a_callback_sees_every_step_and_can_cancel() {
+    let mut seen = Vec::new();
+    let request = request(everywhere());
+    let mut watch = |event: &fabric::core::pipeline::StepEvent<'_>| {
+        seen.push((event.step, event.steps, event.preview().expect("a preview").len()));
+        if event.step == 2 { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
+    };
+    let stopped = pipeline().generate_observed(&request, &mut watch);
+    assert!(matches!(stopped, Err(fabric::core::Error::Cancelled { step: 2, steps: 3 })), "{stopped:?}");
+    assert_eq!(seen, [(1, 3, 1), (2, 3, 1)]);
+}
+
+#[test]
+fn unusable_sizes_are_refused_before_any_work() {
+    for (width, wanted) in [(60, "multiple of 8"), (0, "pixels"), (1 << 20, "pixels")] {
+        let mut request = request(everywhere());
+        request.settings.width = Some(width);
+        let message = pipeline().generate(&request).unwrap_err().to_string();
+        assert!(message.contains("width") && message.contains(wanted), "{message}");
+    }
+}
+
+#[test]
+fn a_long_prompt_is_cut_with_a_word_about_it_or_read_in_windows() {
+    let mut request = request(everywhere());
+    request.prompt = "a very long prompt about nothing at all ".repeat(20);
+    let cut = make(&request);
+    assert!(!cut.report.truncated.is_empty());
+    request.settings.text.long_prompts = true;
+    let whole = make(&request);
+    assert!(whole.report.truncated.is_empty());
+    assert_differ(&cut, &whole);
+}
+
+#[test]
+fn prompt_weights_are_read_only_when_asked_for() {
+    let prompt = |text: &str, weights| {
+        let mut request = request(everywhere());
+        request.prompt = text.to_owned();
+        request.settings.text.weights = weights;
+        make(&request)
+    };
+    assert_same(&prompt("a cat", false), &prompt("a cat", true));
+    assert_differ(&prompt("a (cat:1.5)", false), &prompt("a (cat:1.5)", true));
+    assert_differ(&prompt("a cat", true), &prompt("a (cat:1.5)", true));
+}
