@@ -55,12 +55,14 @@ pub(super) fn openai() -> Arc<Vocabulary> {
 impl Vocabulary {
     /// From tokens by id and merges `(left, right, token)` by rank; of equal pairs the last one counts.
     fn new(tokens: Vec<String>, merges: Vec<(u32, u32, u32)>) -> Self {
-        let mut ids = HashMap::new();
+        let mut bytes = [[None; 256]; 2];
         for (id, token) in (0_u32..).zip(&tokens) {
-            ids.insert(token.as_str(), id);
+            let (word, ends_word) = split_end(token);
+            let mut characters = word.chars();
+            if let (Some(byte), None) = (characters.next().and_then(byte_of), characters.next()) {
+                bytes[usize::from(ends_word)][usize::from(byte)] = Some(id);
+            }
         }
-        let bytes = ["", END_OF_WORD]
-            .map(|end| CHARACTERS.map(|character| ids.get(format!("{character}{end}").as_str()).copied()));
 
         let mut ranked: Vec<(u32, Merge)> =
             (0..).zip(merges).map(|(rank, (left, right, token))| (left, Merge { right, rank, token })).collect();
@@ -165,16 +167,20 @@ impl Vocabulary {
 
     /// The bytes that a token stands for, and whether it ends a word. Characters outside the alphabet stand for themselves.
     pub(super) fn spell(&self, id: u32, out: &mut Vec<u8>) -> Option<bool> {
-        let token = self.token(id)?;
-        let (word, ends) = token.strip_suffix(END_OF_WORD).map_or((token, false), |word| (word, true));
+        let (word, ends_word) = split_end(self.token(id)?);
         for c in word.chars() {
             match byte_of(c) {
                 Some(byte) => out.push(byte),
                 None => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
-        Some(ends)
+        Some(ends_word)
     }
+}
+
+/// A token without the mark of a word's end, and whether it had one.
+fn split_end(token: &str) -> (&str, bool) {
+    token.strip_suffix(END_OF_WORD).map_or((token, false), |word| (word, true))
 }
 
 pub(super) fn corrupt(file: &str, found: impl ToString, wanted: impl Into<String>) -> TokenizerError {

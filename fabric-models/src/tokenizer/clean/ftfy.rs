@@ -10,36 +10,38 @@ use regex::Regex;
 use unicode_normalization::UnicodeNormalization;
 
 use super::html::unescape_complete;
-use super::mojibake::{fix_encoding, without_c1};
+use super::mojibake::{Work, fix_encoding, without_c1};
 
 /// Fixes the text line by line.
 pub(super) fn fix_text(text: &str) -> String {
     let mut html = false;
+    let mut work = Work::on(text);
     let mut fixed = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
         // A `<` says that this is HTML, whose entities are meant; that holds for all lines after it, too.
         html |= line.contains('<');
-        fixed.push_str(&fix_line(line, !html));
+        fixed.push_str(&fix_line(line, !html, &mut work));
     }
     fixed
 }
 
-/// All fixes, again and again until the line stays as it is.
-fn fix_line(line: &str, unescape: bool) -> Cow<'_, str> {
+/// All fixes, again and again until the line stays as it is or the work is used up.
+fn fix_line<'a>(line: &'a str, unescape: bool, work: &mut Work) -> Cow<'a, str> {
     let mut line = Cow::Borrowed(line);
-    loop {
+    while work.take(line.len()) {
         let mut fixed = if unescape { unescape_complete(&line) } else { Cow::Borrowed(&*line) };
         if !fixed.is_ascii() {
-            fixed = Cow::Owned(straighten(&fix_encoding(&fixed)));
+            fixed = Cow::Owned(straighten(&fix_encoding(&fixed, work)));
         }
         if fixed.bytes().any(is_control) || !fixed.is_ascii() {
             fixed = Cow::Owned(remove_controls(&fixed).nfc().collect());
         }
         if fixed == line {
-            return line;
+            break;
         }
         line = Cow::Owned(fixed.into_owned());
     }
+    line
 }
 
 /// Single characters that have a plainer spelling.
@@ -150,5 +152,11 @@ mod tests {
             let once = fix_text(text);
             assert_eq!(fix_text(&once), once);
         }
+    }
+
+    #[test]
+    fn seven_hundred_bytes_are_fixed_to_the_end() {
+        assert_eq!(fix_text(&format!("&{}é", "amp;".repeat(170))), "&é");
+        assert_eq!(fix_text(&format!("日Ã{}", "ƒ".repeat(340))), "日Ã");
     }
 }

@@ -8,10 +8,32 @@ use regex::bytes::{Captures, Regex};
 use super::badness::is_bad;
 use super::codepages::{CODE_PAGES, WINDOWS_1252_INDEX, clue, clues};
 
-/// Repeats [`step`] until nothing changes.
-pub(super) fn fix_encoding(text: &str) -> Cow<'_, str> {
+/// The bytes that may still be looked at.
+///
+/// Fixing ends when nothing changes, and some texts that no one writes change as often as they have characters
+/// (`&amp;amp;amp;...`). Up to 700 bytes, and up to 30 changes, that always fits; beyond, such a text is left as far
+/// as it got.
+pub(super) struct Work(usize);
+
+impl Work {
+    pub(super) fn on(text: &str) -> Self {
+        Self((1 << 20) + 64 * text.len())
+    }
+
+    /// Whether so many bytes may be looked at once more.
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
+        let left = self.0.checked_sub(bytes);
+        self.0 = left.unwrap_or(0);
+        left.is_some()
+    }
+}
+
+/// Repeats [`step`] until nothing changes, or the work is used up.
+pub(super) fn fix_encoding<'a>(text: &'a str, work: &mut Work) -> Cow<'a, str> {
     let mut text = Cow::Borrowed(text);
-    while let Some(fixed) = step(&text) {
+    while work.take(text.len())
+        && let Some(fixed) = step(&text, work)
+    {
         if fixed == text {
             break;
         }
@@ -26,7 +48,7 @@ pub(super) fn without_c1(c: char) -> char {
 }
 
 /// The text with one layer of garbling removed, or nothing where no layer is found.
-fn step(text: &str) -> Option<String> {
+fn step(text: &str, work: &mut Work) -> Option<String> {
     if text.is_ascii() || !is_bad(text) {
         return None;
     }
@@ -44,7 +66,7 @@ fn step(text: &str) -> Option<String> {
         }
     }
     // Parts of it may be.
-    let fixed = fix_parts(text);
+    let fixed = fix_parts(text, work);
     if fixed != text {
         return Some(fixed);
     }
@@ -125,7 +147,7 @@ fn variant(bytes: &[u8]) -> Option<(char, usize)> {
 }
 
 /// Fixes runs that look like UTF-8 in the wrong encoding, each on its own.
-fn fix_parts(text: &str) -> String {
+fn fix_parts(text: &str, work: &mut Work) -> String {
     let characters: Vec<(usize, char)> = text.char_indices().collect();
     let offset = |i: usize| characters.get(i).map_or(text.len(), |(offset, _)| *offset);
     let mut fixed = String::with_capacity(text.len());
@@ -142,7 +164,7 @@ fn fix_parts(text: &str) -> String {
         let run = &text[offset(i)..offset(end)];
         // Strictly shorter, so that this comes to an end.
         if run.len() < text.len() && is_bad(run) {
-            fixed.push_str(&fix_encoding(run));
+            fixed.push_str(&fix_encoding(run, work));
         } else {
             fixed.push_str(run);
         }
@@ -177,7 +199,7 @@ mod tests {
 
     #[track_caller]
     fn fixed(text: &str, wanted: &str) {
-        assert_eq!(fix_encoding(text), wanted);
+        assert_eq!(fix_encoding(text, &mut Work::on(text)), wanted);
     }
 
     #[test]
