@@ -9,8 +9,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use fabric::models::clip::ClipTextConfig;
+use fabric::models::config::OneOrMany;
 use fabric::models::load::{Component, FolderWriter, LoadDtype, SaveOptions};
-use fabric::models::unet::UNetConfig;
+use fabric::models::unet::{Depths, UNetConfig};
 use fabric::models::vae::VaeConfig;
 
 mod common;
@@ -20,8 +21,60 @@ mod common;
 enum Size {
     /// A few megabytes.
     Tiny,
+    /// The same in Stable Diffusion XL's layout.
+    TinyXl,
     /// Stable Diffusion 1.5's own: 2 GB.
     Sd15,
+}
+
+/// The networks of a model, and the diffusers class that joins them.
+struct Networks {
+    pipeline: &'static str,
+    unet: UNetConfig,
+    vae: VaeConfig,
+    texts: Vec<ClipTextConfig>,
+}
+
+impl Size {
+    fn networks(self) -> Networks {
+        let mut unet = UNetConfig::sd15();
+        let mut vae = VaeConfig::sd15();
+        let mut text = ClipTextConfig::vit_l();
+        if self == Self::Sd15 {
+            return Networks { pipeline: "StableDiffusionPipeline", unet, vae, texts: vec![text] };
+        }
+        unet.block_out_channels = vec![32, 64, 64, 64];
+        unet.cross_attention_dim = 64.into();
+        vae.block_out_channels = vec![32, 32, 64, 64];
+        let small = |text: ClipTextConfig| ClipTextConfig {
+            hidden_size: 64,
+            intermediate_size: 128,
+            projection_dim: 64,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            ..text
+        };
+        text = small(text);
+        unet.sample_size = Some(16.into());
+        if self == Self::Tiny {
+            return Networks { pipeline: "StableDiffusionPipeline", unet, vae, texts: vec![text] };
+        }
+        let added = 8;
+        let texts = vec![text, small(ClipTextConfig::big_g())];
+        let unet = UNetConfig {
+            block_out_channels: vec![32, 64, 64],
+            // Both encoders side by side.
+            cross_attention_dim: 128.into(),
+            transformer_layers_per_block: Depths::PerLevel([1, 1, 2].map(OneOrMany::One).to_vec()),
+            attention_head_dim: 4.into(),
+            addition_time_embed_dim: Some(added),
+            projection_class_embeddings_input_dim: Some(64 + 6 * added),
+            sample_size: unet.sample_size,
+            ..UNetConfig::sdxl()
+        };
+        vae.scaling_factor = VaeConfig::sdxl().scaling_factor;
+        Networks { pipeline: "StableDiffusionXLPipeline", unet, vae, texts }
+    }
 }
 
 /// Writes a model with random weights.
@@ -44,24 +97,14 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let device = fabric::default_device()?;
     device.seed(arguments.seed);
-    let mut unet = UNetConfig::sd15();
-    let mut vae = VaeConfig::sd15();
-    let mut text = ClipTextConfig::vit_l();
-    if arguments.size == Size::Tiny {
-        unet.block_out_channels = vec![32, 64, 64, 64];
-        unet.sample_size = Some(16.into());
-        unet.cross_attention_dim = 64.into();
-        vae.block_out_channels = vec![32, 32, 64, 64];
-        text.hidden_size = 64;
-        text.intermediate_size = 128;
-        text.num_hidden_layers = 2;
-        text.num_attention_heads = 4;
-    }
+    let Networks { pipeline, unet, vae, texts } = arguments.size.networks();
     let options = SaveOptions { dtype: LoadDtype::F16, max_shard_bytes: None };
-    let mut folder = FolderWriter::create(&arguments.out, "StableDiffusionPipeline")?;
+    let mut folder = FolderWriter::create(&arguments.out, pipeline)?;
     // One network at a time, so that only one is in memory.
-    folder.component(Component::TextEncoder, &text.init(&device)?, &serde_json::to_value(&text)?, &options)?;
-    println!("text encoder written");
+    for (text, component) in texts.iter().zip([Component::TextEncoder, Component::TextEncoder2]) {
+        folder.component(component, &text.init(&device)?, &serde_json::to_value(text)?, &options)?;
+        println!("text encoder written");
+    }
     folder.component(Component::Vae, &vae.init(&device)?, &named("AutoencoderKL", &vae)?, &options)?;
     println!("VAE written");
     folder.component(Component::UNet, &unet.init(&device)?, &named("UNet2DConditionModel", &unet)?, &options)?;

@@ -11,7 +11,7 @@ use clap::Args;
 use fabric::core::pipeline::{Pipeline, Report, Settings};
 use fabric::core::schedule::SamplerKind;
 use fabric::models::load::{LoadDtype, ProgressCallback};
-use fabric::models::{ModelOptions, load_model};
+use fabric::models::{LoraChoice, ModelOptions, load_model};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Settings that every example takes.
@@ -44,6 +44,15 @@ pub(crate) struct Common {
     /// Reads prompts longer than 77 tokens in several windows.
     #[arg(long)]
     long_prompts: bool,
+    /// A LoRA file to merge, or FILE:SCALE; may be given several times.
+    #[arg(long)]
+    lora: Vec<String>,
+    /// Encodes and decodes large pictures in tiles, for less memory.
+    #[arg(long)]
+    tile_vae: bool,
+    /// Reports how much of the attention each reference gets; costs time.
+    #[arg(long)]
+    measure_attention: bool,
     /// Type of the weights in memory: f32, f16, bf16.
     #[arg(long, default_value = "f32")]
     dtype: String,
@@ -61,6 +70,7 @@ impl Common {
             sampler: self.sampler,
             guidance_scale: self.guidance,
             batch: self.batch,
+            measure_attention: self.measure_attention,
             ..Settings::default()
         };
         settings.text.clip_skip = self.clip_skip;
@@ -90,11 +100,20 @@ impl Common {
                 bar.set_position(progress.done_bytes);
             })
         };
-        let options = ModelOptions { dtype, progress: Some(progress), ..ModelOptions::default() };
+        let loras = self.lora.iter().map(|choice| lora(choice)).collect();
+        let options =
+            ModelOptions { dtype, tile_vae: self.tile_vae, loras, progress: Some(progress), ..ModelOptions::default() };
         let (pipeline, _) = load_model(model, &device, &options)?;
         bar.finish_and_clear();
         Ok(pipeline)
     }
+}
+
+/// `FILE`, or `FILE:SCALE`; whatever follows the last colon is part of the name unless it is a number.
+fn lora(choice: &str) -> LoraChoice {
+    let scaled = choice.rsplit_once(':').and_then(|(path, scale)| Some((path, scale.parse().ok()?)));
+    let (path, scale) = scaled.unwrap_or((choice, 1.0));
+    LoraChoice { path: path.into(), scale }
 }
 
 /// A bar that counts steps.
@@ -123,6 +142,10 @@ pub(crate) fn print_report(report: &Report) {
             "{liked} liked and {disliked} disliked, seen in {} of {} passes",
             report.calls_with_references, report.calls
         );
+    }
+    for (index, mass) in report.attention_mass.iter().enumerate() {
+        let side = if index < liked { "liked" } else { "disliked" };
+        println!("reference {} ({side}) got {:.1} % of the attention", index + 1, mass * 100.0);
     }
     for rest in &report.truncated {
         println!("the prompt is too long, this was left out: {rest}");

@@ -87,7 +87,7 @@ pub fn device(kind: DeviceKind) -> Result<Device, DeviceError> {
         #[cfg(feature = "flex")]
         DeviceKind::Flex => Ok(Device::flex()),
         #[cfg(feature = "ndarray")]
-        DeviceKind::NdArray => Ok(Device::ndarray()),
+        DeviceKind::NdArray => Ok(ndarray()),
         #[cfg(feature = "cuda")]
         DeviceKind::Cuda(index) => answering(kind, Device::cuda(index)),
         #[allow(unreachable_patterns, reason = "reachable in builds without all backends")]
@@ -102,6 +102,12 @@ pub fn device(kind: DeviceKind) -> Result<Device, DeviceError> {
     }
 }
 
+#[cfg(feature = "ndarray")]
+#[allow(deprecated, reason = "kept on purpose, as a second opinion on every number")]
+pub(crate) fn ndarray() -> Device {
+    Device::ndarray()
+}
+
 /// A missing driver shows only at first use, and as a panic: ask once, here, and say it as an error.
 #[cfg(feature = "cuda")]
 fn answering(kind: DeviceKind, device: Device) -> Result<Device, DeviceError> {
@@ -112,14 +118,7 @@ fn answering(kind: DeviceKind, device: Device) -> Result<Device, DeviceError> {
     });
     match asked {
         Ok(_) => Ok(device),
-        Err(cause) => {
-            let message = cause
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-                .unwrap_or_else(|| "no reason given".to_owned());
-            Err(DeviceError::NotAnswering { kind, message })
-        }
+        Err(panic) => Err(DeviceError::NotAnswering { kind, message: crate::panic_message(&*panic) }),
     }
 }
 

@@ -5,6 +5,10 @@
 #![deny(unsafe_code)]
 
 mod device;
+mod memory;
 pub mod ops;
+mod panics;
 
 pub use device::{DeviceError, DeviceKind, default_device, describe, device};
+pub use memory::available_memory;
+pub use panics::panic_message;

@@ -107,6 +107,13 @@ pub trait NoisePredictor {
     /// Channels of the latents it takes.
     fn in_channels(&self) -> usize;
 
+    /// Bytes that a pass over `[rows, height, width]` latents takes beside the weights, estimated from below; 0 is
+    /// unknown.
+    fn working_bytes(&self, shape: [usize; 3]) -> u64 {
+        let _ = shape;
+        0
+    }
+
     /// Where its weights live.
     fn device(&self) -> Device;
 }
@@ -134,6 +141,13 @@ pub trait LatentCodec {
 
     /// Channels of the latents.
     fn latent_channels(&self) -> usize;
+
+    /// Bytes that decoding one picture of these many latents, `[height, width]`, takes beside the weights, estimated
+    /// from below; 0 is unknown.
+    fn working_bytes(&self, latents: [usize; 2]) -> u64 {
+        let _ = latents;
+        0
+    }
 }
 
 /// Text as a U-Net wants it.

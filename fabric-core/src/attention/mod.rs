@@ -5,9 +5,11 @@
 //! how. Nothing is set on a network between two calls.
 
 mod attend;
+mod mass;
 mod processor;
 mod site;
 
 pub use attend::{attend, merge_heads, split_heads};
+pub use mass::MeasuredMass;
 pub use processor::{AttnCall, AttnExtras, AttnProcessor, DecoupledTokens, JointTokens, NoProcessor};
 pub use site::{AttnKind, AttnSite, Block};

@@ -10,12 +10,17 @@ use super::AttnSite;
 pub struct AttnCall<'a> {
     /// Which layer asks.
     pub site: AttnSite,
+    /// The layer's queries `[rows, queries, channels]`, projected, heads not yet split. At the last self-attention
+    /// there are none of rows that only lend their keys.
+    pub query: &'a Tensor<3>,
     /// The layer's own keys `[rows, keys, channels]`, projected, heads not yet split.
     pub key: &'a Tensor<3>,
     /// The layer's own values `[rows, keys, channels]`.
     pub value: &'a Tensor<3>,
     /// Height and width of the feature map whose pixels are the queries.
     pub grid: [usize; 2],
+    /// Heads of the layer.
+    pub heads: usize,
 }
 
 /// Keys that enter the layer's own softmax, each weighted: the seam of FABRIC.
@@ -32,6 +37,8 @@ pub struct JointTokens {
     pub value: Tensor<3>,
     /// Finite and not negative.
     pub weight: f32,
+    /// Whose tokens these are, by the processor's own count. Tells them apart in reports, and changes nothing.
+    pub source: usize,
 }
 
 /// Keys with a softmax of their own, whose result is added to the layer's: the seam of IP-Adapter.

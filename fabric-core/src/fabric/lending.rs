@@ -17,9 +17,15 @@ pub struct Lender {
 }
 
 impl Lender {
-    fn tokens(&self, site: AttnSite, levels: usize, key: Tensor<3>, value: Tensor<3>) -> Option<JointTokens> {
-        let weight = self.weights.at(depth_position(site.block, levels)) as f32;
-        (weight > 0.0).then(|| JointTokens { rows: self.to.clone(), key, value, weight })
+    fn tokens(
+        &self,
+        call: &AttnCall<'_>,
+        levels: usize,
+        source: usize,
+        [key, value]: [Tensor<3>; 2],
+    ) -> Option<JointTokens> {
+        let weight = self.weights.at(depth_position(call.site.block, levels)) as f32;
+        (weight > 0.0).then(|| JointTokens { rows: self.to.clone(), key, value, weight, source })
     }
 }
 
@@ -43,10 +49,10 @@ impl AttnProcessor for LentRows {
             let [_, tokens, channels] = x.dims();
             x.clone().slice([row..row + 1, 0..tokens, 0..channels])
         };
-        let joint =
-            self.lenders.iter().zip(self.first..).filter_map(|(lender, at)| {
-                lender.tokens(call.site, self.levels, row(call.key, at), row(call.value, at))
-            });
+        let joint = self.lenders.iter().enumerate().filter_map(|(index, lender)| {
+            let at = self.first + index;
+            lender.tokens(call, self.levels, index, [row(call.key, at), row(call.value, at)])
+        });
         AttnExtras { joint: joint.collect(), decoupled: Vec::new() }
     }
 }
@@ -82,11 +88,11 @@ impl AttnProcessor for StoredTokens {
         if call.site.kind != AttnKind::SelfAttention {
             return AttnExtras::default();
         }
-        let joint = self.lenders.iter().filter_map(|(lender, tokens)| {
+        let joint = self.lenders.iter().enumerate().filter_map(|(index, (lender, tokens))| {
             let (key, value) = tokens
                 .get(&call.site)
                 .unwrap_or_else(|| panic!("stored tokens were recorded from another network: none for {}", call.site));
-            lender.tokens(call.site, self.levels, key.clone(), value.clone())
+            lender.tokens(call, self.levels, index, [key.clone(), value.clone()])
         });
         AttnExtras { joint: joint.collect(), decoupled: Vec::new() }
     }

@@ -1,4 +1,5 @@
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Tensor;
@@ -6,7 +7,7 @@ use burn::tensor::Tensor;
 use super::text::Conditions;
 use super::{Observer, Report};
 use crate::Error;
-use crate::attention::{AttnProcessor, NoProcessor};
+use crate::attention::{AttnProcessor, MeasuredMass, NoProcessor};
 use crate::denoise::{Denoiser, ModelCall, NoiseSource};
 use crate::fabric::{
     CacheKey, FabricSettings, FeedbackSchedule, Lender, LentRows, Reference, ReferencePass, Side, StoredTokens,
@@ -32,6 +33,26 @@ pub(super) struct SteeredDenoiser<'a, 'n> {
     pub(super) noise: &'a RefCell<&'n mut (dyn RunNoise + 'n)>,
     pub(super) observer: &'a RefCell<&'n mut (dyn Observer + 'n)>,
     pub(super) report: &'a RefCell<Report>,
+    /// Where to note how much attention each reference got, if anybody asked.
+    pub(super) masses: Option<&'a RefCell<Masses>>,
+}
+
+/// Per reference, the sum of its shares of the attention, and the calls that saw it.
+#[derive(Debug, Default)]
+pub(super) struct Masses(BTreeMap<usize, (f64, usize)>);
+
+impl Masses {
+    fn note(&mut self, reference: usize, share: f64) {
+        let (sum, calls) = self.0.entry(reference).or_default();
+        *sum += share;
+        *calls += 1;
+    }
+
+    /// 0 for references that no call saw.
+    pub(super) fn means(&self, references: usize) -> Vec<f64> {
+        let mean = |index| self.0.get(&index).map_or(0.0, |(sum, calls)| sum / *calls as f64);
+        (0..references).map(mean).collect()
+    }
 }
 
 /// References that act in one call, and on which rows.
@@ -99,13 +120,14 @@ impl SteeredDenoiser<'_, '_> {
     ) -> Result<Tensor<4>, Error> {
         let noised = self.noised_references(call)?;
         let rows = active.lenders.iter().map(|(index, _)| noised.clone().slice_dim(0, *index..index + 1)).collect();
+        let indices: Vec<usize> = active.lenders.iter().map(|(index, _)| *index).collect();
         let processor = LentRows {
             first: sample.dims()[0],
             lenders: active.lenders.into_iter().map(|(_, lender)| lender).collect(),
             levels: self.unet.levels(),
         };
         self.report.borrow_mut().reference_passes += processor.lenders.len();
-        Ok(self.pass(sample, Some(Tensor::cat(rows, 0)), branches, call, &processor))
+        Ok(self.steered(sample, Some(Tensor::cat(rows, 0)), branches, call, (&processor, &indices)))
     }
 
     fn two_passes(
@@ -143,10 +165,11 @@ impl SteeredDenoiser<'_, '_> {
                 }
             }
         }
+        let indices: Vec<usize> = active.lenders.iter().map(|(index, _)| *index).collect();
         let lenders =
             active.lenders.into_iter().zip(tokens).filter_map(|((_, lender), tokens)| Some((lender, tokens?)));
         let processor = StoredTokens { lenders: lenders.collect(), levels: self.unet.levels() };
-        Ok(self.pass(sample, None, branches, call, &processor))
+        Ok(self.steered(sample, None, branches, call, (&processor, &indices)))
     }
 
     fn lock_cache(&self) -> std::sync::MutexGuard<'_, TokenCache> {
@@ -173,6 +196,24 @@ impl SteeredDenoiser<'_, '_> {
         input.added = added;
         input.record = Record::SelfAttentionOnly;
         StoredTokens::split(self.unet.forward(input).recorded)
+    }
+
+    /// One pass under a processor whose sources are these references.
+    fn steered(
+        &self,
+        sample: Tensor<4>,
+        riders: Option<Tensor<4>>,
+        branches: &[Branch],
+        call: &ModelCall,
+        (processor, indices): (&dyn AttnProcessor, &[usize]),
+    ) -> Tensor<4> {
+        let Some(masses) = self.masses else { return self.pass(sample, riders, branches, call, processor) };
+        let measured = MeasuredMass::new(processor);
+        let prediction = self.pass(sample, riders, branches, call, &measured);
+        for (source, share) in measured.shares() {
+            masses.borrow_mut().note(indices[source], share);
+        }
+        prediction
     }
 
     /// One pass of the pictures, with references riding along or not.

@@ -11,6 +11,7 @@ use crate::picture::Picture;
 
 /// What happened in a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Report {
     /// Seconds spent on text.
     pub text_seconds: f64,
@@ -28,6 +29,10 @@ pub struct Report {
     pub reference_passes: usize,
     /// Liked and disliked references in use.
     pub references: [usize; 2],
+    /// Share of the pictures' self-attention that went to each reference (liked before disliked, oldest first), from 0
+    /// to 1: the mean over the layers, queries, heads and calls that saw it. Empty unless
+    /// [`Settings::measure_attention`](super::Settings::measure_attention) asked for it.
+    pub attention_mass: Vec<f64>,
     /// References that the cap left out.
     pub references_left_out: usize,
     /// What prompts lost because they were longer than the text encoder's window.

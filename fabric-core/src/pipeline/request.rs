@@ -36,6 +36,11 @@ pub struct Settings {
     pub fabric: FabricSettings,
     /// Pictures computed at once; none is all of them.
     pub batch: Option<usize>,
+    /// Measures how much of the attention each reference gets, for the report. Costs every self-attention once more.
+    pub measure_attention: bool,
+    /// Bytes that a run may take beside the weights; none is what the machine has free, where that can be known. What
+    /// surely needs more is refused before it starts.
+    pub memory_limit: Option<u64>,
 }
 
 impl Default for Settings {
@@ -51,6 +56,8 @@ impl Default for Settings {
             prompt_dropout: 0.0,
             fabric: FabricSettings::default(),
             batch: None,
+            measure_attention: false,
+            memory_limit: None,
         }
     }
 }

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use burn::tensor::Tensor;
+use fabric_backends::{available_memory, panic_message};
 use sha2::{Digest, Sha256};
 
-use super::denoiser::{SteeredDenoiser, StepNoise};
+use super::denoiser::{Masses, SteeredDenoiser, StepNoise};
 use super::text::Conditions;
 use super::{FeedbackPicture, Observer, Report, Request, StepEvent};
 use crate::Error;
@@ -160,13 +161,8 @@ impl Pipeline {
     ) -> Result<Generation, Error> {
         request.validate()?;
         // burn reports what a device cannot do by panicking; here is the border where that becomes an error.
-        catch_unwind(AssertUnwindSafe(|| self.run(request, noise, observer))).unwrap_or_else(|cause| {
-            let message = cause
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-                .unwrap_or_else(|| "no reason given".to_owned());
-            Err(Error::Backend { doing: "making pictures".to_owned(), message })
+        catch_unwind(AssertUnwindSafe(|| self.run(request, noise, observer))).unwrap_or_else(|panic| {
+            Err(Error::Backend { doing: "making pictures".to_owned(), message: panic_message(&*panic) })
         })
     }
 
@@ -186,6 +182,7 @@ impl Pipeline {
         if let Some(start) = &request.start {
             schedule = schedule.from_strength(start.strength)?;
         }
+        self.check_memory(request, size)?;
         let guidance = Guidance::classifier_free(settings.guidance_scale).with_rescale(settings.guidance_rescale);
         let report = RefCell::new(Report::default());
 
@@ -199,6 +196,7 @@ impl Pipeline {
         let references = self.references(request, size, noise, &mut report.borrow_mut())?;
         report.borrow_mut().encode_seconds = clock.elapsed().as_secs_f64();
 
+        let masses = RefCell::new(Masses::default());
         let noise: RefCell<&mut dyn RunNoise> = RefCell::new(noise);
         let observer: RefCell<&mut dyn Observer> = RefCell::new(observer);
         let mut denoiser = SteeredDenoiser {
@@ -213,6 +211,7 @@ impl Pipeline {
             noise: &noise,
             observer: &observer,
             report: &report,
+            masses: settings.measure_attention.then_some(&masses),
         };
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).begin_run();
         let mut clock = Instant::now();
@@ -230,6 +229,9 @@ impl Pipeline {
         let mut report = report.into_inner();
         report.decode_seconds = clock.elapsed().as_secs_f64();
         report.cache = self.cache_stats();
+        if settings.measure_attention {
+            report.attention_mass = masses.into_inner().means(references.len());
+        }
         Ok(Generation { pictures, seeds: request.seeds.clone(), latents, report })
     }
 
@@ -245,6 +247,26 @@ impl Pipeline {
             Ok(side)
         };
         Ok([side("width", request.settings.width)?, side("height", request.settings.height)?])
+    }
+
+    /// Refuses what surely needs more memory than there is, before it drives the machine into the ground.
+    fn check_memory(&self, request: &Request, size: [usize; 2]) -> Result<(), Error> {
+        let settings = &request.settings;
+        let Some(free) = settings.memory_limit.or_else(|| available_memory(&self.unet.device())) else { return Ok(()) };
+        let branches = if settings.guidance_scale == 1.0 { 1 } else { 2 };
+        let [_, _, height, width] = self.latent_shape(1, size);
+        let network = self.unet.working_bytes([request.seeds.len() * branches, height, width]);
+        let needed = network.max(self.codec.working_bytes([height, width]));
+        if needed <= free {
+            return Ok(());
+        }
+        let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+        Err(Error::settings(
+            format!("memory for {} pictures of {}x{} at once", request.seeds.len(), size[0], size[1]),
+            format!("at least {} needed", gigabytes(needed)),
+            format!("at most {}", gigabytes(free)),
+            "choose a smaller size, set `batch`, load with VAE tiles, or raise `memory_limit`",
+        ))
     }
 
     fn latent_shape(&self, rows: usize, [width, height]: [usize; 2]) -> [usize; 4] {
@@ -359,6 +381,7 @@ impl Pipeline {
 impl Generation {
     /// Joins the results of two batches of one request.
     fn joined(mut self, other: Self) -> Self {
+        let shares = [self.pictures.len(), other.pictures.len()].map(|pictures| pictures as f64);
         self.pictures.extend(other.pictures);
         self.seeds.extend(other.seeds);
         self.latents = Tensor::cat(vec![self.latents, other.latents], 0);
@@ -367,6 +390,9 @@ impl Generation {
         report.encode_seconds += more.encode_seconds;
         report.decode_seconds += more.decode_seconds;
         report.step_seconds.extend(more.step_seconds);
+        for (mass, more) in report.attention_mass.iter_mut().zip(more.attention_mass) {
+            *mass = (*mass * shares[0] + more * shares[1]) / (shares[0] + shares[1]);
+        }
         report.calls += more.calls;
         report.calls_with_references += more.calls_with_references;
         report.reference_passes += more.reference_passes;

@@ -1,5 +1,6 @@
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use fabric_backends::panic_message;
 
 use super::LoadError;
 
@@ -10,10 +11,4 @@ pub(super) fn guarded<T>(place: &str, tensor: &str, work: impl FnOnce() -> T) ->
         tensor: tensor.to_owned(),
         message: panic_message(&*panic),
     })
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it gave no reason".to_owned())
 }

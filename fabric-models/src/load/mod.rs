@@ -45,7 +45,6 @@ mod source;
 mod write;
 
 pub(crate) use compvis::original_unet_names;
-pub(crate) use device::panic_message;
 pub(crate) use mismatch::nearest;
 
 pub use apply::{LoadReport, load_into};

@@ -5,7 +5,7 @@ use burn::module::{Module, ModuleVisitor};
 
 use super::resolve::Plan;
 use super::{Lora, LoraError, LoraReport};
-use crate::load::{PublishedNames, panic_message, parameters};
+use crate::load::{PublishedNames, parameters};
 
 /// Adds a LoRA to a network's weights: `W + scale · alpha / rank · up · down`, in f32, rounded once to the type of
 /// the weight.

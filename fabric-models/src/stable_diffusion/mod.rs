@@ -25,7 +25,7 @@ use crate::load::{Component, Family, LoadError, ModelFolder, PublishedNames, Sin
 use crate::lora::{LoraFile, merge};
 use crate::tokenizer::{ClipTokenizer, PadWith};
 use crate::unet::{UNet, UNetConfig};
-use crate::vae::{Vae, VaeConfig};
+use crate::vae::{Vae, VaeConfig, VaeOptions};
 
 /// Where a model's parts come from: a folder, or one file.
 trait Parts {
@@ -175,7 +175,11 @@ fn assemble(parts: &dyn Parts, device: &Device, options: &ModelOptions) -> Resul
         towers.push(Tower { tokenizer, pad, encoder, state });
     }
     let unet: UNet = load.network(Component::UNet, unet_config.init(device)?)?;
-    let vae: Vae = load.network(Component::Vae, vae_config.init(device)?)?;
+    let mut vae: Vae = load.network(Component::Vae, vae_config.init(device)?)?;
+    if options.tile_vae {
+        let tiled = VaeOptions { tiling: Some(vae.default_tiling()), ..vae.options() };
+        vae = vae.with_options(tiled);
+    }
 
     let native_size = latent_side(&unet_config) * vae.downscale();
     let absent_is_zero = parts.absent_is_zero();

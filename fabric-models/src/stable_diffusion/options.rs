@@ -23,6 +23,9 @@ pub struct ModelOptions {
     /// A tokenizer instead of the model's own. A model without one gets the vocabulary of OpenAI's CLIP, which is every
     /// published Stable Diffusion's.
     pub tokenizer: Option<ClipTokenizer>,
+    /// Whether pictures beyond the VAE's training size are encoded and decoded in overlapping tiles: memory for one tile,
+    /// and a result that is close to the whole one but not equal to it.
+    pub tile_vae: bool,
     /// Merged into the weights in this order.
     pub loras: Vec<LoraChoice>,
     /// Told how far the load has come, one network after the other.

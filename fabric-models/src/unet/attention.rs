@@ -54,26 +54,37 @@ impl Attention {
                 return None;
             }
         }
-        let extras = pass.processor.extras(&AttnCall { site: self.site, key: &key, value: &value, grid });
+        let query = self.to_q.forward(if is_last { pass.keep(x) } else { x });
+        let extras = pass.processor.extras(&self.call(&query, &key, &value, grid));
         if is_last {
             pass.drop_lenders();
         }
-        let (x, key, value) = if is_last { (pass.keep(x), pass.keep(key), pass.keep(value)) } else { (x, key, value) };
-        Some(self.attend(x, key, value, extras))
+        let (key, value) = if is_last { (pass.keep(key), pass.keep(value)) } else { (key, value) };
+        Some(self.attend(query, key, value, extras))
     }
 
     /// Pictures attend to the text.
     pub(crate) fn across(&self, x: Tensor<3>, grid: [usize; 2], pass: &Pass<'_>) -> Tensor<3> {
         let key = self.to_k.forward(pass.context.clone());
         let value = self.to_v.forward(pass.context.clone());
-        let extras = pass.processor.extras(&AttnCall { site: self.site, key: &key, value: &value, grid });
-        self.attend(x, key, value, extras)
+        let query = self.to_q.forward(x);
+        let extras = pass.processor.extras(&self.call(&query, &key, &value, grid));
+        self.attend(query, key, value, extras)
     }
 
-    fn attend(&self, x: Tensor<3>, key: Tensor<3>, value: Tensor<3>, extras: AttnExtras) -> Tensor<3> {
-        let dtype = x.dtype();
-        let extras = clip(extras, x.dims()[0]);
-        let query = self.to_q.forward(x);
+    fn call<'a>(
+        &self,
+        query: &'a Tensor<3>,
+        key: &'a Tensor<3>,
+        value: &'a Tensor<3>,
+        grid: [usize; 2],
+    ) -> AttnCall<'a> {
+        AttnCall { site: self.site, query, key, value, grid, heads: self.heads }
+    }
+
+    fn attend(&self, query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, extras: AttnExtras) -> Tensor<3> {
+        let dtype = query.dtype();
+        let extras = clip(extras, query.dims()[0]);
         let out = if self.upcast && is_half(dtype) {
             let wide = |x: Tensor<3>| x.cast(DType::F32);
             attend(wide(query), wide(key), wide(value), self.heads, &in_type(extras, DType::F32))

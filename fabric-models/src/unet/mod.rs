@@ -45,6 +45,8 @@ pub struct UNet {
     sites: Vec<AttnSite>,
     center_input_sample: bool,
     in_channels: usize,
+    /// Numbers that are alive at once per latent pixel and row.
+    working_width: usize,
 }
 
 impl UNet {
@@ -71,6 +73,7 @@ impl UNet {
             sites: Vec::new(),
             center_input_sample: config.center_input_sample,
             in_channels: config.in_channels,
+            working_width: plan.working_width(),
         };
         unet.sites = unet.layers().flat_map(|layer| [layer.attn1.site, layer.attn2.site]).collect();
         unet
@@ -203,6 +206,11 @@ impl NoisePredictor for UNet {
 
     fn in_channels(&self) -> usize {
         self.in_channels
+    }
+
+    fn working_bytes(&self, [rows, height, width]: [usize; 3]) -> u64 {
+        let bytes = self.conv_in.weight.dtype().size();
+        [rows, height, width, self.working_width, bytes].into_iter().map(|n| n as u64).product()
     }
 
     fn device(&self) -> Device {

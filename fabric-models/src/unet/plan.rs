@@ -154,6 +154,16 @@ impl Plan {
         self.down.iter().chain(&self.mid).chain(&self.up)
     }
 
+    /// Numbers that are alive at once per latent pixel and row, from below: the skip connections, and the widest layer
+    /// at full resolution with its result (the gated MLP, 8 and 4 times as wide as its input).
+    pub(crate) fn working_width(&self) -> usize {
+        let area = |level: usize| 4_usize.saturating_pow(level as u32);
+        let skips =
+            self.down.iter().enumerate().map(|(level, block)| block.channels * block.inputs.len() / area(level));
+        let first = self.down.first().map_or(0, |block| block.channels);
+        skips.sum::<usize>() + 12 * first
+    }
+
     /// Groups divide the channels of every norm, heads those of every attention.
     fn check_divisions(&self, config: &UNetConfig) -> Result<(), ConfigError> {
         let groups = config.norm_num_groups;

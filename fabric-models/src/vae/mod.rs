@@ -31,6 +31,8 @@ pub struct Vae {
     #[module(skip)]
     default_tiling: Tiling,
     downscale: usize,
+    /// Numbers that are alive at once per pixel of the picture.
+    working_width: usize,
 }
 
 /// How a VAE computes; none of it changes what it computes, except that tiles do not see one another.
@@ -113,6 +115,9 @@ impl Vae {
             options: VaeOptions { tiling: None, sliced: false, upcast: config.force_upcast },
             default_tiling: Tiling::new(tile, tile / 4).expect("a quarter of a tile is less than a tile"),
             downscale,
+            // The last block's first resnet: its input, normalised, and its output.
+            working_width: 2 * config.block_out_channels.get(1).unwrap_or(&config.block_out_channels[0])
+                + config.block_out_channels[0],
         }
     }
 
@@ -232,6 +237,17 @@ impl LatentCodec for Vae {
 
     fn latent_channels(&self) -> usize {
         self.scale.scale.len()
+    }
+
+    fn working_bytes(&self, latents: [usize; 2]) -> u64 {
+        let [height, width] = match self.options.tiling {
+            Some(tiling) => latents.map(|side| side.min(tiling.tile())),
+            None => latents,
+        };
+        let weights = self.decoder.dtype();
+        let bytes = if self.options.upcast && is_half(weights) { 4 } else { weights.size() };
+        let pixels = height as u64 * width as u64 * (self.downscale as u64).pow(2);
+        pixels * (self.working_width * bytes) as u64
     }
 }
 

@@ -34,7 +34,13 @@ impl AttnProcessor for Offer {
             for lender in 0..key.dims()[0] {
                 let of = |x: &Tensor<3>| x.clone().narrow(0, lender, 1);
                 let (key, value) = (of(&key), of(&value));
-                extras.joint.push(JointTokens { rows: 0..self.rows, key, value, weight: 0.5 + lender as f32 });
+                extras.joint.push(JointTokens {
+                    rows: 0..self.rows,
+                    key,
+                    value,
+                    weight: 0.5 + lender as f32,
+                    source: lender,
+                });
             }
         } else {
             let tokens = self.image[&channels].clone();

@@ -1,0 +1,130 @@
+//! How much of a layer's attention goes to the tokens that processors added.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use burn::tensor::{Tensor, TensorData};
+
+use super::{AttnCall, AttnExtras, AttnProcessor, JointTokens, attend};
+
+/// Lets another processor answer, and notes which share of the attention its joint tokens get.
+///
+/// Each layer's attention is computed once more, over values that only say whose token it is: the shares come out
+/// of the kernel that makes the picture, without a matrix of scores.
+#[derive(Debug)]
+pub struct MeasuredMass<'a> {
+    inner: &'a dyn AttnProcessor,
+    shares: RefCell<BTreeMap<usize, (Tensor<1>, usize)>>,
+}
+
+impl<'a> MeasuredMass<'a> {
+    /// Measures what `inner` adds.
+    pub fn new(inner: &'a dyn AttnProcessor) -> Self {
+        Self { inner, shares: RefCell::default() }
+    }
+
+    /// Per [`JointTokens::source`], its share of the attention (0 to 1): the mean over the layers, rows, queries and
+    /// heads that see it.
+    pub fn shares(self) -> BTreeMap<usize, f64> {
+        let shares = self.shares.into_inner().into_iter();
+        shares.map(|(source, (sum, count))| (source, sum.into_scalar::<f64>() / count as f64)).collect()
+    }
+
+    fn note(&self, call: &AttnCall<'_>, seen: &[&JointTokens]) {
+        let [rows, queries, channels] = call.query.dims();
+        let head = channels / call.heads;
+        let key = call.key.clone().narrow(0, 0, rows);
+        // As many at once as a head has channels; the others are seen, but say nothing.
+        for first in (0..seen.len()).step_by(head) {
+            let joint = seen.iter().enumerate().map(|(index, tokens)| {
+                let marked = index.checked_sub(first).filter(|channel| *channel < head);
+                let end = tokens.rows.end.min(rows);
+                JointTokens {
+                    rows: tokens.rows.start..end,
+                    value: marks(&tokens.key, call.heads, marked),
+                    ..(*tokens).clone()
+                }
+            });
+            let extras = AttnExtras { joint: joint.collect(), decoupled: Vec::new() };
+            let out = attend(call.query.clone(), key.clone(), key.zeros_like(), call.heads, &extras);
+            let out = out.reshape([rows, queries, call.heads, head]);
+            for (channel, tokens) in extras.joint.iter().skip(first).take(head).enumerate() {
+                let share = out.clone().slice([tokens.rows.clone(), 0..queries, 0..call.heads, channel..channel + 1]);
+                let mut shares = self.shares.borrow_mut();
+                let sum = shares.remove(&tokens.source);
+                let (sum, count) =
+                    sum.map_or((share.clone().mean(), 1), |(sum, count)| (sum + share.mean(), count + 1));
+                shares.insert(tokens.source, (sum, count));
+            }
+        }
+    }
+}
+
+/// Values that are 1 in one channel of each head, and 0 elsewhere.
+fn marks(key: &Tensor<3>, heads: usize, channel: Option<usize>) -> Tensor<3> {
+    let [_, keys, channels] = key.dims();
+    let Some(channel) = channel else { return key.zeros_like() };
+    let head = channels / heads;
+    let row: Vec<f32> = (0..channels).map(|at| f32::from(u8::from(at % head == channel))).collect();
+    Tensor::<3>::from_data(TensorData::new(row, [1, 1, channels]), (&key.device(), key.dtype()))
+        .expand([1, keys, channels])
+}
+
+impl AttnProcessor for MeasuredMass<'_> {
+    fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
+        let extras = self.inner.extras(call);
+        let rows = call.query.dims()[0];
+        let seen: Vec<&JointTokens> =
+            extras.joint.iter().filter(|tokens| tokens.weight > 0.0 && tokens.rows.start < rows).collect();
+        if !seen.is_empty() {
+            self.note(call, &seen);
+        }
+        extras
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::{AttnKind, AttnSite, Block};
+
+    #[derive(Debug)]
+    struct Offers(Vec<JointTokens>);
+
+    impl AttnProcessor for Offers {
+        fn extras(&self, _call: &AttnCall<'_>) -> AttnExtras {
+            AttnExtras { joint: self.0.clone(), decoupled: Vec::new() }
+        }
+    }
+
+    #[test]
+    fn equal_keys_share_by_number_and_weight() {
+        let device = fabric_backends::default_device().unwrap();
+        // Queries of zeros find all keys alike, so that only numbers and weights count.
+        let query = Tensor::<3>::zeros([2, 3, 4], &device);
+        let key = Tensor::<3>::ones([2, 6, 4], &device);
+        let tokens = |rows, keys, weight, source| JointTokens {
+            rows,
+            key: Tensor::ones([1, keys, 4], &device),
+            value: Tensor::ones([1, keys, 4], &device) * 5.0,
+            weight,
+            source,
+        };
+        // More sources than a head has channels (2).
+        let offers = Offers(vec![
+            tokens(0..1, 3, 1.0, 7),
+            tokens(0..2, 6, 0.5, 1),
+            tokens(0..2, 6, 0.0, 2),
+            tokens(1..2, 1, 1.0, 3),
+        ]);
+        let measured = MeasuredMass::new(&offers);
+        let site = AttnSite { block: Block::Mid, attention: 0, layer: 0, kind: AttnKind::SelfAttention };
+        measured.extras(&AttnCall { site, query: &query, key: &key, value: &key, grid: [1, 3], heads: 2 });
+        let shares = measured.shares();
+        let near = |source: usize, wanted: f64| assert!((shares[&source] - wanted).abs() < 1e-6, "{shares:?}");
+        near(7, 3.0 / 12.0);
+        near(1, (3.0 / 12.0 + 3.0 / 10.0) / 2.0);
+        near(3, 1.0 / 10.0);
+        assert!(!shares.contains_key(&2));
+    }
+}

@@ -1,0 +1,221 @@
+//! Whatever comes from outside: each wrong folder, file, picture or setting is a typed error that says where it is and
+//! what to do, before any picture is made.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fabric::core::fabric::{FabricSettings, ReferencePass};
+use fabric::core::picture::Picture;
+use fabric::core::pipeline::{Pipeline, Request, Settings};
+use fabric::core::session::FeedbackSession;
+use fabric::models::tokenizer::ClipTokenizer;
+use fabric::models::{LoraChoice, ModelOptions, load_model};
+use tempfile::TempDir;
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models")
+}
+
+fn options() -> ModelOptions {
+    ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() }
+}
+
+fn load(path: &Path, options: &ModelOptions) -> Result<Pipeline, String> {
+    let device = fabric::default_device().expect("a device");
+    load_model(path, &device, options).map(|(pipeline, _)| pipeline).map_err(|error| error.to_string())
+}
+
+/// A copy of the golden model that can be spoilt.
+fn copy() -> TempDir {
+    let place = tempfile::tempdir().expect("a folder");
+    for name in ["model_index.json", "scheduler", "text_encoder", "unet", "vae"] {
+        copy_all(&golden().join(name), &place.path().join(name));
+    }
+    place
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    if from.is_file() {
+        fs::copy(from, to).expect("a copied file");
+        return;
+    }
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        copy_all(&entry.path(), &to.join(entry.file_name()));
+    }
+}
+
+const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+
+fn spoil(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(file).expect("a file");
+    change(&mut bytes);
+    fs::write(file, bytes).expect("a written file");
+}
+
+fn replace(file: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(file).expect("a text");
+    assert!(text.contains(from), "{}: has no {from}", file.display());
+    fs::write(file, text.replace(from, to)).expect("a written file");
+}
+
+/// Loading must fail, and say each of `said`.
+#[track_caller]
+fn refused(path: &Path, options: &ModelOptions, said: &[&str]) {
+    let message = load(path, options).map(|_| ()).expect_err("an error");
+    for word in said {
+        assert!(message.contains(word), "`{word}` is not in: {message}");
+    }
+}
+
+#[test]
+fn the_copy_is_good_before_it_is_spoilt() {
+    assert!(load(copy().path(), &options()).is_ok());
+}
+
+#[test]
+fn missing_files_are_named() {
+    refused(Path::new("no/such/model"), &options(), &["no/such/model", "there is no"]);
+    for name in ["model_index.json", "unet/config.json", UNET, "vae/config.json", "text_encoder/config.json"] {
+        let place = copy();
+        fs::remove_file(place.path().join(name)).expect("a removed file");
+        let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+        refused(place.path(), &options(), &[folder, ";"]);
+    }
+    let empty = tempfile::tempdir().expect("a folder");
+    refused(empty.path(), &options(), &["model_index.json"]);
+}
+
+#[test]
+fn damaged_weights_are_refused() {
+    type Change = fn(&mut Vec<u8>);
+    let cases: [(Change, &str); 6] = [
+        (|bytes| bytes.clear(), "found"),
+        (|bytes| bytes.truncate(5), "found"),
+        (|bytes| bytes.truncate(100), "found"),
+        (|bytes| bytes.truncate(bytes.len() / 2), "found"),
+        (|bytes| bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes()), "found"),
+        (|bytes| bytes[8..40].fill(b'{'), "found"),
+    ];
+    for (change, word) in cases {
+        let place = copy();
+        spoil(&place.path().join(UNET), change);
+        refused(place.path(), &options(), &[UNET, word, "wanted", ";"]);
+    }
+    let place = copy();
+    spoil(&place.path().join(UNET), |bytes| {
+        let end = bytes.len();
+        bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    });
+    refused(place.path(), &options(), &[UNET, "NaN", "get it again"]);
+}
+
+#[test]
+fn a_folder_cannot_reach_outside_itself() {
+    let place = copy();
+    fs::remove_file(place.path().join(UNET)).expect("a removed file");
+    let index = r#"{"metadata": {}, "weight_map": {"conv_in.weight": "../vae/diffusion_pytorch_model.safetensors"}}"#;
+    fs::write(place.path().join(format!("{UNET}.index.json")), index).expect("an index");
+    refused(place.path(), &options(), &["index.json", "../vae", "wanted"]);
+}
+
+#[test]
+fn wrong_settings_of_networks_are_named_by_field() {
+    for (file, from, to, said) in [
+        ("unet/config.json", "\"in_channels\": 4", "\"in_channels\": 0", "in_channels"),
+        ("unet/config.json", "\"norm_num_groups\": ", "\"norm_num_groups\": 7", "norm_num_groups"),
+        ("unet/config.json", "\"act_fn\": \"silu\"", "\"act_fn\": \"sigh\"", "sigh"),
+        ("vae/config.json", "\"latent_channels\": 4", "\"latent_channels\": 5", "latent"),
+        (
+            "scheduler/scheduler_config.json",
+            "\"beta_schedule\": \"scaled_linear\"",
+            "\"beta_schedule\": \"steep\"",
+            "steep",
+        ),
+        ("unet/config.json", "{", "[", "config.json"),
+    ] {
+        let place = copy();
+        replace(&place.path().join(file), from, to);
+        refused(place.path(), &options(), &[said]);
+    }
+}
+
+#[test]
+fn files_of_another_kind_are_refused_as_what_they_are() {
+    let golden = golden();
+    for (path, said) in [
+        (golden.join("unet/config.json"), "config.json"),
+        (golden.join(UNET), "wanted"),
+        (golden.join("vae"), "model_index.json"),
+        (golden.join("../../../examples/pictures/coffee.jpg"), "coffee.jpg"),
+    ] {
+        refused(&path, &options(), &[said, ";"]);
+    }
+    let lora = |path: PathBuf| ModelOptions { loras: vec![LoraChoice { path, scale: 1.0 }], ..options() };
+    refused(&golden, &lora(golden.join(UNET)), &["safetensors"]);
+    refused(&golden, &lora(golden.join("no.safetensors")), &["no.safetensors"]);
+}
+
+#[test]
+fn unusable_requests_are_refused_by_name_before_any_work() {
+    let pipeline = load(&golden(), &options()).expect("a pipeline");
+    let good = || {
+        let settings = Settings { width: Some(32), height: Some(32), steps: 2, ..Settings::default() };
+        Request::new("a cat").with_settings(settings)
+    };
+    let refused = |change: &dyn Fn(&mut Request), said: &str| {
+        let mut request = good();
+        change(&mut request);
+        let mut steps = 0;
+        let mut count = |_: &fabric::core::pipeline::StepEvent<'_>| {
+            steps += 1;
+            std::ops::ControlFlow::Continue(())
+        };
+        let message = pipeline.generate_observed(&request, &mut count).expect_err(said).to_string();
+        assert!(message.contains(said), "`{said}` is not in: {message}");
+        assert_eq!(steps, 0, "{said}");
+    };
+    refused(&|r| r.settings.steps = 0, "steps");
+    refused(&|r| r.settings.steps = 1001, "steps");
+    refused(&|r| r.settings.width = Some(0), "width");
+    refused(&|r| r.settings.height = Some(33), "height");
+    refused(&|r| r.settings.guidance_scale = f64::NAN, "guidance_scale");
+    refused(&|r| r.settings.guidance_rescale = f64::INFINITY, "guidance_rescale");
+    refused(&|r| r.settings.fabric = FabricSettings { start: 0.9, end: 0.1, ..FabricSettings::default() }, "start");
+    refused(&|r| r.settings.fabric.max_weight = f64::NAN, "max_weight");
+    refused(&|r| r.settings.fabric.pass = ReferencePass::TwoPasses { chunk: 0 }, "chunk");
+    refused(&|r| r.settings.batch = Some(0), "batch");
+    refused(&|r| r.settings.text.clip_skip = Some(1000), "clip_skip");
+    refused(&|r| r.settings.memory_limit = Some(1000), "memory");
+    refused(&|r| r.seeds.clear(), "seeds");
+    let picture = || Picture::from_rgb(1, 1, vec![1, 2, 3]).expect("a picture");
+    refused(&|r| *r = r.clone().with_feedback(picture(), f64::NAN), "strength");
+    refused(&|r| *r = r.clone().with_start(picture(), 1.5), "strength");
+    // What is odd but means something goes.
+    assert!(pipeline.generate(&good().with_liked(picture()).with_start(picture(), 0.5)).is_ok());
+    assert!(pipeline.generate(&Request { prompt: String::new(), ..good() }).is_ok());
+}
+
+#[test]
+fn a_size_that_no_machine_can_hold_is_refused_and_not_tried() {
+    let pipeline = load(&golden(), &options()).expect("a pipeline");
+    let settings = Settings { width: Some(16384), height: Some(16384), steps: 2, ..Settings::default() };
+    let request = Request::new("a cat").with_seeds(0..10_000).with_settings(settings);
+    let message = pipeline.generate(&request).expect_err("an error").to_string();
+    assert!(message.contains("memory") && message.contains("GB") && message.contains("smaller"), "{message}");
+}
+
+#[test]
+fn a_session_refuses_what_it_cannot_hold_and_stays_whole() {
+    let pipeline = load(&golden(), &options()).expect("a pipeline");
+    let mut session = FeedbackSession::new("a cat");
+    assert!(session.generate(&pipeline, 0).is_err());
+    session.set_settings(serde_json::json!({"steps": "many"}));
+    let message = session.generate(&pipeline, 1).expect_err("an error").to_string();
+    assert!(message.contains("settings") && message.contains("many"), "{message}");
+    assert_eq!(session.rounds().len(), 0);
+    let place = tempfile::tempdir().expect("a folder");
+    let message = FeedbackSession::load(place.path().join("none")).expect_err("an error").to_string();
+    assert!(message.contains("none"), "{message}");
+}

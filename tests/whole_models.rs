@@ -1,0 +1,121 @@
+//! Whole models of other families than the golden one, written, loaded and run: random weights in small networks.
+
+use fabric::core::fabric::FabricSettings;
+use fabric::core::picture::Picture;
+use fabric::core::pipeline::{Generation, Pipeline, Request, Settings};
+use fabric::models::clip::ClipTextConfig;
+use fabric::models::config::OneOrMany;
+use fabric::models::load::{Component, Family, FolderWriter, SaveOptions};
+use fabric::models::unet::{Depths, UNetConfig};
+use fabric::models::vae::VaeConfig;
+use fabric::models::{ModelOptions, ModelReport, load_folder};
+use serde_json::{Value, json};
+
+/// Stable Diffusion XL in small: both text encoders, time ids, no attention at full resolution.
+fn xl(settings: &[(&str, Value)]) -> (Pipeline, ModelReport) {
+    let device = fabric::default_device().expect("a device");
+    let small = |text: ClipTextConfig| ClipTextConfig {
+        hidden_size: 32,
+        intermediate_size: 64,
+        projection_dim: 24,
+        num_hidden_layers: 3,
+        num_attention_heads: 2,
+        ..text
+    };
+    let texts = [small(ClipTextConfig::vit_l()), small(ClipTextConfig::big_g())];
+    let unet = UNetConfig {
+        block_out_channels: vec![32, 64, 64],
+        cross_attention_dim: 64.into(),
+        transformer_layers_per_block: Depths::PerLevel([1, 1, 2].map(OneOrMany::One).to_vec()),
+        attention_head_dim: OneOrMany::Many(vec![1, 2, 4]),
+        addition_time_embed_dim: Some(8),
+        projection_class_embeddings_input_dim: Some(24 + 6 * 8),
+        sample_size: Some(8.into()),
+        ..UNetConfig::sdxl()
+    };
+    let vae = VaeConfig { block_out_channels: vec![32, 32, 32, 32], ..VaeConfig::sdxl() };
+    let place = tempfile::tempdir().expect("a folder");
+    let folder = place.path().join("xl");
+    let options = SaveOptions::default();
+    let of = |class: &str, config: Value| -> Value {
+        let mut config = config;
+        config["_class_name"] = class.into();
+        config
+    };
+    let write = || -> Result<(), Box<dyn std::error::Error>> {
+        device.seed(5);
+        let mut writer = FolderWriter::create(&folder, "StableDiffusionXLPipeline")?;
+        for (text, component) in texts.iter().zip([Component::TextEncoder, Component::TextEncoder2]) {
+            writer.component(component, &text.init(&device)?, &serde_json::to_value(text)?, &options)?;
+        }
+        writer.component(
+            Component::Vae,
+            &vae.init(&device)?,
+            &of("AutoencoderKL", serde_json::to_value(&vae)?),
+            &options,
+        )?;
+        let config = of("UNet2DConditionModel", serde_json::to_value(&unet)?);
+        writer.component(Component::UNet, &unet.init(&device)?, &config, &options)?;
+        writer.scheduler(&json!({"_class_name": "EulerDiscreteScheduler", "beta_schedule": "scaled_linear",
+            "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1, "timestep_spacing": "leading"}))?;
+        for (name, value) in settings {
+            writer.setting(name, value.clone());
+        }
+        Ok(writer.finish()?)
+    };
+    write().expect("a written model");
+    load_folder(&folder, &device, &ModelOptions::default()).expect("a loaded model")
+}
+
+fn request() -> Request {
+    let settings = Settings { width: Some(64), height: Some(96), steps: 2, ..Settings::default() };
+    Request::new("a photo of a cat").with_seeds([1, 2]).with_settings(settings)
+}
+
+fn values(made: &Generation) -> Vec<f32> {
+    made.latents.clone().into_data().convert::<f32>().try_to_vec().expect("f32 data")
+}
+
+#[test]
+fn xl_runs_from_a_prompt_to_pictures_and_follows_feedback() {
+    let (pipeline, report) = xl(&[]);
+    assert_eq!(report.family, Family::Sdxl);
+    assert_eq!(pipeline.native_size(), 64);
+    let plain = pipeline.generate(&request()).expect("pictures");
+    assert_eq!(plain.pictures.iter().map(|p| (p.width(), p.height())).collect::<Vec<_>>(), [(64, 96), (64, 96)]);
+    assert!(values(&plain).iter().all(|x| x.is_finite()));
+    assert_ne!(plain.pictures[0], plain.pictures[1]);
+
+    let mut liked = request().with_liked(plain.pictures[1].clone());
+    liked.settings.fabric = FabricSettings { start: 0.0, end: 1.0, ..FabricSettings::default() };
+    liked.settings.measure_attention = true;
+    let steered = pipeline.generate(&liked).expect("pictures");
+    assert_ne!(values(&steered), values(&plain));
+    let mass = &steered.report.attention_mass;
+    assert!(mass.len() == 1 && mass[0] > 0.05 && mass[0] < 0.95, "{mass:?}");
+}
+
+#[test]
+fn an_absent_negative_prompt_of_xl_is_zeros_unless_its_folder_says_otherwise() {
+    let (by_rule, _) = xl(&[]);
+    let (by_setting, _) = xl(&[("force_zeros_for_empty_prompt", json!(false))]);
+    let absent = |pipeline: &Pipeline| values(&pipeline.generate(&request()).expect("pictures"));
+    let empty =
+        |pipeline: &Pipeline| values(&pipeline.generate(&request().with_negative_prompt("")).expect("pictures"));
+    assert_ne!(absent(&by_rule), empty(&by_rule), "zeros are not the empty prompt");
+    assert_eq!(absent(&by_setting), empty(&by_setting), "the empty prompt stands in for an absent one");
+    assert_eq!(empty(&by_rule), empty(&by_setting), "the same weights");
+}
+
+#[test]
+fn the_first_and_the_second_encoder_both_speak() {
+    let (pipeline, _) = xl(&[]);
+    let with = |prompt: &str| {
+        let request = Request { prompt: prompt.to_owned(), ..request() };
+        values(&pipeline.generate(&request).expect("pictures"))
+    };
+    assert_ne!(with("a photo of a cat"), with("a photo of a dog"));
+    let picture = Picture::from_rgb(8, 8, vec![90; 192]).expect("a picture");
+    let start = request().with_start(picture, 0.5);
+    assert!(pipeline.generate(&start).expect("pictures").report.calls > 0);
+}
