@@ -28,7 +28,7 @@ fn load(path: &Path, options: &ModelOptions) -> Result<Pipeline, String> {
 /// A copy of the golden model that can be spoilt.
 fn copy() -> TempDir {
     let place = tempfile::tempdir().expect("a folder");
-    for name in ["model_index.json", "scheduler", "text_encoder", "unet", "vae"] {
+    for name in ["model_index.json", "scheduler", "text_encoder", "unet", "vae", "image_encoder"] {
         copy_all(&golden().join(name), &place.path().join(name));
     }
     place
@@ -126,7 +126,7 @@ fn wrong_settings_of_networks_are_named_by_field() {
         ("unet/config.json", "\"in_channels\": 4", "\"in_channels\": 0", "in_channels"),
         ("unet/config.json", "\"norm_num_groups\": ", "\"norm_num_groups\": 7", "norm_num_groups"),
         ("unet/config.json", "\"act_fn\": \"silu\"", "\"act_fn\": \"sigh\"", "sigh"),
-        ("vae/config.json", "\"latent_channels\": 4", "\"latent_channels\": 5", "latent"),
+        ("vae/config.json", "\"latent_channels\": 4", "\"latent_channels\": 5", "wanted ["),
         (
             "scheduler/scheduler_config.json",
             "\"beta_schedule\": \"scaled_linear\"",

@@ -70,7 +70,7 @@ pub enum ClipTextError {
         vocabulary: usize,
     },
     /// More layers to skip than there are.
-    #[error("clip skip {found}: this encoder has {layers} layers; skip at most so many")]
+    #[error("clip_skip {found}: this encoder has {layers} layers; skip at most so many")]
     Skip {
         /// What was asked for.
         found: usize,

@@ -2,6 +2,7 @@ use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::module::{Module, ModuleVisitor};
+use fabric_backends::panic_message;
 
 use super::resolve::Plan;
 use super::{Lora, LoraError, LoraReport};
