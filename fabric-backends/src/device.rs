@@ -1,3 +1,5 @@
+//! Devices by name, and why one cannot be had.
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -1,3 +1,5 @@
+//! How much memory is free.
+
 use burn::tensor::Device;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 

@@ -1,3 +1,5 @@
+//! One error type for everything that can stop a run.
+
 use crate::picture::PictureError;
 use crate::samplers::SamplerError;
 use crate::schedule::ScheduleError;

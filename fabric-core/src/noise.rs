@@ -133,6 +133,17 @@ const FRESH_REFERENCE: u64 = 3;
 /// No timestep has these bits (it is a NaN).
 const REFERENCE_POSTERIOR: u64 = u64::MAX;
 
+/// Standard normal numbers of a frozen stream: the same for a seed and a stream in every later version.
+///
+/// ```
+/// use fabric_core::noise::normal;
+/// assert_eq!(normal(7, 0, 3), normal(7, 0, 5)[..3]);
+/// assert_ne!(normal(7, 0, 3), normal(7, 1, 3));
+/// ```
+pub fn normal(seed: u64, stream: u64, count: usize) -> Vec<f32> {
+    NormalStream::new(seed, stream).take(count)
+}
+
 /// Standard normal numbers by Box and Muller's method over ChaCha12: both are frozen, so seeds keep their meaning.
 #[derive(Debug, Clone)]
 struct NormalStream {

@@ -12,8 +12,12 @@ pub mod load;
 pub mod lora;
 mod stable_diffusion;
 pub mod tokenizer;
+#[cfg(feature = "train")]
+pub mod train;
 pub mod unet;
 pub mod vae;
+#[cfg(feature = "world")]
+pub mod world;
 
 pub use stable_diffusion::{
     LoadPipeline, LoraChoice, ModelError, ModelOptions, ModelReport, StableDiffusionText, load_folder, load_model,

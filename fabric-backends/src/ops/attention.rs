@@ -1,3 +1,5 @@
+//! Attention in which keys carry weights.
+
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Tensor, TensorData};

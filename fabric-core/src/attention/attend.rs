@@ -1,3 +1,5 @@
+//! Multi-head attention over own, joint and decoupled tokens.
+
 use std::ops::Range;
 
 use burn::tensor::Tensor;

@@ -1,3 +1,5 @@
+//! What a layer asks a processor, and what the processor answers.
+
 use std::fmt;
 use std::ops::Range;
 

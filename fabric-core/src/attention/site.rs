@@ -1,3 +1,5 @@
+//! The address of an attention layer.
+
 use std::fmt;
 
 /// A level of the U-Net, in the order in which it runs.

@@ -1,3 +1,5 @@
+//! Reference keys and values, kept for later under a byte budget.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

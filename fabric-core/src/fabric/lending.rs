@@ -1,3 +1,5 @@
+//! How references lend their keys and values: from rows of the same batch, or from a recording.
+
 use std::collections::HashMap;
 use std::ops::Range;
 

@@ -1,3 +1,5 @@
+//! A reference picture, encoded, and which half of the guidance it steers.
+
 use burn::tensor::Tensor;
 
 use crate::noise::ReferenceId;

@@ -1,3 +1,5 @@
+//! How strongly a reference acts, by evaluation and by depth.
+
 use super::{FabricSettings, Side, TimeCurve, WindowRule};
 use crate::denoise::ModelCall;
 

@@ -1,3 +1,5 @@
+//! FABRIC's settings, with the published defaults.
+
 use serde::{Deserialize, Serialize};
 
 use crate::Error;

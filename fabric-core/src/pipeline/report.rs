@@ -1,3 +1,5 @@
+//! What a run tells: while it lasts, and afterwards.
+
 use std::ops::ControlFlow;
 
 use burn::tensor::Tensor;

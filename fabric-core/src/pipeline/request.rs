@@ -1,3 +1,5 @@
+//! What to make, and how.
+
 use serde::{Deserialize, Serialize};
 
 use crate::Error;

@@ -1,3 +1,5 @@
+//! Sessions that make their own rounds.
+
 use super::{FeedbackPicture, Observer, Pipeline, Request, Settings};
 use crate::Error;
 use crate::session::{FeedbackSession, Round};

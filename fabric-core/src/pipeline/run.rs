@@ -1,3 +1,5 @@
+//! From a request to pictures.
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

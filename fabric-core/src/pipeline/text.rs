@@ -1,3 +1,5 @@
+//! What the text encoder said, as rows of a batch.
+
 use burn::tensor::Tensor;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;

@@ -1,3 +1,5 @@
+//! DDIM.
+
 use burn::tensor::Tensor;
 
 use super::run::Run;

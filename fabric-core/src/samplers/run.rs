@@ -1,3 +1,5 @@
+//! What every sampler needs of a run.
+
 use std::ops::ControlFlow;
 
 use burn::tensor::Tensor;

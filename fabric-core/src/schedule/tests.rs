@@ -1,3 +1,5 @@
+//! Timesteps and levels where diffusers' rules are easy to get wrong.
+
 use super::*;
 
 fn field(text: &str, steps: usize) -> String {

@@ -1,3 +1,5 @@
+//! Module paths to published names.
+
 use super::{ClipText, ClipVision};
 use crate::load::PublishedNames;
 

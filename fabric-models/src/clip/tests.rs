@@ -1,3 +1,5 @@
+//! Parameter counts, end markers, and what is refused.
+
 use burn::tensor::{Device, Distribution, Tensor};
 use fabric_backends::{DeviceKind, device};
 use fabric_core::models::ImageEncoder;

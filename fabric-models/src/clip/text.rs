@@ -1,3 +1,5 @@
+//! CLIP's text encoder.
+
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 

@@ -1,3 +1,5 @@
+//! Group and layer norms, with statistics in f32.
+
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
 use burn::tensor::{Device, Tensor, assert_shape, module};

@@ -1,3 +1,5 @@
+//! Half and double the size.
+
 use burn::module::Module;
 use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};

@@ -1,3 +1,5 @@
+//! Layers against plain computations.
+
 use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
 use fabric_backends::{DeviceKind, device};
 

@@ -1,3 +1,5 @@
+//! A file's tensors into a network, checked before the first is read.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};

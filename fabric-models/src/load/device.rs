@@ -1,3 +1,5 @@
+//! The border where a device's panics become errors.
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fabric_backends::panic_message;

@@ -1,3 +1,5 @@
+//! Another set of names over the same tensors.
+
 use std::collections::BTreeMap;
 
 use super::{HostTensor, LoadError, TensorInfo, TensorSource};

@@ -67,6 +67,8 @@ pub use sharded::ShardedSafetensors;
 pub use single_file::SingleFile;
 pub use source::{HostTensor, TensorInfo, TensorSource};
 pub use write::write_safetensors;
+#[cfg(feature = "train")]
+pub(crate) use {parameters::ModulePath, write::{Partial, write_text}};
 
 #[cfg(test)]
 mod tests;

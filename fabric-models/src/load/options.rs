@@ -1,3 +1,5 @@
+//! How to load, and how far it has come.
+
 use std::fmt;
 use std::sync::Arc;
 

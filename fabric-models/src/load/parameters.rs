@@ -1,3 +1,5 @@
+//! Published names, and walks over a network by them.
+
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
@@ -52,18 +54,18 @@ pub fn parameters<M: Module + PublishedNames>(module: &M) -> Vec<ParameterInfo> 
 
 /// Where a traversal is.
 #[derive(Debug, Default)]
-pub(super) struct ModulePath(Vec<String>);
+pub(crate) struct ModulePath(Vec<String>);
 
 impl ModulePath {
-    pub(super) fn enter(&mut self, name: &str) {
+    pub(crate) fn enter(&mut self, name: &str) {
         self.0.push(name.to_owned());
     }
 
-    pub(super) fn exit(&mut self) {
+    pub(crate) fn exit(&mut self) {
         self.0.pop();
     }
 
-    pub(super) fn join(&self) -> String {
+    pub(crate) fn join(&self) -> String {
         self.0.join(".")
     }
 }

@@ -1,3 +1,5 @@
+//! One `.safetensors` file, read tensor by tensor.
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};

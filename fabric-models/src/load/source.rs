@@ -1,3 +1,5 @@
+//! Where tensors come from.
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;

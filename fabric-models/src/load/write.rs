@@ -67,8 +67,12 @@ fn header(metadata: &BTreeMap<String, String>, tensors: &[&(String, TensorInfo)]
 
 /// Writes JSON the way diffusers does: indented, one file, all of it or nothing.
 pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), LoadError> {
+    write_text(path, &format!("{value:#}\n"))
+}
+
+/// Writes a text, all of it or nothing.
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), LoadError> {
     let partial = Partial::beside(path)?;
-    let text = format!("{value:#}\n");
     let io = |error| LoadError::io(path, "write", error);
     let mut file = File::create(partial.path()).map_err(io)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
@@ -77,11 +81,11 @@ pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), LoadError> {
 
 /// A file or folder that is not finished: removed when dropped, unless it was renamed into its place.
 #[derive(Debug)]
-pub(super) struct Partial(PathBuf);
+pub(crate) struct Partial(PathBuf);
 
 impl Partial {
     /// A name beside `path` that no other process uses.
-    pub(super) fn beside(path: &Path) -> Result<Self, LoadError> {
+    pub(crate) fn beside(path: &Path) -> Result<Self, LoadError> {
         let Some(name) = path.file_name() else {
             let next = "give a path that ends with a name";
             return Err(LoadError::malformed(path, "path to write to", "no name at its end", "one", next));
@@ -90,11 +94,11 @@ impl Partial {
         Ok(Self(path.with_file_name(name)))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
-    pub(super) fn rename(self, path: &Path) -> Result<(), LoadError> {
+    pub(crate) fn rename(self, path: &Path) -> Result<(), LoadError> {
         std::fs::rename(&self.0, path).map_err(|error| LoadError::io(path, "put the written file into place", error))
     }
 }

@@ -1,3 +1,5 @@
+//! Merging a LoRA into weights, or attaching it.
+
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -1,3 +1,5 @@
+//! One entry of a file: the change of one weight.
+
 use std::fmt;
 use std::sync::Arc;
 

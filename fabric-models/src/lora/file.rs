@@ -1,3 +1,5 @@
+//! LoRA files, sorted by the network they change.
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;

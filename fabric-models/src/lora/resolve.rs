@@ -1,3 +1,5 @@
+//! Which weight an entry means, and whether it fits.
+
 use std::collections::BTreeMap;
 
 use super::names::{Names, underscored};

@@ -1,3 +1,5 @@
+//! How to load a whole model, and what that did.
+
 use std::path::PathBuf;
 
 use crate::load::{Family, LoadDtype, LoadOptions, LoadReport, ProgressCallback};

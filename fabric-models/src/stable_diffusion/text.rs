@@ -1,3 +1,5 @@
+//! Stable Diffusion's text side: tokenizers and encoders, and which of their states count.
+
 use burn::tensor::Tensor;
 use fabric_core::Error;
 use fabric_core::models::{TextEmbedding, TextEncoder, TextOptions};

@@ -20,6 +20,7 @@ mod clean;
 mod emphasis;
 mod error;
 mod files;
+mod learn;
 mod vocabulary;
 mod weights;
 mod words;

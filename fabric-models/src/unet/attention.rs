@@ -1,3 +1,5 @@
+//! An attention layer.
+
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 use fabric_core::attention::{AttnCall, AttnExtras, AttnSite, DecoupledTokens, JointTokens, attend};

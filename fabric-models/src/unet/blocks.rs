@@ -1,3 +1,5 @@
+//! Down, middle and up blocks.
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use fabric_core::attention::Block;

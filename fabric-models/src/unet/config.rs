@@ -1,3 +1,5 @@
+//! `config.json` of a U-Net.
+
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;

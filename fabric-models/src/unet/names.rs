@@ -1,3 +1,5 @@
+//! Module paths to published names.
+
 use super::UNet;
 use crate::load::PublishedNames;
 

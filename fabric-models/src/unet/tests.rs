@@ -1,3 +1,5 @@
+//! What the U-Net's tests share.
+
 mod configurations;
 mod lending;
 mod passes;

@@ -1,3 +1,5 @@
+//! How a U-Net is told the time.
+
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 

@@ -1,3 +1,5 @@
+//! The transformer after a resnet.
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use fabric_core::attention::{AttnKind, AttnSite, Block};

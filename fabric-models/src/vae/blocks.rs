@@ -1,3 +1,5 @@
+//! The two halves of a VAE.
+
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 

@@ -1,3 +1,5 @@
+//! `config.json` of a VAE.
+
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -1,3 +1,5 @@
+//! Module paths to published names.
+
 use super::Vae;
 use crate::load::PublishedNames;
 

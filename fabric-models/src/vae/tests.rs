@@ -1,3 +1,5 @@
+//! Shapes, counts, tiles and slices.
+
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Distribution;
 use fabric_backends::{DeviceKind, device};

@@ -1,3 +1,5 @@
+//! Text encoders: OpenCLIP's layout, and transformers' under another prefix.
+
 use super::{KeyTable, Pairs, numbered};
 use crate::load::mapped::{Part, Renamed};
 

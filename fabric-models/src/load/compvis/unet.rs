@@ -1,3 +1,5 @@
+//! U-Nets: blocks numbered through.
+
 use super::{Pairs, count, numbered};
 
 /// How many levels and layers a U-Net has, and which levels have attention: what its numbering depends on.

@@ -1,3 +1,5 @@
+//! VAEs: levels counted from the other end.
+
 use super::{Pairs, count};
 
 /// The corresponding prefixes of a VAE, for as many levels and layers as its CompVis names have.

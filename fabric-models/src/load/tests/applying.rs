@@ -1,3 +1,5 @@
+//! What loading into a network reports and refuses.
+
 use std::sync::{Arc, Mutex};
 
 use burn::tensor::{DType, TensorData};

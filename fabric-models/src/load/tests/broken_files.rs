@@ -1,3 +1,5 @@
+//! Files that are not what they seem.
+
 use std::fs;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Model folders, whole and wanting.
+
 use std::fs;
 
 use serde_json::{Value, json};

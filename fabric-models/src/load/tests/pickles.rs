@@ -1,3 +1,5 @@
+//! PyTorch files, good ones and bad ones.
+
 use std::fs;
 
 use super::*;

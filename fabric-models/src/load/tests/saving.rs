@@ -1,3 +1,5 @@
+//! What is written can be read, to the bit.
+
 use std::fs;
 
 use half::f16;

@@ -1,3 +1,5 @@
+//! Models in several files.
+
 use std::fs;
 
 use serde_json::json;

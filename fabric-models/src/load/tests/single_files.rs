@@ -1,3 +1,5 @@
+//! Checkpoints with the original code's names.
+
 use std::sync::Arc;
 
 use safetensors::Dtype;

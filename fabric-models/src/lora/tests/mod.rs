@@ -1,3 +1,5 @@
+//! A small network with every kind of weight that a LoRA changes.
+
 mod bad_input;
 mod laws;
 mod layouts;

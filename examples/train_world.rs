@@ -1,0 +1,361 @@
+//! Trains the small world's networks, one stage after the other, and goes on where it was stopped:
+//! `cargo run --release --features train --example train_world -- --stage all`.
+
+#![allow(clippy::print_stdout, reason = "a command-line program")]
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use clap::{Parser, ValueEnum};
+use fabric::core::models::LatentCodec;
+use fabric::core::noise::normal;
+use fabric::core::picture::{Mark, Picture, contact_sheet};
+use fabric::core::pipeline::{Request, Settings};
+use fabric::core::schedule::{SchedulerConfig, training_levels};
+use fabric::models::load::{
+    Component, FolderWriter, LoadDtype, LoadOptions, PublishedNames, SafetensorsFile, SaveOptions, load_into,
+    save_component,
+};
+use fabric::models::tokenizer::ClipTokenizer;
+use fabric::models::train::{Task, TrainError, Trainer};
+use fabric::models::vae::Vae;
+use fabric::models::world::learn::{ClipTask, Stage, StageConfig, UNetTask, VaeTask, WorldClip, WorldConfig, world_tokenizer};
+use fabric::models::world::{SIDE, Split, Variation, caption, full_caption, sample};
+use fabric::models::{ModelOptions, load_folder};
+
+mod common;
+
+/// Which stages to run.
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+enum Stages {
+    /// Text and image encoder.
+    Clip,
+    /// Pictures to latents and back.
+    Vae,
+    /// Latents from text.
+    Unet,
+    /// All of them, then the model folder.
+    All,
+    /// Only the model folder, from stages that are done.
+    Ship,
+}
+
+/// Trains the small world's networks.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Which stages to run.
+    #[arg(long, value_enum, default_value = "all")]
+    stage: Stages,
+    /// A folder with `clip.json`, `vae.json` and `unet.json`.
+    #[arg(long, default_value = "examples/world")]
+    configs: PathBuf,
+    /// Where checkpoints, curves and samples go; the same folder goes on with the same run.
+    #[arg(long, default_value = "out/world")]
+    out: PathBuf,
+    /// Stops after so many minutes, with a checkpoint.
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Threads that draw batches.
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+    /// Where to compute: flex, ndarray, cuda, cuda:N; the first that this build has if absent.
+    #[arg(long)]
+    device: Option<String>,
+}
+
+fn main() -> ExitCode {
+    common::report(run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let device = match &arguments.device {
+        Some(name) => fabric::backends::device(name.parse()?)?,
+        None => fabric::default_device()?,
+    };
+    let job = Job {
+        arguments,
+        device: device.clone(),
+        training: device.autodiff(),
+        deadline: arguments.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0)),
+        world: WorldConfig::shipped()?,
+        tokenizer: world_tokenizer()?,
+    };
+    let wants = |stage| arguments.stage == stage || arguments.stage == Stages::All;
+    if wants(Stages::Clip) && !job.clip()? || wants(Stages::Vae) && !job.vae()? || wants(Stages::Unet) && !job.unet()? {
+        println!("stopped in time; the same command goes on");
+        return Ok(());
+    }
+    if wants(Stages::Ship) {
+        let folder = arguments.out.join("model");
+        job.write_model(&folder, &job.finished("unet", job.world.unet.init(&job.device)?)?)?;
+        println!("{}", folder.display());
+    }
+    Ok(())
+}
+
+struct Job<'a> {
+    arguments: &'a Arguments,
+    device: Device,
+    training: Device,
+    deadline: Option<Instant>,
+    world: WorldConfig,
+    tokenizer: ClipTokenizer,
+}
+
+impl Job<'_> {
+    fn config(&self, name: &str, stage: Stage) -> Result<StageConfig, Box<dyn Error>> {
+        let path = self.arguments.configs.join(format!("{name}.json"));
+        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let config: StageConfig = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+        if config.stage != stage {
+            return Err(format!("{}: found stage {:?}, wanted {stage:?}", path.display(), config.stage).into());
+        }
+        Ok(config)
+    }
+
+    fn folder(&self, stage: &str) -> PathBuf {
+        self.arguments.out.join(stage)
+    }
+
+    /// Runs a stage to its end, or to the deadline; whether it is done.
+    fn train<T: Task>(
+        &self,
+        name: &str,
+        mut trainer: Trainer<T>,
+        every: u64,
+        look: &mut dyn FnMut(&Trainer<T>) -> Result<(), Box<dyn Error>>,
+    ) -> Result<bool, Box<dyn Error>> {
+        while !trainer.is_done() {
+            let progress = match trainer.step() {
+                Err(error @ TrainError::Diverged { .. }) => return Err(error.into()),
+                progress => progress?,
+            };
+            let step = progress.step;
+            if step % 20 == 0 || trainer.is_done() {
+                let left = progress.seconds_left / 60.0;
+                println!(
+                    "{name} {step}/{}: loss {:.4}, gradient {:.2}, rate {:.1e}, {:.2} s a step, {left:.0} min left",
+                    progress.steps, progress.loss, progress.gradient, progress.rate, progress.seconds
+                );
+            }
+            if step % every == 0 {
+                look(&trainer)?;
+            }
+            if self.deadline.is_some_and(|deadline| Instant::now() > deadline) {
+                trainer.save()?;
+                look(&trainer)?;
+                return Ok(false);
+            }
+        }
+        look(&trainer)?;
+        let options = SaveOptions { dtype: LoadDtype::F32, max_shard_bytes: None };
+        save_component(&trainer.averaged(), self.folder(name).join("done"), &serde_json::json!({}), &options)?;
+        Ok(true)
+    }
+
+    /// A network of a stage that is done.
+    fn finished<M: Module + PublishedNames>(&self, stage: &str, module: M) -> Result<M, Box<dyn Error>> {
+        let path = self.folder(stage).join("done/model.safetensors");
+        let file = SafetensorsFile::open(&path).map_err(|error| format!("{error}: is stage {stage} done?"))?;
+        Ok(load_into(module, &file, &LoadOptions::default().with_dtype(LoadDtype::F32))?.0)
+    }
+
+    fn is_done(&self, stage: &str) -> bool {
+        self.folder(stage).join("done/model.safetensors").is_file()
+    }
+
+    fn clip(&self) -> Result<bool, Box<dyn Error>> {
+        if self.is_done("clip") {
+            return Ok(true);
+        }
+        let settings = self.config("clip", Stage::Clip)?.training;
+        self.training.seed(settings.seed);
+        let task = ClipTask::new(&self.world, self.tokenizer.clone(), &settings);
+        let model = WorldClip::new(&self.world, &self.training)?;
+        let trainer = Trainer::new(task, model, &settings, self.folder("clip"), &self.training, self.arguments.workers)?;
+        self.train("clip", trainer, 250, &mut |trainer| {
+            println!("clip: {:.1} % of 64 held-out captions find their picture", 100.0 * self.retrieval(&trainer.averaged())?);
+            Ok(())
+        })
+    }
+
+    /// Share of 64 held-out captions that are most similar to their own picture, over eight such groups.
+    fn retrieval(&self, clip: &WorldClip) -> Result<f64, Box<dyn Error>> {
+        let mut right = 0;
+        for group in 0..8 {
+            let samples: Vec<_> = (0..64).map(|i| sample(777, group * 64 + i, Split::Train)).collect();
+            let window = self.tokenizer.window();
+            let mut ids = Vec::new();
+            for sample in &samples {
+                let mut row = vec![self.tokenizer.bos()];
+                row.extend(self.tokenizer.encode(&full_caption(&sample.scene))?);
+                row.resize(window, self.tokenizer.eos());
+                ids.push(row);
+            }
+            let pictures = samples.iter().map(|s| rendered(&s.scene, &s.variation)).collect::<Result<Vec<_>, _>>()?;
+            let side = SIDE as usize;
+            let pixels = fabric::core::picture::vae_batch(&pictures, side, side, fabric::core::picture::Fit::Squash, &self.device)?;
+            let similarity = clip.similarity(pixels, &ids)?;
+            let found: Vec<i64> = similarity.argmax(0).into_data().convert::<i64>().try_to_vec()?;
+            right += found.iter().zip(0..).filter(|(found, own)| **found == *own).count();
+        }
+        Ok(right as f64 / 512.0)
+    }
+
+    fn vae(&self) -> Result<bool, Box<dyn Error>> {
+        if self.is_done("vae") {
+            return Ok(true);
+        }
+        let config = self.config("vae", Stage::Vae)?;
+        self.training.seed(config.training.seed);
+        let task = VaeTask::new(&self.world, &config.training, &config.options);
+        let model = self.world.vae.init(&self.training)?;
+        let folder = self.folder("vae");
+        let trainer = Trainer::new(task, model, &config.training, &folder, &self.training, self.arguments.workers)?;
+        self.train("vae", trainer, 250, &mut |trainer| {
+            let vae = trainer.averaged();
+            let mut pairs = Vec::new();
+            let mut error = 0.0;
+            for index in 0..32 {
+                let held = sample(778, index, Split::HeldOut);
+                let picture = rendered(&held.scene, &held.variation)?;
+                let pixels = self.pixels(std::slice::from_ref(&picture))?;
+                let back = vae.decode_unscaled(vae.encode_distribution(pixels.clone()).mean).clamp(-1.0, 1.0);
+                error += (back.clone() - pixels).square().mean().into_scalar::<f64>();
+                pairs.push([picture, fabric::core::picture::from_tensor(back)?.remove(0)]);
+            }
+            // Pixels span 2.
+            println!("vae: {:.2} dB on 32 held-out pictures", 10.0 * (4.0 * 32.0 / error).log10());
+            let rows: Vec<Vec<_>> =
+                (0..2).map(|side| pairs[..12].iter().map(|pair| (&pair[side], Mark::None)).collect()).collect();
+            contact_sheet(&rows, 4)?.save(folder.join("pictures.png"))?;
+            Ok(())
+        })
+    }
+
+    fn pixels(&self, pictures: &[Picture]) -> Result<Tensor<4>, Box<dyn Error>> {
+        let side = SIDE as usize;
+        Ok(fabric::core::picture::vae_batch(pictures, side, side, fabric::core::picture::Fit::Squash, &self.device)?)
+    }
+
+    fn unet(&self) -> Result<bool, Box<dyn Error>> {
+        if self.is_done("unet") {
+            return Ok(true);
+        }
+        let config = self.config("unet", Stage::Unet)?;
+        let clip = self.finished("clip", WorldClip::new(&self.world, &self.device)?)?;
+        let (vae, scale) = self.scaled_vae()?;
+        println!("latents are scaled by {scale:.4}");
+        let pool = self.pool(&vae, config.training.seed, config.options.pool)?;
+        let levels = training_levels(&scheduler())?;
+        let side = SIDE as usize / vae.downscale();
+        let shape = [vae.latent_channels(), side, side];
+        let task = UNetTask::new(&self.world, &config.training, &config.options, (self.tokenizer.clone(), clip.text), (pool, shape), levels);
+        self.training.seed(config.training.seed);
+        let model = self.world.unet.init(&self.training)?;
+        let folder = self.folder("unet");
+        let trainer = Trainer::new(task, model, &config.training, &folder, &self.training, self.arguments.workers)?;
+        self.train("unet", trainer, 1000, &mut |trainer| {
+            let place = self.arguments.out.join("preview");
+            self.write_model(&place, &trainer.averaged())?;
+            self.samples(&place, &folder.join(format!("samples-{:06}.png", trainer.steps_done())))
+        })
+    }
+
+    /// The VAE of its stage, with latents of about unit variance, and the factor that makes them so.
+    fn scaled_vae(&self) -> Result<(Vae, f64), Box<dyn Error>> {
+        let vae = self.finished("vae", self.world.vae.init(&self.device)?)?;
+        let samples: Vec<_> = (0..256).map(|index| sample(779, index, Split::Train)).collect();
+        let pictures = samples.iter().map(|s| rendered(&s.scene, &s.variation)).collect::<Result<Vec<_>, _>>()?;
+        let latents = vae.encode_distribution(self.pixels(&pictures)?).mean;
+        let scale = 1.0 / latents.square().mean().into_scalar::<f64>().sqrt();
+        let mut config = self.world.vae.clone();
+        config.scaling_factor = scale;
+        Ok((self.finished("vae", config.init(&self.device)?)?, scale))
+    }
+
+    /// Encodes the pictures that the U-Net learns from.
+    fn pool(&self, vae: &Vae, seed: u64, count: usize) -> Result<Vec<f32>, Box<dyn Error>> {
+        let mut pool = Vec::new();
+        let clock = Instant::now();
+        for first in (0..count).step_by(64) {
+            let samples: Vec<_> = (first..count.min(first + 64)).map(|i| sample(seed, i as u64, Split::Train)).collect();
+            let pictures = samples.iter().map(|s| rendered(&s.scene, &s.variation)).collect::<Result<Vec<_>, _>>()?;
+            let latents = vae.encode(self.pixels(&pictures)?, fabric::core::models::Posterior::Mean);
+            pool.extend(latents.into_data().convert::<f32>().try_to_vec::<f32>()?);
+            if first % 6400 == 0 {
+                println!("encoded {first} of {count} pictures, {:.0} s", clock.elapsed().as_secs_f64());
+            }
+        }
+        Ok(pool)
+    }
+
+    /// The whole model as a folder, in f16.
+    fn write_model(&self, folder: &Path, unet: &fabric::models::unet::UNet) -> Result<(), Box<dyn Error>> {
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
+        }
+        let clip = self.finished("clip", WorldClip::new(&self.world, &self.device)?)?;
+        let (vae, scale) = self.scaled_vae()?;
+        let mut vae_config = self.world.vae.clone();
+        vae_config.scaling_factor = scale;
+        let options = SaveOptions { dtype: LoadDtype::F16, max_shard_bytes: None };
+        let named = |class: &str, mut config: serde_json::Value| {
+            config["_class_name"] = class.into();
+            config
+        };
+        let mut writer = FolderWriter::create(folder, "StableDiffusionPipeline")?;
+        let world = &self.world;
+        writer.component(Component::TextEncoder, &clip.text, &serde_json::to_value(&world.text)?, &options)?;
+        writer.component(Component::ImageEncoder, &clip.vision, &serde_json::to_value(&world.vision)?, &options)?;
+        writer.component(Component::Vae, &vae, &named("AutoencoderKL", serde_json::to_value(&vae_config)?), &options)?;
+        let unet_config = named("UNet2DConditionModel", serde_json::to_value(&world.unet)?);
+        writer.component(Component::UNet, unet, &unet_config, &options)?;
+        let tokenizer = self.arguments.out.join("tokenizer");
+        fs::create_dir_all(&tokenizer)?;
+        self.tokenizer.save(&tokenizer)?;
+        writer.tokenizer(Component::TextEncoder, &tokenizer)?;
+        writer.scheduler(&serde_json::from_str(&scheduler().to_json())?)?;
+        writer.finish()?;
+        Ok(())
+    }
+
+    /// Pictures from captions that training never showed, on one sheet.
+    fn samples(&self, model: &Path, sheet: &Path) -> Result<(), Box<dyn Error>> {
+        let (pipeline, _) = load_folder(model, &self.device, &ModelOptions::default())?;
+        let mut rows = Vec::new();
+        for row in 0..4 {
+            let mut pictures = Vec::new();
+            for column in 0..8 {
+                let scene = sample(780, row * 8 + column, Split::HeldOut).scene;
+                let settings = Settings { steps: 20, guidance_scale: 3.0, ..Settings::default() };
+                let request = Request::new(full_caption(&scene)).with_seeds([row * 8 + column]).with_settings(settings);
+                pictures.push(rendered(&scene, &Variation::default())?);
+                pictures.extend(pipeline.generate(&request)?.pictures);
+            }
+            rows.push(pictures);
+        }
+        let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|picture| (picture, Mark::None)).collect()).collect();
+        contact_sheet(&rows, 4)?.save(sheet)?;
+        println!("{} (drawn, then made, by turns)", sheet.display());
+        Ok(())
+    }
+}
+
+/// Velocity over the published noise schedule, sampled by a fast solver.
+fn scheduler() -> SchedulerConfig {
+    let json = r#"{"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085,
+        "beta_end": 0.012, "prediction_type": "v_prediction", "clip_sample": false, "set_alpha_to_one": false,
+        "steps_offset": 1, "timestep_spacing": "trailing", "rescale_betas_zero_snr": true}"#;
+    SchedulerConfig::from_json(json).expect("a scheduler that this library knows")
+}
+
+fn rendered(scene: &fabric::models::world::Scene, variation: &Variation) -> Result<Picture, Box<dyn Error>> {
+    let side = SIDE as usize;
+    Ok(Picture::from_rgb(side, side, scene.render(variation, SIDE)?)?)
+}

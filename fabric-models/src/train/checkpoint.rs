@@ -1,0 +1,152 @@
+//! Checkpoints: a folder per step, written beside its place and renamed into it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::TrainError;
+use super::optimizer::{Optimizer, Slot, visit};
+use crate::load::{
+    HostTensor, LoadDtype, LoadError, LoadOptions, Partial, PublishedNames, SafetensorsFile, TensorSource, load_into,
+    write_safetensors, write_text,
+};
+
+/// What tells one run from another, and where it was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct State {
+    /// Steps done.
+    pub(super) step: u64,
+    /// Everything that the weights depend on: a run goes on only with the same.
+    pub(super) run: Value,
+}
+
+const WEIGHTS: &str = "weights.safetensors";
+const AVERAGE: &str = "average.safetensors";
+const MOMENTS: [&str; 2] = ["moments-1.safetensors", "moments-2.safetensors"];
+const STATE: &str = "state.json";
+/// Older ones are removed: one good one stays while the next is written.
+const KEPT: usize = 2;
+
+/// Writes a checkpoint and removes those that are too old.
+pub(super) fn save<M: Module + PublishedNames>(
+    folder: &Path,
+    state: &State,
+    module: &M,
+    optimizer: &Optimizer,
+) -> Result<PathBuf, TrainError> {
+    let place = folder.join(format!("step-{:08}", state.step));
+    let partial = Partial::beside(&place)?;
+    fs::create_dir_all(partial.path()).map_err(|error| LoadError::io(partial.path(), "make the folder", error))?;
+    let mut weights = BTreeMap::new();
+    visit(module, &mut |name, values, shape| {
+        weights.insert(name, (values, shape));
+    });
+    write(&partial.path().join(WEIGHTS), &weights)?;
+    let slots = |of: fn(&Slot) -> &Tensor<1>| -> BTreeMap<String, (Tensor<1>, Vec<usize>)> {
+        optimizer.slots.iter().map(|(name, slot)| (name.clone(), (of(slot).clone(), slot.shape.clone()))).collect()
+    };
+    write(&partial.path().join(AVERAGE), &slots(|slot| &slot.average))?;
+    write(&partial.path().join(MOMENTS[0]), &slots(|slot| &slot.moment_1))?;
+    write(&partial.path().join(MOMENTS[1]), &slots(|slot| &slot.moment_2))?;
+    write_text(&partial.path().join(STATE), &format!("{:#}\n", serde_json::json!(state)))?;
+    // A checkpoint of this step may be there from a run that was cut off later; it is the same.
+    if place.is_dir() {
+        fs::remove_dir_all(&place).map_err(|error| LoadError::io(&place, "replace", error))?;
+    }
+    partial.rename(&place)?;
+    for old in all(folder)?.iter().rev().skip(KEPT) {
+        fs::remove_dir_all(old).map_err(|error| LoadError::io(old, "remove an old checkpoint", error))?;
+    }
+    Ok(place)
+}
+
+/// The newest checkpoint of a folder, if it has one.
+pub(super) fn newest(folder: &Path) -> Result<Option<PathBuf>, TrainError> {
+    Ok(all(folder)?.pop())
+}
+
+/// Complete checkpoints, oldest first. What was cut off has another name.
+fn all(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let list = |error| LoadError::io(folder, "list", error);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(list)? {
+        let path = entry.map_err(list)?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.starts_with("step-") && path.join(STATE).is_file() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Reads a checkpoint into a network and an optimizer of the same run.
+pub(super) fn load<M: Module + PublishedNames>(
+    place: &Path,
+    run: &Value,
+    module: M,
+    mut optimizer: Optimizer,
+    device: &Device,
+) -> Result<(State, M, Optimizer), TrainError> {
+    let path = place.join(STATE);
+    let text = fs::read_to_string(&path).map_err(|error| LoadError::io(&path, "read", error))?;
+    let state: State = serde_json::from_str(&text).map_err(|error| {
+        LoadError::malformed(&path, "state", error, "what a checkpoint says of its run", "remove this checkpoint")
+    })?;
+    if state.run != *run {
+        return Err(TrainError::OtherRun { path: place.to_owned(), differing: differing(&state.run, run) });
+    }
+    let options = LoadOptions::default().with_dtype(LoadDtype::F32);
+    let (module, _) = load_into(module, &SafetensorsFile::open(place.join(WEIGHTS))?, &options)?;
+    let [first, second, average] = [MOMENTS[0], MOMENTS[1], AVERAGE].map(|file| SafetensorsFile::open(place.join(file)));
+    let (first, second, average) = (first?, second?, average?);
+    let plain = device.clone().inner();
+    for (name, slot) in &mut optimizer.slots {
+        let read = |file: &SafetensorsFile| -> Result<Tensor<1>, TrainError> {
+            let tensor = file.read(name)?;
+            let values: Vec<f32> = tensor.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            if tensor.info.shape != slot.shape || values.len() != slot.shape.iter().product::<usize>() {
+                let found = format!("{:?} {:?}", tensor.info.dtype, tensor.info.shape);
+                let wanted = format!("F32 {:?}", slot.shape);
+                return Err(LoadError::malformed(place, name, found, wanted, "remove this checkpoint").into());
+            }
+            Ok(Tensor::from_data(TensorData::new(values, [tensor.info.elements()]), &plain))
+        };
+        *slot = Slot::on([read(&first)?, read(&second)?, read(&average)?], slot.shape.clone(), &plain);
+    }
+    Ok((state, module, optimizer))
+}
+
+/// The settings that two runs do not share, by name.
+fn differing(found: &Value, wanted: &Value) -> String {
+    let (Some(found), Some(wanted)) = (found.as_object(), wanted.as_object()) else { return "all of them".to_owned() };
+    let mut names: Vec<String> = Vec::new();
+    for (name, value) in wanted {
+        match (found.get(name), value) {
+            (Some(old), new) if old == new => {}
+            (Some(old @ Value::Object(_)), new @ Value::Object(_)) => names.push(format!("{name}: {}", differing(old, new))),
+            (Some(old), new) => names.push(format!("{name}: {old} then, {new} now")),
+            (None, new) => names.push(format!("{name}: absent then, {new} now")),
+        }
+    }
+    names.join(", ")
+}
+
+fn write(path: &Path, tensors: &BTreeMap<String, (Tensor<1>, Vec<usize>)>) -> Result<(), TrainError> {
+    let host = |name: &str| {
+        let (values, shape) = &tensors[name];
+        let mut tensor = HostTensor::from_data(&values.to_data());
+        tensor.info.shape.clone_from(shape);
+        tensor
+    };
+    let infos: Vec<_> = tensors.keys().map(|name| (name.clone(), host(name).info)).collect();
+    Ok(write_safetensors(path, &BTreeMap::new(), &infos, |name| Ok(host(name)))?)
+}

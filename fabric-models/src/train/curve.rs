@@ -1,0 +1,88 @@
+//! Losses as a table and as a picture.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::TrainError;
+use crate::load::write_text;
+
+/// The losses of a run, as a table and as a picture.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LossCurve {
+    /// Step (from 1) and loss.
+    pub points: Vec<(u64, f64)>,
+}
+
+/// The picture's size, and the room for its labels.
+const SIZE: [f64; 2] = [720.0, 360.0];
+const MARGIN: f64 = 48.0;
+/// A smoothed line is the mean over about so many points' share of all.
+const SMOOTHING: usize = 50;
+
+impl LossCurve {
+    /// Comma-separated, with a header.
+    pub fn csv(&self) -> String {
+        let mut text = "step,loss\n".to_owned();
+        for (step, loss) in &self.points {
+            // `{:?}` of a float reads back as the same float.
+            let _ = writeln!(text, "{step},{loss:?}");
+        }
+        text
+    }
+
+    /// Reads what [`Self::csv`] wrote; lines that are none are left out.
+    pub fn from_csv(text: &str) -> Self {
+        let point = |line: &str| {
+            let (step, loss) = line.split_once(',')?;
+            Some((step.parse().ok()?, loss.parse().ok()?))
+        };
+        Self { points: text.lines().filter_map(point).collect() }
+    }
+
+    /// A drawing with the losses as dots and their running mean as a line, on a logarithmic axis.
+    pub fn svg(&self, title: &str) -> String {
+        let [width, height] = SIZE;
+        let drawn: Vec<(u64, f64)> = self.points.iter().copied().filter(|(_, loss)| *loss > 0.0).collect();
+        let low = drawn.iter().fold(f64::INFINITY, |m, p| m.min(p.1)).ln();
+        let high = drawn.iter().fold(f64::NEG_INFINITY, |m, p| m.max(p.1)).ln();
+        let last = drawn.last().map_or(1, |p| p.0).max(1) as f64;
+        let x = |step: u64| MARGIN + step as f64 / last * (width - 2.0 * MARGIN);
+        let y = |loss: f64| height - MARGIN - (loss.ln() - low) / (high - low).max(1e-9) * (height - 2.0 * MARGIN);
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+             <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"{MARGIN}\" y=\"24\" font-size=\"15\">{title}</text>\n"
+        );
+        if drawn.is_empty() {
+            svg.push_str("</svg>\n");
+            return svg;
+        }
+        for (loss, at) in [(low.exp(), height - MARGIN), (high.exp(), MARGIN)] {
+            let _ = writeln!(svg, "<text x=\"4\" y=\"{at:.0}\">{loss:.3}</text>");
+        }
+        let _ = writeln!(svg, "<text x=\"{:.0}\" y=\"{:.0}\">step {last}</text>", width - 2.0 * MARGIN, height - 16.0);
+        // More dots than pixels would only make the file large.
+        let every = drawn.len().div_ceil(SIZE[0] as usize);
+        for (step, loss) in drawn.iter().step_by(every) {
+            let _ = writeln!(svg, "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"1\" fill=\"#9bd\"/>", x(*step), y(*loss));
+        }
+        let window = drawn.len().div_ceil(SMOOTHING);
+        let mean = drawn.chunks(window).map(|part| {
+            let loss = part.iter().map(|p| p.1).sum::<f64>() / part.len() as f64;
+            format!("{:.1},{:.1}", x(part[part.len() / 2].0), y(loss))
+        });
+        let line = mean.collect::<Vec<_>>().join(" ");
+        let _ = writeln!(svg, "<polyline points=\"{line}\" fill=\"none\" stroke=\"#136\" stroke-width=\"2\"/>\n</svg>");
+        svg
+    }
+
+    /// Writes `loss.csv` and `loss.svg`, each whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be written.
+    pub fn save(&self, folder: &Path, title: &str) -> Result<(), TrainError> {
+        write_text(&folder.join("loss.csv"), &self.csv())?;
+        write_text(&folder.join("loss.svg"), &self.svg(title))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! Why training cannot begin or go on.
+
+use std::path::PathBuf;
+
+use crate::load::LoadError;
+
+/// Why a training run cannot begin or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// A setting is out of its range, or two contradict each other.
+    #[error("{what}: found {found}, wanted {wanted}; {next}")]
+    Settings {
+        /// The setting.
+        what: String,
+        /// Its value.
+        found: String,
+        /// What would be good.
+        wanted: String,
+        /// What to do.
+        next: String,
+    },
+    /// A checkpoint of another run.
+    #[error("{}: this checkpoint was made with other settings ({differing}); take another folder, or those settings", path.display())]
+    OtherRun {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs.
+        differing: String,
+    },
+    /// The loss is not a number any more.
+    #[error(
+        "the loss is {loss} at step {step} (batches from number {batch} on); the last good checkpoint is {}; lower the learning rate",
+        checkpoint.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string())
+    )]
+    Diverged {
+        /// The step, from 1.
+        step: u64,
+        /// The first of the step's batches.
+        batch: u64,
+        /// What the loss was.
+        loss: f64,
+        /// Where to go on from.
+        checkpoint: Option<PathBuf>,
+    },
+    /// A file cannot be read or written; what was there before is still there.
+    #[error(transparent)]
+    File(#[from] LoadError),
+    /// A thread that makes batches died.
+    #[error("batch {batch} cannot be made: {message}; the data set has a bug")]
+    Batch {
+        /// Its number.
+        batch: u64,
+        /// What the thread said.
+        message: String,
+    },
+}
+
+impl TrainError {
+    /// A setting that cannot be used.
+    pub(super) fn settings(what: &str, found: impl ToString, wanted: &str, next: &str) -> Self {
+        Self::Settings {
+            what: what.to_owned(),
+            found: found.to_string(),
+            wanted: wanted.to_owned(),
+            next: next.to_owned(),
+        }
+    }
+}

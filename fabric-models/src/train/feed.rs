@@ -1,0 +1,62 @@
+//! Batches from worker threads.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use fabric_backends::panic_message;
+
+use super::TrainError;
+
+/// Batches made by worker threads ahead of time, in the order of their numbers whatever the threads do.
+#[derive(Debug)]
+pub struct Feed<B> {
+    /// Batch `n` comes from worker `n % workers`.
+    queues: Vec<Receiver<Result<B, String>>>,
+    next: u64,
+    // Threads end when their queue does.
+    _workers: Vec<JoinHandle<()>>,
+}
+
+/// Batches that each worker has ready.
+const AHEAD: usize = 2;
+
+impl<B: Send + 'static> Feed<B> {
+    /// Makes batches from number `first` on; `make` must depend on the number alone.
+    pub fn new(make: Arc<dyn Fn(u64) -> B + Send + Sync>, first: u64, workers: usize) -> Self {
+        let workers = workers.max(1) as u64;
+        let mut queues: Vec<Option<Receiver<_>>> = (0..workers).map(|_| None).collect();
+        let mut threads = Vec::new();
+        for worker in 0..workers {
+            let (send, receive) = sync_channel(AHEAD);
+            let make = make.clone();
+            let mut number = first + worker;
+            queues[(number % workers) as usize] = Some(receive);
+            threads.push(std::thread::spawn(move || {
+                loop {
+                    let made = catch_unwind(AssertUnwindSafe(|| make(number))).map_err(|panic| panic_message(&*panic));
+                    let failed = made.is_err();
+                    if send.send(made).is_err() || failed {
+                        return;
+                    }
+                    number += workers;
+                }
+            }));
+        }
+        Self { queues: queues.into_iter().flatten().collect(), next: first, _workers: threads }
+    }
+
+    /// The next batch and its number.
+    ///
+    /// # Errors
+    ///
+    /// When its worker died.
+    pub fn next(&mut self) -> Result<(u64, B), TrainError> {
+        let number = self.next;
+        let queue = &self.queues[(number % self.queues.len() as u64) as usize];
+        let made = queue.recv().unwrap_or_else(|_| Err("its thread is gone".to_owned()));
+        self.next += 1;
+        made.map(|batch| (number, batch)).map_err(|message| TrainError::Batch { batch: number, message })
+    }
+}

@@ -1,0 +1,15 @@
+//! The learning rate.
+
+use std::f64::consts::PI;
+
+use super::TrainSettings;
+
+/// The learning rate of a step (from 0): a straight warm-up, then half a cosine down to the final share.
+pub fn learning_rate(settings: &TrainSettings, step: u64) -> f64 {
+    if step < settings.warm_up {
+        return settings.rate * (step + 1) as f64 / settings.warm_up as f64;
+    }
+    let done = (step - settings.warm_up) as f64 / (settings.steps - settings.warm_up) as f64;
+    let cosine = (1.0 + (PI * done.min(1.0)).cos()) / 2.0;
+    settings.rate * (settings.final_share + (1.0 - settings.final_share) * cosine)
+}

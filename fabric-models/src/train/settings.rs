@@ -1,0 +1,105 @@
+//! How a network is trained, whatever it learns.
+
+use serde::{Deserialize, Serialize};
+
+use super::TrainError;
+
+/// How a network is trained, whatever it learns.
+///
+/// ```
+/// use fabric_models::train::TrainSettings;
+/// let settings: TrainSettings = serde_json::from_str(r#"{"steps": 2000, "batch": 32}"#).unwrap();
+/// assert!(settings.validate().is_ok());
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainSettings {
+    /// Steps of the optimizer.
+    pub steps: u64,
+    /// Examples of a batch.
+    pub batch: usize,
+    /// Batches whose gradients are added up for one step.
+    pub accumulate: u64,
+    /// Learning rate after the warm-up.
+    pub rate: f64,
+    /// Steps over which the rate rises from 0.
+    pub warm_up: u64,
+    /// Share of the rate that is left at the end of the cosine.
+    pub final_share: f64,
+    /// AdamW's decay of the mean of gradients.
+    pub beta_1: f32,
+    /// AdamW's decay of the mean of squared gradients.
+    pub beta_2: f32,
+    /// AdamW's epsilon.
+    pub epsilon: f32,
+    /// AdamW's weight decay; vectors (biases, norms) are spared.
+    pub weight_decay: f32,
+    /// Longest gradient, as the norm over all weights.
+    pub clip: f64,
+    /// Decay of the moving average of the weights.
+    pub average: f64,
+    /// Seed of the data and of everything drawn.
+    pub seed: u64,
+    /// Steps between two checkpoints.
+    pub save_every: u64,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        Self {
+            steps: 10_000,
+            batch: 32,
+            accumulate: 1,
+            rate: 1e-3,
+            warm_up: 200,
+            final_share: 0.05,
+            beta_1: 0.9,
+            beta_2: 0.99,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+            clip: 1.0,
+            average: 0.999,
+            seed: 0,
+            save_every: 500,
+        }
+    }
+}
+
+impl TrainSettings {
+    /// Checks all ranges.
+    ///
+    /// # Errors
+    ///
+    /// Names the first setting that cannot be used.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let counts =
+            [("steps", self.steps), ("batch", self.batch as u64), ("accumulate", self.accumulate), ("save_every", self.save_every)];
+        for (name, count) in counts {
+            if count == 0 {
+                return Err(TrainError::settings(name, 0, "at least 1", "set it to the number you want"));
+            }
+        }
+        if self.warm_up >= self.steps {
+            return Err(TrainError::settings("warm_up", self.warm_up, "fewer than `steps`", "5 % of them is usual"));
+        }
+        let positive = [("rate", self.rate), ("clip", self.clip), ("epsilon", f64::from(self.epsilon))];
+        for (name, value) in positive {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(TrainError::settings(name, value, "a number above 0", "leave it out for the default"));
+            }
+        }
+        let shares = [
+            ("final_share", self.final_share),
+            ("beta_1", f64::from(self.beta_1)),
+            ("beta_2", f64::from(self.beta_2)),
+            ("weight_decay", f64::from(self.weight_decay)),
+            ("average", self.average),
+        ];
+        for (name, value) in shares {
+            if !(0.0..1.0).contains(&value) {
+                return Err(TrainError::settings(name, value, "at least 0 and below 1", "leave it out for the default"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! Training a line.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::layers::Linear;
+use crate::load::PublishedNames;
+
+/// A line through the origin, and points drawn from the batch's number.
+#[derive(Module, Debug)]
+struct Line {
+    layer: Linear,
+}
+
+impl PublishedNames for Line {
+    fn published_name(path: &str) -> String {
+        path.to_owned()
+    }
+}
+
+#[derive(Debug)]
+struct FitLine {
+    spoilt_from: u64,
+}
+
+impl Task for FitLine {
+    type Model = Line;
+    type Batch = (u64, Vec<f32>);
+
+    fn identity(&self) -> Value {
+        json!({ "slope": 3.0 })
+    }
+
+    fn batches(&self) -> Arc<dyn Fn(u64) -> Self::Batch + Send + Sync> {
+        Arc::new(|number| (number, (0..8).map(|i| ((number * 8 + i) as f32 * 0.37).sin()).collect()))
+    }
+
+    fn loss(&self, model: &Line, (number, xs): Self::Batch, device: &Device) -> Result<Tensor<1>, TrainError> {
+        let bad = if number >= self.spoilt_from { f32::NAN } else { 0.0 };
+        let ys: Vec<f32> = xs.iter().map(|x| 3.0 * x + bad).collect();
+        let column = |values: Vec<f32>| Tensor::<2>::from_data(TensorData::new(values, [8, 1]), device);
+        Ok((model.layer.forward(column(xs)) - column(ys)).square().mean())
+    }
+}
+
+fn device() -> Device {
+    fabric_backends::default_device().expect("a device").autodiff()
+}
+
+fn line() -> Line {
+    let device = device();
+    let layer = Linear::new(1, 1, false, &device);
+    let at = |value: f32| TensorData::new(vec![value], [1, 1]);
+    let weight = burn::module::Param::from_tensor(Tensor::from_data(at(0.1), &device));
+    Line { layer: Linear { weight, ..layer } }
+}
+
+fn settings() -> TrainSettings {
+    TrainSettings { steps: 60, warm_up: 5, rate: 0.1, save_every: 20, average: 0.9, ..TrainSettings::default() }
+}
+
+fn trainer(folder: &std::path::Path, settings: &TrainSettings, spoilt_from: u64) -> Result<Trainer<FitLine>, TrainError> {
+    Trainer::new(FitLine { spoilt_from }, line(), settings, folder, &device(), 3)
+}
+
+fn weights(model: &Line) -> Vec<u32> {
+    let mut bits = Vec::new();
+    super::optimizer::visit(model, &mut |_, values, _| {
+        let values: Vec<f32> = values.into_data().try_to_vec().expect("f32");
+        bits.extend(values.iter().map(|x| x.to_bits()));
+    });
+    bits
+}
+
+#[test]
+fn the_loss_falls_and_a_resumed_run_ends_with_the_same_bits() {
+    let place = tempfile::tempdir().expect("a folder");
+    let (whole, cut) = (place.path().join("whole"), place.path().join("cut"));
+    let mut at_once = trainer(&whole, &settings(), u64::MAX).expect("a trainer");
+    let mut losses = Vec::new();
+    while !at_once.is_done() {
+        losses.push(at_once.step().expect("a step").loss);
+    }
+    assert!(losses[59] < losses[0] / 20.0, "{losses:?}");
+
+    let mut first = trainer(&cut, &settings(), u64::MAX).expect("a trainer");
+    for _ in 0..27 {
+        first.step().expect("a step");
+    }
+    drop(first);
+    let mut second = trainer(&cut, &settings(), u64::MAX).expect("a trainer");
+    assert_eq!(second.steps_done(), 20, "the last checkpoint");
+    while !second.is_done() {
+        second.step().expect("a step");
+    }
+    assert_eq!(weights(&second.model().valid()), weights(&at_once.model().valid()));
+    assert_eq!(weights(&second.averaged()), weights(&at_once.averaged()));
+    assert_eq!(second.curve(), at_once.curve());
+    assert!(cut.join("loss.svg").is_file());
+    let kept = std::fs::read_dir(&cut).expect("a folder").filter(|entry| {
+        entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("step-"))
+    });
+    assert_eq!(kept.count(), 2);
+}
+
+#[test]
+fn accumulated_batches_are_one_large_batch() {
+    let place = tempfile::tempdir().expect("a folder");
+    let settings = TrainSettings { accumulate: 2, steps: 10, ..settings() };
+    let mut trainer = trainer(place.path(), &settings, u64::MAX).expect("a trainer");
+    let task = FitLine { spoilt_from: u64::MAX };
+    let alone = |number| {
+        let batch = task.batches()(number);
+        task.loss(&line(), batch, &device()).expect("a loss").into_scalar::<f64>()
+    };
+    let loss = trainer.step().expect("a step").loss;
+    assert!((loss - (alone(0) + alone(1)) / 2.0).abs() < 1e-6, "{loss}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_saved() {
+    let place = tempfile::tempdir().expect("a folder");
+    let mut run = trainer(place.path(), &settings(), 23).expect("a trainer");
+    let error = loop {
+        if let Err(error) = run.step() {
+            break error;
+        }
+    };
+    assert!(matches!(error, TrainError::Diverged { step: 24, batch: 23, .. }), "{error}");
+    assert!(error.to_string().contains("step-00000020"), "{error}");
+    assert_eq!(trainer(place.path(), &settings(), u64::MAX).expect("a trainer").steps_done(), 20);
+}
+
+#[test]
+fn checkpoints_of_another_run_and_half_written_ones_are_not_taken() {
+    let place = tempfile::tempdir().expect("a folder");
+    let mut run = trainer(place.path(), &settings(), u64::MAX).expect("a trainer");
+    for _ in 0..20 {
+        run.step().expect("a step");
+    }
+    let other = TrainSettings { rate: 0.2, ..settings() };
+    let message = trainer(place.path(), &other, u64::MAX).expect_err("an error").to_string();
+    assert!(message.contains("rate") && message.contains("0.1") && message.contains("0.2"), "{message}");
+    // How often it is saved may change.
+    assert!(trainer(place.path(), &TrainSettings { save_every: 7, ..settings() }, u64::MAX).is_ok());
+    // What a kill leaves behind has another name, or no state.
+    std::fs::create_dir(place.path().join("step-00000040")).expect("a folder");
+    std::fs::create_dir(place.path().join(".step-00000060.partial-1")).expect("a folder");
+    assert_eq!(trainer(place.path(), &settings(), u64::MAX).expect("a trainer").steps_done(), 20);
+    std::fs::write(place.path().join("step-00000020/average.safetensors"), b"short").expect("a file");
+    let message = trainer(place.path(), &settings(), u64::MAX).expect_err("an error").to_string();
+    assert!(message.contains("average.safetensors"), "{message}");
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_named() {
+    for (name, bad) in [
+        ("steps", TrainSettings { steps: 0, ..settings() }),
+        ("warm_up", TrainSettings { warm_up: 60, ..settings() }),
+        ("rate", TrainSettings { rate: f64::NAN, ..settings() }),
+        ("average", TrainSettings { average: 1.0, ..settings() }),
+        ("batch", TrainSettings { batch: 0, ..settings() }),
+    ] {
+        let message = bad.validate().expect_err(name).to_string();
+        assert!(message.starts_with(name) && message.contains("wanted"), "{message}");
+    }
+}
+
+#[test]
+fn the_rate_rises_and_falls_to_its_share() {
+    let settings = TrainSettings { rate: 1.0, warm_up: 10, steps: 110, final_share: 0.1, ..settings() };
+    assert!((learning_rate(&settings, 0) - 0.1).abs() < 1e-12);
+    assert!((learning_rate(&settings, 10) - 1.0).abs() < 1e-12);
+    assert!((learning_rate(&settings, 60) - 0.55).abs() < 1e-12);
+    assert!((learning_rate(&settings, 110) - 0.1).abs() < 1e-12);
+}
+
+#[test]
+fn batches_come_in_order_whatever_the_threads_do() {
+    let slow = Arc::new(|n: u64| {
+        std::thread::sleep(std::time::Duration::from_millis(n * 7 % 5));
+        n
+    });
+    let mut feed = Feed::new(slow, 4, 3);
+    let found: Vec<u64> = (0..12).map(|_| feed.next().expect("a batch").1).collect();
+    assert_eq!(found, (4..16).collect::<Vec<_>>());
+    let mut feed = Feed::new(Arc::new(|n: u64| assert!(n < 2, "no batch {n}")), 0, 2);
+    let failed = (0..3).map(|_| feed.next()).find_map(Result::err).expect("an error").to_string();
+    assert!(failed.contains("batch 2"), "{failed}");
+}
+
+#[test]
+fn a_curve_survives_its_table() {
+    let curve = LossCurve { points: vec![(1, 0.5), (2, 0.25), (3, 1e-3)] };
+    assert_eq!(LossCurve::from_csv(&curve.csv()), curve);
+    assert!(curve.svg("loss").starts_with("<svg"));
+    assert!(LossCurve::default().svg("loss").ends_with("</svg>\n"));
+}

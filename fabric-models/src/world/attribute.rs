@@ -1,0 +1,69 @@
+//! The factors themselves as values, for readers and evaluations that go through all of them.
+
+use super::factor::factor;
+use super::{
+    BackgroundColour, BackgroundPattern, Brows, Colour, Eyes, Factor, Glasses, Hair, Kind, Mouth, Position, Size, Skin,
+    Texture,
+};
+
+factor! {
+    /// A factor, as a value.
+    Attribute, "attribute", {
+        /// [`Kind`].
+        Kind = "kind",
+        /// [`Colour`].
+        Colour = "colour",
+        /// [`Texture`], of all but faces.
+        Texture = "texture",
+        /// [`Size`].
+        Size = "size",
+        /// [`Position`].
+        Position = "position",
+        /// [`BackgroundColour`].
+        BackgroundColour = "background colour",
+        /// [`BackgroundPattern`].
+        BackgroundPattern = "background pattern",
+        /// [`Eyes`], of faces.
+        Eyes = "eyes",
+        /// [`Brows`], of faces.
+        Brows = "brows",
+        /// [`Mouth`], of faces.
+        Mouth = "mouth",
+        /// [`Hair`], of faces.
+        Hair = "hair",
+        /// [`Skin`], of faces.
+        Skin = "skin",
+        /// [`Glasses`], of faces.
+        Glasses = "glasses",
+    }
+}
+
+impl Attribute {
+    /// The names of the values of this factor, by their index: one output of a reader for each.
+    ///
+    /// ```
+    /// use fabric_models::world::Attribute;
+    ///
+    /// assert_eq!(Attribute::Size.values(), ["small", "medium", "large"]);
+    /// ```
+    pub fn values(self) -> Vec<&'static str> {
+        fn names<F: Factor>() -> Vec<&'static str> {
+            F::VALUES.iter().map(|value| value.name()).collect()
+        }
+        match self {
+            Self::Kind => names::<Kind>(),
+            Self::Colour => names::<Colour>(),
+            Self::Texture => names::<Texture>(),
+            Self::Size => names::<Size>(),
+            Self::Position => names::<Position>(),
+            Self::BackgroundColour => names::<BackgroundColour>(),
+            Self::BackgroundPattern => names::<BackgroundPattern>(),
+            Self::Eyes => names::<Eyes>(),
+            Self::Brows => names::<Brows>(),
+            Self::Mouth => names::<Mouth>(),
+            Self::Hair => names::<Hair>(),
+            Self::Skin => names::<Skin>(),
+            Self::Glasses => names::<Glasses>(),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Captions and pictures into one space.
+
+use std::sync::Arc;
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use serde_json::{Value, json};
+
+use super::{WorldConfig, pixels, upload};
+use crate::clip::{ClipText, ClipVision};
+use crate::config::ConfigError;
+use crate::load::PublishedNames;
+use crate::tokenizer::ClipTokenizer;
+use crate::train::{Task, TrainError, TrainSettings};
+use crate::world::{Split, sample};
+
+/// A text and an image encoder that are trained together (transformers' `CLIPModel`).
+#[derive(Module, Debug)]
+pub struct WorldClip {
+    /// Reads captions.
+    pub text: ClipText,
+    /// Sees pictures.
+    pub vision: ClipVision,
+    /// Logarithm of what similarities are multiplied by, `[1]`.
+    pub logit_scale: Param<Tensor<1>>,
+}
+
+impl PublishedNames for WorldClip {
+    fn published_name(path: &str) -> String {
+        match path.split_once('.') {
+            Some(("text", rest)) => ClipText::published_name(rest),
+            Some(("vision", rest)) => ClipVision::published_name(rest),
+            _ => path.to_owned(),
+        }
+    }
+}
+
+/// The published beginning: similarities count fourteen times (`ln(1 / 0.07)`), and never beyond a hundred times.
+const FIRST_SCALE: f32 = 2.659_26;
+const LARGEST_SCALE: f64 = 4.605_17;
+
+impl WorldClip {
+    /// With random weights.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot be built.
+    pub fn new(config: &WorldConfig, device: &Device) -> Result<Self, ConfigError> {
+        let scale = Tensor::from_data(TensorData::new(vec![FIRST_SCALE], [1]), device);
+        Ok(Self {
+            text: config.text.init(device)?,
+            vision: config.vision.init(device)?,
+            logit_scale: Param::from_tensor(scale),
+        })
+    }
+
+    /// Similarity of each picture to each caption, `[images, captions]`, scaled.
+    ///
+    /// # Errors
+    ///
+    /// When the captions' tokens cannot be read.
+    pub fn similarity(&self, pixels: Tensor<4>, ids: &[Vec<u32>]) -> Result<Tensor<2>, crate::clip::ClipTextError> {
+        let seen = unit(self.vision.forward(pixels).image_embeds);
+        let read = unit(self.text.forward(ids)?.text_embeds.expect("the world's text encoder projects"));
+        let scale = self.logit_scale.val().clamp_max(LARGEST_SCALE).exp();
+        Ok(seen.matmul(read.transpose()) * scale.unsqueeze::<2>())
+    }
+}
+
+/// Each row at length 1.
+fn unit(x: Tensor<2>) -> Tensor<2> {
+    let length = x.clone().square().sum_dim(1).sqrt().clamp_min(1e-6);
+    x / length
+}
+
+/// Learns which caption belongs to which picture (Radford et al. 2021).
+#[derive(Debug)]
+pub struct ClipTask {
+    tokenizer: ClipTokenizer,
+    settings: TrainSettings,
+    identity: Value,
+}
+
+/// Pictures and their captions' tokens.
+#[derive(Debug)]
+pub struct ClipBatch {
+    pixels: Vec<f32>,
+    ids: Vec<Vec<u32>>,
+}
+
+impl ClipTask {
+    /// For these networks.
+    pub fn new(config: &WorldConfig, tokenizer: ClipTokenizer, settings: &TrainSettings) -> Self {
+        let identity = json!({ "stage": "clip", "text": config.text, "vision": config.vision });
+        Self { tokenizer, settings: settings.clone(), identity }
+    }
+}
+
+impl Task for ClipTask {
+    type Model = WorldClip;
+    type Batch = ClipBatch;
+
+    fn identity(&self) -> Value {
+        self.identity.clone()
+    }
+
+    fn batches(&self) -> Arc<dyn Fn(u64) -> ClipBatch + Send + Sync> {
+        let (seed, size, tokenizer) = (self.settings.seed, self.settings.batch as u64, self.tokenizer.clone());
+        Arc::new(move |number| {
+            let samples: Vec<_> = (0..size).map(|i| sample(seed, number * size + i, Split::Train)).collect();
+            let ids = samples.iter().map(|sample| padded(&tokenizer, &sample.caption.text)).collect();
+            ClipBatch { pixels: pixels(&samples), ids }
+        })
+    }
+
+    fn loss(&self, model: &WorldClip, batch: ClipBatch, device: &Device) -> Result<Tensor<1>, TrainError> {
+        let images = batch.ids.len();
+        let similarity = model
+            .similarity(upload(batch.pixels, device), &batch.ids)
+            .map_err(|error| TrainError::Batch { batch: 0, message: error.to_string() })?;
+        let same = Tensor::<2, Int>::from_data(TensorData::new((0..images as i64).collect(), [images, 1]), device);
+        let of = |logits: Tensor<2>| log_softmax(logits, 1).gather(1, same.clone()).mean().neg();
+        Ok((of(similarity.clone()) + of(similarity.transpose())) * 0.5)
+    }
+}
+
+/// Tokens of a caption in one window.
+pub(super) fn padded(tokenizer: &ClipTokenizer, caption: &str) -> Vec<u32> {
+    let mut ids = vec![tokenizer.bos()];
+    ids.extend(tokenizer.encode(caption).expect("captions consist of the world's words"));
+    ids.truncate(tokenizer.window() - 1);
+    ids.resize(tokenizer.window(), tokenizer.eos());
+    ids
+}

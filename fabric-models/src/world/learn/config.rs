@@ -1,0 +1,140 @@
+//! The small networks, and the settings of each stage.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::words;
+use crate::clip::{ClipTextConfig, ClipVisionConfig};
+use crate::layers::Activation;
+use crate::tokenizer::{ClipTokenizer, TokenizerConfig, TokenizerError};
+use crate::train::TrainSettings;
+use crate::unet::UNetConfig;
+use crate::vae::VaeConfig;
+
+/// What is trained, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Text and image encoder.
+    Clip,
+    /// Pictures to latents and back.
+    Vae,
+    /// Latents from text.
+    Unet,
+}
+
+/// A stage's settings, as its file says them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageConfig {
+    /// Which stage.
+    pub stage: Stage,
+    /// How it is trained.
+    pub training: TrainSettings,
+    /// What is special about the stage.
+    #[serde(default)]
+    pub options: StageOptions,
+}
+
+/// What one stage or another needs to know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StageOptions {
+    /// VAE: weight of the divergence from a normal distribution.
+    pub kl: f64,
+    /// VAE: weight of differences between neighbouring pixels.
+    pub edges: f64,
+    /// U-Net: share of captions that are left out, for guidance.
+    pub drop_captions: f64,
+    /// U-Net: signal-to-noise ratio beyond which a level counts less (Hang et al. 2023); 0 is no such weighting.
+    pub min_snr: f64,
+    /// U-Net: encoded pictures that batches draw from.
+    pub pool: usize,
+}
+
+impl Default for StageOptions {
+    fn default() -> Self {
+        Self { kl: 1e-6, edges: 0.5, drop_captions: 0.1, min_snr: 5.0, pool: 100_000 }
+    }
+}
+
+/// The networks of the small world.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorldConfig {
+    /// Reads captions, for the image encoder and for the U-Net.
+    pub text: ClipTextConfig,
+    /// Sees pictures.
+    pub vision: ClipVisionConfig,
+    /// Between pictures and latents.
+    pub vae: VaeConfig,
+    /// Makes latents.
+    pub unet: UNetConfig,
+}
+
+/// Tokens of a caption, markers included: the longest needs 30.
+const WINDOW: usize = 40;
+
+/// The tokenizer of this world: each of its words is one token.
+///
+/// # Errors
+///
+/// Never, as the words are fixed.
+pub fn world_tokenizer() -> Result<ClipTokenizer, TokenizerError> {
+    ClipTokenizer::learned(&words(), &TokenizerConfig { model_max_length: WINDOW, ..TokenizerConfig::default() })
+}
+
+impl WorldConfig {
+    /// The sizes of the model that ships.
+    ///
+    /// # Errors
+    ///
+    /// As [`world_tokenizer`].
+    pub fn shipped() -> Result<Self, TokenizerError> {
+        let tokenizer = world_tokenizer()?;
+        let text = ClipTextConfig {
+            architectures: vec!["CLIPTextModelWithProjection".to_owned()],
+            vocab_size: tokenizer.vocabulary_size(),
+            hidden_size: 128,
+            intermediate_size: 512,
+            projection_dim: 128,
+            num_hidden_layers: 3,
+            num_attention_heads: 4,
+            max_position_embeddings: WINDOW,
+            eos_token_id: tokenizer.eos(),
+            ..ClipTextConfig::default()
+        };
+        let vision = ClipVisionConfig {
+            hidden_size: 192,
+            intermediate_size: 768,
+            projection_dim: 128,
+            num_hidden_layers: 4,
+            num_attention_heads: 6,
+            image_size: 64,
+            patch_size: 8,
+            hidden_act: Activation::Gelu,
+            ..ClipVisionConfig::default()
+        };
+        let vae = VaeConfig {
+            block_out_channels: vec![32, 64, 96, 96],
+            layers_per_block: 1,
+            latent_channels: 8,
+            norm_num_groups: 16,
+            sample_size: 64.into(),
+            scaling_factor: 1.0,
+            mid_block_add_attention: false,
+            ..VaeConfig::default()
+        };
+        let unet = UNetConfig {
+            in_channels: 8,
+            out_channels: 8,
+            block_out_channels: vec![64, 128],
+            down_block_types: vec![crate::unet::DownBlockType::CrossAttnDownBlock2D; 2],
+            up_block_types: vec![crate::unet::UpBlockType::CrossAttnUpBlock2D; 2],
+            cross_attention_dim: 128.into(),
+            attention_head_dim: 4.into(),
+            norm_num_groups: 16,
+            sample_size: Some(8.into()),
+            ..UNetConfig::sd15()
+        };
+        Ok(Self { text, vision, vae, unet })
+    }
+}

@@ -1,0 +1,43 @@
+//! Learning this world: the tasks that made the model that ships, in the order in which they need one another.
+//!
+//! [`ClipTask`] (text and pictures into one space), [`VaeTask`] (pictures to latents and back), [`UNetTask`] (latents
+//! from text). Networks and files are Stable Diffusion's; only [`WorldConfig`] is small.
+
+mod clip;
+mod config;
+mod unet;
+mod vae;
+
+pub use clip::{ClipBatch, ClipTask, WorldClip};
+pub use config::{Stage, StageConfig, StageOptions, WorldConfig, world_tokenizer};
+pub use unet::{LatentBatch, UNetTask};
+pub use vae::{PictureBatch, VaeTask};
+
+#[cfg(test)]
+mod tests;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::{SIDE, Sample};
+
+/// Pixels of many pictures in [-1, 1], `[images, 3, 64, 64]`, flat.
+fn pixels(samples: &[Sample]) -> Vec<f32> {
+    let area = (SIDE * SIDE) as usize;
+    let mut values = vec![0.0; samples.len() * 3 * area];
+    for (sample, out) in samples.iter().zip(values.chunks_exact_mut(3 * area)) {
+        let rgb = sample.scene.render(&sample.variation, SIDE).expect("the world's own size can be drawn");
+        for (at, pixel) in rgb.as_chunks::<3>().0.iter().enumerate() {
+            for (channel, value) in pixel.iter().enumerate() {
+                out[channel * area + at] = f32::from(*value) / 127.5 - 1.0;
+            }
+        }
+    }
+    values
+}
+
+/// Such pixels on a device.
+fn upload(pixels: Vec<f32>, device: &Device) -> Tensor<4> {
+    let side = SIDE as usize;
+    let images = pixels.len() / (3 * side * side);
+    Tensor::from_data(TensorData::new(pixels, [images, 3, side, side]), device)
+}

@@ -1,0 +1,111 @@
+//! A miniature of every stage: the loss falls, and a run that was cut off ends with the same losses.
+
+use burn::tensor::{Device, Tensor};
+use fabric_core::schedule::{SchedulerConfig, training_levels};
+
+use super::config::StageOptions;
+use super::*;
+use crate::train::{Optimizer, Task, TrainSettings, Trainer};
+use crate::world::{Split, full_caption, sample};
+
+fn device() -> Device {
+    fabric_backends::default_device().expect("a device")
+}
+
+/// Networks that learn something within seconds.
+fn miniature() -> WorldConfig {
+    let mut world = WorldConfig::shipped().expect("a configuration");
+    (world.text.hidden_size, world.text.intermediate_size) = (32, 64);
+    (world.vision.hidden_size, world.vision.intermediate_size) = (48, 96);
+    (world.text.num_hidden_layers, world.vision.num_hidden_layers) = (1, 1);
+    (world.text.projection_dim, world.vision.projection_dim) = (32, 32);
+    world.vision.patch_size = 16;
+    world.vae.block_out_channels = vec![16, 16, 32, 32];
+    world.unet.block_out_channels = vec![16, 32];
+    world.unet.cross_attention_dim = 32.into();
+    world
+}
+
+fn settings(steps: u64, batch: usize) -> TrainSettings {
+    TrainSettings { steps, batch, warm_up: 3, save_every: steps / 2, average: 0.9, rate: 2e-3, ..TrainSettings::default() }
+}
+
+/// Runs to the end at once, and again with a new trainer after the first checkpoint; returns the losses.
+fn losses<T: Task>(settings: &TrainSettings, model: &T::Model, task: impl Fn() -> T) -> Vec<f64> {
+    let place = tempfile::tempdir().expect("a folder");
+    // Weights are drawn when first looked at; from here on every copy has the same.
+    let _ = Optimizer::new(model, settings);
+    let mut found = Vec::new();
+    for (run, stop) in [("whole", settings.steps), ("cut", settings.steps / 2 + 1), ("cut", settings.steps)] {
+        let (folder, device) = (place.path().join(run), device().autodiff());
+        let mut trainer = Trainer::new(task(), model.clone(), settings, folder, &device, 2).expect("a trainer");
+        while trainer.steps_done() < stop {
+            trainer.step().expect("a step");
+        }
+        found.push(trainer.curve().points.iter().map(|(_, loss)| *loss).collect::<Vec<f64>>());
+    }
+    assert_eq!(found[2], found[0], "a resumed run is the same run");
+    found.swap_remove(0)
+}
+
+fn falls(losses: &[f64], to: f64) {
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let quarter = losses.len() / 4;
+    let (first, last) = (mean(&losses[..quarter]), mean(&losses[losses.len() - quarter..]));
+    assert!(last < first * to, "from {first} to {last}, wanted less than {to} of it: {losses:?}");
+}
+
+#[test]
+fn captions_find_their_pictures() {
+    let (world, settings) = (miniature(), settings(60, 16));
+    let model = WorldClip::new(&world, &device().autodiff()).expect("networks");
+    let task = || ClipTask::new(&world, world_tokenizer().expect("a tokenizer"), &settings);
+    falls(&losses(&settings, &model, task), 0.95);
+}
+
+#[test]
+fn pictures_come_back() {
+    let (world, settings) = (miniature(), settings(40, 4));
+    let model = world.vae.init(&device().autodiff()).expect("a network");
+    falls(&losses(&settings, &model, || VaeTask::new(&world, &settings, &StageOptions::default())), 0.7);
+}
+
+#[test]
+fn noise_is_told_from_latents() {
+    let (world, settings) = (miniature(), settings(60, 8));
+    let clip = WorldClip::new(&world, &device()).expect("networks");
+    let pool: Vec<f32> = (0..16 * 8 * 64).map(|at| ((at / 64) as f32 * 0.7).sin()).collect();
+    let scheduler = r#"{"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}"#;
+    let levels = training_levels(&SchedulerConfig::from_json(scheduler).expect("a scheduler")).expect("levels");
+    let task = || {
+        let text = (world_tokenizer().expect("a tokenizer"), clip.text.clone());
+        UNetTask::new(&world, &settings, &StageOptions::default(), text, (pool.clone(), [8, 8, 8]), levels.clone())
+    };
+    let model = world.unet.init(&device().autodiff()).expect("a network");
+    falls(&losses(&settings, &model, task), 0.8);
+}
+
+#[test]
+fn every_caption_fits_the_window_in_known_words() {
+    let tokenizer = world_tokenizer().expect("a tokenizer");
+    for index in 0..5000 {
+        let sample = sample(3, index, Split::Train);
+        for text in [&sample.caption.text, &full_caption(&sample.scene)] {
+            let ids = tokenizer.encode(text).expect("ids");
+            let words = text.replace(',', " ,");
+            assert_eq!(ids.len(), words.split_whitespace().count(), "{text}");
+            assert!(ids.len() + 2 <= tokenizer.window(), "{text}: {} tokens", ids.len());
+        }
+    }
+}
+
+#[test]
+fn pixels_are_those_of_the_picture() {
+    let samples = [sample(1, 0, Split::Train), sample(1, 1, Split::Train)];
+    let rgb = samples[1].scene.render(&samples[1].variation, crate::world::SIDE).expect("a picture");
+    let tensor: Tensor<4> = upload(pixels(&samples), &device());
+    assert_eq!(tensor.dims(), [2, 3, 64, 64]);
+    let found = tensor.slice([1..2, 2..3, 10..11, 20..21]).into_scalar::<f64>();
+    let wanted = f64::from(rgb[(10 * 64 + 20) * 3 + 2]) / 127.5 - 1.0;
+    assert!((found - wanted).abs() < 1e-6);
+}

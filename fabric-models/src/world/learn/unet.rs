@@ -1,0 +1,131 @@
+//! Latents from captions.
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use fabric_core::denoise::NoiseLevel;
+use fabric_core::models::{NoisePredictor, UNetInput};
+use fabric_core::noise::normal;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+use serde_json::{Value, json};
+
+use super::WorldConfig;
+use super::clip::padded;
+use super::config::StageOptions;
+use crate::clip::ClipText;
+use crate::tokenizer::ClipTokenizer;
+use crate::train::{Task, TrainError, TrainSettings};
+use crate::unet::UNet;
+use crate::world::{Split, caption, sample};
+
+/// Learns to make latents from captions: velocity (Salimans and Ho 2022) at all levels of noise.
+#[derive(Debug)]
+pub struct UNetTask {
+    settings: TrainSettings,
+    options: StageOptions,
+    text: ClipText,
+    tokenizer: ClipTokenizer,
+    /// Encoded pictures, scaled, one after the other; number `n` shows the scene of sample `n`.
+    latents: Arc<Vec<f32>>,
+    /// `[channels, height, width]` of one.
+    shape: [usize; 3],
+    /// Noise at each training step.
+    levels: Arc<Vec<NoiseLevel>>,
+    identity: Value,
+}
+
+/// Clean latents, noise, levels and captions.
+#[derive(Debug)]
+pub struct LatentBatch {
+    noised: Vec<f32>,
+    velocity: Vec<f32>,
+    weights: Vec<f32>,
+    timesteps: Vec<f64>,
+    ids: Vec<Vec<u32>>,
+}
+
+impl UNetTask {
+    /// For this network, from an encoded pool of pictures (samples `0..` of the settings' seed) and the training
+    /// levels of its noise schedule.
+    pub fn new(
+        config: &WorldConfig,
+        settings: &TrainSettings,
+        options: &StageOptions,
+        (tokenizer, text): (ClipTokenizer, ClipText),
+        (latents, shape): (Vec<f32>, [usize; 3]),
+        levels: Vec<NoiseLevel>,
+    ) -> Self {
+        let identity = json!({ "stage": "unet", "unet": config.unet, "options": {
+            "drop_captions": options.drop_captions, "min_snr": options.min_snr, "pool": options.pool } });
+        let (latents, levels) = (Arc::new(latents), Arc::new(levels));
+        Self { settings: settings.clone(), options: options.clone(), text, tokenizer, latents, shape, levels, identity }
+    }
+}
+
+impl Task for UNetTask {
+    type Model = UNet;
+    type Batch = LatentBatch;
+
+    fn identity(&self) -> Value {
+        self.identity.clone()
+    }
+
+    fn batches(&self) -> Arc<dyn Fn(u64) -> LatentBatch + Send + Sync> {
+        let (seed, size, options) = (self.settings.seed, self.settings.batch, self.options.clone());
+        let (latents, levels, tokenizer) = (self.latents.clone(), self.levels.clone(), self.tokenizer.clone());
+        let each: usize = self.shape.iter().product();
+        Arc::new(move |number| {
+            let mut rng = ChaCha12Rng::seed_from_u64(seed);
+            rng.set_stream(number);
+            let noise = normal(seed.wrapping_add(1), number, size * each);
+            let mut batch = LatentBatch {
+                noised: Vec::with_capacity(noise.len()),
+                velocity: Vec::with_capacity(noise.len()),
+                weights: Vec::with_capacity(size),
+                timesteps: Vec::with_capacity(size),
+                ids: Vec::with_capacity(size),
+            };
+            for noise in noise.chunks_exact(each) {
+                let chosen = rng.next_u64() as usize % (latents.len() / each);
+                let level = levels[rng.next_u64() as usize % levels.len()];
+                let keeps_caption = (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64 >= options.drop_captions;
+                // Another wording each time.
+                let said = caption(&sample(seed, chosen as u64, Split::Train).scene, &mut rng);
+                let said = if keeps_caption { said.text } else { String::new() };
+                for (clean, noise) in latents[chosen * each..][..each].iter().zip(noise) {
+                    let (clean, noise) = (f64::from(*clean), f64::from(*noise));
+                    batch.noised.push((level.alpha * clean + level.sigma * noise) as f32);
+                    batch.velocity.push((level.alpha * noise - level.sigma * clean) as f32);
+                }
+                batch.weights.push(weight(&level, options.min_snr) as f32);
+                batch.timesteps.push(level.timestep);
+                batch.ids.push(padded(&tokenizer, &said));
+            }
+            batch
+        })
+    }
+
+    fn loss(&self, model: &UNet, batch: LatentBatch, device: &Device) -> Result<Tensor<1>, TrainError> {
+        let rows = batch.ids.len();
+        let [channels, height, width] = self.shape;
+        let shape = [rows, channels, height, width];
+        // The text encoder is done learning: no gradient goes into it.
+        let read = self.text.forward(&batch.ids).map_err(|error| TrainError::Batch { batch: 0, message: error.to_string() })?;
+        let context = Tensor::from_inner(read.last_hidden_state);
+        let upload = |values: Vec<f32>| Tensor::<4>::from_data(TensorData::new(values, shape), device);
+        let input = UNetInput::new(upload(batch.noised), &batch.timesteps, context);
+        let predicted = model.forward(input).sample.expect("a pass that was not asked to record only predicts");
+        let weights = Tensor::<4>::from_data(TensorData::new(batch.weights, [rows, 1, 1, 1]), device);
+        Ok(((predicted - upload(batch.velocity)).square() * weights).mean())
+    }
+}
+
+/// Min-SNR weight of a level for a velocity: `min(snr, limit) / (snr + 1)`; 1 everywhere when the limit is 0.
+fn weight(level: &NoiseLevel, limit: f64) -> f64 {
+    if limit == 0.0 {
+        return 1.0;
+    }
+    let snr = (level.alpha / level.sigma).powi(2);
+    snr.min(limit) / (snr + 1.0)
+}

@@ -1,0 +1,80 @@
+//! Stripes, dots and checks: what is painted over a surface in its second shade.
+
+use tiny_skia::{Path, PathBuilder, Rect, Transform};
+
+use super::shapes::finish;
+use super::{BackgroundPattern, SIDE, Size, Texture};
+
+/// How wide an outline is, as a share of the thing's radius.
+pub(super) const OUTLINE: f32 = 0.15;
+
+/// The second shade of a thing of radius 1, to be clipped to its outline.
+pub(super) fn of_texture(texture: Texture, size: Size) -> Option<Path> {
+    // Small things have fewer stripes rather than thinner ones, which 64 pixels could not show.
+    let pixels = |small: f32, medium: f32, large: f32| match size {
+        Size::Small => small / size.radius(),
+        Size::Medium => medium / size.radius(),
+        Size::Large => large / size.radius(),
+    };
+    match texture {
+        Texture::Plain | Texture::Outlined => None,
+        Texture::Striped => {
+            let slant = Transform::from_rotate(-45.0);
+            Some(stripes(-1.0, 1.0, pixels(6.0, 7.0, 8.0), 0.43).transform(slant).expect("stripes stay finite"))
+        }
+        Texture::Dotted => Some(dots(-1.0, 1.0, pixels(8.0, 9.5, 11.0), 0.2)),
+        Texture::Checked => Some(checks(pixels(4.5, 5.5, 6.5))),
+    }
+}
+
+/// The second shade of a background, in pixels of 64.
+pub(super) fn of_background(pattern: BackgroundPattern) -> Option<Path> {
+    let side = SIDE as f32;
+    match pattern {
+        BackgroundPattern::Plain => None,
+        BackgroundPattern::Striped => Some(stripes(0.0, side, 8.0, 0.5)),
+        BackgroundPattern::Dotted => Some(dots(0.0, side, 16.0, 0.18)),
+    }
+}
+
+/// Upright stripes over a share of a square, one of them in its middle.
+fn stripes(from: f32, to: f32, period: f32, share: f32) -> Path {
+    let mut builder = PathBuilder::new();
+    for [x, _] in lattice(from, to, period).into_iter().filter(|&[_, row]| row == 0) {
+        let x = (from + to) / 2.0 + x as f32 * period;
+        let half = share * period / 2.0;
+        push_rect(&mut builder, [x - half, from], [x + half, to]);
+    }
+    finish(builder)
+}
+
+/// Dots over a square in rows that are half a period apart and shifted likewise; their radius is a share of the period.
+fn dots(from: f32, to: f32, period: f32, radius: f32) -> Path {
+    let mut builder = PathBuilder::new();
+    let step = period / 2.0;
+    for [x, y] in lattice(from, to, step).into_iter().filter(|[x, y]| (x + y) % 2 == 0) {
+        let at = |along: i32| (from + to) / 2.0 + along as f32 * step;
+        builder.push_circle(at(x), at(y), radius * period);
+    }
+    finish(builder)
+}
+
+/// Every second cell of a board over the square around the circle of radius 1.
+fn checks(cell: f32) -> Path {
+    let mut builder = PathBuilder::new();
+    for [x, y] in lattice(-1.0, 1.0, cell).into_iter().filter(|[x, y]| (x + y) % 2 == 0) {
+        let [x, y] = [x, y].map(|along| along as f32 * cell);
+        push_rect(&mut builder, [x, y], [x + cell, y + cell]);
+    }
+    finish(builder)
+}
+
+/// Steps from the middle of a square, in both directions, until it is covered.
+fn lattice(from: f32, to: f32, step: f32) -> Vec<[i32; 2]> {
+    let reach = ((to - from) / (2.0 * step)).ceil() as i32;
+    (-reach..=reach).flat_map(|y| (-reach..=reach).map(move |x| [x, y])).collect()
+}
+
+fn push_rect(builder: &mut PathBuilder, [left, top]: [f32; 2], [right, bottom]: [f32; 2]) {
+    builder.push_rect(Rect::from_ltrb(left, top, right, bottom).expect("stripes and cells have an inside"));
+}

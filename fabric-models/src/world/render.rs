@@ -1,0 +1,103 @@
+//! From a scene to pixels.
+
+use tiny_skia::{Path, Transform};
+
+use super::canvas::Canvas;
+use super::palette::{Rgb, Tones, shaded};
+use super::shapes::{circles, ellipse, outline};
+use super::{Kind, Scene, Texture, Variation, WorldError, face, patterns};
+
+impl Scene {
+    /// The picture, `side` pixels wide and high: 8-bit sRGB, three bytes a pixel, row by row from the top left.
+    ///
+    /// On one machine, the same scene, variation and side give the same bytes; across machines, the sines of their
+    /// mathematics libraries may differ by a rounding.
+    ///
+    /// # Errors
+    ///
+    /// [`WorldError::Side`] unless `side` is from 16 to 1024.
+    pub fn render(&self, variation: &Variation, side: u32) -> Result<Vec<u8>, WorldError> {
+        let mut canvas = self.backdrop(variation, side)?;
+        canvas.through(self.place(variation));
+        let tones = shaded_tones(self.colour.tones(), variation.shade);
+        if self.is_face() {
+            face::draw(&mut canvas, &self.identity, tones.main, variation.shade);
+        } else {
+            self.draw_thing(&mut canvas, tones);
+        }
+        Ok(canvas.into_rgb())
+    }
+
+    /// The picture without the thing, in the same layout.
+    ///
+    /// # Errors
+    ///
+    /// [`WorldError::Side`] unless `side` is from 16 to 1024.
+    pub fn render_background(&self, variation: &Variation, side: u32) -> Result<Vec<u8>, WorldError> {
+        Ok(self.backdrop(variation, side)?.into_rgb())
+    }
+
+    /// How much of each pixel the thing covers, from 0 to 255: one byte a pixel, row by row from the top left.
+    ///
+    /// # Errors
+    ///
+    /// [`WorldError::Side`] unless `side` is from 16 to 1024.
+    pub fn mask(&self, variation: &Variation, side: u32) -> Result<Vec<u8>, WorldError> {
+        const WHITE: Rgb = [255; 3];
+        let mut canvas = Canvas::new(side, [0; 3])?;
+        canvas.through(self.place(variation));
+        if self.is_face() {
+            face::draw_silhouette(&mut canvas, &self.identity, WHITE);
+        } else {
+            canvas.fill(outline(self.kind), WHITE, None);
+        }
+        Ok(canvas.into_rgb().into_iter().step_by(3).collect())
+    }
+
+    fn backdrop(&self, variation: &Variation, side: u32) -> Result<Canvas, WorldError> {
+        let tones = shaded_tones(self.background.colour.tones(), variation.background_shade);
+        let mut canvas = Canvas::new(side, tones.main)?;
+        if let Some(pattern) = patterns::of_background(self.background.pattern) {
+            canvas.fill(&pattern, tones.second, None);
+        }
+        Ok(canvas)
+    }
+
+    /// Brings a thing of radius 1 around the origin to its place, in pixels of 64.
+    fn place(&self, variation: &Variation) -> Transform {
+        let [x, y] = self.center();
+        let radius = self.size.radius() * (1.0 + variation.growth);
+        Transform::from_scale(radius, radius)
+            .post_rotate(variation.turn)
+            .post_translate(x + variation.shift[0], y + variation.shift[1])
+    }
+
+    fn draw_thing(&self, canvas: &mut Canvas, tones: Tones) {
+        let outline = outline(self.kind);
+        canvas.fill(outline, tones.main, None);
+        self.draw_texture(canvas, outline, tones.second);
+        match self.kind {
+            Kind::Flower => canvas.fill(&circles(&[0.27]), tones.second, None),
+            Kind::Fish => {
+                canvas.fill(&ellipse([-0.55, -0.12], [0.15, 0.15]), [250; 3], None);
+                canvas.fill(&ellipse([-0.57, -0.11], [0.075, 0.075]), [16; 3], None);
+            }
+            _ => {}
+        }
+    }
+
+    fn draw_texture(&self, canvas: &mut Canvas, outline: &Path, second: Rgb) {
+        if self.texture == Texture::Outlined {
+            // Half of the line lies outside, where it is cut off.
+            let clip = canvas.clip(outline);
+            canvas.stroke(outline, 2.0 * patterns::OUTLINE, second, Some(&clip));
+        } else if let Some(pattern) = patterns::of_texture(self.texture, self.size) {
+            let clip = canvas.clip(outline);
+            canvas.fill(&pattern, second, Some(&clip));
+        }
+    }
+}
+
+fn shaded_tones(Tones { main, second }: Tones, shade: f32) -> Tones {
+    Tones { main: shaded(main, shade), second: shaded(second, shade) }
+}

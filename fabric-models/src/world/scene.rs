@@ -1,0 +1,174 @@
+//! Everything about a picture that a caption can say.
+
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+use super::draws::pick;
+use super::{BackgroundColour, BackgroundPattern, Colour, Factor, Identity, Kind, Position, Size, Texture};
+
+/// Pixels along a side of the pictures this world is designed for; lengths are given in these.
+pub const SIDE: u32 = 64;
+
+/// What lies behind the thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Background {
+    /// Its colour.
+    pub colour: BackgroundColour,
+    /// Its pattern.
+    pub pattern: BackgroundPattern,
+}
+
+/// One thing on a background.
+///
+/// ```
+/// use fabric_models::world::*;
+///
+/// let scene = Scene {
+///     kind: Kind::Star,
+///     colour: Colour::Red,
+///     texture: Texture::Striped,
+///     size: Size::Small,
+///     position: Position::TopLeft,
+///     background: Background { colour: BackgroundColour::Blue, pattern: BackgroundPattern::Dotted },
+///     identity: Identity::default(),
+/// };
+/// assert!(scene.is_valid());
+/// assert_eq!(full_caption(&scene), "a small red striped star at the top left on a blue dotted background");
+/// let rgb = scene.render(&Variation::default(), SIDE)?;
+/// assert_eq!(rgb.len(), 64 * 64 * 3);
+/// # Ok::<(), WorldError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Scene {
+    /// What it is.
+    pub kind: Kind,
+    /// Its colour; of a face, the colour of its hair.
+    pub colour: Colour,
+    /// How it is painted; a face is [`Texture::Plain`].
+    pub texture: Texture,
+    /// How large it is.
+    pub size: Size,
+    /// Where it lies.
+    pub position: Position,
+    /// What lies behind it.
+    pub background: Background,
+    /// Who it is, if it is a face; [`Identity::default`] otherwise.
+    pub identity: Identity,
+}
+
+impl Scene {
+    /// Any valid scene, whether held out or not.
+    ///
+    /// Every factor is uniform, except that the background's colour avoids the thing's. In particular, a face is as
+    /// likely as any other kind, although there are many more faces.
+    pub fn random(rng: &mut (impl Rng + ?Sized)) -> Self {
+        let kind = pick(rng);
+        let is_face = kind == Kind::Face;
+        let colour: Colour = pick(rng);
+        let background_colour = loop {
+            let found: BackgroundColour = pick(rng);
+            if found.name() != colour.name() {
+                break found;
+            }
+        };
+        Self {
+            kind,
+            colour,
+            texture: if is_face { Texture::Plain } else { pick(rng) },
+            size: pick(rng),
+            position: pick(rng),
+            background: Background { colour: background_colour, pattern: pick(rng) },
+            identity: if is_face { Identity::random(rng) } else { Identity::default() },
+        }
+    }
+
+    /// Whether this scene belongs to the world.
+    ///
+    /// The thing and its background have different colours, a face is plain, and only a face has an identity.
+    /// Other scenes can be drawn all the same.
+    pub fn is_valid(&self) -> bool {
+        let differs = self.colour.name() != self.background.colour.name();
+        differs && if self.is_face() { self.texture == Texture::Plain } else { self.identity == Identity::default() }
+    }
+
+    /// Whether the thing is a face, so that its identity counts and its texture does not.
+    pub fn is_face(&self) -> bool {
+        self.kind == Kind::Face
+    }
+
+    /// The nominal center of the thing from the top left corner, right and down, in pixels of 64.
+    ///
+    /// [`Variation::shift`](super::Variation::shift) is added to it.
+    pub fn center(&self) -> [f32; 2] {
+        self.position.center(self.size)
+    }
+}
+
+impl Size {
+    /// The nominal radius of the circle around the thing, in pixels of 64.
+    pub fn radius(self) -> f32 {
+        match self {
+            Self::Small => 10.0,
+            Self::Medium => 15.0,
+            Self::Large => 21.0,
+        }
+    }
+
+    /// How far the nine nominal centers lie apart, in pixels of 64.
+    ///
+    /// So far that even the most grown and shifted thing stays within the picture, and that half of it is more than
+    /// twice the largest shift, so that the nearest center is decidable.
+    pub fn spacing(self) -> f32 {
+        match self {
+            Self::Small => 18.0,
+            Self::Medium => 13.5,
+            Self::Large => 7.5,
+        }
+    }
+}
+
+impl Position {
+    /// The nominal center of a thing of this size, right and down from the top left corner, in pixels of 64.
+    pub fn center(self, size: Size) -> [f32; 2] {
+        let steps = [self.index() % 3, self.index() / 3];
+        steps.map(|step| SIDE as f32 / 2.0 + (step as f32 - 1.0) * size.spacing())
+    }
+
+    /// The position whose center lies nearest to a point, for a thing of this size.
+    ///
+    /// ```
+    /// use fabric_models::world::{Position, Size};
+    ///
+    /// assert_eq!(Position::nearest([15.0, 30.0], Size::Small), Position::Left);
+    /// ```
+    pub fn nearest(point: [f32; 2], size: Size) -> Self {
+        let step = |along: f32| ((along - SIDE as f32 / 2.0) / size.spacing()).round().clamp(-1.0, 1.0) + 1.0;
+        Self::ALL[step(point[1]) as usize * 3 + step(point[0]) as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::Variation;
+
+    #[test]
+    fn every_position_is_the_nearest_to_its_own_center_when_shifted() {
+        let corners = [[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]];
+        for (size, position) in Size::ALL.into_iter().flat_map(|s| Position::ALL.map(|p| (s, p))) {
+            for corner in corners {
+                let [x, y] = position.center(size);
+                let point = [x + corner[0] * Variation::SHIFT, y + corner[1] * Variation::SHIFT];
+                assert_eq!(Position::nearest(point, size), position);
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_variation_leaves_a_margin() {
+        for size in Size::ALL {
+            let reach = size.radius() * (1.0 + Variation::GROWTH) + Variation::SHIFT + size.spacing();
+            assert!(reach < SIDE as f32 / 2.0 - 0.9, "{size}: {reach}");
+        }
+    }
+}
