@@ -13,7 +13,6 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use clap::{Parser, ValueEnum};
 use fabric::core::models::LatentCodec;
-use fabric::core::noise::normal;
 use fabric::core::picture::{Mark, Picture, contact_sheet};
 use fabric::core::pipeline::{Request, Settings};
 use fabric::core::schedule::{SchedulerConfig, training_levels};
@@ -24,8 +23,10 @@ use fabric::models::load::{
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::train::{Task, TrainError, Trainer};
 use fabric::models::vae::Vae;
-use fabric::models::world::learn::{ClipTask, Stage, StageConfig, UNetTask, VaeTask, WorldClip, WorldConfig, world_tokenizer};
-use fabric::models::world::{SIDE, Split, Variation, caption, full_caption, sample};
+use fabric::models::world::learn::{
+    ClipTask, Stage, StageConfig, UNetTask, VaeTask, WorldClip, WorldConfig, world_tokenizer,
+};
+use fabric::models::world::{SIDE, Split, Variation, full_caption, sample};
 use fabric::models::{ModelOptions, load_folder};
 
 mod common;
@@ -111,7 +112,8 @@ impl Job<'_> {
     fn config(&self, name: &str, stage: Stage) -> Result<StageConfig, Box<dyn Error>> {
         let path = self.arguments.configs.join(format!("{name}.json"));
         let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let config: StageConfig = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+        let config: StageConfig =
+            serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
         if config.stage != stage {
             return Err(format!("{}: found stage {:?}, wanted {stage:?}", path.display(), config.stage).into());
         }
@@ -177,9 +179,13 @@ impl Job<'_> {
         self.training.seed(settings.seed);
         let task = ClipTask::new(&self.world, self.tokenizer.clone(), &settings);
         let model = WorldClip::new(&self.world, &self.training)?;
-        let trainer = Trainer::new(task, model, &settings, self.folder("clip"), &self.training, self.arguments.workers)?;
+        let trainer =
+            Trainer::new(task, model, &settings, self.folder("clip"), &self.training, self.arguments.workers)?;
         self.train("clip", trainer, 250, &mut |trainer| {
-            println!("clip: {:.1} % of 64 held-out captions find their picture", 100.0 * self.retrieval(&trainer.averaged())?);
+            println!(
+                "clip: {:.1} % of 64 held-out captions find their picture",
+                100.0 * self.retrieval(&trainer.averaged())?
+            );
             Ok(())
         })
     }
@@ -199,7 +205,13 @@ impl Job<'_> {
             }
             let pictures = samples.iter().map(|s| rendered(&s.scene, &s.variation)).collect::<Result<Vec<_>, _>>()?;
             let side = SIDE as usize;
-            let pixels = fabric::core::picture::vae_batch(&pictures, side, side, fabric::core::picture::Fit::Squash, &self.device)?;
+            let pixels = fabric::core::picture::vae_batch(
+                &pictures,
+                side,
+                side,
+                fabric::core::picture::Fit::Squash,
+                &self.device,
+            )?;
             let similarity = clip.similarity(pixels, &ids)?;
             let found: Vec<i64> = similarity.argmax(0).into_data().convert::<i64>().try_to_vec()?;
             right += found.iter().zip(0..).filter(|(found, own)| **found == *own).count();
@@ -255,7 +267,14 @@ impl Job<'_> {
         let levels = training_levels(&scheduler())?;
         let side = SIDE as usize / vae.downscale();
         let shape = [vae.latent_channels(), side, side];
-        let task = UNetTask::new(&self.world, &config.training, &config.options, (self.tokenizer.clone(), clip.text), (pool, shape), levels);
+        let task = UNetTask::new(
+            &self.world,
+            &config.training,
+            &config.options,
+            (self.tokenizer.clone(), clip.text),
+            (pool, shape),
+            levels,
+        );
         self.training.seed(config.training.seed);
         let model = self.world.unet.init(&self.training)?;
         let folder = self.folder("unet");
@@ -284,7 +303,8 @@ impl Job<'_> {
         let mut pool = Vec::new();
         let clock = Instant::now();
         for first in (0..count).step_by(64) {
-            let samples: Vec<_> = (first..count.min(first + 64)).map(|i| sample(seed, i as u64, Split::Train)).collect();
+            let samples: Vec<_> =
+                (first..count.min(first + 64)).map(|i| sample(seed, i as u64, Split::Train)).collect();
             let pictures = samples.iter().map(|s| rendered(&s.scene, &s.variation)).collect::<Result<Vec<_>, _>>()?;
             let latents = vae.encode(self.pixels(&pictures)?, fabric::core::models::Posterior::Mean);
             pool.extend(latents.into_data().convert::<f32>().try_to_vec::<f32>()?);
@@ -313,7 +333,12 @@ impl Job<'_> {
         let world = &self.world;
         writer.component(Component::TextEncoder, &clip.text, &serde_json::to_value(&world.text)?, &options)?;
         writer.component(Component::ImageEncoder, &clip.vision, &serde_json::to_value(&world.vision)?, &options)?;
-        writer.component(Component::Vae, &vae, &named("AutoencoderKL", serde_json::to_value(&vae_config)?), &options)?;
+        writer.component(
+            Component::Vae,
+            &vae,
+            &named("AutoencoderKL", serde_json::to_value(&vae_config)?),
+            &options,
+        )?;
         let unet_config = named("UNet2DConditionModel", serde_json::to_value(&world.unet)?);
         writer.component(Component::UNet, unet, &unet_config, &options)?;
         let tokenizer = self.arguments.out.join("tokenizer");
@@ -340,7 +365,8 @@ impl Job<'_> {
             }
             rows.push(pictures);
         }
-        let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|picture| (picture, Mark::None)).collect()).collect();
+        let rows: Vec<Vec<_>> =
+            rows.iter().map(|row| row.iter().map(|picture| (picture, Mark::None)).collect()).collect();
         contact_sheet(&rows, 4)?.save(sheet)?;
         println!("{} (drawn, then made, by turns)", sheet.display());
         Ok(())

@@ -38,12 +38,24 @@ fn linear(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
     x.matmul(weight.transpose().unsqueeze())
 }
 
+/// Heads of a layer, by its name: one number for all levels, or one per level.
+fn heads(module: &str) -> usize {
+    let heads = &json("models/unet/config.json")["attention_head_dim"];
+    let Some(levels) = heads.as_array() else { return heads.as_u64().expect("a number of heads") as usize };
+    let block: Option<usize> = module.split('.').nth(1).and_then(|block| block.parse().ok());
+    let level = match (module.split('.').next(), block) {
+        (Some("down_blocks"), Some(block)) => block,
+        (Some("up_blocks"), Some(block)) => levels.len() - 1 - block,
+        _ => levels.len() - 1,
+    };
+    levels[level].as_u64().expect("a number of heads") as usize
+}
+
 /// One attention layer with a weight per key.
 fn attention(golden: &Golden, module: &str) {
     let device = device();
     let weight = |name: &str| unet_weight::<2>(&format!("{module}.{name}.weight"), &device);
-    let config = json("models/unet/config.json");
-    let heads = config["attention_head_dim"].as_u64().expect("one number of heads") as usize;
+    let heads = heads(module);
     for case in golden.cases_under("attn") {
         let key = |name: &str| format!("attn/{case}/{name}");
         let query = linear(golden.tensor(&key("query"), &device), weight("to_q"));
@@ -271,7 +283,8 @@ fn generation(golden: &Golden, name: &str, case: &serde_json::Value) {
     let said = text("scheduler");
     let mut words = said.split(", ");
     let (Some(sampler), Some(spacing)) = (words.next(), words.next()) else { panic!("{name}: scheduler {said:?}") };
-    let pipeline = pipeline().clone().with_scheduler(scheduler(sampler, spacing));
+    let offset = words.find_map(|word| word.strip_prefix("steps_offset ")?.parse().ok());
+    let pipeline = pipeline().clone().with_scheduler(scheduler(sampler, spacing, offset));
     for pass in [ReferencePass::Interleaved, ReferencePass::TwoPasses { chunk: 2 }] {
         let fabric = FabricSettings { pass, ..settings.fabric.clone() };
         let request = Request {

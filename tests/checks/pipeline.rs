@@ -26,8 +26,8 @@ fn whole_runs_equal_the_published_pipeline() {
     golden.finish();
 }
 
-/// diffusers' classes, with the settings of Stable Diffusion 1.5.
-pub(super) fn scheduler(name: &str, spacing: &str) -> SchedulerConfig {
+/// diffusers' classes over the golden model's noise schedule, with another offset of the timesteps if a case has one.
+pub(super) fn scheduler(name: &str, spacing: &str, offset: Option<u64>) -> SchedulerConfig {
     let (class, more) = match name {
         "ddim" => ("DDIMScheduler", r#", "clip_sample": false, "set_alpha_to_one": false"#),
         "pndm" => ("PNDMScheduler", r#", "skip_prk_steps": true, "set_alpha_to_one": false"#),
@@ -40,17 +40,24 @@ pub(super) fn scheduler(name: &str, spacing: &str) -> SchedulerConfig {
         "heun" => ("HeunDiscreteScheduler", ""),
         other => panic!("pipeline case `{other}` names no sampler"),
     };
-    let json = format!(
-        r#"{{"_class_name": "{class}", "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
-            "beta_schedule": "scaled_linear", "steps_offset": 1, "timestep_spacing": "{spacing}"{more}}}"#
-    );
-    SchedulerConfig::from_json(&json).expect("a scheduler")
+    let of_model = json("models/scheduler/scheduler_config.json");
+    let common = ["num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type", "steps_offset"];
+    let mut config: serde_json::Value =
+        serde_json::from_str(&format!(r#"{{"_class_name": "{class}", "timestep_spacing": "{spacing}"{more}}}"#))
+            .expect("settings");
+    for name in common.into_iter().filter(|name| !of_model[name].is_null()) {
+        config[name] = of_model[name].clone();
+    }
+    if let Some(offset) = offset {
+        config["steps_offset"] = offset.into();
+    }
+    SchedulerConfig::from_json(&config.to_string()).expect("a scheduler")
 }
 
 /// The file tells the timesteps, and they tell the spacing.
 fn scheduler_of(name: &str, steps: usize, timesteps: &[f64]) -> SchedulerConfig {
     let spacings = ["leading", "linspace", "trailing"];
-    let configs = spacings.map(|spacing| scheduler(name, spacing));
+    let configs = spacings.map(|spacing| scheduler(name, spacing, None));
     let fits = |config: &&SchedulerConfig| Schedule::new(config, steps).expect("a schedule").timesteps() == timesteps;
     configs.iter().find(fits).unwrap_or_else(|| panic!("{name}: no spacing gives {timesteps:?}")).clone()
 }
@@ -124,5 +131,5 @@ fn image_to_image(golden: &Golden, prompts: &Request) {
     };
     let request =
         prompts.clone().with_settings(settings).with_start(picture(golden, "img2img/image", &shape, 0), strength);
-    run(golden, "img2img", &request, scheduler("ddim", "leading"));
+    run(golden, "img2img", &request, scheduler("ddim", "leading", None));
 }

@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 use fabric::core::models::{AddedConditions, NoisePredictor, UNetInput};
 
-use super::harness::{Golden, device};
+use super::harness::{Golden, device, meaning, numbers};
 use super::{text, unet};
 
 #[test]
@@ -23,9 +23,10 @@ fn sdxl_equals_the_reference() {
     let (_, unet) = unet::load("sdxl/unet", &device);
     let time_ids = golden.tensor("time_ids", &device);
     let sample = golden.tensor("sample", &device);
+    let timesteps = [numbers(&meaning("sdxl", "out", "t=500"))[0]];
     let input = || UNetInput {
         added: Some(AddedConditions { pooled: pooled.clone(), time_ids: time_ids.clone() }),
-        ..UNetInput::new(sample.clone(), &[500.0], context.clone())
+        ..UNetInput::new(sample.clone(), &timesteps, context.clone())
     };
     golden.compare("out", unet.forward(input()).sample.expect("a prediction"));
     unet::compare_blocks(&golden, "block/", &unet, input());

@@ -103,6 +103,25 @@ fn final_sigma(config: &SchedulerConfig, levels: &Levels, last: f64) -> f64 {
     if config.final_sigma() == FinalSigma::SigmaMin { smallest } else { 0.0 }
 }
 
+/// NumPy's logarithm of an f32, a rational function of `mantissa - 1` that rounds another way than the true one in one
+/// case of twelve: samplers that cut timesteps off instead of rounding them show the difference.
+fn ln_as_numpy(x: f32) -> f32 {
+    const P: [f32; 6] = [0.0, 1.0, 2.112_677_6, 1.480_000_6, 3.808_837_8e-1, 2.589_979_2e-2];
+    const Q: [f32; 6] = [1.0, 2.612_677_6, 2.453_006, 9.864_943e-1, 1.546_476_4e-1, 5.875_095_4e-3];
+    if !x.is_normal() || x < 0.0 {
+        return x.ln();
+    }
+    let (mut exponent, mut mantissa) =
+        ((x.to_bits() >> 23) as i32 - 127, f32::from_bits(x.to_bits() & 0x007f_ffff | 0x3f80_0000));
+    if mantissa > std::f32::consts::SQRT_2 {
+        mantissa *= 0.5;
+        exponent += 1;
+    }
+    let y = mantissa - 1.0;
+    let horner = |c: &[f32; 6]| c.iter().rev().fold(0.0_f32, |sum, c| sum.mul_add(y, *c));
+    (exponent as f32).mul_add(std::f32::consts::LN_2, horner(&P) / horner(&Q))
+}
+
 /// The training levels `sigma / alpha` in f32, and their logarithms.
 pub(super) struct Levels {
     sigmas: Vec<f32>,
@@ -112,7 +131,7 @@ pub(super) struct Levels {
 impl Levels {
     pub(super) fn new(alphas: &[f32]) -> Self {
         let sigmas: Vec<f32> = alphas.iter().map(|alpha| ((1.0 - alpha) / alpha).sqrt()).collect();
-        let logs = sigmas.iter().map(|sigma| f64::from(*sigma).ln() as f32).collect();
+        let logs = sigmas.iter().map(|sigma| ln_as_numpy(*sigma)).collect();
         Self { sigmas, logs }
     }
 

@@ -148,3 +148,14 @@ fn two_evaluations_a_step_are_cut_together() {
     assert_eq!(schedule.timesteps(), [222.0, 111.0, 111.0, 0.0, 0.0]);
     assert_eq!(schedule.sigmas().len(), 6);
 }
+
+#[test]
+fn timesteps_that_are_cut_off_follow_numpys_logarithm() {
+    // With the true logarithm, rounded to f32, the first timestep would be 999.
+    let config = SchedulerConfig::from_json(
+        r#"{"_class_name": "DPMSolverMultistepScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.002,
+            "beta_end": 0.012, "use_exponential_sigmas": true}"#,
+    )
+    .unwrap();
+    assert_eq!(Schedule::new(&config, 1).unwrap().timesteps(), [998.0]);
+}

@@ -68,7 +68,10 @@ pub use single_file::SingleFile;
 pub use source::{HostTensor, TensorInfo, TensorSource};
 pub use write::write_safetensors;
 #[cfg(feature = "train")]
-pub(crate) use {parameters::ModulePath, write::{Partial, write_text}};
+pub(crate) use {
+    parameters::ModulePath,
+    write::{Partial, write_text},
+};
 
 #[cfg(test)]
 mod tests;

@@ -93,6 +93,9 @@ mod tests {
         let read = ClipTokenizer::from_folder(place.path()).expect("a tokenizer");
         let prompt = "There, a red Heart at the star!";
         assert_eq!(read.encode(prompt).expect("ids"), tokenizer.encode(prompt).expect("ids"));
-        assert_eq!(tokenizer.decode(&tokenizer.encode(prompt).expect("ids")).expect("a text").trim(), "there , a red heart at the star !");
+        assert_eq!(
+            tokenizer.decode(&tokenizer.encode(prompt).expect("ids")).expect("a text").trim(),
+            "there , a red heart at the star !"
+        );
     }
 }

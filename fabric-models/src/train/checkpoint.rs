@@ -99,20 +99,28 @@ pub(super) fn load<M: Module + PublishedNames>(
     let path = place.join(STATE);
     let text = fs::read_to_string(&path).map_err(|error| LoadError::io(&path, "read", error))?;
     let state: State = serde_json::from_str(&text).map_err(|error| {
-        LoadError::malformed(&path, "state", error, "what a checkpoint says of its run", "remove this checkpoint")
+        LoadError::malformed(
+            &path,
+            "state",
+            error.to_string(),
+            "what a checkpoint says of its run",
+            "remove this checkpoint",
+        )
     })?;
     if state.run != *run {
         return Err(TrainError::OtherRun { path: place.to_owned(), differing: differing(&state.run, run) });
     }
     let options = LoadOptions::default().with_dtype(LoadDtype::F32);
     let (module, _) = load_into(module, &SafetensorsFile::open(place.join(WEIGHTS))?, &options)?;
-    let [first, second, average] = [MOMENTS[0], MOMENTS[1], AVERAGE].map(|file| SafetensorsFile::open(place.join(file)));
+    let [first, second, average] =
+        [MOMENTS[0], MOMENTS[1], AVERAGE].map(|file| SafetensorsFile::open(place.join(file)));
     let (first, second, average) = (first?, second?, average?);
     let plain = device.clone().inner();
     for (name, slot) in &mut optimizer.slots {
         let read = |file: &SafetensorsFile| -> Result<Tensor<1>, TrainError> {
             let tensor = file.read(name)?;
-            let values: Vec<f32> = tensor.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            let values: Vec<f32> =
+                tensor.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
             if tensor.info.shape != slot.shape || values.len() != slot.shape.iter().product::<usize>() {
                 let found = format!("{:?} {:?}", tensor.info.dtype, tensor.info.shape);
                 let wanted = format!("F32 {:?}", slot.shape);
@@ -132,7 +140,9 @@ fn differing(found: &Value, wanted: &Value) -> String {
     for (name, value) in wanted {
         match (found.get(name), value) {
             (Some(old), new) if old == new => {}
-            (Some(old @ Value::Object(_)), new @ Value::Object(_)) => names.push(format!("{name}: {}", differing(old, new))),
+            (Some(old @ Value::Object(_)), new @ Value::Object(_)) => {
+                names.push(format!("{name}: {}", differing(old, new)))
+            }
             (Some(old), new) => names.push(format!("{name}: {old} then, {new} now")),
             (None, new) => names.push(format!("{name}: absent then, {new} now")),
         }

@@ -72,8 +72,12 @@ impl TrainSettings {
     ///
     /// Names the first setting that cannot be used.
     pub fn validate(&self) -> Result<(), TrainError> {
-        let counts =
-            [("steps", self.steps), ("batch", self.batch as u64), ("accumulate", self.accumulate), ("save_every", self.save_every)];
+        let counts = [
+            ("steps", self.steps),
+            ("batch", self.batch as u64),
+            ("accumulate", self.accumulate),
+            ("save_every", self.save_every),
+        ];
         for (name, count) in counts {
             if count == 0 {
                 return Err(TrainError::settings(name, 0, "at least 1", "set it to the number you want"));
@@ -97,7 +101,12 @@ impl TrainSettings {
         ];
         for (name, value) in shares {
             if !(0.0..1.0).contains(&value) {
-                return Err(TrainError::settings(name, value, "at least 0 and below 1", "leave it out for the default"));
+                return Err(TrainError::settings(
+                    name,
+                    value,
+                    "at least 0 and below 1",
+                    "leave it out for the default",
+                ));
             }
         }
         Ok(())

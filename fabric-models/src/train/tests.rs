@@ -63,7 +63,11 @@ fn settings() -> TrainSettings {
     TrainSettings { steps: 60, warm_up: 5, rate: 0.1, save_every: 20, average: 0.9, ..TrainSettings::default() }
 }
 
-fn trainer(folder: &std::path::Path, settings: &TrainSettings, spoilt_from: u64) -> Result<Trainer<FitLine>, TrainError> {
+fn trainer(
+    folder: &std::path::Path,
+    settings: &TrainSettings,
+    spoilt_from: u64,
+) -> Result<Trainer<FitLine>, TrainError> {
     Trainer::new(FitLine { spoilt_from }, line(), settings, folder, &device(), 3)
 }
 
@@ -101,9 +105,9 @@ fn the_loss_falls_and_a_resumed_run_ends_with_the_same_bits() {
     assert_eq!(weights(&second.averaged()), weights(&at_once.averaged()));
     assert_eq!(second.curve(), at_once.curve());
     assert!(cut.join("loss.svg").is_file());
-    let kept = std::fs::read_dir(&cut).expect("a folder").filter(|entry| {
-        entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("step-"))
-    });
+    let kept = std::fs::read_dir(&cut)
+        .expect("a folder")
+        .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("step-")));
     assert_eq!(kept.count(), 2);
 }
 

@@ -111,7 +111,10 @@ impl Task for UNetTask {
         let [channels, height, width] = self.shape;
         let shape = [rows, channels, height, width];
         // The text encoder is done learning: no gradient goes into it.
-        let read = self.text.forward(&batch.ids).map_err(|error| TrainError::Batch { batch: 0, message: error.to_string() })?;
+        let read = self
+            .text
+            .forward(&batch.ids)
+            .map_err(|error| TrainError::Batch { batch: 0, message: error.to_string() })?;
         let context = Tensor::from_inner(read.last_hidden_state);
         let upload = |values: Vec<f32>| Tensor::<4>::from_data(TensorData::new(values, shape), device);
         let input = UNetInput::new(upload(batch.noised), &batch.timesteps, context);
