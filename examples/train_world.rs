@@ -69,6 +69,9 @@ struct Arguments {
     device: Option<String>,
 }
 
+/// Nothing, or why not.
+type Done = Result<(), Box<dyn Error>>;
+
 fn main() -> ExitCode {
     common::report(run(&Arguments::parse()))
 }
@@ -130,7 +133,7 @@ impl Job<'_> {
         name: &str,
         mut trainer: Trainer<T>,
         every: u64,
-        look: &mut dyn FnMut(&Trainer<T>) -> Result<(), Box<dyn Error>>,
+        look: &mut dyn FnMut(&Trainer<T>) -> Done,
     ) -> Result<bool, Box<dyn Error>> {
         while !trainer.is_done() {
             let progress = match trainer.step() {

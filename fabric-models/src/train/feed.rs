@@ -52,7 +52,7 @@ impl<B: Send + 'static> Feed<B> {
     /// # Errors
     ///
     /// When its worker died.
-    pub fn next(&mut self) -> Result<(u64, B), TrainError> {
+    pub fn take(&mut self) -> Result<(u64, B), TrainError> {
         let number = self.next;
         let queue = &self.queues[(number % self.queues.len() as u64) as usize];
         let made = queue.recv().unwrap_or_else(|_| Err("its thread is gone".to_owned()));

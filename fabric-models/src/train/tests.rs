@@ -190,10 +190,10 @@ fn batches_come_in_order_whatever_the_threads_do() {
         n
     });
     let mut feed = Feed::new(slow, 4, 3);
-    let found: Vec<u64> = (0..12).map(|_| feed.next().expect("a batch").1).collect();
+    let found: Vec<u64> = (0..12).map(|_| feed.take().expect("a batch").1).collect();
     assert_eq!(found, (4..16).collect::<Vec<_>>());
     let mut feed = Feed::new(Arc::new(|n: u64| assert!(n < 2, "no batch {n}")), 0, 2);
-    let failed = (0..3).map(|_| feed.next()).find_map(Result::err).expect("an error").to_string();
+    let failed = (0..3).map(|_| feed.take()).find_map(Result::err).expect("an error").to_string();
     assert!(failed.contains("batch 2"), "{failed}");
 }
 

@@ -166,7 +166,7 @@ impl<T: Task> Trainer<T> {
         let mut first_batch = 0;
         let model = self.model.take().expect("a trainer has its network between steps");
         for part in 0..self.settings.accumulate {
-            let (number, batch) = self.feed.next()?;
+            let (number, batch) = self.feed.take()?;
             if part == 0 {
                 first_batch = number;
             }
