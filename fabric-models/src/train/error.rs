@@ -46,12 +46,12 @@ pub enum TrainError {
     /// A file cannot be read or written; what was there before is still there.
     #[error(transparent)]
     File(#[from] LoadError),
-    /// A thread that makes batches died.
-    #[error("batch {batch} cannot be made: {message}; the data set has a bug")]
+    /// A batch cannot be made, or not be used.
+    #[error("batch {batch} cannot be used: {message}; mend the data set, and go on from the last checkpoint")]
     Batch {
         /// Its number.
         batch: u64,
-        /// What the thread said.
+        /// What was wrong with it.
         message: String,
     },
 }

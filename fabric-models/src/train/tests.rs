@@ -39,7 +39,7 @@ impl Task for FitLine {
         Arc::new(|number| (number, (0..8).map(|i| ((number * 8 + i) as f32 * 0.37).sin()).collect()))
     }
 
-    fn loss(&self, model: &Line, (number, xs): Self::Batch, device: &Device) -> Result<Tensor<1>, TrainError> {
+    fn loss(&self, model: &Line, (number, xs): Self::Batch, device: &Device) -> Result<Tensor<1>, String> {
         let bad = if number >= self.spoilt_from { f32::NAN } else { 0.0 };
         let ys: Vec<f32> = xs.iter().map(|x| 3.0 * x + bad).collect();
         let column = |values: Vec<f32>| Tensor::<2>::from_data(TensorData::new(values, [8, 1]), device);
@@ -137,6 +137,40 @@ fn a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_saved() {
     assert!(matches!(error, TrainError::Diverged { step: 24, batch: 23, .. }), "{error}");
     assert!(error.to_string().contains("step-00000020"), "{error}");
     assert_eq!(trainer(place.path(), &settings(), u64::MAX).expect("a trainer").steps_done(), 20);
+}
+
+/// Has batches, and can use none.
+#[derive(Debug)]
+struct Refuses(FitLine);
+
+impl Task for Refuses {
+    type Model = Line;
+    type Batch = (u64, Vec<f32>);
+
+    fn identity(&self) -> Value {
+        self.0.identity()
+    }
+
+    fn batches(&self) -> Arc<dyn Fn(u64) -> Self::Batch + Send + Sync> {
+        self.0.batches()
+    }
+
+    fn loss(&self, _model: &Line, _batch: Self::Batch, _device: &Device) -> Result<Tensor<1>, String> {
+        Err("nothing to learn".to_owned())
+    }
+}
+
+#[test]
+fn a_batch_that_cannot_be_used_is_named_and_the_network_stays() {
+    let place = tempfile::tempdir().expect("a folder");
+    let task = Refuses(FitLine { spoilt_from: u64::MAX });
+    let mut run = Trainer::new(task, line(), &settings(), place.path(), &device(), 1).expect("a trainer");
+    for number in 0..2 {
+        let message = run.step().expect_err("an error").to_string();
+        assert!(message.contains(&format!("batch {number}")) && message.contains("nothing to learn"), "{message}");
+    }
+    assert_eq!(weights(run.model()), weights(&line()));
+    run.save().expect("a checkpoint");
 }
 
 #[test]

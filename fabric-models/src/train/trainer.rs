@@ -31,8 +31,8 @@ pub trait Task {
     ///
     /// # Errors
     ///
-    /// When the batch cannot be used.
-    fn loss(&self, model: &Self::Model, batch: Self::Batch, device: &Device) -> Result<Tensor<1>, TrainError>;
+    /// Why the batch cannot be used; the trainer knows its number.
+    fn loss(&self, model: &Self::Model, batch: Self::Batch, device: &Device) -> Result<Tensor<1>, String>;
 }
 
 /// What one step did.
@@ -158,19 +158,21 @@ impl<T: Task> Trainer<T> {
     ///
     /// # Errors
     ///
-    /// When the loss is not finite (the last checkpoint stays), or a checkpoint cannot be written.
+    /// When a batch cannot be used, the loss is not finite, or a checkpoint cannot be written. The last checkpoint stays,
+    /// and so does the network.
     pub fn step(&mut self) -> Result<Progress, TrainError> {
         let clock = Instant::now();
         let share = 1.0 / self.settings.accumulate as f64;
         let mut total: Option<Tensor<1>> = None;
         let mut first_batch = 0;
-        let model = self.model.take().expect("a trainer has its network between steps");
+        let model = self.model.as_ref().expect("a trainer has its network between steps");
         for part in 0..self.settings.accumulate {
             let (number, batch) = self.feed.take()?;
             if part == 0 {
                 first_batch = number;
             }
-            let loss = self.task.loss(&model, batch, &self.device)? * share;
+            let loss = self.task.loss(model, batch, &self.device);
+            let loss = loss.map_err(|message| TrainError::Batch { batch: number, message })? * share;
             total = Some(match total {
                 Some(sum) => sum + loss,
                 None => loss,
@@ -179,12 +181,12 @@ impl<T: Task> Trainer<T> {
         let total = total.expect("`accumulate` is at least 1");
         let loss = total.clone().into_scalar::<f64>();
         if !loss.is_finite() {
-            self.model = Some(model);
             let checkpoint = self.last_saved.clone();
             return Err(TrainError::Diverged { step: self.step + 1, batch: first_batch, loss, checkpoint });
         }
-        let gradients = GradientsParams::from_grads(total.backward(), &model);
+        let gradients = GradientsParams::from_grads(total.backward(), model);
         let rate = learning_rate(&self.settings, self.step);
+        let model = self.model.take().expect("a trainer has its network between steps");
         let (model, gradient) = self.optimizer.step(model, gradients, rate, self.step);
         self.model = Some(model);
         self.step += 1;

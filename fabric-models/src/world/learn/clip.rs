@@ -12,7 +12,7 @@ use crate::clip::{ClipText, ClipVision};
 use crate::config::ConfigError;
 use crate::load::PublishedNames;
 use crate::tokenizer::ClipTokenizer;
-use crate::train::{Task, TrainError, TrainSettings};
+use crate::train::{Task, TrainSettings};
 use crate::world::{Split, sample};
 
 /// A text and an image encoder that are trained together (transformers' `CLIPModel`).
@@ -114,11 +114,10 @@ impl Task for ClipTask {
         })
     }
 
-    fn loss(&self, model: &WorldClip, batch: ClipBatch, device: &Device) -> Result<Tensor<1>, TrainError> {
+    fn loss(&self, model: &WorldClip, batch: ClipBatch, device: &Device) -> Result<Tensor<1>, String> {
         let images = batch.ids.len();
-        let similarity = model
-            .similarity(upload(batch.pixels, device), &batch.ids)
-            .map_err(|error| TrainError::Batch { batch: 0, message: error.to_string() })?;
+        let similarity =
+            model.similarity(upload(batch.pixels, device), &batch.ids).map_err(|error| error.to_string())?;
         let same = Tensor::<2, Int>::from_data(TensorData::new((0..images as i64).collect(), [images, 1]), device);
         let of = |logits: Tensor<2>| log_softmax(logits, 1).gather(1, same.clone()).mean().neg();
         Ok((of(similarity.clone()) + of(similarity.transpose())) * 0.5)

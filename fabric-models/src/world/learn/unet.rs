@@ -15,7 +15,7 @@ use super::clip::padded;
 use super::config::StageOptions;
 use crate::clip::ClipText;
 use crate::tokenizer::ClipTokenizer;
-use crate::train::{Task, TrainError, TrainSettings};
+use crate::train::{Task, TrainSettings};
 use crate::unet::UNet;
 use crate::world::{Split, caption, sample};
 
@@ -106,15 +106,12 @@ impl Task for UNetTask {
         })
     }
 
-    fn loss(&self, model: &UNet, batch: LatentBatch, device: &Device) -> Result<Tensor<1>, TrainError> {
+    fn loss(&self, model: &UNet, batch: LatentBatch, device: &Device) -> Result<Tensor<1>, String> {
         let rows = batch.ids.len();
         let [channels, height, width] = self.shape;
         let shape = [rows, channels, height, width];
         // The text encoder is done learning: no gradient goes into it.
-        let read = self
-            .text
-            .forward(&batch.ids)
-            .map_err(|error| TrainError::Batch { batch: 0, message: error.to_string() })?;
+        let read = self.text.forward(&batch.ids).map_err(|error| error.to_string())?;
         let context = Tensor::from_inner(read.last_hidden_state);
         let upload = |values: Vec<f32>| Tensor::<4>::from_data(TensorData::new(values, shape), device);
         let input = UNetInput::new(upload(batch.noised), &batch.timesteps, context);

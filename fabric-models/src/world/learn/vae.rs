@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::config::StageOptions;
 use super::{WorldConfig, pixels, upload};
-use crate::train::{Task, TrainError, TrainSettings};
+use crate::train::{Task, TrainSettings};
 use crate::vae::Vae;
 use crate::world::{SIDE, Split, sample};
 
@@ -56,7 +56,7 @@ impl Task for VaeTask {
         })
     }
 
-    fn loss(&self, model: &Vae, batch: PictureBatch, device: &Device) -> Result<Tensor<1>, TrainError> {
+    fn loss(&self, model: &Vae, batch: PictureBatch, device: &Device) -> Result<Tensor<1>, String> {
         let pixels = upload(batch.pixels, device);
         let [channels, height, width] = self.latent_shape;
         let shape = [pixels.dims()[0], channels, height, width];
