@@ -40,6 +40,10 @@ pub(super) fn save<M: Module + PublishedNames>(
     optimizer: &Optimizer,
 ) -> Result<PathBuf, TrainError> {
     let place = folder.join(format!("step-{:08}", state.step));
+    // The same step of the same run is the same; to replace it would be a moment without it.
+    if place.join(STATE).is_file() {
+        return Ok(place);
+    }
     let partial = Partial::beside(&place)?;
     fs::create_dir_all(partial.path()).map_err(|error| LoadError::io(partial.path(), "make the folder", error))?;
     let mut weights = BTreeMap::new();
@@ -54,7 +58,7 @@ pub(super) fn save<M: Module + PublishedNames>(
     write(&partial.path().join(MOMENTS[0]), &slots(|slot| &slot.moment_1))?;
     write(&partial.path().join(MOMENTS[1]), &slots(|slot| &slot.moment_2))?;
     write_text(&partial.path().join(STATE), &format!("{:#}\n", serde_json::json!(state)))?;
-    // A checkpoint of this step may be there from a run that was cut off later; it is the same.
+    // What has this name without a state was cut off by something else than us, and holds nothing.
     if place.is_dir() {
         fs::remove_dir_all(&place).map_err(|error| LoadError::io(&place, "replace", error))?;
     }
