@@ -86,7 +86,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         device: device.clone(),
         training: device.autodiff(),
         deadline: arguments.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0)),
-        world: WorldConfig::shipped()?,
+        world: WorldConfig::small()?,
         tokenizer: world_tokenizer()?,
     };
     let wants = |stage| arguments.stage == stage || arguments.stage == Stages::All;
@@ -95,7 +95,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     if wants(Stages::Ship) {
-        let folder = arguments.out.join("model");
+        let folder = job.folder("unet").join("model");
         job.write_model(&folder, &job.finished("unet", job.world.unet.init(&job.device)?)?)?;
         println!("{}", folder.display());
     }
@@ -186,14 +186,14 @@ impl Job<'_> {
             Trainer::new(task, model, &settings, self.folder("clip"), &self.training, self.arguments.workers)?;
         self.train("clip", trainer, 250, &mut |trainer| {
             println!(
-                "clip: {:.1} % of 64 held-out captions find their picture",
+                "clip: {:.1} % of captions find their own among 64 unseen pictures",
                 100.0 * self.retrieval(&trainer.averaged())?
             );
             Ok(())
         })
     }
 
-    /// Share of 64 held-out captions that are most similar to their own picture, over eight such groups.
+    /// Share of captions that are most similar to their own picture among 64 that training did not draw, over eight groups.
     fn retrieval(&self, clip: &WorldClip) -> Result<f64, Box<dyn Error>> {
         let mut right = 0;
         for group in 0..8 {
@@ -283,7 +283,7 @@ impl Job<'_> {
         let folder = self.folder("unet");
         let trainer = Trainer::new(task, model, &config.training, &folder, &self.training, self.arguments.workers)?;
         self.train("unet", trainer, 1000, &mut |trainer| {
-            let place = self.arguments.out.join("preview");
+            let place = self.folder("unet").join("preview");
             self.write_model(&place, &trainer.averaged())?;
             self.samples(&place, &folder.join(format!("samples-{:06}.png", trainer.steps_done())))
         })
@@ -320,8 +320,10 @@ impl Job<'_> {
 
     /// The whole model as a folder, in f16.
     fn write_model(&self, folder: &Path, unet: &fabric::models::unet::UNet) -> Result<(), Box<dyn Error>> {
-        if folder.exists() {
+        if folder.join("model_index.json").is_file() {
             fs::remove_dir_all(folder)?;
+        } else if folder.exists() {
+            return Err(format!("{}: found a folder that is no model, wanted none: move it", folder.display()).into());
         }
         let clip = self.finished("clip", WorldClip::new(&self.world, &self.device)?)?;
         let (vae, scale) = self.scaled_vae()?;
@@ -376,7 +378,7 @@ impl Job<'_> {
     }
 }
 
-/// Velocity over the published noise schedule, sampled by a fast solver.
+/// Velocity over the published noise schedule, without a rest of signal at its noisy end.
 fn scheduler() -> SchedulerConfig {
     let json = r#"{"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085,
         "beta_end": 0.012, "prediction_type": "v_prediction", "clip_sample": false, "set_alpha_to_one": false,

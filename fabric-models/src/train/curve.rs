@@ -16,7 +16,7 @@ pub struct LossCurve {
 /// The picture's size, and the room for its labels.
 const SIZE: [f64; 2] = [720.0, 360.0];
 const MARGIN: f64 = 48.0;
-/// A smoothed line is the mean over about so many points' share of all.
+/// Points of the smoothed line, about.
 const SMOOTHING: usize = 50;
 
 impl LossCurve {

@@ -1,4 +1,4 @@
-//! Learning this world: the tasks that made the model that ships, in the order in which they need one another.
+//! Learning this world: the tasks of its model, in the order in which they need one another.
 //!
 //! [`ClipTask`] (text and pictures into one space), [`VaeTask`] (pictures to latents and back), [`UNetTask`] (latents
 //! from text). Networks and files are Stable Diffusion's; only [`WorldConfig`] is small.

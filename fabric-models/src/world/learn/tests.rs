@@ -14,7 +14,7 @@ fn device() -> Device {
 
 /// Networks that learn something within seconds.
 fn miniature() -> WorldConfig {
-    let mut world = WorldConfig::shipped().expect("a configuration");
+    let mut world = WorldConfig::small().expect("a configuration");
     (world.text.hidden_size, world.text.intermediate_size) = (32, 64);
     (world.vision.hidden_size, world.vision.intermediate_size) = (48, 96);
     (world.text.num_hidden_layers, world.vision.num_hidden_layers) = (1, 1);
