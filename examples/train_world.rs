@@ -13,7 +13,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use clap::{Parser, ValueEnum};
 use fabric::core::models::LatentCodec;
-use fabric::core::picture::{Mark, Picture, contact_sheet};
+use fabric::core::picture::{Crop, Mark, Picture, clip_batch, contact_sheet};
 use fabric::core::pipeline::{Request, Settings};
 use fabric::core::schedule::{SchedulerConfig, training_levels};
 use fabric::models::load::{
@@ -26,7 +26,7 @@ use fabric::models::vae::Vae;
 use fabric::models::world::learn::{
     ClipTask, Stage, StageConfig, UNetTask, VaeTask, WorldClip, WorldConfig, world_tokenizer,
 };
-use fabric::models::world::{SIDE, Split, Variation, full_caption, sample};
+use fabric::models::world::{Judge, Named, SIDE, Split, Tally, Variation, full_caption, sample};
 use fabric::models::{ModelOptions, load_folder};
 
 mod common;
@@ -58,6 +58,10 @@ struct Arguments {
     /// Where checkpoints, curves and samples go; the same folder goes on with the same run.
     #[arg(long, default_value = "out/world")]
     out: PathBuf,
+    /// Begins with the weights in this folder (`clip.safetensors`, `vae.safetensors`, `unet.safetensors`, as far as they
+    /// are there) instead of random ones.
+    #[arg(long)]
+    from: Option<PathBuf>,
     /// Stops after so many minutes, with a checkpoint.
     #[arg(long)]
     minutes: Option<f64>,
@@ -163,6 +167,19 @@ impl Job<'_> {
         Ok(true)
     }
 
+    /// A network with the weights that a stage is to begin with.
+    fn begun<M: Module + PublishedNames>(&self, stage: &str, module: M) -> Result<M, Box<dyn Error>> {
+        let Some(path) = self.arguments.from.as_ref().map(|folder| folder.join(format!("{stage}.safetensors"))) else {
+            return Ok(module);
+        };
+        if !path.is_file() {
+            return Ok(module);
+        }
+        println!("{stage} begins with {}", path.display());
+        let file = SafetensorsFile::open(&path)?;
+        Ok(load_into(module, &file, &LoadOptions::default().with_dtype(LoadDtype::F32))?.0)
+    }
+
     /// A network of a stage that is done.
     fn finished<M: Module + PublishedNames>(&self, stage: &str, module: M) -> Result<M, Box<dyn Error>> {
         let path = self.folder(stage).join("done/model.safetensors");
@@ -181,14 +198,14 @@ impl Job<'_> {
         let settings = self.config("clip", Stage::Clip)?.training;
         self.training.seed(settings.seed);
         let task = ClipTask::new(&self.world, self.tokenizer.clone(), &settings);
-        let model = WorldClip::new(&self.world, &self.training)?;
+        let model = self.begun("clip", WorldClip::new(&self.world, &self.training)?)?;
         let trainer =
             Trainer::new(task, model, &settings, self.folder("clip"), &self.training, self.arguments.workers)?;
         self.train("clip", trainer, 250, &mut |trainer| {
-            println!(
-                "clip: {:.1} % of captions find their own among 64 unseen pictures",
-                100.0 * self.retrieval(&trainer.averaged())?
-            );
+            let clip = trainer.averaged();
+            let share = 100.0 * self.retrieval(&clip)?;
+            println!("clip: {share:.1} % of captions find their own among 64 unseen pictures");
+            println!("clip: readers right in percent: {}", self.readers(&clip)?);
             Ok(())
         })
     }
@@ -207,19 +224,26 @@ impl Job<'_> {
                 ids.push(row);
             }
             let pictures = samples.iter().map(|s| rendered(&s.scene, &s.variation)).collect::<Result<Vec<_>, _>>()?;
-            let side = SIDE as usize;
-            let pixels = fabric::core::picture::vae_batch(
-                &pictures,
-                side,
-                side,
-                fabric::core::picture::Fit::Squash,
-                &self.device,
-            )?;
+            let pixels = clip_batch(&pictures, SIDE as usize, Crop::Centre, &self.device)?;
             let similarity = clip.similarity(pixels, &ids)?;
             let found: Vec<i64> = similarity.argmax(0).into_data().convert::<i64>().try_to_vec()?;
             right += found.iter().zip(0..).filter(|(found, own)| **found == *own).count();
         }
         Ok(right as f64 / 512.0)
+    }
+
+    /// How often the readers are right on drawn pictures that training never shows.
+    fn readers(&self, clip: &WorldClip) -> Result<Tally, Box<dyn Error>> {
+        let judge = Judge::new(clip.vision.clone(), clip.readers.clone(), &self.device);
+        let mut tally = Tally::default();
+        for group in 0..16 {
+            let samples: Vec<_> = (0..64).map(|i| sample(776, group * 64 + i, Split::HeldOut)).collect();
+            let pictures = samples.iter().map(|s| rendered(&s.scene, &s.variation)).collect::<Result<Vec<_>, _>>()?;
+            for (sample, seen) in samples.iter().zip(judge.read(&pictures)?) {
+                tally.add(&Named::of(&sample.scene), &seen);
+            }
+        }
+        Ok(tally)
     }
 
     fn vae(&self) -> Result<bool, Box<dyn Error>> {
@@ -229,7 +253,7 @@ impl Job<'_> {
         let config = self.config("vae", Stage::Vae)?;
         self.training.seed(config.training.seed);
         let task = VaeTask::new(&self.world, &config.training, &config.options);
-        let model = self.world.vae.init(&self.training)?;
+        let model = self.begun("vae", self.world.vae.init(&self.training)?)?;
         let folder = self.folder("vae");
         let trainer = Trainer::new(task, model, &config.training, &folder, &self.training, self.arguments.workers)?;
         self.train("vae", trainer, 250, &mut |trainer| {
@@ -279,7 +303,7 @@ impl Job<'_> {
             levels,
         );
         self.training.seed(config.training.seed);
-        let model = self.world.unet.init(&self.training)?;
+        let model = self.begun("unet", self.world.unet.init(&self.training)?)?;
         let folder = self.folder("unet");
         let trainer = Trainer::new(task, model, &config.training, &folder, &self.training, self.arguments.workers)?;
         self.train("unet", trainer, 1000, &mut |trainer| {
@@ -352,6 +376,7 @@ impl Job<'_> {
         writer.tokenizer(Component::TextEncoder, &tokenizer)?;
         writer.scheduler(&serde_json::from_str(&scheduler().to_json())?)?;
         writer.finish()?;
+        Judge::save_readers(&clip.readers, folder)?;
         Ok(())
     }
 

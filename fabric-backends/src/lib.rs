@@ -5,6 +5,8 @@
 #![deny(unsafe_code)]
 
 mod device;
+#[cfg(feature = "flex")]
+mod kernels;
 mod memory;
 pub mod ops;
 mod panics;

@@ -6,10 +6,6 @@ use burn::tensor::{Tensor, TensorData};
 
 /// Softmax attention in which keys carry weights, `softmax(q·k / sqrt(head_dim) + ln weight) · v`.
 ///
-/// A weight travels as one more channel of the head, `q' = [q, 1]` and `k' = [k, sqrt(head_dim) ln weight]`
-/// (the scale stays that of the original head), so that it needs no bias tensor and leaves the fused kernel
-/// in charge.
-///
 /// # Shapes
 ///
 /// - `query`: `[rows, heads, queries, head_dim]`
@@ -17,24 +13,65 @@ use burn::tensor::{Tensor, TensorData};
 /// - `weights`: runs of keys with their weight, finite and above 0, that together cover all keys; empty
 ///   stands for weight 1 everywhere
 /// - returns: `[rows, heads, queries, head_dim]`
+///
+/// # Panics
+///
+/// If the shapes do not fit together, or the weights do not cover the keys.
 pub fn weighted_attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, weights: &[(usize, f32)]) -> Tensor<4> {
+    let [rows, heads, _, head_dim] = query.dims();
+    let keys = key.dims()[2];
+    assert_eq!(key.dims(), [rows, heads, keys, head_dim], "weighted_attention: keys beside queries {:?}", query.dims());
+    assert_eq!(value.dims(), key.dims(), "weighted_attention: values beside keys");
+    let plain = weights.iter().all(|&(_, weight)| weight == 1.0);
+    let covered = weights.iter().map(|(count, _)| count).sum::<usize>();
+    assert!(weights.is_empty() || covered == keys, "weighted_attention: weights of {covered} keys, wanted {keys}");
+    #[cfg(feature = "flex")]
+    if super::flex::serves(&query) {
+        let bias = if plain { Vec::new() } else { each_key(weights, f32::ln) };
+        let operation = super::flex::Attention { bias: bias.into(), causal: false };
+        return super::flex::attend(query, key, value, operation);
+    }
+    if plain {
+        attention(query, key, value, None, None, AttentionModuleOptions::default())
+    } else {
+        with_channel(query, key, value, weights)
+    }
+}
+
+/// Softmax attention in which each query sees only the keys up to its own number.
+///
+/// # Shapes
+///
+/// - `query`, `key`, `value`: `[rows, heads, tokens, head_dim]`
+/// - returns: the same
+///
+/// # Panics
+///
+/// If the shapes differ.
+pub fn causal_attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
+    assert_eq!((key.dims(), value.dims()), (query.dims(), query.dims()), "causal_attention: keys, values");
+    #[cfg(feature = "flex")]
+    if super::flex::serves(&query) {
+        let operation = super::flex::Attention { bias: [].into(), causal: true };
+        return super::flex::attend(query, key, value, operation);
+    }
+    attention(query, key, value, None, None, AttentionModuleOptions { is_causal: true, ..Default::default() })
+}
+
+/// A number for each key.
+fn each_key(weights: &[(usize, f32)], f: impl Fn(f32) -> f32) -> Vec<f32> {
+    weights.iter().flat_map(|&(count, weight)| std::iter::repeat_n(f(weight), count)).collect()
+}
+
+/// A weight travels as one more channel of the head, `q' = [q, 1]` and `k' = [k, sqrt(head_dim) ln weight]` (the scale
+/// stays that of the original head), so that it needs no bias tensor and leaves the backend's fused kernel in charge.
+pub(super) fn with_channel(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, weights: &[(usize, f32)]) -> Tensor<4> {
     let [rows, heads, queries, head_dim] = query.dims();
     let keys = key.dims()[2];
-    if weights.iter().all(|&(_, weight)| weight == 1.0) {
-        return attention(query, key, value, None, None, AttentionModuleOptions::default());
-    }
-    assert_eq!(
-        weights.iter().map(|(count, _)| count).sum::<usize>(),
-        keys,
-        "weighted_attention: weights must cover the {keys} keys"
-    );
     let device = query.device();
     let dtype = query.dtype();
     let root = (head_dim as f64).sqrt();
-    let channel: Vec<f32> = weights
-        .iter()
-        .flat_map(|&(count, weight)| std::iter::repeat_n((root * f64::from(weight).ln()) as f32, count))
-        .collect();
+    let channel = each_key(weights, |weight| (root * f64::from(weight).ln()) as f32);
     let channel = Tensor::<4>::from_data(TensorData::new(channel, [1, 1, keys, 1]), (&device, dtype))
         .expand([rows, heads, keys, 1]);
     let one = Tensor::<4>::ones([rows, heads, queries, 1], (&device, dtype));

@@ -1,5 +1,21 @@
 //! Operations with a kernel of their own.
+//!
+//! Each has a plain form of burn's operations, which every backend and number type runs, and kernels for f32 on the
+//! CPU (feature `flex`) with derivatives of their own.
 
+mod activation;
 mod attention;
+mod conv2d;
+#[cfg(feature = "flex")]
+mod flex;
+mod norm;
+mod softmax;
 
-pub use attention::weighted_attention;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
+
+pub use activation::{Pointwise, geglu, pointwise};
+pub use attention::{causal_attention, weighted_attention};
+pub use conv2d::conv2d;
+pub use norm::{group_norm, layer_norm};
+pub use softmax::softmax;

@@ -1,7 +1,6 @@
 use burn::module::Module;
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor};
+use fabric_backends::ops::{causal_attention, weighted_attention};
 use fabric_core::attention::{merge_heads, split_heads};
 
 use crate::config::{ConfigError, check_count, check_epsilon, limits};
@@ -88,8 +87,9 @@ impl ClipAttention {
         let query = split_heads(self.q_proj.forward(x.clone()), self.heads);
         let key = split_heads(self.k_proj.forward(x.clone()), self.heads);
         let value = split_heads(self.v_proj.forward(x), self.heads);
-        let options = AttentionModuleOptions { is_causal: self.causal, ..Default::default() };
-        self.out_proj.forward(merge_heads(attention(query, key, value, None, None, options)))
+        let seen =
+            if self.causal { causal_attention(query, key, value) } else { weighted_attention(query, key, value, &[]) };
+        self.out_proj.forward(merge_heads(seen))
     }
 }
 

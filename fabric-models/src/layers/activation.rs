@@ -1,5 +1,6 @@
-use burn::tensor::activation::{gelu, gelu_approximate, relu, sigmoid, silu};
+use burn::tensor::activation::{gelu_approximate, relu};
 use burn::tensor::{DType, Tensor};
+use fabric_backends::ops::{Pointwise, pointwise};
 use serde::{Deserialize, Serialize};
 
 use super::cast;
@@ -26,28 +27,13 @@ impl Activation {
     /// Applies it to every element.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
-            Self::Silu => silu(x),
-            Self::Gelu => gelu(x),
-            Self::QuickGelu => x.clone() * sigmoid(x * 1.702),
+            Self::Silu => pointwise(x, Pointwise::Silu),
+            Self::Gelu => pointwise(x, Pointwise::Gelu),
+            Self::QuickGelu => pointwise(x, Pointwise::QuickGelu),
             Self::GeluNew => gelu_approximate(x),
             Self::Relu => relu(x),
         }
     }
-}
-
-/// Gated GELU: the first half of the channels times the (exact) GELU of the second.
-///
-/// # Shapes
-///
-/// - `x`: `[rows, tokens, 2 * channels]`
-/// - returns: `[rows, tokens, channels]`
-pub fn geglu(x: Tensor<3>) -> Tensor<3> {
-    let [_, _, channels] = x.dims();
-    assert!(channels.is_multiple_of(2), "geglu: {channels} channels, wanted an even number");
-    let half = channels / 2;
-    let value = x.clone().narrow(2, 0, half);
-    let gate = x.narrow(2, half, half);
-    value * gelu(gate)
 }
 
 /// Runs `f` in f32 and brings its result back.

@@ -1,7 +1,6 @@
 use burn::module::{Module, Param};
-use burn::tensor::module::conv2d;
-use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Device, Tensor, assert_shape};
+use burn::tensor::{Device, Tensor};
+use fabric_backends::ops::conv2d;
 
 use super::{uniform_param, value_as};
 
@@ -49,8 +48,6 @@ impl Conv2d {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let weight = value_as(&self.weight, x.dtype());
         let bias = self.bias.as_ref().map(|bias| value_as(bias, x.dtype()));
-        assert_shape!(x, [_, weight.dims()[1], _, _]);
-        let options = ConvOptions::new_with_padding([self.stride; 2], [self.padding; 2], [1, 1], 1);
-        conv2d(x, weight, bias, options)
+        conv2d(x, weight, bias, self.stride, self.padding)
     }
 }

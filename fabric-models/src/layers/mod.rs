@@ -14,7 +14,7 @@ mod norm;
 mod resample;
 mod resnet;
 
-pub use activation::{Activation, geglu};
+pub use activation::Activation;
 pub use conv::Conv2d;
 pub use count::{ParameterCount, count_parameters};
 pub use embedding::Embedding;

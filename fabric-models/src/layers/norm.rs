@@ -2,10 +2,11 @@
 
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
-use burn::tensor::{Device, Tensor, assert_shape, module};
+use burn::tensor::{Device, Tensor};
+use fabric_backends::ops::{group_norm, layer_norm};
 
 use super::activation::in_f32;
-use super::{is_half, value_as};
+use super::{Activation, is_half, value_as};
 
 /// Normalises groups of channels over the picture, with a scale and a shift per channel.
 ///
@@ -37,21 +38,20 @@ impl GroupNorm {
     /// - `x`: `[rows, channels, height, width]`
     /// - returns: the same
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        if is_half(x.dtype()) { in_f32(x, |x| self.normalise(x)) } else { self.normalise(x) }
+        self.normalise(x, false)
     }
 
-    fn normalise(&self, x: Tensor<4>) -> Tensor<4> {
-        let weight = value_as(&self.weight, x.dtype());
-        let bias = value_as(&self.bias, x.dtype());
-        let [channels] = weight.dims();
-        assert_shape!(x, [_, channels, _, _]);
-        let shape = x.dims();
-        let [rows, _, height, width] = shape;
-        let x = x.reshape([rows, self.groups, channels / self.groups * height * width]);
-        let centred = x.clone() - x.mean_dim(2);
-        let variance = centred.clone().square().mean_dim(2);
-        let normalised = centred / (variance + self.epsilon).sqrt();
-        normalised.reshape(shape) * weight.reshape([1, channels, 1, 1]) + bias.reshape([1, channels, 1, 1])
+    /// The norm and then the activation, in one pass over memory where that is possible.
+    pub(crate) fn forward_then(&self, x: Tensor<4>, act: Activation) -> Tensor<4> {
+        if act == Activation::Silu { self.normalise(x, true) } else { act.forward(self.normalise(x, false)) }
+    }
+
+    fn normalise(&self, x: Tensor<4>, silu: bool) -> Tensor<4> {
+        let norm = |x: Tensor<4>| {
+            let (weight, bias) = (value_as(&self.weight, x.dtype()), value_as(&self.bias, x.dtype()));
+            group_norm(x, weight, bias, self.groups, self.epsilon, silu)
+        };
+        if is_half(x.dtype()) { in_f32(x, norm) } else { norm(x) }
     }
 }
 
@@ -88,7 +88,6 @@ impl LayerNorm {
     fn normalise<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let weight = value_as(&self.weight, x.dtype());
         let bias = value_as(&self.bias, x.dtype());
-        assert_shape!(x, [.., weight.dims()[0]]);
-        module::layer_norm(x, weight, Some(bias), self.epsilon)
+        layer_norm(x, weight, bias, self.epsilon)
     }
 }

@@ -47,11 +47,11 @@ impl Resnet {
     /// - `time`: `[rows, time_dim]`, already through the activation
     /// - returns: `[rows, out, height, width]`
     pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
-        let mut hidden = self.conv1.forward(self.act.forward(self.norm1.forward(x.clone())));
+        let mut hidden = self.conv1.forward(self.norm1.forward_then(x.clone(), self.act));
         if let (Some(proj), Some(time)) = (&self.time_emb_proj, time) {
             hidden = hidden + proj.forward(time.clone()).unsqueeze_dims(&[2, 3]);
         }
-        let hidden = self.conv2.forward(self.act.forward(self.norm2.forward(hidden)));
+        let hidden = self.conv2.forward(self.norm2.forward_then(hidden, self.act));
         let shortcut = match &self.conv_shortcut {
             Some(conv) => conv.forward(x),
             None => x,

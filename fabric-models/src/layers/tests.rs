@@ -1,6 +1,7 @@
 //! Layers against plain computations.
 
 use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
+use fabric_backends::ops::geglu;
 use fabric_backends::{DeviceKind, device};
 
 use super::*;

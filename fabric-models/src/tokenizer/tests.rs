@@ -132,6 +132,18 @@ fn a_saved_tokenizer_comes_back_the_same() {
 }
 
 #[test]
+fn case_is_kept_where_the_configuration_says_so() {
+    let (vocab, merges, config) = small();
+    let ids = |lower_case, text| {
+        let config = TokenizerConfig { do_lower_case: lower_case, ..config.clone() };
+        ClipTokenizer::from_parts(&vocab, &merges, &config).unwrap().encode(text).unwrap()
+    };
+    assert_eq!(ids(true, "RED"), ids(true, "red"));
+    assert_ne!(ids(false, "RED"), ids(false, "red"));
+    assert_eq!(ids(false, "red"), ids(true, "red"));
+}
+
+#[test]
 fn a_pad_token_in_the_prompt_is_the_pad_token() {
     // SD 2 pads with `!`, and so the reference takes every `!` of a prompt for padding.
     let folder = tempfile::tempdir().unwrap();

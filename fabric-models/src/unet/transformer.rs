@@ -2,11 +2,12 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use fabric_backends::ops::geglu;
 use fabric_core::attention::{AttnKind, AttnSite, Block};
 
 use super::attention::Attention;
 use super::pass::Pass;
-use crate::layers::{Conv2d, GroupNorm, LayerNorm, Linear, geglu};
+use crate::layers::{Conv2d, GroupNorm, LayerNorm, Linear};
 
 /// Epsilon of the norm before a transformer; the resnets' is in the configuration.
 const ENTRY_EPSILON: f64 = 1e-6;

@@ -119,7 +119,7 @@ impl Encoder {
         }
         x = self.mid_block.forward(x);
         show(trace, || "encoder.mid_block".to_owned(), &x);
-        self.conv_out.forward(self.act.forward(self.conv_norm_out.forward(x)))
+        self.conv_out.forward(self.conv_norm_out.forward_then(x, self.act))
     }
 }
 
@@ -169,6 +169,6 @@ impl Decoder {
             }
             show(trace, || format!("decoder.up_blocks.{index}"), &x);
         }
-        self.conv_out.forward(self.act.forward(self.conv_norm_out.forward(x)))
+        self.conv_out.forward(self.conv_norm_out.forward_then(x, self.act))
     }
 }

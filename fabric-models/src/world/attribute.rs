@@ -39,6 +39,15 @@ factor! {
 }
 
 impl Attribute {
+    /// Whether faces have this factor, or everything else; `None` where both do.
+    pub(super) fn is_of_faces(self) -> Option<bool> {
+        match self {
+            Self::Texture => Some(false),
+            Self::Eyes | Self::Brows | Self::Mouth | Self::Hair | Self::Skin | Self::Glasses => Some(true),
+            _ => None,
+        }
+    }
+
     /// The names of the values of this factor, by their index: one output of a reader for each.
     ///
     /// ```

@@ -129,6 +129,29 @@ impl Named {
         }
     }
 
+    /// The same with another value of a factor, by its index; `None` leaves it unsaid, as does an index beyond the last.
+    #[must_use]
+    pub fn with(self, attribute: Attribute, index: Option<usize>) -> Self {
+        fn value<F: Factor>(index: Option<usize>) -> Option<F> {
+            F::VALUES.get(index?).copied()
+        }
+        match attribute {
+            Attribute::Kind => Self { kind: value(index), ..self },
+            Attribute::Colour => Self { colour: value(index), ..self },
+            Attribute::Texture => Self { texture: value(index), ..self },
+            Attribute::Size => Self { size: value(index), ..self },
+            Attribute::Position => Self { position: value(index), ..self },
+            Attribute::BackgroundColour => Self { background_colour: value(index), ..self },
+            Attribute::BackgroundPattern => Self { background_pattern: value(index), ..self },
+            Attribute::Eyes => Self { eyes: value(index), ..self },
+            Attribute::Brows => Self { brows: value(index), ..self },
+            Attribute::Mouth => Self { mouth: value(index), ..self },
+            Attribute::Hair => Self { hair: value(index), ..self },
+            Attribute::Skin => Self { skin: value(index), ..self },
+            Attribute::Glasses => Self { glasses: value(index), ..self },
+        }
+    }
+
     /// The factors that are named.
     pub fn attributes(&self) -> impl Iterator<Item = Attribute> {
         Attribute::ALL.into_iter().filter(|&attribute| self.index_of(attribute).is_some())

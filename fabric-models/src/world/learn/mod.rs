@@ -17,10 +17,22 @@ pub use vae::{PictureBatch, VaeTask};
 mod tests;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use fabric_core::picture::{Crop, Picture, clip_pixels};
 
 use super::{SIDE, Sample};
 
-/// Pixels of many pictures in [-1, 1], `[images, 3, 64, 64]`, flat.
+/// Pixels of many pictures as the image encoder takes them, `[images, 3, 64, 64]`, flat.
+fn seen(samples: &[Sample]) -> Vec<f32> {
+    let side = SIDE as usize;
+    let pixels = samples.iter().flat_map(|sample| {
+        let rgb = sample.scene.render(&sample.variation, SIDE).expect("the world's own size can be drawn");
+        let picture = Picture::from_rgb(side, side, rgb).expect("a whole picture");
+        clip_pixels(&picture, side, Crop::Centre).expect("the world's own size can be seen")
+    });
+    pixels.collect()
+}
+
+/// Pixels of many pictures as the VAE takes them, in [-1, 1], `[images, 3, 64, 64]`, flat.
 fn pixels(samples: &[Sample]) -> Vec<f32> {
     let area = (SIDE * SIDE) as usize;
     let mut values = vec![0.0; samples.len() * 3 * area];

@@ -1,0 +1,185 @@
+//! Measures a model of the small world against what its captions ask for:
+//! `cargo run --release --features world --example evaluate_world -- models/world`.
+
+#![allow(clippy::print_stdout, reason = "a command-line program")]
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor};
+use clap::Parser;
+use fabric::core::models::LatentCodec;
+use fabric::core::picture::{Crop, Fit, Mark, Picture, clip_batch, contact_sheet, vae_batch};
+use fabric::core::pipeline::{Pipeline, Request, Settings};
+use fabric::models::clip::{ClipText, ClipTextConfig, ClipVision, ClipVisionConfig};
+use fabric::models::load::{Component, LoadDtype, LoadOptions, ModelFolder, load_into};
+use fabric::models::tokenizer::ClipTokenizer;
+use fabric::models::vae::{Vae, VaeConfig};
+use fabric::models::world::{Judge, Named, SIDE, Sample, Split, Tally, full_caption, sample};
+use fabric::models::{ModelOptions, load_folder};
+
+mod common;
+
+/// Measures a model of the small world.
+#[derive(Parser)]
+struct Arguments {
+    /// The model's folder.
+    model: PathBuf,
+    /// Captions of factor combinations that training showed, and as many that it never showed.
+    #[arg(long, default_value_t = 1000)]
+    captions: u64,
+    /// Steps of the sampler.
+    #[arg(long, default_value_t = 20)]
+    steps: usize,
+    /// Strength of the caption.
+    #[arg(long, default_value_t = 3.0)]
+    guidance: f64,
+    /// Where a sheet of pictures goes.
+    #[arg(long)]
+    sheet: Option<PathBuf>,
+    /// Where to compute: flex, ndarray, cuda, cuda:N; the first that this build has if absent.
+    #[arg(long)]
+    device: Option<String>,
+}
+
+/// Of the scenes that are asked for: training has another one, and other scenes.
+const SEED: u64 = 990_001;
+
+fn main() -> ExitCode {
+    common::report(run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let device = match &arguments.device {
+        Some(name) => fabric::backends::device(name.parse()?)?,
+        None => fabric::default_device()?,
+    };
+    let judge = Judge::load(&arguments.model, &device)?;
+    let samples = |split, count| -> Vec<Sample> { (0..count).map(|index| sample(SEED, index, split)).collect() };
+    println!("| what | percent right |\n|---|---|");
+    let drawn = samples(Split::HeldOut, 1000);
+    println!("| readers on drawn pictures | {} |", read(&judge, &drawn)?);
+    let parts = Parts::load(&arguments.model, &device)?;
+    println!(
+        "| captions that find their picture among 64 | {:.1} |",
+        100.0 * parts.retrieval(&samples(Split::Train, 512))?
+    );
+    println!("| VAE, drawn pictures and back | {:.2} dB |", parts.fidelity(&samples(Split::HeldOut, 256))?);
+    let (pipeline, _) = load_folder(&arguments.model, &device, &ModelOptions::default())?;
+    let mut rows = Vec::new();
+    for (name, split) in [("seen combinations", Split::Train), ("combinations never seen", Split::HeldOut)] {
+        let clock = Instant::now();
+        let wanted = samples(split, arguments.captions);
+        let (tally, pictures) = make(arguments, &pipeline, &judge, &wanted)?;
+        let seconds = clock.elapsed().as_secs_f64() / wanted.len().max(1) as f64;
+        println!("| {} pictures of {name}, {seconds:.2} s each | {tally} |", tally.pictures());
+        rows.extend(pictures.chunks(8).take(2).map(<[Picture]>::to_vec));
+    }
+    if let Some(path) = &arguments.sheet {
+        let rows: Vec<Vec<_>> =
+            rows.iter().map(|row| row.iter().map(|picture| (picture, Mark::None)).collect()).collect();
+        contact_sheet(&rows, 4)?.save(path)?;
+        println!("\n{}", path.display());
+    }
+    Ok(())
+}
+
+/// How often the readers are right on drawn pictures.
+fn read(judge: &Judge, samples: &[Sample]) -> Result<Tally, Box<dyn Error>> {
+    let mut tally = Tally::default();
+    for (sample, seen) in samples.iter().zip(judge.read(&drawn(samples)?)?) {
+        tally.add(&Named::of(&sample.scene), &seen);
+    }
+    Ok(tally)
+}
+
+/// Pictures from captions, and how often they show what was named.
+fn make(
+    arguments: &Arguments,
+    pipeline: &Pipeline,
+    judge: &Judge,
+    wanted: &[Sample],
+) -> Result<(Tally, Vec<Picture>), Box<dyn Error>> {
+    let mut tally = Tally::default();
+    let mut pictures = Vec::new();
+    let settings = Settings { steps: arguments.steps, guidance_scale: arguments.guidance, ..Settings::default() };
+    for (number, sample) in (0_u64..).zip(wanted) {
+        let request = Request::new(sample.caption.text.clone()).with_seeds([number]).with_settings(settings.clone());
+        let made = pipeline.generate(&request)?.pictures;
+        for seen in judge.read(&made)? {
+            tally.add(&sample.caption.named, &seen);
+        }
+        if pictures.len() < 16 {
+            pictures.extend(made);
+        }
+    }
+    Ok((tally, pictures))
+}
+
+fn drawn(samples: &[Sample]) -> Result<Vec<Picture>, Box<dyn Error>> {
+    let side = SIDE as usize;
+    let draw = |sample: &Sample| Ok(Picture::from_rgb(side, side, sample.scene.render(&sample.variation, SIDE)?)?);
+    samples.iter().map(draw).collect()
+}
+
+/// The networks that are measured on their own.
+struct Parts {
+    text: ClipText,
+    vision: ClipVision,
+    vae: Vae,
+    tokenizer: ClipTokenizer,
+    device: Device,
+}
+
+impl Parts {
+    fn load(model: &std::path::Path, device: &Device) -> Result<Self, Box<dyn Error>> {
+        let folder = ModelFolder::open(model)?;
+        let options = LoadOptions::default().with_dtype(LoadDtype::F32);
+        let text = folder.config::<ClipTextConfig>(Component::TextEncoder)?.init(device)?;
+        let vision = folder.config::<ClipVisionConfig>(Component::ImageEncoder)?.init(device)?;
+        let vae = folder.config::<VaeConfig>(Component::Vae)?.init(device)?;
+        Ok(Self {
+            text: load_into(text, &*folder.weights(Component::TextEncoder)?, &options)?.0,
+            vision: load_into(vision, &*folder.weights(Component::ImageEncoder)?, &options)?.0,
+            vae: load_into(vae, &*folder.weights(Component::Vae)?, &options)?.0,
+            tokenizer: ClipTokenizer::from_folder(model.join("tokenizer"))?,
+            device: device.clone(),
+        })
+    }
+
+    /// Share of captions whose own picture is the most similar one among 64.
+    fn retrieval(&self, samples: &[Sample]) -> Result<f64, Box<dyn Error>> {
+        let mut right = 0;
+        for group in samples.chunks(64) {
+            let mut ids = Vec::new();
+            for sample in group {
+                let mut row = vec![self.tokenizer.bos()];
+                row.extend(self.tokenizer.encode(&full_caption(&sample.scene))?);
+                row.resize(self.tokenizer.window(), self.tokenizer.eos());
+                ids.push(row);
+            }
+            let unit = |x: Tensor<2>| x.clone() / x.square().sum_dim(1).sqrt();
+            let read = self.text.forward(&ids)?.text_embeds.ok_or("the text encoder has no projection")?;
+            let pixels = clip_batch(&drawn(group)?, SIDE as usize, Crop::Centre, &self.device)?;
+            let similarity = unit(self.vision.forward(pixels).image_embeds).matmul(unit(read).transpose());
+            let found: Vec<i64> = similarity.argmax(0).into_data().convert::<i64>().try_to_vec()?;
+            right += found.iter().zip(0..).filter(|(found, own)| **found == *own).count();
+        }
+        Ok(right as f64 / samples.len() as f64)
+    }
+
+    /// Peak signal to noise ratio of pictures that were encoded and decoded, in dB.
+    fn fidelity(&self, samples: &[Sample]) -> Result<f64, Box<dyn Error>> {
+        let mut error = 0.0;
+        for group in samples.chunks(32) {
+            let pixels = vae_batch(&drawn(group)?, SIDE as usize, SIDE as usize, Fit::Squash, &self.device)?;
+            let latents = self.vae.encode(pixels.clone(), fabric::core::models::Posterior::Mean);
+            let back = self.vae.decode(latents).clamp(-1.0, 1.0);
+            error += (back - pixels).square().mean().into_scalar::<f64>() * group.len() as f64;
+        }
+        // Pixels span 2.
+        Ok(10.0 * (4.0 * samples.len() as f64 / error).log10())
+    }
+}

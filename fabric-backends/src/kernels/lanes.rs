@@ -1,0 +1,102 @@
+//! Sums over slices in sixteen lanes: as many as the widest registers have, and more exact than one.
+
+use rayon::prelude::*;
+
+const LANES: usize = 16;
+
+/// Elements that one task works on: enough to be worth a task, few enough to stay in the nearest cache.
+pub(crate) const GRAIN: usize = 16 * 1024;
+
+/// Runs `f` compiled for the processor at hand. All that `f` calls must be inlined into it.
+#[inline(always)]
+pub(crate) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// `Σ f(x)`.
+#[inline(always)]
+pub(crate) fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    let mut lanes = [0.0_f32; LANES];
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += f(*x);
+        }
+    }
+    lanes.iter().sum::<f32>() + rest.iter().map(|x| f(*x)).sum::<f32>()
+}
+
+/// `Σ f(x, y)`, both sums of its pair.
+#[inline(always)]
+pub(crate) fn sum_two(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> (f32, f32)) -> (f32, f32) {
+    let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    let (mut first, mut second) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+    for (x, y) in xs.iter().zip(ys) {
+        for lane in 0..LANES {
+            let (a, b) = f(x[lane], y[lane]);
+            first[lane] += a;
+            second[lane] += b;
+        }
+    }
+    let (mut first, mut second) = (first.iter().sum::<f32>(), second.iter().sum::<f32>());
+    for (x, y) in x_rest.iter().zip(y_rest) {
+        let (a, b) = f(*x, *y);
+        first += a;
+        second += b;
+    }
+    (first, second)
+}
+
+/// The largest; NaN is passed over.
+#[inline(always)]
+pub(crate) fn largest(x: &[f32]) -> f32 {
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane = if *x > *lane { *x } else { *lane };
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a })
+}
+
+/// `out = f(x)`, on all threads.
+pub(crate) fn map(x: &[f32], out: &mut [f32], f: impl Fn(f32) -> f32 + Copy + Send + Sync) {
+    out.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).for_each(|(out, x)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (out, x) in out.iter_mut().zip(x) {
+                    *out = f(*x);
+                }
+            },
+        );
+    });
+}
+
+/// `out = f(x, y)`, on all threads.
+pub(crate) fn zip(x: &[f32], y: &[f32], out: &mut [f32], f: impl Fn(f32, f32) -> f32 + Copy + Send + Sync) {
+    out.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).zip(y.par_chunks(GRAIN)).for_each(|((out, x), y)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+                    *out = f(*x, *y);
+                }
+            },
+        );
+    });
+}
+
+/// The sum of parts of this length, added in their order.
+pub(crate) fn add_up(parts: &[Vec<f32>], length: usize) -> Vec<f32> {
+    let mut total = vec![0.0_f32; length];
+    total.par_chunks_mut(GRAIN).enumerate().for_each(|(at, total)| {
+        for part in parts {
+            for (sum, x) in total.iter_mut().zip(&part[at * GRAIN..]) {
+                *sum += x;
+            }
+        }
+    });
+    total
+}

@@ -1,0 +1,15 @@
+//! The f32 kernels of the CPU, on plain slices: compiled for each generation of processors, chosen at run time.
+//!
+//! Nothing here knows of tensors. Work is split in the same way whatever the number of threads, and sums are added in
+//! a fixed order, so that results are the same to the bit from one run to the next.
+
+pub(crate) mod activation;
+pub(crate) mod attention;
+pub(crate) mod conv;
+mod gemm;
+mod lanes;
+mod math;
+pub(crate) mod norm;
+mod shared;
+pub(crate) mod softmax;
+pub(crate) mod unfold;

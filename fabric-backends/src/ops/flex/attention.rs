@@ -1,0 +1,69 @@
+//! Attention.
+
+use std::sync::Arc;
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::tensor::{Bytes, DType, Shape};
+
+use super::derivative::Operation;
+use crate::kernels::attention::{self, Tokens};
+
+/// Softmax attention over `[rows, heads, tokens, dim]`.
+#[derive(Debug, Clone)]
+pub(in crate::ops) struct Attention {
+    /// Added to the logits of each key; empty stands for zeros.
+    pub(in crate::ops) bias: Arc<[f32]>,
+    /// Whether a query sees only the keys up to its own number.
+    pub(in crate::ops) causal: bool,
+}
+
+/// With the channels of a head side by side, as they nearly always are; the rest may lie anyhow.
+fn readable(x: FlexTensor) -> FlexTensor {
+    let strides = x.layout().strides();
+    if strides[3] == 1 && strides.iter().all(|stride| *stride >= 0) { x } else { x.to_contiguous() }
+}
+
+fn tokens(x: &FlexTensor) -> Tokens<'_> {
+    let strides = [0, 1, 2].map(|axis| x.layout().strides()[axis].unsigned_abs());
+    Tokens { numbers: &x.storage()[x.layout().start_offset()..], strides }
+}
+
+/// `[rows, tokens, heads, dim]`, which is how the next layer reads it, seen as `[rows, heads, tokens, dim]`.
+fn turned(numbers: Vec<f32>, [rows, heads, tokens, dim]: [usize; 4]) -> FlexTensor {
+    let strides = [tokens * heads * dim, dim, heads * dim, 1].map(|stride| stride as isize);
+    let layout = Layout::new(Shape::from(vec![rows, heads, tokens, dim]), strides.to_vec(), 0);
+    FlexTensor::new(Bytes::from_elems(numbers), layout, DType::F32)
+}
+
+impl Attention {
+    fn sizes(&self, query: &FlexTensor, key: &FlexTensor) -> attention::Attention<'_> {
+        let ([rows, heads, queries, dim], [_, _, keys, _]) = (query.shape().dims(), key.shape().dims());
+        attention::Attention { rows, heads, queries, keys, dim, bias: &self.bias, causal: self.causal }
+    }
+}
+
+impl Operation<3> for Attention {
+    fn forward(&self, inputs: [FlexTensor; 3]) -> FlexTensor {
+        let [query, key, value] = inputs.map(readable);
+        let mut out = vec![0.0; query.shape().num_elements()];
+        self.sizes(&query, &key).forward(tokens(&query), tokens(&key), tokens(&value), &mut out);
+        turned(out, query.shape().dims())
+    }
+
+    fn keep(&self, inputs: [FlexTensor; 3], _: &FlexTensor) -> Vec<FlexTensor> {
+        inputs.map(readable).to_vec()
+    }
+
+    fn backward(&self, kept: Vec<FlexTensor>, gradient: FlexTensor, _: [bool; 3]) -> [Option<FlexTensor>; 3] {
+        let [query, key, value] = &kept[..] else { unreachable!("three were kept") };
+        let gradient = readable(gradient);
+        let mut gradients = [query, key, value].map(|x| vec![0.0; x.shape().num_elements()]);
+        let [to_query, to_key, to_value] = &mut gradients;
+        self.sizes(query, key)
+            .backward([tokens(query), tokens(key), tokens(value), tokens(&gradient)], [to_query, to_key, to_value]);
+        let shapes = [query, key, value].map(|x| x.shape().dims());
+        let mut shapes = shapes.into_iter();
+        gradients.map(|numbers| Some(turned(numbers, shapes.next().expect("a shape each"))))
+    }
+}

@@ -1,0 +1,65 @@
+//! Operations on one tensor.
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+
+use super::derivative::Operation;
+use super::{like, numbers, tensor};
+use crate::kernels::{activation, softmax};
+use crate::ops::Pointwise;
+
+/// An operation on one tensor.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::ops) enum One {
+    Pointwise(Pointwise),
+    Geglu,
+    Softmax,
+}
+
+/// The last axis.
+fn last(x: &FlexTensor) -> usize {
+    let shape = x.shape();
+    shape[shape.num_dims() - 1]
+}
+
+impl Operation<1> for One {
+    fn forward(&self, [x]: [FlexTensor; 1]) -> FlexTensor {
+        let mut x = x.to_contiguous();
+        match self {
+            Self::Pointwise(kind) => like(&x, |out| activation::forward(*kind, numbers(&x), out)),
+            Self::Geglu => {
+                let (mut shape, channels) = (x.shape(), last(&x) / 2);
+                let axis = shape.num_dims() - 1;
+                shape[axis] = channels;
+                let mut out = vec![0.0; shape.num_elements()];
+                activation::geglu(channels, numbers(&x), &mut out);
+                tensor(out, shape)
+            }
+            Self::Softmax => {
+                let length = last(&x);
+                if numbers(&x).len() != x.storage::<f32>().len() {
+                    x = tensor(numbers(&x).to_vec(), x.shape());
+                }
+                softmax::forward(length, x.storage_mut());
+                x
+            }
+        }
+    }
+
+    fn keep(&self, [x]: [FlexTensor; 1], output: &FlexTensor) -> Vec<FlexTensor> {
+        match self {
+            Self::Pointwise(_) | Self::Geglu => vec![x.to_contiguous()],
+            Self::Softmax => vec![output.clone()],
+        }
+    }
+
+    fn backward(&self, kept: Vec<FlexTensor>, gradient: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        let gradient = gradient.to_contiguous();
+        let (kept, gradient) = (&kept[0], numbers(&gradient));
+        [Some(like(kept, |out| match self {
+            Self::Pointwise(kind) => activation::backward(*kind, numbers(kept), gradient, out),
+            Self::Geglu => activation::geglu_backward(last(kept) / 2, numbers(kept), gradient, out),
+            Self::Softmax => softmax::backward(last(kept), numbers(kept), gradient, out),
+        }))]
+    }
+}

@@ -1,0 +1,95 @@
+//! Operations on a tensor with a weight and a bias.
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+use burn::tensor::Shape;
+
+use super::derivative::Operation;
+use super::{like, numbers, tensor};
+use crate::kernels::conv::Conv;
+use crate::kernels::norm::{GroupNorm, layer, layer_backward};
+use crate::kernels::unfold::Windows;
+
+/// An operation on a tensor with a weight and a bias.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::ops) enum Three {
+    Conv2d { stride: usize, padding: (usize, usize) },
+    GroupNorm { groups: usize, epsilon: f64, silu: bool },
+    LayerNorm { epsilon: f64 },
+}
+
+/// What a convolution of these two will do.
+fn conv(x: &FlexTensor, weight: &FlexTensor, stride: usize, (before, after): (usize, usize)) -> Conv {
+    let ([_, channels, height, width], [outputs, _, kernel_height, kernel_width]) =
+        (x.shape().dims(), weight.shape().dims());
+    let kernel = [kernel_height, kernel_width];
+    let input = [height, width];
+    let output = [0, 1].map(|axis| {
+        let padded = input[axis] + before + after;
+        assert!(
+            padded >= kernel[axis],
+            "conv2d: kernel {kernel:?} on a picture of {input:?}, padded by {before}+{after}"
+        );
+        (padded - kernel[axis]) / stride + 1
+    });
+    let windows = Windows { channels, input, output, kernel, stride: [stride; 2], padding: [before; 2] };
+    Conv { windows, outputs }
+}
+
+fn group_norm(x: &FlexTensor, groups: usize, epsilon: f64, silu: bool) -> GroupNorm {
+    let [_, channels, height, width] = x.shape().dims();
+    GroupNorm { channels, area: height * width, groups, epsilon: epsilon as f32, silu }
+}
+
+impl Operation<3> for Three {
+    fn forward(&self, inputs: [FlexTensor; 3]) -> FlexTensor {
+        let [x, weight, bias] = inputs.map(|input| input.to_contiguous());
+        let (w, b) = (numbers(&weight), numbers(&bias));
+        match *self {
+            Self::Conv2d { stride, padding } => {
+                let conv = conv(&x, &weight, stride, padding);
+                let [height, width] = conv.windows.output;
+                let shape = Shape::from(vec![x.shape()[0], conv.outputs, height, width]);
+                let mut out = vec![0.0; shape.num_elements()];
+                conv.forward(numbers(&x), w, b, &mut out);
+                tensor(out, shape)
+            }
+            Self::GroupNorm { groups, epsilon, silu } => {
+                like(&x, |out| group_norm(&x, groups, epsilon, silu).forward(numbers(&x), w, b, out))
+            }
+            Self::LayerNorm { epsilon } => like(&x, |out| layer(epsilon as f32, numbers(&x), w, b, out)),
+        }
+    }
+
+    fn keep(&self, inputs: [FlexTensor; 3], _: &FlexTensor) -> Vec<FlexTensor> {
+        inputs.map(|input| input.to_contiguous()).to_vec()
+    }
+
+    fn backward(&self, kept: Vec<FlexTensor>, gradient: FlexTensor, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
+        let gradient = gradient.to_contiguous();
+        let [x, weight, bias] = &kept[..] else { unreachable!("three were kept") };
+        let (w, b, g) = (numbers(weight), numbers(bias), numbers(&gradient));
+        let (of_x, (of_weight, of_bias)) = match *self {
+            Self::Conv2d { stride, padding } => {
+                let conv = conv(x, weight, stride, padding);
+                let of_x = wanted[0].then(|| like(x, |out| conv.input_gradient(w, g, out)));
+                if !wanted[1] && !wanted[2] {
+                    return [of_x, None, None];
+                }
+                (of_x, conv.weight_gradient(numbers(x), g))
+            }
+            Self::GroupNorm { groups, epsilon, silu } => {
+                let norm = group_norm(x, groups, epsilon, silu);
+                let mut sums = (Vec::new(), Vec::new());
+                let of_x = like(x, |out| sums = norm.backward(numbers(x), w, b, g, out));
+                (Some(of_x), sums)
+            }
+            Self::LayerNorm { epsilon } => {
+                let mut sums = (Vec::new(), Vec::new());
+                let of_x = like(x, |out| sums = layer_backward(epsilon as f32, numbers(x), w, g, out));
+                (Some(of_x), sums)
+            }
+        };
+        [of_x, Some(tensor(of_weight, weight.shape())), Some(tensor(of_bias, bias.shape()))]
+    }
+}

@@ -1,0 +1,17 @@
+//! Softmax over the last axis.
+
+use burn::tensor::{Tensor, activation};
+
+/// Softmax over the last axis.
+///
+/// # Shapes
+///
+/// - `x`: `[.., elements]`
+/// - returns: the same; each run of elements sums to 1
+pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if super::flex::serves(&x) {
+        return super::flex::one(x, super::flex::One::Softmax);
+    }
+    activation::softmax(x, D - 1)
+}

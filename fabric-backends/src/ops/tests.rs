@@ -1,0 +1,180 @@
+//! Kernels against burn's operations: values and all gradients.
+
+use burn::tensor::module::{attention, layer_norm as plain_layer_norm};
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Device, Distribution, Tensor, activation};
+
+use super::*;
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.2, 1.5), &Device::flex())
+}
+
+/// Largest difference over largest value.
+fn error<const D: usize>(found: &Tensor<D>, wanted: &Tensor<D>) -> f64 {
+    assert_eq!(found.dims(), wanted.dims());
+    let (found, wanted) = (found.clone().inner(), wanted.clone().inner());
+    let scale = wanted.clone().abs().max().into_scalar::<f64>().max(1e-6);
+    let error = (found - wanted).abs().max().into_scalar::<f64>() / scale;
+    if error.is_nan() { f64::INFINITY } else { error }
+}
+
+/// The result and the gradients of three inputs are the same both ways.
+fn same<const A: usize, const B: usize, const C: usize, const D: usize>(
+    what: &str,
+    inputs: (Tensor<A>, Tensor<B>, Tensor<C>),
+    found: impl Fn(Tensor<A>, Tensor<B>, Tensor<C>) -> Tensor<D>,
+    wanted: impl Fn(Tensor<A>, Tensor<B>, Tensor<C>) -> Tensor<D>,
+) {
+    let (a, b, c) = inputs.clone();
+    // Every element of the result has a slope of its own.
+    let slopes: Tensor<D> = random(wanted(a, b, c).dims());
+    let run = |f: &dyn Fn(Tensor<A>, Tensor<B>, Tensor<C>) -> Tensor<D>| {
+        let a = inputs.0.clone().autodiff().require_grad();
+        let b = inputs.1.clone().autodiff().require_grad();
+        let c = inputs.2.clone().autodiff().require_grad();
+        let out = f(a.clone(), b.clone(), c.clone());
+        let grads = (out.clone() * slopes.clone().autodiff()).sum().backward();
+        (out, a.grad(&grads), b.grad(&grads), c.grad(&grads))
+    };
+    let (found, wanted) = (run(&found), run(&wanted));
+    let grads = |name: &str, error: Option<f64>| {
+        let error = error.unwrap_or(0.0);
+        assert!(error < 1e-5, "{what}: gradient of {name}: error {error:.1e}, at most 1e-5 wanted");
+    };
+    let value = error(&found.0, &wanted.0);
+    assert!(value < 1e-5, "{what}: error {value:.1e}, at most 1e-5 wanted");
+    assert_eq!(
+        (found.1.is_some(), found.2.is_some(), found.3.is_some()),
+        (wanted.1.is_some(), wanted.2.is_some(), wanted.3.is_some()),
+        "{what}: which inputs have a gradient"
+    );
+    grads("the first", found.1.zip(wanted.1).map(|(a, b)| error(&a, &b)));
+    grads("the second", found.2.zip(wanted.2).map(|(a, b)| error(&a, &b)));
+    grads("the third", found.3.zip(wanted.3).map(|(a, b)| error(&a, &b)));
+}
+
+#[test]
+fn convolutions_and_their_gradients() {
+    for (rows, inputs, outputs, [height, width], kernel, stride, padding) in [
+        (1, 1, 1, [1, 1], 1, 1, (0, 0)),
+        (2, 3, 5, [7, 9], 3, 1, (1, 1)),
+        (70, 4, 6, [4, 4], 3, 1, (1, 1)),
+        (2, 5, 3, [40, 30], 3, 1, (1, 1)),
+        (3, 4, 8, [9, 8], 3, 2, (1, 1)),
+        (3, 4, 8, [8, 8], 3, 2, (0, 1)),
+        (2, 4, 3, [6, 5], 1, 1, (0, 0)),
+        (2, 3, 4, [8, 16], 4, 4, (0, 0)),
+        (2, 3, 4, [1, 3], 3, 1, (1, 1)),
+        (1, 2, 2, [5, 6], 5, 1, (2, 2)),
+        (2, 3, 4, [6, 7], 3, 1, (0, 0)),
+        (2, 3, 4, [6, 7], 3, 1, (2, 2)),
+        (2, 3, 4, [6, 7], 1, 1, (1, 1)),
+        (2, 3, 4, [6, 7], 3, 3, (0, 2)),
+    ] {
+        same(
+            &format!("{rows} x {inputs} x {height} x {width}, {outputs} of {kernel} by {stride}, {padding:?}"),
+            (random([rows, inputs, height, width]), random([outputs, inputs, kernel, kernel]), random([outputs])),
+            |x, weight, bias| conv2d(x, weight, Some(bias), stride, padding),
+            |x, weight, bias| super::conv2d::plain(x, weight, Some(bias), stride, padding),
+        );
+    }
+}
+
+#[test]
+fn norms_and_their_gradients() {
+    for (shape, groups) in [([2, 6, 5, 3], 3), ([3, 32, 8, 8], 16), ([1, 4, 1, 2], 1), ([2, 8, 20, 20], 8)] {
+        for silu in [false, true] {
+            same(
+                &format!("group norm of {shape:?}, silu {silu}"),
+                (random(shape), random([shape[1]]), random([shape[1]])),
+                |x, weight, bias| group_norm(x, weight, bias, groups, 1e-5, silu),
+                |x, weight, bias| super::norm::plain_group_norm(x, weight, bias, groups, 1e-5, silu),
+            );
+        }
+    }
+    for shape in [[1, 1, 3], [3, 5, 40], [20, 60, 33]] {
+        same(
+            &format!("layer norm of {shape:?}"),
+            (random(shape), random([shape[2]]), random([shape[2]])),
+            |x, weight, bias| layer_norm(x, weight, bias, 1e-5),
+            |x, weight, bias| plain_layer_norm(x, weight, Some(bias), 1e-5),
+        );
+    }
+}
+
+#[test]
+fn activations_and_their_gradients() {
+    for kind in [Pointwise::Silu, Pointwise::Gelu, Pointwise::QuickGelu] {
+        same(
+            &format!("{kind:?}"),
+            (random([70, 50, 9]) * 3.0, random([1]), random([1])),
+            |x, _, _| pointwise(x, kind),
+            |x, _, _| super::activation::plain(x, kind),
+        );
+    }
+    same(
+        "gated gelu",
+        (random([5, 7, 26]) * 3.0, random([1]), random([1])),
+        |x, _, _| geglu(x),
+        |x, _, _| super::activation::plain_geglu(x),
+    );
+    for shape in [[3, 4, 1], [3, 4, 77], [2, 3, 5000]] {
+        same(
+            &format!("softmax of {shape:?}"),
+            (random(shape) * 5.0, random([1]), random([1])),
+            |x, _, _| softmax(x),
+            |x, _, _| activation::softmax(x, 2),
+        );
+    }
+}
+
+#[test]
+fn attention_and_its_gradients() {
+    for [rows, heads, queries, keys, dim] in
+        [[1, 1, 1, 1, 1], [2, 3, 5, 7, 4], [3, 2, 65, 65, 32], [1, 2, 300, 700, 8], [2, 1, 140, 1100, 40]]
+    {
+        // As the networks have them: heads side by side in each token.
+        let turned = |tokens: usize| random([rows, tokens, heads, dim]).swap_dims(1, 2);
+        let plain = AttentionModuleOptions::default;
+        same(
+            &format!("attention of {queries} to {keys}"),
+            (turned(queries), turned(keys), turned(keys)),
+            |q, k, v| weighted_attention(q, k, v, &[]),
+            |q, k, v| attention(q, k, v, None, None, plain()),
+        );
+        let weights = [(keys / 2, 0.3), (keys - keys / 2, 2.5)];
+        same(
+            &format!("weighted attention of {queries} to {keys}"),
+            (turned(queries), turned(keys), turned(keys)),
+            |q, k, v| weighted_attention(q, k, v, &weights),
+            |q, k, v| super::attention::with_channel(q, k, v, &weights),
+        );
+        same(
+            &format!("causal attention over {queries}"),
+            (turned(queries), turned(queries), turned(queries)),
+            causal_attention,
+            |q, k, v| attention(q, k, v, None, None, AttentionModuleOptions { is_causal: true, ..plain() }),
+        );
+    }
+}
+
+#[test]
+fn keys_that_all_rows_share_need_no_copies() {
+    let (query, key) = (random([4, 2, 9, 8]), random([1, 2, 11, 8]));
+    let shared = key.clone().expand([4, 2, 11, 8]);
+    let copied = key.repeat(&[4, 1, 1, 1]);
+    let found = weighted_attention(query.clone(), shared.clone(), shared, &[]);
+    assert_eq!(error(&found, &weighted_attention(query, copied.clone(), copied, &[])), 0.0);
+}
+
+#[test]
+fn what_is_not_a_number_stays_visible() {
+    let bad = |shape: [usize; 4]| random(shape).slice_fill([0..1, 0..1, 0..1, 0..1], f32::NAN);
+    let sick = |x: Tensor<4>| x.is_nan().any().into_scalar::<bool>();
+    assert!(sick(pointwise(bad([1, 1, 3, 3]), Pointwise::Gelu)));
+    assert!(sick(pointwise(bad([1, 1, 3, 3]), Pointwise::Silu)));
+    assert!(sick(softmax(bad([1, 1, 3, 20]))));
+    assert!(sick(group_norm(bad([1, 2, 4, 4]), random([2]), random([2]), 1, 1e-5, true)));
+    assert!(sick(weighted_attention(random([1, 1, 3, 8]), bad([1, 1, 30, 8]), random([1, 1, 30, 8]), &[])));
+}
