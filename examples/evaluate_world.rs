@@ -8,16 +8,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use clap::Parser;
-use fabric::core::models::LatentCodec;
-use fabric::core::picture::{Crop, Fit, Mark, Picture, clip_batch, contact_sheet, vae_batch};
+use fabric::core::picture::{Mark, Picture, contact_sheet};
 use fabric::core::pipeline::{Pipeline, Request, Settings};
 use fabric::models::clip::{ClipText, ClipTextConfig, ClipVision, ClipVisionConfig};
 use fabric::models::load::{Component, LoadDtype, LoadOptions, ModelFolder, load_into};
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::vae::{Vae, VaeConfig};
-use fabric::models::world::{Judge, Named, SIDE, Sample, Split, Tally, full_caption, sample};
+use fabric::models::world::{Judge, Sample, Split, Tally, sample};
 use fabric::models::{ModelOptions, load_folder};
 
 mod common;
@@ -44,7 +43,7 @@ struct Arguments {
     device: Option<String>,
 }
 
-/// Of the scenes that are asked for: training has another one, and other scenes.
+/// Of the scenes that are asked for; training has another one.
 const SEED: u64 = 990_001;
 
 fn main() -> ExitCode {
@@ -60,13 +59,22 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let samples = |split, count| -> Vec<Sample> { (0..count).map(|index| sample(SEED, index, split)).collect() };
     println!("| what | percent right |\n|---|---|");
     let drawn = samples(Split::HeldOut, 1000);
-    println!("| readers on drawn pictures | {} |", read(&judge, &drawn)?);
+    println!("| readers on drawn pictures | {} |", common::world::readers(&judge, &drawn)?);
     let parts = Parts::load(&arguments.model, &device)?;
     println!(
         "| captions that find their picture among 64 | {:.1} |",
-        100.0 * parts.retrieval(&samples(Split::Train, 512))?
+        100.0
+            * common::world::retrieval(
+                (&parts.text, &parts.vision),
+                &parts.tokenizer,
+                &samples(Split::Train, 512),
+                &device
+            )?
     );
-    println!("| VAE, drawn pictures and back | {:.2} dB |", parts.fidelity(&samples(Split::HeldOut, 256))?);
+    println!(
+        "| VAE, drawn pictures and back | {:.2} dB |",
+        common::world::fidelity(&parts.vae, &samples(Split::HeldOut, 256), &device)?
+    );
     let (pipeline, _) = load_folder(&arguments.model, &device, &ModelOptions::default())?;
     let mut rows = Vec::new();
     for (name, split) in [("seen combinations", Split::Train), ("combinations never seen", Split::HeldOut)] {
@@ -84,15 +92,6 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         println!("\n{}", path.display());
     }
     Ok(())
-}
-
-/// How often the readers are right on drawn pictures.
-fn read(judge: &Judge, samples: &[Sample]) -> Result<Tally, Box<dyn Error>> {
-    let mut tally = Tally::default();
-    for (sample, seen) in samples.iter().zip(judge.read(&drawn(samples)?)?) {
-        tally.add(&Named::of(&sample.scene), &seen);
-    }
-    Ok(tally)
 }
 
 /// Pictures from captions, and how often they show what was named.
@@ -118,19 +117,12 @@ fn make(
     Ok((tally, pictures))
 }
 
-fn drawn(samples: &[Sample]) -> Result<Vec<Picture>, Box<dyn Error>> {
-    let side = SIDE as usize;
-    let draw = |sample: &Sample| Ok(Picture::from_rgb(side, side, sample.scene.render(&sample.variation, SIDE)?)?);
-    samples.iter().map(draw).collect()
-}
-
 /// The networks that are measured on their own.
 struct Parts {
     text: ClipText,
     vision: ClipVision,
     vae: Vae,
     tokenizer: ClipTokenizer,
-    device: Device,
 }
 
 impl Parts {
@@ -145,41 +137,6 @@ impl Parts {
             vision: load_into(vision, &*folder.weights(Component::ImageEncoder)?, &options)?.0,
             vae: load_into(vae, &*folder.weights(Component::Vae)?, &options)?.0,
             tokenizer: ClipTokenizer::from_folder(model.join("tokenizer"))?,
-            device: device.clone(),
         })
-    }
-
-    /// Share of captions whose own picture is the most similar one among 64.
-    fn retrieval(&self, samples: &[Sample]) -> Result<f64, Box<dyn Error>> {
-        let mut right = 0;
-        for group in samples.chunks(64) {
-            let mut ids = Vec::new();
-            for sample in group {
-                let mut row = vec![self.tokenizer.bos()];
-                row.extend(self.tokenizer.encode(&full_caption(&sample.scene))?);
-                row.resize(self.tokenizer.window(), self.tokenizer.eos());
-                ids.push(row);
-            }
-            let unit = |x: Tensor<2>| x.clone() / x.square().sum_dim(1).sqrt();
-            let read = self.text.forward(&ids)?.text_embeds.ok_or("the text encoder has no projection")?;
-            let pixels = clip_batch(&drawn(group)?, SIDE as usize, Crop::Centre, &self.device)?;
-            let similarity = unit(self.vision.forward(pixels).image_embeds).matmul(unit(read).transpose());
-            let found: Vec<i64> = similarity.argmax(0).into_data().convert::<i64>().try_to_vec()?;
-            right += found.iter().zip(0..).filter(|(found, own)| **found == *own).count();
-        }
-        Ok(right as f64 / samples.len() as f64)
-    }
-
-    /// Peak signal to noise ratio of pictures that were encoded and decoded, in dB.
-    fn fidelity(&self, samples: &[Sample]) -> Result<f64, Box<dyn Error>> {
-        let mut error = 0.0;
-        for group in samples.chunks(32) {
-            let pixels = vae_batch(&drawn(group)?, SIDE as usize, SIDE as usize, Fit::Squash, &self.device)?;
-            let latents = self.vae.encode(pixels.clone(), fabric::core::models::Posterior::Mean);
-            let back = self.vae.decode(latents).clamp(-1.0, 1.0);
-            error += (back - pixels).square().mean().into_scalar::<f64>() * group.len() as f64;
-        }
-        // Pixels span 2.
-        Ok(10.0 * (4.0 * samples.len() as f64 / error).log10())
     }
 }

@@ -10,10 +10,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
 use fabric::core::models::LatentCodec;
-use fabric::core::picture::{Crop, Mark, Picture, clip_batch, contact_sheet};
+use fabric::core::picture::{Mark, contact_sheet};
 use fabric::core::pipeline::{Request, Settings};
 use fabric::core::schedule::{SchedulerConfig, training_levels};
 use fabric::models::load::{
@@ -21,12 +21,12 @@ use fabric::models::load::{
     save_component,
 };
 use fabric::models::tokenizer::ClipTokenizer;
-use fabric::models::train::{Task, TrainError, Trainer};
+use fabric::models::train::{Task, Trainer};
 use fabric::models::vae::Vae;
 use fabric::models::world::learn::{
     ClipTask, Stage, StageConfig, UNetTask, VaeTask, WorldClip, WorldConfig, world_tokenizer,
 };
-use fabric::models::world::{Judge, Named, SIDE, Split, Tally, Variation, full_caption, sample};
+use fabric::models::world::{Judge, SIDE, Split, full_caption, sample};
 use fabric::models::{ModelOptions, load_folder};
 
 mod common;
@@ -89,7 +89,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         arguments,
         device: device.clone(),
         training: device.autodiff(),
-        deadline: arguments.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0)),
+        deadline: arguments.minutes.map(deadline).transpose()?,
         world: WorldConfig::small()?,
         tokenizer: world_tokenizer()?,
     };
@@ -104,6 +104,12 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         println!("{}", folder.display());
     }
     Ok(())
+}
+
+/// So many minutes from now.
+fn deadline(minutes: f64) -> Result<Instant, Box<dyn Error>> {
+    let left = Duration::try_from_secs_f64(minutes * 60.0).ok().and_then(|left| Instant::now().checked_add(left));
+    left.ok_or_else(|| format!("--minutes: found {minutes}, wanted a number of minutes, 0 or more").into())
 }
 
 struct Job<'a> {
@@ -140,10 +146,7 @@ impl Job<'_> {
         look: &mut dyn FnMut(&Trainer<T>) -> Done,
     ) -> Result<bool, Box<dyn Error>> {
         while !trainer.is_done() {
-            let progress = match trainer.step() {
-                Err(error @ TrainError::Diverged { .. }) => return Err(error.into()),
-                progress => progress?,
-            };
+            let progress = trainer.step()?;
             let step = progress.step;
             if step % 20 == 0 || trainer.is_done() {
                 let left = progress.seconds_left / 60.0;
@@ -152,7 +155,7 @@ impl Job<'_> {
                     progress.steps, progress.loss, progress.gradient, progress.rate, progress.seconds
                 );
             }
-            if step % every == 0 {
+            if step % every == 0 && !trainer.is_done() {
                 look(&trainer)?;
             }
             if self.deadline.is_some_and(|deadline| Instant::now() > deadline) {
@@ -203,47 +206,16 @@ impl Job<'_> {
             Trainer::new(task, model, &settings, self.folder("clip"), &self.training, self.arguments.workers)?;
         self.train("clip", trainer, 250, &mut |trainer| {
             let clip = trainer.averaged();
-            let share = 100.0 * self.retrieval(&clip)?;
-            println!("clip: {share:.1} % of captions find their own among 64 unseen pictures");
-            println!("clip: readers right in percent: {}", self.readers(&clip)?);
+            let samples = |seed, count, split| -> Vec<_> { (0..count).map(|i| sample(seed, i, split)).collect() };
+            let parts = (&clip.text, &clip.vision);
+            let asked = samples(777, 512, Split::Train);
+            let share = 100.0 * common::world::retrieval(parts, &self.tokenizer, &asked, &self.device)?;
+            println!("clip: {share:.1} % of captions find their own picture among 64");
+            let judge = Judge::new(clip.vision.clone(), clip.readers.clone(), &self.device);
+            let right = common::world::readers(&judge, &samples(776, 1024, Split::HeldOut))?;
+            println!("clip: readers right in percent: {right}");
             Ok(())
         })
-    }
-
-    /// Share of captions that are most similar to their own picture among 64 that training did not draw, over eight groups.
-    fn retrieval(&self, clip: &WorldClip) -> Result<f64, Box<dyn Error>> {
-        let mut right = 0;
-        for group in 0..8 {
-            let samples: Vec<_> = (0..64).map(|i| sample(777, group * 64 + i, Split::Train)).collect();
-            let window = self.tokenizer.window();
-            let mut ids = Vec::new();
-            for sample in &samples {
-                let mut row = vec![self.tokenizer.bos()];
-                row.extend(self.tokenizer.encode(&full_caption(&sample.scene))?);
-                row.resize(window, self.tokenizer.eos());
-                ids.push(row);
-            }
-            let pictures = samples.iter().map(|s| rendered(&s.scene, &s.variation)).collect::<Result<Vec<_>, _>>()?;
-            let pixels = clip_batch(&pictures, SIDE as usize, Crop::Centre, &self.device)?;
-            let similarity = clip.similarity(pixels, &ids)?;
-            let found: Vec<i64> = similarity.argmax(0).into_data().convert::<i64>().try_to_vec()?;
-            right += found.iter().zip(0..).filter(|(found, own)| **found == *own).count();
-        }
-        Ok(right as f64 / 512.0)
-    }
-
-    /// How often the readers are right on drawn pictures that training never shows.
-    fn readers(&self, clip: &WorldClip) -> Result<Tally, Box<dyn Error>> {
-        let judge = Judge::new(clip.vision.clone(), clip.readers.clone(), &self.device);
-        let mut tally = Tally::default();
-        for group in 0..16 {
-            let samples: Vec<_> = (0..64).map(|i| sample(776, group * 64 + i, Split::HeldOut)).collect();
-            let pictures = samples.iter().map(|s| rendered(&s.scene, &s.variation)).collect::<Result<Vec<_>, _>>()?;
-            for (sample, seen) in samples.iter().zip(judge.read(&pictures)?) {
-                tally.add(&Named::of(&sample.scene), &seen);
-            }
-        }
-        Ok(tally)
     }
 
     fn vae(&self) -> Result<bool, Box<dyn Error>> {
@@ -258,28 +230,17 @@ impl Job<'_> {
         let trainer = Trainer::new(task, model, &config.training, &folder, &self.training, self.arguments.workers)?;
         self.train("vae", trainer, 250, &mut |trainer| {
             let vae = trainer.averaged();
-            let mut pairs = Vec::new();
-            let mut error = 0.0;
-            for index in 0..32 {
-                let held = sample(778, index, Split::HeldOut);
-                let picture = rendered(&held.scene, &held.variation)?;
-                let pixels = self.pixels(std::slice::from_ref(&picture))?;
-                let back = vae.decode_unscaled(vae.encode_distribution(pixels.clone()).mean).clamp(-1.0, 1.0);
-                error += (back.clone() - pixels).square().mean().into_scalar::<f64>();
-                pairs.push([picture, fabric::core::picture::from_tensor(back)?.remove(0)]);
-            }
-            // Pixels span 2.
-            println!("vae: {:.2} dB on 32 held-out pictures", 10.0 * (4.0 * 32.0 / error).log10());
+            let held: Vec<_> = (0..128).map(|index| sample(778, index, Split::HeldOut)).collect();
+            println!("vae: {:.2} dB on held-out pictures", common::world::fidelity(&vae, &held, &self.device)?);
+            let drawn = common::world::drawn(&held[..12])?;
+            let latents = vae.encode_distribution(common::world::pixels(&drawn, &self.device)?).mean;
+            let back = fabric::core::picture::from_tensor(vae.decode_unscaled(latents))?;
+            let rows = [drawn, back];
             let rows: Vec<Vec<_>> =
-                (0..2).map(|side| pairs[..12].iter().map(|pair| (&pair[side], Mark::None)).collect()).collect();
+                rows.iter().map(|row| row.iter().map(|picture| (picture, Mark::None)).collect()).collect();
             contact_sheet(&rows, 4)?.save(folder.join("pictures.png"))?;
             Ok(())
         })
-    }
-
-    fn pixels(&self, pictures: &[Picture]) -> Result<Tensor<4>, Box<dyn Error>> {
-        let side = SIDE as usize;
-        Ok(fabric::core::picture::vae_batch(pictures, side, side, fabric::core::picture::Fit::Squash, &self.device)?)
     }
 
     fn unet(&self) -> Result<bool, Box<dyn Error>> {
@@ -290,6 +251,9 @@ impl Job<'_> {
         let clip = self.finished("clip", WorldClip::new(&self.world, &self.device)?)?;
         let (vae, scale) = self.scaled_vae()?;
         println!("latents are scaled by {scale:.4}");
+        if config.options.pool == 0 {
+            return Err("unet.json: pool: found 0 pictures, wanted as many as there are to learn from".into());
+        }
         let pool = self.pool(&vae, config.training.seed, config.options.pool)?;
         let levels = training_levels(&scheduler())?;
         let side = SIDE as usize / vae.downscale();
@@ -317,8 +281,8 @@ impl Job<'_> {
     fn scaled_vae(&self) -> Result<(Vae, f64), Box<dyn Error>> {
         let vae = self.finished("vae", self.world.vae.init(&self.device)?)?;
         let samples: Vec<_> = (0..256).map(|index| sample(779, index, Split::Train)).collect();
-        let pictures = samples.iter().map(|s| rendered(&s.scene, &s.variation)).collect::<Result<Vec<_>, _>>()?;
-        let latents = vae.encode_distribution(self.pixels(&pictures)?).mean;
+        let drawn = common::world::drawn(&samples)?;
+        let latents = vae.encode_distribution(common::world::pixels(&drawn, &self.device)?).mean;
         let scale = 1.0 / latents.square().mean().into_scalar::<f64>().sqrt();
         let mut config = self.world.vae.clone();
         config.scaling_factor = scale;
@@ -332,8 +296,8 @@ impl Job<'_> {
         for first in (0..count).step_by(64) {
             let samples: Vec<_> =
                 (first..count.min(first + 64)).map(|i| sample(seed, i as u64, Split::Train)).collect();
-            let pictures = samples.iter().map(|s| rendered(&s.scene, &s.variation)).collect::<Result<Vec<_>, _>>()?;
-            let latents = vae.encode(self.pixels(&pictures)?, fabric::core::models::Posterior::Mean);
+            let pixels = common::world::pixels(&common::world::drawn(&samples)?, &self.device)?;
+            let latents = vae.encode(pixels, fabric::core::models::Posterior::Mean);
             pool.extend(latents.into_data().convert::<f32>().try_to_vec::<f32>()?);
             if first % 6400 == 0 {
                 println!("encoded {first} of {count} pictures, {:.0} s", clock.elapsed().as_secs_f64());
@@ -383,14 +347,16 @@ impl Job<'_> {
     /// Pictures from captions that training never showed, on one sheet.
     fn samples(&self, model: &Path, sheet: &Path) -> Result<(), Box<dyn Error>> {
         let (pipeline, _) = load_folder(model, &self.device, &ModelOptions::default())?;
+        let samples: Vec<_> = (0..32).map(|index| sample(780, index, Split::HeldOut)).collect();
         let mut rows = Vec::new();
-        for row in 0..4 {
+        for (row, samples) in samples.chunks(8).enumerate() {
             let mut pictures = Vec::new();
-            for column in 0..8 {
-                let scene = sample(780, row * 8 + column, Split::HeldOut).scene;
+            for (column, drawn) in common::world::drawn(samples)?.into_iter().enumerate() {
                 let settings = Settings { steps: 20, guidance_scale: 3.0, ..Settings::default() };
-                let request = Request::new(full_caption(&scene)).with_seeds([row * 8 + column]).with_settings(settings);
-                pictures.push(rendered(&scene, &Variation::default())?);
+                let request = Request::new(full_caption(&samples[column].scene))
+                    .with_seeds([(row * 8 + column) as u64])
+                    .with_settings(settings);
+                pictures.push(drawn);
                 pictures.extend(pipeline.generate(&request)?.pictures);
             }
             rows.push(pictures);
@@ -409,9 +375,4 @@ fn scheduler() -> SchedulerConfig {
         "beta_end": 0.012, "prediction_type": "v_prediction", "clip_sample": false, "set_alpha_to_one": false,
         "steps_offset": 1, "timestep_spacing": "trailing", "rescale_betas_zero_snr": true}"#;
     SchedulerConfig::from_json(json).expect("a scheduler that this library knows")
-}
-
-fn rendered(scene: &fabric::models::world::Scene, variation: &Variation) -> Result<Picture, Box<dyn Error>> {
-    let side = SIDE as usize;
-    Ok(Picture::from_rgb(side, side, scene.render(variation, SIDE)?)?)
 }

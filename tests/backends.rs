@@ -2,11 +2,12 @@
 //!
 //! Each operation that the networks are made of, against a plain computation in f64 on the host.
 
-use burn::tensor::activation::{gelu, silu, softmax};
-use burn::tensor::module::{conv2d, interpolate};
-use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
+use burn::tensor::module::interpolate;
+use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor, TensorData};
-use fabric::backends::ops::weighted_attention;
+use fabric::backends::ops::{
+    Pointwise, causal_attention, conv2d, geglu, group_norm, layer_norm, pointwise, softmax, weighted_attention,
+};
 
 /// Largest error over largest value. f32 sums of a few thousand terms differ by about 1e-6 between orders of
 /// summation, on flex and on ndarray alike; CUDA's products run as TF32, with 10 bits of mantissa.
@@ -144,19 +145,72 @@ fn convolution_is_the_sum_over_its_window() {
             upload(&x, [2, channels, height, width]),
             upload(&w, [outputs, channels, kernel, kernel]),
             Some(upload(&b, [outputs])),
-            ConvOptions::new([stride, stride], [padding, padding], [1, 1], 1),
+            stride,
+            (padding, padding),
         );
         check(found, &wanted);
     }
+}
+
+/// Each run of `length` with mean 0 and deviation 1.
+fn normalised(x: &[f64], length: usize, epsilon: f64) -> Vec<f64> {
+    let mut out = Vec::new();
+    for run in x.chunks(length) {
+        let mean = run.iter().sum::<f64>() / length as f64;
+        let variance = run.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / length as f64;
+        out.extend(run.iter().map(|x| (x - mean) / (variance + epsilon).sqrt()));
+    }
+    out
+}
+
+#[test]
+fn norms_are_their_formulas() {
+    let (rows, channels, area, groups) = (3, 12, 35, 4);
+    let (x, w, b) = (values(rows * channels * area, 10), values(channels, 11), values(channels, 12));
+    let plain = normalised(&x, channels / groups * area, 1e-5);
+    let wanted: Vec<f64> =
+        (0..).zip(plain).map(|(at, x)| x * w[at / area % channels] + b[at / area % channels]).collect();
+    let norm = |silu| {
+        let x = upload(&x, [rows, channels, 5, 7]);
+        group_norm(x, upload(&w, [channels]), upload(&b, [channels]), groups, 1e-5, silu)
+    };
+    check(norm(false), &wanted);
+    check(norm(true), &wanted.iter().map(|x| x / (1.0 + (-x).exp())).collect::<Vec<f64>>());
+    let plain = normalised(&x, channels, 1e-5);
+    let wanted: Vec<f64> = (0..).zip(plain).map(|(at, x)| x * w[at % channels] + b[at % channels]).collect();
+    let x = upload(&x, [rows, area, channels]);
+    check(layer_norm(x, upload(&w, [channels]), upload(&b, [channels]), 1e-5), &wanted);
+}
+
+#[test]
+fn causal_attention_sees_no_later_key() {
+    let [heads, tokens, dim] = [2, 150, 8];
+    let of = |seed| values(heads * tokens * dim, seed);
+    let (q, k, v) = (of(13), of(14), of(15));
+    let part =
+        |x: &[f64], head: usize, first: usize, count: usize| x[(head * tokens + first) * dim..][..count * dim].to_vec();
+    let mut wanted = Vec::new();
+    for (head, query) in (0..heads).flat_map(|head| (0..tokens).map(move |query| (head, query))) {
+        let seen = query + 1;
+        let (k, v) = (part(&k, head, 0, seen), part(&v, head, 0, seen));
+        wanted.extend(attention_on_host(&part(&q, head, query, 1), &k, &v, [1, 1, seen, dim], &vec![1.0; seen]));
+    }
+    let shape = [1, heads, tokens, dim];
+    check(causal_attention(upload(&q, shape), upload(&k, shape), upload(&v, shape)), &wanted);
 }
 
 #[test]
 fn activations_are_their_formulas() {
     let x: Vec<f64> = values(1000, 7).into_iter().map(|x| x * 4.0).collect();
     let silu_wanted: Vec<f64> = x.iter().map(|x| x / (1.0 + (-x).exp())).collect();
-    check(silu(upload(&x, [1000])), &silu_wanted);
+    check(pointwise(upload(&x, [1000]), Pointwise::Silu), &silu_wanted);
+    let quick_wanted: Vec<f64> = x.iter().map(|x| x / (1.0 + (-1.702 * x).exp())).collect();
+    check(pointwise(upload(&x, [1000]), Pointwise::QuickGelu), &quick_wanted);
     let gelu_wanted: Vec<f64> = x.iter().map(|x| x * 0.5 * (1.0 + erf(x / std::f64::consts::SQRT_2))).collect();
-    check(gelu(upload(&x, [1000])), &gelu_wanted);
+    check(pointwise(upload(&x, [1000]), Pointwise::Gelu), &gelu_wanted);
+    let gated: Vec<f64> =
+        (0..500).map(|at| x[at / 20 * 40 + at % 20] * gelu_wanted[at / 20 * 40 + 20 + at % 20]).collect();
+    check(geglu(upload(&x, [5, 5, 40])), &gated);
 }
 
 /// By its series, which is exact enough for |x| < 6.
@@ -179,7 +233,7 @@ fn softmax_rows_are_normalised_exponentials() {
         let sum: f64 = row.iter().map(|x| (x - top).exp()).sum();
         wanted.extend(row.iter().map(|x| (x - top).exp() / sum));
     }
-    check(softmax(upload(&x, [6, 50]), 1), &wanted);
+    check(softmax(upload(&x, [6, 50])), &wanted);
 }
 
 #[test]

@@ -14,6 +14,9 @@ use fabric::models::load::{LoadDtype, ProgressCallback};
 use fabric::models::{LoraChoice, ModelOptions, load_model};
 use indicatif::{ProgressBar, ProgressStyle};
 
+#[cfg(feature = "world")]
+pub(crate) mod world;
+
 /// Settings that every example takes.
 #[derive(Args)]
 pub(crate) struct Common {

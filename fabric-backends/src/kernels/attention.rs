@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::gemm::{Strides, gemm};
-use super::lanes::{largest, sum, sum_two, vectorised};
+use super::lanes::{dot, largest, total, vectorised};
 use super::math::exp;
 use super::shared::Shared;
 
@@ -107,12 +107,12 @@ impl Attention<'_> {
                         #[inline(always)]
                         || {
                             let state = tops.iter_mut().zip(&mut totals).zip(sums.chunks_exact_mut(dim));
-                            for (logits, ((top, total), sums)) in logits.chunks_exact_mut(keys).zip(state) {
+                            for (logits, ((top, whole), sums)) in logits.chunks_exact_mut(keys).zip(state) {
                                 let highest = largest(logits).max(*top);
                                 if highest > *top {
                                     // What was summed so far counts less beside a larger logit.
                                     let less = exp(*top - highest);
-                                    *total *= less;
+                                    *whole *= less;
                                     for x in sums {
                                         *x *= less;
                                     }
@@ -121,11 +121,7 @@ impl Attention<'_> {
                                 for x in logits.iter_mut() {
                                     *x = exp(*x - highest);
                                 }
-                                *total += sum(
-                                    logits,
-                                    #[inline(always)]
-                                    |x| x,
-                                );
+                                *whole += total(logits);
                             }
                         },
                     );
@@ -182,21 +178,11 @@ impl Attention<'_> {
                                 for x in share.iter_mut() {
                                     *x = exp(*x - top);
                                 }
-                                let whole = 1.0
-                                    / sum(
-                                        share,
-                                        #[inline(always)]
-                                        |x| x,
-                                    );
+                                let whole = 1.0 / total(share);
                                 for x in share.iter_mut() {
                                     *x *= whole;
                                 }
-                                let (mean, _) = sum_two(
-                                    share,
-                                    slope,
-                                    #[inline(always)]
-                                    |p, s| (p * s, 0.0),
-                                );
+                                let mean = dot(share, slope);
                                 for (slope, share) in slope.iter_mut().zip(share) {
                                     *slope = *share * (*slope - mean) * scale;
                                 }

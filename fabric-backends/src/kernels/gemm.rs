@@ -1,4 +1,8 @@
-//! Matrix products on one thread; who calls it splits the work.
+//! Matrix products.
+
+use rayon::prelude::*;
+
+use super::shared::Shared;
 
 /// A matrix in a slice: element `(i, j)` lies at `i * row + j * column`.
 #[derive(Debug, Clone, Copy)]
@@ -24,25 +28,96 @@ impl Strides {
     }
 }
 
-/// `out = a · b`, or `out += a · b`; `a` is `[m, k]`, `b` is `[k, n]`, none of them empty.
+/// `out = a · b`, or `out += a · b`, on this thread; `a` is `[m, k]`, `b` is `[k, n]`, none of them empty.
 pub(crate) fn gemm(
-    [m, n, k]: [usize; 3],
-    (out, out_at): (&mut [f32], Strides),
-    (a, a_at): (&[f32], Strides),
-    (b, b_at): (&[f32], Strides),
+    sizes: [usize; 3],
+    (out, strides): (&mut [f32], Strides),
+    a: (&[f32], Strides),
+    b: (&[f32], Strides),
     add: bool,
 ) {
+    let start = if add { Start::Result } else { Start::Nothing };
+    #[allow(unsafe_code, reason = "nobody else has this slice")]
+    // SAFETY: `out` is borrowed alone.
+    unsafe {
+        gemm_shared(sizes, Target { all: &Shared::new(out), first: 0, strides }, a, b, start);
+    }
+}
+
+/// What a product is added to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Start<'a> {
+    /// Nothing: what the result held before does not matter.
+    Nothing,
+    /// What the result holds.
+    Result,
+    /// The same row everywhere.
+    Row(&'a [f32]),
+    /// The same column everywhere.
+    Column(&'a [f32]),
+}
+
+/// Where a product goes: its first element in what several threads write, and how it lies from there.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub(crate) all: &'a Shared<'a>,
+    pub(crate) first: usize,
+    pub(crate) strides: Strides,
+}
+
+impl Target<'_> {
+    /// The same from this row and column on.
+    fn from(self, row: usize, column: usize) -> Self {
+        Self { first: self.first + row * self.strides.row + column * self.strides.column, ..self }
+    }
+}
+
+/// [`gemm`] into a part of what several threads write.
+///
+/// # Safety
+///
+/// Nobody else reads or writes the elements of this result meanwhile.
+#[allow(unsafe_code, reason = "threads write rows or columns of one matrix, which interleave")]
+pub(crate) unsafe fn gemm_shared(
+    [m, n, k]: [usize; 3],
+    out: Target<'_>,
+    (a, a_at): (&[f32], Strides),
+    (b, b_at): (&[f32], Strides),
+    start: Start<'_>,
+) {
     assert!(m > 0 && n > 0 && k > 0, "gemm: {m} x {k} x {n}");
-    assert!(out_at.reach(m, n) <= out.len() && a_at.reach(m, k) <= a.len() && b_at.reach(k, n) <= b.len());
+    assert!(a_at.reach(m, k) <= a.len() && b_at.reach(k, n) <= b.len());
+    match start {
+        Start::Nothing | Start::Result => (),
+        Start::Row(values) => {
+            assert!(out.strides.column == 1 && values.len() >= n);
+            for row in 0..m {
+                let first = out.from(row, 0).first;
+                // SAFETY: elements of this result.
+                unsafe { out.all.part(first..first + n) }.copy_from_slice(&values[..n]);
+            }
+        }
+        Start::Column(values) => {
+            assert!(out.strides.column == 1 && values.len() >= m);
+            for (row, value) in values[..m].iter().enumerate() {
+                let first = out.from(row, 0).first;
+                // SAFETY: elements of this result.
+                unsafe { out.all.part(first..first + n) }.fill(*value);
+            }
+        }
+    }
+    let Target { all, first, strides: out_at } = out;
+    let add = !matches!(start, Start::Nothing);
+    let out = all.pointer(first, out_at.reach(m, n));
     let step = |stride: usize| stride as isize;
-    #[allow(unsafe_code, reason = "the crate takes pointers and strides")]
-    // SAFETY: the three matrices lie within their slices, as was just asserted, and `out` is borrowed alone.
+    // SAFETY: the three matrices lie within their slices, as was just asserted (`pointer` did for the result), and the
+    // caller promised that nobody else has the result's elements.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            out.as_mut_ptr(),
+            out,
             step(out_at.column),
             step(out_at.row),
             add,
@@ -59,5 +134,55 @@ pub(crate) fn gemm(
             false,
             gemm::Parallelism::None,
         );
+    }
+}
+
+/// The same on all threads.
+///
+/// # Safety
+///
+/// Nobody else reads or writes the elements of this result meanwhile.
+#[allow(unsafe_code, reason = "threads write rows or columns of one matrix, which interleave")]
+pub(crate) unsafe fn product_shared(
+    [m, n, k]: [usize; 3],
+    out: Target<'_>,
+    (a, a_at): (&[f32], Strides),
+    (b, b_at): (&[f32], Strides),
+    start: Start<'_>,
+) {
+    // The longer side is cut, so that each task uses what it packs of the other one as often as possible.
+    let cut = |length: usize| length.div_ceil(16).next_multiple_of(32).min(512);
+    let (rows, columns) = if m >= n { (cut(m), n) } else { (m, cut(n)) };
+    let blocks: Vec<_> =
+        (0..m).step_by(rows).flat_map(|row| (0..n).step_by(columns).map(move |column| (row, column))).collect();
+    blocks.into_par_iter().for_each(|(row, column)| {
+        let sizes = [rows.min(m - row), columns.min(n - column), k];
+        let (a, b) = (&a[row * a_at.row..], &b[column * b_at.column..]);
+        let start = match start {
+            Start::Nothing | Start::Result => start,
+            Start::Row(values) => Start::Row(&values[column..]),
+            Start::Column(values) => Start::Column(&values[row..]),
+        };
+        // SAFETY: no other task has this block, and the caller promised that nobody else has any.
+        unsafe { gemm_shared(sizes, out.from(row, column), (a, a_at), (b, b_at), start) }
+    });
+}
+
+/// The same into rows of `n` of a slice; nothing happens where the result is empty.
+pub(crate) fn product(
+    sizes: [usize; 3],
+    out: &mut [f32],
+    a: (&[f32], Strides),
+    b: (&[f32], Strides),
+    start: Start<'_>,
+) {
+    let [m, n, _] = sizes;
+    if m * n == 0 {
+        return;
+    }
+    #[allow(unsafe_code, reason = "nobody else has this slice")]
+    // SAFETY: `out` is borrowed alone.
+    unsafe {
+        product_shared(sizes, Target { all: &Shared::new(out), first: 0, strides: Strides::rows(n) }, a, b, start);
     }
 }

@@ -26,6 +26,28 @@ pub(crate) fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + rest.iter().map(|x| f(*x)).sum::<f32>()
 }
 
+/// `Σ x`.
+#[inline(always)]
+pub(crate) fn total(x: &[f32]) -> f32 {
+    sum(
+        x,
+        #[inline(always)]
+        |x| x,
+    )
+}
+
+/// `Σ x · y`.
+#[inline(always)]
+pub(crate) fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let (products, _) = sum_two(
+        x,
+        y,
+        #[inline(always)]
+        |x, y| (x * y, 0.0),
+    );
+    products
+}
+
 /// `Σ f(x, y)`, both sums of its pair.
 #[inline(always)]
 pub(crate) fn sum_two(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> (f32, f32)) -> (f32, f32) {

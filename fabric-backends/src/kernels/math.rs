@@ -37,21 +37,21 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// The error function, to 4e-7: a rational function of odd degree (Eigen's, by its coefficients), constant beyond 4.
+/// The error function, to 4e-7: a rational function of odd degree (Eigen's, by its coefficients), and 1 beyond 4.
 #[inline(always)]
 pub(crate) fn erf(x: f32) -> f32 {
-    let x = if x > 4.0 { 4.0 } else { x };
-    let x = if x < -4.0 { -4.0 } else { x };
     let x2 = x * x;
     let p = x2.mul_add(-2.726_142_3e-10, 2.770_681_4e-8);
     let p = p.mul_add(x2, -2.101_024e-6);
     let p = p.mul_add(x2, -5.692_506_5e-5);
     let p = p.mul_add(x2, -7.349_906_3e-4);
-    let p = p.mul_add(x2, -2.954_599_8e-3);
+    let p = p.mul_add(x2, -2.954_6e-3);
     let p = p.mul_add(x2, -1.609_603_3e-2);
     let q = x2.mul_add(-1.456_607_2e-5, -2.133_740_6e-4);
     let q = q.mul_add(x2, -1.682_827e-3);
     let q = q.mul_add(x2, -7.373_329e-3);
     let q = q.mul_add(x2, -1.426_473_9e-2);
-    x * p / q
+    let y = x * p / q;
+    let y = if x > 4.0 || y > 1.0 { 1.0 } else { y };
+    if x < -4.0 || y < -1.0 { -1.0 } else { y }
 }

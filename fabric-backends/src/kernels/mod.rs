@@ -1,13 +1,16 @@
 //! The f32 kernels of the CPU, on plain slices: compiled for each generation of processors, chosen at run time.
 //!
 //! Nothing here knows of tensors. Work is split in the same way whatever the number of threads, and sums are added in
-//! a fixed order, so that results are the same to the bit from one run to the next.
+//! a fixed order, so that on one machine results are the same to the bit from one run to the next. Another processor may
+//! have other vector lengths and caches, and with them other roundings.
 
 pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod conv;
+mod conv_gradient;
 mod gemm;
 mod lanes;
+pub(crate) mod linear;
 mod math;
 pub(crate) mod norm;
 mod shared;

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::activation::{silu, silu_slope};
-use super::lanes::{GRAIN, add_up, sum, sum_two, vectorised};
+use super::lanes::{GRAIN, add_up, sum, sum_two, total, vectorised};
 
 /// A group norm over `[rows, channels, area]`.
 #[derive(Debug, Clone, Copy)]
@@ -20,12 +20,7 @@ pub(crate) struct GroupNorm {
 #[inline(always)]
 fn statistics(x: &[f32], epsilon: f32) -> (f32, f32) {
     let scale = 1.0 / x.len() as f32;
-    let mean = scale
-        * sum(
-            x,
-            #[inline(always)]
-            |x| x,
-        );
+    let mean = scale * total(x);
     let variance = scale
         * sum(
             x,

@@ -18,6 +18,12 @@ impl<'a> Shared<'a> {
         Self { first: whole.as_mut_ptr(), length: whole.len(), whole: PhantomData }
     }
 
+    /// Where these elements begin.
+    pub(crate) fn pointer(&self, first: usize, count: usize) -> *mut f32 {
+        assert!(first <= self.length && count <= self.length - first, "{count} from {first} of {}", self.length);
+        self.first.wrapping_add(first)
+    }
+
     /// These elements.
     ///
     /// # Safety
@@ -26,8 +32,7 @@ impl<'a> Shared<'a> {
     #[allow(unsafe_code, reason = "the parts that threads ask for do not overlap")]
     #[allow(clippy::mut_from_ref, reason = "that is the purpose")]
     pub(crate) unsafe fn part(&self, range: std::ops::Range<usize>) -> &mut [f32] {
-        assert!(range.start <= range.end && range.end <= self.length, "{range:?} of {}", self.length);
-        // SAFETY: within the slice, as was just asserted; that nobody else has it is the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.first.add(range.start), range.len()) }
+        // SAFETY: within the slice, as `pointer` asserts; that nobody else has it is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer(range.start, range.len()), range.len()) }
     }
 }

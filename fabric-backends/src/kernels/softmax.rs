@@ -2,27 +2,23 @@
 
 use rayon::prelude::*;
 
-use super::lanes::{GRAIN, largest, sum, sum_two, vectorised};
+use super::lanes::{GRAIN, dot, largest, total, vectorised};
 use super::math::exp;
 
-/// Each row of `length` becomes `e^x / Σ e^x`.
-pub(crate) fn forward(length: usize, x: &mut [f32]) {
-    x.par_chunks_mut((GRAIN / length).max(1) * length).for_each(|rows| {
+/// Each row of `length`: `out = e^x / Σ e^x`.
+pub(crate) fn forward(length: usize, x: &[f32], out: &mut [f32]) {
+    let task = (GRAIN / length).max(1) * length;
+    out.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(out, x)| {
         vectorised(
             #[inline(always)]
             || {
-                for row in rows.chunks_exact_mut(length) {
-                    let top = largest(row);
-                    for x in row.iter_mut() {
-                        *x = exp(*x - top);
+                for (out, x) in out.chunks_exact_mut(length).zip(x.chunks_exact(length)) {
+                    let top = largest(x);
+                    for (out, x) in out.iter_mut().zip(x) {
+                        *out = exp(*x - top);
                     }
-                    let scale = 1.0
-                        / sum(
-                            row,
-                            #[inline(always)]
-                            |x| x,
-                        );
-                    for x in row {
+                    let scale = 1.0 / total(out);
+                    for x in out {
                         *x *= scale;
                     }
                 }
@@ -40,14 +36,9 @@ pub(crate) fn backward(length: usize, y: &[f32], gradient: &[f32], out: &mut [f3
             || {
                 let rows = y.chunks_exact(length).zip(gradient.chunks_exact(length));
                 for (out, (y, gradient)) in out.chunks_exact_mut(length).zip(rows) {
-                    let (dot, _) = sum_two(
-                        y,
-                        gradient,
-                        #[inline(always)]
-                        |y, g| (y * g, 0.0),
-                    );
+                    let mean = dot(y, gradient);
                     for ((out, y), gradient) in out.iter_mut().zip(y).zip(gradient) {
-                        *out = y * (gradient - dot);
+                        *out = y * (gradient - mean);
                     }
                 }
             },

@@ -26,7 +26,7 @@ pub fn weighted_attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, we
     let covered = weights.iter().map(|(count, _)| count).sum::<usize>();
     assert!(weights.is_empty() || covered == keys, "weighted_attention: weights of {covered} keys, wanted {keys}");
     #[cfg(feature = "flex")]
-    if super::flex::serves(&query) {
+    if [&query, &key, &value].into_iter().all(super::flex::serves) {
         let bias = if plain { Vec::new() } else { each_key(weights, f32::ln) };
         let operation = super::flex::Attention { bias: bias.into(), causal: false };
         return super::flex::attend(query, key, value, operation);
@@ -51,7 +51,7 @@ pub fn weighted_attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, we
 pub fn causal_attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
     assert_eq!((key.dims(), value.dims()), (query.dims(), query.dims()), "causal_attention: keys, values");
     #[cfg(feature = "flex")]
-    if super::flex::serves(&query) {
+    if [&query, &key, &value].into_iter().all(super::flex::serves) {
         let operation = super::flex::Attention { bias: [].into(), causal: true };
         return super::flex::attend(query, key, value, operation);
     }

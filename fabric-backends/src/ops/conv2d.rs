@@ -23,9 +23,12 @@ pub fn conv2d(
     padding: (usize, usize),
 ) -> Tensor<4> {
     assert_shape!(x, [_, weight.dims()[1], _, _]);
+    if let Some(bias) = &bias {
+        assert_shape!(bias, [weight.dims()[0]]);
+    }
     #[cfg(feature = "flex")]
-    if super::flex::serves(&x) && super::flex::serves(&weight) {
-        let bias = bias.unwrap_or_else(|| Tensor::zeros([weight.dims()[0]], &weight.device()));
+    if super::flex::serves(&x) && super::flex::serves(&weight) && bias.as_ref().is_none_or(super::flex::serves) {
+        let bias = bias.unwrap_or_else(|| super::flex::no_bias(&x));
         return super::flex::three(x, weight, bias, super::flex::Three::Conv2d { stride, padding });
     }
     plain(x, weight, bias, stride, padding)

@@ -8,6 +8,7 @@ mod attention;
 mod conv2d;
 #[cfg(feature = "flex")]
 mod flex;
+mod linear;
 mod norm;
 mod softmax;
 
@@ -17,5 +18,6 @@ mod tests;
 pub use activation::{Pointwise, geglu, pointwise};
 pub use attention::{causal_attention, weighted_attention};
 pub use conv2d::conv2d;
+pub use linear::linear;
 pub use norm::{group_norm, layer_norm};
 pub use softmax::softmax;

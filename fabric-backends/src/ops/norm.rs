@@ -25,9 +25,10 @@ pub fn group_norm(
 ) -> Tensor<4> {
     let [channels] = weight.dims();
     assert_shape!(x, [_, channels, _, _]);
+    assert_shape!(bias, [channels]);
     assert!(channels.is_multiple_of(groups), "group norm: {channels} channels in {groups} groups");
     #[cfg(feature = "flex")]
-    if super::flex::serves(&x) {
+    if super::flex::serves(&x) && super::flex::serves(&weight) && super::flex::serves(&bias) {
         return super::flex::three(x, weight, bias, super::flex::Three::GroupNorm { groups, epsilon, silu });
     }
     plain_group_norm(x, weight, bias, groups, epsilon, silu)
@@ -65,8 +66,9 @@ pub(super) fn plain_group_norm(
 /// If the shapes do not fit together.
 pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, epsilon: f64) -> Tensor<D> {
     assert_shape!(x, [.., weight.dims()[0]]);
+    assert_shape!(bias, [weight.dims()[0]]);
     #[cfg(feature = "flex")]
-    if super::flex::serves(&x) {
+    if super::flex::serves(&x) && super::flex::serves(&weight) && super::flex::serves(&bias) {
         return super::flex::three(x, weight, bias, super::flex::Three::LayerNorm { epsilon });
     }
     module::layer_norm(x, weight, Some(bias), epsilon)

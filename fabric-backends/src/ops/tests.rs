@@ -71,6 +71,11 @@ fn convolutions_and_their_gradients() {
         (2, 3, 4, [6, 7], 3, 1, (2, 2)),
         (2, 3, 4, [6, 7], 1, 1, (1, 1)),
         (2, 3, 4, [6, 7], 3, 3, (0, 2)),
+        (1, 2, 3, [1, 1], 5, 2, (2, 2)),
+        (1, 2, 3, [1, 1], 5, 1, (2, 2)),
+        (1, 2, 3, [1, 1], 3, 3, (0, 2)),
+        (2, 8, 640, [16, 16], 3, 1, (1, 1)),
+        (5, 70, 70, [17, 31], 3, 1, (1, 1)),
     ] {
         same(
             &format!("{rows} x {inputs} x {height} x {width}, {outputs} of {kernel} by {stride}, {padding:?}"),
@@ -79,6 +84,21 @@ fn convolutions_and_their_gradients() {
             |x, weight, bias| super::conv2d::plain(x, weight, Some(bias), stride, padding),
         );
     }
+}
+
+#[test]
+fn linear_layers_and_their_gradients() {
+    for ([rows, tokens], inputs, outputs) in [([1, 1], 1, 1), ([3, 5], 7, 4), ([40, 20], 33, 130), ([2, 600], 64, 10)] {
+        same(
+            &format!("{rows} x {tokens} tokens, {inputs} to {outputs}"),
+            (random([rows, tokens, inputs]), random([outputs, inputs]), random([outputs])),
+            |x, weight, bias| linear(x, weight, Some(bias)),
+            |x, weight, bias| super::linear::plain(x, weight, Some(bias)),
+        );
+    }
+    let (x, weight) = (random([2, 3, 4]), random([5, 4]));
+    let found = linear(x.clone(), weight.clone(), None);
+    assert!(error(&found, &super::linear::plain(x, weight, None)) < 1e-6);
 }
 
 #[test]

@@ -49,6 +49,17 @@ impl ClipVision {
         }
     }
 
+    /// The same with position embeddings so many times as long.
+    ///
+    /// As published encoders begin, positions are 3 % of what the first norm sees; it takes a large training to find
+    /// them there.
+    #[cfg(all(feature = "train", feature = "world"))]
+    pub(crate) fn with_longer_positions(mut self, factor: f64) -> Self {
+        let weight = self.position_embedding.weight.map(|weight| (weight * factor).detach());
+        self.position_embedding.weight = weight.set_require_grad(true);
+        self
+    }
+
     /// Encodes preprocessed pictures `[images, 3, image_size, image_size]`.
     pub fn forward(&self, pixels: Tensor<4>) -> ClipVisionOutput {
         let mut x = self.embed_patches(pixels);

@@ -1,5 +1,6 @@
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor, assert_shape, module};
+use burn::tensor::{Device, Tensor};
+use fabric_backends::ops::linear;
 
 use super::{uniform_param, value_as};
 
@@ -29,13 +30,6 @@ impl Linear {
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let weight = value_as(&self.weight, x.dtype());
         let bias = self.bias.as_ref().map(|bias| value_as(bias, x.dtype()));
-        let [outputs, inputs] = weight.dims();
-        assert_shape!(x, [.., inputs]);
-        let mut shape = x.dims();
-        // All leading axes as one: a single large product instead of a batch of small ones.
-        let flat = x.reshape([-1, inputs as i64]);
-        let y = module::linear(flat, weight.transpose(), bias);
-        shape[D - 1] = outputs;
-        y.reshape(shape)
+        linear(x, weight, bias)
     }
 }

@@ -11,7 +11,7 @@ use crate::load::PublishedNames;
 
 /// One reader for each factor of the world: a query of its own over the encoder's tokens, then a linear layer.
 ///
-/// The ruler for everything that makes pictures of this world; its own accuracy stands in the model card.
+/// The ruler for everything that makes pictures of this world; what it reads of a face or of a texture depends on the kind it saw.
 #[derive(Module, Debug)]
 pub struct Readers {
     norm: LayerNorm,

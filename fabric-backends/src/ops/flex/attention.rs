@@ -18,12 +18,6 @@ pub(in crate::ops) struct Attention {
     pub(in crate::ops) causal: bool,
 }
 
-/// With the channels of a head side by side, as they nearly always are; the rest may lie anyhow.
-fn readable(x: FlexTensor) -> FlexTensor {
-    let strides = x.layout().strides();
-    if strides[3] == 1 && strides.iter().all(|stride| *stride >= 0) { x } else { x.to_contiguous() }
-}
-
 fn tokens(x: &FlexTensor) -> Tokens<'_> {
     let strides = [0, 1, 2].map(|axis| x.layout().strides()[axis].unsigned_abs());
     Tokens { numbers: &x.storage()[x.layout().start_offset()..], strides }
@@ -44,20 +38,21 @@ impl Attention {
 }
 
 impl Operation<3> for Attention {
+    /// With the channels of a head side by side, as they nearly always are; the rest may lie anyhow.
+    fn readable(x: FlexTensor) -> FlexTensor {
+        let strides = x.layout().strides();
+        if strides[3] == 1 && strides.iter().all(|stride| *stride >= 0) { x } else { x.to_contiguous() }
+    }
+
     fn forward(&self, inputs: [FlexTensor; 3]) -> FlexTensor {
-        let [query, key, value] = inputs.map(readable);
+        let [query, key, value] = inputs;
         let mut out = vec![0.0; query.shape().num_elements()];
         self.sizes(&query, &key).forward(tokens(&query), tokens(&key), tokens(&value), &mut out);
         turned(out, query.shape().dims())
     }
 
-    fn keep(&self, inputs: [FlexTensor; 3], _: &FlexTensor) -> Vec<FlexTensor> {
-        inputs.map(readable).to_vec()
-    }
-
     fn backward(&self, kept: Vec<FlexTensor>, gradient: FlexTensor, _: [bool; 3]) -> [Option<FlexTensor>; 3] {
         let [query, key, value] = &kept[..] else { unreachable!("three were kept") };
-        let gradient = readable(gradient);
         let mut gradients = [query, key, value].map(|x| vec![0.0; x.shape().num_elements()]);
         let [to_query, to_key, to_value] = &mut gradients;
         self.sizes(query, key)

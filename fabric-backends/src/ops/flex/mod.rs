@@ -15,15 +15,21 @@ pub(super) use attention::Attention;
 pub(super) use one::One;
 pub(super) use three::Three;
 
-/// Whether a tensor is where these kernels are, and of their number type.
+/// Whether a tensor is where these kernels are, of their number type, and not empty.
 pub(super) fn serves<const D: usize>(x: &Tensor<D>) -> bool {
-    // Other features of burn bring other devices.
-    #[allow(unreachable_patterns, reason = "some builds have this backend alone")]
-    let here = match x.device().inner().as_dispatch() {
-        DispatchDevice::Flex(_) => true,
-        _ => false,
-    };
-    here && x.dtype() == DType::F32
+    let here = matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_));
+    here && x.dtype() == DType::F32 && !x.dims().contains(&0) && has_fused_multiply_add()
+}
+
+/// The kernels multiply and add in one instruction; where there is none, that is a slow call for each element, and
+/// burn's own operations are better.
+fn has_fused_multiply_add() -> bool {
+    cfg!(not(any(target_arch = "x86", target_arch = "x86_64"))) || !matches!(pulp::Arch::new(), pulp::Arch::Scalar)
+}
+
+/// The bias of an operation that has none.
+pub(super) fn no_bias<const D: usize>(beside: &Tensor<D>) -> Tensor<1> {
+    Tensor::zeros([0], (&beside.device(), DType::F32))
 }
 
 /// An operation on one tensor.
@@ -70,15 +76,15 @@ trait Kernels: Backend {
 
 impl Kernels for Flex {
     fn one(x: FlexTensor, operation: One) -> FlexTensor {
-        derivative::Operation::forward(&operation, [x])
+        derivative::on_cpu([x], operation)
     }
 
     fn three(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, operation: Three) -> FlexTensor {
-        derivative::Operation::forward(&operation, [x, weight, bias])
+        derivative::on_cpu([x, weight, bias], operation)
     }
 
     fn attend(query: FlexTensor, key: FlexTensor, value: FlexTensor, operation: Attention) -> FlexTensor {
-        derivative::Operation::forward(&operation, [query, key, value])
+        derivative::on_cpu([query, key, value], operation)
     }
 }
 

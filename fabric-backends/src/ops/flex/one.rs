@@ -24,7 +24,6 @@ fn last(x: &FlexTensor) -> usize {
 
 impl Operation<1> for One {
     fn forward(&self, [x]: [FlexTensor; 1]) -> FlexTensor {
-        let mut x = x.to_contiguous();
         match self {
             Self::Pointwise(kind) => like(&x, |out| activation::forward(*kind, numbers(&x), out)),
             Self::Geglu => {
@@ -35,26 +34,18 @@ impl Operation<1> for One {
                 activation::geglu(channels, numbers(&x), &mut out);
                 tensor(out, shape)
             }
-            Self::Softmax => {
-                let length = last(&x);
-                if numbers(&x).len() != x.storage::<f32>().len() {
-                    x = tensor(numbers(&x).to_vec(), x.shape());
-                }
-                softmax::forward(length, x.storage_mut());
-                x
-            }
+            Self::Softmax => like(&x, |out| softmax::forward(last(&x), numbers(&x), out)),
         }
     }
 
     fn keep(&self, [x]: [FlexTensor; 1], output: &FlexTensor) -> Vec<FlexTensor> {
         match self {
-            Self::Pointwise(_) | Self::Geglu => vec![x.to_contiguous()],
+            Self::Pointwise(_) | Self::Geglu => vec![x],
             Self::Softmax => vec![output.clone()],
         }
     }
 
     fn backward(&self, kept: Vec<FlexTensor>, gradient: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
-        let gradient = gradient.to_contiguous();
         let (kept, gradient) = (&kept[0], numbers(&gradient));
         [Some(like(kept, |out| match self {
             Self::Pointwise(kind) => activation::backward(*kind, numbers(kept), gradient, out),

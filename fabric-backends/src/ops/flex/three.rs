@@ -7,15 +7,22 @@ use burn::tensor::Shape;
 use super::derivative::Operation;
 use super::{like, numbers, tensor};
 use crate::kernels::conv::Conv;
+use crate::kernels::linear::Linear;
 use crate::kernels::norm::{GroupNorm, layer, layer_backward};
 use crate::kernels::unfold::Windows;
 
-/// An operation on a tensor with a weight and a bias.
+/// An operation on a tensor with a weight and a bias; a linear layer or a convolution without bias has an empty one.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::ops) enum Three {
+    Linear,
     Conv2d { stride: usize, padding: (usize, usize) },
     GroupNorm { groups: usize, epsilon: f64, silu: bool },
     LayerNorm { epsilon: f64 },
+}
+
+fn linear(weight: &FlexTensor) -> Linear {
+    let [outputs, inputs] = weight.shape().dims();
+    Linear { inputs, outputs }
 }
 
 /// What a convolution of these two will do.
@@ -43,9 +50,17 @@ fn group_norm(x: &FlexTensor, groups: usize, epsilon: f64, silu: bool) -> GroupN
 
 impl Operation<3> for Three {
     fn forward(&self, inputs: [FlexTensor; 3]) -> FlexTensor {
-        let [x, weight, bias] = inputs.map(|input| input.to_contiguous());
+        let [x, weight, bias] = inputs;
         let (w, b) = (numbers(&weight), numbers(&bias));
         match *self {
+            Self::Linear => {
+                let (linear, mut shape) = (linear(&weight), x.shape());
+                let axis = shape.num_dims() - 1;
+                shape[axis] = linear.outputs;
+                let mut out = vec![0.0; shape.num_elements()];
+                linear.forward(numbers(&x), w, b, &mut out);
+                tensor(out, shape)
+            }
             Self::Conv2d { stride, padding } => {
                 let conv = conv(&x, &weight, stride, padding);
                 let [height, width] = conv.windows.output;
@@ -61,15 +76,17 @@ impl Operation<3> for Three {
         }
     }
 
-    fn keep(&self, inputs: [FlexTensor; 3], _: &FlexTensor) -> Vec<FlexTensor> {
-        inputs.map(|input| input.to_contiguous()).to_vec()
-    }
-
     fn backward(&self, kept: Vec<FlexTensor>, gradient: FlexTensor, wanted: [bool; 3]) -> [Option<FlexTensor>; 3] {
-        let gradient = gradient.to_contiguous();
         let [x, weight, bias] = &kept[..] else { unreachable!("three were kept") };
         let (w, b, g) = (numbers(weight), numbers(bias), numbers(&gradient));
         let (of_x, (of_weight, of_bias)) = match *self {
+            Self::Linear => {
+                let linear = linear(weight);
+                let of_x = wanted[0].then(|| like(x, |out| linear.input_gradient(w, g, out)));
+                let of_weight = wanted[1].then(|| like(weight, |out| linear.weight_gradient(numbers(x), g, out)));
+                let of_bias = wanted[2].then(|| tensor(linear.bias_gradient(g), bias.shape()));
+                return [of_x, of_weight, of_bias];
+            }
             Self::Conv2d { stride, padding } => {
                 let conv = conv(x, weight, stride, padding);
                 let of_x = wanted[0].then(|| like(x, |out| conv.input_gradient(w, g, out)));

@@ -114,7 +114,7 @@ impl WorldConfig {
             ..ClipVisionConfig::default()
         };
         let vae = VaeConfig {
-            block_out_channels: vec![32, 64, 96, 96],
+            block_out_channels: vec![16, 32, 64, 96],
             layers_per_block: 1,
             latent_channels: 8,
             norm_num_groups: 16,

@@ -1,0 +1,117 @@
+//! The gradients of a convolution.
+
+use rayon::prelude::*;
+
+use super::conv::{Conv, Part, with_scratch};
+use super::gemm::{Start, Strides, gemm, product};
+use super::lanes::{add_up, total, vectorised};
+use super::unfold::Windows;
+
+/// Sums of weight gradients that are kept apart, however many threads there are.
+const SUMS: usize = 16;
+
+/// With fewer parts than these, the threads share every part's product. (Not the number of threads: it decides in
+/// which order a sum is taken.)
+const FEW: usize = 4;
+
+/// A weight from which on one sum is large enough to occupy all threads.
+const LARGE: usize = 1 << 18;
+
+impl Conv {
+    /// The gradient of `x`, which is `out`, zeros before.
+    pub(crate) fn input_gradient(&self, weight: &[f32], gradient: &[f32], out: &mut [f32]) {
+        let windows = &self.windows;
+        let fits = (0..2).all(|axis| {
+            windows.stride[axis] == 1
+                && windows.padding[axis] < windows.kernel[axis]
+                && windows.output[axis] + windows.kernel[axis] == windows.input[axis] + 2 * windows.padding[axis] + 1
+        });
+        if fits {
+            // The same as a convolution of the gradient with the kernels turned by half a turn.
+            let padding = [0, 1].map(|axis| windows.kernel[axis] - 1 - windows.padding[axis]);
+            let back =
+                Windows { channels: self.outputs, input: windows.output, output: windows.input, padding, ..*windows };
+            let back = Self { windows: back, outputs: windows.channels };
+            return back.forward(gradient, &self.turned(weight), &[], out);
+        }
+        let (depth, area, outputs) = (windows.rows(), windows.area(), self.outputs);
+        let picture = windows.channels * windows.input_area();
+        let tasks = out.par_chunks_exact_mut(picture).zip(gradient.par_chunks_exact(outputs * area));
+        tasks.for_each(|(out, gradient)| {
+            with_scratch([depth * area, 0], |matrix, _| {
+                let weight = (weight, Strides::rows(depth).transposed());
+                let gradient = (gradient, Strides::rows(area));
+                product([depth, area, outputs], matrix, weight, gradient, Start::Nothing);
+                let planes = out.par_chunks_exact_mut(windows.input_area());
+                let rows = matrix.par_chunks_exact(windows.taps() * area);
+                planes.zip(rows).for_each(|(plane, rows)| windows.fold(rows, plane));
+            });
+        });
+    }
+
+    /// `[outputs, channels, ..]` as `[channels, outputs, ..]`, each kernel back to front.
+    fn turned(&self, weight: &[f32]) -> Vec<f32> {
+        let (taps, channels, outputs) = (self.windows.taps(), self.windows.channels, self.outputs);
+        let mut turned = vec![0.0; weight.len()];
+        turned.par_chunks_exact_mut(outputs * taps).enumerate().for_each(|(channel, turned)| {
+            for (output, turned) in turned.chunks_exact_mut(taps).enumerate() {
+                let from = &weight[(output * channels + channel) * taps..][..taps];
+                turned.iter_mut().zip(from.iter().rev()).for_each(|(to, from)| *to = *from);
+            }
+        });
+        turned
+    }
+
+    /// The gradients of the weight and of the bias.
+    pub(crate) fn weight_gradient(&self, x: &[f32], gradient: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let (depth, outputs) = (self.windows.rows(), self.outputs);
+        let parts = self.parts(x);
+        let sum = |parts: &[Part], all: bool| {
+            let (mut of_weight, mut of_bias) = (vec![0.0_f32; outputs * depth], vec![0.0_f32; outputs]);
+            for part in parts {
+                self.add_part((x, gradient), part, (&mut of_weight, &mut of_bias), all);
+            }
+            (of_weight, of_bias)
+        };
+        if parts.len() < FEW || outputs * depth >= LARGE {
+            return sum(&parts, true);
+        }
+        let sums: (Vec<_>, Vec<_>) =
+            parts.par_chunks(parts.len().div_ceil(SUMS)).map(|parts| sum(parts, false)).unzip();
+        (add_up(&sums.0, outputs * depth), add_up(&sums.1, outputs))
+    }
+
+    /// What one part adds to the gradients, on `all` threads or on this one.
+    fn add_part(
+        &self,
+        (x, gradient): (&[f32], &[f32]),
+        part: &Part,
+        (of_weight, of_bias): (&mut [f32], &mut [f32]),
+        all: bool,
+    ) {
+        let (depth, area, outputs) = (self.windows.rows(), self.windows.area(), self.outputs);
+        let (rows, columns) = self.columns(part);
+        with_scratch([depth * columns, outputs * columns], |windows, gathered| {
+            self.unfold(x, part, windows, all);
+            for (at, picture) in part.pictures.clone().enumerate() {
+                for output in 0..outputs {
+                    let first = (picture * outputs + output) * area + part.rows.start * self.windows.output[1];
+                    gathered[output * columns + at * rows..][..rows].copy_from_slice(&gradient[first..first + rows]);
+                }
+            }
+            for (of_bias, gradient) in of_bias.iter_mut().zip(gathered.chunks_exact(columns)) {
+                *of_bias += vectorised(
+                    #[inline(always)]
+                    || total(gradient),
+                );
+            }
+            let (a, b) = ((&*gathered, Strides::rows(columns)), (&*windows, Strides::rows(columns).transposed()));
+            let sizes = [outputs, depth, columns];
+            if all {
+                product(sizes, of_weight, a, b, Start::Result);
+            } else {
+                gemm(sizes, (of_weight, Strides::rows(depth)), a, b, true);
+            }
+        });
+    }
+}

@@ -1,0 +1,38 @@
+//! Linear layers.
+
+use burn::tensor::{Tensor, assert_shape, module};
+
+/// `y = x · weightᵀ + bias`.
+///
+/// # Shapes
+///
+/// - `x`: `[.., in]`
+/// - `weight`: `[out, in]`, as in published files
+/// - `bias`: `[out]`
+/// - returns: `[.., out]`
+///
+/// # Panics
+///
+/// If the shapes do not fit together.
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    assert_shape!(x, [.., weight.dims()[1]]);
+    if let Some(bias) = &bias {
+        assert_shape!(bias, [weight.dims()[0]]);
+    }
+    #[cfg(feature = "flex")]
+    if super::flex::serves(&x) && super::flex::serves(&weight) && bias.as_ref().is_none_or(super::flex::serves) {
+        let bias = bias.unwrap_or_else(|| super::flex::no_bias(&x));
+        return super::flex::three(x, weight, bias, super::flex::Three::Linear);
+    }
+    plain(x, weight, bias)
+}
+
+/// Of burn's operations.
+pub(super) fn plain<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let [outputs, inputs] = weight.dims();
+    let mut shape = x.dims();
+    shape[D - 1] = outputs;
+    // All leading axes as one: a single large product instead of a batch of small ones.
+    let flat = x.reshape([-1, inputs as i64]);
+    module::linear(flat, weight.transpose(), bias).reshape(shape)
+}
