@@ -51,15 +51,15 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let device = match &arguments.device {
-        Some(name) => fabric::backends::device(name.parse()?)?,
-        None => fabric::default_device()?,
-    };
+    let device = common::device(arguments.device.as_deref())?;
     let judge = Judge::load(&arguments.model, &device)?;
     let samples = |split, count| -> Vec<Sample> { (0..count).map(|index| sample(SEED, index, split)).collect() };
     println!("| what | percent right |\n|---|---|");
-    let drawn = samples(Split::HeldOut, 1000);
-    println!("| readers on drawn pictures | {} |", common::world::readers(&judge, &drawn)?);
+    let splits = [("seen combinations", Split::Train), ("combinations never seen", Split::HeldOut)];
+    for (name, split) in splits {
+        let right = common::world::readers(&judge, &samples(split, 1000))?;
+        println!("| readers on drawings of {name} | {right} |");
+    }
     let parts = Parts::load(&arguments.model, &device)?;
     println!(
         "| captions that find their picture among 64 | {:.1} |",
@@ -77,7 +77,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     );
     let (pipeline, _) = load_folder(&arguments.model, &device, &ModelOptions::default())?;
     let mut rows = Vec::new();
-    for (name, split) in [("seen combinations", Split::Train), ("combinations never seen", Split::HeldOut)] {
+    for (name, split) in splits {
         let clock = Instant::now();
         let wanted = samples(split, arguments.captions);
         let (tally, pictures) = make(arguments, &pipeline, &judge, &wanted)?;

@@ -81,10 +81,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let device = match &arguments.device {
-        Some(name) => fabric::backends::device(name.parse()?)?,
-        None => fabric::default_device()?,
-    };
+    let device = common::device(arguments.device.as_deref())?;
     let job = Job {
         arguments,
         device: device.clone(),

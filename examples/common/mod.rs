@@ -7,6 +7,7 @@ use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 
+use burn::tensor::Device;
 use clap::Args;
 use fabric::core::pipeline::{Pipeline, Report, Settings};
 use fabric::core::schedule::SamplerKind;
@@ -84,10 +85,7 @@ impl Common {
     }
 
     pub(crate) fn load(&self, model: &Path) -> Result<Pipeline, Box<dyn Error>> {
-        let device = match &self.device {
-            Some(name) => fabric::backends::device(name.parse()?)?,
-            None => fabric::default_device()?,
-        };
+        let device = device(self.device.as_deref())?;
         let dtype = match self.dtype.as_str() {
             "f32" => LoadDtype::F32,
             "f16" => LoadDtype::F16,
@@ -110,6 +108,14 @@ impl Common {
         bar.finish_and_clear();
         Ok(pipeline)
     }
+}
+
+/// The device of this name, or the first that this build has.
+pub(crate) fn device(name: Option<&str>) -> Result<Device, Box<dyn Error>> {
+    Ok(match name {
+        Some(name) => fabric::backends::device(name.parse()?)?,
+        None => fabric::default_device()?,
+    })
 }
 
 /// `FILE`, or `FILE:SCALE`; whatever follows the last colon is part of the name unless it is a number.

@@ -27,7 +27,7 @@ pub enum Pointwise {
 pub fn pointwise<const D: usize>(x: Tensor<D>, kind: Pointwise) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if super::flex::serves(&x) {
-        return super::flex::one(x, super::flex::One::Pointwise(kind));
+        return super::flex::unary(x, super::flex::Unary::Pointwise(kind));
     }
     plain(x, kind)
 }
@@ -56,7 +56,7 @@ pub fn geglu(x: Tensor<3>) -> Tensor<3> {
     assert!(channels.is_multiple_of(2), "geglu: {channels} channels, wanted an even number");
     #[cfg(feature = "flex")]
     if super::flex::serves(&x) {
-        return super::flex::one(x, super::flex::One::Geglu);
+        return super::flex::unary(x, super::flex::Unary::Geglu);
     }
     plain_geglu(x)
 }

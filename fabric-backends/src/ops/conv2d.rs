@@ -29,7 +29,7 @@ pub fn conv2d(
     #[cfg(feature = "flex")]
     if super::flex::serves(&x) && super::flex::serves(&weight) && bias.as_ref().is_none_or(super::flex::serves) {
         let bias = bias.unwrap_or_else(|| super::flex::no_bias(&x));
-        return super::flex::three(x, weight, bias, super::flex::Three::Conv2d { stride, padding });
+        return super::flex::weighted(x, weight, bias, super::flex::Weighted::Conv2d { stride, padding });
     }
     plain(x, weight, bias, stride, padding)
 }

@@ -22,7 +22,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     #[cfg(feature = "flex")]
     if super::flex::serves(&x) && super::flex::serves(&weight) && bias.as_ref().is_none_or(super::flex::serves) {
         let bias = bias.unwrap_or_else(|| super::flex::no_bias(&x));
-        return super::flex::three(x, weight, bias, super::flex::Three::Linear);
+        return super::flex::weighted(x, weight, bias, super::flex::Weighted::Linear);
     }
     plain(x, weight, bias)
 }

@@ -29,7 +29,7 @@ pub fn group_norm(
     assert!(channels.is_multiple_of(groups), "group norm: {channels} channels in {groups} groups");
     #[cfg(feature = "flex")]
     if super::flex::serves(&x) && super::flex::serves(&weight) && super::flex::serves(&bias) {
-        return super::flex::three(x, weight, bias, super::flex::Three::GroupNorm { groups, epsilon, silu });
+        return super::flex::weighted(x, weight, bias, super::flex::Weighted::GroupNorm { groups, epsilon, silu });
     }
     plain_group_norm(x, weight, bias, groups, epsilon, silu)
 }
@@ -69,7 +69,7 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<
     assert_shape!(bias, [weight.dims()[0]]);
     #[cfg(feature = "flex")]
     if super::flex::serves(&x) && super::flex::serves(&weight) && super::flex::serves(&bias) {
-        return super::flex::three(x, weight, bias, super::flex::Three::LayerNorm { epsilon });
+        return super::flex::weighted(x, weight, bias, super::flex::Weighted::LayerNorm { epsilon });
     }
     module::layer_norm(x, weight, Some(bias), epsilon)
 }

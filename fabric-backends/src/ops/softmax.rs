@@ -11,7 +11,7 @@ use burn::tensor::{Tensor, activation};
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if super::flex::serves(&x) {
-        return super::flex::one(x, super::flex::One::Softmax);
+        return super::flex::unary(x, super::flex::Unary::Softmax);
     }
     activation::softmax(x, D - 1)
 }

@@ -57,8 +57,8 @@ impl Operation<3> for Attention {
         let [to_query, to_key, to_value] = &mut gradients;
         self.sizes(query, key)
             .backward([tokens(query), tokens(key), tokens(value), tokens(&gradient)], [to_query, to_key, to_value]);
-        let shapes = [query, key, value].map(|x| x.shape().dims());
-        let mut shapes = shapes.into_iter();
-        gradients.map(|numbers| Some(turned(numbers, shapes.next().expect("a shape each"))))
+        let [of_query, of_key, of_value] = gradients;
+        [(of_query, query), (of_key, key), (of_value, value)]
+            .map(|(numbers, x)| Some(turned(numbers, x.shape().dims())))
     }
 }

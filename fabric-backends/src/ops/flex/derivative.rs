@@ -20,8 +20,7 @@ pub(super) trait Operation<const N: usize>: Debug + Clone + Send + 'static {
     fn forward(&self, inputs: [FlexTensor; N]) -> FlexTensor;
 
     /// What [`backward`](Self::backward) will ask for.
-    fn keep(&self, inputs: [FlexTensor; N], output: &FlexTensor) -> Vec<FlexTensor> {
-        let _ = output;
+    fn keep(&self, inputs: [FlexTensor; N], _output: &FlexTensor) -> Vec<FlexTensor> {
         inputs.to_vec()
     }
 

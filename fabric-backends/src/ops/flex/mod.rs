@@ -2,18 +2,18 @@
 
 mod attention;
 mod derivative;
-mod one;
-mod three;
+mod unary;
+mod weighted;
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::flex::FlexTensor;
+use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, DispatchDevice, Flex, TensorMetadata, backend_extension};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{Bytes, DType, Shape, Tensor};
 
 pub(super) use attention::Attention;
-pub(super) use one::One;
-pub(super) use three::Three;
+pub(super) use unary::Unary;
+pub(super) use weighted::Weighted;
 
 /// Whether a tensor is where these kernels are, of their number type, and not empty.
 pub(super) fn serves<const D: usize>(x: &Tensor<D>) -> bool {
@@ -33,19 +33,19 @@ pub(super) fn no_bias<const D: usize>(beside: &Tensor<D>) -> Tensor<1> {
 }
 
 /// An operation on one tensor.
-pub(super) fn one<const D: usize>(x: Tensor<D>, operation: One) -> Tensor<D> {
-    Tensor::from_dispatch(<Dispatch as Kernels>::one(x.into_dispatch(), operation))
+pub(super) fn unary<const D: usize>(x: Tensor<D>, operation: Unary) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Kernels>::unary(x.into_dispatch(), operation))
 }
 
 /// An operation on a tensor with a weight and a bias.
-pub(super) fn three<const D: usize, const W: usize>(
+pub(super) fn weighted<const D: usize, const W: usize>(
     x: Tensor<D>,
     weight: Tensor<W>,
     bias: Tensor<1>,
-    operation: Three,
+    operation: Weighted,
 ) -> Tensor<D> {
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as Kernels>::three(x, weight, bias, operation))
+    Tensor::from_dispatch(<Dispatch as Kernels>::weighted(x, weight, bias, operation))
 }
 
 /// Attention.
@@ -57,13 +57,13 @@ pub(super) fn attend(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, operati
 /// What burn's dispatch routes to this backend.
 #[backend_extension(Flex, Autodiff)]
 trait Kernels: Backend {
-    fn one(x: FloatTensor<Self>, operation: One) -> FloatTensor<Self>;
+    fn unary(x: FloatTensor<Self>, operation: Unary) -> FloatTensor<Self>;
 
-    fn three(
+    fn weighted(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
-        operation: Three,
+        operation: Weighted,
     ) -> FloatTensor<Self>;
 
     fn attend(
@@ -75,11 +75,11 @@ trait Kernels: Backend {
 }
 
 impl Kernels for Flex {
-    fn one(x: FlexTensor, operation: One) -> FlexTensor {
+    fn unary(x: FlexTensor, operation: Unary) -> FlexTensor {
         derivative::on_cpu([x], operation)
     }
 
-    fn three(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, operation: Three) -> FlexTensor {
+    fn weighted(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, operation: Weighted) -> FlexTensor {
         derivative::on_cpu([x, weight, bias], operation)
     }
 
@@ -89,15 +89,15 @@ impl Kernels for Flex {
 }
 
 impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
-    fn one(x: FloatTensor<Self>, operation: One) -> FloatTensor<Self> {
+    fn unary(x: FloatTensor<Self>, operation: Unary) -> FloatTensor<Self> {
         derivative::run::<C, _, 1>([x], operation)
     }
 
-    fn three(
+    fn weighted(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
-        operation: Three,
+        operation: Weighted,
     ) -> FloatTensor<Self> {
         derivative::run::<C, _, 3>([x, weight, bias], operation)
     }
@@ -118,9 +118,9 @@ fn numbers(x: &FlexTensor) -> &[f32] {
 }
 
 /// A tensor of these numbers.
-fn tensor(numbers: Vec<f32>, shape: burn::tensor::Shape) -> FlexTensor {
-    let layout = burn::backend::flex::Layout::contiguous(shape);
-    FlexTensor::new(burn::tensor::Bytes::from_elems(numbers), layout, DType::F32)
+fn tensor(numbers: Vec<f32>, shape: Shape) -> FlexTensor {
+    let layout = Layout::contiguous(shape);
+    FlexTensor::new(Bytes::from_elems(numbers), layout, DType::F32)
 }
 
 /// The same shape, filled by `f`.

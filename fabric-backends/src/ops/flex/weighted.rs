@@ -13,7 +13,7 @@ use crate::kernels::unfold::Windows;
 
 /// An operation on a tensor with a weight and a bias; a linear layer or a convolution without bias has an empty one.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::ops) enum Three {
+pub(in crate::ops) enum Weighted {
     Linear,
     Conv2d { stride: usize, padding: (usize, usize) },
     GroupNorm { groups: usize, epsilon: f64, silu: bool },
@@ -48,7 +48,7 @@ fn group_norm(x: &FlexTensor, groups: usize, epsilon: f64, silu: bool) -> GroupN
     GroupNorm { channels, area: height * width, groups, epsilon: epsilon as f32, silu }
 }
 
-impl Operation<3> for Three {
+impl Operation<3> for Weighted {
     fn forward(&self, inputs: [FlexTensor; 3]) -> FlexTensor {
         let [x, weight, bias] = inputs;
         let (w, b) = (numbers(&weight), numbers(&bias));

@@ -10,7 +10,7 @@ use crate::ops::Pointwise;
 
 /// An operation on one tensor.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::ops) enum One {
+pub(in crate::ops) enum Unary {
     Pointwise(Pointwise),
     Geglu,
     Softmax,
@@ -22,7 +22,7 @@ fn last(x: &FlexTensor) -> usize {
     shape[shape.num_dims() - 1]
 }
 
-impl Operation<1> for One {
+impl Operation<1> for Unary {
     fn forward(&self, [x]: [FlexTensor; 1]) -> FlexTensor {
         match self {
             Self::Pointwise(kind) => like(&x, |out| activation::forward(*kind, numbers(&x), out)),
