@@ -68,6 +68,10 @@ struct Arguments {
     /// Threads that draw batches.
     #[arg(long, default_value_t = 2)]
     workers: usize,
+    /// Batches of one step that are worked on at once, each on one thread: for several CPU cores, together with
+    /// `accumulate` in the settings.
+    #[arg(long, default_value_t = 1)]
+    replicas: usize,
     /// Where to compute: flex, ndarray, cuda, cuda:N; the first that this build has if absent.
     #[arg(long)]
     device: Option<String>,
@@ -138,10 +142,11 @@ impl Job<'_> {
     fn train<T: Task>(
         &self,
         name: &str,
-        mut trainer: Trainer<T>,
+        trainer: Trainer<T>,
         every: u64,
         look: &mut dyn FnMut(&Trainer<T>) -> Done,
     ) -> Result<bool, Box<dyn Error>> {
+        let mut trainer = trainer.with_replicas(self.arguments.replicas)?;
         while !trainer.is_done() {
             let progress = trainer.step()?;
             let step = progress.step;
@@ -221,7 +226,7 @@ impl Job<'_> {
         }
         let config = self.config("vae", Stage::Vae)?;
         self.training.seed(config.training.seed);
-        let task = VaeTask::new(&self.world, &config.training, &config.options);
+        let task = VaeTask::new(&self.world, &config.training, &config.options)?;
         let model = self.begun("vae", self.world.vae.init(&self.training)?)?;
         let folder = self.folder("vae");
         let trainer = Trainer::new(task, model, &config.training, &folder, &self.training, self.arguments.workers)?;

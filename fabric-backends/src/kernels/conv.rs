@@ -61,6 +61,9 @@ impl Conv {
 
     /// One part of the result, on `all` threads or on this one.
     fn multiply(&self, (x, weight, bias): (&[f32], &[f32], &[f32]), part: &Part, out: &Shared<'_>, all: bool) {
+        if self.is_direct() {
+            return self.slide((x, weight, bias), part, out, all);
+        }
         let (depth, area, outputs) = (self.windows.rows(), self.windows.area(), self.outputs);
         let (rows, columns) = self.columns(part);
         let weight = (weight, Strides::rows(depth));
@@ -125,19 +128,20 @@ impl Conv {
         (rows, part.pictures.len() * rows)
     }
 
-    /// The work in parts of about [`COLUMNS`].
+    /// The work in parts of about as many output pixels as are worth a task.
     pub(super) fn parts(&self, x: &[f32]) -> Vec<Part> {
         let pictures = x.len() / (self.windows.channels * self.windows.input_area());
         let [height, width] = self.windows.output;
         let area = height * width;
-        if area >= COLUMNS {
-            let rows = (COLUMNS / width).max(1);
+        let columns = if self.is_direct() { self.direct_columns() } else { COLUMNS };
+        if area >= columns {
+            let rows = (columns / width).max(1);
             let starts = (0..pictures).flat_map(|picture| (0..height).step_by(rows).map(move |row| (picture, row)));
             return starts
                 .map(|(picture, row)| Part { pictures: picture..picture + 1, rows: row..height.min(row + rows) })
                 .collect();
         }
-        let together = (COLUMNS / area).max(1);
+        let together = (columns / area).max(1);
         (0..pictures)
             .step_by(together)
             .map(|first| Part { pictures: first..pictures.min(first + together), rows: 0..height })

@@ -89,6 +89,9 @@ impl Conv {
         (of_weight, of_bias): (&mut [f32], &mut [f32]),
         all: bool,
     ) {
+        if self.is_direct() {
+            return self.correlate((x, gradient), part, (of_weight, of_bias), all);
+        }
         let (depth, area, outputs) = (self.windows.rows(), self.windows.area(), self.outputs);
         let (rows, columns) = self.columns(part);
         with_scratch([depth * columns, outputs * columns], |windows, gathered| {

@@ -8,6 +8,7 @@ pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod conv;
 mod conv_gradient;
+mod direct;
 mod gemm;
 mod lanes;
 pub(crate) mod linear;

@@ -76,6 +76,8 @@ fn convolutions_and_their_gradients() {
         (1, 2, 3, [1, 1], 3, 3, (0, 2)),
         (2, 8, 640, [16, 16], 3, 1, (1, 1)),
         (5, 70, 70, [17, 31], 3, 1, (1, 1)),
+        (3, 257, 9, [17, 31], 3, 1, (1, 1)),
+        (9, 9, 2, [6, 150], 3, 1, (1, 1)),
     ] {
         same(
             &format!("{rows} x {inputs} x {height} x {width}, {outputs} of {kernel} by {stride}, {padding:?}"),

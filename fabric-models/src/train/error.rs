@@ -30,13 +30,13 @@ pub enum TrainError {
     },
     /// The loss is not a number any more.
     #[error(
-        "the loss is {loss} at step {step} (batches from number {batch} on); the last good checkpoint is {}; lower the learning rate",
+        "the loss is {loss} at step {step} (batch {batch}); the last good checkpoint is {}; lower the learning rate",
         checkpoint.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string())
     )]
     Diverged {
         /// The step, from 1.
         step: u64,
-        /// The first of the step's batches.
+        /// The batch's number.
         batch: u64,
         /// What the loss was.
         loss: f64,

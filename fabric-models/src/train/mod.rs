@@ -9,6 +9,7 @@ mod error;
 mod feed;
 mod optimizer;
 mod rate;
+mod replicas;
 mod settings;
 mod trainer;
 

@@ -126,6 +126,21 @@ fn accumulated_batches_are_one_large_batch() {
 }
 
 #[test]
+fn batches_beside_each_other_are_batches_one_after_the_other() {
+    let settings = TrainSettings { accumulate: 3, steps: 10, ..settings() };
+    let [one, two] = [1, 2].map(|replicas| {
+        let place = tempfile::tempdir().expect("a folder");
+        let trainer = trainer(place.path(), &settings, u64::MAX).expect("a trainer");
+        let mut trainer = trainer.with_replicas(replicas).expect("threads");
+        while !trainer.is_done() {
+            trainer.step().expect("a step");
+        }
+        weights(&trainer.averaged())
+    });
+    assert_eq!(one, two);
+}
+
+#[test]
 fn a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_saved() {
     let place = tempfile::tempdir().expect("a folder");
     let mut run = trainer(place.path(), &settings(), 23).expect("a trainer");

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::GradientsParams;
+use burn::optim::GradientsAccumulator;
 use burn::tensor::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::checkpoint::{self, State};
+use super::replicas::Replicas;
 use super::{Feed, LossCurve, Optimizer, TrainError, TrainSettings, learning_rate};
 use crate::load::{LoadError, PublishedNames};
 
 /// What is learned: batches, and the loss of a network on one.
-pub trait Task {
+pub trait Task: Sync {
     /// The network.
     type Model: Module + PublishedNames;
     /// What a worker thread prepares, on the host.
@@ -68,6 +69,7 @@ pub struct Trainer<T: Task> {
     step: u64,
     curve: LossCurve,
     last_saved: Option<PathBuf>,
+    replicas: Replicas,
     /// When this process began, and at which step.
     began: (Instant, u64),
 }
@@ -120,8 +122,23 @@ impl<T: Task> Trainer<T> {
             step,
             curve,
             last_saved,
+            replicas: Replicas::default(),
             began: (Instant::now(), step),
         })
+    }
+
+    /// Works on so many of a step's batches ([`TrainSettings::accumulate`]) at once, each on a thread of its own with a
+    /// copy of the network; 1 works on one after the other, which is the default.
+    ///
+    /// For a small network on a CPU that is faster than one batch on all threads. Gradients are added in the same
+    /// order either way.
+    ///
+    /// # Errors
+    ///
+    /// When the threads cannot be had.
+    pub fn with_replicas(mut self, replicas: usize) -> Result<Self, TrainError> {
+        self.replicas = Replicas::new(replicas)?;
+        Ok(self)
     }
 
     /// Whether all steps are done.
@@ -162,29 +179,24 @@ impl<T: Task> Trainer<T> {
     /// and so does the network.
     pub fn step(&mut self) -> Result<Progress, TrainError> {
         let clock = Instant::now();
-        let share = 1.0 / self.settings.accumulate as f64;
-        let mut total: Option<Tensor<1>> = None;
-        let mut first_batch = 0;
+        let batches = (0..self.settings.accumulate).map(|_| self.feed.take()).collect::<Result<Vec<_>, _>>()?;
         let model = self.model.as_ref().expect("a trainer has its network between steps");
-        for part in 0..self.settings.accumulate {
-            let (number, batch) = self.feed.take()?;
-            if part == 0 {
-                first_batch = number;
+        let mut sum = GradientsAccumulator::new();
+        let mut loss = 0.0;
+        for part in self.replicas.run(&self.task, model, batches, &self.device)? {
+            if !part.loss.is_finite() {
+                let checkpoint = self.last_saved.clone();
+                return Err(TrainError::Diverged {
+                    step: self.step + 1,
+                    batch: part.batch,
+                    loss: part.loss,
+                    checkpoint,
+                });
             }
-            let loss = self.task.loss(model, batch, &self.device);
-            let loss = loss.map_err(|message| TrainError::Batch { batch: number, message })? * share;
-            total = Some(match total {
-                Some(sum) => sum + loss,
-                None => loss,
-            });
+            loss += part.loss / self.settings.accumulate as f64;
+            sum.accumulate(model, part.gradients);
         }
-        let total = total.expect("`accumulate` is at least 1");
-        let loss = total.clone().into_scalar::<f64>();
-        if !loss.is_finite() {
-            let checkpoint = self.last_saved.clone();
-            return Err(TrainError::Diverged { step: self.step + 1, batch: first_batch, loss, checkpoint });
-        }
-        let gradients = GradientsParams::from_grads(total.backward(), model);
+        let gradients = sum.grads();
         let rate = learning_rate(&self.settings, self.step);
         let model = self.model.take().expect("a trainer has its network between steps");
         let (model, gradient) = self.optimizer.step(model, gradients, rate, self.step);

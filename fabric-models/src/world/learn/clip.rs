@@ -7,13 +7,14 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::{Value, json};
 
-use super::{WorldConfig, seen, upload};
+use super::{WorldConfig, covered, seen, upload};
 use crate::clip::{ClipText, ClipTextError, ClipVision};
 use crate::config::ConfigError;
+use crate::layers::Linear;
 use crate::load::PublishedNames;
 use crate::tokenizer::ClipTokenizer;
 use crate::train::{Task, TrainSettings};
-use crate::world::{Attribute, Named, Readers, Split, sample};
+use crate::world::{Attribute, Named, Readers, SIDE, Split, sample};
 
 /// A text and an image encoder that are trained together (transformers' `CLIPModel`).
 #[derive(Module, Debug)]
@@ -24,6 +25,9 @@ pub struct WorldClip {
     pub vision: ClipVision,
     /// Read the world's factors off the image encoder.
     pub readers: Readers,
+    /// Tells from a patch, half way through the image encoder, which of its pixels the thing covers. Only learning
+    /// needs it.
+    pub cover: Linear,
     /// Logarithm of what similarities are multiplied by, `[1]`.
     pub logit_scale: Param<Tensor<1>>,
 }
@@ -33,7 +37,7 @@ impl PublishedNames for WorldClip {
         match path.split_once('.') {
             Some(("text", rest)) => ClipText::published_name(rest),
             Some(("vision", rest)) => ClipVision::published_name(rest),
-            // Readers keep their own names below `readers.`.
+            // The others keep their own names.
             _ => path.to_owned(),
         }
     }
@@ -45,6 +49,10 @@ const LARGEST_SCALE: f64 = 4.605_17;
 
 /// Weight of each reader's cross-entropy beside the contrast's: together they are as large.
 const READING: f64 = 0.3;
+
+/// Weight of the cross-entropy of covered pixels: where a thing ends is what tells its kind, and a patch that sees it is
+/// told so at once, long before the readers know which patches matter.
+const COVER: f64 = 4.0;
 
 /// Position embeddings begin this many times as long as published, about as long as the embedded patches: without a sense
 /// of place the encoder learns colours and nothing else for hundreds of steps.
@@ -62,6 +70,7 @@ impl WorldClip {
             text: config.text.init(device)?,
             vision: config.vision.init(device)?.with_longer_positions(POSITIONS),
             readers: Readers::new(config.vision.hidden_size, device),
+            cover: Linear::new(config.vision.hidden_size, config.vision.patch_size.pow(2), true, device),
             logit_scale: Param::from_tensor(scale),
         })
     }
@@ -87,13 +96,16 @@ fn unit(x: Tensor<2>) -> Tensor<2> {
 pub struct ClipTask {
     tokenizer: ClipTokenizer,
     settings: TrainSettings,
+    patch: usize,
     identity: Value,
 }
 
-/// Pictures, what they show, and their captions' tokens.
+/// Pictures, what they show and where, and their captions' tokens.
 #[derive(Debug)]
 pub struct ClipBatch {
     pixels: Vec<f32>,
+    /// By patches.
+    covered: Vec<f32>,
     shown: Vec<Named>,
     ids: Vec<Vec<u32>>,
 }
@@ -102,7 +114,7 @@ impl ClipTask {
     /// For these networks.
     pub fn new(config: &WorldConfig, tokenizer: ClipTokenizer, settings: &TrainSettings) -> Self {
         let identity = json!({ "stage": "clip", "text": config.text, "vision": config.vision });
-        Self { tokenizer, settings: settings.clone(), identity }
+        Self { tokenizer, settings: settings.clone(), patch: config.vision.patch_size, identity }
     }
 }
 
@@ -115,29 +127,41 @@ impl Task for ClipTask {
     }
 
     fn batches(&self) -> Arc<dyn Fn(u64) -> ClipBatch + Send + Sync> {
-        let (seed, size, tokenizer) = (self.settings.seed, self.settings.batch as u64, self.tokenizer.clone());
+        let (seed, size, patch) = (self.settings.seed, self.settings.batch as u64, self.patch);
+        let tokenizer = self.tokenizer.clone();
         Arc::new(move |number| {
             let samples: Vec<_> = (0..size).map(|i| sample(seed, number * size + i, Split::Train)).collect();
             let ids = samples.iter().map(|sample| padded(&tokenizer, &sample.caption.text)).collect();
             let shown = samples.iter().map(|sample| Named::of(&sample.scene)).collect();
-            ClipBatch { pixels: seen(&samples), shown, ids }
+            ClipBatch { pixels: seen(&samples), covered: covered(&samples, patch), shown, ids }
         })
     }
 
     fn loss(&self, model: &WorldClip, batch: ClipBatch, device: &Device) -> Result<Tensor<1>, String> {
         let images = batch.ids.len();
-        let mut found = model.vision.forward(upload(batch.pixels, device));
+        let mut found = model.vision.forward(upload(batch.pixels, SIDE as usize, device));
         let similarity = model.compare(found.image_embeds, &batch.ids).map_err(|error| error.to_string())?;
         let same = Tensor::<2, Int>::from_data(TensorData::new((0..images as i64).collect(), [images, 1]), device);
         let of = |logits: Tensor<2>| log_softmax(logits, 1).gather(1, same.clone()).mean().neg();
         let contrast = (of(similarity.clone()) + of(similarity.transpose())) * 0.5;
+        // The class token sees no patch.
+        let patches = found.hidden[found.hidden.len() / 2].clone().slice([0..images, 1..found.hidden[0].dims()[1]]);
+        let cover = binary_cross_entropy(model.cover.forward(patches), batch.covered, device);
         let logits = model.readers.forward(found.hidden.pop().expect("an encoder has states"));
         let mut read = Tensor::zeros([1], device);
         for (attribute, logits) in Attribute::ALL.into_iter().zip(logits) {
             read = read + misread(logits, &batch.shown, attribute, device);
         }
-        Ok(contrast + read * READING)
+        Ok(contrast + read * READING + cover * COVER)
     }
+}
+
+/// Mean cross-entropy of logits for shares from 0 to 1 in the same order.
+fn binary_cross_entropy(logits: Tensor<3>, shares: Vec<f32>, device: &Device) -> Tensor<1> {
+    let shares = Tensor::<3>::from_data(TensorData::new(shares, logits.dims()), device);
+    let positive = logits.clone().clamp_min(0.0);
+    let rest = (logits.clone().abs().neg().exp() + 1.0).log();
+    (positive - logits * shares + rest).mean()
 }
 
 /// Cross-entropy of a reader's logits over the pictures that have its factor.

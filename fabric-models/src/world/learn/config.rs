@@ -43,6 +43,8 @@ pub struct StageOptions {
     pub kl: f64,
     /// VAE: weight of differences between neighbouring pixels.
     pub edges: f64,
+    /// VAE: side of cut-outs around the things, of which every second batch consists; 0 is none.
+    pub crop: usize,
     /// U-Net: share of captions that are left out, for guidance.
     pub drop_captions: f64,
     /// U-Net: signal-to-noise ratio beyond which a level counts less (Hang et al. 2023); 0 is no such weighting.
@@ -53,7 +55,7 @@ pub struct StageOptions {
 
 impl Default for StageOptions {
     fn default() -> Self {
-        Self { kl: 1e-6, edges: 0.5, drop_captions: 0.1, min_snr: 5.0, pool: 100_000 }
+        Self { kl: 1e-6, edges: 0.5, crop: 0, drop_captions: 0.1, min_snr: 5.0, pool: 100_000 }
     }
 }
 
@@ -127,6 +129,7 @@ impl WorldConfig {
             in_channels: 8,
             out_channels: 8,
             block_out_channels: vec![64, 128],
+            layers_per_block: 1.into(),
             down_block_types: vec![crate::unet::DownBlockType::CrossAttnDownBlock2D; 2],
             up_block_types: vec![crate::unet::UpBlockType::CrossAttnUpBlock2D; 2],
             cross_attention_dim: 128.into(),

@@ -32,6 +32,20 @@ fn seen(samples: &[Sample]) -> Vec<f32> {
     pixels.collect()
 }
 
+/// How much of each pixel the thing covers, from 0 to 1, patch by patch, each row by row: `[images, patches, pixels]`,
+/// flat.
+fn covered(samples: &[Sample], patch: usize) -> Vec<f32> {
+    let side = SIDE as usize;
+    let corners = || (0..side).step_by(patch).flat_map(|y| (0..side).step_by(patch).map(move |x| y * side + x));
+    let mut shares = Vec::with_capacity(samples.len() * side * side);
+    for sample in samples {
+        let mask = sample.scene.mask(&sample.variation, SIDE).expect("the world's own size can be drawn");
+        let rows = corners().flat_map(|corner| (0..patch).map(move |row| corner + row * side));
+        shares.extend(rows.flat_map(|from| &mask[from..from + patch]).map(|share| f32::from(*share) / 255.0));
+    }
+    shares
+}
+
 /// Pixels of many pictures as the VAE takes them, in [-1, 1], `[images, 3, 64, 64]`, flat.
 fn pixels(samples: &[Sample]) -> Vec<f32> {
     let area = (SIDE * SIDE) as usize;
@@ -47,9 +61,8 @@ fn pixels(samples: &[Sample]) -> Vec<f32> {
     values
 }
 
-/// Such pixels on a device.
-fn upload(pixels: Vec<f32>, device: &Device) -> Tensor<4> {
-    let side = SIDE as usize;
+/// Such pixels on a device, of pictures of this side.
+fn upload(pixels: Vec<f32>, side: usize, device: &Device) -> Tensor<4> {
     let images = pixels.len() / (3 * side * side);
     Tensor::from_data(TensorData::new(pixels, [images, 3, side, side]), device)
 }

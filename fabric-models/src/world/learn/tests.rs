@@ -76,7 +76,24 @@ fn captions_find_their_pictures() {
 fn pictures_come_back() {
     let (world, settings) = (miniature(), settings(30, 4));
     let model = world.vae.init(&device().autodiff()).expect("a network");
-    falls(&losses(&settings, &model, || VaeTask::new(&world, &settings, &StageOptions::default())), 0.92);
+    let options = StageOptions { crop: 32, ..StageOptions::default() };
+    falls(&losses(&settings, &model, || VaeTask::new(&world, &settings, &options).expect("a task")), 0.92);
+    let bad = StageOptions { crop: 24, ..options };
+    let message = VaeTask::new(&world, &settings, &bad).expect_err("24 does not divide 64").to_string();
+    assert!(message.starts_with("crop: found 24, wanted a divisor of 64"), "{message}");
+}
+
+#[test]
+fn cut_outs_show_the_things() {
+    let samples: Vec<_> = (0..50).map(|index| sample(1, index, Split::Train)).collect();
+    let masks = covered(&samples, 64);
+    // The mask three times, as if it were colours.
+    let planes: Vec<f32> = masks.chunks_exact(64 * 64).flat_map(|mask| [mask; 3].concat()).collect();
+    let cut = vae::cut_out(&planes, &samples, 32, 8, 1);
+    assert_eq!(cut.len(), 50 * 3 * 32 * 32);
+    for (cut, whole) in cut.chunks_exact(3 * 32 * 32).zip(planes.chunks_exact(3 * 64 * 64)) {
+        assert!(cut.iter().sum::<f32>() > 0.4 * whole.iter().sum::<f32>());
+    }
 }
 
 #[test]
@@ -115,7 +132,7 @@ fn every_caption_fits_the_window_in_known_words() {
 fn pixels_are_those_of_the_picture() {
     let samples = [sample(1, 0, Split::Train), sample(1, 1, Split::Train)];
     let rgb = samples[1].scene.render(&samples[1].variation, crate::world::SIDE).expect("a picture");
-    let tensor: Tensor<4> = upload(pixels(&samples), &device());
+    let tensor: Tensor<4> = upload(pixels(&samples), 64, &device());
     assert_eq!(tensor.dims(), [2, 3, 64, 64]);
     let found = tensor.slice([1..2, 2..3, 10..11, 20..21]).into_scalar::<f64>();
     let wanted = f64::from(rgb[(10 * 64 + 20) * 3 + 2]) / 127.5 - 1.0;

@@ -4,38 +4,57 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use fabric_core::noise::normal;
+use rand::SeedableRng;
+use rand_chacha::ChaCha12Rng;
 use serde_json::{Value, json};
 
 use super::config::StageOptions;
 use super::{WorldConfig, pixels, upload};
-use crate::train::{Task, TrainSettings};
+use crate::train::{Task, TrainError, TrainSettings};
 use crate::vae::Vae;
-use crate::world::{SIDE, Split, sample};
+use crate::world::draws::symmetric;
+use crate::world::{SIDE, Sample, Split, sample};
 
 /// Learns to bring pictures back from few numbers (Kingma and Welling 2013; Rombach et al. 2021).
 #[derive(Debug)]
 pub struct VaeTask {
     settings: TrainSettings,
     options: StageOptions,
-    latent_shape: [usize; 3],
+    latent_channels: usize,
+    /// Pixels to a latent, along an axis.
+    downscale: usize,
     identity: Value,
 }
 
-/// Pictures, and the noise of their latents.
+/// Pictures or cut-outs of so many pixels along each axis, and the noise of their latents.
 #[derive(Debug)]
 pub struct PictureBatch {
     pixels: Vec<f32>,
+    side: usize,
     noise: Vec<f32>,
 }
 
 impl VaeTask {
     /// For this network.
-    pub fn new(config: &WorldConfig, settings: &TrainSettings, options: &StageOptions) -> Self {
-        let identity =
-            json!({ "stage": "vae", "vae": config.vae, "options": { "kl": options.kl, "edges": options.edges } });
-        let side = SIDE as usize >> (config.vae.block_out_channels.len() - 1);
-        let latent_shape = [config.vae.latent_channels, side, side];
-        Self { settings: settings.clone(), options: options.clone(), latent_shape, identity }
+    ///
+    /// # Errors
+    ///
+    /// When pictures cannot be cut as [`StageOptions::crop`] says.
+    pub fn new(config: &WorldConfig, settings: &TrainSettings, options: &StageOptions) -> Result<Self, TrainError> {
+        let downscale = 1 << (config.vae.block_out_channels.len() - 1);
+        let crop = options.crop;
+        if crop != 0 && (crop % downscale != 0 || !(SIDE as usize).is_multiple_of(crop)) {
+            return Err(TrainError::Settings {
+                what: "crop".to_owned(),
+                found: crop.to_string(),
+                wanted: format!("a divisor of {SIDE} that latents divide ({downscale}), or 0"),
+                next: "take 32".to_owned(),
+            });
+        }
+        let identity = json!({ "stage": "vae", "vae": config.vae, "options": {
+            "kl": options.kl, "edges": options.edges, "crop": crop } });
+        let latent_channels = config.vae.latent_channels;
+        Ok(Self { settings: settings.clone(), options: options.clone(), latent_channels, downscale, identity })
     }
 }
 
@@ -48,27 +67,56 @@ impl Task for VaeTask {
     }
 
     fn batches(&self) -> Arc<dyn Fn(u64) -> PictureBatch + Send + Sync> {
-        let (seed, size) = (self.settings.seed, self.settings.batch as u64);
-        let latents: usize = self.latent_shape.iter().product();
+        let (seed, size, crop) = (self.settings.seed, self.settings.batch, self.options.crop);
+        let (downscale, whole) = (self.downscale, SIDE as usize);
+        let latents = size * self.latent_channels * (whole / downscale).pow(2);
         Arc::new(move |number| {
-            let samples: Vec<_> = (0..size).map(|i| sample(seed, number * size + i, Split::Train)).collect();
-            PictureBatch { pixels: pixels(&samples), noise: normal(seed, number, samples.len() * latents) }
+            // As many pixels either way.
+            let side = if crop != 0 && number % 2 == 1 { crop } else { whole };
+            let count = size * (whole / side).pow(2);
+            let first = number * (size * (whole / if crop == 0 { whole } else { crop }).pow(2)) as u64;
+            let samples: Vec<_> = (first..).take(count).map(|index| sample(seed, index, Split::Train)).collect();
+            let mut pixels = pixels(&samples);
+            if side != whole {
+                pixels = cut_out(&pixels, &samples, side, downscale, seed.wrapping_add(number));
+            }
+            PictureBatch { pixels, side, noise: normal(seed, number, latents) }
         })
     }
 
     fn loss(&self, model: &Vae, batch: PictureBatch, device: &Device) -> Result<Tensor<1>, String> {
-        let pixels = upload(batch.pixels, device);
-        let [channels, height, width] = self.latent_shape;
-        let shape = [pixels.dims()[0], channels, height, width];
-        let noise = Tensor::from_data(TensorData::new(batch.noise, shape), device);
+        let pixels = upload(batch.pixels, batch.side, device);
+        let images = pixels.dims()[0];
+        let side = batch.side / self.downscale;
+        let noise = Tensor::from_data(TensorData::new(batch.noise, [images, self.latent_channels, side, side]), device);
         let latents = model.encode_distribution(pixels.clone());
         let back = model.decode_unscaled(latents.sample(noise));
         let difference = back - pixels;
         let (mean, logvar) = (latents.mean, latents.logvar);
-        let divergence = (mean.square() + logvar.clone().exp() - 1.0 - logvar).sum() * (0.5 / shape[0] as f64);
+        let divergence = (mean.square() + logvar.clone().exp() - 1.0 - logvar).sum() * (0.5 / images as f64);
         let edges = neighbours(&difference, 2) + neighbours(&difference, 3);
         Ok(difference.square().mean() + edges * self.options.edges + divergence * self.options.kl)
     }
+}
+
+/// Squares around the things: most of a picture is background, which is soon learned. They begin where latents do, so
+/// that patterns lie in them as in whole pictures.
+pub(super) fn cut_out(pixels: &[f32], samples: &[Sample], side: usize, step: usize, seed: u64) -> Vec<f32> {
+    let whole = SIDE as usize;
+    let mut rng = ChaCha12Rng::seed_from_u64(seed);
+    let mut out = Vec::with_capacity(samples.len() * 3 * side * side);
+    for (sample, picture) in samples.iter().zip(pixels.chunks_exact(3 * whole * whole)) {
+        let [left, top] = sample.scene.center().map(|center| {
+            let first = center - side as f32 / 2.0 + symmetric(&mut rng) * side as f32 / 4.0;
+            // Saturates at 0.
+            ((first / step as f32).round() as usize * step).min(whole - side)
+        });
+        for plane in picture.chunks_exact(whole * whole) {
+            let rows = plane.chunks_exact(whole).skip(top).take(side);
+            rows.for_each(|row| out.extend_from_slice(&row[left..left + side]));
+        }
+    }
+    out
 }
 
 /// Mean squared change from one pixel to the next along an axis: blurred edges and lost patterns are mostly that.

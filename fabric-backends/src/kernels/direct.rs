@@ -1,0 +1,318 @@
+//! Convolutions with a kernel of 3x3, a stride of 1 and a padding of 1, without windows.
+//!
+//! Rows of a picture lie one after the other with a single zero between them, so that each place in the kernel reads
+//! the whole picture from another beginning: nine sums over shifted runs of memory, whatever the width. What is
+//! computed at the zeros is thrown away.
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::conv::{Conv, Part, with_scratch};
+use super::lanes::{total, vectorised};
+use super::shared::Shared;
+
+/// Places in the kernel.
+const TAPS: usize = 9;
+
+/// Registers along the pictures, and output channels, that fill the processor's registers with sums: half as many
+/// channels where there are 16 of them instead of 32.
+const ALONG: usize = 3;
+const OUTPUTS: usize = 8;
+
+/// Sums are taken for whole blocks of so many places: a multiple of [`ALONG`] registers of any processor.
+const BLOCK: usize = ALONG * 16;
+
+/// Channels up to which this is faster than products over windows, whose blocks fit the caches better.
+const FEW_CHANNELS: usize = 256;
+
+/// Numbers of a part's padded pictures, about: what the second cache holds beside weights.
+const CACHED: usize = 1 << 17;
+
+/// How a part's pictures lie in memory: rows and a zero after each, one row of zeros between pictures.
+#[derive(Debug, Clone, Copy)]
+struct Strip {
+    pictures: usize,
+    rows: usize,
+    width: usize,
+}
+
+impl Strip {
+    fn of(conv: &Conv, part: &Part) -> Self {
+        Self { pictures: part.pictures.len(), rows: part.rows.len(), width: conv.windows.output[1] }
+    }
+
+    fn pitch(&self) -> usize {
+        self.width + 1
+    }
+
+    /// Places for which sums are taken.
+    fn places(&self) -> usize {
+        ((self.pictures * (self.rows + 1) - 1) * self.pitch()).next_multiple_of(BLOCK)
+    }
+
+    /// Numbers of a channel with one more row on both sides, and a zero before them all.
+    fn padded(&self) -> usize {
+        self.places() + 2 * self.pitch() + 2
+    }
+
+    /// Calls `f` for the pixels among `length` places from `first` on, run by run: the run's first place after
+    /// `first`, its picture, its first pixel in that picture's rows, and its length.
+    fn runs(&self, first: usize, length: usize, mut f: impl FnMut(usize, usize, usize, usize)) {
+        let mut at = 0;
+        while at < length {
+            let (line, x) = ((first + at) / self.pitch(), (first + at) % self.pitch());
+            let (picture, row) = (line / (self.rows + 1), line % (self.rows + 1));
+            if picture >= self.pictures {
+                return;
+            }
+            let run = self.width.saturating_sub(x).min(length - at);
+            if row < self.rows && run > 0 {
+                f(at, picture, row * self.width + x, run);
+            }
+            at += run.max(1);
+        }
+    }
+}
+
+impl Conv {
+    /// Whether this is a convolution for this file.
+    pub(super) fn is_direct(&self) -> bool {
+        let windows = &self.windows;
+        let same = windows.stride == [1, 1] && windows.padding == [1, 1] && windows.input == windows.output;
+        windows.kernel == [3, 3] && same && windows.channels.max(self.outputs) <= FEW_CHANNELS
+    }
+
+    /// Output pixels of a part, about.
+    pub(super) fn direct_columns(&self) -> usize {
+        (CACHED / self.windows.channels.max(self.outputs)).clamp(256, 1024)
+    }
+
+    /// One part of the result, on `all` threads or on this one.
+    pub(super) fn slide(&self, (x, weight, bias): (&[f32], &[f32], &[f32]), part: &Part, out: &Shared<'_>, all: bool) {
+        let strip = Strip::of(self, part);
+        let (channels, area) = (self.windows.channels, self.windows.area());
+        let weight = weight.as_chunks::<TAPS>().0;
+        with_scratch([channels * strip.padded(), 0], |padded, _| {
+            self.pad(x, part, strip, padded, all);
+            let group = |first: usize| {
+                // Past the last channel, the last one again.
+                let output = |at: usize| (first + at).min(self.outputs - 1);
+                let write = |at: usize, place: usize, length: usize, sums: &[[f32; BLOCK]]| {
+                    let count = sums.len().min(self.outputs.saturating_sub(first + at));
+                    strip.runs(place, length, |from, picture, pixel, run| {
+                        let plane = (part.pictures.start + picture) * self.outputs + first + at;
+                        for (nth, sums) in sums[..count].iter().enumerate() {
+                            let to = (plane + nth) * area + part.rows.start * strip.width + pixel;
+                            #[allow(unsafe_code, reason = "channels of a part are not contiguous")]
+                            // SAFETY: nobody else has these rows of this channel.
+                            unsafe { out.part(to..to + run) }.copy_from_slice(&sums[from..from + run]);
+                        }
+                    });
+                };
+                let weights = std::array::from_fn(|at| &weight[output(at) * channels..][..channels]);
+                let starts = std::array::from_fn(|at| if bias.is_empty() { 0.0 } else { bias[output(at)] });
+                pulp::Arch::new().dispatch(Slide { strip, padded, weights, starts, write });
+            };
+            let groups = self.outputs.div_ceil(OUTPUTS);
+            if all {
+                (0..groups).into_par_iter().for_each(|number| group(number * OUTPUTS));
+            } else {
+                (0..groups).for_each(|number| group(number * OUTPUTS));
+            }
+        });
+    }
+
+    /// What one part adds to the gradients, on `all` threads or on this one.
+    pub(super) fn correlate(
+        &self,
+        (x, gradient): (&[f32], &[f32]),
+        part: &Part,
+        (of_weight, of_bias): (&mut [f32], &mut [f32]),
+        all: bool,
+    ) {
+        let strip = Strip::of(self, part);
+        let (channels, area, places) = (self.windows.channels, self.windows.area(), strip.places());
+        with_scratch([channels * strip.padded(), self.outputs * places], |padded, spread| {
+            self.pad(x, part, strip, padded, all);
+            for (output, spread) in spread.chunks_exact_mut(places).enumerate() {
+                spread.fill(0.0);
+                strip.runs(0, places, |to, picture, pixel, run| {
+                    let plane = ((part.pictures.start + picture) * self.outputs + output) * area;
+                    let from = plane + part.rows.start * strip.width + pixel;
+                    spread[to..to + run].copy_from_slice(&gradient[from..from + run]);
+                });
+            }
+            for (of_bias, spread) in of_bias.iter_mut().zip(spread.chunks_exact(places)) {
+                *of_bias += vectorised(
+                    #[inline(always)]
+                    || total(spread),
+                );
+            }
+            let group = |(of_weight, spread): (&mut [f32], &[f32])| {
+                pulp::Arch::new().dispatch(Correlate { strip, padded, spread, of_weight });
+            };
+            let (weights, spreads) = (OUTPUTS * channels * TAPS, OUTPUTS * places);
+            if all {
+                of_weight.par_chunks_mut(weights).zip(spread.par_chunks(spreads)).for_each(group);
+            } else {
+                of_weight.chunks_mut(weights).zip(spread.chunks(spreads)).for_each(group);
+            }
+        });
+    }
+
+    /// The pictures of a part as [`Strip`] has them, on `all` threads or on this one; the rows above and below are the
+    /// picture's own where it has any.
+    fn pad(&self, x: &[f32], part: &Part, strip: Strip, padded: &mut [f32], all: bool) {
+        let [height, width] = self.windows.input;
+        let channel = |(channel, padded): (usize, &mut [f32])| {
+            padded[0] = 0.0;
+            let lines = strip.pictures * (strip.rows + 1) + 1;
+            let (lines, rest) = padded[1..].split_at_mut(lines * strip.pitch());
+            rest.fill(0.0);
+            for (line, to) in lines.chunks_exact_mut(strip.pitch()).enumerate() {
+                let (picture, row) = if strip.pictures == 1 {
+                    // The row before its first is line 0.
+                    (0, (part.rows.start + line).checked_sub(1).filter(|row| *row < height))
+                } else {
+                    let above = line % (strip.rows + 1);
+                    (line / (strip.rows + 1), above.checked_sub(1))
+                };
+                let Some(row) = row else {
+                    to.fill(0.0);
+                    continue;
+                };
+                let plane = ((part.pictures.start + picture) * self.windows.channels + channel) * height * width;
+                to[..width].copy_from_slice(&x[plane + row * width..][..width]);
+                to[width] = 0.0;
+            }
+        };
+        if all {
+            padded.par_chunks_exact_mut(strip.padded()).enumerate().for_each(channel);
+        } else {
+            padded.chunks_exact_mut(strip.padded()).enumerate().for_each(channel);
+        }
+    }
+}
+
+/// A group of output channels, block by block: `write(first channel, first place, places, sums of each channel)`.
+struct Slide<'a, W> {
+    strip: Strip,
+    padded: &'a [f32],
+    weights: [&'a [[f32; TAPS]]; OUTPUTS],
+    starts: [f32; OUTPUTS],
+    write: W,
+}
+
+impl<W: Fn(usize, usize, usize, &[[f32; BLOCK]])> WithSimd for Slide<'_, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        if S::REGISTER_COUNT >= 32 {
+            self.run::<S, OUTPUTS>(simd, 0);
+        } else {
+            self.run::<S, { OUTPUTS / 2 }>(simd, 0);
+            self.run::<S, { OUTPUTS / 2 }>(simd, OUTPUTS / 2);
+        }
+    }
+}
+
+impl<W: Fn(usize, usize, usize, &[[f32; BLOCK]])> Slide<'_, W> {
+    #[inline(always)]
+    fn run<S: Simd, const N: usize>(&self, simd: S, first: usize) {
+        let (pitch, length) = (self.strip.pitch(), ALONG * S::F32_LANES);
+        let weights: [&[[f32; TAPS]]; N] = std::array::from_fn(|at| self.weights[first + at]);
+        for place in (0..self.strip.places()).step_by(length) {
+            let mut sums: [[S::f32s; ALONG]; N] =
+                std::array::from_fn(|at| [simd.splat_f32s(self.starts[first + at]); ALONG]);
+            for (channel, x) in self.padded.chunks_exact(self.strip.padded()).enumerate() {
+                let weights: [&[f32; TAPS]; N] = std::array::from_fn(|at| &weights[at][channel]);
+                for ky in 0..3 {
+                    let x = &x[place + ky * pitch..][..length + 2];
+                    add::<S, N>(simd, &x[0..], weights.map(|weights| weights[3 * ky]), &mut sums);
+                    add::<S, N>(simd, &x[1..], weights.map(|weights| weights[3 * ky + 1]), &mut sums);
+                    add::<S, N>(simd, &x[2..], weights.map(|weights| weights[3 * ky + 2]), &mut sums);
+                }
+            }
+            let mut values = [[0.0; BLOCK]; N];
+            for (values, sums) in values.iter_mut().zip(&sums) {
+                S::as_mut_simd_f32s(&mut values[..length]).0.copy_from_slice(sums);
+            }
+            (self.write)(first, place, length, &values);
+        }
+    }
+}
+
+/// The weight gradients of a group of output channels.
+struct Correlate<'a> {
+    strip: Strip,
+    padded: &'a [f32],
+    /// Gradients of the outputs, each [`Strip::places`].
+    spread: &'a [f32],
+    of_weight: &'a mut [f32],
+}
+
+impl WithSimd for Correlate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let outputs = self.spread.len() / self.strip.places();
+        for first in (0..outputs).step_by(OUTPUTS / 2) {
+            if S::REGISTER_COUNT >= 32 && first % OUTPUTS == 0 && outputs - first >= OUTPUTS {
+                self.run::<S, OUTPUTS>(simd, first);
+            } else if S::REGISTER_COUNT < 32 || outputs - first / OUTPUTS * OUTPUTS < OUTPUTS {
+                match outputs - first {
+                    1 => self.run::<S, 1>(simd, first),
+                    2 => self.run::<S, 2>(simd, first),
+                    3 => self.run::<S, 3>(simd, first),
+                    _ => self.run::<S, { OUTPUTS / 2 }>(simd, first),
+                }
+            }
+        }
+    }
+}
+
+impl Correlate<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const N: usize>(&mut self, simd: S, first: usize) {
+        let (places, length) = (self.strip.places(), self.strip.padded());
+        let channels = self.padded.len() / length;
+        let gradients: [&[S::f32s]; N] =
+            std::array::from_fn(|at| S::as_simd_f32s(&self.spread[(first + at) * places..][..places]).0);
+        for (channel, x) in self.padded.chunks_exact(length).enumerate() {
+            for ky in 0..3 {
+                let x: [&[S::f32s]; 3] =
+                    std::array::from_fn(|kx| S::as_simd_f32s(&x[ky * self.strip.pitch() + kx..][..places]).0);
+                let mut sums = [[simd.splat_f32s(0.0); 3]; N];
+                for place in 0..gradients[0].len() {
+                    let x: [S::f32s; 3] = std::array::from_fn(|kx| x[kx][place]);
+                    for (sums, gradient) in sums.iter_mut().zip(&gradients) {
+                        for (sum, x) in sums.iter_mut().zip(x) {
+                            *sum = simd.mul_add_f32s(x, gradient[place], *sum);
+                        }
+                    }
+                }
+                for (at, sums) in sums.into_iter().enumerate() {
+                    let to = &mut self.of_weight[((first + at) * channels + channel) * TAPS + 3 * ky..][..3];
+                    for (to, sum) in to.iter_mut().zip(sums) {
+                        *to += simd.reduce_sum_f32s(sum);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `sums += weight · x`, for each output channel's weight at one place of the kernel.
+#[inline(always)]
+fn add<S: Simd, const N: usize>(simd: S, x: &[f32], weights: [f32; N], sums: &mut [[S::f32s; ALONG]; N]) {
+    let x = S::as_simd_f32s(&x[..ALONG * S::F32_LANES]).0;
+    let x: [S::f32s; ALONG] = std::array::from_fn(|at| x[at]);
+    for (sums, weight) in sums.iter_mut().zip(weights) {
+        let weight = simd.splat_f32s(weight);
+        for (sum, x) in sums.iter_mut().zip(x) {
+            *sum = simd.mul_add_f32s(x, weight, *sum);
+        }
+    }
+}
