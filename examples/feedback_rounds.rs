@@ -1,7 +1,8 @@
 //! Rounds of pictures that follow what you like and dislike.
 //!
-//! In the terminal: `cargo run --release --example feedback_rounds -- MODEL "a small red star on blue"`, then look at
-//! `out/round-1.png` and answer with numbers. Or give the pictures: `--like a.png --dislike b.png`.
+//! In the terminal: `cargo run --release --example feedback_rounds -- "a small red star on blue"`, then look at
+//! `out/round-1.png` and answer with numbers. Or give the pictures: `--like a.png --dislike b.png`. Or let a simulated
+//! person answer, who knows what it wants: `--features world .. -- "a star" --wants "a small red star on blue"`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -15,7 +16,7 @@ use clap::{Parser, ValueEnum};
 use fabric::core::fabric::{FabricSettings, ReferencePass};
 use fabric::core::picture::Picture;
 use fabric::core::pipeline::{Pipeline, Report, StepEvent};
-use fabric::core::session::{FeedbackSession, Round};
+use fabric::core::session::{FeedbackSession, FeedbackSource, Round};
 
 mod common;
 
@@ -48,8 +49,6 @@ enum Pass {
 /// Makes rounds of pictures that follow what you like and dislike.
 #[derive(Parser)]
 struct Arguments {
-    /// A model folder in the diffusers layout, or a single checkpoint file.
-    model: PathBuf,
     /// What the pictures should show. With `--continue-from`, a new prompt for the rounds to come.
     prompt: Option<String>,
     /// What they should not show.
@@ -61,7 +60,12 @@ struct Arguments {
     /// A picture to dislike; may be given several times.
     #[arg(long)]
     dislike: Vec<PathBuf>,
-    /// Rounds to make; without `--like` and `--dislike`, as many as you answer.
+    /// A caption of the small world: a simulated person likes the picture of a round that shows most of it, and dislikes
+    /// the one that shows least.
+    #[cfg(feature = "world")]
+    #[arg(long, conflicts_with_all = ["like", "dislike"])]
+    wants: Option<String>,
+    /// Rounds to make; in the terminal, as many as you answer.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Pictures of a round.
@@ -98,8 +102,10 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     for path in &arguments.dislike {
         session.dislike(&Picture::open(path)?)?;
     }
-    let asks = arguments.like.is_empty() && arguments.dislike.is_empty() && std::io::stdin().is_terminal();
-    let pipeline = arguments.common.load(&arguments.model)?;
+    let mut person = person(arguments)?;
+    let given = person.is_some() || !arguments.like.is_empty() || !arguments.dislike.is_empty();
+    let asks = !given && std::io::stdin().is_terminal();
+    let pipeline = arguments.common.load()?;
     std::fs::create_dir_all(&arguments.out)?;
     for made in 1.. {
         let round = make(&mut session, &pipeline, arguments.pictures)?;
@@ -107,6 +113,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         round.contact_sheet()?.save(&sheet)?;
         println!("{}", sheet.display());
         common::print_report(&serde_json::from_value::<Report>(round.report.clone())?);
+        if let Some(person) = &mut person {
+            session.judge_with(&mut **person)?;
+        }
         let goes_on = if asks { judge(&mut session, &round)? } else { made < arguments.rounds };
         session.save(arguments.out.join("session"))?;
         session.contact_sheet()?.save(arguments.out.join("session.png"))?;
@@ -116,6 +125,19 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     println!("go on with --continue-from {}", arguments.out.join("session").display());
     Ok(())
+}
+
+/// Who answers in a person's stead.
+#[cfg(feature = "world")]
+fn person(arguments: &Arguments) -> Result<Option<Box<dyn FeedbackSource>>, Box<dyn Error>> {
+    let Some(wants) = &arguments.wants else { return Ok(None) };
+    let person = common::world::Person::new(wants, &arguments.common.model()?, &arguments.common.device()?)?;
+    Ok(Some(Box::new(person)))
+}
+
+#[cfg(not(feature = "world"))]
+fn person(_arguments: &Arguments) -> Result<Option<Box<dyn FeedbackSource>>, Box<dyn Error>> {
+    Ok(None)
 }
 
 fn session(arguments: &Arguments) -> Result<FeedbackSession, Box<dyn Error>> {

@@ -1,4 +1,4 @@
-//! Pictures from a prompt: `cargo run --release --example text_to_image -- MODEL "a small red star on blue"`.
+//! Pictures from a prompt: `cargo run --release --example text_to_image -- "a small red star on blue"`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -15,8 +15,6 @@ mod common;
 /// Makes pictures from a prompt.
 #[derive(Parser)]
 struct Arguments {
-    /// A model folder in the diffusers layout, or a single checkpoint file.
-    model: PathBuf,
     /// What the pictures should show.
     prompt: String,
     /// What they should not show.
@@ -46,7 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let Arguments { model, prompt, negative, pictures, seed, from, strength, out, common } = arguments;
+    let Arguments { prompt, negative, pictures, seed, from, strength, out, common } = arguments;
     let settings = common.settings()?;
     let mut request = Request::new(prompt).with_seeds((0..pictures).map(|i| seed.wrapping_add(i)));
     request.negative_prompt = negative;
@@ -55,7 +53,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         request = request.with_start(fabric::core::picture::Picture::open(path)?, strength);
     }
     request.validate()?;
-    let pipeline = common.load(&model)?;
+    let pipeline = common.load()?;
     let bar = common::bar(request.settings.steps);
     let mut watch = |event: &StepEvent<'_>| {
         bar.set_length(event.steps as u64);

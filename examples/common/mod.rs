@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "not every example uses all of it")]
 
 use std::error::Error;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use burn::tensor::Device;
@@ -12,7 +12,7 @@ use clap::Args;
 use fabric::core::pipeline::{Pipeline, Report, Settings};
 use fabric::core::schedule::SamplerKind;
 use fabric::models::load::{LoadDtype, ProgressCallback};
-use fabric::models::{LoraChoice, ModelOptions, load_model};
+use fabric::models::{LoraChoice, ModelOptions, demo_folder, load_model};
 use indicatif::{ProgressBar, ProgressStyle};
 
 #[cfg(feature = "world")]
@@ -21,6 +21,10 @@ pub(crate) mod world;
 /// Settings that every example takes.
 #[derive(Args)]
 pub(crate) struct Common {
+    /// A model folder in the diffusers layout, or a single checkpoint file; the small world that comes with the library
+    /// if absent.
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// Steps of the sampler.
     #[arg(long, default_value_t = 20)]
     steps: usize,
@@ -84,8 +88,17 @@ impl Common {
         Ok(settings)
     }
 
-    pub(crate) fn load(&self, model: &Path) -> Result<Pipeline, Box<dyn Error>> {
-        let device = device(self.device.as_deref())?;
+    /// Where the model lies.
+    pub(crate) fn model(&self) -> Result<PathBuf, Box<dyn Error>> {
+        Ok(self.model.clone().map_or_else(demo_folder, Ok)?)
+    }
+
+    pub(crate) fn device(&self) -> Result<Device, Box<dyn Error>> {
+        device(self.device.as_deref())
+    }
+
+    pub(crate) fn load(&self) -> Result<Pipeline, Box<dyn Error>> {
+        let device = self.device()?;
         let dtype = match self.dtype.as_str() {
             "f32" => LoadDtype::F32,
             "f16" => LoadDtype::F16,
@@ -104,7 +117,7 @@ impl Common {
         let loras = self.lora.iter().map(|choice| lora(choice)).collect();
         let options =
             ModelOptions { dtype, tile_vae: self.tile_vae, loras, progress: Some(progress), ..ModelOptions::default() };
-        let (pipeline, _) = load_model(model, &device, &options)?;
+        let (pipeline, _) = load_model(self.model()?, &device, &options)?;
         bar.finish_and_clear();
         Ok(pipeline)
     }

@@ -1,13 +1,17 @@
 //! Pictures of the small world, and what its networks make of them.
 
+#![allow(clippy::print_stdout, reason = "a command-line program")]
+
 use std::error::Error;
+use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use fabric::core::picture::{Crop, Fit, Picture, clip_batch, vae_batch};
+use fabric::core::session::{BestAndWorst, FeedbackSource, Round, Vote};
 use fabric::models::clip::{ClipText, ClipVision};
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::vae::Vae;
-use fabric::models::world::{Judge, Named, SIDE, Sample, Tally, full_caption};
+use fabric::models::world::{Judge, Named, SIDE, Sample, Tally, full_caption, parse_caption};
 
 /// A side of this world's pictures.
 const PIXELS: usize = SIDE as usize;
@@ -65,4 +69,32 @@ pub(crate) fn fidelity(vae: &Vae, samples: &[Sample], device: &Device) -> Result
     }
     // Pixels span 2.
     Ok(10.0 * (4.0 * samples.len() as f64 / error).log10())
+}
+
+/// Somebody who knows what it wants: likes the picture that shows most of it, dislikes the one that shows least.
+pub(crate) struct Person {
+    wanted: Named,
+    judge: Judge,
+}
+
+impl Person {
+    /// One who wants what a caption says, and sees through the readers in a model's folder.
+    pub(crate) fn new(caption: &str, model: &Path, device: &Device) -> Result<Self, Box<dyn Error>> {
+        let wanted = parse_caption(caption);
+        if wanted.attributes().next().is_none() {
+            return Err(format!("--wants: found nothing of the small world in {caption:?}, wanted a caption like \"a small red star on blue\"").into());
+        }
+        Ok(Self { wanted, judge: Judge::load(model, device)? })
+    }
+}
+
+impl FeedbackSource for Person {
+    fn judge(&mut self, round: &Round) -> Result<Vec<(usize, Vote)>, fabric::core::Error> {
+        let seen = self.judge.read(&round.pictures)?;
+        let scores: Vec<f64> = seen.iter().map(|seen| self.wanted.agreement(seen)).collect();
+        let shown: Vec<_> = scores.iter().map(|score| format!("{:.0} %", 100.0 * score)).collect();
+        println!("pictures show {} of what is wanted", shown.join(", "));
+        let mut scores = scores.into_iter();
+        BestAndWorst::new(|_, _| Ok(scores.next().unwrap_or_default())).judge(round)
+    }
 }

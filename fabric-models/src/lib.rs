@@ -20,6 +20,6 @@ pub mod vae;
 pub mod world;
 
 pub use stable_diffusion::{
-    LoadPipeline, LoraChoice, ModelError, ModelOptions, ModelReport, StableDiffusionText, load_folder, load_model,
-    load_single_file,
+    LoadPipeline, LoraChoice, ModelError, ModelOptions, ModelReport, StableDiffusionText, demo_folder, load_folder,
+    load_model, load_single_file,
 };

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use crate::config::ConfigError;
 use crate::load::LoadError;
 use crate::lora::LoraError;
@@ -19,6 +21,15 @@ pub enum ModelError {
     /// A LoRA does not fit.
     #[error(transparent)]
     Lora(#[from] LoraError),
+    /// The model that comes with this library is nowhere.
+    #[error(
+        "the demonstration model: found no model_index.json in {}; clone the library's repository, and name its folder models/world in FABRIC_DEMO",
+        places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ")
+    )]
+    NoDemo {
+        /// Where it was looked for.
+        places: Vec<PathBuf>,
+    },
     /// The parts do not fit one another, or the scheduler's settings cannot be used.
     #[error(transparent)]
     Pipeline(#[from] fabric_core::Error),

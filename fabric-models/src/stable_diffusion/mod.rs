@@ -1,5 +1,6 @@
 //! Whole models: from a folder or a file to a [`Pipeline`].
 
+mod demo;
 mod error;
 mod options;
 mod text;
@@ -14,6 +15,7 @@ use fabric_core::pipeline::Pipeline;
 use fabric_core::schedule::SchedulerConfig;
 use serde_json::Value;
 
+pub use demo::demo_folder;
 pub use error::ModelError;
 pub use options::{LoraChoice, ModelOptions, ModelReport};
 pub use text::StableDiffusionText;
@@ -242,6 +244,15 @@ pub trait LoadPipeline: Sized {
     ///
     /// As [`load_model`].
     fn from_single_file(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError>;
+
+    /// The small model that comes with this library, from [`demo_folder`].
+    ///
+    /// # Errors
+    ///
+    /// When it is not there, and as [`load_model`].
+    fn demo(device: &Device) -> Result<Self, ModelError> {
+        Self::from_folder(demo_folder()?, device)
+    }
 }
 
 impl LoadPipeline for Pipeline {

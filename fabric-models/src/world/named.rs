@@ -18,6 +18,7 @@ use super::{
 /// assert_eq!(named.caption(Wording::Picture), "a picture of a pink heart");
 /// assert_eq!(parse_caption("a picture of a pink heart"), named);
 /// assert_eq!(named.index_of(Attribute::Colour), Some(6));
+/// assert_eq!(named.agreement(&parse_caption("a large pink star on blue")), 0.5);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -155,6 +156,13 @@ impl Named {
     /// The factors that are named.
     pub fn attributes(&self) -> impl Iterator<Item = Attribute> {
         Attribute::ALL.into_iter().filter(|&attribute| self.index_of(attribute).is_some())
+    }
+
+    /// Share of the named factors that were seen so, from 0 to 1; 1 where nothing is named.
+    pub fn agreement(&self, seen: &Self) -> f64 {
+        let right = |&attribute: &Attribute| self.index_of(attribute) == seen.index_of(attribute);
+        let (right, all) = (self.attributes().filter(right).count(), self.attributes().count());
+        if all == 0 { 1.0 } else { right as f64 / all as f64 }
     }
 
     /// Whether everything named is so in a scene.

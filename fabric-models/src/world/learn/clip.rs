@@ -7,7 +7,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::{Value, json};
 
-use super::{WorldConfig, covered, seen, upload};
+use super::{WorldConfig, seen, sketches, upload};
 use crate::clip::{ClipText, ClipTextError, ClipVision};
 use crate::config::ConfigError;
 use crate::layers::Linear;
@@ -25,9 +25,9 @@ pub struct WorldClip {
     pub vision: ClipVision,
     /// Read the world's factors off the image encoder.
     pub readers: Readers,
-    /// Tells from a patch, half way through the image encoder, which of its pixels the thing covers. Only learning
-    /// needs it.
-    pub cover: Linear,
+    /// Draws the thing from each patch, half way through the image encoder, as it would be in another colour. Only
+    /// learning needs it.
+    pub sketch: Linear,
     /// Logarithm of what similarities are multiplied by, `[1]`.
     pub logit_scale: Param<Tensor<1>>,
 }
@@ -50,9 +50,9 @@ const LARGEST_SCALE: f64 = 4.605_17;
 /// Weight of each reader's cross-entropy beside the contrast's: together they are as large.
 const READING: f64 = 0.3;
 
-/// Weight of the cross-entropy of covered pixels: where a thing ends is what tells its kind, and a patch that sees it is
-/// told so at once, long before the readers know which patches matter.
-const COVER: f64 = 4.0;
+/// Weight of the sketches' cross-entropy: where a thing ends and how it is painted tells its kind and its texture, and a
+/// patch is told so at once, long before the readers know which patches matter.
+const SKETCH: f64 = 4.0;
 
 /// Position embeddings begin this many times as long as published, about as long as the embedded patches: without a sense
 /// of place the encoder learns colours and nothing else for hundreds of steps.
@@ -70,7 +70,7 @@ impl WorldClip {
             text: config.text.init(device)?,
             vision: config.vision.init(device)?.with_longer_positions(POSITIONS),
             readers: Readers::new(config.vision.hidden_size, device),
-            cover: Linear::new(config.vision.hidden_size, config.vision.patch_size.pow(2), true, device),
+            sketch: Linear::new(config.vision.hidden_size, config.vision.patch_size.pow(2), true, device),
             logit_scale: Param::from_tensor(scale),
         })
     }
@@ -100,12 +100,11 @@ pub struct ClipTask {
     identity: Value,
 }
 
-/// Pictures, what they show and where, and their captions' tokens.
+/// Pictures, what they show, how it looks without colour, and their captions' tokens.
 #[derive(Debug)]
 pub struct ClipBatch {
     pixels: Vec<f32>,
-    /// By patches.
-    covered: Vec<f32>,
+    sketches: Vec<f32>,
     shown: Vec<Named>,
     ids: Vec<Vec<u32>>,
 }
@@ -133,7 +132,7 @@ impl Task for ClipTask {
             let samples: Vec<_> = (0..size).map(|i| sample(seed, number * size + i, Split::Train)).collect();
             let ids = samples.iter().map(|sample| padded(&tokenizer, &sample.caption.text)).collect();
             let shown = samples.iter().map(|sample| Named::of(&sample.scene)).collect();
-            ClipBatch { pixels: seen(&samples), covered: covered(&samples, patch), shown, ids }
+            ClipBatch { pixels: seen(&samples), sketches: sketches(&samples, patch), shown, ids }
         })
     }
 
@@ -146,13 +145,13 @@ impl Task for ClipTask {
         let contrast = (of(similarity.clone()) + of(similarity.transpose())) * 0.5;
         // The class token sees no patch.
         let patches = found.hidden[found.hidden.len() / 2].clone().slice([0..images, 1..found.hidden[0].dims()[1]]);
-        let cover = binary_cross_entropy(model.cover.forward(patches), batch.covered, device);
+        let sketch = binary_cross_entropy(model.sketch.forward(patches), batch.sketches, device);
         let logits = model.readers.forward(found.hidden.pop().expect("an encoder has states"));
         let mut read = Tensor::zeros([1], device);
         for (attribute, logits) in Attribute::ALL.into_iter().zip(logits) {
             read = read + misread(logits, &batch.shown, attribute, device);
         }
-        Ok(contrast + read * READING + cover * COVER)
+        Ok(contrast + read * READING + sketch * SKETCH)
     }
 }
 

@@ -85,7 +85,7 @@ pub fn world_tokenizer() -> Result<ClipTokenizer, TokenizerError> {
 }
 
 impl WorldConfig {
-    /// Small enough to be trained on a CPU: 64x64 pixels, 8x8 latents of 8 channels.
+    /// Small enough to be trained on a CPU: 64x64 pixels, 8x8 latents of 16 channels.
     ///
     /// # Errors
     ///
@@ -118,7 +118,7 @@ impl WorldConfig {
         let vae = VaeConfig {
             block_out_channels: vec![16, 32, 64, 96],
             layers_per_block: 1,
-            latent_channels: 8,
+            latent_channels: 16,
             norm_num_groups: 16,
             sample_size: 64.into(),
             scaling_factor: 1.0,
@@ -126,8 +126,8 @@ impl WorldConfig {
             ..VaeConfig::default()
         };
         let unet = UNetConfig {
-            in_channels: 8,
-            out_channels: 8,
+            in_channels: 16,
+            out_channels: 16,
             block_out_channels: vec![64, 128],
             layers_per_block: 1.into(),
             down_block_types: vec![crate::unet::DownBlockType::CrossAttnDownBlock2D; 2],

@@ -19,7 +19,7 @@ mod tests;
 use burn::tensor::{Device, Tensor, TensorData};
 use fabric_core::picture::{Crop, Picture, clip_pixels};
 
-use super::{SIDE, Sample};
+use super::{Background, BackgroundColour, BackgroundPattern, Colour, SIDE, Sample, Scene, Variation};
 
 /// Pixels of many pictures as the image encoder takes them, `[images, 3, 64, 64]`, flat.
 fn seen(samples: &[Sample]) -> Vec<f32> {
@@ -32,18 +32,24 @@ fn seen(samples: &[Sample]) -> Vec<f32> {
     pixels.collect()
 }
 
-/// How much of each pixel the thing covers, from 0 to 1, patch by patch, each row by row: `[images, patches, pixels]`,
-/// flat.
-fn covered(samples: &[Sample], patch: usize) -> Vec<f32> {
+/// The things alone, in the same colours whatever theirs are, as brightness from 0 to 1: patch by patch, each row by
+/// row, `[images, patches, pixels]`, flat.
+fn sketches(samples: &[Sample], patch: usize) -> Vec<f32> {
     let side = SIDE as usize;
+    let background = Background { colour: BackgroundColour::Black, pattern: BackgroundPattern::Plain };
     let corners = || (0..side).step_by(patch).flat_map(|y| (0..side).step_by(patch).map(move |x| y * side + x));
-    let mut shares = Vec::with_capacity(samples.len() * side * side);
+    let mut brightness = Vec::with_capacity(samples.len() * side * side);
     for sample in samples {
-        let mask = sample.scene.mask(&sample.variation, SIDE).expect("the world's own size can be drawn");
+        // The colour whose two shades differ most, from each other and from black.
+        let scene = Scene { colour: Colour::Yellow, background, ..sample.scene };
+        let variation = Variation { shade: 0.0, background_shade: 0.0, ..sample.variation };
+        let rgb = scene.render(&variation, SIDE).expect("the world's own size can be drawn");
+        let pixels = rgb.as_chunks::<3>().0;
         let rows = corners().flat_map(|corner| (0..patch).map(move |row| corner + row * side));
-        shares.extend(rows.flat_map(|from| &mask[from..from + patch]).map(|share| f32::from(*share) / 255.0));
+        let pixels = rows.flat_map(|from| &pixels[from..from + patch]);
+        brightness.extend(pixels.map(|pixel| pixel.iter().map(|value| f32::from(*value)).sum::<f32>() / 765.0));
     }
-    shares
+    brightness
 }
 
 /// Pixels of many pictures as the VAE takes them, in [-1, 1], `[images, 3, 64, 64]`, flat.
