@@ -23,7 +23,7 @@ pub fn demo_folder() -> Result<PathBuf, ModelError> {
         return first_model(vec![named.into()]);
     }
     let here = std::env::current_dir().unwrap_or_default();
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent().filter(|built| !here.starts_with(built));
     first_model(here.ancestors().chain(built).map(|place| place.join(FOLDER)).collect())
 }
 

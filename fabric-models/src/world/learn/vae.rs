@@ -43,7 +43,7 @@ impl VaeTask {
     pub fn new(config: &WorldConfig, settings: &TrainSettings, options: &StageOptions) -> Result<Self, TrainError> {
         let downscale = 1 << (config.vae.block_out_channels.len() - 1);
         let crop = options.crop;
-        if crop != 0 && (crop % downscale != 0 || !(SIDE as usize).is_multiple_of(crop)) {
+        if crop != 0 && (!crop.is_multiple_of(downscale) || !(SIDE as usize).is_multiple_of(crop)) {
             return Err(TrainError::Settings {
                 what: "crop".to_owned(),
                 found: crop.to_string(),
