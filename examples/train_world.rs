@@ -214,8 +214,10 @@ impl Job<'_> {
             let share = 100.0 * common::world::retrieval(parts, &self.tokenizer, &asked, &self.device)?;
             println!("clip: {share:.1} % of captions find their own picture among 64");
             let judge = Judge::new(clip.vision.clone(), clip.readers.clone(), &self.device);
-            let right = common::world::readers(&judge, &samples(776, 1024, Split::HeldOut))?;
-            println!("clip: readers right in percent: {right}");
+            for split in Split::ALL {
+                let right = common::world::readers(&judge, &samples(776, 1024, split))?;
+                println!("clip: readers right in percent, {split}: {right}");
+            }
             Ok(())
         })
     }

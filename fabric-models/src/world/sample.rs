@@ -19,7 +19,8 @@ pub struct Sample {
 
 /// Example number `index` of the endless series that `seed` names, with a random stream of its own.
 ///
-/// Worker threads can therefore draw examples in any order, and example 7 stays example 7.
+/// Its scene is of one split, or with `None` any. Worker threads can draw examples in any order, and example 7 stays
+/// example 7.
 ///
 /// ```
 /// use fabric_models::world::{SIDE, Split, sample};
@@ -32,10 +33,13 @@ pub struct Sample {
 /// # assert_eq!(rgb.len(), 12_288);
 /// # Ok::<(), fabric_models::world::WorldError>(())
 /// ```
-pub fn sample(seed: u64, index: u64, split: Split) -> Sample {
+pub fn sample(seed: u64, index: u64, split: impl Into<Option<Split>>) -> Sample {
     let mut rng = ChaCha12Rng::seed_from_u64(seed);
     rng.set_stream(index);
-    let scene = Scene::random_of(split, &mut rng);
+    let scene = match split.into() {
+        Some(split) => Scene::random_of(split, &mut rng),
+        None => Scene::random(&mut rng),
+    };
     let variation = Variation::random(&mut rng);
     let caption = caption(&scene, &mut rng);
     Sample { scene, variation, caption }

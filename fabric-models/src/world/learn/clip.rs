@@ -92,6 +92,9 @@ fn unit(x: Tensor<2>) -> Tensor<2> {
 
 /// Learns which caption belongs to which picture (Radford et al. 2021), and to read the world's factors off pictures:
 /// an encoder that is also asked for them learns to see small things in fewer steps.
+///
+/// Readers see the whole world: they are the ruler for combinations that are held out, and one that had never seen them
+/// would deny them. Captions never speak of those.
 #[derive(Debug)]
 pub struct ClipTask {
     tokenizer: ClipTokenizer,
@@ -106,6 +109,9 @@ pub struct ClipBatch {
     pixels: Vec<f32>,
     sketches: Vec<f32>,
     shown: Vec<Named>,
+    /// The pictures that captions may speak of: of combinations that are not held out.
+    captioned: Vec<i64>,
+    /// Their captions.
     ids: Vec<Vec<u32>>,
 }
 
@@ -129,18 +135,24 @@ impl Task for ClipTask {
         let (seed, size, patch) = (self.settings.seed, self.settings.batch as u64, self.patch);
         let tokenizer = self.tokenizer.clone();
         Arc::new(move |number| {
-            let samples: Vec<_> = (0..size).map(|i| sample(seed, number * size + i, Split::Train)).collect();
-            let ids = samples.iter().map(|sample| padded(&tokenizer, &sample.caption.text)).collect();
+            let samples: Vec<_> = (0..size).map(|i| sample(seed, number * size + i, None)).collect();
+            let captioned = (0..).zip(&samples).filter(|(_, sample)| sample.scene.split() == Split::Train);
+            let (captioned, ids) = captioned.map(|(at, sample)| (at, padded(&tokenizer, &sample.caption.text))).unzip();
             let shown = samples.iter().map(|sample| Named::of(&sample.scene)).collect();
-            ClipBatch { pixels: seen(&samples), sketches: sketches(&samples, patch), shown, ids }
+            ClipBatch { pixels: seen(&samples), sketches: sketches(&samples, patch), shown, captioned, ids }
         })
     }
 
     fn loss(&self, model: &WorldClip, batch: ClipBatch, device: &Device) -> Result<Tensor<1>, String> {
-        let images = batch.ids.len();
+        let (images, captions) = (batch.shown.len(), batch.ids.len());
+        if captions == 0 {
+            return Err("found no picture that a caption may speak of, wanted one at least: take a larger batch".into());
+        }
         let mut found = model.vision.forward(upload(batch.pixels, SIDE as usize, device));
-        let similarity = model.compare(found.image_embeds, &batch.ids).map_err(|error| error.to_string())?;
-        let same = Tensor::<2, Int>::from_data(TensorData::new((0..images as i64).collect(), [images, 1]), device);
+        let captioned = Tensor::<1, Int>::from_data(TensorData::new(batch.captioned, [captions]), device);
+        let similarity =
+            model.compare(found.image_embeds.select(0, captioned), &batch.ids).map_err(|error| error.to_string())?;
+        let same = Tensor::<2, Int>::from_data(TensorData::new((0..captions as i64).collect(), [captions, 1]), device);
         let of = |logits: Tensor<2>| log_softmax(logits, 1).gather(1, same.clone()).mean().neg();
         let contrast = (of(similarity.clone()) + of(similarity.transpose())) * 0.5;
         // The class token sees no patch.
