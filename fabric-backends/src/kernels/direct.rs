@@ -243,7 +243,7 @@ impl<W: Fn(usize, usize, usize, &[[f32; BLOCK]])> Slide<'_, W> {
     }
 }
 
-/// The weight gradients of a group of output channels.
+/// The weight gradients of a group of at most [`OUTPUTS`] channels.
 struct Correlate<'a> {
     strip: Strip,
     padded: &'a [f32],
@@ -258,16 +258,15 @@ impl WithSimd for Correlate<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
         let outputs = self.spread.len() / self.strip.places();
+        if S::REGISTER_COUNT >= 32 && outputs == OUTPUTS {
+            return self.run::<S, OUTPUTS>(simd, 0);
+        }
         for first in (0..outputs).step_by(OUTPUTS / 2) {
-            if S::REGISTER_COUNT >= 32 && first % OUTPUTS == 0 && outputs - first >= OUTPUTS {
-                self.run::<S, OUTPUTS>(simd, first);
-            } else if S::REGISTER_COUNT < 32 || outputs - first / OUTPUTS * OUTPUTS < OUTPUTS {
-                match outputs - first {
-                    1 => self.run::<S, 1>(simd, first),
-                    2 => self.run::<S, 2>(simd, first),
-                    3 => self.run::<S, 3>(simd, first),
-                    _ => self.run::<S, { OUTPUTS / 2 }>(simd, first),
-                }
+            match outputs - first {
+                1 => self.run::<S, 1>(simd, first),
+                2 => self.run::<S, 2>(simd, first),
+                3 => self.run::<S, 3>(simd, first),
+                _ => self.run::<S, { OUTPUTS / 2 }>(simd, first),
             }
         }
     }
