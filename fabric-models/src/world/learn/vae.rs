@@ -41,7 +41,7 @@ impl VaeTask {
     ///
     /// When pictures cannot be cut as [`StageOptions::crop`] says.
     pub fn new(config: &WorldConfig, settings: &TrainSettings, options: &StageOptions) -> Result<Self, TrainError> {
-        let downscale = 1 << (config.vae.block_out_channels.len() - 1);
+        let downscale = config.vae.downscale();
         let crop = options.crop;
         if crop != 0 && (!crop.is_multiple_of(downscale) || !(SIDE as usize).is_multiple_of(crop)) {
             return Err(TrainError::Settings {
