@@ -128,7 +128,7 @@ fn accumulated_batches_are_one_large_batch() {
 #[test]
 fn batches_beside_each_other_are_batches_one_after_the_other() {
     let settings = TrainSettings { accumulate: 3, steps: 10, ..settings() };
-    let [one, two] = [1, 2].map(|replicas| {
+    let [one, two, many] = [1, 2, usize::MAX].map(|replicas| {
         let place = tempfile::tempdir().expect("a folder");
         let trainer = trainer(place.path(), &settings, u64::MAX).expect("a trainer");
         let mut trainer = trainer.with_replicas(replicas).expect("threads");
@@ -138,6 +138,7 @@ fn batches_beside_each_other_are_batches_one_after_the_other() {
         weights(&trainer.averaged())
     });
     assert_eq!(one, two);
+    assert_eq!(one, many);
 }
 
 #[test]

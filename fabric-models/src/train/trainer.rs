@@ -128,7 +128,7 @@ impl<T: Task> Trainer<T> {
     }
 
     /// Works on so many of a step's batches ([`TrainSettings::accumulate`]) at once, each on a thread of its own with a
-    /// copy of the network; 1 works on one after the other, which is the default.
+    /// copy of the network, and never on more than a step has; 1 works on one after the other, which is the default.
     ///
     /// For a small network on a CPU that is faster than one batch on all threads. Gradients are added in the same
     /// order either way.
@@ -137,7 +137,8 @@ impl<T: Task> Trainer<T> {
     ///
     /// When the threads cannot be had.
     pub fn with_replicas(mut self, replicas: usize) -> Result<Self, TrainError> {
-        self.replicas = Replicas::new(replicas)?;
+        let batches = usize::try_from(self.settings.accumulate).unwrap_or(usize::MAX);
+        self.replicas = Replicas::new(replicas.min(batches))?;
         Ok(self)
     }
 
