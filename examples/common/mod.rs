@@ -21,8 +21,8 @@ pub(crate) mod world;
 /// Settings that every example takes.
 #[derive(Args)]
 pub(crate) struct Common {
-    /// A model folder in the diffusers layout, or a single checkpoint file; the small world that comes with the library
-    /// if absent.
+    /// A model folder in the diffusers layout, or a single checkpoint file; if absent, the demonstration model in
+    /// `models/world` or where `FABRIC_DEMO` says, which `train_world` makes.
     #[arg(long)]
     model: Option<PathBuf>,
     /// Steps of the sampler.

@@ -21,9 +21,9 @@ pub enum ModelError {
     /// A LoRA does not fit.
     #[error(transparent)]
     Lora(#[from] LoraError),
-    /// The model that comes with this library is nowhere.
+    /// The demonstration model is nowhere.
     #[error(
-        "the demonstration model: found no model_index.json in {}; clone the library's repository, and name its folder models/world in FABRIC_DEMO",
+        "the demonstration model: found no model_index.json in {}; none ships yet: make one with the example train_world, and name its folder in FABRIC_DEMO, or give another model",
         places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ")
     )]
     NoDemo {
