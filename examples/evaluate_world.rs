@@ -1,5 +1,5 @@
 //! Measures a model of the small world against what its captions ask for:
-//! `cargo run --release --features world --example evaluate_world -- models/world`.
+//! `cargo run --release --features world --example evaluate_world`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -17,15 +17,16 @@ use fabric::models::load::{Component, LoadDtype, LoadOptions, ModelFolder, load_
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::vae::{Vae, VaeConfig};
 use fabric::models::world::{Judge, Sample, Split, Tally, sample};
-use fabric::models::{ModelOptions, load_folder};
+use fabric::models::{ModelOptions, demo_folder, load_folder};
 
 mod common;
 
 /// Measures a model of the small world.
 #[derive(Parser)]
 struct Arguments {
-    /// The model's folder.
-    model: PathBuf,
+    /// The model's folder; the demonstration model's if absent.
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// Captions of factor combinations that training showed, and as many that it never showed.
     #[arg(long, default_value_t = 1000)]
     captions: u64,
@@ -52,7 +53,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let device = common::device(arguments.device.as_deref())?;
-    let judge = Judge::load(&arguments.model, &device)?;
+    let model = arguments.model.clone().map_or_else(demo_folder, Ok)?;
+    let judge = Judge::load(&model, &device)?;
     let samples = |split, count| -> Vec<Sample> { (0..count).map(|index| sample(SEED, index, split)).collect() };
     println!("| what | percent right |\n|---|---|");
     let splits = [("seen combinations", Split::Train), ("combinations never seen", Split::HeldOut)];
@@ -60,7 +62,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         let right = common::world::readers(&judge, &samples(split, 1000))?;
         println!("| readers on drawings of {name} | {right} |");
     }
-    let parts = Parts::load(&arguments.model, &device)?;
+    let parts = Parts::load(&model, &device)?;
     println!(
         "| captions that find their picture among 64 | {:.1} |",
         100.0
@@ -75,7 +77,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         "| VAE, drawn pictures and back | {:.2} dB |",
         common::world::fidelity(&parts.vae, &samples(Split::HeldOut, 256), &device)?
     );
-    let (pipeline, _) = load_folder(&arguments.model, &device, &ModelOptions::default())?;
+    let (pipeline, _) = load_folder(&model, &device, &ModelOptions::default())?;
     let mut rows = Vec::new();
     for (name, split) in splits {
         let clock = Instant::now();

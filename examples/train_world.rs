@@ -200,9 +200,10 @@ impl Job<'_> {
         if self.is_done("clip") {
             return Ok(true);
         }
-        let settings = self.config("clip", Stage::Clip)?.training;
+        let config = self.config("clip", Stage::Clip)?;
+        let settings = config.training;
         self.training.seed(settings.seed);
-        let task = ClipTask::new(&self.world, self.tokenizer.clone(), &settings);
+        let task = ClipTask::new(&self.world, self.tokenizer.clone(), &settings, &config.options);
         let model = self.begun("clip", WorldClip::new(&self.world, &self.training)?)?;
         let trainer =
             Trainer::new(task, model, &settings, self.folder("clip"), &self.training, self.arguments.workers)?;

@@ -7,7 +7,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::{Value, json};
 
-use super::{WorldConfig, seen, sketches, upload};
+use super::{StageOptions, WorldConfig, seen, sketches, upload};
 use crate::clip::{ClipText, ClipTextError, ClipVision};
 use crate::config::ConfigError;
 use crate::layers::Linear;
@@ -75,12 +75,15 @@ impl WorldClip {
         })
     }
 
-    /// Similarity of each embedded picture to each caption, `[images, captions]`, scaled.
-    fn compare(&self, embeds: Tensor<2>, ids: &[Vec<u32>]) -> Result<Tensor<2>, ClipTextError> {
-        let seen = unit(embeds);
-        let read = unit(self.text.forward(ids)?.text_embeds.expect("the world's text encoder projects"));
+    /// Embedded captions, `[captions, channels]`.
+    fn read(&self, ids: &[Vec<u32>]) -> Result<Tensor<2>, ClipTextError> {
+        Ok(self.text.forward(ids)?.text_embeds.expect("the world's text encoder projects"))
+    }
+
+    /// Similarity of each embedded picture to each embedded caption, `[images, captions]`, scaled.
+    fn compare(&self, seen: Tensor<2>, read: Tensor<2>) -> Tensor<2> {
         let scale = self.logit_scale.val().clamp_max(LARGEST_SCALE).exp();
-        Ok(seen.matmul(read.transpose()) * scale.unsqueeze::<2>())
+        unit(seen).matmul(unit(read).transpose()) * scale.unsqueeze::<2>()
     }
 }
 
@@ -99,6 +102,8 @@ fn unit(x: Tensor<2>) -> Tensor<2> {
 pub struct ClipTask {
     tokenizer: ClipTokenizer,
     settings: TrainSettings,
+    /// The text encoder stays as it is.
+    fixed: bool,
     patch: usize,
     identity: Value,
 }
@@ -117,9 +122,15 @@ pub struct ClipBatch {
 
 impl ClipTask {
     /// For these networks.
-    pub fn new(config: &WorldConfig, tokenizer: ClipTokenizer, settings: &TrainSettings) -> Self {
-        let identity = json!({ "stage": "clip", "text": config.text, "vision": config.vision });
-        Self { tokenizer, settings: settings.clone(), patch: config.vision.patch_size, identity }
+    pub fn new(
+        config: &WorldConfig,
+        tokenizer: ClipTokenizer,
+        settings: &TrainSettings,
+        options: &StageOptions,
+    ) -> Self {
+        let fixed = options.fixed;
+        let identity = json!({ "stage": "clip", "text": config.text, "vision": config.vision, "fixed": fixed });
+        Self { tokenizer, settings: settings.clone(), fixed, patch: config.vision.patch_size, identity }
     }
 }
 
@@ -150,8 +161,9 @@ impl Task for ClipTask {
         }
         let mut found = model.vision.forward(upload(batch.pixels, SIDE as usize, device));
         let captioned = Tensor::<1, Int>::from_data(TensorData::new(batch.captioned, [captions]), device);
-        let similarity =
-            model.compare(found.image_embeds.select(0, captioned), &batch.ids).map_err(|error| error.to_string())?;
+        let read = model.read(&batch.ids).map_err(|error| error.to_string())?;
+        let read = if self.fixed { read.detach() } else { read };
+        let similarity = model.compare(found.image_embeds.select(0, captioned), read);
         let same = Tensor::<2, Int>::from_data(TensorData::new((0..captions as i64).collect(), [captions, 1]), device);
         let of = |logits: Tensor<2>| log_softmax(logits, 1).gather(1, same.clone()).mean().neg();
         let contrast = (of(similarity.clone()) + of(similarity.transpose())) * 0.5;

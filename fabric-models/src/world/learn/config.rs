@@ -39,6 +39,9 @@ pub struct StageConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StageOptions {
+    /// CLIP, VAE: leaves what the U-Net learns from as it is (the text encoder, the VAE's encoder), so that the rest can
+    /// go on learning after it.
+    pub fixed: bool,
     /// VAE: weight of the divergence from a normal distribution.
     pub kl: f64,
     /// VAE: weight of differences between neighbouring pixels.
@@ -55,7 +58,7 @@ pub struct StageOptions {
 
 impl Default for StageOptions {
     fn default() -> Self {
-        Self { kl: 1e-6, edges: 0.5, crop: 0, drop_captions: 0.1, min_snr: 5.0, pool: 100_000 }
+        Self { fixed: false, kl: 1e-6, edges: 0.5, crop: 0, drop_captions: 0.1, min_snr: 5.0, pool: 100_000 }
     }
 }
 

@@ -68,7 +68,7 @@ fn falls(losses: &[f64], to: f64) {
 fn captions_find_their_pictures() {
     let (world, settings) = (miniature(), settings(60, 16));
     let model = WorldClip::new(&world, &device().autodiff()).expect("networks");
-    let task = || ClipTask::new(&world, world_tokenizer().expect("a tokenizer"), &settings);
+    let task = || ClipTask::new(&world, world_tokenizer().expect("a tokenizer"), &settings, &StageOptions::default());
     falls(&losses(&settings, &model, task), 0.95);
 }
 

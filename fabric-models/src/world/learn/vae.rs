@@ -52,7 +52,7 @@ impl VaeTask {
             });
         }
         let identity = json!({ "stage": "vae", "vae": config.vae, "options": {
-            "kl": options.kl, "edges": options.edges, "crop": crop } });
+            "fixed": options.fixed, "kl": options.kl, "edges": options.edges, "crop": crop } });
         let latent_channels = config.vae.latent_channels;
         Ok(Self { settings: settings.clone(), options: options.clone(), latent_channels, downscale, identity })
     }
@@ -89,7 +89,10 @@ impl Task for VaeTask {
         let images = pixels.dims()[0];
         let side = batch.side / self.downscale;
         let noise = Tensor::from_data(TensorData::new(batch.noise, [images, self.latent_channels, side, side]), device);
-        let latents = model.encode_distribution(pixels.clone());
+        let mut latents = model.encode_distribution(pixels.clone());
+        if self.options.fixed {
+            (latents.mean, latents.logvar) = (latents.mean.detach(), latents.logvar.detach());
+        }
         let back = model.decode_unscaled(latents.sample(noise));
         let difference = back - pixels;
         let (mean, logvar) = (latents.mean, latents.logvar);
