@@ -17,8 +17,8 @@ use fabric::core::picture::{Mark, contact_sheet};
 use fabric::core::pipeline::{Request, Settings};
 use fabric::core::schedule::{SchedulerConfig, training_levels};
 use fabric::models::load::{
-    Component, FolderWriter, LoadDtype, LoadOptions, PublishedNames, SafetensorsFile, SaveOptions, load_into,
-    save_component,
+    Component, ComponentFolder, FolderWriter, LoadDtype, LoadOptions, PublishedNames, SafetensorsFile, SaveOptions,
+    load_into, save_component,
 };
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::train::{Task, Trainer};
@@ -58,8 +58,7 @@ struct Arguments {
     /// Where checkpoints, curves and samples go; the same folder goes on with the same run.
     #[arg(long, default_value = "out/world")]
     out: PathBuf,
-    /// Begins with the weights in this folder (`clip.safetensors`, `vae.safetensors`, `unet.safetensors`, as far as they
-    /// are there) instead of random ones.
+    /// Begins with the weights of this model, as the last stage writes it, instead of random ones.
     #[arg(long)]
     from: Option<PathBuf>,
     /// Stops after so many minutes, with a checkpoint.
@@ -172,17 +171,12 @@ impl Job<'_> {
         Ok(true)
     }
 
-    /// A network with the weights that a stage is to begin with.
-    fn begun<M: Module + PublishedNames>(&self, stage: &str, module: M) -> Result<M, Box<dyn Error>> {
-        let Some(path) = self.arguments.from.as_ref().map(|folder| folder.join(format!("{stage}.safetensors"))) else {
-            return Ok(module);
-        };
-        if !path.is_file() {
-            return Ok(module);
-        }
-        println!("{stage} begins with {}", path.display());
-        let file = SafetensorsFile::open(&path)?;
-        Ok(load_into(module, &file, &LoadOptions::default().with_dtype(LoadDtype::F32))?.0)
+    /// A network with the weights that a stage is to begin with, from a part of the model's folder.
+    fn begun<M: Module + PublishedNames>(&self, part: &str, module: M) -> Result<M, Box<dyn Error>> {
+        let Some(model) = &self.arguments.from else { return Ok(module) };
+        let folder = ComponentFolder::open(model.join(part), None)?;
+        println!("{part} begins with {}", model.display());
+        Ok(load_into(module, &*folder.weights()?, &LoadOptions::default().with_dtype(LoadDtype::F32))?.0)
     }
 
     /// A network of a stage that is done.
@@ -204,7 +198,10 @@ impl Job<'_> {
         let settings = config.training;
         self.training.seed(settings.seed);
         let task = ClipTask::new(&self.world, self.tokenizer.clone(), &settings, &config.options);
-        let model = self.begun("clip", WorldClip::new(&self.world, &self.training)?)?;
+        let mut model = WorldClip::new(&self.world, &self.training)?;
+        model.text = self.begun("text_encoder", model.text)?;
+        model.vision = self.begun("image_encoder", model.vision)?;
+        model.readers = self.begun("readers", model.readers)?;
         let trainer =
             Trainer::new(task, model, &settings, self.folder("clip"), &self.training, self.arguments.workers)?;
         self.train("clip", trainer, 250, &mut |trainer| {

@@ -65,8 +65,7 @@ fn pictures_show_what_their_captions_say() {
     let settings = Settings { steps: 10, guidance_scale: 3.0, ..Settings::default() };
     let mut tally = Tally::default();
     for (number, sample) in (0..).zip(samples(24, Split::HeldOut)) {
-        let request =
-            Request::new(full_caption(&sample.scene)).with_seeds([number]).with_settings(settings.clone());
+        let request = Request::new(full_caption(&sample.scene)).with_seeds([number]).with_settings(settings.clone());
         let made = pipeline.generate(&request).expect("a picture");
         tally.add(&Named::of(&sample.scene), &judge.read(&made.pictures).expect("eyes")[0]);
     }
