@@ -94,10 +94,10 @@ impl AttnProcessor for NoProcessor {
 }
 
 /// Several processors at once; their order changes nothing but rounding.
-impl AttnProcessor for [&dyn AttnProcessor] {
+impl AttnProcessor for &[&dyn AttnProcessor] {
     fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
         let mut extras = AttnExtras::default();
-        for processor in self {
+        for processor in *self {
             extras.merge(processor.extras(call));
         }
         extras

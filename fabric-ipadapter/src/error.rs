@@ -1,0 +1,56 @@
+use fabric_models::load::LoadError;
+
+/// Why an adapter cannot be used.
+///
+/// Every message says what, where, what was found, what was wanted and what to do next.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdapterError {
+    /// A file's tensors are not those of an adapter.
+    #[error("{place}: {what}: found {found}, wanted {wanted}; is this an IP-Adapter? get the file again, or another one")]
+    NotAnAdapter {
+        /// The file.
+        place: String,
+        /// The part of it that is wrong.
+        what: String,
+        /// What is there.
+        found: String,
+        /// What would be good.
+        wanted: String,
+    },
+    /// Adapter, image encoder and U-Net do not belong together.
+    #[error("{adapter} does not fit: {what}: found {found}, wanted {wanted}; {next}")]
+    Unfit {
+        /// The adapter, in words.
+        adapter: String,
+        /// What does not fit it.
+        what: String,
+        /// What that offers.
+        found: String,
+        /// What the adapter wants.
+        wanted: String,
+        /// What to do.
+        next: String,
+    },
+    /// A setting cannot be used.
+    #[error("{what}: found {found}, wanted {wanted}; {next}")]
+    Setting {
+        /// Which setting.
+        what: String,
+        /// What it is.
+        found: String,
+        /// What it may be.
+        wanted: String,
+        /// What to do.
+        next: String,
+    },
+    /// The weights cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+impl From<AdapterError> for fabric_core::Error {
+    fn from(error: AdapterError) -> Self {
+        Self::Model(Box::new(error))
+    }
+}

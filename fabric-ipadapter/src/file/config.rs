@@ -1,0 +1,154 @@
+use std::fmt;
+
+use burn::tensor::Device;
+
+use crate::FeatureKind;
+use crate::adapter::{AdapterWeights, KeyValue};
+use crate::projection::{
+    FaceProjection, FaceResampler, ImageProjection, InstructResampler, PooledProjection, Resampler, ResamplerConfig,
+    TokenProjection,
+};
+
+/// Everything about an adapter that its tensors' names and shapes tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterConfig {
+    /// How it makes tokens of features.
+    pub projection: ProjectionConfig,
+    /// Channels of the U-Net's cross-attention layers, in the order of [`numbered_layers`](crate::numbered_layers).
+    pub widths: Vec<usize>,
+    /// Channels of a token: the U-Net's `cross_attention_dim`.
+    pub context: usize,
+    /// Rank of the LoRA that FaceID files carry for every attention layer.
+    pub lora_rank: Option<usize>,
+}
+
+/// The kind of a projection and its sizes; in all of them `tokens` are tokens per picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProjectionConfig {
+    /// Base, light, vit-G, SDXL: pooled features of this many channels.
+    Pooled {
+        /// Channels of the pooled features: 1024 of ViT-H, 1280 of ViT-bigG.
+        features: usize,
+        /// 4.
+        tokens: usize,
+    },
+    /// Full-face: each of the encoder's tokens, of this many channels.
+    Tokens {
+        /// 1280 of ViT-H.
+        features: usize,
+    },
+    /// Plus, plus-face, composition.
+    Resampler(ResamplerConfig),
+    /// FaceID and, with 16 tokens and without LoRA, portrait.
+    Face {
+        /// Channels of an identity: 512.
+        identity: usize,
+        /// 4, or 16.
+        tokens: usize,
+    },
+    /// FaceID plus; its two versions have the same names and shapes.
+    FaceResampler {
+        /// Channels of an identity: 512.
+        identity: usize,
+        /// Channels of the encoder's tokens: 1280 of ViT-H.
+        features: usize,
+        /// 4.
+        tokens: usize,
+        /// What the file's name tells.
+        version: FaceVersion,
+    },
+    /// IPAdapter-Instruct.
+    Instruct {
+        /// The part that it has in common with plus.
+        resampler: ResamplerConfig,
+        /// Channels of prompt and instruction: 768.
+        text: usize,
+    },
+}
+
+/// The two versions of FaceID plus, which files do not tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FaceVersion {
+    /// The tokens are what the identity read off the picture.
+    #[default]
+    V1,
+    /// That is added to the identity ("plusv2").
+    V2,
+}
+
+impl AdapterConfig {
+    /// An adapter of this kind, with random weights.
+    pub fn init(&self, device: &Device) -> AdapterWeights {
+        let context = self.context;
+        let projection = match self.projection {
+            ProjectionConfig::Pooled { features, tokens } => {
+                ImageProjection::Pooled(PooledProjection::new(features, tokens, context, device))
+            }
+            ProjectionConfig::Tokens { features } => {
+                ImageProjection::Tokens(TokenProjection::new(features, context, device))
+            }
+            ProjectionConfig::Resampler(config) => ImageProjection::Resampler(Resampler::new(&config, device)),
+            ProjectionConfig::Face { identity, tokens } => {
+                ImageProjection::Face(FaceProjection::new(identity, tokens, context, device))
+            }
+            ProjectionConfig::FaceResampler { identity, features, tokens, version } => {
+                let resampler = FaceResampler::new(identity, features, tokens, context, device);
+                ImageProjection::FaceResampler(match version {
+                    FaceVersion::V1 => resampler,
+                    FaceVersion::V2 => resampler.with_shortcut(1.0),
+                })
+            }
+            ProjectionConfig::Instruct { resampler, text } => {
+                ImageProjection::Instruct(InstructResampler::new(&resampler, text, device))
+            }
+        };
+        let layers = self.widths.iter().map(|&width| KeyValue::new(context, width, device)).collect();
+        AdapterWeights { projection, layers }
+    }
+
+    /// Which features it reads.
+    pub fn reads(&self) -> FeatureKind {
+        match self.projection {
+            ProjectionConfig::Pooled { features, .. } => FeatureKind::Pooled(features),
+            ProjectionConfig::Tokens { features } => FeatureKind::Tokens(features),
+            ProjectionConfig::Resampler(config) => FeatureKind::Tokens(config.features),
+            ProjectionConfig::Face { identity, .. } => FeatureKind::Face(identity),
+            ProjectionConfig::FaceResampler { identity, features, .. } => {
+                FeatureKind::FaceAndTokens(identity, features)
+            }
+            ProjectionConfig::Instruct { resampler, text } => FeatureKind::Instructed(resampler.features, text),
+        }
+    }
+
+    /// Where to get features that fit, for messages.
+    pub(crate) fn encoder_to_get(&self) -> &'static str {
+        match self.reads() {
+            FeatureKind::Pooled(1024) | FeatureKind::Tokens(1280) | FeatureKind::Instructed(1280, _) => {
+                "take the image encoder CLIP ViT-H/14 (h94/IP-Adapter, models/image_encoder)"
+            }
+            FeatureKind::Pooled(1280) => {
+                "take the image encoder CLIP ViT-bigG/14 (h94/IP-Adapter, sdxl_models/image_encoder)"
+            }
+            FeatureKind::Face(_) => "give the identity that InsightFace (buffalo_l) finds of each face",
+            FeatureKind::FaceAndTokens(..) => {
+                "give the identity that InsightFace (buffalo_l) finds, and tokens of CLIP ViT-H/14 of the same face"
+            }
+            _ => "take the image encoder that the adapter was trained with",
+        }
+    }
+}
+
+/// In words: `a plus adapter (16 tokens) for a U-Net of context 768 with 16 cross-attentions`.
+impl fmt::Display for AdapterConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.projection {
+            ProjectionConfig::Pooled { tokens, .. } => write!(f, "an adapter of pooled features ({tokens} tokens)"),
+            ProjectionConfig::Tokens { .. } => f.write_str("a full-face adapter"),
+            ProjectionConfig::Resampler(config) => write!(f, "a plus adapter ({} tokens)", config.tokens),
+            ProjectionConfig::Face { tokens, .. } => write!(f, "a FaceID adapter ({tokens} tokens)"),
+            ProjectionConfig::FaceResampler { tokens, .. } => write!(f, "a FaceID plus adapter ({tokens} tokens)"),
+            ProjectionConfig::Instruct { resampler, .. } => write!(f, "an Instruct adapter ({} tokens)", resampler.tokens),
+        }?;
+        write!(f, " for a U-Net of context {} with {} cross-attentions", self.context, self.widths.len())
+    }
+}

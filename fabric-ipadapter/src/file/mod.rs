@@ -1,0 +1,8 @@
+//! Adapter files: their names, and what an adapter is, told from names and shapes before anything is loaded.
+
+mod config;
+mod detect;
+mod names;
+
+pub use config::{AdapterConfig, FaceVersion, ProjectionConfig};
+pub use names::open_adapter;

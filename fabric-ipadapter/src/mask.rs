@@ -1,0 +1,183 @@
+//! Where in the picture an adapter acts.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use burn::tensor::{Tensor, TensorData};
+
+use crate::AdapterError;
+
+/// How a mask is brought to the grid of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MaskMode {
+    /// Each cell is the mean of the mask over it.
+    #[default]
+    Mean,
+    /// As diffusers: bicubic without antialiasing, to a grid that is guessed from the number of queries.
+    Diffusers,
+}
+
+/// How much an adapter acts at each point of the picture, 0 to 1, row by row; it is stretched over the picture.
+#[derive(Debug)]
+pub struct Mask {
+    width: usize,
+    height: usize,
+    values: Vec<f32>,
+    mode: MaskMode,
+    /// What layers asked for, by their grid.
+    grids: Mutex<BTreeMap<[usize; 2], Tensor<3>>>,
+}
+
+impl Clone for Mask {
+    fn clone(&self) -> Self {
+        Self { values: self.values.clone(), grids: Mutex::default(), ..*self }
+    }
+}
+
+impl Mask {
+    /// From `width * height` numbers from 0 to 1.
+    ///
+    /// # Errors
+    ///
+    /// When there are more or fewer of them, or one is outside.
+    pub fn new(width: usize, height: usize, values: Vec<f32>) -> Result<Self, AdapterError> {
+        let refused = |found: String, wanted: String| AdapterError::Setting {
+            what: "a mask".to_owned(),
+            found,
+            wanted,
+            next: "make it of a grey picture divided by 255".to_owned(),
+        };
+        if width == 0 || height == 0 || values.len() != width * height {
+            return Err(refused(format!("{} values", values.len()), format!("{width} times {height}, not 0")));
+        }
+        if let Some((at, value)) = values.iter().enumerate().find(|(_, value)| !(0.0..=1.0).contains(*value)) {
+            return Err(refused(format!("{value} at {}, {}", at % width, at / width), "0 to 1".to_owned()));
+        }
+        Ok(Self { width, height, values, mode: MaskMode::default(), grids: Mutex::default() })
+    }
+
+    /// The same, resampled in another way.
+    #[must_use]
+    pub fn with_mode(mut self, mode: MaskMode) -> Self {
+        self.mode = mode;
+        self.grids = Mutex::default();
+        self
+    }
+
+    /// The mask of a layer, `[1, height * width, 1]`, like a tensor of its queries.
+    pub fn at(&self, grid: [usize; 2], like: &Tensor<3>) -> Tensor<3> {
+        let mut grids = self.grids.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || {
+            let values = self.resampled(grid);
+            let shape = [1, values.len(), 1];
+            Tensor::from_data(TensorData::new(values, shape), (&like.device(), like.dtype()))
+        };
+        grids.entry(grid).or_insert_with(make).clone()
+    }
+
+    /// The mask of a layer whose queries are a grid of `[height, width]`.
+    pub fn resampled(&self, [height, width]: [usize; 2]) -> Vec<f32> {
+        match self.mode {
+            MaskMode::Mean => {
+                let (columns, rows) = (means(self.width, width), means(self.height, height));
+                self.separably(&columns, &rows)
+            }
+            MaskMode::Diffusers => {
+                let queries = height * width;
+                let ratio = self.width as f64 / self.height as f64;
+                let mut rows = ((queries as f64 / ratio).sqrt() as usize).max(1);
+                if !queries.is_multiple_of(rows) {
+                    rows += 1;
+                }
+                let columns = queries / rows;
+                let mut values = self.separably(&cubics(self.width, columns), &cubics(self.height, rows));
+                values.resize(queries, 0.0);
+                values
+            }
+        }
+    }
+
+    /// Weighted sums along rows, then along columns.
+    fn separably(&self, columns: &[Vec<(usize, f32)>], rows: &[Vec<(usize, f32)>]) -> Vec<f32> {
+        let sum = |taps: &[(usize, f32)], value: &dyn Fn(usize) -> f32| -> f32 {
+            taps.iter().map(|(index, weight)| value(*index) * weight).sum()
+        };
+        let narrow: Vec<Vec<f32>> = self
+            .values
+            .chunks_exact(self.width)
+            .map(|row| columns.iter().map(|taps| sum(taps, &|x| row[x])).collect())
+            .collect();
+        let cells = rows.iter().flat_map(|taps| (0..columns.len()).map(|x| sum(taps, &|y| narrow[y][x])));
+        cells.collect()
+    }
+}
+
+/// For each of `to` cells, which of `from` points it covers, and with what share of its mean.
+fn means(from: usize, to: usize) -> Vec<Vec<(usize, f32)>> {
+    let edge = |cell: usize| cell as f64 * from as f64 / to as f64;
+    let taps = |cell: usize| {
+        let (start, end) = (edge(cell), edge(cell + 1));
+        let points = start.floor() as usize..(end.ceil() as usize).min(from);
+        let share = |point: usize| (end.min(point as f64 + 1.0) - start.max(point as f64)) / (end - start);
+        points.map(|point| (point, share(point) as f32)).collect()
+    };
+    (0..to).map(taps).collect()
+}
+
+/// PyTorch's bicubic interpolation without antialiasing: cubic convolution with -0.75, edges repeated.
+fn cubics(from: usize, to: usize) -> Vec<Vec<(usize, f32)>> {
+    const A: f64 = -0.75;
+    let weight = |distance: f64| {
+        let x = distance.abs();
+        if x <= 1.0 {
+            ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+        } else {
+            ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A
+        }
+    };
+    let taps = |cell: usize| {
+        let centre = (cell as f64 + 0.5) * from as f64 / to as f64 - 0.5;
+        let first = centre.floor() as i64 - 1;
+        let tap = |point: i64| {
+            let inside = point.clamp(0, from as i64 - 1) as usize;
+            (inside, weight(centre - point as f64) as f32)
+        };
+        (first..first + 4).map(tap).collect()
+    };
+    (0..to).map(taps).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_keep_the_mass_of_a_mask() {
+        let values: Vec<f32> = (0..7 * 5).map(|at| (at % 3) as f32 / 2.0).collect();
+        let mean = values.iter().sum::<f32>() / 35.0;
+        let mask = Mask::new(7, 5, values).expect("a mask");
+        for grid in [[1, 1], [2, 3], [5, 7], [8, 9]] {
+            let cells = mask.resampled(grid);
+            assert_eq!(cells.len(), grid[0] * grid[1]);
+            assert!((cells.iter().sum::<f32>() / cells.len() as f32 - mean).abs() < 1e-5, "{grid:?}");
+        }
+        assert_eq!(Mask::new(3, 2, vec![1.0; 6]).expect("a mask").resampled([4, 4]), vec![1.0; 16]);
+    }
+
+    #[test]
+    fn masks_that_are_none_are_refused() {
+        for (width, height, values) in [(2, 2, vec![0.0; 3]), (0, 0, vec![]), (1, 1, vec![f32::NAN]), (1, 1, vec![1.5])] {
+            let message = Mask::new(width, height, values).expect_err("no mask").to_string();
+            assert!(message.starts_with("a mask: found") && message.contains("wanted"), "{message}");
+        }
+    }
+
+    #[test]
+    fn diffusers_guesses_the_grid() {
+        // 35 queries of a square: 5 rows of 7; 32 queries: 6 rows of 5, and two cells of nothing.
+        let mask = Mask::new(8, 8, vec![1.0; 64]).expect("a mask").with_mode(MaskMode::Diffusers);
+        let cells = mask.resampled([4, 8]);
+        assert_eq!(cells.len(), 32);
+        assert_eq!(cells.iter().filter(|cell| **cell == 0.0).count(), 2);
+    }
+}

@@ -1,0 +1,85 @@
+//! Faces by their identity: a vector of a face recogniser (InsightFace), which somebody else computed.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use fabric_models::layers::{Activation, LayerNorm, Linear};
+
+use super::EPSILON;
+use super::perceiver::HEAD_DIM;
+use super::resampler::{Reader, ResamplerConfig};
+
+/// A face's identity as a few tokens (`MLPProjModel` of the published FaceID code).
+#[derive(Module, Debug)]
+pub struct FaceProjection {
+    hidden: Linear,
+    out: Linear,
+    norm: LayerNorm,
+    tokens: usize,
+}
+
+impl FaceProjection {
+    /// With random weights: from identities of `features` channels (512), through twice as many, to `tokens` (4, or 16
+    /// of the portrait files) of `context` channels.
+    pub fn new(features: usize, tokens: usize, context: usize, device: &Device) -> Self {
+        Self {
+            hidden: Linear::new(features, 2 * features, true, device),
+            out: Linear::new(2 * features, tokens * context, true, device),
+            norm: LayerNorm::new(context, EPSILON, device),
+            tokens,
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - `identities`: `[faces, features]`
+    /// - returns: `[faces, tokens, context]`
+    pub fn forward(&self, identities: Tensor<2>) -> Tensor<3> {
+        let projected = self.out.forward(Activation::Gelu.forward(self.hidden.forward(identities)));
+        let [faces, channels] = projected.dims();
+        self.norm.forward(projected.reshape([faces, self.tokens, channels / self.tokens]))
+    }
+}
+
+/// A face's identity reads the tokens of its picture (`ProjPlusModel` of the published FaceID code).
+#[derive(Module, Debug)]
+pub struct FaceResampler {
+    identity: FaceProjection,
+    reader: Reader,
+    /// How much of the picture joins the identity: none is version 1, where the picture's part alone goes on.
+    shortcut: Option<f32>,
+}
+
+impl FaceResampler {
+    /// With random weights: identities of `identity` channels, tokens of `features` channels, `tokens` (4) of `context`
+    /// channels in and out.
+    pub fn new(identity: usize, features: usize, tokens: usize, context: usize, device: &Device) -> Self {
+        let heads = context / HEAD_DIM;
+        let config = ResamplerConfig { features, channels: context, heads, depth: 4, factor: 4, tokens, context };
+        Self {
+            identity: FaceProjection::new(identity, tokens, context, device),
+            reader: Reader::new(&config, device),
+            shortcut: None,
+        }
+    }
+
+    /// As version 2 has it: `identity + strength * what the identity read`.
+    #[must_use]
+    pub fn with_shortcut(mut self, strength: f32) -> Self {
+        self.shortcut = Some(strength);
+        self
+    }
+
+    /// # Shapes
+    ///
+    /// - `identities`: `[faces, identity]`
+    /// - `features`: `[faces, tokens, features]`, the image encoder's last layer but one, of the aligned faces
+    /// - returns: `[faces, tokens, context]`
+    pub fn forward(&self, identities: Tensor<2>, features: Tensor<3>) -> Tensor<3> {
+        let identity = self.identity.forward(identities);
+        let read = self.reader.forward(features, identity.clone());
+        match self.shortcut {
+            Some(strength) => identity + read * strength,
+            None => read,
+        }
+    }
+}

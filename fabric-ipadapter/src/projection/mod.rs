@@ -1,0 +1,49 @@
+//! From features of pictures to tokens that cross-attention reads.
+//!
+//! | projection | of | files |
+//! |---|---|---|
+//! | [`PooledProjection`] | one vector per picture | base, light, vit-G, SDXL |
+//! | [`TokenProjection`] | every token by itself | full-face |
+//! | [`Resampler`] | all tokens, through learned queries | plus, plus-face, composition |
+//! | [`FaceProjection`] | a face's identity | FaceID, portrait |
+//! | [`FaceResampler`] | a face's identity and all tokens | FaceID plus |
+//! | [`InstructResampler`] | all tokens, a prompt and an instruction | Instruct |
+
+mod face;
+mod instruct;
+mod names;
+mod perceiver;
+mod pooled;
+mod resampler;
+mod tokens;
+
+pub use face::{FaceProjection, FaceResampler};
+pub use instruct::InstructResampler;
+pub(crate) use names::published;
+pub use perceiver::{FeedForward, PerceiverAttention, PerceiverLayer};
+pub use pooled::PooledProjection;
+pub use resampler::{Resampler, ResamplerConfig};
+pub use tokens::TokenProjection;
+
+use burn::module::Module;
+
+/// The projection of one adapter, whichever it is.
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a layer is a handful of handles, and an adapter has one of these")]
+pub enum ImageProjection {
+    /// Base, light, vit-G, SDXL.
+    Pooled(PooledProjection),
+    /// Full-face.
+    Tokens(TokenProjection),
+    /// Plus, plus-face, composition.
+    Resampler(Resampler),
+    /// FaceID, portrait.
+    Face(FaceProjection),
+    /// FaceID plus.
+    FaceResampler(FaceResampler),
+    /// Instruct.
+    Instruct(InstructResampler),
+}
+
+/// All layer norms of the published projections.
+const EPSILON: f64 = 1e-5;

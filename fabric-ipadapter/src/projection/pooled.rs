@@ -1,0 +1,34 @@
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use fabric_models::layers::{LayerNorm, Linear};
+
+use super::EPSILON;
+
+/// A vector per picture as a few tokens: `LN(reshape(W x + b))` (`ImageProjModel` of the published code).
+#[derive(Module, Debug)]
+pub struct PooledProjection {
+    proj: Linear,
+    norm: LayerNorm,
+    tokens: usize,
+}
+
+impl PooledProjection {
+    /// With random weights: from `features` channels to `tokens` (4 in every published file) of `context` channels.
+    pub fn new(features: usize, tokens: usize, context: usize, device: &Device) -> Self {
+        Self {
+            proj: Linear::new(features, tokens * context, true, device),
+            norm: LayerNorm::new(context, EPSILON, device),
+            tokens,
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - `features`: `[images, features]`
+    /// - returns: `[images, tokens, context]`
+    pub fn forward(&self, features: Tensor<2>) -> Tensor<3> {
+        let projected = self.proj.forward(features);
+        let [images, channels] = projected.dims();
+        self.norm.forward(projected.reshape([images, self.tokens, channels / self.tokens]))
+    }
+}

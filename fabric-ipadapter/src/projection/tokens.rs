@@ -1,0 +1,32 @@
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use fabric_models::layers::{Activation, LayerNorm, Linear};
+
+use super::EPSILON;
+
+/// Every token of the image encoder by itself, through a small network (`MLPProjModel` of the published code).
+#[derive(Module, Debug)]
+pub struct TokenProjection {
+    hidden: Linear,
+    out: Linear,
+    norm: LayerNorm,
+}
+
+impl TokenProjection {
+    /// With random weights: from tokens of `features` channels to as many of `context` channels.
+    pub fn new(features: usize, context: usize, device: &Device) -> Self {
+        Self {
+            hidden: Linear::new(features, features, true, device),
+            out: Linear::new(features, context, true, device),
+            norm: LayerNorm::new(context, EPSILON, device),
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - `features`: `[images, tokens, features]`
+    /// - returns: `[images, tokens, context]`
+    pub fn forward(&self, features: Tensor<3>) -> Tensor<3> {
+        self.norm.forward(self.out.forward(Activation::Gelu.forward(self.hidden.forward(features))))
+    }
+}

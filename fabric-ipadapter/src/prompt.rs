@@ -1,0 +1,105 @@
+//! Pictures as a prompt: what an adapter's tokens add to a pass of the U-Net.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+use fabric_core::attention::{AttnCall, AttnExtras, AttnProcessor, AttnSite, DecoupledTokens};
+
+use crate::{AdapterError, IpAdapter, LayerScales, Mask, numbered_layers};
+
+/// Pictures, as keys and values for each cross-attention layer of one U-Net; made once, used in every step.
+///
+/// Several pictures share one softmax, as published, unless each has a mask.
+#[derive(Debug, Clone)]
+pub struct ImagePrompt {
+    /// Keys and values `[images, tokens, channels]`.
+    layers: BTreeMap<AttnSite, [Tensor<3>; 2]>,
+    images: usize,
+    scales: Vec<LayerScales>,
+    masks: Vec<Mask>,
+}
+
+impl ImagePrompt {
+    /// Projects tokens of pictures, `[images, tokens, context]`, for the cross-attentions among a U-Net's layers.
+    ///
+    /// # Errors
+    ///
+    /// When the U-Net has another number of cross-attentions than the adapter.
+    pub fn new(adapter: &IpAdapter, tokens: Tensor<3>, sites: &[AttnSite]) -> Result<Self, AdapterError> {
+        let (sites, layers) = (numbered_layers(sites), &adapter.weights().layers);
+        if sites.len() != layers.len() {
+            return Err(AdapterError::Unfit {
+                adapter: adapter.config().to_string(),
+                what: "the U-Net".to_owned(),
+                found: format!("{} cross-attentions", sites.len()),
+                wanted: layers.len().to_string(),
+                next: "take the adapter that was made for this model (16 are Stable Diffusion 1.5, 70 are SDXL)".to_owned(),
+            });
+        }
+        let images = tokens.dims()[0];
+        let layers = sites.into_iter().zip(layers).map(|(site, layer)| (site, layer.forward(tokens.clone())));
+        Ok(Self { layers: layers.collect(), images, scales: vec![LayerScales::same(1.0)], masks: Vec::new() })
+    }
+
+    /// With other scales.
+    #[must_use]
+    pub fn with_scales(mut self, scales: LayerScales) -> Self {
+        self.scales = vec![scales];
+        self
+    }
+
+    /// With a mask and scales for each picture; each then has a softmax of its own, as in diffusers.
+    ///
+    /// # Errors
+    ///
+    /// When there is not one mask per picture.
+    pub fn with_masks(mut self, masked: Vec<(Mask, LayerScales)>) -> Result<Self, AdapterError> {
+        if masked.len() != self.images {
+            return Err(AdapterError::Setting {
+                what: "masks of pictures".to_owned(),
+                found: masked.len().to_string(),
+                wanted: format!("{}, one for each picture", self.images),
+                next: "give a mask of ones to a picture that acts everywhere".to_owned(),
+            });
+        }
+        (self.masks, self.scales) = masked.into_iter().unzip();
+        Ok(self)
+    }
+
+    /// These pictures for these rows of a batch.
+    pub fn on(&self, rows: Range<usize>) -> PromptedRows<'_> {
+        PromptedRows { prompt: self, rows }
+    }
+}
+
+/// An [`ImagePrompt`] that some rows of a batch see.
+#[derive(Debug, Clone)]
+pub struct PromptedRows<'a> {
+    prompt: &'a ImagePrompt,
+    rows: Range<usize>,
+}
+
+impl AttnProcessor for PromptedRows<'_> {
+    fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
+        let ImagePrompt { layers, images, scales, masks } = self.prompt;
+        let Some([key, value]) = layers.get(&call.site) else { return AttnExtras::default() };
+        let part = |key: Tensor<3>, value: Tensor<3>, scales: &LayerScales, mask: Option<&Mask>| DecoupledTokens {
+            rows: self.rows.clone(),
+            key,
+            value,
+            scale: scales.of(&call.site),
+            mask: mask.map(|mask| mask.at(call.grid, call.query)),
+        };
+        let decoupled = if masks.is_empty() {
+            let [_, tokens, channels] = key.dims();
+            let joined = |x: &Tensor<3>| x.clone().reshape([1, images * tokens, channels]);
+            vec![part(joined(key), joined(value), &scales[0], None)]
+        } else {
+            let one = |x: &Tensor<3>, image| x.clone().narrow(0, image, 1);
+            let parts = masks.iter().zip(scales).enumerate();
+            parts.map(|(image, (mask, scales))| part(one(key, image), one(value, image), scales, Some(mask))).collect()
+        };
+        AttnExtras { joint: Vec::new(), decoupled }
+    }
+}
