@@ -22,7 +22,7 @@ pub(crate) mod world;
 #[derive(Args)]
 pub(crate) struct Common {
     /// A model folder in the diffusers layout, or a single checkpoint file; if absent, the demonstration model in
-    /// `models/world` or where `FABRIC_DEMO` says.
+    /// `models/world` or where `FABRIC_DEMO` says, which `train_world` makes.
     #[arg(long)]
     model: Option<PathBuf>,
     /// Steps of the sampler.

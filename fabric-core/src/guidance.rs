@@ -8,6 +8,10 @@ use burn::tensor::Tensor;
 pub enum Branch {
     /// Under the prompt. FABRIC's liked pictures act here.
     Conditional,
+    /// Instruct: under the negative prompt, with the picture and no instruction.
+    ImageOnly,
+    /// Instruct: under the negative prompt, with the picture and the instruction to take everything of it.
+    Everything,
     /// Under the negative prompt. FABRIC's disliked pictures act here.
     Unconditional,
 }
@@ -51,6 +55,24 @@ impl Guidance {
         }
         let term = Term { scale, from: Branch::Unconditional, to: Branch::Conditional };
         Self { base: Branch::Unconditional, terms: vec![term], rescale: 0.0 }
+    }
+
+    /// Three differences at once, as IPAdapter-Instruct has it for what is hard to tell apart (2408.03209, published code):
+    /// `unconditional + instruction * (conditional - everything) + text * (everything - image_only) + image *
+    /// (image_only - unconditional)`.
+    ///
+    /// ```
+    /// use fabric_core::guidance::Guidance;
+    /// assert_eq!(Guidance::instructed(6.0, 6.0, 1.0).branches().len(), 4);
+    /// ```
+    pub fn instructed(text: f64, instruction: f64, image: f64) -> Self {
+        let term = |scale, from, to| Term { scale, from, to };
+        let terms = vec![
+            term(instruction, Branch::Everything, Branch::Conditional),
+            term(text, Branch::ImageOnly, Branch::Everything),
+            term(image, Branch::Unconditional, Branch::ImageOnly),
+        ];
+        Self { base: Branch::Unconditional, terms, rescale: 0.0 }
     }
 
     /// A copy that restores this share of the conditional branch's spread.
@@ -135,6 +157,16 @@ mod tests {
         let wanted = parts[1].clone() + (parts[0].clone() - parts[1].clone()) * 7.5;
         let found = Guidance::classifier_free(7.5).mix(predictions());
         found.into_data().assert_approx_eq::<f32>(&wanted.into_data(), Tolerance::absolute(1e-6));
+    }
+
+    #[test]
+    fn three_equal_scales_are_classifier_free_guidance() {
+        let values: Vec<f32> = (0..32).map(|i| (i as f32 * 0.7).sin()).collect();
+        let four = Tensor::<4>::from_data(TensorData::new(values, [4, 2, 2, 2]), &Device::flex());
+        let two = Tensor::cat(vec![four.clone().narrow(0, 0, 1), four.clone().narrow(0, 3, 1)], 0);
+        let found = Guidance::instructed(5.0, 5.0, 5.0).mix(four);
+        let wanted = Guidance::classifier_free(5.0).mix(two);
+        found.into_data().assert_approx_eq::<f32>(&wanted.into_data(), Tolerance::absolute(1e-5));
     }
 
     #[test]

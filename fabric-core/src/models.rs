@@ -84,6 +84,17 @@ pub struct RecordedTokens {
     pub value: Tensor<3>,
 }
 
+/// A cross-attention layer of a U-Net, as adapters need to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CrossAttention {
+    /// Which layer.
+    pub site: AttnSite,
+    /// Channels of its queries, keys and values, all heads together.
+    pub channels: usize,
+    /// Channels of the text that it reads.
+    pub context: usize,
+}
+
 /// What one U-Net pass returns.
 #[derive(Debug, Clone)]
 pub struct UNetOutput {
@@ -100,6 +111,9 @@ pub trait NoisePredictor {
 
     /// Every attention layer, in the order in which they run.
     fn attention_sites(&self) -> Vec<AttnSite>;
+
+    /// The cross-attention layers among them, with their sizes.
+    fn cross_attentions(&self) -> Vec<CrossAttention>;
 
     /// Down blocks (and up blocks) of the network: 4 for Stable Diffusion 1.5.
     fn levels(&self) -> usize;

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use fabric_models::layers::Linear;
 use fabric_models::load::{LoadOptions, LoadReport, PublishedNames, TensorSource, load_into};
 
-use crate::file::{AdapterConfig, FaceVersion, open_adapter};
+use crate::file::{AdapterConfig, AdapterFile, FaceVersion};
 use crate::projection::{ImageProjection, published};
 use crate::{AdapterError, Features};
 
@@ -71,7 +71,8 @@ pub struct IpAdapter {
 impl IpAdapter {
     /// Opens an adapter's file, tells its kind, and loads it as f32.
     ///
-    /// FaceID plus is taken for version 1, as files do not tell: use [`Self::open_as`] for version 2.
+    /// FaceID plus is taken for version 1, as files do not tell: use [`Self::open_as`] for version 2. The LoRA of FaceID
+    /// files is not the adapter's but the U-Net's: [`AdapterFile::lora`].
     ///
     /// # Errors
     ///
@@ -86,9 +87,9 @@ impl IpAdapter {
     ///
     /// As [`Self::open`].
     pub fn open_as(path: impl AsRef<Path>, version: FaceVersion, device: &Device) -> Result<Self, AdapterError> {
-        let source = open_adapter(path)?;
-        let config = AdapterConfig::detect(&*source)?.with_face_version(version);
-        Ok(Self::load(config, &*source, &LoadOptions::default(), device)?.0)
+        let file = AdapterFile::open(path)?;
+        let config = file.config()?.with_face_version(version);
+        Ok(Self::load(config, file.weights(), &LoadOptions::default(), device)?.0)
     }
 
     /// Loads an adapter of a known kind.

@@ -1,4 +1,7 @@
+//! Why an adapter cannot be used.
+
 use fabric_models::load::LoadError;
+use fabric_models::lora::LoraError;
 
 /// Why an adapter cannot be used.
 ///
@@ -7,7 +10,9 @@ use fabric_models::load::LoadError;
 #[non_exhaustive]
 pub enum AdapterError {
     /// A file's tensors are not those of an adapter.
-    #[error("{place}: {what}: found {found}, wanted {wanted}; is this an IP-Adapter? get the file again, or another one")]
+    #[error(
+        "{place}: {what}: found {found}, wanted {wanted}; is this an IP-Adapter? get the file again, or another one"
+    )]
     NotAnAdapter {
         /// The file.
         place: String,
@@ -47,6 +52,9 @@ pub enum AdapterError {
     /// The weights cannot be read.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// FaceID's LoRA does not fit.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
 }
 
 impl From<AdapterError> for fabric_core::Error {

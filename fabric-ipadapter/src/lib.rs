@@ -3,7 +3,7 @@
 //! An [`IpAdapter`] makes tokens of [`Features`] that an image encoder found in pictures; an [`ImagePrompt`] offers their
 //! keys and values to a U-Net's cross-attention layers, as
 //! [`DecoupledTokens`](fabric_core::attention::DecoupledTokens): a softmax of their own, whose result is added to the
-//! text's.
+//! text's. A [`PicturePrompt`] does so for a whole run, and with an [`Instruction`] takes of the pictures what is meant.
 
 #![forbid(unsafe_code)]
 
@@ -11,17 +11,21 @@ mod adapter;
 mod error;
 mod features;
 mod file;
+mod instruction;
 mod mask;
 mod numbering;
 pub mod projection;
 mod prompt;
 mod scales;
+mod steering;
 
 pub use adapter::{AdapterWeights, IpAdapter, KeyValue};
 pub use error::AdapterError;
 pub use features::{FeatureKind, Features};
-pub use file::{AdapterConfig, FaceVersion, ProjectionConfig, open_adapter};
+pub use file::{AdapterConfig, AdapterFile, FaceVersion, ProjectionConfig};
+pub use instruction::{Aspect, InstructGuidance, Instruction};
 pub use mask::{Mask, MaskMode};
 pub use numbering::numbered_layers;
 pub use prompt::{ImagePrompt, PromptedRows};
 pub use scales::LayerScales;
+pub use steering::{InstructTexts, PicturePrompt};

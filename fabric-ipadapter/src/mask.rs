@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn masks_that_are_none_are_refused() {
-        for (width, height, values) in [(2, 2, vec![0.0; 3]), (0, 0, vec![]), (1, 1, vec![f32::NAN]), (1, 1, vec![1.5])] {
+        for (width, height, values) in [(2, 2, vec![0.0; 3]), (0, 0, vec![]), (1, 1, vec![f32::NAN]), (1, 1, vec![1.5])]
+        {
             let message = Mask::new(width, height, values).expect_err("no mask").to_string();
             assert!(message.starts_with("a mask: found") && message.contains("wanted"), "{message}");
         }

@@ -1,6 +1,7 @@
 //! Which layer of a U-Net each number in an adapter's file means.
 
-use fabric_core::attention::{AttnKind, AttnSite, Block};
+use fabric_core::attention::Block;
+use fabric_core::models::CrossAttention;
 
 /// The cross-attentions of a U-Net in the order in which adapter files number them: down, up, then middle.
 ///
@@ -9,20 +10,23 @@ use fabric_core::attention::{AttnKind, AttnSite, Block};
 ///
 /// ```
 /// use fabric_core::attention::{AttnKind, AttnSite, Block};
+/// use fabric_core::models::CrossAttention;
 /// use fabric_ipadapter::numbered_layers;
 ///
-/// let site = |block| AttnSite { block, attention: 0, layer: 0, kind: AttnKind::CrossAttention };
-/// let running = [site(Block::Down(0)), site(Block::Mid), site(Block::Up(1))];
-/// assert_eq!(numbered_layers(&running), [site(Block::Down(0)), site(Block::Up(1)), site(Block::Mid)]);
+/// let layer = |block| {
+///     let site = AttnSite { block, attention: 0, layer: 0, kind: AttnKind::CrossAttention };
+///     CrossAttention { site, channels: 320, context: 768 }
+/// };
+/// let running = [layer(Block::Down(0)), layer(Block::Mid), layer(Block::Up(1))];
+/// assert_eq!(numbered_layers(&running), [layer(Block::Down(0)), layer(Block::Up(1)), layer(Block::Mid)]);
 /// ```
-pub fn numbered_layers(sites: &[AttnSite]) -> Vec<AttnSite> {
+pub fn numbered_layers(layers: &[CrossAttention]) -> Vec<CrossAttention> {
     let path = |block| match block {
         Block::Down(_) => 0,
         Block::Up(_) => 1,
         Block::Mid => 2,
     };
-    let mut layers: Vec<AttnSite> =
-        sites.iter().copied().filter(|site| site.kind == AttnKind::CrossAttention).collect();
-    layers.sort_by_key(|site| (path(site.block), *site));
+    let mut layers = layers.to_vec();
+    layers.sort_by_key(|layer| (path(layer.site.block), layer.site));
     layers
 }

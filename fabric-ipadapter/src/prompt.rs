@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 use fabric_core::attention::{AttnCall, AttnExtras, AttnProcessor, AttnSite, DecoupledTokens};
+use fabric_core::models::CrossAttention;
 
 use crate::{AdapterError, IpAdapter, LayerScales, Mask, numbered_layers};
 
@@ -21,24 +22,18 @@ pub struct ImagePrompt {
 }
 
 impl ImagePrompt {
-    /// Projects tokens of pictures, `[images, tokens, context]`, for the cross-attentions among a U-Net's layers.
+    /// Projects tokens of pictures, `[images, tokens, context]`, for the cross-attentions of a U-Net.
     ///
     /// # Errors
     ///
-    /// When the U-Net has another number of cross-attentions than the adapter.
-    pub fn new(adapter: &IpAdapter, tokens: Tensor<3>, sites: &[AttnSite]) -> Result<Self, AdapterError> {
-        let (sites, layers) = (numbered_layers(sites), &adapter.weights().layers);
-        if sites.len() != layers.len() {
-            return Err(AdapterError::Unfit {
-                adapter: adapter.config().to_string(),
-                what: "the U-Net".to_owned(),
-                found: format!("{} cross-attentions", sites.len()),
-                wanted: layers.len().to_string(),
-                next: "take the adapter that was made for this model (16 are Stable Diffusion 1.5, 70 are SDXL)".to_owned(),
-            });
-        }
+    /// When the U-Net's layers are not those that the adapter was made for.
+    pub fn new(adapter: &IpAdapter, tokens: Tensor<3>, layers: &[CrossAttention]) -> Result<Self, AdapterError> {
+        adapter.config().check_layers(layers)?;
         let images = tokens.dims()[0];
-        let layers = sites.into_iter().zip(layers).map(|(site, layer)| (site, layer.forward(tokens.clone())));
+        let layers = numbered_layers(layers)
+            .into_iter()
+            .zip(&adapter.weights().layers)
+            .map(|(layer, own)| (layer.site, own.forward(tokens.clone())));
         Ok(Self { layers: layers.collect(), images, scales: vec![LayerScales::same(1.0)], masks: Vec::new() })
     }
 

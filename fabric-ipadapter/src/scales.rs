@@ -110,7 +110,8 @@ impl LayerScales {
             Written::Blocks(blocks) => blocks,
         };
         let mut scales = Self::none();
-        let paths: [(Option<WrittenLevel>, fn(usize) -> Block); 2] = [(blocks.down, Block::Down), (blocks.up, Block::Up)];
+        let paths: [(Option<WrittenLevel>, fn(usize) -> Block); 2] =
+            [(blocks.down, Block::Down), (blocks.up, Block::Up)];
         for (level, block) in paths {
             match level {
                 None => {}

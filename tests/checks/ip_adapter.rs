@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor};
-use fabric::core::attention::{AttnProcessor, AttnSite};
+use fabric::core::attention::AttnProcessor;
 use fabric::core::denoise::{Denoiser, ModelCall, NoiseSource};
 use fabric::core::guidance::Guidance;
-use fabric::core::models::{NoisePredictor, UNetInput};
+use fabric::core::models::{CrossAttention, NoisePredictor, UNetInput};
 use fabric::core::samplers::sample;
 use fabric::core::schedule::Schedule;
 use fabric::ipadapter::{Features, ImagePrompt, IpAdapter, LayerScales, Mask, MaskMode};
@@ -64,8 +64,10 @@ impl World {
 
     /// A pass of both rows under these prompts: of each adapter, for the row without pictures and the row with them.
     fn pass(&self, prompts: &[[ImagePrompt; 2]]) -> Tensor<4> {
-        let rows: Vec<_> =
-            prompts.iter().flat_map(|prompts| prompts.iter().zip([0..1, 1..2]).map(|(prompt, row)| prompt.on(row))).collect();
+        let rows: Vec<_> = prompts
+            .iter()
+            .flat_map(|prompts| prompts.iter().zip([0..1, 1..2]).map(|(prompt, row)| prompt.on(row)))
+            .collect();
         let processors: Vec<&dyn AttnProcessor> = rows.iter().map(|rows| rows as &dyn AttnProcessor).collect();
         let timesteps = self.golden.values("timestep");
         let sample = self.golden.tensor("sample", &self.device);
@@ -77,8 +79,8 @@ impl World {
         self.unet.forward(input).sample.expect("a prediction")
     }
 
-    fn sites(&self) -> Vec<AttnSite> {
-        self.unet.attention_sites()
+    fn layers(&self) -> Vec<CrossAttention> {
+        self.unet.cross_attentions()
     }
 }
 
@@ -86,7 +88,7 @@ impl Adapter {
     /// The first pictures as prompts of both rows.
     fn prompts(&self, world: &World, images: usize, change: impl Fn(ImagePrompt) -> ImagePrompt) -> [ImagePrompt; 2] {
         self.tokens.clone().map(|tokens| {
-            change(ImagePrompt::new(&self.adapter, tokens.narrow(0, 0, images), &world.sites()).expect("a prompt"))
+            change(ImagePrompt::new(&self.adapter, tokens.narrow(0, 0, images), &world.layers()).expect("a prompt"))
         })
     }
 
@@ -120,9 +122,9 @@ fn adapters_equal_the_reference() {
                     let scales = settings["cases"][format!("{kind}/per_block")].to_string();
                     let scales = LayerScales::from_json(&scales).expect("scales");
                     let resolved = &settings["cases"][format!("{kind}/per_block_resolved")];
-                    for site in world.sites().iter().filter(|site| site.to_string().ends_with("attn2")) {
+                    for CrossAttention { site, .. } in world.layers() {
                         let wanted = resolved[format!("{site}.processor")].as_f64().unwrap_or(0.0);
-                        assert_eq!(scales.of(site), wanted as f32, "{site}");
+                        assert_eq!(scales.of(&site), wanted as f32, "{site}");
                     }
                     adapter.prompts(&world, 1, |prompt| prompt.with_scales(scales.clone()))
                 }
@@ -160,9 +162,8 @@ fn masks(world: &World) -> Vec<Mask> {
     let shape = world.golden.shape("masks");
     let [images, height, width] = shape[1..] else { panic!("masks: {shape:?}") };
     let values: Vec<f32> = world.golden.values("masks").into_iter().map(|value| value as f32).collect();
-    let mask = |values: &[f32]| {
-        Mask::new(width, height, values.to_vec()).expect("a mask").with_mode(MaskMode::Diffusers)
-    };
+    let mask =
+        |values: &[f32]| Mask::new(width, height, values.to_vec()).expect("a mask").with_mode(MaskMode::Diffusers);
     let masks: Vec<Mask> = values.chunks_exact(height * width).map(mask).collect();
     assert_eq!(masks.len(), images);
     let sample = world.golden.shape("sample");
@@ -200,7 +201,7 @@ impl Denoiser for Prompted<'_> {
 }
 
 /// DDIM draws nothing.
-struct Silent;
+pub(crate) struct Silent;
 
 impl NoiseSource for Silent {
     fn draw(&mut self, _shape: [usize; 4]) -> Result<Tensor<4>, fabric::core::Error> {
@@ -210,7 +211,8 @@ impl NoiseSource for Silent {
 
 fn run(world: &World, adapters: &BTreeMap<String, Adapter>) {
     let (golden, device) = (&world.golden, &world.device);
-    let said = meaning("ip_adapter", "generate/steps", "plus, scale 0.6, DDIM 6 steps, guidance 5.0: latents after each");
+    let said =
+        meaning("ip_adapter", "generate/steps", "plus, scale 0.6, DDIM 6 steps, guidance 5.0: latents after each");
     let kind = said.split(',').next().unwrap_or_default();
     let [scale, steps, guidance] = numbers(&said)[..3] else { panic!("generate: {said}") };
     let context = ["prompt_embeds", "negative_embeds"].map(|name| golden.tensor(&format!("generate/{name}"), device));

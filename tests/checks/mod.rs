@@ -2,6 +2,7 @@
 
 mod fabric;
 mod harness;
+mod instruct;
 mod ip_adapter;
 mod lora;
 mod metrics;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::Tensor;
 
 use super::text::Conditions;
-use super::{Observer, Report};
+use super::{Observer, Report, Steering};
 use crate::Error;
 use crate::attention::{AttnProcessor, MeasuredMass, NoProcessor};
 use crate::denoise::{Denoiser, ModelCall, NoiseSource};
@@ -27,6 +27,7 @@ pub(super) struct SteeredDenoiser<'a, 'n> {
     pub(super) schedule: FeedbackSchedule,
     /// Liked before disliked.
     pub(super) references: &'a [Reference],
+    pub(super) steering: &'a [Arc<dyn Steering>],
     pub(super) cache: &'a Mutex<TokenCache>,
     /// Tells recordings apart that were made under other text settings.
     pub(super) cache_conditions: u64,
@@ -226,13 +227,21 @@ impl SteeredDenoiser<'_, '_> {
         processor: &dyn AttnProcessor,
     ) -> Tensor<4> {
         let lending_rows = riders.as_ref().map_or(0, |rows| rows.dims()[0]);
+        let images = sample.dims()[0] / branches.len();
+        let rows: Vec<_> =
+            branches.iter().enumerate().map(|(at, &branch)| (branch, at * images..(at + 1) * images)).collect();
+        let steering: Vec<_> = self.steering.iter().map(|steering| steering.processor(call, &rows)).collect();
+        let processors: Vec<&dyn AttnProcessor> =
+            std::iter::once(processor).chain(steering.iter().map(|steering| &**steering)).collect();
+        let processor = processors.as_slice();
         let sample = match riders {
             Some(rows) => Tensor::cat(vec![sample, rows], 0),
             None => sample,
         };
         let (context, added) = self.conditions.rows(branches, lending_rows);
         let timesteps = [call.level.timestep];
-        let input = UNetInput { added, processor, lending_rows, ..UNetInput::new(sample, &timesteps, context) };
+        let input =
+            UNetInput { added, processor: &processor, lending_rows, ..UNetInput::new(sample, &timesteps, context) };
         self.unet.forward(input).sample.expect("a pass that was not asked to record only predicts")
     }
 }

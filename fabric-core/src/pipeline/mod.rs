@@ -5,8 +5,10 @@ mod report;
 mod request;
 mod rounds;
 mod run;
+mod steering;
 mod text;
 
 pub use report::{Observer, Report, StepEvent};
 pub use request::{FeedbackPicture, Request, Settings, StartPicture};
 pub use run::{Generation, Pipeline};
+pub use steering::Steering;

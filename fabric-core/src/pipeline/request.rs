@@ -1,9 +1,13 @@
 //! What to make, and how.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use super::Steering;
 use crate::Error;
 use crate::fabric::FabricSettings;
+use crate::guidance::Guidance;
 use crate::models::TextOptions;
 use crate::picture::Picture;
 use crate::schedule::SamplerKind;
@@ -137,6 +141,8 @@ pub struct Request {
     pub start: Option<StartPicture>,
     /// Liked and disliked pictures, oldest first.
     pub feedback: Vec<FeedbackPicture>,
+    /// Pictures as prompts; their order changes nothing but rounding.
+    pub steering: Vec<Arc<dyn Steering>>,
     /// How to make them.
     pub settings: Settings,
 }
@@ -150,6 +156,7 @@ impl Request {
             seeds: vec![0],
             start: None,
             feedback: Vec::new(),
+            steering: Vec::new(),
             settings: Settings::default(),
         }
     }
@@ -201,6 +208,29 @@ impl Request {
         self
     }
 
+    /// With a picture as a prompt, or whatever else an adapter makes.
+    #[must_use]
+    pub fn with_steering(mut self, steering: impl Steering + 'static) -> Self {
+        self.steering.push(Arc::new(steering));
+        self
+    }
+
+    /// How branches mix: as what steers the run asks for, or by classifier-free guidance.
+    ///
+    /// # Errors
+    ///
+    /// When two ask for different things.
+    pub fn guidance(&self) -> Result<Guidance, Error> {
+        let scale = self.settings.guidance_scale;
+        let mut asked = self.steering.iter().filter_map(|steering| steering.guidance(scale));
+        let guidance = asked.next().unwrap_or_else(|| Guidance::classifier_free(scale));
+        if let Some(other) = asked.find(|other| *other != guidance) {
+            let found = format!("{guidance:?} and {other:?}");
+            return Err(Error::settings("guidance", found, "one kind for the whole run", "give them the same scales"));
+        }
+        Ok(guidance.with_rescale(self.settings.guidance_rescale))
+    }
+
     /// Checks everything that can be checked without a model.
     ///
     /// # Errors
@@ -208,6 +238,7 @@ impl Request {
     /// Names the first value that cannot be used.
     pub fn validate(&self) -> Result<(), Error> {
         self.settings.validate()?;
+        self.guidance()?;
         if self.seeds.is_empty() {
             return Err(Error::settings("seeds", "none", "one per picture", "give at least one seed"));
         }

@@ -16,8 +16,7 @@ use super::text::Conditions;
 use super::{FeedbackPicture, Observer, Report, Request, StepEvent};
 use crate::Error;
 use crate::fabric::{CacheStats, FeedbackSchedule, Reference, ReferenceNoise, ReferencePosterior, Side, TokenCache};
-use crate::guidance::Guidance;
-use crate::models::{LatentCodec, NoisePredictor, Posterior, TextEncoder};
+use crate::models::{CrossAttention, LatentCodec, NoisePredictor, Posterior, TextEncoder};
 use crate::noise::{Draw, ReferenceId, RunNoise, SeededNoise};
 use crate::picture::{self, Fit, Picture};
 use crate::samplers::sample;
@@ -87,6 +86,16 @@ impl Pipeline {
         }
         let (tokens, latents) = (Arc::default(), Arc::default());
         Ok(Self { unet, codec, text, scheduler, native_size, tokens, latents })
+    }
+
+    /// The cross-attention layers of its U-Net, in the order in which they run: what adapters are made for.
+    pub fn cross_attentions(&self) -> Vec<CrossAttention> {
+        self.unet.cross_attentions()
+    }
+
+    /// Its text encoder, for adapters that read texts of their own.
+    pub fn text_encoder(&self) -> &dyn TextEncoder {
+        &*self.text
     }
 
     /// The model's own sampler and noise schedule.
@@ -185,7 +194,7 @@ impl Pipeline {
             schedule = schedule.from_strength(start.strength)?;
         }
         self.check_memory(request, size)?;
-        let guidance = Guidance::classifier_free(settings.guidance_scale).with_rescale(settings.guidance_rescale);
+        let guidance = request.guidance()?;
         let report = RefCell::new(Report::default());
 
         let clock = Instant::now();
@@ -208,6 +217,7 @@ impl Pipeline {
             settings: &settings.fabric,
             schedule: FeedbackSchedule::new(&settings.fabric, config.num_train_timesteps),
             references: &references,
+            steering: &request.steering,
             cache: &self.tokens,
             cache_conditions: digest(&(settings.text.clip_skip, conditions.tokens(), size)),
             noise: &noise,
@@ -255,7 +265,7 @@ impl Pipeline {
     fn check_memory(&self, request: &Request, size: [usize; 2]) -> Result<(), Error> {
         let settings = &request.settings;
         let Some(free) = settings.memory_limit.or_else(|| available_memory(&self.unet.device())) else { return Ok(()) };
-        let branches = if settings.guidance_scale == 1.0 { 1 } else { 2 };
+        let branches = request.guidance()?.branches().len();
         let [_, _, height, width] = self.latent_shape(1, size);
         let network = self.unet.working_bytes([request.seeds.len() * branches, height, width]);
         let needed = network.max(self.codec.working_bytes([height, width]));

@@ -54,9 +54,11 @@ impl Conditions {
 
     /// Rows for every picture of every branch, then for `references` under the empty prompt.
     pub(super) fn rows(&self, branches: &[Branch], references: usize) -> (Tensor<3>, Option<AddedConditions>) {
-        let context = self.stack(&self.context, branches, references);
+        let context = self.stack(&self.context, branches, &[Branch::Conditional], references);
         let added = self.pooled.as_ref().map(|pooled| {
-            let pooled = self.stack(pooled, branches, references);
+            // Instruct's published code gives the prompt's pooled text to every branch that sees the picture.
+            let of_prompt = [Branch::Conditional, Branch::ImageOnly, Branch::Everything];
+            let pooled = self.stack(pooled, branches, &of_prompt, references);
             let rows = pooled.dims()[0];
             let time_ids = Tensor::<1>::from_data(self.time_ids, (&pooled.device(), pooled.dtype()));
             AddedConditions { pooled, time_ids: time_ids.unsqueeze::<2>().expand([rows, 6]) }
@@ -64,14 +66,23 @@ impl Conditions {
         (context, added)
     }
 
-    fn stack<const D: usize>(&self, all: &Tensor<D>, branches: &[Branch], references: usize) -> Tensor<D> {
+    /// Rows of the prompt for branches `of_prompt`, of the negative prompt for the others.
+    fn stack<const D: usize>(
+        &self,
+        all: &Tensor<D>,
+        branches: &[Branch],
+        of_prompt: &[Branch],
+        references: usize,
+    ) -> Tensor<D> {
         let repeated = |row: usize, count: usize| all.clone().slice_dim(0, row..row + 1).repeat_dim(0, count);
         let mut parts = Vec::new();
         for branch in branches {
-            parts.push(match branch {
-                Branch::Conditional => all.clone().slice_dim(0, 0..self.images),
-                Branch::Unconditional if self.absent_is_zero => repeated(self.images, self.images).zeros_like(),
-                Branch::Unconditional => repeated(self.images, self.images),
+            parts.push(if of_prompt.contains(branch) {
+                all.clone().slice_dim(0, 0..self.images)
+            } else if self.absent_is_zero {
+                repeated(self.images, self.images).zeros_like()
+            } else {
+                repeated(self.images, self.images)
             });
         }
         if references > 0 {

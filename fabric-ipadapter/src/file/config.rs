@@ -1,13 +1,17 @@
+//! What is known of an adapter before its weights are.
+
 use std::fmt;
 
 use burn::tensor::Device;
 
-use crate::FeatureKind;
+use fabric_core::models::CrossAttention;
+
 use crate::adapter::{AdapterWeights, KeyValue};
 use crate::projection::{
     FaceProjection, FaceResampler, ImageProjection, InstructResampler, PooledProjection, Resampler, ResamplerConfig,
     TokenProjection,
 };
+use crate::{AdapterError, FeatureKind, numbered_layers};
 
 /// Everything about an adapter that its tensors' names and shapes tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +124,44 @@ impl AdapterConfig {
         }
     }
 
+    /// Whether a U-Net's cross-attentions are those that it was made for.
+    ///
+    /// # Errors
+    ///
+    /// [`AdapterError::Unfit`], which says what both have.
+    pub fn check_layers(&self, layers: &[CrossAttention]) -> Result<(), AdapterError> {
+        let layers = numbered_layers(layers);
+        let unfit = |what: String, found: String, wanted: String| AdapterError::Unfit {
+            adapter: self.to_string(),
+            what,
+            found,
+            wanted,
+            next: format!("take the adapter that was made for this model, or {}", self.base_to_get()),
+        };
+        if layers.len() != self.widths.len() {
+            let found = format!("{} cross-attentions", layers.len());
+            return Err(unfit("the U-Net".to_owned(), found, self.widths.len().to_string()));
+        }
+        for (layer, &width) in layers.iter().zip(&self.widths) {
+            let (found, wanted) = ((layer.channels, layer.context), (width, self.context));
+            if found != wanted {
+                let words = |(channels, context)| format!("{channels} channels over a context of {context}");
+                return Err(unfit(format!("the U-Net's layer {}", layer.site), words(found), words(wanted)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The model that it was made for, for messages.
+    fn base_to_get(&self) -> &'static str {
+        match (self.widths.len(), self.context) {
+            (16, 768) => "Stable Diffusion 1.5",
+            (16, 1024) => "Stable Diffusion 2",
+            (70, 2048) => "Stable Diffusion XL",
+            _ => "the model that it was trained with",
+        }
+    }
+
     /// Where to get features that fit, for messages.
     pub(crate) fn encoder_to_get(&self) -> &'static str {
         match self.reads() {
@@ -147,7 +189,9 @@ impl fmt::Display for AdapterConfig {
             ProjectionConfig::Resampler(config) => write!(f, "a plus adapter ({} tokens)", config.tokens),
             ProjectionConfig::Face { tokens, .. } => write!(f, "a FaceID adapter ({tokens} tokens)"),
             ProjectionConfig::FaceResampler { tokens, .. } => write!(f, "a FaceID plus adapter ({tokens} tokens)"),
-            ProjectionConfig::Instruct { resampler, .. } => write!(f, "an Instruct adapter ({} tokens)", resampler.tokens),
+            ProjectionConfig::Instruct { resampler, .. } => {
+                write!(f, "an Instruct adapter ({} tokens)", resampler.tokens)
+            }
         }?;
         write!(f, " for a U-Net of context {} with {} cross-attentions", self.context, self.widths.len())
     }

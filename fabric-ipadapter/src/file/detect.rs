@@ -20,12 +20,11 @@ impl AdapterConfig {
     /// # Errors
     ///
     /// When the tensors are not those of an adapter.
-    pub fn detect(source: &dyn TensorSource) -> Result<Self, AdapterError> {
+    pub(super) fn detect(source: &dyn TensorSource) -> Result<Self, AdapterError> {
         let shapes = Shapes::of(source);
         let (widths, context) = shapes.layers()?;
         let projection = shapes.projection(context)?;
-        let lora_rank = shapes.find("ip_adapter.0.to_q_lora.down.weight", 2).map(|shape| shape[0]);
-        Ok(Self { projection, widths, context, lora_rank })
+        Ok(Self { projection, widths, context, lora_rank: None })
     }
 
     /// The same as another version of FaceID plus; nothing else has versions.
@@ -157,9 +156,8 @@ impl<'a> Shapes<'a> {
             let wanted = format!("a multiple of {HEAD_DIM}, the channels of a head");
             return Err(self.broken("outputs of `image_proj.layers.0.0.to_q.weight`", query[0].to_string(), wanted));
         }
-        let depth = (0..).take_while(|index| {
-            self.shapes.contains_key(format!("image_proj.layers.{index}.0.to_q.weight").as_str())
-        });
+        let depth = (0..)
+            .take_while(|index| self.shapes.contains_key(format!("image_proj.layers.{index}.0.to_q.weight").as_str()));
         Ok(ResamplerConfig {
             features: self.get("image_proj.proj_in.weight", 2)?[1],
             channels: latents[2],

@@ -5,4 +5,7 @@ mod detect;
 mod names;
 
 pub use config::{AdapterConfig, FaceVersion, ProjectionConfig};
-pub use names::open_adapter;
+pub use names::AdapterFile;
+
+#[cfg(test)]
+mod tests;

@@ -1,34 +1,101 @@
 //! The names that adapters have been published under, as the one set that this library reads.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use fabric_core::attention::{AttnKind, AttnSite};
+use fabric_core::models::CrossAttention;
 use fabric_models::load::{LoadError, MappedSource, Part, Renamed, TensorSource, open_weights};
+use fabric_models::lora::{Lora, LoraFile};
+
+use super::AdapterConfig;
+use crate::{AdapterError, numbered_layers};
 
 /// Other names of the two halves of a file: of a training checkpoint, and of what this library reads.
 const PREFIXES: [(&str, &str); 2] = [("image_proj_model.", "image_proj."), ("adapter_modules.", "ip_adapter.")];
 
-/// Opens an adapter's file: `.safetensors`, or with the feature `pickle` a nested `.bin`.
+/// An adapter's file, opened: names and shapes are known, nothing is loaded.
 ///
 /// The names of a training checkpoint (`image_proj_model.`, `adapter_modules.`) become the published ones
 /// (`image_proj.`, `ip_adapter.`); the frozen U-Net that travels along in one is left out.
-///
-/// # Errors
-///
-/// When there is no such file, or it is broken.
-pub fn open_adapter(path: impl AsRef<Path>) -> Result<Arc<dyn TensorSource>, LoadError> {
-    with_published_names(open_weights(path)?)
+#[derive(Debug, Clone)]
+pub struct AdapterFile {
+    weights: Arc<dyn TensorSource>,
+    /// FaceID's changes of the U-Net.
+    lora: Arc<dyn TensorSource>,
 }
 
-pub(super) fn with_published_names(source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource>, LoadError> {
-    let is_training = |name: &String| PREFIXES.iter().any(|(from, _)| name.starts_with(from));
-    if !source.tensors().keys().any(is_training) {
-        return Ok(source);
+impl AdapterFile {
+    /// Opens a file: `.safetensors`, or with the feature `pickle` a nested `.bin`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file, or it is broken.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
+        Self::new(open_weights(path)?)
     }
-    let renamed = source.tensors().keys().filter(|name| !name.starts_with("unet.")).map(|from| {
-        let other = PREFIXES.iter().find_map(|(prefix, to)| Some(format!("{to}{}", from.strip_prefix(prefix)?)));
-        Renamed { name: other.unwrap_or_else(|| from.clone()), from: from.clone(), part: Part::Whole }
-    });
-    let renamed: Vec<Renamed> = renamed.collect();
-    Ok(Arc::new(MappedSource::new(source, renamed)?))
+
+    /// The same of tensors that are open already.
+    ///
+    /// # Errors
+    ///
+    /// When the names of two layouts meet.
+    pub fn new(source: Arc<dyn TensorSource>) -> Result<Self, LoadError> {
+        let is_training = source.tensors().keys().any(|name| PREFIXES.iter().any(|(from, _)| name.starts_with(from)));
+        let renamed = source.tensors().keys().filter(|name| !is_training || !name.starts_with("unet.")).map(|from| {
+            let other = PREFIXES.iter().find_map(|(prefix, to)| Some(format!("{to}{}", from.strip_prefix(prefix)?)));
+            Renamed { name: other.unwrap_or_else(|| from.clone()), from: from.clone(), part: Part::Whole }
+        });
+        let (lora, weights): (Vec<_>, Vec<_>) = renamed.partition(|renamed| renamed.name.contains("_lora."));
+        Ok(Self {
+            weights: Arc::new(MappedSource::new(source.clone(), weights)?),
+            lora: Arc::new(MappedSource::new(source, lora)?),
+        })
+    }
+
+    /// The adapter's own tensors, under their published names.
+    pub fn weights(&self) -> &dyn TensorSource {
+        &*self.weights
+    }
+
+    /// What the tensors tell; FaceID plus is taken for version 1.
+    ///
+    /// # Errors
+    ///
+    /// When they are not those of an adapter.
+    pub fn config(&self) -> Result<AdapterConfig, AdapterError> {
+        let rank = self.lora.tensors().iter().find(|(name, _)| name.ends_with(".down.weight"));
+        let lora_rank = rank.and_then(|(_, info)| info.shape.first().copied());
+        Ok(AdapterConfig { lora_rank, ..AdapterConfig::detect(&*self.weights)? })
+    }
+
+    /// The LoRA that FaceID was trained with, for a U-Net with these cross-attentions; empty in other files.
+    ///
+    /// [`merge`](fabric_models::lora::merge) or [`attach`](fabric_models::lora::attach) it with a scale of 1.
+    ///
+    /// # Errors
+    ///
+    /// When a matrix has no place in such a U-Net, lacks its counterpart, or does not fit it.
+    pub fn lora(&self, layers: &[CrossAttention]) -> Result<Lora, AdapterError> {
+        let mut places = BTreeMap::new();
+        for (index, layer) in numbered_layers(layers).into_iter().enumerate() {
+            let own = AttnSite { kind: AttnKind::SelfAttention, ..layer.site };
+            places.extend([(2 * index, own), (2 * index + 1, layer.site)]);
+        }
+        let renamed = self.lora.tensors().keys().map(|from| {
+            let numbered = from.strip_prefix("ip_adapter.").and_then(|rest| rest.split_once('.'));
+            let place = numbered.and_then(|(number, rest)| Some((places.get(&number.parse().ok()?)?, rest)));
+            let (site, rest) = place.ok_or_else(|| AdapterError::NotAnAdapter {
+                place: self.lora.place(),
+                what: "a LoRA matrix".to_owned(),
+                found: from.clone(),
+                wanted: format!("numbers of the U-Net's {} attention layers", places.len()),
+            })?;
+            Ok(Renamed { name: format!("unet.{site}.processor.{rest}"), from: from.clone(), part: Part::Whole })
+        });
+        let renamed = renamed.collect::<Result<Vec<_>, AdapterError>>()?;
+        let source = MappedSource::new(self.lora.clone(), renamed)?;
+        Ok(LoraFile::read(&source, &BTreeMap::new())?.unet)
+    }
 }

@@ -1,3 +1,5 @@
+//! All tokens, under a prompt and an instruction.
+
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use fabric_models::layers::Linear;
@@ -45,31 +47,39 @@ impl InstructResampler {
     /// - `prompt`, `instruction`: `[images, text_tokens, text]`, the text encoder's last layer, normed
     /// - returns: `[images, tokens, context]`
     pub fn forward(&self, features: Tensor<3>, prompt: Tensor<3>, instruction: Tensor<3>) -> Tensor<3> {
-        self.forward_traced(features, prompt, instruction, &mut |_, _| ())
+        let mut latents = repeated(&self.latents, features.dims()[0]);
+        let streams = self.streams(features, prompt, instruction);
+        for index in 0..self.body.layers.len() {
+            for (layers, stream) in &streams {
+                latents = layers[index].forward(stream.clone(), latents);
+            }
+        }
+        self.body.out(latents)
     }
 
-    /// [`Self::forward`] that also shows what each layer reads, by name: `layer0/image_attn`, `layer0/prompt_attn`,
-    /// `layer0/instruct_attn`, in the order in which they run.
-    pub fn forward_traced(
+    /// What the learned queries read in the first layer of each stream (picture, prompt, instruction), to look inside.
+    ///
+    /// # Shapes
+    ///
+    /// - as [`Self::forward`]
+    /// - returns: `[images, tokens, channels]` each
+    pub fn first_reads(&self, features: Tensor<3>, prompt: Tensor<3>, instruction: Tensor<3>) -> [Tensor<3>; 3] {
+        let latents = repeated(&self.latents, features.dims()[0]);
+        let streams = self.streams(features, prompt, instruction);
+        streams.map(|(layers, stream)| layers[0].attention.forward(stream, latents.clone()))
+    }
+
+    /// The layers that read each stream, and the stream as they read it, in the order in which a layer's parts run.
+    fn streams(
         &self,
         features: Tensor<3>,
         prompt: Tensor<3>,
         instruction: Tensor<3>,
-        trace: &mut dyn FnMut(&str, &Tensor<3>),
-    ) -> Tensor<3> {
-        let mut latents = repeated(&self.latents, features.dims()[0]);
-        let streams = [
-            ("image", &self.body.layers, self.body.proj_in.forward(features)),
-            ("prompt", &self.prompt_layers, self.proj_prompt.forward(prompt)),
-            ("instruct", &self.instruction_layers, self.proj_instruction.forward(instruction)),
-        ];
-        for index in 0..self.body.layers.len() {
-            for (name, layers, stream) in &streams {
-                let read = layers[index].attention.forward(stream.clone(), latents.clone());
-                trace(&format!("layer{index}/{name}_attn"), &read);
-                latents = layers[index].add(latents, read);
-            }
-        }
-        self.body.out(latents)
+    ) -> [(&[PerceiverLayer], Tensor<3>); 3] {
+        [
+            (&self.body.layers, self.body.proj_in.forward(features)),
+            (&self.prompt_layers, self.proj_prompt.forward(prompt)),
+            (&self.instruction_layers, self.proj_instruction.forward(instruction)),
+        ]
     }
 }

@@ -108,13 +108,7 @@ impl PerceiverLayer {
     /// - `latents`: `[rows, queries, channels]`
     /// - returns: `[rows, queries, channels]`
     pub fn forward(&self, stream: Tensor<3>, latents: Tensor<3>) -> Tensor<3> {
-        let read = self.attention.forward(stream, latents.clone());
-        self.add(latents, read)
-    }
-
-    /// The latents with what they read, and what comes of it.
-    pub(super) fn add(&self, latents: Tensor<3>, read: Tensor<3>) -> Tensor<3> {
-        let latents = latents + read;
+        let latents = latents.clone() + self.attention.forward(stream, latents);
         latents.clone() + self.feed_forward.forward(latents)
     }
 }

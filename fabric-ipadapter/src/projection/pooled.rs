@@ -1,3 +1,5 @@
+//! One vector per picture.
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use fabric_models::layers::{LayerNorm, Linear};

@@ -1,3 +1,5 @@
+//! All tokens, through learned queries.
+
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
 use burn::tensor::{Device, Tensor};

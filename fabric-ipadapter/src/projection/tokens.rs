@@ -1,3 +1,5 @@
+//! Every token by itself.
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use fabric_models::layers::{Activation, LayerNorm, Linear};

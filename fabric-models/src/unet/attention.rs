@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 use fabric_core::attention::{AttnCall, AttnExtras, AttnSite, DecoupledTokens, JointTokens, attend};
-use fabric_core::models::RecordedTokens;
+use fabric_core::models::{CrossAttention, RecordedTokens};
 
 use super::pass::{Pass, clip};
 use crate::layers::{Linear, cast, is_half};
@@ -40,6 +40,12 @@ impl Attention {
             upcast,
             site,
         }
+    }
+
+    /// Its address and sizes, for a layer that reads text.
+    pub(crate) fn as_cross_attention(&self) -> CrossAttention {
+        let [channels, context] = self.to_k.weight.lazy_shape().dims();
+        CrossAttention { site: self.site, channels, context }
     }
 
     /// Pictures attend to themselves. `None` when the pass ends here.

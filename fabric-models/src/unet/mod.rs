@@ -15,7 +15,7 @@ pub use time::timestep_embedding;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, assert_shape};
 use fabric_core::attention::{AttnKind, AttnSite};
-use fabric_core::models::{AddedConditions, NoisePredictor, Record, Residuals, UNetInput, UNetOutput};
+use fabric_core::models::{AddedConditions, CrossAttention, NoisePredictor, Record, Residuals, UNetInput, UNetOutput};
 
 use self::blocks::{Builder, DownBlock, MidBlock, UpBlock};
 use self::pass::Pass;
@@ -198,6 +198,10 @@ impl NoisePredictor for UNet {
 
     fn attention_sites(&self) -> Vec<AttnSite> {
         self.sites.clone()
+    }
+
+    fn cross_attentions(&self) -> Vec<CrossAttention> {
+        self.layers().map(|layer| layer.attn2.as_cross_attention()).collect()
     }
 
     fn levels(&self) -> usize {

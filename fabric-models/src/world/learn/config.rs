@@ -52,13 +52,29 @@ pub struct StageOptions {
     pub drop_captions: f64,
     /// U-Net: signal-to-noise ratio beyond which a level counts less (Hang et al. 2023); 0 is no such weighting.
     pub min_snr: f64,
+    /// U-Net: weight below which no level falls. Without it, levels of hardly any signal would count for nothing, and
+    /// there it is decided what lies where.
+    pub least_weight: f64,
+    /// U-Net: how many times latents near the thing count, at levels where its place shows; 1 is as others. Most latents
+    /// are background, which is soon learned.
+    pub focus: f64,
     /// U-Net: encoded pictures that batches draw from.
     pub pool: usize,
 }
 
 impl Default for StageOptions {
     fn default() -> Self {
-        Self { fixed: false, kl: 1e-6, edges: 0.5, crop: 0, drop_captions: 0.1, min_snr: 5.0, pool: 100_000 }
+        Self {
+            fixed: false,
+            kl: 1e-6,
+            edges: 0.5,
+            crop: 0,
+            drop_captions: 0.1,
+            min_snr: 5.0,
+            least_weight: 0.0,
+            focus: 1.0,
+            pool: 100_000,
+        }
     }
 }
 

@@ -1,10 +1,14 @@
 //! A miniature of every stage: the loss falls, and a run that was cut off ends with the same losses.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use fabric_core::schedule::{SchedulerConfig, training_levels};
 
 use super::config::StageOptions;
 use super::*;
+use crate::load::{ComponentFolder, LoadDtype, PublishedNames, SaveOptions, TensorSource, save_component};
 use crate::train::{Optimizer, Task, TrainSettings, Trainer};
 use crate::world::{Split, full_caption, sample};
 
@@ -81,6 +85,42 @@ fn pictures_come_back() {
     let bad = StageOptions { crop: 24, ..options };
     let message = VaeTask::new(&world, &settings, &bad).expect_err("24 does not divide 64").to_string();
     assert!(message.starts_with("crop: found 24, wanted a divisor of 64"), "{message}");
+}
+
+/// The weights of a network by their published names, as bytes.
+fn weights<M: Module + PublishedNames>(model: &M) -> BTreeMap<String, Vec<u8>> {
+    let place = tempfile::tempdir().expect("a folder");
+    let options = SaveOptions { dtype: LoadDtype::F32, max_shard_bytes: None };
+    save_component(model, place.path(), &serde_json::json!({}), &options).expect("saves");
+    let file = ComponentFolder::open(place.path(), None).and_then(|folder| folder.weights()).expect("opens");
+    let read = |name: &String| (name.clone(), file.read(name).expect("a tensor").bytes);
+    file.tensors().keys().map(read).collect()
+}
+
+/// The weights that a few steps change, by the first part of their names.
+fn learned<T: Task>(settings: &TrainSettings, model: T::Model, task: T) -> BTreeSet<String> {
+    let place = tempfile::tempdir().expect("a folder");
+    let before = weights(&model);
+    let mut trainer = Trainer::new(task, model, settings, place.path(), &device().autodiff(), 1).expect("a trainer");
+    while !trainer.is_done() {
+        trainer.step().expect("a step");
+    }
+    let after = weights(trainer.model());
+    let changed = before.iter().filter(|(name, values)| after[*name] != **values);
+    changed.map(|(name, _)| name.split('.').next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn what_a_network_learns_from_can_be_left_as_it_is() {
+    let (world, settings) = (miniature(), TrainSettings { save_every: 2, ..settings(2, 4) });
+    let options = StageOptions { fixed: true, ..StageOptions::default() };
+    let vae = world.vae.init(&device().autodiff()).expect("a network");
+    let task = VaeTask::new(&world, &settings, &options).expect("a task");
+    assert_eq!(learned(&settings, vae, task), ["decoder", "post_quant_conv"].map(str::to_owned).into());
+    let clip = WorldClip::new(&world, &device().autodiff()).expect("networks");
+    let task = ClipTask::new(&world, world_tokenizer().expect("a tokenizer"), &settings, &options);
+    let changed = learned(&settings, clip, task);
+    assert!(changed.contains("vision_model") && !changed.iter().any(|name| name.starts_with("text")), "{changed:?}");
 }
 
 #[test]

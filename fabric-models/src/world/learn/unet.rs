@@ -17,7 +17,7 @@ use crate::clip::ClipText;
 use crate::tokenizer::ClipTokenizer;
 use crate::train::{Task, TrainSettings};
 use crate::unet::UNet;
-use crate::world::{Split, caption, sample};
+use crate::world::{SIDE, Scene, Split, caption, sample};
 
 /// Learns to make latents from captions: velocity (Salimans and Ho 2022) at all levels of noise.
 #[derive(Debug)]
@@ -40,6 +40,7 @@ pub struct UNetTask {
 pub struct LatentBatch {
     noised: Vec<f32>,
     velocity: Vec<f32>,
+    /// One for each place of each picture.
     weights: Vec<f32>,
     timesteps: Vec<f64>,
     ids: Vec<Vec<u32>>,
@@ -57,7 +58,8 @@ impl UNetTask {
         levels: Vec<NoiseLevel>,
     ) -> Self {
         let identity = json!({ "stage": "unet", "unet": config.unet, "options": {
-            "drop_captions": options.drop_captions, "min_snr": options.min_snr, "pool": options.pool } });
+            "drop_captions": options.drop_captions, "min_snr": options.min_snr, "least_weight": options.least_weight,
+            "focus": options.focus, "pool": options.pool } });
         let (latents, levels) = (Arc::new(latents), Arc::new(levels));
         Self { settings: settings.clone(), options: options.clone(), text, tokenizer, latents, shape, levels, identity }
     }
@@ -74,7 +76,8 @@ impl Task for UNetTask {
     fn batches(&self) -> Arc<dyn Fn(u64) -> LatentBatch + Send + Sync> {
         let (seed, size, options) = (self.settings.seed, self.settings.batch, self.options.clone());
         let (latents, levels, tokenizer) = (self.latents.clone(), self.levels.clone(), self.tokenizer.clone());
-        let each: usize = self.shape.iter().product();
+        let [channels, height, width] = self.shape;
+        let each = channels * height * width;
         Arc::new(move |number| {
             let mut rng = ChaCha12Rng::seed_from_u64(seed);
             rng.set_stream(number);
@@ -82,7 +85,7 @@ impl Task for UNetTask {
             let mut batch = LatentBatch {
                 noised: Vec::with_capacity(noise.len()),
                 velocity: Vec::with_capacity(noise.len()),
-                weights: Vec::with_capacity(size),
+                weights: Vec::with_capacity(size * height * width),
                 timesteps: Vec::with_capacity(size),
                 ids: Vec::with_capacity(size),
             };
@@ -91,14 +94,19 @@ impl Task for UNetTask {
                 let level = levels[rng.next_u64() as usize % levels.len()];
                 let keeps_caption = (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64 >= options.drop_captions;
                 // Another wording each time.
-                let said = caption(&sample(seed, chosen as u64, Split::Train).scene, &mut rng);
+                let scene = sample(seed, chosen as u64, Split::Train).scene;
+                let said = caption(&scene, &mut rng);
                 let said = if keeps_caption { said.text } else { String::new() };
                 for (clean, noise) in latents[chosen * each..][..each].iter().zip(noise) {
                     let (clean, noise) = (f64::from(*clean), f64::from(*noise));
                     batch.noised.push((level.alpha * clean + level.sigma * noise) as f32);
                     batch.velocity.push((level.alpha * noise - level.sigma * clean) as f32);
                 }
-                batch.weights.push(weight(&level, options.min_snr) as f32);
+                let weight = weight(&level, options.min_snr).max(options.least_weight);
+                let near = if snr(&level) < PLACE_SHOWS { weight } else { weight * options.focus };
+                let cells = (0..height * width).map(|cell| [cell % width, cell / width]);
+                let cells = cells.map(|cell| if is_near(&scene, cell, [width, height]) { near } else { weight });
+                batch.weights.extend(cells.map(|weight| weight as f32));
                 batch.timesteps.push(level.timestep);
                 batch.ids.push(padded(&tokenizer, &said));
             }
@@ -116,9 +124,26 @@ impl Task for UNetTask {
         let upload = |values: Vec<f32>| Tensor::<4>::from_data(TensorData::new(values, shape), device);
         let input = UNetInput::new(upload(batch.noised), &batch.timesteps, context);
         let predicted = model.forward(input).sample.expect("a pass that was not asked to record only predicts");
-        let weights = Tensor::<4>::from_data(TensorData::new(batch.weights, [rows, 1, 1, 1]), device);
+        let weights = Tensor::<4>::from_data(TensorData::new(batch.weights, [rows, 1, height, width]), device);
         Ok(((predicted - upload(batch.velocity)).square() * weights).mean())
     }
+}
+
+/// Signal-to-noise ratio from which on a noisy picture shows where its thing is. Below, places that count more would make
+/// the network see things everywhere.
+const PLACE_SHOWS: f64 = 0.1;
+
+/// Signal-to-noise ratio of a level.
+fn snr(level: &NoiseLevel) -> f64 {
+    (level.alpha / level.sigma).powi(2)
+}
+
+/// Whether a latent's pixels lie within the circle around the scene's thing, by their centre.
+fn is_near(scene: &Scene, cell: [usize; 2], cells: [usize; 2]) -> bool {
+    let pixels = [0, 1].map(|axis| SIDE as f32 / cells[axis] as f32);
+    let offset = [0, 1].map(|axis| (cell[axis] as f32 + 0.5) * pixels[axis] - scene.center()[axis]);
+    // Half a latent more: things are shifted a little.
+    offset[0].hypot(offset[1]) <= scene.size.radius() + pixels[0] / 2.0
 }
 
 /// Min-SNR weight of a level for a velocity: `min(snr, limit) / (snr + 1)`; 1 everywhere when the limit is 0.
@@ -126,6 +151,39 @@ fn weight(level: &NoiseLevel, limit: f64) -> f64 {
     if limit == 0.0 {
         return 1.0;
     }
-    let snr = (level.alpha / level.sigma).powi(2);
+    let snr = snr(level);
     snr.min(limit) / (snr + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::learn::sketches;
+
+    #[test]
+    fn latents_near_the_thing_are_those_that_show_it() {
+        let samples: Vec<_> = (0..100).map(|index| sample(5, index, Split::Train)).collect();
+        for (sample, sketch) in samples.iter().zip(sketches(&samples, 8).chunks_exact(64 * 64)) {
+            let cell = |at: usize| [at % 8, at / 8];
+            let near = (0..64).filter(|at| is_near(&sample.scene, cell(*at), [8, 8])).count();
+            // Black is 0.08; a cell that is lit throughout shows the thing.
+            let shown = |at: usize| sketch[at * 64..(at + 1) * 64].iter().filter(|pixel| **pixel > 0.2).count();
+            let missed = (0..64).filter(|at| shown(*at) == 64 && !is_near(&sample.scene, cell(*at), [8, 8])).count();
+            assert_eq!(missed, 0, "{:?}", sample.scene);
+            assert!((4..=45).contains(&near), "{near} of 64: {:?}", sample.scene);
+        }
+    }
+
+    #[test]
+    fn levels_weigh_as_published_but_never_less_than_asked() {
+        let level = |snr: f64| NoiseLevel {
+            timestep: 0.0,
+            alpha: (snr / (snr + 1.0)).sqrt(),
+            sigma: (1.0 / (snr + 1.0)).sqrt(),
+        };
+        for (snr, wanted) in [(1.0, 0.5), (5.0, 5.0 / 6.0), (99.0, 0.05), (0.0, 0.0)] {
+            assert!((weight(&level(snr), 5.0) - wanted).abs() < 1e-9, "{snr}");
+            assert_eq!(weight(&level(snr), 0.0), 1.0);
+        }
+    }
 }

@@ -1,0 +1,209 @@
+//! Pictures as prompts for a whole run.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+use fabric_core::attention::{AttnCall, AttnExtras, AttnProcessor};
+use fabric_core::denoise::ModelCall;
+use fabric_core::guidance::{Branch, Guidance};
+use fabric_core::models::{CrossAttention, TextEncoder};
+use fabric_core::pipeline::Steering;
+
+use crate::prompt::PromptedRows;
+use crate::{AdapterError, Features, ImagePrompt, InstructGuidance, Instruction, IpAdapter, LayerScales, Mask};
+
+/// Pictures as a prompt: what each branch of the guidance sees, how strongly, where, and in which steps.
+///
+/// Give it to a run with [`Request::with_steering`](fabric_core::pipeline::Request::with_steering).
+///
+/// ```no_run
+/// # use fabric_core::pipeline::{Pipeline, Request};
+/// # use fabric_ipadapter::{AdapterError, Features, IpAdapter, PicturePrompt};
+/// # fn example(pipeline: &Pipeline, adapter: &IpAdapter, picture: &Features, none: &Features) -> Result<(), Box<dyn std::error::Error>> {
+/// let prompt = PicturePrompt::new(adapter, &pipeline.cross_attentions(), picture, none)?.with_scale(0.6);
+/// let made = pipeline.generate(&Request::new("best quality").with_steering(prompt))?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct PicturePrompt {
+    seen: BTreeMap<Branch, ImagePrompt>,
+    /// First and last share of the run.
+    window: [f64; 2],
+    guidance: Option<InstructGuidance>,
+}
+
+impl PicturePrompt {
+    /// Pictures for the branch under the prompt, and what stands for no picture for the other, for a U-Net with these
+    /// cross-attentions ([`Features::of`] and [`Features::none_of`] are the published ones).
+    ///
+    /// # Errors
+    ///
+    /// When the features or the U-Net do not fit the adapter.
+    pub fn new(
+        adapter: &IpAdapter,
+        layers: &[CrossAttention],
+        pictures: &Features,
+        none: &Features,
+    ) -> Result<Self, AdapterError> {
+        let prompt = |features| ImagePrompt::new(adapter, adapter.tokens(features)?, layers);
+        let seen = [(Branch::Conditional, prompt(pictures)?), (Branch::Unconditional, prompt(none)?)];
+        Ok(Self { seen: seen.into(), window: [0.0, 1.0], guidance: None })
+    }
+
+    /// Pictures under an instruction, for an Instruct adapter: two branches or four, as the instruction has it.
+    ///
+    /// # Shapes
+    ///
+    /// - `pictures`, `none`: `[images, tokens, channels]`, the image encoder's last layer but one of the pictures, and of
+    ///   pictures that are zero once normalised
+    ///
+    /// # Errors
+    ///
+    /// When the features, the texts or the U-Net do not fit the adapter.
+    pub fn instructed(
+        adapter: &IpAdapter,
+        layers: &[CrossAttention],
+        [pictures, none]: [&Tensor<3>; 2],
+        texts: &InstructTexts,
+        guidance: InstructGuidance,
+    ) -> Result<Self, AdapterError> {
+        let branches = match guidance {
+            InstructGuidance::Simple => vec![Branch::Conditional, Branch::Unconditional],
+            InstructGuidance::ThreeWay { .. } => {
+                vec![Branch::Conditional, Branch::ImageOnly, Branch::Everything, Branch::Unconditional]
+            }
+        };
+        let mut seen = BTreeMap::new();
+        for branch in branches {
+            let tokens = if branch == Branch::Unconditional { none } else { pictures };
+            let features = texts.features(branch, tokens.clone());
+            seen.insert(branch, ImagePrompt::new(adapter, adapter.tokens(&features)?, layers)?);
+        }
+        Ok(Self { seen, window: [0.0, 1.0], guidance: Some(guidance) })
+    }
+
+    /// With this scale in all layers.
+    #[must_use]
+    pub fn with_scale(self, scale: f32) -> Self {
+        self.with_scales(LayerScales::same(scale))
+    }
+
+    /// With a scale for each layer.
+    #[must_use]
+    pub fn with_scales(mut self, scales: LayerScales) -> Self {
+        self.seen = self.seen.into_iter().map(|(branch, seen)| (branch, seen.with_scales(scales.clone()))).collect();
+        self
+    }
+
+    /// With a mask and scales for each picture, which then has a softmax of its own.
+    ///
+    /// # Errors
+    ///
+    /// When there is not one mask per picture.
+    pub fn with_masks(mut self, masked: &[(Mask, LayerScales)]) -> Result<Self, AdapterError> {
+        let seen = self.seen.into_iter().map(|(branch, seen)| Ok((branch, seen.with_masks(masked.to_vec())?)));
+        self.seen = seen.collect::<Result<_, AdapterError>>()?;
+        Ok(self)
+    }
+
+    /// Only in steps that lie within these shares of the run, 0 to 1.
+    ///
+    /// # Errors
+    ///
+    /// When they are not in order, or not between 0 and 1.
+    pub fn with_window(mut self, start: f64, end: f64) -> Result<Self, AdapterError> {
+        if !(0.0..=1.0).contains(&start) || !(start..=1.0).contains(&end) {
+            return Err(AdapterError::Setting {
+                what: "window of an adapter".to_owned(),
+                found: format!("{start} to {end}"),
+                wanted: "two shares of the run, 0 to 1, in order".to_owned(),
+                next: "0 to 1 is always".to_owned(),
+            });
+        }
+        self.window = [start, end];
+        Ok(self)
+    }
+}
+
+/// What each branch of a run sees.
+#[derive(Debug)]
+struct PromptedBranches<'a>(Vec<PromptedRows<'a>>);
+
+impl AttnProcessor for PromptedBranches<'_> {
+    fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
+        let mut extras = AttnExtras::default();
+        self.0.iter().for_each(|rows| extras.merge(rows.extras(call)));
+        extras
+    }
+}
+
+impl Steering for PicturePrompt {
+    fn processor<'a>(&'a self, call: &ModelCall, rows: &[(Branch, Range<usize>)]) -> Box<dyn AttnProcessor + 'a> {
+        // As the published SDXL pipeline has it.
+        let [start, end] = self.window;
+        let share = |index: usize| index as f64 / call.total as f64;
+        if share(call.index) < start || share(call.index + 1) > end {
+            return Box::new(PromptedBranches(Vec::new()));
+        }
+        let seen = rows.iter().filter_map(|(branch, rows)| Some(self.seen.get(branch)?.on(rows.clone())));
+        Box::new(PromptedBranches(seen.collect()))
+    }
+
+    fn guidance(&self, scale: f64) -> Option<Guidance> {
+        Some(match self.guidance? {
+            InstructGuidance::Simple => Guidance::classifier_free(scale),
+            InstructGuidance::ThreeWay { instruction, image } => Guidance::instructed(scale, instruction, image),
+        })
+    }
+}
+
+/// The texts that an Instruct adapter's projection reads, each `[1, text_tokens, text_channels]`: the last layer of
+/// CLIP ViT-L's text encoder, normed.
+#[derive(Debug, Clone)]
+pub struct InstructTexts {
+    /// What the result should show.
+    pub prompt: Tensor<3>,
+    /// What it should not show; for SDXL, the empty text.
+    pub negative: Tensor<3>,
+    /// The instruction.
+    pub query: Tensor<3>,
+    /// The word "everything".
+    pub everything: Tensor<3>,
+    /// The empty text.
+    pub empty: Tensor<3>,
+}
+
+impl InstructTexts {
+    /// Reads all five with a text encoder whose context is CLIP ViT-L's last layer: Stable Diffusion 1.x's.
+    ///
+    /// # Errors
+    ///
+    /// When a text cannot be read.
+    pub fn encode(
+        encoder: &dyn TextEncoder,
+        prompt: &str,
+        negative: &str,
+        instruction: &Instruction,
+    ) -> Result<Self, fabric_core::Error> {
+        let texts = [prompt, negative, &instruction.query, "everything", ""].map(str::to_owned);
+        let context = encoder.encode(&texts, &Default::default())?.context;
+        let text = |index| context.clone().narrow(0, index, 1);
+        Ok(Self { prompt: text(0), negative: text(1), query: text(2), everything: text(3), empty: text(4) })
+    }
+
+    /// What the projection reads on a branch, with tokens of pictures `[images, tokens, channels]`.
+    fn features(&self, branch: Branch, tokens: Tensor<3>) -> Features {
+        // The published code reads the prompt with "everything", though the U-Net then sees the negative prompt.
+        let (prompt, instruction) = match branch {
+            Branch::Everything => (&self.prompt, &self.everything),
+            Branch::ImageOnly => (&self.negative, &self.negative),
+            Branch::Unconditional => (&self.negative, &self.empty),
+            _ => (&self.prompt, &self.query),
+        };
+        let images = tokens.dims()[0];
+        let repeated = |text: &Tensor<3>| text.clone().repeat_dim(0, images);
+        Features::Instructed { tokens, prompt: repeated(prompt), instruction: repeated(instruction) }
+    }
+}

@@ -1,0 +1,215 @@
+//! Golden file `instruct`: the projection under an instruction, passes of four branches, and runs of two and of four.
+
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
+
+use burn::tensor::{Device, Tensor};
+use fabric::core::attention::AttnProcessor;
+use fabric::core::denoise::{Denoiser, ModelCall};
+use fabric::core::guidance::{Branch, Guidance};
+use fabric::core::models::{ImageEncoder, NoisePredictor, UNetInput};
+use fabric::core::pipeline::Steering;
+use fabric::core::samplers::sample;
+use fabric::core::schedule::Schedule;
+use fabric::ipadapter::projection::ImageProjection;
+use fabric::ipadapter::{Features, InstructGuidance, InstructTexts, IpAdapter, PicturePrompt};
+use fabric::models::unet::UNet;
+
+use super::harness::{Golden, device, folder, meaning, numbers};
+use super::ip_adapter::Silent;
+use super::{model, pipeline, text, vision};
+
+/// Branches by their names in the file.
+const BRANCHES: [(&str, Branch); 4] = [
+    ("full", Branch::Conditional),
+    ("image_only", Branch::ImageOnly),
+    ("everything", Branch::Everything),
+    ("uncond", Branch::Unconditional),
+];
+
+struct World {
+    golden: Golden,
+    device: Device,
+    unet: UNet,
+    adapter: IpAdapter,
+    texts: InstructTexts,
+    /// Tokens of the picture, and of none.
+    pictures: [Tensor<3>; 2],
+}
+
+impl World {
+    fn open() -> Self {
+        let device = device();
+        let golden = Golden::open("instruct");
+        let encoder = text::load("text_encoder", None, &device);
+        let read = encoder.forward(&text::ids(&golden, "input_ids")).expect("encodes").last_hidden_state;
+        let row = |index, name: &str| {
+            let row = read.clone().narrow(0, index, 1);
+            golden.compare(&format!("text/{name}"), row.clone());
+            row
+        };
+        let texts = InstructTexts {
+            prompt: row(0, "prompt"),
+            negative: row(1, "negative"),
+            query: row(2, "query"),
+            empty: row(3, "empty"),
+            everything: row(4, "everything"),
+        };
+        let vision = vision::load(&device);
+        let pixels: Tensor<4> = golden.tensor("pixel_values", &device);
+        let pictures = [vision.penultimate(pixels.clone()), vision.penultimate(pixels.zeros_like())];
+        golden.compare("clip_penultimate", pictures[0].clone());
+        golden.compare("clip_penultimate_zero", pictures[1].clone());
+        let path = folder().join("models/ip_adapter/instruct.safetensors");
+        let adapter = IpAdapter::open(path, &device).expect("an adapter");
+        Self { golden, unet: model::unet(), adapter, texts, pictures, device }
+    }
+
+    fn prompt(&self, guidance: InstructGuidance, scale: f64) -> PicturePrompt {
+        let [picture, none] = &self.pictures;
+        let prompt = PicturePrompt::instructed(
+            &self.adapter,
+            &self.unet.cross_attentions(),
+            [picture, none],
+            &self.texts,
+            guidance,
+        );
+        prompt.expect("a prompt").with_scale(scale as f32)
+    }
+
+    /// What the U-Net's own cross-attention reads on these branches.
+    fn context(&self, branches: &[Branch]) -> Tensor<3> {
+        let context = |branch: &Branch| match branch {
+            Branch::Conditional => self.texts.prompt.clone(),
+            _ => self.texts.negative.clone(),
+        };
+        Tensor::cat(branches.iter().map(context).collect(), 0)
+    }
+
+    fn pass(&self, sample: Tensor<4>, branches: &[Branch], prompt: &PicturePrompt, call: &ModelCall) -> Tensor<4> {
+        let rows: Vec<(Branch, Range<usize>)> =
+            branches.iter().enumerate().map(|(row, branch)| (*branch, row..row + 1)).collect();
+        let processor = prompt.processor(call, &rows);
+        let (processors, timesteps): ([&dyn AttnProcessor; 1], _) = ([&*processor], [call.level.timestep]);
+        let processor = processors.as_slice();
+        let context = self.context(branches);
+        let sample = sample.repeat_dim(0, branches.len());
+        let input = UNetInput { processor: &processor, ..UNetInput::new(sample, &timesteps, context) };
+        self.unet.forward(input).sample.expect("a prediction")
+    }
+}
+
+#[test]
+fn instruct_equals_the_reference() {
+    let world = World::open();
+    projection(&world);
+    passes(&world);
+    for (case, said, guidance) in [
+        ("simple", "scale 0.8, text guidance 5.0, DDIM 6 steps", false),
+        ("three_scale", "scale 0.8, text guidance 5.0, image 1.5, instruct 3.0, DDIM 6 steps", true),
+    ] {
+        run(&world, case, said, guidance);
+    }
+    world.golden.finish();
+}
+
+/// Tokens of every branch, and what the first layer reads.
+fn projection(world: &World) {
+    let texts = &world.texts;
+    let reads: BTreeMap<&str, (&Tensor<3>, &Tensor<3>, &Tensor<3>)> = [
+        ("full", (&world.pictures[0], &texts.prompt, &texts.query)),
+        ("everything", (&world.pictures[0], &texts.prompt, &texts.everything)),
+        ("image_only", (&world.pictures[0], &texts.negative, &texts.negative)),
+        ("uncond", (&world.pictures[1], &texts.negative, &texts.empty)),
+    ]
+    .into();
+    for (name, (tokens, prompt, instruction)) in reads {
+        let [tokens, prompt, instruction] = [tokens, prompt, instruction].map(Tensor::clone);
+        let features = Features::Instructed { tokens, prompt, instruction };
+        world.golden.compare(&format!("tokens/{name}"), world.adapter.tokens(&features).expect("tokens"));
+    }
+    let ImageProjection::Instruct(projection) = &world.adapter.weights().projection else {
+        panic!("the file is no Instruct adapter: {}", world.adapter.config());
+    };
+    let [picture, prompt, query] = [&world.pictures[0], &texts.prompt, &texts.query].map(Tensor::clone);
+    let reads = projection.first_reads(picture, prompt, query);
+    for (name, read) in ["image", "prompt", "instruct"].into_iter().zip(reads) {
+        world.golden.compare(&format!("layer0/{name}_attn"), read);
+    }
+}
+
+/// Single passes of all four branches.
+fn passes(world: &World) {
+    let golden = &world.golden;
+    for case in golden.cases() {
+        let Some(scale) = case.strip_prefix("unet_scale_").and_then(|scale| scale.parse().ok()) else { continue };
+        let key = format!("{case}/out");
+        let said = meaning("instruct", &key, "t=333; branches full, image_only, everything, uncond");
+        let order: Vec<Branch> = {
+            let listed = said.split_once("branches").map_or(said.as_str(), |(_, listed)| listed);
+            let branch =
+                |name: &str| BRANCHES.iter().find(|(known, _)| *known == name.trim()).map(|(_, branch)| *branch);
+            listed.split(',').map(|name| branch(name).unwrap_or_else(|| panic!("{said}: {name}"))).collect()
+        };
+        let schedule = Schedule::new(&pipeline::scheduler("ddim", "leading", None), 1).expect("a schedule");
+        let mut call = first_call(&schedule);
+        call.level.timestep = numbers(&said)[0];
+        let prompt = world.prompt(InstructGuidance::THREE_WAY, scale);
+        golden.compare(&key, world.pass(golden.tensor("sample", &world.device), &order, &prompt, &call));
+    }
+}
+
+/// A call with the first level of a schedule.
+fn first_call(schedule: &Schedule) -> ModelCall {
+    struct First(Option<ModelCall>);
+    impl Denoiser for First {
+        fn predict(&mut self, latents: Tensor<4>, call: &ModelCall) -> Result<Tensor<4>, fabric::core::Error> {
+            self.0.get_or_insert(*call);
+            Ok(latents)
+        }
+    }
+    let mut first = First(None);
+    let latents = Tensor::<4>::zeros([1, 1, 1, 1], &device());
+    sample(schedule, latents, &mut first, &mut Silent, &mut |_| ControlFlow::Continue(())).expect("a run");
+    first.0.expect("a call")
+}
+
+struct Instructed<'a> {
+    world: &'a World,
+    prompt: PicturePrompt,
+    guidance: Guidance,
+}
+
+impl Denoiser for Instructed<'_> {
+    fn predict(&mut self, latents: Tensor<4>, call: &ModelCall) -> Result<Tensor<4>, fabric::core::Error> {
+        let branches = self.guidance.branches();
+        Ok(self.guidance.mix(self.world.pass(latents, &branches, &self.prompt, call)))
+    }
+}
+
+fn run(world: &World, case: &str, said: &str, three_way: bool) {
+    let key = format!("generate/{case}/steps");
+    let said = meaning("instruct", &key, said);
+    let number = |word: &str| {
+        let (_, rest) = said.split_once(word).unwrap_or_else(|| panic!("{said}: no word on {word}"));
+        numbers(rest)[0]
+    };
+    let guidance = if three_way {
+        InstructGuidance::ThreeWay { instruction: number("instruct "), image: number("image ") }
+    } else {
+        InstructGuidance::Simple
+    };
+    let prompt = world.prompt(guidance, number("scale "));
+    let guidance = prompt.guidance(number("text guidance ")).expect("Instruct has guidance of its own");
+    let mut denoiser = Instructed { world, prompt, guidance };
+    let steps = number("DDIM ") as usize;
+    let schedule = Schedule::new(&pipeline::scheduler("ddim", "leading", None), steps).expect("a schedule");
+    let latents: Tensor<4> = world.golden.tensor("generate/latents", &world.device) * schedule.init_noise_sigma();
+    let mut states = Vec::new();
+    sample(&schedule, latents, &mut denoiser, &mut Silent, &mut |step| {
+        states.push(step.state.clone());
+        ControlFlow::Continue(())
+    })
+    .expect("a run");
+    world.golden.compare(&key, Tensor::stack::<5>(states, 0));
+}
