@@ -38,7 +38,8 @@ fn unet_step(c: &mut Criterion) {
             (world_tokenizer().expect("a tokenizer"), text),
             (latents, shape),
             training_levels(&SchedulerConfig::default()).expect("levels"),
-        );
+        )
+        .expect("a task");
         let place = tempfile::tempdir().expect("a folder");
         let model = world.unet.init(&device.clone().autodiff()).expect("a U-Net");
         let trainer = Trainer::new(task, model, &settings, place.path(), &device.clone().autodiff(), 1);

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use burn::tensor::{Device, Tensor};
 use clap::Parser;
-use fabric::core::models::ImageEncoder;
+use fabric::core::models::{ImageEncoder, TextOptions};
 use fabric::core::picture::{Crop, Mark, Picture, clip_batch, contact_sheet};
 use fabric::core::pipeline::{Pipeline, Request};
 use fabric::ipadapter::{FeatureKind, Features, InstructTexts, Instruction, IpAdapter, LayerScales, PicturePrompt};
@@ -74,8 +74,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let pictures = paths.map(Picture::open).collect::<Result<Vec<_>, _>>()?;
     let pixels = clip_batch(&pictures, encoder.image_size(), Crop::Centre, &device)?;
     let pipeline = arguments.common.load()?;
-    let prompt = prompt(arguments, &adapter, &encoder, pixels, &pipeline)?
-        .with_scales(LayerScales::from_json(&arguments.scale)?)
+    let prompt = prompt(arguments, &adapter, &encoder, pixels, &pipeline, &settings.text)?
+        .with_scales(&LayerScales::from_json(&arguments.scale)?)?
         .with_window(arguments.start, arguments.end)?;
     let mut request = Request::new(&*arguments.prompt)
         .with_seeds((0..arguments.pictures).map(|at| arguments.seed.wrapping_add(at)))
@@ -114,6 +114,7 @@ fn prompt(
     encoder: &dyn ImageEncoder,
     pixels: Tensor<4>,
     pipeline: &Pipeline,
+    text: &TextOptions,
 ) -> Result<PicturePrompt, Box<dyn Error>> {
     let layers = pipeline.cross_attentions();
     let reads = adapter.config().reads();
@@ -122,7 +123,7 @@ fn prompt(
             arguments.instruction.as_deref().ok_or("--instruction: this adapter wants one, as \"use the style\"")?;
         let instruction = Instruction::new(query);
         let negative = arguments.negative.as_deref().unwrap_or_default();
-        let texts = InstructTexts::encode(pipeline.text_encoder(), &arguments.prompt, negative, &instruction)?;
+        let texts = InstructTexts::encode(pipeline.text_encoder(), &arguments.prompt, negative, &instruction, text)?;
         let [with, without] = [pixels.clone(), pixels.zeros_like()].map(|pixels| encoder.penultimate(pixels));
         return Ok(PicturePrompt::instructed(adapter, &layers, [&with, &without], &texts, instruction.guidance)?);
     }

@@ -267,7 +267,7 @@ impl Job<'_> {
             (self.tokenizer.clone(), clip.text),
             (pool, shape),
             levels,
-        );
+        )?;
         self.training.seed(config.training.seed);
         let model = self.begun("unet", self.world.unet.init(&self.training)?)?;
         let folder = self.folder("unet");

@@ -3,12 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use fabric::core::fabric::FabricSettings;
+use fabric::core::models::{NoisePredictor, TextOptions};
 use fabric::core::picture::Picture;
 use fabric::core::pipeline::{Generation, Pipeline, Request, Settings};
-use fabric::ipadapter::{FeatureKind, Features, IpAdapter, LayerScales, Mask, PicturePrompt};
+use fabric::ipadapter::{
+    FeatureKind, Features, InstructGuidance, InstructTexts, Instruction, IpAdapter, LayerScales, Mask, PicturePrompt,
+    numbered_layers,
+};
 use fabric::models::tokenizer::ClipTokenizer;
+use fabric::models::unet::UNetConfig;
 use fabric::models::{ModelOptions, load_folder};
 
 fn folder() -> PathBuf {
@@ -43,8 +48,22 @@ fn features(adapter: &IpAdapter, images: usize, seed: usize) -> Features {
             let data = TensorData::new(values(images * 5 * channels), [images, 5, channels]);
             Features::Tokens(Tensor::from_data(data, &device))
         }
+        FeatureKind::Instructed(channels, text) => {
+            let tensor = |tokens: usize, channels: usize, seed: usize| {
+                let values =
+                    (0..images * tokens * channels).map(|at| ((at * 7 + seed * 31) as f32 * 0.37).sin()).collect();
+                Tensor::from_data(TensorData::new(values, [images, tokens, channels]), &device)
+            };
+            let [tokens, prompt, instruction] = [(5, channels, seed), (6, text, 11), (6, text, 12)]
+                .map(|(tokens, channels, seed): (usize, usize, usize)| tensor(tokens, channels, seed));
+            Features::Instructed { tokens, prompt, instruction }
+        }
         other => panic!("not in these tests: {other}"),
     }
+}
+
+fn picture() -> Picture {
+    Picture::from_rgb(64, 64, (0..64 * 64 * 3).map(|at| (at * 5 % 251) as u8).collect()).expect("a picture")
 }
 
 fn prompt(adapter: &IpAdapter, pictures: &Features) -> PicturePrompt {
@@ -78,7 +97,7 @@ fn an_adapter_of_scale_zero_is_none() {
     for kind in ["base", "plus", "full-face"] {
         let adapter = adapter(kind);
         let prompt = prompt(&adapter, &features(&adapter, 1, 1));
-        assert_eq!(make(&request().with_steering(prompt.clone().with_scale(0.0))), plain, "{kind}");
+        assert_eq!(make(&request().with_steering(prompt.clone().with_scale(0.0).expect("a scale"))), plain, "{kind}");
         assert!(distance(&make(&request().with_steering(prompt)), &plain) > 1e-3, "{kind}");
     }
 }
@@ -130,15 +149,13 @@ fn a_picture_is_the_same_alone_and_in_a_batch() {
 fn together_with_feedback_either_can_be_switched_off() {
     let adapter = adapter("plus");
     let prompt = prompt(&adapter, &features(&adapter, 1, 1));
-    let picture =
-        Picture::from_rgb(64, 64, (0..64 * 64 * 3).map(|at| (at * 5 % 251) as u8).collect()).expect("a picture");
-    let mut liked = request().with_liked(picture);
+    let mut liked = request().with_liked(picture());
     liked.settings.fabric = FabricSettings { start: 0.0, end: 1.0, ..FabricSettings::paper_target() };
     let mut unweighted = liked.clone();
     unweighted.settings.fabric = FabricSettings { min_weight: 0.0, max_weight: 0.0, ..liked.settings.fabric.clone() };
     let [plain, with_liked] = [request(), liked.clone()].map(|request| make(&request));
     let with_prompt = make(&request().with_steering(prompt.clone()));
-    assert_eq!(make(&liked.clone().with_steering(prompt.clone().with_scale(0.0))), with_liked);
+    assert_eq!(make(&liked.clone().with_steering(prompt.clone().with_scale(0.0).expect("a scale"))), with_liked);
     assert_eq!(make(&unweighted.with_steering(prompt.clone())), with_prompt);
     let together = make(&liked.with_steering(prompt));
     for other in [&plain, &with_liked, &with_prompt] {
@@ -158,6 +175,112 @@ fn a_window_says_when() {
     assert_ne!(windowed(0.0, 0.5), windowed(0.5, 1.0));
     let message = prompt.with_window(0.7, 0.2).expect_err("no window").to_string();
     assert!(message.starts_with("window of an adapter: found 0.7 to 0.2"), "{message}");
+}
+
+/// An Instruct adapter's prompt for a picture of this number, with this guidance.
+fn instructed(adapter: &IpAdapter, guidance: InstructGuidance) -> PicturePrompt {
+    let Features::Instructed { tokens, .. } = features(adapter, 1, 3) else { panic!("no Instruct adapter") };
+    let instruction = Instruction::new("use the pose").with_guidance(guidance);
+    let options = TextOptions::default();
+    let texts = InstructTexts::encode(pipeline().text_encoder(), "a red star", "blurry", &instruction, &options);
+    let none = tokens.zeros_like();
+    let layers = pipeline().cross_attentions();
+    PicturePrompt::instructed(adapter, &layers, [&tokens, &none], &texts.expect("texts"), guidance).expect("a prompt")
+}
+
+#[test]
+fn instruct_runs_with_two_branches_and_with_four() {
+    let adapter = adapter("instruct");
+    let request = request().with_negative_prompt("blurry");
+    let simple = make(&request.clone().with_steering(instructed(&adapter, InstructGuidance::Simple)));
+    // The request's own scale three times: the branches between cancel.
+    let equal = InstructGuidance::ThreeWay { instruction: 5.0, image: 5.0 };
+    let three = make(&request.clone().with_steering(instructed(&adapter, equal)));
+    assert!(distance(&simple, &three) < 1e-3, "{}", distance(&simple, &three));
+    let published = instructed(&adapter, InstructGuidance::THREE_WAY);
+    let both = make(&request.clone().with_steering(published.clone()));
+    assert!(distance(&both, &simple) > 1e-2);
+    for (seed, part) in [3, 4].into_iter().zip(both.chunks_exact(both.len() / 2)) {
+        let alone = make(&request.clone().with_seeds([seed]).with_steering(published.clone()));
+        assert!(distance(&alone, part) < 1e-3, "{}", distance(&alone, part));
+    }
+    // Two adapters that want different branches cannot share a run; one without a wish can join.
+    let clash = request.clone().with_steering(published.clone()).with_steering(instructed(&adapter, equal));
+    assert!(clash.validate().expect_err("two kinds of guidance").to_string().starts_with("guidance: found"));
+    let plus = self::adapter("plus");
+    let joined = request.with_steering(published).with_steering(prompt(&plus, &features(&plus, 1, 1)));
+    assert!(distance(&make(&joined), &both) > 1e-3);
+}
+
+#[test]
+fn disliked_pictures_act_under_four_branches() {
+    let adapter = adapter("instruct");
+    let mut request = request().with_steering(instructed(&adapter, InstructGuidance::THREE_WAY));
+    request.settings.fabric = FabricSettings { start: 0.0, end: 1.0, ..FabricSettings::paper_target() };
+    let plain = make(&request);
+    for judged in [request.clone().with_disliked(picture()), request.clone().with_liked(picture())] {
+        assert!(distance(&make(&judged), &plain) > 1e-3);
+    }
+}
+
+#[test]
+fn scales_after_masks_keep_all_pictures() {
+    let adapter = adapter("base");
+    let two = prompt(&adapter, &features(&adapter, 2, 1));
+    let mask = || (Mask::new(1, 1, vec![1.0]).expect("a mask"), LayerScales::same(0.3));
+    let masked = two.clone().with_masks(&[mask(), mask()]).expect("masks");
+    let again = masked.clone().with_scale(0.3).expect("a scale");
+    assert_eq!(make(&request().with_steering(masked)), make(&request().with_steering(again)));
+    assert!(two.clone().with_masks(&[mask()]).is_err());
+    assert!(two.with_scale(f32::NAN).is_err());
+}
+
+#[test]
+fn layers_of_the_large_model_are_numbered_as_published() {
+    let device = fabric::default_device().expect("a device");
+    let layers = UNetConfig::sdxl().init(&device).expect("a network").cross_attentions();
+    // Blocks with their transformers and the layers of each, in the order of the files.
+    let blocks = [("down_blocks.1", 2, 2), ("down_blocks.2", 2, 10), ("up_blocks.0", 3, 10), ("up_blocks.1", 3, 2)];
+    let path = |block: &str, attention: usize, layer: usize| {
+        format!("{block}.attentions.{attention}.transformer_blocks.{layer}.attn2")
+    };
+    let mut wanted: Vec<String> = Vec::new();
+    for (block, attentions, depth) in blocks.into_iter().chain([("mid_block", 1, 10)]) {
+        wanted.extend((0..attentions * depth).map(|at| path(block, at / depth, at % depth)));
+    }
+    let found: Vec<String> = numbered_layers(&layers).iter().map(|layer| layer.site.to_string()).collect();
+    assert_eq!(found, wanted);
+    assert!(layers.iter().all(|layer| layer.context == 2048));
+}
+
+#[test]
+fn an_adapter_for_another_model_is_refused_by_name() {
+    let adapter = adapter("base");
+    let device = fabric::default_device().expect("a device");
+    let large = UNetConfig::sdxl().init(&device).expect("a network").cross_attentions();
+    let picture = features(&adapter, 1, 1);
+    let message = PicturePrompt::new(&adapter, &large, &picture, &picture).expect_err("SDXL").to_string();
+    assert!(message.contains("the U-Net: found 70 cross-attentions, wanted 6"), "{message}");
+    let none = features(&adapter, 0, 1);
+    let message =
+        PicturePrompt::new(&adapter, &pipeline().cross_attentions(), &none, &none).expect_err("0").to_string();
+    assert!(message.starts_with("features of pictures: found [0] of them"), "{message}");
+}
+
+#[test]
+fn half_precision_features_are_computed_in_full() {
+    for kind in ["base", "plus", "full-face", "instruct"] {
+        let adapter = adapter(kind);
+        let half = match features(&adapter, 1, 1) {
+            Features::Pooled(x) => Features::Pooled(x.cast(DType::F16)),
+            Features::Tokens(x) => Features::Tokens(x.cast(DType::F16)),
+            Features::Instructed { tokens, prompt, instruction } => {
+                Features::Instructed { tokens: tokens.cast(DType::F16), prompt: prompt.cast(DType::F16), instruction }
+            }
+            other => panic!("not in these tests: {}", other.kind()),
+        };
+        assert_eq!(adapter.tokens(&half).expect("tokens").dtype(), DType::F32, "{kind}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub enum Branch {
     ImageOnly,
     /// Instruct: under the negative prompt, with the picture and the instruction to take everything of it.
     Everything,
-    /// Under the negative prompt. FABRIC's disliked pictures act here.
+    /// Under the negative prompt. FABRIC's disliked pictures act here, and on Instruct's two other branches.
     Unconditional,
 }
 

@@ -117,24 +117,25 @@ impl IpAdapter {
         &self.weights
     }
 
-    /// Tokens of pictures, `[images, tokens, context]`.
+    /// Tokens of pictures, `[images, tokens, context]`, computed in f32 as the published resamplers overflow in f16.
     ///
     /// # Errors
     ///
-    /// When the features are of another kind than the adapter reads, or have another number of channels.
+    /// When the features are of another kind than the adapter reads, have another number of channels, are of no picture,
+    /// or of different numbers of them.
     pub fn tokens(&self, features: &Features) -> Result<Tensor<3>, AdapterError> {
         let (found, wanted) = (features.kind(), self.config.reads());
-        let unfit = || AdapterError::Unfit {
-            adapter: self.config.to_string(),
-            what: "the features of the pictures".to_owned(),
-            found: found.to_string(),
-            wanted: wanted.to_string(),
-            next: self.config.encoder_to_get().to_owned(),
-        };
         if found != wanted {
-            return Err(unfit());
+            return Err(AdapterError::Unfit {
+                adapter: self.config.to_string(),
+                what: "the features of the pictures".to_owned(),
+                found: found.to_string(),
+                wanted: wanted.to_string(),
+                next: wanted.how_to_get(&found).to_owned(),
+            });
         }
-        Ok(match (&self.weights.projection, features.clone()) {
+        features.check_rows()?;
+        Ok(match (&self.weights.projection, features.in_f32()) {
             (ImageProjection::Pooled(projection), Features::Pooled(pooled)) => projection.forward(pooled),
             (ImageProjection::Tokens(projection), Features::Tokens(tokens)) => projection.forward(tokens),
             (ImageProjection::Resampler(projection), Features::Tokens(tokens)) => projection.forward(tokens),
@@ -145,7 +146,7 @@ impl IpAdapter {
             (ImageProjection::Instruct(projection), Features::Instructed { tokens, prompt, instruction }) => {
                 projection.forward(tokens, prompt, instruction)
             }
-            _ => return Err(unfit()),
+            (_, features) => unreachable!("{wanted} are not {}", features.kind()),
         })
     }
 }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use fabric_core::models::ImageEncoder;
+
+use crate::AdapterError;
 
 /// Features of one or more pictures, as an image encoder or a face recogniser gives them.
 ///
@@ -49,6 +51,28 @@ pub enum FeatureKind {
     Instructed(usize, usize),
 }
 
+impl FeatureKind {
+    /// Where to get features of this kind instead of others, for messages.
+    pub(crate) fn how_to_get(&self, instead_of: &Self) -> &'static str {
+        match (self, instead_of) {
+            (Self::Instructed(wanted, _), Self::Instructed(found, _)) if wanted == found => {
+                "read both texts with CLIP ViT-L's text encoder: its last layer, normed"
+            }
+            (Self::Instructed(..), Self::Pooled(_) | Self::Tokens(_)) => "give it an instruction and a prompt as well",
+            (Self::Pooled(1024), Self::Pooled(_)) | (Self::Tokens(1280), Self::Tokens(_)) => {
+                "take the image encoder CLIP ViT-H/14 (h94/IP-Adapter, models/image_encoder)"
+            }
+            (Self::Pooled(1280), Self::Pooled(_)) => {
+                "take the image encoder CLIP ViT-bigG/14 (h94/IP-Adapter, sdxl_models/image_encoder)"
+            }
+            (Self::Face(_) | Self::FaceAndTokens(..), _) => {
+                "give the identity that InsightFace (buffalo_l) finds of each face"
+            }
+            _ => "make them for this adapter: `Features::of` takes the kind that it reads",
+        }
+    }
+}
+
 impl fmt::Display for FeatureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -76,11 +100,56 @@ impl Features {
             Self::FaceAndTokens { identities, tokens } => {
                 FeatureKind::FaceAndTokens(identities.dims()[1], last(tokens))
             }
-            Self::Instructed { tokens, instruction, .. } => FeatureKind::Instructed(last(tokens), last(instruction)),
+            // Of texts that differ, the wrong one: no adapter reads 0 channels.
+            Self::Instructed { tokens, prompt, instruction } => {
+                let text = if last(prompt) == last(instruction) { last(prompt) } else { 0 };
+                FeatureKind::Instructed(last(tokens), text)
+            }
         }
     }
 
-    /// Features of pictures for an adapter that reads pooled features or tokens.
+    /// Whether they are of the same number of pictures, and of one at least.
+    pub(crate) fn check_rows(&self) -> Result<(), AdapterError> {
+        let rows = match self {
+            Self::Pooled(x) | Self::Face(x) => vec![x.dims()[0]],
+            Self::Tokens(x) => vec![x.dims()[0]],
+            Self::FaceAndTokens { identities, tokens } => vec![identities.dims()[0], tokens.dims()[0]],
+            Self::Instructed { tokens, prompt, instruction } => {
+                [tokens, prompt, instruction].map(|x| x.dims()[0]).to_vec()
+            }
+        };
+        if rows.iter().all(|&count| count == rows[0] && count > 0) {
+            return Ok(());
+        }
+        Err(AdapterError::Setting {
+            what: "features of pictures".to_owned(),
+            found: format!("{rows:?} of them"),
+            wanted: "as many of each kind, and one at least".to_owned(),
+            next: "repeat a text for each picture".to_owned(),
+        })
+    }
+
+    /// The same numbers in f32.
+    pub(crate) fn in_f32(&self) -> Self {
+        fn cast<const D: usize>(x: &Tensor<D>) -> Tensor<D> {
+            if x.dtype() == DType::F32 { x.clone() } else { x.clone().cast(DType::F32) }
+        }
+        match self {
+            Self::Pooled(x) => Self::Pooled(cast(x)),
+            Self::Tokens(x) => Self::Tokens(cast(x)),
+            Self::Face(x) => Self::Face(cast(x)),
+            Self::FaceAndTokens { identities, tokens } => {
+                Self::FaceAndTokens { identities: cast(identities), tokens: cast(tokens) }
+            }
+            Self::Instructed { tokens, prompt, instruction } => {
+                let [tokens, prompt, instruction] = [tokens, prompt, instruction].map(cast);
+                Self::Instructed { tokens, prompt, instruction }
+            }
+        }
+    }
+
+    /// Features of pictures for an adapter that reads pooled features or tokens; `None` for one that reads more than
+    /// pictures (faces, instructions).
     ///
     /// # Shapes
     ///
@@ -94,7 +163,7 @@ impl Features {
     }
 
     /// What the published code gives an adapter where there is no picture: the vector of zeros, or tokens of a picture
-    /// that is zero once normalised (a mean grey).
+    /// that is zero once normalised (a mean grey). `None` as [`Self::of`].
     ///
     /// # Shapes
     ///

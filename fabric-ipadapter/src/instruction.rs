@@ -63,7 +63,7 @@ pub enum InstructGuidance {
 }
 
 impl InstructGuidance {
-    /// The published scales of four branches.
+    /// The published scales of four branches for Stable Diffusion 1.5; for SDXL the first is 5.
     pub const THREE_WAY: Self = Self::ThreeWay { instruction: 6.0, image: 1.0 };
 }
 

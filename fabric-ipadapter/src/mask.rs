@@ -47,7 +47,7 @@ impl Mask {
             wanted,
             next: "make it of a grey picture divided by 255".to_owned(),
         };
-        if width == 0 || height == 0 || values.len() != width * height {
+        if values.is_empty() || width.checked_mul(height) != Some(values.len()) {
             return Err(refused(format!("{} values", values.len()), format!("{width} times {height}, not 0")));
         }
         if let Some((at, value)) = values.iter().enumerate().find(|(_, value)| !(0.0..=1.0).contains(*value)) {
@@ -65,7 +65,7 @@ impl Mask {
     }
 
     /// The mask of a layer, `[1, height * width, 1]`, like a tensor of its queries.
-    pub fn at(&self, grid: [usize; 2], like: &Tensor<3>) -> Tensor<3> {
+    pub(crate) fn at(&self, grid: [usize; 2], like: &Tensor<3>) -> Tensor<3> {
         let mut grids = self.grids.lock().unwrap_or_else(PoisonError::into_inner);
         let make = || {
             let values = self.resampled(grid);
@@ -89,6 +89,8 @@ impl Mask {
                 if !queries.is_multiple_of(rows) {
                     rows += 1;
                 }
+                // A mask far taller than the picture: more rows than there are queries.
+                let rows = rows.min(queries);
                 let columns = queries / rows;
                 let mut values = self.separably(&cubics(self.width, columns), &cubics(self.height, rows));
                 values.resize(queries, 0.0);
@@ -166,7 +168,8 @@ mod tests {
 
     #[test]
     fn masks_that_are_none_are_refused() {
-        for (width, height, values) in [(2, 2, vec![0.0; 3]), (0, 0, vec![]), (1, 1, vec![f32::NAN]), (1, 1, vec![1.5])]
+        for (width, height, values) in
+            [(2, 2, vec![0.0; 3]), (0, 0, vec![]), (1 << 63, 2, vec![]), (1, 1, vec![f32::NAN]), (1, 1, vec![1.5])]
         {
             let message = Mask::new(width, height, values).expect_err("no mask").to_string();
             assert!(message.starts_with("a mask: found") && message.contains("wanted"), "{message}");
@@ -180,5 +183,7 @@ mod tests {
         let cells = mask.resampled([4, 8]);
         assert_eq!(cells.len(), 32);
         assert_eq!(cells.iter().filter(|cell| **cell == 0.0).count(), 2);
+        let tall = Mask::new(8, 800, vec![1.0; 6400]).expect("a mask").with_mode(MaskMode::Diffusers);
+        assert!(tall.resampled([2, 2]).iter().all(|cell| (cell - 1.0).abs() < 1e-5));
     }
 }

@@ -17,8 +17,9 @@ pub struct ImagePrompt {
     /// Keys and values `[images, tokens, channels]`.
     layers: BTreeMap<AttnSite, [Tensor<3>; 2]>,
     images: usize,
-    scales: Vec<LayerScales>,
-    masks: Vec<Mask>,
+    scales: LayerScales,
+    /// One for each picture, or none.
+    masked: Vec<(Mask, LayerScales)>,
 }
 
 impl ImagePrompt {
@@ -26,29 +27,43 @@ impl ImagePrompt {
     ///
     /// # Errors
     ///
-    /// When the U-Net's layers are not those that the adapter was made for.
+    /// When the tokens or the U-Net's layers are not those that the adapter was made for.
     pub fn new(adapter: &IpAdapter, tokens: Tensor<3>, layers: &[CrossAttention]) -> Result<Self, AdapterError> {
         adapter.config().check_layers(layers)?;
-        let images = tokens.dims()[0];
+        let [images, count, context] = tokens.dims();
+        if images == 0 || count == 0 || context != adapter.config().context {
+            return Err(AdapterError::Unfit {
+                adapter: adapter.config().to_string(),
+                what: "the tokens of the pictures".to_owned(),
+                found: format!("{:?}", tokens.dims()),
+                wanted: format!("one picture and token at least, of {} channels", adapter.config().context),
+                next: "give the tokens that this adapter made".to_owned(),
+            });
+        }
         let layers = numbered_layers(layers)
             .into_iter()
             .zip(&adapter.weights().layers)
             .map(|(layer, own)| (layer.site, own.forward(tokens.clone())));
-        Ok(Self { layers: layers.collect(), images, scales: vec![LayerScales::same(1.0)], masks: Vec::new() })
+        Ok(Self { layers: layers.collect(), images, scales: LayerScales::same(1.0), masked: Vec::new() })
     }
 
-    /// With other scales.
-    #[must_use]
-    pub fn with_scales(mut self, scales: LayerScales) -> Self {
-        self.scales = vec![scales];
-        self
+    /// With these scales for all pictures.
+    ///
+    /// # Errors
+    ///
+    /// When a scale is not finite, or names a layer that the U-Net does not have.
+    pub fn with_scales(mut self, scales: LayerScales) -> Result<Self, AdapterError> {
+        scales.check(self.layers.keys())?;
+        self.masked.iter_mut().for_each(|(_, own)| *own = scales.clone());
+        self.scales = scales;
+        Ok(self)
     }
 
     /// With a mask and scales for each picture; each then has a softmax of its own, as in diffusers.
     ///
     /// # Errors
     ///
-    /// When there is not one mask per picture.
+    /// When there is not one mask per picture, or as [`Self::with_scales`].
     pub fn with_masks(mut self, masked: Vec<(Mask, LayerScales)>) -> Result<Self, AdapterError> {
         if masked.len() != self.images {
             return Err(AdapterError::Setting {
@@ -58,7 +73,8 @@ impl ImagePrompt {
                 next: "give a mask of ones to a picture that acts everywhere".to_owned(),
             });
         }
-        (self.masks, self.scales) = masked.into_iter().unzip();
+        masked.iter().try_for_each(|(_, scales)| scales.check(self.layers.keys()))?;
+        self.masked = masked;
         Ok(self)
     }
 
@@ -77,8 +93,11 @@ pub struct PromptedRows<'a> {
 
 impl AttnProcessor for PromptedRows<'_> {
     fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
-        let ImagePrompt { layers, images, scales, masks } = self.prompt;
-        let Some([key, value]) = layers.get(&call.site) else { return AttnExtras::default() };
+        let ImagePrompt { layers, images, scales, masked } = self.prompt;
+        let Some(tokens) = layers.get(&call.site) else { return AttnExtras::default() };
+        // The projection computes in f32, whatever the U-Net does.
+        let [key, value] =
+            tokens.clone().map(|x| if x.dtype() == call.query.dtype() { x } else { x.cast(call.query.dtype()) });
         let part = |key: Tensor<3>, value: Tensor<3>, scales: &LayerScales, mask: Option<&Mask>| DecoupledTokens {
             rows: self.rows.clone(),
             key,
@@ -86,14 +105,16 @@ impl AttnProcessor for PromptedRows<'_> {
             scale: scales.of(&call.site),
             mask: mask.map(|mask| mask.at(call.grid, call.query)),
         };
-        let decoupled = if masks.is_empty() {
+        let decoupled = if masked.is_empty() {
             let [_, tokens, channels] = key.dims();
-            let joined = |x: &Tensor<3>| x.clone().reshape([1, images * tokens, channels]);
-            vec![part(joined(key), joined(value), &scales[0], None)]
+            let joined = |x: Tensor<3>| x.reshape([1, images * tokens, channels]);
+            vec![part(joined(key), joined(value), scales, None)]
         } else {
             let one = |x: &Tensor<3>, image| x.clone().narrow(0, image, 1);
-            let parts = masks.iter().zip(scales).enumerate();
-            parts.map(|(image, (mask, scales))| part(one(key, image), one(value, image), scales, Some(mask))).collect()
+            let parts = masked.iter().enumerate();
+            parts
+                .map(|(image, (mask, scales))| part(one(&key, image), one(&value, image), scales, Some(mask)))
+                .collect()
         };
         AttnExtras { joint: Vec::new(), decoupled }
     }

@@ -28,10 +28,33 @@ pub struct LayerScales {
 
 #[derive(Debug, Clone, PartialEq)]
 struct Rule {
-    block: Block,
-    /// None is all of the block's.
-    attention: Option<usize>,
+    part: Part,
     scale: f32,
+}
+
+/// The layers that a rule is about.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Part {
+    Down,
+    Up,
+    Block(Block),
+    /// One transformer of a block.
+    Attention(Block, usize),
+    /// The same, of a list with so many: all that the block has.
+    Listed(Block, usize, usize),
+}
+
+impl Part {
+    fn has(self, site: &AttnSite) -> bool {
+        match self {
+            Self::Down => matches!(site.block, Block::Down(_)),
+            Self::Up => matches!(site.block, Block::Up(_)),
+            Self::Block(block) => block == site.block,
+            Self::Attention(block, attention) | Self::Listed(block, attention, _) => {
+                block == site.block && attention == site.attention
+            }
+        }
+    }
 }
 
 /// What diffusers takes: a number for all, or an object.
@@ -64,9 +87,6 @@ enum OneOrMany {
     Many(Vec<f32>),
 }
 
-/// Blocks of a path that a scale for the whole path reaches: more than any U-Net has.
-const BLOCKS: usize = 16;
-
 impl LayerScales {
     /// The same everywhere.
     pub fn same(scale: f32) -> Self {
@@ -80,16 +100,46 @@ impl LayerScales {
 
     /// With another scale in all layers of a block.
     #[must_use]
-    pub fn with_block(mut self, block: Block, scale: f32) -> Self {
-        self.rules.push(Rule { block, attention: None, scale });
-        self
+    pub fn with_block(self, block: Block, scale: f32) -> Self {
+        self.with(Part::Block(block), scale)
     }
 
     /// With another scale in one transformer of a block.
     #[must_use]
-    pub fn with_attention(mut self, block: Block, attention: usize, scale: f32) -> Self {
-        self.rules.push(Rule { block, attention: Some(attention), scale });
+    pub fn with_attention(self, block: Block, attention: usize, scale: f32) -> Self {
+        self.with(Part::Attention(block, attention), scale)
+    }
+
+    fn with(mut self, part: Part, scale: f32) -> Self {
+        self.rules.push(Rule { part, scale });
         self
+    }
+
+    /// Whether these are scales for a U-Net with these cross-attentions.
+    pub(crate) fn check<'a>(&self, sites: impl Iterator<Item = &'a AttnSite> + Clone) -> Result<(), AdapterError> {
+        let refused = |found: String, wanted: String| AdapterError::Setting {
+            what: "scales of an adapter".to_owned(),
+            found,
+            wanted,
+            next: "1 is the strength of training, 0 is off".to_owned(),
+        };
+        let mut scales = self.rules.iter().map(|rule| rule.scale).chain([self.otherwise]);
+        if let Some(scale) = scales.find(|scale| !scale.is_finite()) {
+            return Err(refused(scale.to_string(), "finite numbers".to_owned()));
+        }
+        for Rule { part, .. } in &self.rules {
+            if !sites.clone().any(|site| part.has(site)) {
+                return Err(refused(format!("{part:?}"), "parts of the U-Net that have cross-attentions".to_owned()));
+            }
+            if let Part::Listed(block, _, count) = part {
+                let last = sites.clone().filter(|site| site.block == *block).map(|site| site.attention + 1).max();
+                if last != Some(*count) {
+                    let wanted = format!("{}, one for each", last.unwrap_or_default());
+                    return Err(refused(format!("{count} scales for {block:?}"), wanted));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Reads a scale, or scales by block as diffusers' `set_ip_adapter_scale` takes them: what is not mentioned is 0.
@@ -110,14 +160,11 @@ impl LayerScales {
             Written::Blocks(blocks) => blocks,
         };
         let mut scales = Self::none();
-        let paths: [(Option<WrittenLevel>, fn(usize) -> Block); 2] =
-            [(blocks.down, Block::Down), (blocks.up, Block::Up)];
-        for (level, block) in paths {
+        let down: (_, _, fn(usize) -> Block) = (blocks.down, Part::Down, Block::Down);
+        for (level, part, block) in [down, (blocks.up, Part::Up, Block::Up)] {
             match level {
                 None => {}
-                Some(WrittenLevel::Same(scale)) => {
-                    scales = (0..BLOCKS).fold(scales, |scales, index| scales.with_block(block(index), scale));
-                }
+                Some(WrittenLevel::Same(scale)) => scales = scales.with(part, scale),
                 Some(WrittenLevel::Blocks(blocks)) => {
                     for (name, written) in blocks {
                         let index = name.strip_prefix("block_").and_then(|index| index.parse().ok());
@@ -137,19 +184,18 @@ impl LayerScales {
         match written {
             OneOrMany::One(scale) => self.with_block(block, scale),
             OneOrMany::Many(list) if list.len() == 1 => self.with_block(block, list[0]),
-            OneOrMany::Many(list) => list
-                .into_iter()
-                .enumerate()
-                .fold(self, |scales, (attention, scale)| scales.with_attention(block, attention, scale)),
+            OneOrMany::Many(list) => {
+                let count = list.len();
+                list.into_iter()
+                    .enumerate()
+                    .fold(self, |scales, (attention, scale)| scales.with(Part::Listed(block, attention, count), scale))
+            }
         }
     }
 
     /// The scale of a layer.
     pub fn of(&self, site: &AttnSite) -> f32 {
-        let fits = |rule: &&Rule| {
-            rule.block == site.block && rule.attention.is_none_or(|attention| attention == site.attention)
-        };
-        self.rules.iter().rev().find(fits).map_or(self.otherwise, |rule| rule.scale)
+        self.rules.iter().rev().find(|rule| rule.part.has(site)).map_or(self.otherwise, |rule| rule.scale)
     }
 
     /// All scales times a number.
@@ -158,5 +204,33 @@ impl LayerScales {
         self.otherwise *= factor;
         self.rules.iter_mut().for_each(|rule| rule.scale *= factor);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fabric_core::attention::AttnKind;
+
+    use super::*;
+
+    #[test]
+    fn scales_that_do_not_fit_a_u_net_are_refused() {
+        let site = |block, attention| AttnSite { block, attention, layer: 0, kind: AttnKind::CrossAttention };
+        let sites = [site(Block::Down(0), 0), site(Block::Down(0), 1), site(Block::Mid, 0), site(Block::Up(1), 0)];
+        let check = |text: &str| LayerScales::from_json(text).expect("scales").check(sites.iter());
+        for good in ["0.7", r#"{"down": 1, "up": {"block_1": [0.5]}}"#, r#"{"down": {"block_0": [0, 1]}, "mid": 1}"#] {
+            check(good).unwrap_or_else(|error| panic!("{good}: {error}"));
+        }
+        for (bad, word) in [
+            ("1e39", "finite"),
+            (r#"{"up": {"block_9": 1}}"#, "Up(9)"),
+            (r#"{"down": {"block_0": [1, 1, 1]}}"#, "Down(0)"),
+            (r#"{"down": {"block_0": [[], 1]}}"#, ""),
+        ] {
+            let error = LayerScales::from_json(bad).and_then(|scales| scales.check(sites.iter())).expect_err(bad);
+            let message = error.to_string();
+            assert!(message.starts_with("scales of an adapter: found") && message.contains(word), "{message}");
+        }
+        assert!(LayerScales::from_json(r#"{"middle": 1}"#).is_err());
     }
 }

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use fabric_core::attention::{AttnCall, AttnExtras, AttnProcessor};
 use fabric_core::denoise::ModelCall;
 use fabric_core::guidance::{Branch, Guidance};
-use fabric_core::models::{CrossAttention, TextEncoder};
+use fabric_core::models::{CrossAttention, TextEncoder, TextOptions};
 use fabric_core::pipeline::Steering;
 
 use crate::prompt::PromptedRows;
@@ -21,7 +21,7 @@ use crate::{AdapterError, Features, ImagePrompt, InstructGuidance, Instruction, 
 /// # use fabric_core::pipeline::{Pipeline, Request};
 /// # use fabric_ipadapter::{AdapterError, Features, IpAdapter, PicturePrompt};
 /// # fn example(pipeline: &Pipeline, adapter: &IpAdapter, picture: &Features, none: &Features) -> Result<(), Box<dyn std::error::Error>> {
-/// let prompt = PicturePrompt::new(adapter, &pipeline.cross_attentions(), picture, none)?.with_scale(0.6);
+/// let prompt = PicturePrompt::new(adapter, &pipeline.cross_attentions(), picture, none)?.with_scale(0.6)?;
 /// let made = pipeline.generate(&Request::new("best quality").with_steering(prompt))?;
 /// # Ok(())
 /// # }
@@ -35,8 +35,8 @@ pub struct PicturePrompt {
 }
 
 impl PicturePrompt {
-    /// Pictures for the branch under the prompt, and what stands for no picture for the other, for a U-Net with these
-    /// cross-attentions ([`Features::of`] and [`Features::none_of`] are the published ones).
+    /// Pictures for the branch under the prompt, and what stands for no picture (one, or as many) for all others, for a
+    /// U-Net with these cross-attentions ([`Features::of`] and [`Features::none_of`] are the published ones).
     ///
     /// # Errors
     ///
@@ -47,8 +47,10 @@ impl PicturePrompt {
         pictures: &Features,
         none: &Features,
     ) -> Result<Self, AdapterError> {
-        let prompt = |features| ImagePrompt::new(adapter, adapter.tokens(features)?, layers);
-        let seen = [(Branch::Conditional, prompt(pictures)?), (Branch::Unconditional, prompt(none)?)];
+        let with = adapter.tokens(pictures)?;
+        let without = as_many(adapter.tokens(none)?, with.dims()[0])?;
+        let prompt = |tokens| ImagePrompt::new(adapter, tokens, layers);
+        let seen = [(Branch::Conditional, prompt(with)?), (Branch::Unconditional, prompt(without)?)];
         Ok(Self { seen: seen.into(), window: [0.0, 1.0], guidance: None })
     }
 
@@ -75,6 +77,7 @@ impl PicturePrompt {
                 vec![Branch::Conditional, Branch::ImageOnly, Branch::Everything, Branch::Unconditional]
             }
         };
+        let none = &as_many(none.clone(), pictures.dims()[0])?;
         let mut seen = BTreeMap::new();
         for branch in branches {
             let tokens = if branch == Branch::Unconditional { none } else { pictures };
@@ -85,16 +88,23 @@ impl PicturePrompt {
     }
 
     /// With this scale in all layers.
-    #[must_use]
-    pub fn with_scale(self, scale: f32) -> Self {
-        self.with_scales(LayerScales::same(scale))
+    ///
+    /// # Errors
+    ///
+    /// When it is not finite.
+    pub fn with_scale(self, scale: f32) -> Result<Self, AdapterError> {
+        self.with_scales(&LayerScales::same(scale))
     }
 
-    /// With a scale for each layer.
-    #[must_use]
-    pub fn with_scales(mut self, scales: LayerScales) -> Self {
-        self.seen = self.seen.into_iter().map(|(branch, seen)| (branch, seen.with_scales(scales.clone()))).collect();
-        self
+    /// With a scale for each layer, for all pictures.
+    ///
+    /// # Errors
+    ///
+    /// When a scale is not finite, or names a layer that the U-Net does not have.
+    pub fn with_scales(mut self, scales: &LayerScales) -> Result<Self, AdapterError> {
+        let seen = self.seen.into_iter().map(|(branch, seen)| Ok((branch, seen.with_scales(scales.clone())?)));
+        self.seen = seen.collect::<Result<_, AdapterError>>()?;
+        Ok(self)
     }
 
     /// With a mask and scales for each picture, which then has a softmax of its own.
@@ -127,6 +137,20 @@ impl PicturePrompt {
     }
 }
 
+/// Tokens or features of no picture, for as many pictures.
+fn as_many(none: Tensor<3>, images: usize) -> Result<Tensor<3>, AdapterError> {
+    match none.dims()[0] {
+        found if found == images => Ok(none),
+        1 => Ok(none.repeat_dim(0, images)),
+        found => Err(AdapterError::Setting {
+            what: "features of no picture".to_owned(),
+            found: found.to_string(),
+            wanted: format!("1, or {images} as there are pictures"),
+            next: "give one".to_owned(),
+        }),
+    }
+}
+
 /// What each branch of a run sees.
 #[derive(Debug)]
 struct PromptedBranches<'a>(Vec<PromptedRows<'a>>);
@@ -147,7 +171,9 @@ impl Steering for PicturePrompt {
         if share(call.index) < start || share(call.index + 1) > end {
             return Box::new(PromptedBranches(Vec::new()));
         }
-        let seen = rows.iter().filter_map(|(branch, rows)| Some(self.seen.get(branch)?.on(rows.clone())));
+        // Beside an Instruct adapter, its branches other than the prompt's are without this picture.
+        let of = |branch| self.seen.get(branch).or_else(|| self.seen.get(&Branch::Unconditional));
+        let seen = rows.iter().filter_map(|(branch, rows)| Some(of(branch)?.on(rows.clone())));
         Box::new(PromptedBranches(seen.collect()))
     }
 
@@ -176,7 +202,8 @@ pub struct InstructTexts {
 }
 
 impl InstructTexts {
-    /// Reads all five with a text encoder whose context is CLIP ViT-L's last layer: Stable Diffusion 1.x's.
+    /// Reads all five with a text encoder whose context is CLIP ViT-L's last layer: Stable Diffusion 1.x's. Of a text
+    /// longer than the encoder's window, the projection reads what fits.
     ///
     /// # Errors
     ///
@@ -186,9 +213,10 @@ impl InstructTexts {
         prompt: &str,
         negative: &str,
         instruction: &Instruction,
+        options: &TextOptions,
     ) -> Result<Self, fabric_core::Error> {
         let texts = [prompt, negative, &instruction.query, "everything", ""].map(str::to_owned);
-        let context = encoder.encode(&texts, &Default::default())?.context;
+        let context = encoder.encode(&texts, options)?.context;
         let text = |index| context.clone().narrow(0, index, 1);
         Ok(Self { prompt: text(0), negative: text(1), query: text(2), everything: text(3), empty: text(4) })
     }
@@ -203,7 +231,38 @@ impl InstructTexts {
             _ => (&self.prompt, &self.query),
         };
         let images = tokens.dims()[0];
-        let repeated = |text: &Tensor<3>| text.clone().repeat_dim(0, images);
+        let repeated = |text: &Tensor<3>| text.clone().narrow(0, 0, 1).repeat_dim(0, images);
         Features::Instructed { tokens, prompt: repeated(prompt), instruction: repeated(instruction) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_branch_reads_its_own_texts() {
+        let device = fabric_backends::default_device().expect("a device");
+        let text = |value: f32| Tensor::<3>::ones([1, 2, 3], &device) * value;
+        let texts = InstructTexts {
+            prompt: text(1.0),
+            negative: text(2.0),
+            query: text(3.0),
+            everything: text(4.0),
+            empty: text(5.0),
+        };
+        let read = |branch| {
+            let Features::Instructed { tokens, prompt, instruction } =
+                texts.features(branch, text(9.0).repeat_dim(0, 2))
+            else {
+                panic!("not instructed")
+            };
+            assert_eq!([tokens.dims()[0], prompt.dims()[0], instruction.dims()[0]], [2; 3]);
+            [prompt, instruction].map(|text| text.mean().into_scalar::<f32>())
+        };
+        assert_eq!(read(Branch::Conditional), [1.0, 3.0]);
+        assert_eq!(read(Branch::Everything), [1.0, 4.0]);
+        assert_eq!(read(Branch::ImageOnly), [2.0, 2.0]);
+        assert_eq!(read(Branch::Unconditional), [2.0, 5.0]);
     }
 }

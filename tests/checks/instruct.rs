@@ -74,7 +74,7 @@ impl World {
             &self.texts,
             guidance,
         );
-        prompt.expect("a prompt").with_scale(scale as f32)
+        prompt.expect("a prompt").with_scale(scale as f32).expect("a scale")
     }
 
     /// What the U-Net's own cross-attention reads on these branches.

@@ -93,7 +93,7 @@ impl Adapter {
     }
 
     fn scaled(&self, world: &World, images: usize, scale: f64) -> [ImagePrompt; 2] {
-        self.prompts(world, images, |prompt| prompt.with_scales(LayerScales::same(scale as f32)))
+        self.prompts(world, images, |prompt| prompt.with_scales(LayerScales::same(scale as f32)).expect("scales"))
     }
 }
 
@@ -126,7 +126,7 @@ fn adapters_equal_the_reference() {
                         let wanted = resolved[format!("{site}.processor")].as_f64().unwrap_or(0.0);
                         assert_eq!(scales.of(&site), wanted as f32, "{site}");
                     }
-                    adapter.prompts(&world, 1, |prompt| prompt.with_scales(scales.clone()))
+                    adapter.prompts(&world, 1, |prompt| prompt.with_scales(scales.clone()).expect("scales"))
                 }
                 "masked" => {
                     let said = meaning("ip_adapter", &key, "two images with masks, scales [0.7, 0.4]");

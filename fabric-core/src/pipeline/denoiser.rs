@@ -90,13 +90,15 @@ impl SteeredDenoiser<'_, '_> {
         let count = |side| self.references.iter().filter(|reference| reference.side == side).count();
         let counts = [count(Side::Liked), count(Side::Disliked)];
         let lenders = self.references.iter().enumerate().filter_map(|(index, reference)| {
-            let (branch, of) = match reference.side {
-                Side::Liked => (Branch::Conditional, counts[0]),
-                Side::Disliked => (Branch::Unconditional, counts[1]),
+            // The branch under the prompt comes first. With Instruct's four, the disliked act on all others: together they
+            // are what guidance leads away from, whatever the scales.
+            let prompted = branches.iter().take_while(|&&branch| branch == Branch::Conditional).count();
+            let (to, of) = match reference.side {
+                Side::Liked => (0..prompted * images, counts[0]),
+                Side::Disliked => (prompted * images..branches.len() * images, counts[1]),
             };
-            let block = branches.iter().position(|&b| b == branch)?;
             let weights = self.schedule.weights(call, reference.side, reference.strength, of);
-            (!weights.is_zero()).then_some((index, Lender { to: block * images..(block + 1) * images, weights }))
+            (!to.is_empty() && !weights.is_zero()).then_some((index, Lender { to, weights }))
         });
         Active { lenders: lenders.collect() }
     }

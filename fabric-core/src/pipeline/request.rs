@@ -219,7 +219,7 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// When two ask for different things.
+    /// When two ask for different things, or a scale is not finite.
     pub fn guidance(&self) -> Result<Guidance, Error> {
         let scale = self.settings.guidance_scale;
         let mut asked = self.steering.iter().filter_map(|steering| steering.guidance(scale));
@@ -227,6 +227,9 @@ impl Request {
         if let Some(other) = asked.find(|other| *other != guidance) {
             let found = format!("{guidance:?} and {other:?}");
             return Err(Error::settings("guidance", found, "one kind for the whole run", "give them the same scales"));
+        }
+        if let Some(term) = guidance.terms.iter().find(|term| !term.scale.is_finite()) {
+            return Err(Error::settings("guidance", term.scale, "finite scales", "5 to 9 is usual, 1 is off"));
         }
         Ok(guidance.with_rescale(self.settings.guidance_rescale))
     }

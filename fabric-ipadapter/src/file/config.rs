@@ -161,23 +161,6 @@ impl AdapterConfig {
             _ => "the model that it was trained with",
         }
     }
-
-    /// Where to get features that fit, for messages.
-    pub(crate) fn encoder_to_get(&self) -> &'static str {
-        match self.reads() {
-            FeatureKind::Pooled(1024) | FeatureKind::Tokens(1280) | FeatureKind::Instructed(1280, _) => {
-                "take the image encoder CLIP ViT-H/14 (h94/IP-Adapter, models/image_encoder)"
-            }
-            FeatureKind::Pooled(1280) => {
-                "take the image encoder CLIP ViT-bigG/14 (h94/IP-Adapter, sdxl_models/image_encoder)"
-            }
-            FeatureKind::Face(_) => "give the identity that InsightFace (buffalo_l) finds of each face",
-            FeatureKind::FaceAndTokens(..) => {
-                "give the identity that InsightFace (buffalo_l) finds, and tokens of CLIP ViT-H/14 of the same face"
-            }
-            _ => "take the image encoder that the adapter was trained with",
-        }
-    }
 }
 
 /// In words: `a plus adapter (16 tokens) for a U-Net of context 768 with 16 cross-attentions`.

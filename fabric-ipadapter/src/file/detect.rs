@@ -133,6 +133,10 @@ impl<'a> Shapes<'a> {
             return Err(self.broken("the projection", of.join(", "), "one of the published projections"));
         }
         let resampler = self.resampler()?;
+        if resampler.context != context {
+            let wanted = format!("{context}, the channels of a token in its layers");
+            return Err(self.broken("outputs of `image_proj.proj_out.weight`", resampler.context.to_string(), wanted));
+        }
         if has("proj_new_input.weight") {
             let text = self.get("image_proj.proj_new_input.weight", 2)?[1];
             return Ok(ProjectionConfig::Instruct { resampler, text });

@@ -70,14 +70,17 @@ impl AdapterFile {
         Ok(AdapterConfig { lora_rank, ..AdapterConfig::detect(&*self.weights)? })
     }
 
-    /// The LoRA that FaceID was trained with, for a U-Net with these cross-attentions; empty in other files.
+    /// The LoRA that FaceID was trained with, for a U-Net with these cross-attentions; `None` in other files.
     ///
     /// [`merge`](fabric_models::lora::merge) or [`attach`](fabric_models::lora::attach) it with a scale of 1.
     ///
     /// # Errors
     ///
     /// When a matrix has no place in such a U-Net, lacks its counterpart, or does not fit it.
-    pub fn lora(&self, layers: &[CrossAttention]) -> Result<Lora, AdapterError> {
+    pub fn lora(&self, layers: &[CrossAttention]) -> Result<Option<Lora>, AdapterError> {
+        if self.lora.tensors().is_empty() {
+            return Ok(None);
+        }
         let mut places = BTreeMap::new();
         for (index, layer) in numbered_layers(layers).into_iter().enumerate() {
             let own = AttnSite { kind: AttnKind::SelfAttention, ..layer.site };
@@ -96,6 +99,6 @@ impl AdapterFile {
         });
         let renamed = renamed.collect::<Result<Vec<_>, AdapterError>>()?;
         let source = MappedSource::new(self.lora.clone(), renamed)?;
-        Ok(LoraFile::read(&source, &BTreeMap::new())?.unet)
+        Ok(Some(LoraFile::read(&source, &BTreeMap::new())?.unet))
     }
 }

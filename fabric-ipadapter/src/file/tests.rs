@@ -131,6 +131,17 @@ fn names_are_those_of_the_files() {
 }
 
 #[test]
+fn a_projection_for_other_layers_is_refused() {
+    for projection in [
+        ProjectionConfig::Resampler(resampler(1280, 768, 2048)),
+        ProjectionConfig::Instruct { resampler: resampler(1280, 768, 2048), text: 768 },
+    ] {
+        let message = AdapterConfig::detect(&Listing::of(&sd15(projection))).expect_err("2048 are not 768").to_string();
+        assert!(message.contains("`image_proj.proj_out.weight`: found 2048, wanted 768"), "{message}");
+    }
+}
+
+#[test]
 fn what_is_no_adapter_is_refused_with_a_reason() {
     let whole = || Listing::of(&sd15(ProjectionConfig::Pooled { features: 1024, tokens: 4 })).0;
     type Damage = fn(&mut BTreeMap<String, TensorInfo>);
@@ -171,6 +182,7 @@ fn names_of_training_checkpoints_become_the_published_ones() {
     checkpoint.insert("unet.conv_in.weight".to_owned(), TensorInfo { dtype: Dtype::F32, shape: vec![320, 4, 3, 3] });
     let file = AdapterFile::new(Arc::new(Listing(checkpoint))).expect("names");
     assert_eq!(*file.weights().tensors(), published);
+    assert!(file.lora(&[]).expect("none").is_none());
 }
 
 #[test]
@@ -188,7 +200,7 @@ fn the_lora_of_faceid_belongs_to_the_u_net() {
         let site = AttnSite { block, attention: 0, layer: 0, kind: AttnKind::CrossAttention };
         CrossAttention { site, channels: 320, context: 768 }
     };
-    let lora = file.lora(&[layer(Block::Mid), layer(Block::Down(0))]).expect("a LoRA");
+    let lora = file.lora(&[layer(Block::Mid), layer(Block::Down(0))]).expect("matrices").expect("a LoRA");
     let targets: Vec<&str> = lora.targets().iter().map(|entry| entry.target()).collect();
     assert_eq!(targets, ["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"]);
     let message = file.lora(&[]).expect_err("no layers").to_string();

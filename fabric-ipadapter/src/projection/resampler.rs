@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use fabric_models::layers::{LayerNorm, Linear};
 
 use super::EPSILON;
@@ -92,5 +92,8 @@ impl Resampler {
 /// The queries for each picture.
 pub(super) fn repeated(latents: &Param<Tensor<3>>, images: usize) -> Tensor<3> {
     let [_, tokens, channels] = latents.dims();
-    latents.val().expand([images, tokens, channels])
+    let latents = latents.val();
+    // Half-precision weights serve a computation in f32.
+    let latents = if latents.dtype() == DType::F32 { latents } else { latents.cast(DType::F32) };
+    latents.expand([images, tokens, channels])
 }

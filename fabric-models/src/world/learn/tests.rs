@@ -112,7 +112,7 @@ fn learned<T: Task>(settings: &TrainSettings, model: T::Model, task: T) -> BTree
 
 #[test]
 fn what_a_network_learns_from_can_be_left_as_it_is() {
-    let (world, settings) = (miniature(), TrainSettings { save_every: 2, ..settings(2, 4) });
+    let (world, settings) = (miniature(), TrainSettings { warm_up: 1, ..settings(4, 4) });
     let options = StageOptions { fixed: true, ..StageOptions::default() };
     let vae = world.vae.init(&device().autodiff()).expect("a network");
     let task = VaeTask::new(&world, &settings, &options).expect("a task");
@@ -149,9 +149,13 @@ fn noise_is_told_from_latents() {
     let options = StageOptions { min_snr: 0.0, ..StageOptions::default() };
     let task = || {
         let text = (world_tokenizer().expect("a tokenizer"), clip.text.clone());
-        UNetTask::new(&world, &settings, &options, text, (pool.clone(), [16, 8, 8]), levels.clone())
+        UNetTask::new(&world, &settings, &options, text, (pool.clone(), [16, 8, 8]), levels.clone()).expect("a task")
     };
     let model = world.unet.init(&device().autodiff()).expect("a network");
+    let bad = StageOptions { focus: f64::NAN, ..options.clone() };
+    let text = (world_tokenizer().expect("a tokenizer"), clip.text.clone());
+    let refused = UNetTask::new(&world, &settings, &bad, text, (pool.clone(), [16, 8, 8]), levels.clone());
+    assert!(refused.expect_err("NaN").to_string().starts_with("focus: found NaN"));
     falls(&losses(&settings, &model, task), 0.92);
 }
 

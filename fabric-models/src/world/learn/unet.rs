@@ -15,7 +15,7 @@ use super::clip::padded;
 use super::config::StageOptions;
 use crate::clip::ClipText;
 use crate::tokenizer::ClipTokenizer;
-use crate::train::{Task, TrainSettings};
+use crate::train::{Task, TrainError, TrainSettings};
 use crate::unet::UNet;
 use crate::world::{SIDE, Scene, Split, caption, sample};
 
@@ -49,6 +49,10 @@ pub struct LatentBatch {
 impl UNetTask {
     /// For this network, from an encoded pool of pictures (samples `0..` of the settings' seed) and the training
     /// levels of its noise schedule.
+    ///
+    /// # Errors
+    ///
+    /// When a weight in the options is negative or not finite.
     pub fn new(
         config: &WorldConfig,
         settings: &TrainSettings,
@@ -56,12 +60,22 @@ impl UNetTask {
         (tokenizer, text): (ClipTokenizer, ClipText),
         (latents, shape): (Vec<f32>, [usize; 3]),
         levels: Vec<NoiseLevel>,
-    ) -> Self {
+    ) -> Result<Self, TrainError> {
+        let wanted = [("min_snr", options.min_snr), ("least_weight", options.least_weight), ("focus", options.focus)];
+        if let Some((what, found)) = wanted.into_iter().find(|(_, found)| !found.is_finite() || *found < 0.0) {
+            return Err(TrainError::Settings {
+                what: what.to_owned(),
+                found: found.to_string(),
+                wanted: "a number of 0 or more".to_owned(),
+                next: "take 5 for min_snr, 0.2 for least_weight, 3 for focus".to_owned(),
+            });
+        }
         let identity = json!({ "stage": "unet", "unet": config.unet, "options": {
             "drop_captions": options.drop_captions, "min_snr": options.min_snr, "least_weight": options.least_weight,
             "focus": options.focus, "pool": options.pool } });
         let (latents, levels) = (Arc::new(latents), Arc::new(levels));
-        Self { settings: settings.clone(), options: options.clone(), text, tokenizer, latents, shape, levels, identity }
+        let (settings, options) = (settings.clone(), options.clone());
+        Ok(Self { settings, options, text, tokenizer, latents, shape, levels, identity })
     }
 }
 
@@ -102,10 +116,9 @@ impl Task for UNetTask {
                     batch.noised.push((level.alpha * clean + level.sigma * noise) as f32);
                     batch.velocity.push((level.alpha * noise - level.sigma * clean) as f32);
                 }
-                let weight = weight(&level, options.min_snr).max(options.least_weight);
-                let near = if snr(&level) < PLACE_SHOWS { weight } else { weight * options.focus };
+                let [far, near] = weights(&level, &options);
                 let cells = (0..height * width).map(|cell| [cell % width, cell / width]);
-                let cells = cells.map(|cell| if is_near(&scene, cell, [width, height]) { near } else { weight });
+                let cells = cells.map(|cell| if is_near(&scene, cell, [width, height]) { near } else { far });
                 batch.weights.extend(cells.map(|weight| weight as f32));
                 batch.timesteps.push(level.timestep);
                 batch.ids.push(padded(&tokenizer, &said));
@@ -133,11 +146,6 @@ impl Task for UNetTask {
 /// the network see things everywhere.
 const PLACE_SHOWS: f64 = 0.1;
 
-/// Signal-to-noise ratio of a level.
-fn snr(level: &NoiseLevel) -> f64 {
-    (level.alpha / level.sigma).powi(2)
-}
-
 /// Whether a latent's pixels lie within the circle around the scene's thing, by their centre.
 fn is_near(scene: &Scene, cell: [usize; 2], cells: [usize; 2]) -> bool {
     let pixels = [0, 1].map(|axis| SIDE as f32 / cells[axis] as f32);
@@ -146,13 +154,13 @@ fn is_near(scene: &Scene, cell: [usize; 2], cells: [usize; 2]) -> bool {
     offset[0].hypot(offset[1]) <= scene.size.radius() + pixels[0] / 2.0
 }
 
-/// Min-SNR weight of a level for a velocity: `min(snr, limit) / (snr + 1)`; 1 everywhere when the limit is 0.
-fn weight(level: &NoiseLevel, limit: f64) -> f64 {
-    if limit == 0.0 {
-        return 1.0;
-    }
-    let snr = snr(level);
-    snr.min(limit) / (snr + 1.0)
+/// Weights of a level, far from the thing and near it: min-SNR's for a velocity, `min(snr, limit) / (snr + 1)`, or 1
+/// everywhere when the limit is 0.
+fn weights(level: &NoiseLevel, options: &StageOptions) -> [f64; 2] {
+    let snr = (level.alpha / level.sigma).powi(2);
+    let published = if options.min_snr == 0.0 { 1.0 } else { snr.min(options.min_snr) / (snr + 1.0) };
+    let far = published.max(options.least_weight);
+    [far, if snr < PLACE_SHOWS { far } else { far * options.focus }]
 }
 
 #[cfg(test)]
@@ -175,15 +183,26 @@ mod tests {
     }
 
     #[test]
-    fn levels_weigh_as_published_but_never_less_than_asked() {
-        let level = |snr: f64| NoiseLevel {
-            timestep: 0.0,
-            alpha: (snr / (snr + 1.0)).sqrt(),
-            sigma: (1.0 / (snr + 1.0)).sqrt(),
+    fn levels_weigh_as_published_but_for_the_floor_and_the_thing() {
+        let level = |snr: f64| {
+            let (alpha, sigma) = ((snr / (snr + 1.0)).sqrt(), (1.0 / (snr + 1.0)).sqrt());
+            NoiseLevel { timestep: 0.0, alpha, sigma }
         };
-        for (snr, wanted) in [(1.0, 0.5), (5.0, 5.0 / 6.0), (99.0, 0.05), (0.0, 0.0)] {
-            assert!((weight(&level(snr), 5.0) - wanted).abs() < 1e-9, "{snr}");
-            assert_eq!(weight(&level(snr), 0.0), 1.0);
+        let options = |least_weight, focus| StageOptions { least_weight, focus, ..StageOptions::default() };
+        let near = |found: [f64; 2], wanted: [f64; 2]| {
+            assert!(
+                found.iter().zip(wanted).all(|(found, wanted)| (found - wanted).abs() < 1e-9),
+                "{found:?} {wanted:?}"
+            );
+        };
+        for (snr, published) in [(1.0, 0.5), (5.0, 5.0 / 6.0), (99.0, 0.05), (0.0, 0.0)] {
+            near(weights(&level(snr), &options(0.0, 1.0)), [published; 2]);
+            let flat = StageOptions { min_snr: 0.0, ..options(0.0, 1.0) };
+            near(weights(&level(snr), &flat), [1.0; 2]);
         }
+        near(weights(&level(1.0), &options(0.2, 3.0)), [0.5, 1.5]);
+        near(weights(&level(99.0), &options(0.2, 3.0)), [0.2, 0.6]);
+        // Where the thing does not show, no place counts more.
+        near(weights(&level(0.05), &options(0.2, 3.0)), [0.2, 0.2]);
     }
 }
