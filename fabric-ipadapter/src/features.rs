@@ -11,6 +11,7 @@ use crate::AdapterError;
 ///
 /// An adapter reads one kind; [`FeatureKind`] says which.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "a tensor is a handle, and few of these live at a time")]
 pub enum Features {
     /// One vector per picture, projected: `[images, channels]`.
     Pooled(Tensor<2>),
