@@ -87,8 +87,10 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     for (picture, seed) in made.pictures.iter().zip(&made.seeds) {
         picture.save(arguments.out.join(format!("seed-{seed}.png")))?;
     }
-    // The given ones first.
-    let rows = [&pictures, &made.pictures];
+    // The given ones first, as the encoder saw them.
+    let side = made.pictures[0].width();
+    let seen = pictures.iter().map(|picture| picture.crop_square(side, Crop::Centre)).collect::<Result<Vec<_>, _>>()?;
+    let rows = [&seen, &made.pictures];
     let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|picture| (picture, Mark::None)).collect()).collect();
     let sheet = arguments.out.join("sheet.png");
     contact_sheet(&rows, 8)?.save(&sheet)?;

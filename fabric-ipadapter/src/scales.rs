@@ -1,5 +1,7 @@
 //! How strongly an adapter acts, layer by layer.
 
+use std::fmt;
+
 use fabric_core::attention::{AttnSite, Block};
 use serde::Deserialize;
 
@@ -42,6 +44,22 @@ enum Part {
     Attention(Block, usize),
     /// The same, of a list with so many: all that the block has.
     Listed(Block, usize, usize),
+}
+
+/// As in diffusers' paths.
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Down => f.write_str("down_blocks"),
+            Self::Up => f.write_str("up_blocks"),
+            Self::Block(Block::Down(index)) => write!(f, "down_blocks.{index}"),
+            Self::Block(Block::Mid) => f.write_str("mid_block"),
+            Self::Block(Block::Up(index)) => write!(f, "up_blocks.{index}"),
+            Self::Attention(block, attention) | Self::Listed(block, attention, _) => {
+                write!(f, "{}.attentions.{attention}", Self::Block(*block))
+            }
+        }
+    }
 }
 
 impl Part {
@@ -129,13 +147,13 @@ impl LayerScales {
         }
         for Rule { part, .. } in &self.rules {
             if !sites.clone().any(|site| part.has(site)) {
-                return Err(refused(format!("{part:?}"), "parts of the U-Net that have cross-attentions".to_owned()));
+                return Err(refused(part.to_string(), "parts of the U-Net that have cross-attentions".to_owned()));
             }
             if let Part::Listed(block, _, count) = part {
                 let last = sites.clone().filter(|site| site.block == *block).map(|site| site.attention + 1).max();
                 if last != Some(*count) {
                     let wanted = format!("{}, one for each", last.unwrap_or_default());
-                    return Err(refused(format!("{count} scales for {block:?}"), wanted));
+                    return Err(refused(format!("{count} scales for {}", Part::Block(*block)), wanted));
                 }
             }
         }
@@ -223,8 +241,8 @@ mod tests {
         }
         for (bad, word) in [
             ("1e39", "finite"),
-            (r#"{"up": {"block_9": 1}}"#, "Up(9)"),
-            (r#"{"down": {"block_0": [1, 1, 1]}}"#, "Down(0)"),
+            (r#"{"up": {"block_9": 1}}"#, "up_blocks.9"),
+            (r#"{"down": {"block_0": [1, 1, 1]}}"#, "down_blocks.0"),
             (r#"{"down": {"block_0": [[], 1]}}"#, ""),
         ] {
             let error = LayerScales::from_json(bad).and_then(|scales| scales.check(sites.iter())).expect_err(bad);
