@@ -268,6 +268,19 @@ fn an_adapter_for_another_model_is_refused_by_name() {
 }
 
 #[test]
+fn an_instruction_without_a_picture_is_refused() {
+    let adapter = adapter("instruct");
+    let Features::Instructed { tokens, .. } = features(&adapter, 1, 3) else { panic!("no Instruct adapter") };
+    let (instruction, options) = (Instruction::new("use the style"), TextOptions::default());
+    let texts = InstructTexts::encode(pipeline().text_encoder(), "a red star", "", &instruction, &options);
+    let (layers, none) = (pipeline().cross_attentions(), Tensor::zeros([0, 5, tokens.dims()[2]], &tokens.device()));
+    let refused =
+        PicturePrompt::instructed(&adapter, &layers, [&none, &tokens], &texts.expect("texts"), instruction.guidance);
+    let message = refused.expect_err("no picture").to_string();
+    assert!(message.starts_with("pictures of a prompt: found none, wanted one at least"), "{message}");
+}
+
+#[test]
 fn half_precision_features_are_computed_in_full() {
     for kind in ["base", "plus", "full-face", "instruct"] {
         let adapter = adapter(kind);

@@ -139,6 +139,14 @@ impl PicturePrompt {
 
 /// Tokens or features of no picture, for as many pictures.
 fn as_many(none: Tensor<3>, images: usize) -> Result<Tensor<3>, AdapterError> {
+    if images == 0 {
+        return Err(AdapterError::Setting {
+            what: "pictures of a prompt".to_owned(),
+            found: "none".to_owned(),
+            wanted: "one at least".to_owned(),
+            next: "leave the adapter out where there is no picture".to_owned(),
+        });
+    }
     match none.dims()[0] {
         found if found == images => Ok(none),
         1 => Ok(none.repeat_dim(0, images)),

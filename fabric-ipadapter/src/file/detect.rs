@@ -6,10 +6,7 @@ use fabric_models::load::TensorSource;
 
 use super::config::{AdapterConfig, FaceVersion, ProjectionConfig};
 use crate::AdapterError;
-use crate::projection::ResamplerConfig;
-
-/// Channels of a head in every published resampler.
-const HEAD_DIM: usize = 64;
+use crate::projection::{HEAD_DIM, ResamplerConfig};
 
 impl AdapterConfig {
     /// Reads an adapter's kind and sizes off the names and shapes of its tensors; nothing is loaded.

@@ -20,6 +20,7 @@ mod tokens;
 pub use face::{FaceProjection, FaceResampler};
 pub use instruct::InstructResampler;
 pub(crate) use names::published;
+pub(crate) use perceiver::HEAD_DIM;
 pub use perceiver::{FeedForward, PerceiverAttention, PerceiverLayer};
 pub use pooled::PooledProjection;
 pub use resampler::{Resampler, ResamplerConfig};
