@@ -6,14 +6,14 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use clap::Parser;
 use fabric::core::models::{ImageEncoder, TextOptions};
-use fabric::core::picture::{Crop, Mark, Picture, clip_batch, contact_sheet};
-use fabric::core::pipeline::{Pipeline, Request};
-use fabric::ipadapter::{FeatureKind, Features, InstructTexts, Instruction, IpAdapter, LayerScales, PicturePrompt};
-use fabric::models::clip::{ClipVision, ClipVisionConfig};
-use fabric::models::load::{ComponentFolder, LoadOptions, load_into};
+use fabric::core::picture::{Crop, Picture, clip_batch};
+use fabric::core::pipeline::{Pipeline, Request, Window};
+use fabric::ipadapter::{
+    FeatureKind, Features, InstructTexts, Instruction, IpAdapter, LayerScales, PicturePrompt, Preset,
+};
 
 mod common;
 
@@ -41,6 +41,12 @@ struct Arguments {
     /// How strongly the pictures act: a number, or numbers by block as in {"up": {"block_1": 1.0}}.
     #[arg(long, default_value = "1.0")]
     scale: String,
+    /// Spreads the strength over the layers, for example "ease in" or "style transfer"; the scale is then a number.
+    #[arg(long)]
+    preset: Option<Preset>,
+    /// A weight for each picture in the attention that they share; 2 is the same picture twice.
+    #[arg(long)]
+    weight: Vec<f32>,
     /// Share of the run after which the pictures begin to act, 0 to 1.
     #[arg(long, default_value_t = 0.0)]
     start: f64,
@@ -69,44 +75,31 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let device = arguments.common.device()?;
     let adapter = IpAdapter::open(&arguments.adapter, &device)?;
     println!("{}; it reads {}", adapter.config(), adapter.config().reads());
-    let encoder = encoder(arguments, &device)?;
+    let encoder = match &arguments.encoder {
+        Some(folder) => common::pictures::encoder(folder, &device)?,
+        None => common::pictures::encoder(&arguments.common.model()?.join("image_encoder"), &device)?,
+    };
     let paths = arguments.picture.iter();
     let pictures = paths.map(Picture::open).collect::<Result<Vec<_>, _>>()?;
     let pixels = clip_batch(&pictures, encoder.image_size(), Crop::Centre, &device)?;
     let pipeline = arguments.common.load()?;
-    let prompt = prompt(arguments, &adapter, &encoder, pixels, &pipeline, &settings.text)?
-        .with_scales(&LayerScales::from_json(&arguments.scale)?)?
-        .with_window(arguments.start, arguments.end)?;
+    let prompt = prompt(arguments, &adapter, &encoder, pixels, &pipeline, &settings.text)?;
+    let prompt = match arguments.preset {
+        Some(preset) => prompt.with_preset(preset, arguments.scale.parse()?, None)?,
+        None => prompt.with_scales(&LayerScales::from_json(&arguments.scale)?)?,
+    };
+    let prompt = if arguments.weight.is_empty() { prompt } else { prompt.with_weights(&arguments.weight)? };
+    let prompt = prompt.with_window(Window::new(arguments.start, arguments.end)?);
     let mut request = Request::new(&*arguments.prompt)
         .with_seeds((0..arguments.pictures).map(|at| arguments.seed.wrapping_add(at)))
         .with_settings(settings)
         .with_steering(prompt);
     request.negative_prompt.clone_from(&arguments.negative);
     let made = pipeline.generate(&request)?;
-    std::fs::create_dir_all(&arguments.out)?;
-    for (picture, seed) in made.pictures.iter().zip(&made.seeds) {
-        picture.save(arguments.out.join(format!("seed-{seed}.png")))?;
-    }
-    // The given ones first, as the encoder saw them.
-    let side = made.pictures[0].width();
-    let seen = pictures.iter().map(|picture| picture.crop_square(side, Crop::Centre)).collect::<Result<Vec<_>, _>>()?;
-    let rows = [&seen, &made.pictures];
-    let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|picture| (picture, Mark::None)).collect()).collect();
-    let sheet = arguments.out.join("sheet.png");
-    contact_sheet(&rows, 8)?.save(&sheet)?;
-    println!("{}", sheet.display());
+    common::pictures::save(&made, &arguments.out)?;
+    common::pictures::sheet(&[&pictures, &made.pictures], &arguments.out)?;
     common::print_report(&made.report);
     Ok(())
-}
-
-fn encoder(arguments: &Arguments, device: &Device) -> Result<ClipVision, Box<dyn Error>> {
-    let folder = match &arguments.encoder {
-        Some(folder) => folder.clone(),
-        None => arguments.common.model()?.join("image_encoder"),
-    };
-    let folder = ComponentFolder::open(folder, None)?;
-    let network = folder.config::<ClipVisionConfig>()?.init(device)?;
-    Ok(load_into(network, &*folder.weights()?, &LoadOptions::default())?.0)
 }
 
 /// The pictures for every branch, under an instruction where the adapter reads one.

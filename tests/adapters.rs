@@ -7,11 +7,13 @@ use burn::tensor::{DType, Tensor, TensorData};
 use fabric::core::fabric::FabricSettings;
 use fabric::core::models::{NoisePredictor, TextOptions};
 use fabric::core::picture::Picture;
-use fabric::core::pipeline::{Generation, Pipeline, Request, Settings};
+use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, Window};
+use fabric::ipadapter::projection::ResamplerConfig;
 use fabric::ipadapter::{
-    FeatureKind, Features, InstructGuidance, InstructTexts, Instruction, IpAdapter, LayerScales, Mask, PicturePrompt,
-    numbered_layers,
+    AdapterConfig, AdapterError, AdapterFile, Course, FeatureKind, Features, InstructGuidance, InstructTexts,
+    Instruction, IpAdapter, LayerScales, Mask, PicturePrompt, Preset, ProjectionConfig, numbered_layers, tiles,
 };
+use fabric::models::load::{SafetensorsFile, parameters};
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::unet::UNetConfig;
 use fabric::models::{ModelOptions, load_folder};
@@ -126,6 +128,77 @@ fn one_picture_several_times_is_that_picture() {
 }
 
 #[test]
+fn a_weight_of_two_is_the_picture_twice() {
+    let adapter = adapter("base");
+    let Features::Pooled(two) = features(&adapter, 2, 1) else { panic!("base reads pooled features") };
+    let row = |at| two.clone().narrow(0, at, 1);
+    let made = |rows: Vec<Tensor<2>>, weights: &[f32]| {
+        let pictures = Features::Pooled(Tensor::cat(rows, 0));
+        let prompt = prompt(&adapter, &pictures).with_weights(weights).expect("weights");
+        make(&request().with_steering(prompt))
+    };
+    let twice = made(vec![row(0), row(1), row(1)], &[1.0; 3]);
+    assert!(distance(&made(vec![row(0), row(1)], &[1.0, 2.0]), &twice) < ROUNDING);
+    let one = made(vec![row(0)], &[1.0]);
+    assert!(distance(&twice, &one) > 1e-3);
+    assert_eq!(made(vec![row(0), row(1)], &[1.0, 0.0]), one);
+    assert_eq!(made(vec![row(0), row(1)], &[0.0, 0.0]), make(&request()));
+    let two = prompt(&adapter, &Features::Pooled(two));
+    for wrong in [&[1.0][..], &[1.0, -1.0], &[1.0, f32::NAN]] {
+        assert!(two.clone().with_weights(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_course_and_a_preset_are_scales_over_time_and_layers() {
+    let adapter = adapter("plus");
+    let prompt = prompt(&adapter, &features(&adapter, 1, 1));
+    let with = |prompt: PicturePrompt| make(&request().with_steering(prompt));
+    let half = with(prompt.clone().with_scale(0.5).expect("a scale"));
+    assert_eq!(with(prompt.clone().with_course(Course::new([0.5]).expect("a course"))), half);
+    assert_eq!(with(prompt.clone().with_preset(Preset::Linear, 0.5, None).expect("a preset")), half);
+    // The first of three steps alone, once as a window and once as a course.
+    let first = Window::new(0.0, 0.34).expect("a window");
+    let course = Course::new([1.0, 0.0, 0.0]).expect("a course");
+    assert_eq!(with(prompt.clone().with_window(first)), with(prompt.clone().with_course(course)));
+    let eased = with(prompt.clone().with_preset(Preset::EaseIn, 1.0, None).expect("a preset"));
+    assert!(distance(&eased, &with(prompt.clone())) > 1e-3);
+    let message = prompt.with_preset(Preset::StyleTransfer, 1.0, None).expect_err("a small U-Net").to_string();
+    assert!(message.starts_with("preset `style transfer`: found a U-Net with 6 transformers"), "{message}");
+}
+
+#[test]
+fn tiles_of_one_colour_are_one_picture() {
+    let adapter = adapter("plus");
+    let tiles = tiles(&Picture::filled(60, 20, [9, 90, 200]).expect("a picture")).expect("tiles");
+    let one = features(&adapter, 1, 1);
+    let Features::Tokens(tokens) = one.clone() else { panic!("plus reads tokens") };
+    let pictures = Features::Tokens(tokens.repeat_dim(0, tiles.len()));
+    let masked: Vec<_> = tiles.into_iter().map(|tile| (tile.mask, LayerScales::same(1.0))).collect();
+    let tiled = prompt(&adapter, &pictures).with_masks(&masked).expect("masks");
+    let plain = make(&request().with_steering(prompt(&adapter, &one)));
+    assert!(distance(&make(&request().with_steering(tiled)), &plain) < ROUNDING);
+}
+
+#[test]
+fn what_diffusers_saved_is_the_adapter_that_it_loaded() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/diffusers-adapters.safetensors");
+    let file = std::sync::Arc::new(SafetensorsFile::open(path).expect("a file"));
+    let message = AdapterFile::new(file.clone()).expect_err("three adapters").to_string();
+    assert!(message.contains("found 3, wanted one"), "{message}");
+    for (index, kind) in ["base", "full-face", "plus"].into_iter().enumerate() {
+        let saved = AdapterFile::one_of_several(file.clone(), index).expect("an adapter");
+        let published =
+            AdapterFile::open(folder().join("ip_adapter").join(format!("{kind}.safetensors"))).expect("a file");
+        let (saved, published) = (saved.weights(), published.weights());
+        assert_eq!(saved.tensors(), published.tensors(), "{kind}");
+        for name in published.tensors().keys() {
+            assert_eq!(saved.read(name).expect("a tensor"), published.read(name).expect("a tensor"), "{kind}: {name}");
+        }
+    }
+}
+
+#[test]
 fn order_of_adapters_is_nothing() {
     let (base, plus) = (adapter("base"), adapter("plus"));
     let prompts = [prompt(&base, &features(&base, 1, 1)), prompt(&plus, &features(&plus, 2, 2))];
@@ -167,14 +240,15 @@ fn together_with_feedback_either_can_be_switched_off() {
 fn a_window_says_when() {
     let adapter = adapter("base");
     let prompt = prompt(&adapter, &features(&adapter, 1, 1));
-    let windowed =
-        |start, end| make(&request().with_steering(prompt.clone().with_window(start, end).expect("a window")));
+    let windowed = |start, end| {
+        make(&request().with_steering(prompt.clone().with_window(Window::new(start, end).expect("a window"))))
+    };
     assert_eq!(windowed(0.0, 1.0), make(&request().with_steering(prompt.clone())));
     // No step of three lies within a tenth.
     assert_eq!(windowed(0.0, 0.1), make(&request()));
     assert_ne!(windowed(0.0, 0.5), windowed(0.5, 1.0));
-    let message = prompt.with_window(0.7, 0.2).expect_err("no window").to_string();
-    assert!(message.starts_with("window of an adapter: found 0.7 to 0.2"), "{message}");
+    let message = Window::new(0.7, 0.2).expect_err("no window").to_string();
+    assert!(message.starts_with("window: found 0.7 to 0.2"), "{message}");
 }
 
 /// An Instruct adapter's prompt for a picture of this number, with this guidance.
@@ -265,6 +339,91 @@ fn an_adapter_for_another_model_is_refused_by_name() {
     let message =
         PicturePrompt::new(&adapter, &pipeline().cross_attentions(), &none, &none).expect_err("0").to_string();
     assert!(message.starts_with("features of pictures: found [0] of them"), "{message}");
+}
+
+/// Six families of published adapters, and the U-Nets and features that each was made for; small where nothing depends on
+/// it.
+fn families() -> Vec<(AdapterConfig, UNetConfig, FeatureKind)> {
+    let resampler = |features, context| ResamplerConfig {
+        features,
+        channels: 64,
+        heads: 1,
+        depth: 1,
+        factor: 1,
+        tokens: 16,
+        context,
+    };
+    let sd: &[usize] = &[320, 320, 640, 640, 1280, 1280, 1280, 1280, 1280, 640, 640, 640, 320, 320, 320, 1280];
+    let xl = [[640; 4].as_slice(), &[1280; 20], &[1280; 30], &[640; 6], &[1280; 10]].concat();
+    let adapter = |projection, widths: &[usize], context| AdapterConfig {
+        projection,
+        widths: widths.to_vec(),
+        context,
+        lora_rank: None,
+    };
+    let pooled = |features| ProjectionConfig::Pooled { features, tokens: 4 };
+    let face = ProjectionConfig::Face { identity: 512, tokens: 4 };
+    let instruct = ProjectionConfig::Instruct { resampler: resampler(1280, 768), text: 768 };
+    let large = UNetConfig::sdxl();
+    let second = || UNetConfig::sd21();
+    [
+        (adapter(pooled(1024), sd, 768), UNetConfig::sd15()),
+        (adapter(pooled(1280), &xl, 2048), large.clone()),
+        (adapter(ProjectionConfig::Resampler(resampler(1280, 1024)), sd, 1024), second()),
+        (adapter(ProjectionConfig::Resampler(resampler(1664, 2048)), &xl, 2048), large),
+        (adapter(face, sd, 1024), second()),
+        (adapter(instruct, sd, 768), UNetConfig::sd15()),
+    ]
+    .map(|(adapter, unet)| (adapter.clone(), unet, adapter.reads()))
+    .to_vec()
+}
+
+/// Features of one picture, all 0.
+fn zeros(kind: FeatureKind) -> Features {
+    let device = fabric::default_device().expect("a device");
+    let pooled = |channels| Tensor::zeros([1, channels], &device);
+    let tokens = |channels| Tensor::zeros([1, 2, channels], &device);
+    match kind {
+        FeatureKind::Pooled(channels) => Features::Pooled(pooled(channels)),
+        FeatureKind::Tokens(channels) => Features::Tokens(tokens(channels)),
+        FeatureKind::Face(channels) => Features::Face(pooled(channels)),
+        FeatureKind::FaceAndTokens(face, channels) => {
+            Features::FaceAndTokens { identities: pooled(face), tokens: tokens(channels) }
+        }
+        FeatureKind::Instructed(channels, text) => {
+            Features::Instructed { tokens: tokens(channels), prompt: tokens(text), instruction: tokens(text) }
+        }
+    }
+}
+
+#[test]
+fn each_wrong_pairing_of_encoder_adapter_and_model_is_refused_by_name() {
+    let device = fabric::default_device().expect("a device");
+    let families = families();
+    let layers: Vec<_> =
+        families.iter().map(|(_, unet, _)| unet.init(&device).expect("a network").cross_attentions()).collect();
+    let mut refused = 0;
+    for (own, (adapter, _, reads)) in families.iter().enumerate() {
+        for (other, (_, _, offered)) in families.iter().enumerate() {
+            let (unet, encoder) = (adapter.check_layers(&layers[other]), adapter.check_features(&zeros(*offered)));
+            assert!(own != other || (unet.is_ok() && encoder.is_ok()), "{adapter} does not fit its own");
+            let same_layers =
+                layers[own].len() == layers[other].len() && layers[own][0].context == layers[other][0].context;
+            assert_eq!(unet.is_ok(), same_layers, "{adapter} and model {other}");
+            assert_eq!(encoder.is_ok(), reads == offered, "{adapter} and {offered}");
+            for error in [unet.err(), encoder.err()].into_iter().flatten() {
+                assert!(matches!(error, AdapterError::Unfit { .. }), "{error}");
+                let message = error.to_string();
+                assert!(message.starts_with(&adapter.to_string()), "{message}");
+                assert!(message.contains("found") && message.contains("wanted"), "{message}");
+                assert!(message.contains("take") || message.contains("give") || message.contains("make"), "{message}");
+                refused += 1;
+            }
+        }
+    }
+    // 36 pairs of each kind, of which some belong together.
+    assert!(refused >= 36, "{refused}");
+    assert!(parameters(&families[0].0.init(&device)).len() == 36);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use fabric::models::load::{LoadDtype, ProgressCallback};
 use fabric::models::{LoraChoice, ModelOptions, demo_folder, load_model};
 use indicatif::{ProgressBar, ProgressStyle};
 
+pub(crate) mod pictures;
 #[cfg(feature = "world")]
 pub(crate) mod world;
 

@@ -23,6 +23,26 @@ pub struct Residuals {
     pub down: Vec<Tensor<4>>,
     /// Added after the middle block.
     pub mid: Option<Tensor<4>>,
+    /// One per down block, added before it halves the size, or behind a block without attention; one more is added after
+    /// the middle block (T2I-Adapter).
+    pub levels: Vec<Tensor<4>>,
+}
+
+impl Residuals {
+    /// The sum of two, which are for the same network.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let sums = |one: Vec<Tensor<4>>, two: Vec<Tensor<4>>| match (one.is_empty(), two.is_empty()) {
+            (true, _) => two,
+            (_, true) => one,
+            _ => one.into_iter().zip(two).map(|(one, two)| one + two).collect(),
+        };
+        let mid = match (self.mid, other.mid) {
+            (Some(one), Some(two)) => Some(one + two),
+            (one, two) => one.or(two),
+        };
+        Self { down: sums(self.down, other.down), mid, levels: sums(self.levels, other.levels) }
+    }
 }
 
 /// What a forward pass should bring back besides its prediction.
@@ -115,10 +135,16 @@ pub trait NoisePredictor {
     /// The cross-attention layers among them, with their sizes.
     fn cross_attentions(&self) -> Vec<CrossAttention>;
 
+    /// Channels of the skip connections, in the order in which the way down makes them: what control networks add to.
+    fn skip_channels(&self) -> Vec<usize>;
+
+    /// Channels of the down blocks.
+    fn level_channels(&self) -> Vec<usize>;
+
     /// Down blocks (and up blocks) of the network: 4 for Stable Diffusion 1.5.
     fn levels(&self) -> usize;
 
-    /// Channels of the latents it takes.
+    /// Channels of its input: those of the latents, or for inpainting networks those twice and a mask.
     fn in_channels(&self) -> usize;
 
     /// Bytes that a pass over `[rows, height, width]` latents takes beside the weights, estimated from below; 0 is

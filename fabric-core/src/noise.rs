@@ -26,6 +26,8 @@ pub enum Draw<'a> {
     StartPosterior,
     /// The noise on image-to-image's starting latents, one row per picture.
     StartNoise,
+    /// The posterior of the picture without the part that an inpainting network is to make, one row per picture.
+    MaskedPosterior,
     /// The posterior of the liked (or disliked) references, one row each.
     ReferencePosterior {
         /// Which side.
@@ -104,6 +106,7 @@ impl RunNoise for SeededNoise {
         Ok(match what {
             Draw::Latents => self.per_picture(LATENTS, shape),
             Draw::StartPosterior => self.per_picture(START_POSTERIOR, shape),
+            Draw::MaskedPosterior => self.per_picture(MASKED_POSTERIOR, shape),
             Draw::StartNoise => self.per_picture(LATENTS, shape),
             Draw::Step => {
                 let rows: Vec<Vec<f32>> = self.steps.iter_mut().map(|stream| stream.take(count)).collect();
@@ -130,6 +133,7 @@ const LATENTS: u64 = 0;
 const STEP: u64 = 1;
 const START_POSTERIOR: u64 = 2;
 const FRESH_REFERENCE: u64 = 3;
+const MASKED_POSTERIOR: u64 = 4;
 /// No timestep has these bits (it is a NaN).
 const REFERENCE_POSTERIOR: u64 = u64::MAX;
 

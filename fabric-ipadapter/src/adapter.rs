@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use fabric_models::layers::Linear;
-use fabric_models::load::{LoadOptions, LoadReport, PublishedNames, TensorSource, load_into};
+use fabric_models::load::{LoadDtype, LoadOptions, LoadReport, PublishedNames, TensorSource, load_into, save_weights};
 
 use crate::file::{AdapterConfig, AdapterFile, FaceVersion};
 use crate::projection::{ImageProjection, published};
@@ -107,6 +107,20 @@ impl IpAdapter {
         Ok((Self { config, weights }, report))
     }
 
+    /// Of these weights, which are those of a known kind.
+    pub fn new(config: AdapterConfig, weights: AdapterWeights) -> Self {
+        Self { config, weights }
+    }
+
+    /// Writes it to one `.safetensors` file in the published layout.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written, or a weight does not fit the type.
+    pub fn save(&self, path: impl AsRef<Path>, dtype: LoadDtype) -> Result<(), AdapterError> {
+        Ok(save_weights(&self.weights, path, dtype)?)
+    }
+
     /// Its kind and sizes.
     pub fn config(&self) -> &AdapterConfig {
         &self.config
@@ -124,16 +138,7 @@ impl IpAdapter {
     /// When the features are of another kind than the adapter reads, have another number of channels, are of no picture,
     /// or of different numbers of them.
     pub fn tokens(&self, features: &Features) -> Result<Tensor<3>, AdapterError> {
-        let (found, wanted) = (features.kind(), self.config.reads());
-        if found != wanted {
-            return Err(AdapterError::Unfit {
-                adapter: self.config.to_string(),
-                what: "the features of the pictures".to_owned(),
-                found: found.to_string(),
-                wanted: wanted.to_string(),
-                next: wanted.how_to_get(&found).to_owned(),
-            });
-        }
+        self.config.check_features(features)?;
         features.check_rows()?;
         Ok(match (&self.weights.projection, features.in_f32()) {
             (ImageProjection::Pooled(projection), Features::Pooled(pooled)) => projection.forward(pooled),
@@ -146,7 +151,7 @@ impl IpAdapter {
             (ImageProjection::Instruct(projection), Features::Instructed { tokens, prompt, instruction }) => {
                 projection.forward(tokens, prompt, instruction)
             }
-            (_, features) => unreachable!("{wanted} are not {}", features.kind()),
+            (_, features) => unreachable!("{} are not {}", self.config.reads(), features.kind()),
         })
     }
 }

@@ -8,24 +8,34 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod course;
 mod error;
 mod features;
 mod file;
 mod instruction;
 mod mask;
+mod noise;
 mod numbering;
+mod preset;
 pub mod projection;
 mod prompt;
 mod scales;
 mod steering;
+mod tiles;
+#[cfg(feature = "train")]
+pub mod train;
 
 pub use adapter::{AdapterWeights, IpAdapter, KeyValue};
+pub use course::Course;
 pub use error::AdapterError;
-pub use features::{FeatureKind, Features};
+pub use features::{Combine, FeatureKind, Features};
 pub use file::{AdapterConfig, AdapterFile, FaceVersion, ProjectionConfig};
 pub use instruction::{Aspect, InstructGuidance, Instruction};
 pub use mask::{Mask, MaskMode};
+pub use noise::{NoiseKind, noised_picture};
 pub use numbering::numbered_layers;
+pub use preset::{Preset, Spread};
 pub use prompt::{ImagePrompt, PromptedRows};
 pub use scales::LayerScales;
 pub use steering::{InstructTexts, PicturePrompt};
+pub use tiles::{Tile, tiles};

@@ -1,6 +1,6 @@
 //! Pictures as a prompt: what an adapter's tokens add to a pass of the U-Net.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use burn::tensor::Tensor;
@@ -17,9 +17,13 @@ pub struct ImagePrompt {
     /// Keys and values `[images, tokens, channels]`.
     layers: BTreeMap<AttnSite, [Tensor<3>; 2]>,
     images: usize,
+    /// Channels of a token.
+    context: usize,
     scales: LayerScales,
     /// One for each picture, or none.
     masked: Vec<(Mask, LayerScales)>,
+    /// One for each picture.
+    weights: Vec<f32>,
 }
 
 impl ImagePrompt {
@@ -44,7 +48,34 @@ impl ImagePrompt {
             .into_iter()
             .zip(&adapter.weights().layers)
             .map(|(layer, own)| (layer.site, own.forward(tokens.clone())));
-        Ok(Self { layers: layers.collect(), images, scales: LayerScales::same(1.0), masked: Vec::new() })
+        let (scales, weights) = (LayerScales::same(1.0), vec![1.0; images]);
+        Ok(Self { layers: layers.collect(), images, context, scales, masked: Vec::new(), weights })
+    }
+
+    /// The layers that it was made for, in the order in which they run.
+    pub(crate) fn layers(&self) -> Vec<CrossAttention> {
+        let layer = |(site, [key, _]): (&AttnSite, &[Tensor<3>; 2])| CrossAttention {
+            site: *site,
+            channels: key.dims()[2],
+            context: self.context,
+        };
+        self.layers.iter().map(layer).collect()
+    }
+
+    /// Whether these are the layers that it was made for.
+    pub(crate) fn check(&self, layers: &[CrossAttention]) -> Result<(), AdapterError> {
+        let fits = |layer: &CrossAttention| {
+            self.layers.get(&layer.site).is_some_and(|[key, _]| key.dims()[2] == layer.channels)
+        };
+        if layers.len() == self.layers.len() && layers.iter().all(fits) {
+            return Ok(());
+        }
+        Err(AdapterError::Setting {
+            what: "keys and values of an image prompt".to_owned(),
+            found: format!("those for {} layers of another U-Net", self.layers.len()),
+            wanted: format!("those for this model's {} cross-attentions", layers.len()),
+            next: "make the prompt again, with this pipeline's `cross_attentions`".to_owned(),
+        })
     }
 
     /// With these scales for all pictures.
@@ -78,9 +109,29 @@ impl ImagePrompt {
         Ok(self)
     }
 
+    /// With a weight for each picture in the softmax that they share: 1 is an ordinary one, 2 the same picture twice, 0 none
+    /// at all. With masks, which give each picture a softmax of its own, a weight only switches a picture off.
+    ///
+    /// # Errors
+    ///
+    /// When there is not one weight per picture, or one is negative or not finite.
+    pub fn with_weights(mut self, weights: Vec<f32>) -> Result<Self, AdapterError> {
+        let usable = |weight: &f32| weight.is_finite() && *weight >= 0.0;
+        if weights.len() != self.images || !weights.iter().all(usable) {
+            return Err(AdapterError::Setting {
+                what: "weights of pictures".to_owned(),
+                found: format!("{weights:?}"),
+                wanted: format!("{} finite numbers, none below 0", self.images),
+                next: "1 is an ordinary picture, 0 switches one off".to_owned(),
+            });
+        }
+        self.weights = weights;
+        Ok(self)
+    }
+
     /// These pictures for these rows of a batch.
     pub fn on(&self, rows: Range<usize>) -> PromptedRows<'_> {
-        PromptedRows { prompt: self, rows }
+        PromptedRows { prompt: self, rows, factor: 1.0, layers: Layers::All }
     }
 }
 
@@ -89,32 +140,81 @@ impl ImagePrompt {
 pub struct PromptedRows<'a> {
     prompt: &'a ImagePrompt,
     rows: Range<usize>,
+    factor: f32,
+    layers: Layers<'a>,
+}
+
+/// The layers in which rows see a prompt.
+#[derive(Debug, Clone, Copy)]
+enum Layers<'a> {
+    All,
+    Only(&'a BTreeSet<AttnSite>),
+    AllBut(&'a BTreeSet<AttnSite>),
+}
+
+impl<'a> PromptedRows<'a> {
+    /// With all scales times a number.
+    #[must_use]
+    pub fn times(self, factor: f32) -> Self {
+        Self { factor: self.factor * factor, ..self }
+    }
+
+    /// In these layers alone.
+    pub(crate) fn only(self, layers: &'a BTreeSet<AttnSite>) -> Self {
+        Self { layers: Layers::Only(layers), ..self }
+    }
+
+    /// In all layers but these.
+    pub(crate) fn all_but(self, layers: &'a BTreeSet<AttnSite>) -> Self {
+        Self { layers: Layers::AllBut(layers), ..self }
+    }
 }
 
 impl AttnProcessor for PromptedRows<'_> {
     fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
-        let ImagePrompt { layers, images, scales, masked } = self.prompt;
-        let Some(tokens) = layers.get(&call.site) else { return AttnExtras::default() };
+        let ImagePrompt { layers, scales, masked, weights, .. } = self.prompt;
+        let seen = match self.layers {
+            Layers::All => true,
+            Layers::Only(layers) => layers.contains(&call.site),
+            Layers::AllBut(layers) => !layers.contains(&call.site),
+        };
+        let Some(tokens) = layers.get(&call.site).filter(|_| seen) else { return AttnExtras::default() };
         // The projection computes in f32, whatever the U-Net does.
         let [key, value] =
             tokens.clone().map(|x| if x.dtype() == call.query.dtype() { x } else { x.cast(call.query.dtype()) });
-        let part = |key: Tensor<3>, value: Tensor<3>, scales: &LayerScales, mask: Option<&Mask>| DecoupledTokens {
+        let part = |[key, value]: [Tensor<3>; 2], scales: &LayerScales| DecoupledTokens {
             rows: self.rows.clone(),
             key,
             value,
-            scale: scales.of(&call.site),
-            mask: mask.map(|mask| mask.at(call.grid, call.query)),
+            scale: scales.of(&call.site) * self.factor,
+            mask: None,
+            weights: Vec::new(),
         };
-        let decoupled = if masked.is_empty() {
-            let [_, tokens, channels] = key.dims();
-            let joined = |x: Tensor<3>| x.reshape([1, images * tokens, channels]);
-            vec![part(joined(key), joined(value), scales, None)]
+        let images: Vec<usize> = (0..weights.len()).filter(|&image| weights[image] > 0.0).collect();
+        let one = |image: usize| [&key, &value].map(|x| x.clone().narrow(0, image, 1));
+        let decoupled = if !masked.is_empty() {
+            let of = |&image: &usize| {
+                let (mask, scales) = &masked[image];
+                let mask = Some(mask.at(call.grid, call.query));
+                DecoupledTokens { mask, ..part(one(image), scales) }
+            };
+            images.iter().map(of).collect()
+        } else if images.is_empty() {
+            Vec::new()
         } else {
-            let one = |x: &Tensor<3>, image| x.clone().narrow(0, image, 1);
-            let parts = masked.iter().enumerate();
-            parts
-                .map(|(image, (mask, scales))| part(one(&key, image), one(&value, image), scales, Some(mask)))
-                .collect()
+            let [_, tokens, channels] = key.dims();
+            let all = images.len() == weights.len();
+            let joined = |x: &Tensor<3>| {
+                let x = if all {
+                    x.clone()
+                } else {
+                    Tensor::cat(images.iter().map(|&image| x.clone().narrow(0, image, 1)).collect(), 0)
+                };
+                x.reshape([1, images.len() * tokens, channels])
+            };
+            let plain = weights.iter().all(|&weight| weight == 1.0);
+            let runs = images.iter().filter(|_| !plain).map(|&image| (tokens, weights[image])).collect();
+            vec![DecoupledTokens { weights: runs, ..part([joined(&key), joined(&value)], scales) }]
         };
         AttnExtras { joint: Vec::new(), decoupled }
     }

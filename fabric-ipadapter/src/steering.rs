@@ -1,17 +1,21 @@
 //! Pictures as prompts for a whole run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use burn::tensor::Tensor;
-use fabric_core::attention::{AttnCall, AttnExtras, AttnProcessor};
+use fabric_core::Error;
+use fabric_core::attention::{AttnCall, AttnExtras, AttnProcessor, AttnSite};
 use fabric_core::denoise::ModelCall;
 use fabric_core::guidance::{Branch, Guidance};
-use fabric_core::models::{CrossAttention, TextEncoder, TextOptions};
-use fabric_core::pipeline::Steering;
+use fabric_core::models::{CrossAttention, NoisePredictor, TextEncoder, TextOptions};
+use fabric_core::pipeline::{Steering, Window};
 
 use crate::prompt::PromptedRows;
-use crate::{AdapterError, Features, ImagePrompt, InstructGuidance, Instruction, IpAdapter, LayerScales, Mask};
+use crate::{
+    AdapterError, Course, Features, ImagePrompt, InstructGuidance, Instruction, IpAdapter, LayerScales, Mask, Preset,
+    Spread,
+};
 
 /// Pictures as a prompt: what each branch of the guidance sees, how strongly, where, and in which steps.
 ///
@@ -29,8 +33,11 @@ use crate::{AdapterError, Features, ImagePrompt, InstructGuidance, Instruction, 
 #[derive(Debug, Clone)]
 pub struct PicturePrompt {
     seen: BTreeMap<Branch, ImagePrompt>,
-    /// First and last share of the run.
-    window: [f64; 2],
+    window: Window,
+    /// How strongly over the run.
+    course: Course,
+    /// Layers in which the branch under the prompt sees nothing of the pictures, and the other one sees them.
+    away: BTreeSet<AttnSite>,
     guidance: Option<InstructGuidance>,
 }
 
@@ -51,7 +58,7 @@ impl PicturePrompt {
         let without = as_many(adapter.tokens(none)?, with.dims()[0])?;
         let prompt = |tokens| ImagePrompt::new(adapter, tokens, layers);
         let seen = [(Branch::Conditional, prompt(with)?), (Branch::Unconditional, prompt(without)?)];
-        Ok(Self { seen: seen.into(), window: [0.0, 1.0], guidance: None })
+        Ok(Self::seen(seen.into(), None))
     }
 
     /// Pictures under an instruction, for an Instruct adapter: two branches or four, as the instruction has it.
@@ -84,7 +91,13 @@ impl PicturePrompt {
             let features = texts.features(branch, tokens.clone());
             seen.insert(branch, ImagePrompt::new(adapter, adapter.tokens(&features)?, layers)?);
         }
-        Ok(Self { seen, window: [0.0, 1.0], guidance: Some(guidance) })
+        Ok(Self::seen(seen, Some(guidance)))
+    }
+
+    /// Of full strength, everywhere and always.
+    fn seen(seen: BTreeMap<Branch, ImagePrompt>, guidance: Option<InstructGuidance>) -> Self {
+        let (window, course) = (Window::default(), Course::default());
+        Self { seen, window, course, away: BTreeSet::new(), guidance }
     }
 
     /// With this scale in all layers.
@@ -101,10 +114,34 @@ impl PicturePrompt {
     /// # Errors
     ///
     /// When a scale is not finite, or names a layer that the U-Net does not have.
-    pub fn with_scales(mut self, scales: &LayerScales) -> Result<Self, AdapterError> {
-        let seen = self.seen.into_iter().map(|(branch, seen)| Ok((branch, seen.with_scales(scales.clone())?)));
-        self.seen = seen.collect::<Result<_, AdapterError>>()?;
-        Ok(self)
+    pub fn with_scales(self, scales: &LayerScales) -> Result<Self, AdapterError> {
+        self.each(|seen| seen.with_scales(scales.clone()))
+    }
+
+    /// With strengths as a preset spreads them; `other` is the strength of what it names second.
+    ///
+    /// # Errors
+    ///
+    /// When a strength is not finite, or the preset does not know this U-Net's layers.
+    pub fn with_preset(self, preset: Preset, strength: f32, other: Option<f32>) -> Result<Self, AdapterError> {
+        let layers = self.seen.values().next().map(ImagePrompt::layers).unwrap_or_default();
+        let Spread { scales, away } = preset.spread(&layers, strength, other)?;
+        Ok(Self { away, ..self.with_scales(&scales)? })
+    }
+
+    /// With a weight for each picture in the softmax that they share: 2 is the same picture twice, 0 none at all.
+    ///
+    /// # Errors
+    ///
+    /// When there is not one weight per picture, or one is negative or not finite.
+    pub fn with_weights(self, weights: &[f32]) -> Result<Self, AdapterError> {
+        self.each(|seen| seen.with_weights(weights.to_vec()))
+    }
+
+    /// With a strength that changes over the run: all scales times the course's factor.
+    #[must_use]
+    pub fn with_course(self, course: Course) -> Self {
+        Self { course, ..self }
     }
 
     /// With a mask and scales for each picture, which then has a softmax of its own.
@@ -112,28 +149,21 @@ impl PicturePrompt {
     /// # Errors
     ///
     /// When there is not one mask per picture.
-    pub fn with_masks(mut self, masked: &[(Mask, LayerScales)]) -> Result<Self, AdapterError> {
-        let seen = self.seen.into_iter().map(|(branch, seen)| Ok((branch, seen.with_masks(masked.to_vec())?)));
+    pub fn with_masks(self, masked: &[(Mask, LayerScales)]) -> Result<Self, AdapterError> {
+        self.each(|seen| seen.with_masks(masked.to_vec()))
+    }
+
+    /// Changes what each branch sees.
+    fn each(mut self, change: impl Fn(ImagePrompt) -> Result<ImagePrompt, AdapterError>) -> Result<Self, AdapterError> {
+        let seen = self.seen.into_iter().map(|(branch, seen)| Ok((branch, change(seen)?)));
         self.seen = seen.collect::<Result<_, AdapterError>>()?;
         Ok(self)
     }
 
-    /// Only in steps that lie within these shares of the run, 0 to 1.
-    ///
-    /// # Errors
-    ///
-    /// When they are not in order, or not between 0 and 1.
-    pub fn with_window(mut self, start: f64, end: f64) -> Result<Self, AdapterError> {
-        if !(0.0..=1.0).contains(&start) || !(start..=1.0).contains(&end) {
-            return Err(AdapterError::Setting {
-                what: "window of an adapter".to_owned(),
-                found: format!("{start} to {end}"),
-                wanted: "two shares of the run, 0 to 1, in order".to_owned(),
-                next: "0 to 1 is always".to_owned(),
-            });
-        }
-        self.window = [start, end];
-        Ok(self)
+    /// Only in a part of the run.
+    #[must_use]
+    pub fn with_window(self, window: Window) -> Self {
+        Self { window, ..self }
     }
 }
 
@@ -172,17 +202,27 @@ impl AttnProcessor for PromptedBranches<'_> {
 }
 
 impl Steering for PicturePrompt {
+    fn check(&self, unet: &dyn NoisePredictor) -> Result<(), Error> {
+        let layers = unet.cross_attentions();
+        self.seen.values().try_for_each(|seen| seen.check(&layers)).map_err(Error::from)
+    }
+
     fn processor<'a>(&'a self, call: &ModelCall, rows: &[(Branch, Range<usize>)]) -> Box<dyn AttnProcessor + 'a> {
-        // As the published SDXL pipeline has it.
-        let [start, end] = self.window;
-        let share = |index: usize| index as f64 / call.total as f64;
-        if share(call.index) < start || share(call.index + 1) > end {
+        if !self.window.contains(call) {
             return Box::new(PromptedBranches(Vec::new()));
         }
         // Beside an Instruct adapter, its branches other than the prompt's are without this picture.
         let of = |branch| self.seen.get(branch).or_else(|| self.seen.get(&Branch::Unconditional));
-        let seen = rows.iter().filter_map(|(branch, rows)| Some(of(branch)?.on(rows.clone())));
-        Box::new(PromptedBranches(seen.collect()))
+        let factor = self.course.at(call);
+        let mut seen = Vec::new();
+        for (branch, rows) in rows {
+            let on = |prompt: &'a ImagePrompt| prompt.on(rows.clone()).times(factor);
+            seen.extend(of(branch).map(|prompt| on(prompt).all_but(&self.away)));
+            if *branch == Branch::Unconditional {
+                seen.extend(self.seen.get(&Branch::Conditional).map(|prompt| on(prompt).only(&self.away)));
+            }
+        }
+        Box::new(PromptedBranches(seen))
     }
 
     fn guidance(&self, scale: f64) -> Option<Guidance> {
@@ -222,7 +262,7 @@ impl InstructTexts {
         negative: &str,
         instruction: &Instruction,
         options: &TextOptions,
-    ) -> Result<Self, fabric_core::Error> {
+    ) -> Result<Self, Error> {
         let texts = [prompt, negative, &instruction.query, "everything", ""].map(str::to_owned);
         let context = encoder.encode(&texts, options)?.context;
         let text = |index| context.clone().narrow(0, index, 1);

@@ -56,6 +56,16 @@ impl ConfigError {
         Self::Invalid { model, field: field.into(), found: found.to_string(), wanted: wanted.into() }
     }
 
+    /// The same of another network that is built like this one.
+    pub(crate) fn of(mut self, network: &'static str) -> Self {
+        match &mut self {
+            Self::NotJson { model, .. } | Self::Invalid { model, .. } | Self::Unsupported { model, .. } => {
+                *model = network;
+            }
+        }
+        self
+    }
+
     pub(crate) fn unsupported(
         model: &'static str,
         field: impl Into<String>,

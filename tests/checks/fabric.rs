@@ -208,7 +208,9 @@ impl RunNoise for Recorded<'_> {
             Draw::ReferencePosterior { liked: true, .. } => "vae_pos".to_owned(),
             Draw::ReferencePosterior { liked: false, .. } => "vae_neg".to_owned(),
             Draw::Reference { call, .. } => format!("ref/{}", call.index),
-            Draw::StartPosterior | Draw::StartNoise => panic!("no draw of {what:?} in this file"),
+            Draw::StartPosterior | Draw::StartNoise | Draw::MaskedPosterior => {
+                panic!("no draw of {what:?} in this file")
+            }
         };
         let noise: Tensor<4> = self.golden.tensor(&format!("{}/noise/{name}", self.case), &self.device);
         assert_eq!(noise.dims(), shape, "{}/noise/{name}", self.case);

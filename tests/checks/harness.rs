@@ -14,6 +14,11 @@ pub(crate) fn folder() -> PathBuf {
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden")), PathBuf::from)
 }
 
+/// The folder of files that were made for this repository alone.
+pub(crate) fn fixtures() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures"))
+}
+
 /// A golden folder's JSON side.
 pub(crate) fn json(name: &str) -> serde_json::Value {
     let path = folder().join(name);
@@ -46,7 +51,16 @@ pub(crate) struct Golden {
 impl Golden {
     /// Reads `NAME.safetensors`.
     pub(crate) fn open(name: &str) -> Self {
-        let path = folder().join(format!("{name}.safetensors"));
+        Self::open_in(&folder(), name)
+    }
+
+    /// The same of `tests/fixtures`: what diffusers says of cases that the golden files have none of.
+    pub(crate) fn fixture(name: &str) -> Self {
+        Self::open_in(&fixtures(), name)
+    }
+
+    fn open_in(folder: &std::path::Path, name: &str) -> Self {
+        let path = folder.join(format!("{name}.safetensors"));
         let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         Self { name: name.to_owned(), bytes, read: RefCell::default(), errors: RefCell::default() }
     }

@@ -1,5 +1,7 @@
 //! One module per golden file.
 
+mod control;
+mod controlnet;
 mod fabric;
 mod harness;
 mod instruct;

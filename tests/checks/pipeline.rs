@@ -73,7 +73,7 @@ impl RunNoise for Recorded<'_> {
     fn draw(&mut self, what: Draw<'_>, shape: [usize; 4]) -> Result<Tensor<4>, fabric::core::Error> {
         let noise: Tensor<4> = match what {
             Draw::Latents => self.golden.tensor("latents", &self.device),
-            Draw::Step | Draw::StartPosterior | Draw::StartNoise => {
+            Draw::Step | Draw::StartPosterior | Draw::StartNoise | Draw::MaskedPosterior => {
                 let all: Tensor<5> = self.golden.tensor(&format!("{}/noise", self.case), &self.device);
                 self.drawn += 1;
                 all.slice_dim(0, self.drawn - 1..self.drawn).squeeze_dim(0)

@@ -98,7 +98,8 @@ fn add_decoupled(out: Tensor<3>, query: &Tensor<3>, heads: usize, tokens: &Decou
         x.clone().expand([segment.len(), count, channels])
     };
     let (k, v) = (shared(&tokens.key), shared(&tokens.value));
-    let seen = weighted_attention(split_heads(q, heads), split_heads(k, heads), split_heads(v, heads), &[]);
+    let (q, k, v) = (split_heads(q, heads), split_heads(k, heads), split_heads(v, heads));
+    let seen = weighted_attention(q, k, v, &tokens.weights);
     let mut seen = merge_heads(seen) * tokens.scale;
     if let Some(mask) = &tokens.mask {
         seen = seen * mask.clone();

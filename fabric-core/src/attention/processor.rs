@@ -56,6 +56,9 @@ pub struct DecoupledTokens {
     pub scale: f32,
     /// `[1 or rows, queries, 1]`, multiplies the result per query.
     pub mask: Option<Tensor<3>>,
+    /// Runs of keys with their weight in this softmax, above 0, that together cover all keys; empty is 1 everywhere. As
+    /// with [`JointTokens::weight`], a weight of 2 is the same keys twice.
+    pub weights: Vec<(usize, f32)>,
 }
 
 /// What a layer attends to besides its own tokens.

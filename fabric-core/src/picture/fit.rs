@@ -97,6 +97,21 @@ impl Picture {
         Ok(self.resample(axis(width, x), axis(height, y), Filter::Bicubic))
     }
 
+    /// A part of it, `width` by `height` pixels from `left` and `top`.
+    ///
+    /// # Errors
+    ///
+    /// [`PictureError::Size`] if the part is empty or reaches beyond the picture.
+    pub fn cropped(&self, left: usize, top: usize, width: usize, height: usize) -> Result<Self, PictureError> {
+        let within = |start: usize, len: usize, side: usize| start.checked_add(len).is_some_and(|end| end <= side);
+        if !within(left, width, self.width()) || !within(top, height, self.height()) {
+            return Err(PictureError::Size { place: "a part beyond the picture".to_owned(), width, height });
+        }
+        check_size("a part of a picture", width, height)?;
+        let rows = self.rgb().chunks_exact(self.width() * 3).skip(top).take(height);
+        Ok(Self::new(width, height, rows.flat_map(|row| &row[left * 3..(left + width) * 3]).copied().collect()))
+    }
+
     /// Its size, each side rounded down to a multiple of `factor` but never below it: diffusers' default size.
     ///
     /// # Panics

@@ -6,6 +6,7 @@
 //! | [`Picture`] | another size, as Pillow does it | [`Picture::resize`], [`Picture::fit`] |
 //! | pictures | pixels for a CLIP image encoder | [`clip_pixels`], [`clip_batch`] |
 //! | pictures | pixels for a VAE | [`vae_pixels`], [`vae_batch`] |
+//! | pictures | pixels for a control network, masks for inpainting | [`control_batch`], [`mask_batch`] |
 //! | pixels of a VAE | pictures | [`from_tensor`] |
 //! | rows of pictures | one picture | [`contact_sheet`] |
 
@@ -27,7 +28,9 @@ pub(crate) use encode::write_beside;
 pub use error::PictureError;
 pub use fit::{Crop, Fit};
 pub use hash::ContentHash;
-pub use pixels::{CLIP_MEAN, CLIP_STD, clip_batch, clip_pixels, from_tensor, vae_batch, vae_pixels};
+pub use pixels::{
+    CLIP_MEAN, CLIP_STD, clip_batch, clip_pixels, control_batch, from_tensor, mask_batch, vae_batch, vae_pixels,
+};
 pub use resize::Filter;
 pub use sheet::{Mark, contact_sheet};
 

@@ -59,6 +59,41 @@ pub fn vae_batch(
     batch(pictures, [height, width], device, |picture| vae_pixels(picture, width, height, fit))
 }
 
+/// Several pictures as one batch for a control network, from 0 to 1, `[pictures, 3, height, width]`.
+///
+/// # Errors
+///
+/// [`PictureError::Size`] if a side is zero or too long.
+pub fn control_batch(
+    pictures: &[Picture],
+    width: usize,
+    height: usize,
+    fit: Fit,
+    device: &Device,
+) -> Result<Tensor<4>, PictureError> {
+    batch(pictures, [height, width], device, |picture| {
+        Ok(planes(&picture.fit(width, height, fit)?, |value, _| f32::from(value) / 255.0))
+    })
+}
+
+/// Which pixels of a run's size a mask names, `[1, 1, height, width]`: 1 where it is light, 0 where it is dark, with
+/// nothing in between, as diffusers' inpainting reads masks.
+///
+/// # Errors
+///
+/// [`PictureError::Size`] if a side is zero or too long.
+pub fn mask_batch(mask: &Picture, width: usize, height: usize, device: &Device) -> Result<Tensor<4>, PictureError> {
+    let mask = mask.fit(width, height, Fit::SquashLanczos)?;
+    let values: Vec<f32> =
+        mask.rgb().chunks_exact(3).map(|rgb| f32::from(u8::from(luma([rgb[0], rgb[1], rgb[2]]) >= 128))).collect();
+    Ok(Tensor::from_data(TensorData::new(values, [1, 1, height, width]), device))
+}
+
+/// Brightness of a pixel, as Pillow converts to grey.
+fn luma([red, green, blue]: [u8; 3]) -> u8 {
+    ((u32::from(red) * 19_595 + u32::from(green) * 38_470 + u32::from(blue) * 7_471 + 0x8000) >> 16) as u8
+}
+
 /// What a VAE decoded, `[pictures, 3, height, width]`, as pictures: -1 is black, 1 is full, what lies beyond is cut off.
 ///
 /// Rounded to the nearest byte, halves to even, as numpy rounds in the published code.

@@ -1,9 +1,11 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Tensor;
 
+use super::inpaint::MaskChannels;
 use super::text::Conditions;
 use super::{Observer, Report, Steering};
 use crate::Error;
@@ -14,7 +16,7 @@ use crate::fabric::{
     TokenCache, TokensBySite,
 };
 use crate::guidance::{Branch, Guidance};
-use crate::models::{NoisePredictor, Record, UNetInput};
+use crate::models::{NoisePredictor, Record, Residuals, UNetInput};
 use crate::noise::{Draw, ReferenceId, RunNoise};
 use crate::schedule::noised;
 
@@ -28,6 +30,8 @@ pub(super) struct SteeredDenoiser<'a, 'n> {
     /// Liked before disliked.
     pub(super) references: &'a [Reference],
     pub(super) steering: &'a [Arc<dyn Steering>],
+    /// For networks that were trained to fill in parts of pictures.
+    pub(super) mask: Option<&'a MaskChannels>,
     pub(super) cache: &'a Mutex<TokenCache>,
     /// Tells recordings apart that were made under other text settings.
     pub(super) cache_conditions: u64,
@@ -69,7 +73,7 @@ impl Denoiser for SteeredDenoiser<'_, '_> {
         self.report.borrow_mut().calls += 1;
         let sample = latents.repeat_dim(0, branches.len());
         let predictions = if active.lenders.is_empty() {
-            self.pass(sample, None, &branches, call, &NoProcessor)
+            self.pass(sample, None, &branches, call, &NoProcessor)?
         } else {
             self.report.borrow_mut().calls_with_references += 1;
             match self.settings.pass {
@@ -130,7 +134,7 @@ impl SteeredDenoiser<'_, '_> {
             levels: self.unet.levels(),
         };
         self.report.borrow_mut().reference_passes += processor.lenders.len();
-        Ok(self.steered(sample, Some(Tensor::cat(rows, 0)), branches, call, (&processor, &indices)))
+        self.steered(sample, Some(Tensor::cat(rows, 0)), branches, call, (&processor, &indices))
     }
 
     fn two_passes(
@@ -172,7 +176,7 @@ impl SteeredDenoiser<'_, '_> {
         let lenders =
             active.lenders.into_iter().zip(tokens).filter_map(|((_, lender), tokens)| Some((lender, tokens?)));
         let processor = StoredTokens { lenders: lenders.collect(), levels: self.unet.levels() };
-        Ok(self.steered(sample, None, branches, call, (&processor, &indices)))
+        self.steered(sample, None, branches, call, (&processor, &indices))
     }
 
     fn lock_cache(&self) -> std::sync::MutexGuard<'_, TokenCache> {
@@ -195,6 +199,10 @@ impl SteeredDenoiser<'_, '_> {
         self.report.borrow_mut().reference_passes += count;
         let (context, added) = self.conditions.rows(&[], count);
         let timesteps = [call.level.timestep];
+        let references = match self.mask {
+            Some(mask) => mask.beside_references(references),
+            None => references,
+        };
         let mut input = UNetInput::new(references, &timesteps, context);
         input.added = added;
         input.record = Record::SelfAttentionOnly;
@@ -209,14 +217,14 @@ impl SteeredDenoiser<'_, '_> {
         branches: &[Branch],
         call: &ModelCall,
         (processor, indices): (&dyn AttnProcessor, &[usize]),
-    ) -> Tensor<4> {
+    ) -> Result<Tensor<4>, Error> {
         let Some(masses) = self.masses else { return self.pass(sample, riders, branches, call, processor) };
         let measured = MeasuredMass::new(processor);
-        let prediction = self.pass(sample, riders, branches, call, &measured);
+        let prediction = self.pass(sample, riders, branches, call, &measured)?;
         for (source, share) in measured.shares() {
             masses.borrow_mut().note(indices[source], share);
         }
-        prediction
+        Ok(prediction)
     }
 
     /// One pass of the pictures, with references riding along or not.
@@ -227,7 +235,7 @@ impl SteeredDenoiser<'_, '_> {
         branches: &[Branch],
         call: &ModelCall,
         processor: &dyn AttnProcessor,
-    ) -> Tensor<4> {
+    ) -> Result<Tensor<4>, Error> {
         let lending_rows = riders.as_ref().map_or(0, |rows| rows.dims()[0]);
         let images = sample.dims()[0] / branches.len();
         let rows: Vec<_> =
@@ -236,15 +244,45 @@ impl SteeredDenoiser<'_, '_> {
         let processors: Vec<&dyn AttnProcessor> =
             std::iter::once(processor).chain(steering.iter().map(|steering| &**steering)).collect();
         let processor = processors.as_slice();
+        let residuals = self.residuals(&sample, branches, call, &rows)?;
         let sample = match riders {
             Some(rows) => Tensor::cat(vec![sample, rows], 0),
+            None => sample,
+        };
+        let sample = match self.mask {
+            Some(mask) => mask.beside(sample, lending_rows),
             None => sample,
         };
         let (context, added) = self.conditions.rows(branches, lending_rows);
         let timesteps = [call.level.timestep];
         let input =
             UNetInput { added, processor: &processor, lending_rows, ..UNetInput::new(sample, &timesteps, context) };
-        self.unet.forward(input).sample.expect("a pass that was not asked to record only predicts")
+        let input = UNetInput { residuals: residuals.as_ref(), ..input };
+        Ok(self.unet.forward(input).sample.expect("a pass that was not asked to record only predicts"))
+    }
+
+    /// What all that steers the run adds to the skip connections.
+    fn residuals(
+        &self,
+        sample: &Tensor<4>,
+        branches: &[Branch],
+        call: &ModelCall,
+        rows: &[(Branch, Range<usize>)],
+    ) -> Result<Option<Residuals>, Error> {
+        if self.steering.is_empty() {
+            return Ok(None);
+        }
+        let (context, added) = self.conditions.rows(branches, 0);
+        let timesteps = [call.level.timestep];
+        let input = UNetInput { added, ..UNetInput::new(sample.clone(), &timesteps, context) };
+        let mut sum: Option<Residuals> = None;
+        for steering in self.steering {
+            sum = match (sum, steering.residuals(call, &input, rows)?) {
+                (Some(sum), Some(more)) => Some(sum.plus(more)),
+                (sum, more) => sum.or(more),
+            };
+        }
+        Ok(sum)
     }
 }
 

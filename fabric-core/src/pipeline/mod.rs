@@ -1,14 +1,19 @@
 //! From a prompt and pictures to pictures: the networks, joined behind their traits.
 
 mod denoiser;
+mod inpaint;
+mod references;
 mod report;
 mod request;
 mod rounds;
 mod run;
+mod start;
 mod steering;
 mod text;
+mod window;
 
 pub use report::{Observer, Report, StepEvent};
 pub use request::{FeedbackPicture, Request, Settings, StartPicture};
 pub use run::{Generation, Pipeline};
 pub use steering::Steering;
+pub use window::Window;

@@ -139,6 +139,8 @@ pub struct Request {
     pub seeds: Vec<u64>,
     /// Where to start.
     pub start: Option<StartPicture>,
+    /// Which part of the start picture to make anew (inpainting): where this is light. It is stretched over the picture.
+    pub mask: Option<Picture>,
     /// Liked and disliked pictures, oldest first.
     pub feedback: Vec<FeedbackPicture>,
     /// Pictures as prompts; their order changes nothing but rounding.
@@ -155,6 +157,7 @@ impl Request {
             negative_prompt: None,
             seeds: vec![0],
             start: None,
+            mask: None,
             feedback: Vec::new(),
             steering: Vec::new(),
             settings: Settings::default(),
@@ -186,6 +189,16 @@ impl Request {
     #[must_use]
     pub fn with_start(mut self, picture: Picture, strength: f64) -> Self {
         self.start = Some(StartPicture { picture, strength });
+        self
+    }
+
+    /// Makes only the part of the start picture anew where `mask` is light, and keeps the rest.
+    ///
+    /// A network that was trained for it is shown the mask and what is kept; with any other one, what is kept is put
+    /// back after each step. Both as in diffusers. A start of strength 1 lets nothing of the part shine through.
+    #[must_use]
+    pub fn with_mask(mut self, mask: Picture) -> Self {
+        self.mask = Some(mask);
         self
     }
 
@@ -250,6 +263,14 @@ impl Request {
         {
             let found = start.strength;
             return Err(Error::settings("start.strength", found, "a number from 0 to 1", "0.6 to 0.8 is usual"));
+        }
+        if self.mask.is_some() && self.start.is_none() {
+            return Err(Error::settings(
+                "mask",
+                "one, but no start picture",
+                "both or neither",
+                "give the picture as well",
+            ));
         }
         for (index, feedback) in self.feedback.iter().enumerate() {
             if !(-1.0..=1.0).contains(&feedback.strength) {

@@ -9,17 +9,16 @@ use std::time::Instant;
 
 use burn::tensor::Tensor;
 use fabric_backends::{available_memory, panic_message};
-use sha2::{Digest, Sha256};
 
 use super::denoiser::{Masses, SteeredDenoiser, StepNoise};
 use super::text::Conditions;
-use super::{FeedbackPicture, Observer, Report, Request, StepEvent};
+use super::{Observer, Report, Request, StepEvent};
 use crate::Error;
-use crate::fabric::{CacheStats, FeedbackSchedule, Reference, ReferenceNoise, ReferencePosterior, Side, TokenCache};
-use crate::models::{CrossAttention, LatentCodec, NoisePredictor, Posterior, TextEncoder};
-use crate::noise::{Draw, ReferenceId, RunNoise, SeededNoise};
-use crate::picture::{self, Fit, Picture};
-use crate::samplers::sample;
+use crate::fabric::{CacheStats, FeedbackSchedule, ReferenceNoise, TokenCache};
+use crate::models::{CrossAttention, LatentCodec, NoisePredictor, TextEncoder};
+use crate::noise::{ReferenceId, RunNoise, SeededNoise};
+use crate::picture::{self, Picture};
+use crate::samplers::{StepReport, sample_within};
 use crate::schedule::{Schedule, SchedulerConfig};
 
 /// Pictures, and what is known about how they came to be.
@@ -40,13 +39,13 @@ pub struct Generation {
 /// Shared freely: nothing but caches changes between two runs, and no run leaves a trace in a network.
 #[derive(Clone)]
 pub struct Pipeline {
-    unet: Arc<dyn NoisePredictor + Send + Sync>,
-    codec: Arc<dyn LatentCodec + Send + Sync>,
+    pub(super) unet: Arc<dyn NoisePredictor + Send + Sync>,
+    pub(super) codec: Arc<dyn LatentCodec + Send + Sync>,
     text: Arc<dyn TextEncoder + Send + Sync>,
     scheduler: SchedulerConfig,
     native_size: usize,
     tokens: Arc<Mutex<TokenCache>>,
-    latents: Arc<Mutex<HashMap<ReferenceId, Tensor<4>>>>,
+    pub(super) latents: Arc<Mutex<HashMap<ReferenceId, Tensor<4>>>>,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -58,9 +57,6 @@ impl std::fmt::Debug for Pipeline {
             .finish_non_exhaustive()
     }
 }
-
-/// Latents of this many references are kept. One takes 64 KB at 512x512.
-const KEPT_LATENTS: usize = 256;
 
 impl Pipeline {
     /// Joins networks. `native_size` is the side in pixels that the model was trained on.
@@ -75,13 +71,14 @@ impl Pipeline {
         scheduler: SchedulerConfig,
         native_size: usize,
     ) -> Result<Self, Error> {
-        let (wanted, found) = (unet.in_channels(), codec.latent_channels());
-        if wanted != found {
+        let (takes, latents) = (unet.in_channels(), codec.latent_channels());
+        // An inpainting network takes a mask and the latents of what it leaves as well.
+        if takes != latents && takes != 2 * latents + 1 {
             return Err(Error::settings(
-                "the VAE's latent channels",
-                found,
-                format!("{wanted}, which is what the U-Net takes"),
-                "take both networks from one model (an inpainting U-Net takes 9, which is not supported here)",
+                "the U-Net's input channels",
+                takes,
+                format!("{latents}, as the VAE's latents have, or {} for inpainting", 2 * latents + 1),
+                "take both networks from one model",
             ));
         }
         let (tokens, latents) = (Arc::default(), Arc::default());
@@ -96,6 +93,11 @@ impl Pipeline {
     /// Its text encoder, for adapters that read texts of their own.
     pub fn text_encoder(&self) -> &dyn TextEncoder {
         &*self.text
+    }
+
+    /// The same to keep, for those that outlive the pipeline.
+    pub fn shared_text_encoder(&self) -> Arc<dyn TextEncoder + Send + Sync> {
+        self.text.clone()
     }
 
     /// The model's own sampler and noise schedule.
@@ -194,6 +196,7 @@ impl Pipeline {
             schedule = schedule.from_strength(start.strength)?;
         }
         self.check_memory(request, size)?;
+        request.steering.iter().try_for_each(|steering| steering.check(&*self.unet))?;
         let guidance = request.guidance()?;
         let report = RefCell::new(Report::default());
 
@@ -203,7 +206,7 @@ impl Pipeline {
         report.borrow_mut().text_seconds = clock.elapsed().as_secs_f64();
 
         let clock = Instant::now();
-        let latents = self.first_latents(request, &schedule, size, noise)?;
+        let start = self.start(request, &schedule, size, noise)?;
         let references = self.references(request, size, noise, &mut report.borrow_mut())?;
         report.borrow_mut().encode_seconds = clock.elapsed().as_secs_f64();
 
@@ -218,6 +221,7 @@ impl Pipeline {
             schedule: FeedbackSchedule::new(&settings.fabric, config.num_train_timesteps),
             references: &references,
             steering: &request.steering,
+            mask: start.channels.as_ref(),
             cache: &self.tokens,
             cache_conditions: digest(&(settings.text.clip_skip, conditions.tokens(), size)),
             noise: &noise,
@@ -227,14 +231,16 @@ impl Pipeline {
         };
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).begin_run();
         let mut clock = Instant::now();
-        let latents = sample(&schedule, latents, &mut denoiser, &mut StepNoise(&noise), &mut |step| {
+        let mut observe = |step: StepReport<'_>| {
             report.borrow_mut().step_seconds.push(clock.elapsed().as_secs_f64());
             clock = Instant::now();
             let (state, denoised) = (step.state, step.denoised);
             let (step, steps) = (step.call + 1, schedule.calls());
             let event = StepEvent { step, steps, state, denoised, codec: &*self.codec };
             observer.borrow_mut().step(&event)
-        })?;
+        };
+        let (latents, repaint) = (start.latents, start.repaint.as_ref());
+        let latents = sample_within(&schedule, latents, &mut denoiser, &mut StepNoise(&noise), &mut observe, repaint)?;
 
         let clock = Instant::now();
         let pictures = decode(&*self.codec, &latents)?;
@@ -281,112 +287,9 @@ impl Pipeline {
         ))
     }
 
-    fn latent_shape(&self, rows: usize, [width, height]: [usize; 2]) -> [usize; 4] {
+    pub(super) fn latent_shape(&self, rows: usize, [width, height]: [usize; 2]) -> [usize; 4] {
         let step = self.codec.downscale();
         [rows, self.codec.latent_channels(), height / step, width / step]
-    }
-
-    /// Noise, or a picture with noise on it.
-    fn first_latents(
-        &self,
-        request: &Request,
-        schedule: &Schedule,
-        size: [usize; 2],
-        noise: &mut dyn RunNoise,
-    ) -> Result<Tensor<4>, Error> {
-        let images = request.seeds.len();
-        let shape = self.latent_shape(images, size);
-        let Some(start) = &request.start else {
-            return Ok(noise.draw(Draw::Latents, shape)? * schedule.init_noise_sigma());
-        };
-        let pictures = std::slice::from_ref(&start.picture);
-        let pixels = picture::vae_batch(pictures, size[0], size[1], Fit::SquashLanczos, &self.unet.device())?;
-        let posterior = noise.draw(Draw::StartPosterior, shape)?;
-        let clean = self.codec.encode(pixels.repeat_dim(0, images), Posterior::Sample(posterior));
-        let noise = noise.draw(Draw::StartNoise, shape)?.cast(clean.dtype());
-        Ok(schedule.add_noise(clean, noise))
-    }
-
-    /// Encodes the references, liked before disliked.
-    fn references(
-        &self,
-        request: &Request,
-        size: [usize; 2],
-        noise: &mut dyn RunNoise,
-        report: &mut Report,
-    ) -> Result<Vec<Reference>, Error> {
-        let settings = &request.settings.fabric;
-        let judged: Vec<&FeedbackPicture> = request.feedback.iter().filter(|picture| picture.strength != 0.0).collect();
-        let strengths: Vec<f64> = judged.iter().map(|picture| picture.strength).collect();
-        let kept = settings.keep.select(&strengths);
-        report.references_left_out = judged.len() - kept.len();
-        let mut references = Vec::new();
-        for side in [Side::Liked, Side::Disliked] {
-            let liked = side == Side::Liked;
-            let pictures: Vec<&FeedbackPicture> =
-                kept.iter().map(|&index| judged[index]).filter(|picture| (picture.strength > 0.0) == liked).collect();
-            report.references[usize::from(!liked)] = pictures.len();
-            let latents = self.encode_references(&pictures, side, size, settings.posterior, noise)?;
-            references.extend(pictures.iter().zip(latents).map(|(picture, (id, latents))| Reference {
-                id,
-                latents,
-                side,
-                strength: picture.strength.abs(),
-            }));
-        }
-        Ok(references)
-    }
-
-    fn encode_references(
-        &self,
-        pictures: &[&FeedbackPicture],
-        side: Side,
-        size: [usize; 2],
-        posterior: ReferencePosterior,
-        noise: &mut dyn RunNoise,
-    ) -> Result<Vec<(ReferenceId, Tensor<4>)>, Error> {
-        if pictures.is_empty() {
-            return Ok(Vec::new());
-        }
-        let ids: Vec<ReferenceId> = pictures.iter().map(|p| reference_id(&p.picture, size, posterior)).collect();
-        let shape = self.latent_shape(ids.len(), size);
-        // Drawn for all of them even when some are kept: a recorded source counts its draws.
-        let drawn = match posterior {
-            ReferencePosterior::Mean => None,
-            ReferencePosterior::Sample => {
-                Some(noise.draw(Draw::ReferencePosterior { liked: side == Side::Liked, ids: &ids }, shape)?)
-            }
-        };
-        let reusable = noise.is_seeded();
-        let mut encoded = Vec::with_capacity(ids.len());
-        for (row, (judged, id)) in pictures.iter().zip(ids).enumerate() {
-            let kept = reusable.then(|| self.lock_latents().get(&id).cloned()).flatten();
-            let latents = match kept {
-                Some(latents) => latents,
-                None => {
-                    let (pictures, device) = (std::slice::from_ref(&judged.picture), self.unet.device());
-                    let pixels = picture::vae_batch(pictures, size[0], size[1], Fit::Squash, &device)?;
-                    let posterior = match &drawn {
-                        Some(drawn) => Posterior::Sample(drawn.clone().slice_dim(0, row..row + 1)),
-                        None => Posterior::Mean,
-                    };
-                    self.codec.encode(pixels, posterior)
-                }
-            };
-            if reusable {
-                let mut all = self.lock_latents();
-                if all.len() >= KEPT_LATENTS {
-                    all.clear();
-                }
-                all.insert(id, latents.clone());
-            }
-            encoded.push((id, latents));
-        }
-        Ok(encoded)
-    }
-
-    fn lock_latents(&self) -> std::sync::MutexGuard<'_, HashMap<ReferenceId, Tensor<4>>> {
-        self.latents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -420,16 +323,6 @@ pub(super) fn decode(codec: &dyn LatentCodec, latents: &Tensor<4>) -> Result<Vec
         pictures.extend(picture::from_tensor(codec.decode(latents.clone().slice_dim(0, row..row + 1)))?);
     }
     Ok(pictures)
-}
-
-fn reference_id(picture: &Picture, size: [usize; 2], posterior: ReferencePosterior) -> ReferenceId {
-    let digest = Sha256::new()
-        .chain_update(picture.content_hash().as_bytes())
-        .chain_update(size[0].to_le_bytes())
-        .chain_update(size[1].to_le_bytes())
-        .chain_update([u8::from(posterior == ReferencePosterior::Mean)])
-        .finalize();
-    ReferenceId(digest.into())
 }
 
 /// Only for keys that live as long as the process.

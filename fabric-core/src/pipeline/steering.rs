@@ -1,19 +1,51 @@
-//! What adapters add to a run.
+//! What adapters and control networks add to a run.
 
 use std::fmt;
 use std::ops::Range;
 
-use crate::attention::AttnProcessor;
+use crate::Error;
+use crate::attention::{AttnProcessor, NoProcessor};
 use crate::denoise::ModelCall;
 use crate::guidance::{Branch, Guidance};
+use crate::models::{NoisePredictor, Residuals, UNetInput};
 
-/// Steers a run besides its text and FABRIC's references: an adapter with its pictures, say.
+/// Steers a run besides its text and FABRIC's references: an adapter with its pictures, a ControlNet with its own.
 ///
-/// It enters the network through attention alone, and each evaluation asks it anew.
+/// It enters the network through attention and through the skip connections alone; each evaluation asks it anew, and
+/// what it does not say changes nothing.
 pub trait Steering: fmt::Debug + Send + Sync {
+    /// Whether it fits this network; asked before a run begins.
+    ///
+    /// # Errors
+    ///
+    /// When it was made for another network.
+    fn check(&self, unet: &dyn NoisePredictor) -> Result<(), Error> {
+        let _ = unet;
+        Ok(())
+    }
+
     /// What one evaluation attends to. `rows` says which rows of the batch belong to which branch; references that ride
     /// along come after them and see nothing of this.
-    fn processor<'a>(&'a self, call: &ModelCall, rows: &[(Branch, Range<usize>)]) -> Box<dyn AttnProcessor + 'a>;
+    fn processor<'a>(&'a self, call: &ModelCall, rows: &[(Branch, Range<usize>)]) -> Box<dyn AttnProcessor + 'a> {
+        let _ = (call, rows);
+        Box::new(NoProcessor)
+    }
+
+    /// What it adds to the skip connections, if anything. `input` has the rows of all branches with their text, and no
+    /// references.
+    ///
+    /// # Errors
+    ///
+    /// When its picture cannot be brought to the size of the run.
+    fn residuals(
+        &self,
+        call: &ModelCall,
+        input: &UNetInput<'_>,
+        rows: &[(Branch, Range<usize>)],
+    ) -> Result<Option<Residuals>, Error> {
+        let _ = (call, input, rows);
+        Ok(None)
+    }
 
     /// How branches are to mix, if not by classifier-free guidance of this scale.
     fn guidance(&self, scale: f64) -> Option<Guidance> {

@@ -21,7 +21,7 @@ pub(super) fn ddim(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Err
         if eta > 0.0 {
             x = x.clone() + run.draw(&x)? * fresh;
         }
-        run.report(&x)?;
+        x = run.report(x)?;
     }
     Ok(x)
 }

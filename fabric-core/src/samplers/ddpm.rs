@@ -23,7 +23,7 @@ pub(super) fn ddpm(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Err
             };
             x = x.clone() + run.draw(&x)? * variance.sqrt();
         }
-        run.report(&x)?;
+        x = run.report(x)?;
     }
     Ok(x)
 }

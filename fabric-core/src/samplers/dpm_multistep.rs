@@ -49,7 +49,7 @@ fn solve(run: &mut Run<'_>, mut x: Tensor<4>, stochastic: bool) -> Result<Tensor
             next = next + noise * (sigma * (-(-2.0 * h).exp_m1()).max(0.0).sqrt());
         }
         x = next;
-        run.report(&x)?;
+        x = run.report(x)?;
     }
     Ok(x)
 }

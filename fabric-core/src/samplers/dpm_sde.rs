@@ -13,19 +13,17 @@ pub(super) fn dpm_sde(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, 
         let middle = (sigma * next).sqrt();
         let denoised = run.denoise(&x)?;
         if next == 0.0 {
-            run.report(&denoised)?;
-            return Ok(denoised);
+            return run.report(denoised);
         }
         let first = run.draw(&x)?;
         let (down, up) = ancestral(sigma, middle);
-        let halfway = towards(x.clone(), denoised, down / sigma) + first.clone() * up;
-        run.report(&halfway)?;
+        let halfway = run.report(towards(x.clone(), denoised, down / sigma) + first.clone() * up)?;
 
         let denoised = run.denoise(&halfway)?;
         let path = first * (sigma - middle).sqrt() + run.draw(&x)? * (middle - next).sqrt();
         let (down, up) = ancestral(sigma, next);
         x = towards(x, denoised, down / sigma) + path * (up / (sigma - next).sqrt());
-        run.report(&x)?;
+        x = run.report(x)?;
     }
     Ok(x)
 }

@@ -10,7 +10,7 @@ pub(super) fn euler(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Er
         let denoised = run.denoise(&x)?;
         let slope = (x.clone() - denoised) / sigma;
         x = x + slope * (next - sigma);
-        run.report(&x)?;
+        x = run.report(x)?;
     }
     Ok(x)
 }
@@ -25,7 +25,7 @@ pub(super) fn euler_ancestral(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Ten
         x = x + slope * (down - sigma);
         // Drawn also when nothing is added, as published: seeds then give the same pictures.
         x = x.clone() + run.draw(&x)? * up;
-        run.report(&x)?;
+        x = run.report(x)?;
     }
     Ok(x)
 }

@@ -11,15 +11,14 @@ pub(super) fn heun(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Err
         let (sigma, next) = (step[0], step[1]);
         let denoised = run.denoise(&x)?;
         let slope = (x.clone() - denoised) / sigma;
-        let euler = x.clone() + slope.clone() * (next - sigma);
-        run.report(&euler)?;
+        let euler = run.report(x.clone() + slope.clone() * (next - sigma))?;
         if next == 0.0 {
             return Ok(euler);
         }
         let denoised = run.denoise(&euler)?;
         let slope_at_end = (euler - denoised) / next;
         x = x + (slope + slope_at_end) * (0.5 * (next - sigma));
-        run.report(&x)?;
+        x = run.report(x)?;
     }
     Ok(x)
 }

@@ -12,15 +12,14 @@ pub(super) fn kdpm2(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Er
         let middle = (sigma * next).sqrt();
         let denoised = run.denoise(&x)?;
         let slope = (x.clone() - denoised) / sigma;
-        let halfway = x.clone() + slope * (middle - sigma);
-        run.report(&halfway)?;
+        let halfway = run.report(x.clone() + slope * (middle - sigma))?;
         if next == 0.0 {
             return Ok(halfway);
         }
         let denoised = run.denoise(&halfway)?;
         let slope = (halfway - denoised) / middle;
         x = x + slope * (next - sigma);
-        run.report(&x)?;
+        x = run.report(x)?;
     }
     Ok(x)
 }

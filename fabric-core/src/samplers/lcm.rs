@@ -16,7 +16,7 @@ pub(super) fn lcm(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Erro
             let noise = run.draw(&x)?;
             x = noised(x, noise, next);
         }
-        run.report(&x)?;
+        x = run.report(x)?;
     }
     Ok(x)
 }

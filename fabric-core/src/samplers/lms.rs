@@ -18,7 +18,7 @@ pub(super) fn lms(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Erro
         for (k, slope) in slopes.iter().enumerate() {
             x = x + slope.clone() * integrated_lagrange(&known, k, step[0], step[1]);
         }
-        run.report(&x)?;
+        x = run.report(x)?;
     }
     Ok(x)
 }

@@ -14,6 +14,7 @@ mod kdpm2;
 mod lcm;
 mod lms;
 mod pndm;
+mod repaint;
 mod run;
 mod unipc;
 
@@ -27,6 +28,7 @@ use burn::tensor::Tensor;
 use crate::Error;
 use crate::denoise::{Denoiser, NoiseLevel, NoiseSource};
 use crate::schedule::{SamplerKind, Schedule};
+pub use repaint::Repaint;
 use run::Run;
 
 /// Why a sampler cannot run.
@@ -97,7 +99,23 @@ pub fn sample(
     noise: &mut dyn NoiseSource,
     observer: &mut dyn FnMut(StepReport<'_>) -> ControlFlow<()>,
 ) -> Result<Tensor<4>, Error> {
-    let mut run = Run::new(schedule, denoiser, noise, observer);
+    sample_within(schedule, latents, denoiser, noise, observer, None)
+}
+
+/// [`sample`] of a part of a picture: what `repaint` keeps is put back after each evaluation.
+///
+/// # Errors
+///
+/// As [`sample`].
+pub fn sample_within(
+    schedule: &Schedule,
+    latents: Tensor<4>,
+    denoiser: &mut dyn Denoiser,
+    noise: &mut dyn NoiseSource,
+    observer: &mut dyn FnMut(StepReport<'_>) -> ControlFlow<()>,
+    repaint: Option<&Repaint>,
+) -> Result<Tensor<4>, Error> {
+    let mut run = Run::new(schedule, denoiser, noise, observer, repaint);
     let latents = match schedule.config().kind {
         SamplerKind::Ddpm => ddpm::ddpm(&mut run, latents),
         SamplerKind::Ddim => ddim::ddim(&mut run, latents),

@@ -28,7 +28,7 @@ pub(super) fn pndm(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Err
             }
             let raw = if stage == 3 { slope.clone() } else { raw };
             x = transfer(run, start.clone(), raw, from, schedule.level_at(end));
-            run.report(&x)?;
+            x = run.report(x)?;
         }
     }
 
@@ -49,7 +49,7 @@ pub(super) fn pndm(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Err
             start = x;
             x = transfer(run, start.clone(), extrapolate(&past), schedule.level_at(from), schedule.level_at(to));
         }
-        run.report(&x)?;
+        x = run.report(x)?;
     }
     Ok(x)
 }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::Tensor;
 
-use super::{SamplerError, StepReport};
+use super::{Repaint, SamplerError, StepReport};
 use crate::Error;
 use crate::denoise::{Denoiser, ModelCall, NoiseLevel, NoiseSource};
 use crate::schedule::{Prediction, Schedule, SchedulerConfig};
@@ -15,6 +15,7 @@ pub(super) struct Run<'a> {
     denoiser: &'a mut dyn Denoiser,
     noise: &'a mut dyn NoiseSource,
     observer: &'a mut dyn FnMut(StepReport<'_>) -> ControlFlow<()>,
+    repaint: Option<&'a Repaint>,
     /// Evaluations so far.
     calls: usize,
     /// The last estimate of the clean picture.
@@ -27,8 +28,9 @@ impl<'a> Run<'a> {
         denoiser: &'a mut dyn Denoiser,
         noise: &'a mut dyn NoiseSource,
         observer: &'a mut dyn FnMut(StepReport<'_>) -> ControlFlow<()>,
+        repaint: Option<&'a Repaint>,
     ) -> Self {
-        Self { schedule, denoiser, noise, observer, calls: 0, denoised: None }
+        Self { schedule, denoiser, noise, observer, repaint, calls: 0, denoised: None }
     }
 
     pub(super) fn schedule(&self) -> &'a Schedule {
@@ -101,15 +103,19 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Shows the state after an evaluation to the observer, who may stop the run.
-    pub(super) fn report(&mut self, state: &Tensor<4>) -> Result<(), Error> {
+    /// The state after an evaluation with what is kept put back, shown to the observer, who may stop the run.
+    pub(super) fn report(&mut self, state: Tensor<4>) -> Result<Tensor<4>, Error> {
+        let state = match self.repaint {
+            Some(repaint) => repaint.put_back(state, self.schedule, self.calls),
+            None => state,
+        };
         let order = self.config().kind.order();
         let call = self.calls - 1;
         let (step, steps) = (call / order, self.schedule.calls().div_ceil(order));
         let Some(denoised) = &self.denoised else { unreachable!("a report follows an evaluation") };
         let level = self.schedule.levels()[call];
-        match (self.observer)(StepReport { step, steps, call, level, state, denoised }) {
-            ControlFlow::Continue(()) => Ok(()),
+        match (self.observer)(StepReport { step, steps, call, level, state: &state, denoised }) {
+            ControlFlow::Continue(()) => Ok(state),
             ControlFlow::Break(()) => {
                 let last_of_step = self.calls.is_multiple_of(order) || self.calls == self.schedule.calls();
                 Err(Error::Cancelled { step: step + usize::from(last_of_step), steps })

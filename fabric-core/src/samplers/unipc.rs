@@ -33,7 +33,7 @@ pub(super) fn unipc(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Er
         let predicted = solver.advance(x.clone(), &past[past.len() - order..], step[1], None);
         before = Some((x, order));
         x = predicted;
-        run.report(&x)?;
+        x = run.report(x)?;
     }
     Ok(x)
 }

@@ -209,11 +209,16 @@ impl Schedule {
     /// - `clean`, `noise`: `[images, channels, height, width]`
     /// - returns: the same
     pub fn add_noise(&self, clean: Tensor<4>, noise: Tensor<4>) -> Tensor<4> {
-        let level = self.levels()[0];
+        self.add_noise_before(0, clean, noise)
+    }
+
+    /// A clean picture at the level of an evaluation, in the sampler's own convention; clean after the last one.
+    pub(crate) fn add_noise_before(&self, call: usize, clean: Tensor<4>, noise: Tensor<4>) -> Tensor<4> {
+        let Some(level) = self.levels().get(call) else { return clean };
         if self.config.kind.is_variance_exploding() {
             clean + noise * level.ratio()
         } else {
-            noised(clean, noise, &level)
+            noised(clean, noise, level)
         }
     }
 

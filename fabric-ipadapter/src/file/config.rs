@@ -11,7 +11,7 @@ use crate::projection::{
     FaceProjection, FaceResampler, ImageProjection, InstructResampler, PooledProjection, Resampler, ResamplerConfig,
     TokenProjection,
 };
-use crate::{AdapterError, FeatureKind, numbered_layers};
+use crate::{AdapterError, FeatureKind, Features, numbered_layers};
 
 /// Everything about an adapter that its tensors' names and shapes tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +150,25 @@ impl AdapterConfig {
             }
         }
         Ok(())
+    }
+
+    /// Whether features are what it reads: whether they come from the image encoder that it was trained with.
+    ///
+    /// # Errors
+    ///
+    /// [`AdapterError::Unfit`], which says what both have and which encoder to get.
+    pub fn check_features(&self, features: &Features) -> Result<(), AdapterError> {
+        let (found, wanted) = (features.kind(), self.reads());
+        if found == wanted {
+            return Ok(());
+        }
+        Err(AdapterError::Unfit {
+            adapter: self.to_string(),
+            what: "the features of the pictures".to_owned(),
+            found: found.to_string(),
+            wanted: wanted.to_string(),
+            next: wanted.how_to_get(&found).to_owned(),
+        })
     }
 
     /// The model that it was made for, for messages.

@@ -3,6 +3,7 @@
 mod config;
 mod detect;
 mod names;
+mod within_unet;
 
 pub use config::{AdapterConfig, FaceVersion, ProjectionConfig};
 pub use names::AdapterFile;

@@ -9,7 +9,7 @@ use fabric_core::models::CrossAttention;
 use fabric_models::load::{LoadError, MappedSource, Part, Renamed, TensorSource, open_weights};
 use fabric_models::lora::{Lora, LoraFile};
 
-use super::AdapterConfig;
+use super::{AdapterConfig, within_unet};
 use crate::{AdapterError, numbered_layers};
 
 /// Other names of the two halves of a file: of a training checkpoint, and of what this library reads.
@@ -18,7 +18,8 @@ const PREFIXES: [(&str, &str); 2] = [("image_proj_model.", "image_proj."), ("ada
 /// An adapter's file, opened: names and shapes are known, nothing is loaded.
 ///
 /// The names of a training checkpoint (`image_proj_model.`, `adapter_modules.`) become the published ones
-/// (`image_proj.`, `ip_adapter.`); the frozen U-Net that travels along in one is left out.
+/// (`image_proj.`, `ip_adapter.`), and so do those of adapters that were saved within a U-Net, by diffusers or by training
+/// that saved shared tensors once; the frozen U-Net that travels along is left out.
 #[derive(Debug, Clone)]
 pub struct AdapterFile {
     weights: Arc<dyn TensorSource>,
@@ -40,18 +41,51 @@ impl AdapterFile {
     ///
     /// # Errors
     ///
-    /// When the names of two layouts meet.
+    /// When the names of two layouts meet, or diffusers saved several adapters in one file ([`Self::one_of_several`]).
     pub fn new(source: Arc<dyn TensorSource>) -> Result<Self, LoadError> {
+        let several = within_unet::count(source.tensors());
+        if several > 1 {
+            return Err(LoadError::Malformed {
+                path: source.place().into(),
+                what: "adapters in this file".to_owned(),
+                found: several.to_string(),
+                wanted: "one".to_owned(),
+                next: "say which one with `AdapterFile::one_of_several`".to_owned(),
+            });
+        }
+        if several == 1 {
+            return Self::one_of_several(source, 0);
+        }
         let is_training = source.tensors().keys().any(|name| PREFIXES.iter().any(|(from, _)| name.starts_with(from)));
-        let renamed = source.tensors().keys().filter(|name| !is_training || !name.starts_with("unet.")).map(|from| {
+        // The layers may be missing under their own names, as the U-Net shares them.
+        let has_layers = |name: &String| name.starts_with("adapter_modules.") || name.starts_with("ip_adapter.");
+        let shared = if source.tensors().keys().any(has_layers) {
+            BTreeMap::new()
+        } else {
+            within_unet::of_training(source.tensors())
+        };
+        let kept = |name: &&String| !is_training || !name.starts_with("unet.") || shared.contains_key(*name);
+        let renamed = source.tensors().keys().filter(kept).map(|from| {
             let other = PREFIXES.iter().find_map(|(prefix, to)| Some(format!("{to}{}", from.strip_prefix(prefix)?)));
-            Renamed { name: other.unwrap_or_else(|| from.clone()), from: from.clone(), part: Part::Whole }
+            let name = other.or_else(|| shared.get(from).cloned()).unwrap_or_else(|| from.clone());
+            Renamed { name, from: from.clone(), part: Part::Whole }
         });
         let (lora, weights): (Vec<_>, Vec<_>) = renamed.partition(|renamed| renamed.name.contains("_lora."));
         Ok(Self {
             weights: Arc::new(MappedSource::new(source.clone(), weights)?),
             lora: Arc::new(MappedSource::new(source, lora)?),
         })
+    }
+
+    /// One of the adapters that diffusers saved within a U-Net, by its number.
+    ///
+    /// # Errors
+    ///
+    /// When its tensors do not belong together.
+    pub fn one_of_several(source: Arc<dyn TensorSource>, index: usize) -> Result<Self, LoadError> {
+        let weights = Arc::new(within_unet::adapter(source, index)?);
+        let lora = Arc::new(MappedSource::new(weights.clone(), [])?);
+        Ok(Self { weights, lora })
     }
 
     /// The adapter's own tensors, under their published names.

@@ -186,6 +186,28 @@ fn names_of_training_checkpoints_become_the_published_ones() {
 }
 
 #[test]
+fn layers_that_a_checkpoint_has_within_its_u_net_are_numbered() {
+    // Shared tensors are saved once, and here not with the adapter.
+    let layer = |path: &str, width: usize| {
+        let name = format!("unet.{path}.attentions.0.transformer_blocks.0.attn2.processor");
+        let info = TensorInfo { dtype: Dtype::F32, shape: vec![width, 768] };
+        ["to_k_ip", "to_v_ip"].map(|half| (format!("{name}.{half}.weight"), info.clone()))
+    };
+    let mut tensors: BTreeMap<String, TensorInfo> =
+        [layer("mid_block", 1280), layer("up_blocks.10", 640), layer("up_blocks.2", 960), layer("down_blocks.0", 320)]
+            .into_iter()
+            .flatten()
+            .collect();
+    let projection = Listing::of(&sd15(ProjectionConfig::Pooled { features: 1024, tokens: 4 })).0;
+    for (name, info) in projection.into_iter().filter(|(name, _)| name.starts_with("image_proj.")) {
+        tensors.insert(name.replace("image_proj.", "image_proj_model."), info);
+    }
+    tensors.insert("unet.conv_in.weight".to_owned(), TensorInfo { dtype: Dtype::F32, shape: vec![320, 4, 3, 3] });
+    let config = AdapterFile::new(Arc::new(Listing(tensors))).expect("names").config().expect("an adapter");
+    assert_eq!(config.widths, [320, 960, 640, 1280]);
+}
+
+#[test]
 fn the_lora_of_faceid_belongs_to_the_u_net() {
     let mut tensors = Listing::of(&sd15(ProjectionConfig::Face { identity: 512, tokens: 4 })).0;
     let own = tensors.clone();

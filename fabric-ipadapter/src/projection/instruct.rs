@@ -41,6 +41,20 @@ impl InstructResampler {
         }
     }
 
+    /// The same with other last layers in the feed-forward networks that follow prompt and instruction: where published
+    /// training begins, they hardly say anything.
+    #[cfg(feature = "train")]
+    pub(crate) fn with_quiet_instructions(mut self, mut quiet: impl FnMut(Linear) -> Linear) -> Self {
+        for layers in [&mut self.prompt_layers, &mut self.instruction_layers] {
+            let changed = std::mem::take(layers).into_iter().map(|mut layer| {
+                layer.feed_forward = layer.feed_forward.with_contract(&mut quiet);
+                layer
+            });
+            *layers = changed.collect();
+        }
+        self
+    }
+
     /// # Shapes
     ///
     /// - `features`: `[images, tokens, features]`, the image encoder's last layer but one

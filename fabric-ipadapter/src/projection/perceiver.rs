@@ -73,6 +73,12 @@ impl FeedForward {
         }
     }
 
+    /// The same with another last layer.
+    #[cfg(feature = "train")]
+    pub(super) fn with_contract(self, change: impl FnOnce(Linear) -> Linear) -> Self {
+        Self { contract: change(self.contract), ..self }
+    }
+
     /// # Shapes
     ///
     /// - `x`: `[rows, tokens, channels]`

@@ -34,7 +34,7 @@ impl Contents {
         if starts("ip_adapter.") || starts("image_proj.") {
             return Some(Self::IpAdapter);
         }
-        if starts("controlnet_cond_embedding.") {
+        if starts("controlnet_cond_embedding.") || starts("control_model.") {
             return Some(Self::ControlNet);
         }
         if starts("down_blocks.") && starts("time_embedding.") {

@@ -21,6 +21,7 @@ mod apply;
 mod component_folder;
 mod compvis;
 mod contents;
+mod control_file;
 mod convert;
 mod device;
 mod error;
@@ -45,6 +46,7 @@ mod source;
 mod write;
 
 pub(crate) use compvis::original_unet_names;
+pub(crate) use control_file::open_controlnet;
 pub(crate) use mismatch::nearest;
 
 pub use apply::{LoadReport, load_into};
@@ -62,7 +64,7 @@ pub use parameters::{ParameterInfo, PublishedNames, parameters};
 pub use pickle::PickleFile;
 pub use safetensors::Dtype;
 pub use safetensors_file::SafetensorsFile;
-pub use save::{SaveOptions, save_component};
+pub use save::{SaveOptions, save_component, save_weights};
 pub use sharded::ShardedSafetensors;
 pub use single_file::SingleFile;
 pub use source::{HostTensor, TensorInfo, TensorSource};

@@ -83,6 +83,26 @@ fn unet(family: Family, tensors: &Tensors) -> Value {
     })
 }
 
+/// The settings of a ControlNet with these tensors.
+pub(super) fn controlnet(tensors: &Tensors) -> Value {
+    let linear = tensors.iter().any(|(name, info)| name.ends_with(".proj_in.weight") && info.shape.len() == 2);
+    let family = match (tensors.keys().any(|name| name.starts_with("add_embedding.")), linear) {
+        (true, _) => Family::Sdxl,
+        (false, true) => Family::Sd2,
+        (false, false) => Family::Sd1,
+    };
+    let mut config = unet(family, tensors);
+    let hint = |name: &str, axis| side(tensors, &format!("controlnet_cond_embedding.{name}.weight"), axis);
+    let blocks = count(tensors, "controlnet_cond_embedding.blocks.{}.weight");
+    // Each second block widens.
+    let widths = (1..blocks).step_by(2).map(|block| hint(&format!("blocks.{block}"), 0));
+    let widths: Vec<usize> = std::iter::once(hint("conv_in", 0)).chain(widths).collect();
+    config["_class_name"] = json!("ControlNetModel");
+    config["conditioning_channels"] = json!(hint("conv_in", 1));
+    config["conditioning_embedding_out_channels"] = json!(widths);
+    config
+}
+
 fn vae(family: Family, tensors: &Tensors) -> Value {
     let levels = count(tensors, "encoder.down_blocks.{}.resnets.0.conv1.weight");
     let widths: Vec<usize> =

@@ -46,7 +46,6 @@ pub fn save_component<M: Module + PublishedNames>(
     let shards = split(&stored, options.max_shard_bytes);
     // Only diffusers' settings name their class like this; transformers' files have another name.
     let stem = if config.get("_class_name").is_some() { "diffusion_pytorch_model" } else { "model" };
-    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     let mut weight_map = Map::new();
     let count = shards.len();
     for (i, shard) in shards.into_iter().enumerate() {
@@ -55,22 +54,43 @@ pub fn save_component<M: Module + PublishedNames>(
             _ => format!("{stem}-{:05}-of-{count:05}.safetensors", i + 1),
         };
         let part: Vec<Stored> = stored.drain(..shard).collect();
-        let tensors: Vec<(String, TensorInfo)> = part.iter().map(|s| (s.name.clone(), s.info.clone())).collect();
-        let place = folder.join(&file).display().to_string();
-        write_safetensors(folder.join(&file), &metadata, &tensors, |name| {
-            let one = part.iter().find(|stored| stored.name == name);
-            one.map_or_else(
-                || Err(LoadError::NoSuchTensor { place: place.clone(), tensor: name.to_owned() }),
-                |stored| stored.host(options.dtype, &place),
-            )
-        })?;
-        weight_map.extend(tensors.into_iter().map(|(name, _)| (name, json!(file))));
+        write_stored(&folder.join(&file), &part, options.dtype)?;
+        weight_map.extend(part.into_iter().map(|stored| (stored.name, json!(file))));
     }
     if count > 1 {
         let index = json!({ "metadata": {}, "weight_map": weight_map });
         write_json(&folder.join(format!("{stem}.safetensors.index.json")), &index)?;
     }
     write_json(&folder.join("config.json"), config)
+}
+
+/// Saves a network's weights under their published names as one `.safetensors` file, without settings.
+///
+/// # Errors
+///
+/// As [`save_component`].
+pub fn save_weights<M: Module + PublishedNames>(
+    module: &M,
+    path: impl AsRef<Path>,
+    dtype: LoadDtype,
+) -> Result<(), LoadError> {
+    let mut lister = Lister { path: ModulePath::default(), name: M::published_name, dtype, found: vec![] };
+    module.visit(&mut lister);
+    write_stored(path.as_ref(), &lister.found, dtype)
+}
+
+/// Writes these parameters as one file.
+fn write_stored(path: &Path, part: &[Stored], dtype: LoadDtype) -> Result<(), LoadError> {
+    let tensors: Vec<(String, TensorInfo)> = part.iter().map(|s| (s.name.clone(), s.info.clone())).collect();
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    let place = path.display().to_string();
+    write_safetensors(path, &metadata, &tensors, |name| {
+        let one = part.iter().find(|stored| stored.name == name);
+        one.map_or_else(
+            || Err(LoadError::NoSuchTensor { place: place.clone(), tensor: name.to_owned() }),
+            |stored| stored.host(dtype, &place),
+        )
+    })
 }
 
 /// How many tensors, in order, go into each file.

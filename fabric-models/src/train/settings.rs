@@ -24,7 +24,7 @@ pub struct TrainSettings {
     pub rate: f64,
     /// Steps over which the rate rises from 0.
     pub warm_up: u64,
-    /// Share of the rate that is left at the end of the cosine.
+    /// Share of the rate that is left at the end of the cosine; 1 is no cosine.
     pub final_share: f64,
     /// AdamW's decay of the mean of gradients.
     pub beta_1: f32,
@@ -92,8 +92,11 @@ impl TrainSettings {
                 return Err(TrainError::settings(name, value, "a number above 0", "leave it out for the default"));
             }
         }
+        if !(0.0..=1.0).contains(&self.final_share) {
+            let next = "leave it out for the default; 1 keeps the rate as it is";
+            return Err(TrainError::settings("final_share", self.final_share, "a number from 0 to 1", next));
+        }
         let shares = [
-            ("final_share", self.final_share),
             ("beta_1", f64::from(self.beta_1)),
             ("beta_2", f64::from(self.beta_2)),
             ("weight_decay", f64::from(self.weight_decay)),

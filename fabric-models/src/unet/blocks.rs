@@ -72,16 +72,31 @@ pub(crate) struct DownBlock {
 }
 
 impl DownBlock {
-    pub(crate) fn forward(&self, mut x: Tensor<4>, pass: &mut Pass<'_>) -> Option<Tensor<4>> {
+    /// `added` is a T2I-Adapter's. Where it goes is diffusers' choice: behind the last transformer, or behind a block
+    /// that has none, in its last skip connection too.
+    pub(crate) fn forward(
+        &self,
+        mut x: Tensor<4>,
+        added: Option<&Tensor<4>>,
+        pass: &mut Pass<'_>,
+    ) -> Option<Tensor<4>> {
         for (index, resnet) in self.resnets.iter().enumerate() {
             x = resnet.forward(x, Some(&pass.time));
             if let Some(attention) = self.attentions.get(index) {
                 x = attention.forward(x, pass)?;
             }
+            if let Some(added) = added.filter(|_| index + 1 == self.attentions.len()) {
+                x = pass.add(x, added);
+            }
             pass.skips.push(x.clone());
         }
         if let Some(downsampler) = &self.downsampler {
             x = downsampler.forward(x);
+            pass.skips.push(x.clone());
+        }
+        if let Some(added) = added.filter(|_| self.attentions.is_empty()) {
+            x = pass.add(x, added);
+            pass.skips.pop();
             pass.skips.push(x.clone());
         }
         Some(x)

@@ -11,6 +11,8 @@ impl PublishedNames for UNet {
         for (index, &part) in parts.iter().enumerate() {
             let parent = index.checked_sub(1).map_or("", |index| parts[index]);
             match (parent, part) {
+                // What it shares with control networks is no part of its own in the files.
+                ("", "trunk") => {}
                 (_, "downsampler") => name.extend(["downsamplers", "0"]),
                 (_, "upsampler") => name.extend(["upsamplers", "0"]),
                 (_, "to_out") => name.extend(["to_out", "0"]),
@@ -32,7 +34,7 @@ mod tests {
     #[test]
     fn paths_become_published_names() {
         let names = [
-            ("conv_in.weight", "conv_in.weight"),
+            ("trunk.conv_in.weight", "conv_in.weight"),
             ("down_blocks.0.downsampler.conv.bias", "down_blocks.0.downsamplers.0.conv.bias"),
             ("up_blocks.1.upsampler.conv.weight", "up_blocks.1.upsamplers.0.conv.weight"),
             ("mid_block.attentions.0.proj_in.Conv.weight", "mid_block.attentions.0.proj_in.weight"),

@@ -154,6 +154,18 @@ impl Plan {
         self.down.iter().chain(&self.mid).chain(&self.up)
     }
 
+    /// Channels of the text.
+    pub(crate) fn context(&self) -> usize {
+        self.blocks().find(|block| !block.depths.is_empty()).map_or(0, |block| block.context_dim)
+    }
+
+    /// Channels of the skip connections, in the order in which the way down makes them.
+    pub(crate) fn skips(&self) -> Vec<usize> {
+        let first = self.down.first().map_or(0, |block| block.channels);
+        let of = |block: &BlockPlan| vec![block.channels; block.inputs.len() + usize::from(block.resample)];
+        std::iter::once(first).chain(self.down.iter().flat_map(of)).collect()
+    }
+
     /// Numbers that are alive at once per latent pixel and row, from below: the skip connections, and the widest layer
     /// at full resolution with its result (the gated MLP, 8 and 4 times as wide as its input).
     pub(crate) fn working_width(&self) -> usize {

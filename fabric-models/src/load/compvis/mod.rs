@@ -4,6 +4,7 @@
 //! and odd networks translate too. Names are compared component by component: `output_blocks.1` is no prefix of
 //! `output_blocks.10`.
 
+pub(super) mod control;
 pub(super) mod text;
 pub(super) mod unet;
 pub(super) mod vae;

@@ -50,6 +50,7 @@ impl AttnProcessor for Offer {
                 value: tokens.narrow(0, 0, self.all),
                 scale: 0.7,
                 mask: None,
+                weights: Vec::new(),
             });
         }
         extras
@@ -132,13 +133,21 @@ fn lending_rows_may_be_left_out_of_residuals() {
         let bench = Bench::new(&config, 3);
         let kept = bench.rows(0, 1);
         let shapes = [[1, 12, 7, 6], [1, 12, 7, 6], [1, 12, 4, 3], [1, 16, 4, 3]];
-        let residuals = Residuals { down: shapes.map(random).to_vec(), mid: Some(random(shapes[3])) };
+        let residuals = Residuals {
+            down: shapes.map(random).to_vec(),
+            mid: Some(random(shapes[3])),
+            levels: [shapes[0], shapes[3], shapes[3]].map(random).to_vec(),
+        };
         let with = bench.predict(UNetInput { lending_rows: 2, residuals: Some(&residuals), ..bench.input() });
         let wanted = kept.predict(UNetInput { residuals: Some(&residuals), ..kept.input() });
         assert!(difference(with.clone(), wanted) < 1e-5);
         // Residuals of all rows, the lenders' being whatever they are.
         let wide = |x: &Tensor<4>| Tensor::cat(vec![x.clone(), x.clone(), x.clone()], 0);
-        let all = Residuals { down: residuals.down.iter().map(wide).collect(), mid: residuals.mid.as_ref().map(wide) };
+        let all = Residuals {
+            down: residuals.down.iter().map(wide).collect(),
+            mid: residuals.mid.as_ref().map(wide),
+            levels: residuals.levels.iter().map(wide).collect(),
+        };
         let found = bench.predict(UNetInput { lending_rows: 2, residuals: Some(&all), ..bench.input() });
         assert!(difference(found, with) < 1e-5);
     }

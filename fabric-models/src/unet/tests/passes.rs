@@ -75,6 +75,7 @@ fn residuals_of_zeros_are_no_residuals_and_others_are_added() {
     let zero = Residuals {
         down: shapes.map(|shape| Tensor::zeros(shape, &cpu())).to_vec(),
         mid: Some(Tensor::zeros(shapes[3], &cpu())),
+        levels: Vec::new(),
     };
     let plain = bench.predict(bench.input());
     let with = |residuals: &Residuals| bench.predict(UNetInput { residuals: Some(residuals), ..bench.input() });
@@ -135,7 +136,7 @@ fn half_precision_weights_predict_nearly_the_same_in_the_type_of_the_input() {
 #[should_panic(expected = "3 residuals for 4 skip connections")]
 fn residuals_of_another_network_are_refused() {
     let bench = Bench::new(&tiny(), 1);
-    let residuals = Residuals { down: vec![bench.sample.clone(); 3], mid: None };
+    let residuals = Residuals { down: vec![bench.sample.clone(); 3], ..Residuals::default() };
     bench.predict(UNetInput { residuals: Some(&residuals), ..bench.input() });
 }
 

@@ -1,11 +1,16 @@
 //! What an adapter reads of a picture.
 
+mod combine;
+mod file;
+
 use std::fmt;
 
 use burn::tensor::{DType, Tensor};
 use fabric_core::models::ImageEncoder;
 
 use crate::AdapterError;
+
+pub use combine::Combine;
 
 /// Features of one or more pictures, as an image encoder or a face recogniser gives them.
 ///
@@ -128,6 +133,23 @@ impl Features {
             wanted: "as many of each kind, and one at least".to_owned(),
             next: "repeat a text for each picture".to_owned(),
         })
+    }
+
+    /// The same numbers on a device that tracks gradients.
+    #[cfg(feature = "train")]
+    pub(crate) fn tracked(self) -> Self {
+        match self {
+            Self::Pooled(x) => Self::Pooled(Tensor::from_inner(x)),
+            Self::Tokens(x) => Self::Tokens(Tensor::from_inner(x)),
+            Self::Face(x) => Self::Face(Tensor::from_inner(x)),
+            Self::FaceAndTokens { identities, tokens } => {
+                Self::FaceAndTokens { identities: Tensor::from_inner(identities), tokens: Tensor::from_inner(tokens) }
+            }
+            Self::Instructed { tokens, prompt, instruction } => {
+                let [tokens, prompt, instruction] = [tokens, prompt, instruction].map(Tensor::from_inner);
+                Self::Instructed { tokens, prompt, instruction }
+            }
+        }
     }
 
     /// The same numbers in f32.

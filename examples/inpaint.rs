@@ -1,0 +1,67 @@
+//! A part of a picture made anew: `cargo run --release --example inpaint -- --picture a.png --mask mask.png "a red star"`.
+//!
+//! The mask is light where the picture is to change. A model that was trained for it (nine input channels) is shown the mask; with
+//! any other one, what is kept is put back after each step.
+
+#![allow(clippy::print_stdout, reason = "a command-line program")]
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use fabric::core::picture::Picture;
+use fabric::core::pipeline::Request;
+
+mod common;
+
+/// Makes a part of a picture anew.
+#[derive(Parser)]
+struct Arguments {
+    /// What the part should show.
+    prompt: String,
+    /// What it should not show.
+    #[arg(long)]
+    negative: Option<String>,
+    /// The picture.
+    #[arg(long)]
+    picture: PathBuf,
+    /// Light where it is to change.
+    #[arg(long)]
+    mask: PathBuf,
+    /// How much of the part to give up, 0 to 1; 1 lets nothing of it shine through.
+    #[arg(long, default_value_t = 1.0)]
+    strength: f64,
+    /// How many pictures.
+    #[arg(long, default_value_t = 1)]
+    pictures: u64,
+    /// Seed of the first picture; the others count up.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where the pictures go.
+    #[arg(long, default_value = "out")]
+    out: PathBuf,
+    #[command(flatten)]
+    common: common::Common,
+}
+
+fn main() -> ExitCode {
+    common::report(run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let [picture, mask] = [&arguments.picture, &arguments.mask].map(Picture::open);
+    let (picture, mask) = (picture?, mask?);
+    let mut request = Request::new(&*arguments.prompt)
+        .with_seeds((0..arguments.pictures).map(|at| arguments.seed.wrapping_add(at)))
+        .with_settings(arguments.common.settings()?)
+        .with_start(picture.clone(), arguments.strength)
+        .with_mask(mask.clone());
+    request.negative_prompt.clone_from(&arguments.negative);
+    request.validate()?;
+    let made = arguments.common.load()?.generate(&request)?;
+    common::pictures::save(&made, &arguments.out)?;
+    common::pictures::sheet(&[&[picture, mask], &made.pictures], &arguments.out)?;
+    common::print_report(&made.report);
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! What of a picture: `cargo run --release --example instruct -- --adapter ip-adapter-instruct-sd15.bin --picture a.png "a cat" --use "the style" --use "the composition"`.
+//!
+//! One row of pictures for each instruction, from the same seeds, so that what each takes of the picture can be compared.
+
+#![allow(clippy::print_stdout, reason = "a command-line program")]
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use fabric::core::models::ImageEncoder;
+use fabric::core::picture::{Crop, Picture, clip_batch};
+use fabric::core::pipeline::Request;
+use fabric::ipadapter::{InstructGuidance, InstructTexts, Instruction, IpAdapter, PicturePrompt};
+
+mod common;
+
+/// Makes pictures with another as their prompt, under instructions that say what of it is meant.
+#[derive(Parser)]
+struct Arguments {
+    /// What the pictures should show, besides.
+    prompt: String,
+    /// What they should not show.
+    #[arg(long, default_value = "")]
+    negative: String,
+    /// The Instruct adapter's file.
+    #[arg(long)]
+    adapter: PathBuf,
+    /// The image encoder's folder; the model's `image_encoder` if absent.
+    #[arg(long)]
+    encoder: Option<PathBuf>,
+    /// The picture.
+    #[arg(long)]
+    picture: PathBuf,
+    /// What to take of it, as in "the style"; may be given several times.
+    #[arg(long = "use", default_values = ["everything from the image", "the style", "the colour", "the composition"])]
+    queries: Vec<String>,
+    /// How strongly the picture acts.
+    #[arg(long, default_value_t = 1.0)]
+    scale: f32,
+    /// Instructions that mix four branches: how strongly the instruction counts.
+    #[arg(long, default_value_t = 6.0)]
+    instruction_scale: f64,
+    /// The same: how strongly the picture counts.
+    #[arg(long, default_value_t = 1.0)]
+    image_scale: f64,
+    /// Pictures of a row.
+    #[arg(long, default_value_t = 4)]
+    pictures: u64,
+    /// Seed of the first picture; the others count up.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where the pictures go.
+    #[arg(long, default_value = "out")]
+    out: PathBuf,
+    #[command(flatten)]
+    common: common::Common,
+}
+
+fn main() -> ExitCode {
+    common::report(run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let settings = arguments.common.settings()?;
+    let device = arguments.common.device()?;
+    let adapter = IpAdapter::open(&arguments.adapter, &device)?;
+    let encoder = match &arguments.encoder {
+        Some(folder) => common::pictures::encoder(folder, &device)?,
+        None => common::pictures::encoder(&arguments.common.model()?.join("image_encoder"), &device)?,
+    };
+    let picture = Picture::open(&arguments.picture)?;
+    let pixels = clip_batch(std::slice::from_ref(&picture), encoder.image_size(), Crop::Centre, &device)?;
+    // The published code encodes a picture that is zero once normalised where there is none.
+    let [with, without] = [pixels.clone(), pixels.zeros_like()].map(|pixels| encoder.penultimate(pixels));
+    let pipeline = arguments.common.load()?;
+    let layers = pipeline.cross_attentions();
+    let mut rows = vec![vec![picture]];
+    for query in &arguments.queries {
+        let mut instruction = Instruction::new(format!("use {query}"));
+        if instruction.guidance != InstructGuidance::Simple {
+            let (instruction_scale, image) = (arguments.instruction_scale, arguments.image_scale);
+            let guidance = InstructGuidance::ThreeWay { instruction: instruction_scale, image };
+            instruction = instruction.with_guidance(guidance);
+        }
+        let (prompt, negative) = (&*arguments.prompt, &*arguments.negative);
+        let texts = InstructTexts::encode(pipeline.text_encoder(), prompt, negative, &instruction, &settings.text)?;
+        let steering = PicturePrompt::instructed(&adapter, &layers, [&with, &without], &texts, instruction.guidance)?
+            .with_scale(instruction.corrected_scale(arguments.scale))?;
+        let request = Request::new(prompt)
+            .with_negative_prompt(negative)
+            .with_seeds((0..arguments.pictures).map(|at| arguments.seed.wrapping_add(at)))
+            .with_settings(settings.clone())
+            .with_steering(steering);
+        let made = pipeline.generate(&request)?;
+        println!("row {}: {}, {} branches", rows.len() + 1, instruction.query, request.guidance()?.branches().len());
+        rows.push(made.pictures);
+    }
+    let rows: Vec<&[Picture]> = rows.iter().map(Vec::as_slice).collect();
+    common::pictures::sheet(&rows, &arguments.out)
+}

@@ -1,0 +1,155 @@
+//! An adapter learned from pictures: `cargo run --release --features train --example train_adapter -- --data data.jsonl --model MODEL --like ip-adapter_sd15.safetensors`.
+//!
+//! `data.jsonl` has a line for each example: `{"image": "a.png", "text": "what it shows"}`, with `"condition": "b.png"` where the
+//! prompt is another picture, and for Instruct `"task"` and `"instruction"`. Stopped and begun again with the same
+//! settings, a run goes on where it was.
+
+#![allow(clippy::print_stdout, reason = "a command-line program")]
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use clap::Parser;
+use fabric::core::schedule::SchedulerConfig;
+use fabric::ipadapter::train::{
+    AdapterOptions, AdapterTask, Dataset, Partners, first_weights, first_weights_of_instruct, published_settings,
+};
+use fabric::ipadapter::{AdapterFile, IpAdapter};
+use fabric::models::load::{Component, LoadDtype, LoadOptions, ModelFolder, PublishedNames, load_into};
+use fabric::models::train::{TrainSettings, Trainer};
+use fabric::models::unet::UNetConfig;
+use fabric::models::vae::VaeConfig;
+use fabric::models::{ModelOptions, load_folder};
+use serde::Deserialize;
+
+mod common;
+
+/// Trains an IP-Adapter or an Instruct adapter as published.
+#[derive(Parser)]
+struct Arguments {
+    /// Examples, one JSON object per line.
+    #[arg(long)]
+    data: PathBuf,
+    /// Lines that may be broken or miss their pictures.
+    #[arg(long, default_value_t = 0)]
+    skip: usize,
+    /// The model's folder, which stays as it is.
+    #[arg(long)]
+    model: PathBuf,
+    /// The image encoder's folder; the model's `image_encoder` if absent.
+    #[arg(long)]
+    encoder: Option<PathBuf>,
+    /// An adapter of the kind and sizes to train; with `--go-on` its weights are where training begins.
+    #[arg(long)]
+    like: PathBuf,
+    /// Begins with the weights of that adapter, instead of new ones.
+    #[arg(long)]
+    go_on: bool,
+    /// For Instruct: the plus adapter to begin with.
+    #[arg(long)]
+    plus: Option<PathBuf>,
+    /// Settings as JSON: `{"training": {"steps": 1000, "batch": 8}, "options": {"size": 512}}`; the published recipe if absent.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Where checkpoints, the loss curve and the adapter go.
+    #[arg(long, default_value = "adapter")]
+    out: PathBuf,
+    /// Threads that prepare pictures.
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+    /// Where to compute; the first device that this build has if absent.
+    #[arg(long)]
+    device: Option<String>,
+}
+
+/// What the settings' file says.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    training: TrainSettings,
+    options: AdapterOptions,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { training: published_settings(), options: AdapterOptions::default() }
+    }
+}
+
+fn main() -> ExitCode {
+    common::report(run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let config: Config = match &arguments.config {
+        Some(path) => serde_json::from_str(&std::fs::read_to_string(path)?)?,
+        None => Config::default(),
+    };
+    let data = Dataset::open(&arguments.data, arguments.skip)?;
+    println!("{} examples, {} lines left out", data.examples().len(), data.skipped().len());
+    for skipped in data.skipped() {
+        println!("line {}: {}", skipped.line, skipped.reason);
+    }
+    let plain = common::device(arguments.device.as_deref())?;
+    let tracking = plain.clone().autodiff();
+    let folder = ModelFolder::open(&arguments.model)?;
+    let partners = partners(arguments, &folder, [&plain, &tracking])?;
+    let file = AdapterFile::open(&arguments.like)?;
+    let kind = file.config()?;
+    println!("{kind}; it reads {}", kind.reads());
+    let layers = partners.unet.cross_attentions();
+    let first = match (&arguments.plus, arguments.go_on) {
+        (_, true) => {
+            IpAdapter::load(kind.clone(), file.weights(), &LoadOptions::default(), &tracking)?.0.weights().clone()
+        }
+        (Some(plus), false) => first_weights_of_instruct(&kind, &AdapterFile::open(plus)?, &tracking)?,
+        (None, false) => first_weights(&kind, &layers, &*folder.weights(Component::UNet)?, &tracking)?,
+    };
+    let scheduler = SchedulerConfig::from_json(&folder.scheduler_config::<serde_json::Value>()?.to_string())?;
+    let task = AdapterTask::new(&kind, partners, &scheduler, data, &config.training, &config.options)?;
+    let mut trainer = Trainer::new(task, first, &config.training, &arguments.out, &tracking, arguments.workers.max(1))?;
+    while !trainer.is_done() {
+        let done = trainer.step()?;
+        if done.step.is_multiple_of(10) || done.step == done.steps {
+            let minutes = done.seconds_left / 60.0;
+            println!(
+                "{}/{}: loss {:.4}, gradient {:.3}, {:.2} s a step, {minutes:.0} min left",
+                done.step, done.steps, done.loss, done.gradient, done.seconds
+            );
+        }
+    }
+    let path = arguments.out.join("adapter.safetensors");
+    IpAdapter::new(kind, trainer.averaged()).save(&path, LoadDtype::F16)?;
+    println!("{}", path.display());
+    Ok(())
+}
+
+/// The model's networks: only the U-Net lets gradients pass, and none learns.
+fn partners(
+    arguments: &Arguments,
+    folder: &ModelFolder,
+    [plain, tracking]: [&Device; 2],
+) -> Result<Partners, Box<dyn Error>> {
+    fn loaded<M: Module + PublishedNames>(
+        folder: &ModelFolder,
+        component: Component,
+        module: M,
+    ) -> Result<M, Box<dyn Error>> {
+        Ok(load_into(module, &*folder.weights(component)?, &LoadOptions::default())?.0)
+    }
+    let json = |component| Ok::<_, Box<dyn Error>>(folder.config::<serde_json::Value>(component)?.to_string());
+    let unet = UNetConfig::from_json(&json(Component::UNet)?)?.init(tracking)?;
+    let vae = VaeConfig::from_json(&json(Component::Vae)?)?.init(plain)?;
+    let encoder = arguments.encoder.clone().unwrap_or_else(|| arguments.model.join("image_encoder"));
+    let (pipeline, _) = load_folder(&arguments.model, plain, &ModelOptions::default())?;
+    Ok(Partners {
+        unet: Arc::new(loaded(folder, Component::UNet, unet)?.no_grad()),
+        codec: Arc::new(loaded(folder, Component::Vae, vae)?),
+        text: pipeline.shared_text_encoder(),
+        vision: Arc::new(common::pictures::encoder(&encoder, plain)?),
+    })
+}

@@ -1,0 +1,78 @@
+//! What an inpainting network sees besides the latents.
+
+use burn::tensor::Tensor;
+
+use super::Pipeline;
+use crate::Error;
+use crate::models::Posterior;
+use crate::noise::{Draw, RunNoise};
+
+/// A mask and what it leaves of a picture, as channels beside the latents.
+#[derive(Debug)]
+pub(super) struct MaskChannels {
+    /// `[images, 1 + channels, height, width]`.
+    pictures: Tensor<4>,
+    /// The same where all is to be made: for references, which are pictures as a run makes them.
+    /// `[1, 1 + channels, height, width]`.
+    nothing_kept: Tensor<4>,
+}
+
+impl MaskChannels {
+    /// The network's input: the rows of all branches, the last `references` of which only lend.
+    pub(super) fn beside(&self, rows: Tensor<4>, references: usize) -> Tensor<4> {
+        let pictures = rows.dims()[0] - references;
+        let branches = pictures / self.pictures.dims()[0];
+        let mut beside = vec![self.pictures.clone().repeat_dim(0, branches)];
+        if references > 0 {
+            beside.push(self.nothing_kept.clone().repeat_dim(0, references));
+        }
+        Tensor::cat(vec![rows, Tensor::cat(beside, 0)], 1)
+    }
+
+    /// The network's input for references alone.
+    pub(super) fn beside_references(&self, rows: Tensor<4>) -> Tensor<4> {
+        let beside = self.nothing_kept.clone().repeat_dim(0, rows.dims()[0]);
+        Tensor::cat(vec![rows, beside], 1)
+    }
+}
+
+impl Pipeline {
+    /// Whether its network was trained to fill in parts of pictures.
+    pub(super) fn inpaints(&self) -> bool {
+        self.unet.in_channels() != self.codec.latent_channels()
+    }
+
+    /// What an inpainting network is shown of a picture; without one, that nothing is kept.
+    ///
+    /// # Shapes
+    ///
+    /// - `picture`: pixels in [-1, 1] `[1, 3, height, width]`, and the mask `[1, 1, height, width]`
+    /// - `mask`: the same mask in the latents' size
+    /// - `shape`: of the latents
+    pub(super) fn mask_channels(
+        &self,
+        picture: Option<(Tensor<4>, Tensor<4>)>,
+        mask: Option<&Tensor<4>>,
+        shape: [usize; 4],
+        noise: &mut dyn RunNoise,
+    ) -> Result<MaskChannels, Error> {
+        let [images, channels, height, width] = shape;
+        let (step, device) = (self.codec.downscale(), self.unet.device());
+        // What is to be made is grey in the published code: 0 between -1 and 1.
+        let grey = Tensor::zeros([1, 3, height * step, width * step], &device);
+        let nothing = self.codec.encode(grey, Posterior::Mean);
+        let all = Tensor::ones([1, 1, height, width], (&device, nothing.dtype()));
+        let nothing_kept = Tensor::cat(vec![all, nothing], 1);
+        let pictures = match (picture, mask) {
+            (Some((pixels, whole)), Some(mask)) => {
+                let kept = pixels * (whole.ones_like() - whole);
+                let posterior = noise.draw(Draw::MaskedPosterior, [images, channels, height, width])?;
+                let kept = self.codec.encode(kept.repeat_dim(0, images), Posterior::Sample(posterior));
+                let mask = mask.clone().cast(kept.dtype()).repeat_dim(0, images);
+                Tensor::cat(vec![mask, kept], 1)
+            }
+            _ => nothing_kept.clone().repeat_dim(0, images),
+        };
+        Ok(MaskChannels { pictures, nothing_kept })
+    }
+}

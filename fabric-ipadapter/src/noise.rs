@@ -1,0 +1,74 @@
+//! Pictures made unlike themselves, to lead away from.
+
+use fabric_core::picture::{Picture, PictureError};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+
+/// How noise comes into a picture, as in ComfyUI_IPAdapter_plus (with a random stream of its own).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoiseKind {
+    /// The picture fades into even noise.
+    Fade,
+    /// Values are replaced by even noise, one by one.
+    Dissolve,
+    /// Normal noise is added.
+    Gaussian,
+}
+
+/// A picture with noise in it. Its features instead of none make an adapter lead away from what is left of the picture:
+/// the usual negative of a sharper result.
+///
+/// `strength` is from 0, the picture, to 1, noise.
+///
+/// # Errors
+///
+/// When the picture cannot be made, which it has no reason to.
+///
+/// # Panics
+///
+/// When the strength is not between 0 and 1.
+pub fn noised_picture(picture: &Picture, kind: NoiseKind, strength: f32, seed: u64) -> Result<Picture, PictureError> {
+    assert!((0.0..=1.0).contains(&strength), "noised_picture: strength {strength}, wanted 0 to 1");
+    let mut rng = ChaCha12Rng::seed_from_u64(seed);
+    let noised = picture.rgb().iter().map(|&byte| {
+        let value = f32::from(byte) / 255.0;
+        let (first, second): (f32, f32) = (rng.random(), rng.random());
+        let value = match kind {
+            NoiseKind::Fade => value * (1.0 - strength) + first * strength,
+            NoiseKind::Dissolve if first < strength => second,
+            NoiseKind::Dissolve => value,
+            NoiseKind::Gaussian => {
+                // Box and Muller; 1 - x is never 0.
+                let normal = (-2.0 * (1.0 - first).ln()).sqrt() * (std::f32::consts::TAU * second).cos();
+                value + normal * strength
+            }
+        };
+        (value.clamp(0.0, 1.0) * 255.0).round() as u8
+    });
+    Picture::from_rgb(picture.width(), picture.height(), noised.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strength_goes_from_the_picture_to_noise() {
+        let picture = Picture::filled(64, 64, [200, 100, 50]).expect("a picture");
+        for kind in [NoiseKind::Fade, NoiseKind::Dissolve, NoiseKind::Gaussian] {
+            let noised = |strength, seed| noised_picture(&picture, kind, strength, seed).expect("a picture");
+            assert_eq!(noised(0.0, 1), picture, "{kind:?}");
+            assert_eq!(noised(0.5, 1), noised(0.5, 1), "{kind:?}");
+            assert_ne!(noised(0.5, 1), noised(0.5, 2), "{kind:?}");
+            let changed = |noised: Picture| {
+                let pairs = noised.rgb().iter().zip(picture.rgb());
+                pairs.map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>()
+            };
+            assert!(changed(noised(0.8, 1)) > changed(noised(0.2, 1)), "{kind:?}");
+        }
+        // Half of the values of a dissolved picture stay.
+        let half = noised_picture(&picture, NoiseKind::Dissolve, 0.5, 3).expect("a picture");
+        let same = half.rgb().iter().zip(picture.rgb()).filter(|(a, b)| a == b).count() as f64 / 12288.0;
+        assert!((0.45..0.55).contains(&same), "{same}");
+    }
+}

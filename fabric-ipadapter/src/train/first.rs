@@ -1,0 +1,116 @@
+//! Where training begins.
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Distribution, Tensor};
+use fabric_core::models::CrossAttention;
+use fabric_models::load::{LoadOptions, MappedSource, Part, Renamed, TensorSource, load_into};
+
+use crate::adapter::AdapterWeights;
+use crate::projection::ImageProjection;
+use crate::{AdapterConfig, AdapterError, AdapterFile, numbered_layers};
+
+/// First weights of an adapter, as published: a random projection, and the keys and values of the U-Net's own
+/// cross-attentions for the pictures' tokens.
+///
+/// `unet` are the U-Net's tensors under diffusers' names, `layers` its cross-attentions.
+///
+/// # Errors
+///
+/// When the adapter is not for such a U-Net, or its tensors cannot be read.
+pub fn first_weights(
+    config: &AdapterConfig,
+    layers: &[CrossAttention],
+    unet: &dyn TensorSource,
+    device: &Device,
+) -> Result<AdapterWeights, AdapterError> {
+    config.check_layers(layers)?;
+    let renamed = numbered_layers(layers).into_iter().enumerate().flat_map(|(index, layer)| {
+        let number = 2 * index + 1;
+        ["to_k", "to_v"].map(|half| Renamed {
+            name: format!("ip_adapter.{number}.{half}_ip.weight"),
+            from: format!("{}.{half}.weight", layer.site),
+            part: Part::Whole,
+        })
+    });
+    let source = MappedSource::new(Borrowed(unet), renamed)?;
+    filled(config.init(device), &source)
+}
+
+/// First weights of an Instruct adapter from those of a "plus" adapter, as published: what they have in common is taken over, and what
+/// reads prompt and instruction begins with hardly any effect (its last layers are normal noise of 1e-4).
+///
+/// # Errors
+///
+/// When the adapter is none of Instruct, or the other one does not fit it.
+pub fn first_weights_of_instruct(
+    config: &AdapterConfig,
+    plus: &AdapterFile,
+    device: &Device,
+) -> Result<AdapterWeights, AdapterError> {
+    let from = plus.config()?;
+    if from.widths != config.widths || from.context != config.context {
+        return Err(AdapterError::Unfit {
+            adapter: config.to_string(),
+            what: "the adapter to begin with".to_owned(),
+            found: from.to_string(),
+            wanted: "a plus adapter for the same U-Net".to_owned(),
+            next: "take the plus adapter of this model".to_owned(),
+        });
+    }
+    let mut weights = filled(config.init(device), plus.weights())?;
+    let ImageProjection::Instruct(projection) = weights.projection else {
+        return Err(AdapterError::Unfit {
+            adapter: config.to_string(),
+            what: "the adapter to train".to_owned(),
+            found: config.to_string(),
+            wanted: "an Instruct adapter".to_owned(),
+            next: "begin others with `first_weights`".to_owned(),
+        });
+    };
+    weights.projection =
+        ImageProjection::Instruct(projection.with_quiet_instructions(|layer| layer.map(&mut Noise(1e-4))));
+    Ok(weights)
+}
+
+/// The weights that a source has put into their places.
+fn filled(weights: AdapterWeights, source: &dyn TensorSource) -> Result<AdapterWeights, AdapterError> {
+    let (weights, report) = load_into(weights, source, &LoadOptions::default().with_strict(false))?;
+    if let Some(other) = report.mismatched.first() {
+        return Err(AdapterError::NotAnAdapter {
+            place: report.place.clone(),
+            what: format!("shape of tensor `{}`", other.name),
+            found: format!("{:?}", other.found),
+            wanted: format!("{:?}", other.wanted),
+        });
+    }
+    Ok(weights)
+}
+
+/// Replaces all weights by normal noise of this spread.
+struct Noise(f64);
+
+impl ModuleMapper for Noise {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, tensor, mapper) = param.consume();
+        let noise = Tensor::random(tensor.dims(), Distribution::Normal(0.0, self.0), &tensor.device());
+        Param::from_mapped_value(id, noise.require_grad(), mapper)
+    }
+}
+
+/// A source that somebody else owns.
+#[derive(Debug)]
+struct Borrowed<'a>(&'a dyn TensorSource);
+
+impl TensorSource for Borrowed<'_> {
+    fn place(&self) -> String {
+        self.0.place()
+    }
+
+    fn tensors(&self) -> &std::collections::BTreeMap<String, fabric_models::load::TensorInfo> {
+        self.0.tensors()
+    }
+
+    fn read(&self, name: &str) -> Result<fabric_models::load::HostTensor, fabric_models::load::LoadError> {
+        self.0.read(name)
+    }
+}

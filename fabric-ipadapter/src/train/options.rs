@@ -1,0 +1,126 @@
+//! How an adapter is trained, besides what every training has.
+
+use std::collections::BTreeMap;
+
+use fabric_models::train::TrainSettings;
+use serde::{Deserialize, Serialize};
+
+use super::Example;
+use crate::AdapterError;
+
+/// How an adapter is trained, besides what every training has. The default is the published recipe.
+///
+/// ```
+/// use fabric_ipadapter::train::AdapterOptions;
+/// let options = AdapterOptions { size: 256, ..AdapterOptions::default() };
+/// assert_eq!(options.drop_image, 0.05);
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdapterOptions {
+    /// Side of the pictures, in pixels: they are scaled to cover it and cut at the middle.
+    pub size: usize,
+    /// Share of examples whose picture is left out (for Instruct, with its instruction).
+    pub drop_image: f64,
+    /// Share of examples whose text is left out.
+    pub drop_text: f64,
+    /// Share of examples of which both are.
+    pub drop_both: f64,
+    /// For Instruct: how often each task comes, and its instructions.
+    pub tasks: BTreeMap<String, TaskOptions>,
+}
+
+/// A task of Instruct: what is to be taken of a picture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TaskOptions {
+    /// How often it comes, beside the others.
+    pub weight: f64,
+    /// Ways to say it, one of which is drawn for each example without an instruction of its own.
+    pub instructions: Vec<String>,
+}
+
+impl Default for TaskOptions {
+    fn default() -> Self {
+        Self { weight: 1.0, instructions: Vec::new() }
+    }
+}
+
+impl Default for AdapterOptions {
+    fn default() -> Self {
+        Self { size: 512, drop_image: 0.05, drop_text: 0.05, drop_both: 0.05, tasks: BTreeMap::new() }
+    }
+}
+
+/// AdamW as the published scripts have it: a rate of 1e-4 throughout, without warm-up, clipping or averaging.
+pub fn published_settings() -> TrainSettings {
+    TrainSettings {
+        steps: 1_000_000,
+        batch: 8,
+        rate: 1e-4,
+        warm_up: 0,
+        final_share: 1.0,
+        beta_2: 0.999,
+        weight_decay: 0.01,
+        clip: 1e9,
+        average: 0.0,
+        ..TrainSettings::default()
+    }
+}
+
+impl AdapterOptions {
+    /// Whether they make sense for these examples; for Instruct, each needs an instruction.
+    pub(super) fn check(&self, examples: &[Example], instructs: bool) -> Result<(), AdapterError> {
+        let refused = |what: &str, found: String, wanted: &str, next: &str| AdapterError::Setting {
+            what: what.to_owned(),
+            found,
+            wanted: wanted.to_owned(),
+            next: next.to_owned(),
+        };
+        if self.size == 0 {
+            return Err(refused("size", "0".to_owned(), "a number of pixels", "512 is usual"));
+        }
+        let drops = [self.drop_image, self.drop_text, self.drop_both];
+        if drops.iter().any(|share| !(0.0..=1.0).contains(share)) || drops.iter().sum::<f64>() > 1.0 {
+            let next = "0.05 each is the published recipe";
+            return Err(refused(
+                "drop_image, drop_text, drop_both",
+                format!("{drops:?}"),
+                "shares of at most 1 together",
+                next,
+            ));
+        }
+        if !instructs {
+            return Ok(());
+        }
+        for (name, task) in &self.tasks {
+            if !(task.weight >= 0.0 && task.weight.is_finite()) {
+                let what = format!("tasks.{name}.weight");
+                return Err(refused(
+                    &what,
+                    task.weight.to_string(),
+                    "a number of 0 or more",
+                    "1 is as often as others",
+                ));
+            }
+        }
+        for example in examples {
+            let of_task = example.task.as_ref().and_then(|task| self.tasks.get(task));
+            if example.instruction.is_none() && of_task.is_none_or(|task| task.instructions.is_empty()) {
+                let task = example.task.as_deref().unwrap_or("none");
+                let what = format!("line {} of the data: its instruction", example.line);
+                let wanted = "one of its own, or a task with instructions in `tasks`";
+                return Err(refused(&what, format!("none (task {task:?})"), wanted, "write one of the two"));
+            }
+        }
+        if examples.iter().all(|example| self.weight(example) == 0.0) {
+            return Err(refused("tasks", "only weights of 0".to_owned(), "one above 0", "1 is as often as others"));
+        }
+        Ok(())
+    }
+
+    /// How often an example's task comes; without one, as others.
+    pub(super) fn weight(&self, example: &Example) -> f64 {
+        example.task.as_ref().and_then(|task| self.tasks.get(task)).map_or(1.0, |task| task.weight)
+    }
+}

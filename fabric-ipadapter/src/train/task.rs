@@ -1,0 +1,345 @@
+//! The loss of an adapter.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use fabric_core::attention::{AttnCall, AttnExtras, AttnProcessor, AttnSite, DecoupledTokens};
+use fabric_core::denoise::NoiseLevel;
+use fabric_core::models::{
+    AddedConditions, CrossAttention, ImageEncoder, LatentCodec, NoisePredictor, Posterior, TextEncoder, TextOptions,
+    UNetInput,
+};
+use fabric_core::noise::normal;
+use fabric_core::picture::{Crop, Fit, Picture, clip_pixels, vae_pixels};
+use fabric_core::schedule::{Prediction, SchedulerConfig, training_levels};
+use fabric_models::train::{Task, TrainSettings};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+use serde_json::{Value, json};
+
+use super::{AdapterOptions, Dataset, Example};
+use crate::adapter::AdapterWeights;
+use crate::{AdapterConfig, AdapterError, FeatureKind, Features, IpAdapter, numbered_layers};
+
+/// The networks around an adapter, none of which learns.
+#[derive(Clone)]
+pub struct Partners {
+    /// On a device that tracks gradients, its own weights without (`Module::no_grad`): gradients pass through it.
+    pub unet: Arc<dyn NoisePredictor + Send + Sync>,
+    /// On the same device without gradients, as the following.
+    pub codec: Arc<dyn LatentCodec + Send + Sync>,
+    /// What reads the text, and for Instruct the instruction.
+    pub text: Arc<dyn TextEncoder + Send + Sync>,
+    /// What sees the pictures that are prompts.
+    pub vision: Arc<dyn ImageEncoder + Send + Sync>,
+}
+
+impl fmt::Debug for Partners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Partners").finish_non_exhaustive()
+    }
+}
+
+/// Learns to take pictures as prompts (2308.06721, section 4.1; 2408.03209, section 3.5): the U-Net's own loss, with the
+/// adapter's tokens beside the text's.
+///
+/// For adapters that read features of pictures, and for Instruct. Those of faces learn from identities that another
+/// program finds, and are not trained here.
+#[derive(Debug)]
+pub struct AdapterTask {
+    config: AdapterConfig,
+    layers: Vec<CrossAttention>,
+    settings: TrainSettings,
+    options: AdapterOptions,
+    dataset: Arc<Dataset>,
+    partners: Partners,
+    levels: Arc<Vec<NoiseLevel>>,
+    prediction: Prediction,
+}
+
+/// What a worker thread prepared, or why it could not.
+#[derive(Debug)]
+pub struct AdapterBatch(Result<Prepared, String>);
+
+#[derive(Debug)]
+struct Prepared {
+    /// `[rows, 3, size, size]` from -1 to 1.
+    targets: Vec<f32>,
+    /// `[rows, 3, side, side]`, normalised for the image encoder.
+    conditions: Vec<f32>,
+    texts: Vec<String>,
+    instructions: Vec<String>,
+    /// Whether the picture is seen.
+    seen: Vec<bool>,
+    levels: Vec<NoiseLevel>,
+    /// Width and height of the pictures as they were, for XL.
+    sizes: Vec<[f32; 2]>,
+    /// Of this batch, for noise.
+    number: u64,
+}
+
+impl AdapterTask {
+    /// For an adapter of this kind, beside these networks and under this noise schedule.
+    ///
+    /// # Errors
+    ///
+    /// When adapter and U-Net do not fit one another, the adapter reads faces, or the options do not fit the data.
+    pub fn new(
+        config: &AdapterConfig,
+        partners: Partners,
+        scheduler: &SchedulerConfig,
+        dataset: Dataset,
+        settings: &TrainSettings,
+        options: &AdapterOptions,
+    ) -> Result<Self, AdapterError> {
+        let layers = partners.unet.cross_attentions();
+        config.check_layers(&layers)?;
+        if matches!(config.reads(), FeatureKind::Face(_) | FeatureKind::FaceAndTokens(..)) {
+            return Err(AdapterError::Unfit {
+                adapter: config.to_string(),
+                what: "training".to_owned(),
+                found: "an adapter that reads identities of faces".to_owned(),
+                wanted: "one that reads features of pictures".to_owned(),
+                next: "train a plus adapter on pictures of faces".to_owned(),
+            });
+        }
+        options.check(dataset.examples(), matches!(config.reads(), FeatureKind::Instructed(..)))?;
+        let step = partners.codec.downscale();
+        if !options.size.is_multiple_of(step) {
+            return Err(AdapterError::Setting {
+                what: "size".to_owned(),
+                found: options.size.to_string(),
+                wanted: format!("a multiple of {step} pixels"),
+                next: format!("use {}", (options.size / step).max(1) * step),
+            });
+        }
+        let levels = training_levels(scheduler).map_err(|error| AdapterError::Setting {
+            what: "noise schedule".to_owned(),
+            found: error.to_string(),
+            wanted: "the model's own".to_owned(),
+            next: "take `scheduler_config.json` from the model's folder".to_owned(),
+        })?;
+        Ok(Self {
+            config: config.clone(),
+            layers: numbered_layers(&layers),
+            settings: settings.clone(),
+            options: options.clone(),
+            dataset: Arc::new(dataset),
+            partners,
+            levels: Arc::new(levels),
+            prediction: scheduler.prediction,
+        })
+    }
+
+    /// Latents of the targets, of one batch.
+    fn latents(&self, batch: &Prepared, device: &Device) -> Tensor<4> {
+        let (rows, size) = (batch.texts.len(), self.options.size);
+        let pixels = upload(batch.targets.clone(), [rows, 3, size, size], device);
+        let side = size / self.partners.codec.downscale();
+        let posterior =
+            self.noise(batch.number, POSTERIOR, [rows, self.partners.codec.latent_channels(), side, side], device);
+        self.partners.codec.encode(pixels, Posterior::Sample(posterior))
+    }
+
+    fn noise(&self, batch: u64, purpose: u64, shape: [usize; 4], device: &Device) -> Tensor<4> {
+        let values = normal(self.settings.seed.wrapping_add(purpose), batch, shape.iter().product());
+        upload(values, shape, device)
+    }
+
+    /// What the adapter reads of the batch's pictures, on a device that does not track gradients.
+    fn features(
+        &self,
+        batch: &Prepared,
+        context: &dyn Fn(&[String]) -> Result<Tensor<3>, String>,
+        device: &Device,
+    ) -> Result<Features, String> {
+        let rows = batch.seen.len();
+        let side = self.partners.vision.image_size();
+        let pixels = upload(batch.conditions.clone(), [rows, 3, side, side], device);
+        let seen: Vec<f32> = batch.seen.iter().map(|&seen| f32::from(u8::from(seen))).collect();
+        Ok(match self.config.reads() {
+            // Where there is no picture: zeros as features, or features of zeros, as published.
+            FeatureKind::Pooled(_) => {
+                let keep = Tensor::<2>::from_data(TensorData::new(seen, [rows, 1]), device);
+                Features::Pooled(self.partners.vision.embed(pixels) * keep)
+            }
+            kind => {
+                let keep = upload(seen, [rows, 1, 1, 1], device);
+                let tokens = self.partners.vision.penultimate(pixels * keep);
+                match kind {
+                    FeatureKind::Instructed(..) => Features::Instructed {
+                        tokens,
+                        prompt: context(&batch.texts)?,
+                        instruction: context(&batch.instructions)?,
+                    },
+                    _ => Features::Tokens(tokens),
+                }
+            }
+        })
+    }
+}
+
+/// Streams of noise.
+const POSTERIOR: u64 = 1;
+const NOISE: u64 = 2;
+
+fn upload(values: Vec<f32>, shape: [usize; 4], device: &Device) -> Tensor<4> {
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+impl Task for AdapterTask {
+    type Model = AdapterWeights;
+    type Batch = AdapterBatch;
+
+    fn identity(&self) -> Value {
+        json!({
+            "adapter": self.config.to_string(),
+            "data": self.dataset.examples().len(),
+            "options": self.options,
+            "prediction": format!("{:?}", self.prediction),
+        })
+    }
+
+    fn batches(&self) -> Arc<dyn Fn(u64) -> AdapterBatch + Send + Sync> {
+        let (settings, options) = (self.settings.clone(), self.options.clone());
+        let (dataset, levels) = (self.dataset.clone(), self.levels.clone());
+        let side = self.partners.vision.image_size();
+        // Where each example's share of the draws ends.
+        let mut sum = 0.0;
+        let ends: Vec<f64> = dataset
+            .examples()
+            .iter()
+            .map(|example| {
+                sum += options.weight(example);
+                sum
+            })
+            .collect();
+        Arc::new(move |number| {
+            let mut rng = ChaCha12Rng::seed_from_u64(settings.seed);
+            rng.set_stream(number);
+            let mut batch = Prepared {
+                targets: Vec::new(),
+                conditions: Vec::new(),
+                texts: Vec::new(),
+                instructions: Vec::new(),
+                seen: Vec::new(),
+                levels: Vec::new(),
+                sizes: Vec::new(),
+                number,
+            };
+            for _ in 0..settings.batch {
+                let drawn = rng.random::<f64>() * sum;
+                let index = ends.partition_point(|end| *end <= drawn).min(ends.len() - 1);
+                let example = &dataset.examples()[index];
+                batch.levels.push(levels[rng.random_range(0..levels.len())]);
+                let [image, text] = dropped(rng.random(), &options);
+                let instruction = instruction(example, &options, rng.random());
+                batch.texts.push(if text { String::new() } else { example.text.clone() });
+                batch.instructions.push(if image { String::new() } else { instruction });
+                batch.seen.push(!image);
+                if let Err(error) = pictures(example, &options, side, &mut batch) {
+                    return AdapterBatch(Err(format!("line {} of the data: {error}", example.line)));
+                }
+            }
+            AdapterBatch(Ok(batch))
+        })
+    }
+
+    fn loss(&self, model: &AdapterWeights, batch: AdapterBatch, device: &Device) -> Result<Tensor<1>, String> {
+        let batch = batch.0?;
+        let rows = batch.texts.len();
+        let plain = device.clone().inner();
+        let encode = |texts: &[String]| {
+            self.partners.text.encode(texts, &TextOptions::default()).map_err(|error| error.to_string())
+        };
+        let text = encode(&batch.texts)?;
+        let features = self.features(&batch, &|texts| Ok(encode(texts)?.context), &plain)?;
+        let clean = self.latents(&batch, &plain);
+        let noise = self.noise(batch.number, NOISE, clean.dims(), &plain);
+        let each = |f: fn(&NoiseLevel) -> f64| {
+            let values = batch.levels.iter().map(|level| f(level) as f32).collect();
+            upload(values, [rows, 1, 1, 1], &plain)
+        };
+        let (alpha, sigma) = (each(|level| level.alpha), each(|level| level.sigma));
+        let noised = clean.clone() * alpha.clone() + noise.clone() * sigma.clone();
+        let wanted = match self.prediction {
+            Prediction::Epsilon => noise,
+            Prediction::Velocity => noise * alpha - clean * sigma,
+            Prediction::Sample => clean,
+        };
+
+        let adapter = IpAdapter::new(self.config.clone(), model.clone());
+        let tokens = adapter.tokens(&features.tracked()).map_err(|error| error.to_string())?;
+        let own = self.layers.iter().zip(&model.layers).map(|(layer, own)| (layer.site, own.forward(tokens.clone())));
+        let processor = EachRow(own.collect());
+        let timesteps: Vec<f64> = batch.levels.iter().map(|level| level.timestep).collect();
+        let added = text.pooled.map(|pooled| {
+            let size = self.options.size as f32;
+            let ids: Vec<f32> = batch
+                .sizes
+                .iter()
+                .flat_map(|[width, height]| {
+                    // As the published script: what is cut off is cut evenly.
+                    let scale = size / width.min(*height);
+                    let [left, top] = [width, height].map(|side| ((side * scale - size) / 2.0).max(0.0).floor());
+                    [*height, *width, top, left, size, size]
+                })
+                .collect();
+            let time_ids = Tensor::<2>::from_data(TensorData::new(ids, [rows, 6]), &plain);
+            AddedConditions { pooled: Tensor::from_inner(pooled), time_ids: Tensor::from_inner(time_ids) }
+        });
+        let input = UNetInput::new(Tensor::from_inner(noised), &timesteps, Tensor::from_inner(text.context));
+        let input = UNetInput { added, processor: &processor, ..input };
+        let predicted = self.partners.unet.forward(input).sample.expect("a pass that does not only record");
+        Ok((predicted - Tensor::from_inner(wanted)).square().mean())
+    }
+}
+
+/// Which of picture and text are left out: one uniform number decides, as published.
+fn dropped(drawn: f64, options: &AdapterOptions) -> [bool; 2] {
+    let image = options.drop_image;
+    let text = image + options.drop_text;
+    let both = text + options.drop_both;
+    [drawn < image || (text..both).contains(&drawn), (image..both).contains(&drawn)]
+}
+
+/// An example's own instruction, or one of its task's.
+fn instruction(example: &Example, options: &AdapterOptions, drawn: f64) -> String {
+    let of_task = || {
+        let task = options.tasks.get(example.task.as_ref()?)?;
+        task.instructions.get((drawn * task.instructions.len() as f64) as usize).cloned()
+    };
+    example.instruction.clone().or_else(of_task).unwrap_or_default()
+}
+
+/// Reads an example's pictures.
+fn pictures(
+    example: &Example,
+    options: &AdapterOptions,
+    side: usize,
+    batch: &mut Prepared,
+) -> Result<(), fabric_core::picture::PictureError> {
+    let target = Picture::open(&example.image)?;
+    let condition =
+        if example.condition == example.image { target.clone() } else { Picture::open(&example.condition)? };
+    batch.sizes.push([target.width() as f32, target.height() as f32]);
+    batch.targets.extend(vae_pixels(&target, options.size, options.size, Fit::Cover)?);
+    batch.conditions.extend(clip_pixels(&condition, side, Crop::Centre)?);
+    Ok(())
+}
+
+/// Keys and values `[rows, tokens, channels]`: each row of the batch sees its own picture.
+#[derive(Debug)]
+struct EachRow(BTreeMap<AttnSite, [Tensor<3>; 2]>);
+
+impl AttnProcessor for EachRow {
+    fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
+        let Some([key, value]) = self.0.get(&call.site) else { return AttnExtras::default() };
+        let rows = 0..call.query.dims()[0];
+        let (key, value) = (key.clone(), value.clone());
+        let tokens = DecoupledTokens { rows, key, value, scale: 1.0, mask: None, weights: Vec::new() };
+        AttnExtras { joint: Vec::new(), decoupled: vec![tokens] }
+    }
+}

@@ -1,0 +1,146 @@
+//! Data sets, gradients of every part that learns, and what is drawn.
+
+use std::path::Path;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use fabric_core::picture::Picture;
+
+use super::*;
+use crate::adapter::KeyValue;
+use crate::projection::{
+    FaceProjection, FaceResampler, InstructResampler, PooledProjection, Resampler, ResamplerConfig, TokenProjection,
+};
+
+fn device() -> Device {
+    fabric_backends::default_device().expect("a device").autodiff()
+}
+
+/// Numbers that look random, the same each time.
+fn some<const D: usize>(shape: [usize; D], salt: usize) -> Tensor<D> {
+    let count = shape.iter().product::<usize>();
+    let values: Vec<f32> = (0..count).map(|at| ((at * 7919 + salt * 104_729) as f32 * 0.61).sin()).collect();
+    Tensor::from_data(TensorData::new(values, shape), &device())
+}
+
+/// Moves each weight along its own direction.
+struct Shift(f64, usize);
+
+impl ModuleMapper for Shift {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, tensor, mapper) = param.consume();
+        self.1 += 1;
+        let direction = some(tensor.dims(), self.1);
+        Param::from_mapped_value(id, (tensor.detach() + direction * self.0).detach().require_grad(), mapper)
+    }
+}
+
+/// Slope along the same direction, from gradients.
+struct Slope<'a>(&'a burn::tensor::Gradients, usize, f64);
+
+impl ModuleVisitor for Slope<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.1 += 1;
+        let gradient = param.val().grad(self.0).expect("every weight has a gradient");
+        self.2 += (gradient * some(param.dims(), self.1).inner()).sum().into_scalar::<f64>();
+    }
+}
+
+/// Compares the slope of a scalar along one direction with differences.
+fn check<M: Module>(name: &str, module: M, output: impl Fn(&M) -> Tensor<3>) {
+    let measure = |module: &M| {
+        let out = output(module);
+        let weights = some(out.dims(), 77);
+        (out * weights).sum()
+    };
+    let mut slope = Slope(&measure(&module).backward(), 0, 0.0);
+    module.visit(&mut slope);
+    let step = 1e-3;
+    let at = |by: f64| measure(&module.clone().map(&mut Shift(by, 0))).into_scalar::<f64>();
+    let difference = (at(step) - at(-step)) / (2.0 * step);
+    let error = (slope.2 - difference).abs() / difference.abs().max(1.0);
+    assert!(error < 2e-2, "{name}: gradient {}, difference {difference}", slope.2);
+}
+
+#[test]
+fn gradients_are_differences() {
+    let device = device();
+    let config = ResamplerConfig { features: 10, channels: 64, heads: 1, depth: 1, factor: 2, tokens: 3, context: 12 };
+    check("pooled", PooledProjection::new(10, 2, 12, &device), |m| m.forward(some([2, 10], 1)));
+    check("tokens", TokenProjection::new(10, 12, &device), |m| m.forward(some([2, 4, 10], 2)));
+    check("resampler", Resampler::new(&config, &device), |m| m.forward(some([2, 4, 10], 3)));
+    check("face", FaceProjection::new(8, 2, 12, &device), |m| m.forward(some([2, 8], 4)));
+    check("face resampler", FaceResampler::new(8, 10, 2, 64, &device), |m| {
+        m.forward(some([2, 8], 5), some([2, 4, 10], 6))
+    });
+    check("instruct", InstructResampler::new(&config, 6, &device), |m| {
+        m.forward(some([2, 4, 10], 7), some([2, 5, 6], 8), some([2, 5, 6], 9))
+    });
+    check("keys", KeyValue::new(12, 16, &device), |m| {
+        m.forward(some([2, 3, 12], 10))[0].clone() + m.forward(some([2, 3, 12], 10))[1].clone()
+    });
+}
+
+fn write(folder: &Path, text: &str) -> std::path::PathBuf {
+    for name in ["a.png", "b.png"] {
+        Picture::filled(4, 4, [9, 9, 9]).expect("a picture").save(folder.join(name)).expect("saved");
+    }
+    let path = folder.join("data.jsonl");
+    std::fs::write(&path, text).expect("written");
+    path
+}
+
+#[test]
+fn broken_lines_are_named_and_some_may_be_left_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let long = format!("{{\"image\": \"a.png\", \"text\": \"{}\"}}", "x".repeat(2 << 20));
+    let text = [
+        r#"{"image": "a.png", "text": "one"}"#,
+        "",
+        r#"{"image": "a.png"}"#,
+        r#"{"image": "c.png", "text": "missing"}"#,
+        "not JSON",
+        r#"{"image": "../a.png", "text": "outside"}"#,
+        r#"{"image": "/etc/passwd", "text": "outside"}"#,
+        &long,
+        r#"{"image": "a.png", "condition": "b.png", "text": "two", "task": "style", "instruction": "use the style"}"#,
+    ]
+    .join("\n");
+    let path = write(folder.path(), &text);
+    let data = Dataset::open(&path, 6).expect("two examples");
+    let lines: Vec<usize> = data.examples().iter().map(|example| example.line).collect();
+    assert_eq!(lines, [1, 9]);
+    assert_eq!(data.examples()[0].condition, data.examples()[0].image);
+    let skipped: Vec<usize> = data.skipped().iter().map(|skipped| skipped.line).collect();
+    assert_eq!(skipped, [3, 4, 5, 6, 7, 8]);
+    let message = Dataset::open(&path, 1).expect_err("too many").to_string();
+    assert!(message.contains("found 2 lines") && message.contains("line 4: found no picture \"c.png\""), "{message}");
+    let message = Dataset::open(write(folder.path(), "\n\n"), 9).expect_err("nothing").to_string();
+    assert!(message.contains("found no example"), "{message}");
+    assert!(Dataset::open(folder.path().join("none.jsonl"), 9).is_err());
+}
+
+#[test]
+fn options_that_do_not_fit_the_data_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = write(folder.path(), r#"{"image": "a.png", "text": "one", "task": "style"}"#);
+    let data = Dataset::open(path, 0).expect("an example");
+    let check = |options: &AdapterOptions, instructs| {
+        options.check(data.examples(), instructs).map_err(|error| error.to_string())
+    };
+    let plain = AdapterOptions::default();
+    assert!(check(&plain, false).is_ok());
+    let message = check(&plain, true).expect_err("no instruction");
+    assert!(message.starts_with("line 1 of the data: its instruction"), "{message}");
+    let with = |weight: f64, instructions: &[&str]| {
+        let instructions = instructions.iter().map(ToString::to_string).collect();
+        let tasks = [("style".to_owned(), TaskOptions { weight, instructions })].into();
+        AdapterOptions { tasks, ..AdapterOptions::default() }
+    };
+    assert!(check(&with(1.0, &["use the style"]), true).is_ok());
+    for wrong in [with(-1.0, &["x"]), with(f64::NAN, &["x"]), with(0.0, &["x"]), with(1.0, &[])] {
+        assert!(check(&wrong, true).is_err(), "{wrong:?}");
+    }
+    assert!(check(&AdapterOptions { drop_image: 0.9, drop_text: 0.9, ..plain.clone() }, false).is_err());
+    assert!(check(&AdapterOptions { size: 0, ..plain }, false).is_err());
+}

@@ -1,0 +1,161 @@
+//! A ControlNet (Zhang et al. 2023, 2302.05543), as diffusers has it.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor};
+use fabric_core::attention::NoProcessor;
+use fabric_core::models::{Residuals, UNetInput};
+
+use super::hint::HintEncoder;
+use super::{ChannelOrder, ControlNetConfig, ControlNetFile};
+use crate::ModelError;
+use crate::layers::{Conv2d, cast};
+use crate::load::{LoadOptions, LoadReport, TensorSource, load_into};
+use crate::unet::{Pass, Plan, Trunk, UNetConfig};
+
+/// A copy of a U-Net's way down and middle that reads a picture, and says what to add to the U-Net's own.
+#[derive(Module, Debug)]
+pub struct ControlNet {
+    trunk: Trunk,
+    hint: HintEncoder,
+    /// One for each skip connection.
+    down_outputs: Vec<Conv2d>,
+    mid_output: Conv2d,
+    #[module(skip)]
+    order: ChannelOrder,
+    /// Says the same of all places.
+    pooled: bool,
+    /// Channels of the text that it reads.
+    context: usize,
+}
+
+impl ControlNet {
+    pub(super) fn new(config: &ControlNetConfig, network: &UNetConfig, plan: &Plan, device: &Device) -> Self {
+        let trunk = Trunk::new(network, plan, device);
+        let point = |channels| Conv2d::new(channels, channels, 1, device);
+        let last = trunk.skips.last().copied().unwrap_or_default();
+        let widths = &config.conditioning_embedding_out_channels;
+        Self {
+            hint: HintEncoder::new(config.conditioning_channels, widths, network.block_out_channels[0], device),
+            down_outputs: trunk.skips.iter().map(|&channels| point(channels)).collect(),
+            mid_output: point(last),
+            order: config.controlnet_conditioning_channel_order,
+            pooled: config.global_pool_conditions,
+            context: plan.context(),
+            trunk,
+        }
+    }
+
+    /// Opens a folder in the diffusers layout, or a file with diffusers' or the original names.
+    ///
+    /// ```no_run
+    /// use fabric_models::control::ControlNet;
+    /// let network = ControlNet::open("control_v11p_sd15_canny", &fabric_backends::default_device()?)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing, damaged, or of another kind.
+    pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
+        let file = ControlNetFile::open(path)?;
+        Ok(Self::load(&file.config()?, file.weights(), &LoadOptions::default(), device)?.0)
+    }
+
+    /// Loads the weights of a known configuration.
+    ///
+    /// # Errors
+    ///
+    /// When a tensor is missing, unexpected, of another shape, or not finite.
+    pub fn load(
+        config: &ControlNetConfig,
+        source: &dyn TensorSource,
+        options: &LoadOptions,
+        device: &Device,
+    ) -> Result<(Self, LoadReport), ModelError> {
+        Ok(load_into(config.init(device)?, source, options)?)
+    }
+
+    /// Pixels of its picture per latent, along each axis.
+    pub fn downscale(&self) -> usize {
+        self.hint.downscale()
+    }
+
+    /// Channels of the skip connections that it adds to.
+    pub fn skip_channels(&self) -> &[usize] {
+        &self.trunk.skips
+    }
+
+    /// Channels of the text that it reads.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Whether it says the same of all places; diffusers then runs it in guess mode.
+    pub fn is_pooled(&self) -> bool {
+        self.pooled
+    }
+
+    /// Where its weights live.
+    pub fn device(&self) -> Device {
+        self.trunk.conv_in.weight.lazy_device()
+    }
+
+    /// What it makes of its picture before any noise or text is known, so that it need be made only once.
+    ///
+    /// # Shapes
+    ///
+    /// - `picture`: from 0 to 1, `[pictures, 3, height, width]`
+    /// - returns: `[pictures, channels, height / downscale, width / downscale]`
+    pub fn read(&self, picture: Tensor<4>) -> Tensor<4> {
+        let picture = match self.order {
+            ChannelOrder::Rgb => picture,
+            ChannelOrder::Bgr => picture.flip([1]),
+        };
+        self.hint.forward(cast(picture, self.dtype()))
+    }
+
+    /// What to add to a U-Net's skip connections and middle: `scale` times the published output. With `guess`, the
+    /// connections are scaled from a tenth at full resolution to one in the middle, as in diffusers' guess mode.
+    ///
+    /// # Shapes
+    ///
+    /// - `hint`: what [`Self::read`] made, for all rows of `input` or for each
+    /// - returns: one tensor per skip connection, `[rows, channels, height, width]`; in networks that pool,
+    ///   `[rows, channels, 1, 1]`
+    pub fn forward(&self, input: &UNetInput<'_>, hint: Tensor<4>, scale: f64, guess: bool) -> Residuals {
+        let rows = input.sample.dims()[0];
+        let compute = self.dtype();
+        let mut pass = Pass {
+            processor: &NoProcessor,
+            context: cast(input.context.clone(), compute),
+            time: self.trunk.embed_time(rows, input.timesteps, input.added.clone(), &mut None),
+            skips: Vec::new(),
+            kept: rows,
+            last: None,
+            recorded: None,
+            trace: None,
+        };
+        let x = self.trunk.conv_in.forward(cast(input.sample.clone(), compute)) + hint;
+        let ends = "a pass that does not record comes to its end";
+        let x = self.trunk.down(x, &[], &mut pass).expect(ends);
+        let x = self.trunk.middle(x, &mut pass).expect(ends);
+        let count = pass.skips.len();
+        let finish = |index: usize, x: Tensor<4>, output: &Conv2d| {
+            let share = if guess { 10_f64.powf(index as f64 / count as f64 - 1.0) } else { 1.0 };
+            let x = output.forward(x) * (scale * share);
+            if self.pooled { x.mean_dims(&[2, 3]) } else { x }
+        };
+        let down = pass.skips.into_iter().zip(&self.down_outputs).enumerate();
+        Residuals {
+            down: down.map(|(index, (x, output))| finish(index, x, output)).collect(),
+            mid: Some(finish(count, x, &self.mid_output)),
+            levels: Vec::new(),
+        }
+    }
+
+    fn dtype(&self) -> DType {
+        self.trunk.conv_in.weight.val().dtype()
+    }
+}

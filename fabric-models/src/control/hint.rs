@@ -1,0 +1,43 @@
+//! From a control picture to the latents' size.
+
+use burn::module::Module;
+use burn::tensor::activation::silu;
+use burn::tensor::{Device, Tensor};
+
+use crate::layers::Conv2d;
+
+/// Convolutions, every second one of which halves the picture.
+#[derive(Module, Debug)]
+pub(super) struct HintEncoder {
+    conv_in: Conv2d,
+    blocks: Vec<Conv2d>,
+    conv_out: Conv2d,
+}
+
+impl HintEncoder {
+    /// From pictures of `inputs` channels, through layers of these widths, to `outputs` channels.
+    pub(super) fn new(inputs: usize, widths: &[usize], outputs: usize, device: &Device) -> Self {
+        let conv = |from, to| Conv2d::new(from, to, 3, device);
+        let blocks =
+            widths.windows(2).flat_map(|pair| [conv(pair[0], pair[0]), conv(pair[0], pair[1]).with_stride(2, (1, 1))]);
+        Self {
+            conv_in: conv(inputs, widths[0]),
+            blocks: blocks.collect(),
+            conv_out: conv(widths[widths.len() - 1], outputs),
+        }
+    }
+
+    /// Pixels per latent along each axis.
+    pub(super) fn downscale(&self) -> usize {
+        1 << (self.blocks.len() / 2)
+    }
+
+    /// `[pictures, inputs, height, width]` to `[pictures, outputs, height / downscale, width / downscale]`.
+    pub(super) fn forward(&self, picture: Tensor<4>) -> Tensor<4> {
+        let mut x = silu(self.conv_in.forward(picture));
+        for block in &self.blocks {
+            x = silu(block.forward(x));
+        }
+        self.conv_out.forward(x)
+    }
+}

@@ -1,0 +1,63 @@
+//! A ControlNet's weights and settings, wherever they lie.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::compvis::{KeyTable, control};
+use super::contents::Contents;
+use super::mapped::{MappedSource, Part, Renamed};
+use super::{ComponentFolder, LoadError, TensorSource, open_weights, presets};
+
+/// What the names of the original releases begin with.
+const PREFIX: &str = "control_model.";
+
+/// Opens a ControlNet: a folder in the diffusers layout, or one file with diffusers' names or those of the original
+/// releases (`control_v11p_sd15_canny.pth`, with the feature `pickle`). Returns its settings as its `config.json` says or
+/// its tensors show, and its weights under diffusers' names.
+///
+/// # Errors
+///
+/// When a file is missing or damaged, or holds something else.
+pub(crate) fn open_controlnet(path: &Path) -> Result<(Value, Arc<dyn TensorSource>), LoadError> {
+    if path.is_dir() {
+        let folder = ComponentFolder::open(path, None)?;
+        return Ok((folder.config()?, folder.weights()?));
+    }
+    let source = open_weights(path)?;
+    let source = with_current_names(source)?;
+    let config = presets::controlnet(source.tensors());
+    Ok((config, source))
+}
+
+fn with_current_names(source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource>, LoadError> {
+    let tensors = source.tensors();
+    if tensors.keys().any(|name| name.starts_with("controlnet_cond_embedding.")) {
+        return Ok(source);
+    }
+    let bare = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
+    let names: Vec<(String, &String)> = tensors
+        .keys()
+        .filter(|name| name.starts_with(PREFIX) || !tensors.keys().any(|other| other.starts_with(PREFIX)))
+        .map(|name| (bare(name), name))
+        .collect();
+    let Some(pairs) = control::pairs(names.iter().map(|(bare, _)| bare.as_str())) else {
+        let contents = Contents::of(tensors.iter().map(|(name, info)| (name.as_str(), info.shape.as_slice())));
+        return Err(LoadError::WrongFamily {
+            place: source.place(),
+            what: "tensors".into(),
+            found: contents.map_or_else(|| "something else".into(), |contents| contents.to_string()),
+            wanted: "a ControlNet with diffusers' names, or those of the original releases".into(),
+            next: "Control-LoRA, ControlNet-XS and lite versions are other networks, and not supported".into(),
+        });
+    };
+    let table = KeyTable::to_diffusers(pairs);
+    let renamed = names.iter().map(|(bare, from)| Renamed {
+        name: table.translate(bare).unwrap_or_else(|| bare.clone()),
+        from: (*from).clone(),
+        part: Part::Whole,
+    });
+    let renamed: Vec<Renamed> = renamed.collect();
+    Ok(Arc::new(MappedSource::new(source, renamed)?))
+}

@@ -1,0 +1,212 @@
+//! Fixture `control`, made by diffusers (`tests/fixtures/make_control.py`): ControlNet's guess mode, T2I-Adapters of all
+//! shapes, and whole inpainting runs.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use fabric::core::models::{NoisePredictor, Residuals, TextEmbedding, TextEncoder, TextOptions, UNetInput};
+use fabric::core::noise::{Draw, RunNoise};
+use fabric::core::picture::Picture;
+use fabric::core::pipeline::{Pipeline, Request, Settings, StepEvent};
+use fabric::core::schedule::SchedulerConfig;
+use fabric::models::control::{T2IAdapter, T2IAdapterConfig};
+use fabric::models::load::{
+    Dtype, HostTensor, LoadError, LoadOptions, PublishedNames, TensorInfo, TensorSource, load_into,
+};
+use fabric::models::unet::{UNet, UNetConfig};
+use serde_json::Value;
+
+use super::harness::{Golden, device, fixtures, folder};
+use super::{controlnet, model};
+
+/// The fixture's tensors under a prefix, as a file of weights.
+#[derive(Debug)]
+struct Weights {
+    tensors: BTreeMap<String, TensorInfo>,
+    values: BTreeMap<String, Vec<u8>>,
+}
+
+impl Weights {
+    fn of(golden: &Golden, prefix: &str) -> Self {
+        let (mut tensors, mut values) = (BTreeMap::new(), BTreeMap::new());
+        for key in golden.keys() {
+            let Some(name) = key.strip_prefix(prefix) else { continue };
+            tensors.insert(name.to_owned(), TensorInfo { dtype: Dtype::F32, shape: golden.shape(&key) });
+            let bytes = golden.values(&key).into_iter().flat_map(|value| (value as f32).to_le_bytes());
+            values.insert(name.to_owned(), bytes.collect());
+        }
+        Self { tensors, values }
+    }
+}
+
+impl TensorSource for Weights {
+    fn place(&self) -> String {
+        "the fixture".to_owned()
+    }
+
+    fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
+        &self.tensors
+    }
+
+    fn read(&self, name: &str) -> Result<HostTensor, LoadError> {
+        Ok(HostTensor { info: self.tensors[name].clone(), bytes: self.values[name].clone() })
+    }
+}
+
+fn loaded<M: Module + PublishedNames>(module: M, weights: &Weights) -> M {
+    load_into(module, weights, &LoadOptions::default()).unwrap_or_else(|e| panic!("{e}")).0
+}
+
+fn settings() -> Value {
+    let text = std::fs::read_to_string(fixtures().join("control.json")).expect("control.json");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+#[test]
+fn control_networks_and_inpainting_equal_diffusers() {
+    let (golden, device) = (Golden::fixture("control"), device());
+    let settings = settings();
+    guess_mode(&golden, &device);
+    for (name, config) in settings["t2i"].as_object().expect("adapters") {
+        t2i_adapter(&golden, name, config, &settings["unet"]);
+    }
+    let runs = settings["inpaint"].as_object().expect("runs");
+    for (name, run) in runs {
+        inpainting(&golden, name, run);
+    }
+    golden.finish();
+}
+
+const TIME: [f64; 1] = [444.0];
+
+fn guess_mode(golden: &Golden, device: &Device) {
+    let network = controlnet::load();
+    let hint = network.read(golden.tensor("guess/cond", device));
+    let input = UNetInput::new(golden.tensor("guess/sample", device), &TIME, golden.tensor("guess/context", device));
+    let added = network.forward(&input, hint, 0.7, true);
+    for (index, x) in added.down.iter().enumerate() {
+        golden.compare(&format!("guess/down/{index}"), x.clone());
+    }
+    golden.compare("guess/mid", added.mid.expect("a share for the middle"));
+}
+
+fn t2i_adapter(golden: &Golden, name: &str, config: &Value, large: &Value) {
+    let device = device();
+    let key = |part: &str| format!("t2i/{name}/{part}");
+    let config = T2IAdapterConfig::from_json(&config.to_string()).expect("a configuration");
+    let adapter: T2IAdapter = loaded(config.init(&device).expect("a network"), &Weights::of(golden, &key("weights/")));
+    let levels = adapter.forward(golden.tensor(&key("picture"), &device));
+    for (index, x) in levels.iter().enumerate() {
+        golden.compare(&key(&format!("features/{index}")), x.clone());
+    }
+    if !golden.has(&key("out")) {
+        return;
+    }
+    let own = golden.has(&key("sample"));
+    let (unet, from) = if own {
+        let config = UNetConfig::from_json(&large.to_string()).expect("a configuration");
+        (loaded(config.init(&device).expect("a network"), &Weights::of(golden, &key("unet/"))), format!("t2i/{name}"))
+    } else {
+        (model::unet(), "guess".to_owned())
+    };
+    let (sample, context) =
+        (golden.tensor(&format!("{from}/sample"), &device), golden.tensor(&format!("{from}/context"), &device));
+    let residuals = Residuals { levels, ..Residuals::default() };
+    let input = UNetInput { residuals: Some(&residuals), ..UNetInput::new(sample, &TIME, context) };
+    golden.compare(&key("out"), unet.forward(input).sample.expect("a prediction"));
+}
+
+/// Says what the fixture's prompts said.
+struct Said {
+    prompt: Tensor<3>,
+    negative: Tensor<3>,
+}
+
+impl TextEncoder for Said {
+    fn encode(&self, prompts: &[String], _options: &TextOptions) -> Result<TextEmbedding, fabric::core::Error> {
+        let rows =
+            prompts.iter().map(|text| if text == "prompt" { self.prompt.clone() } else { self.negative.clone() });
+        Ok(TextEmbedding { context: Tensor::cat(rows.collect(), 0), pooled: None, truncated: Vec::new() })
+    }
+}
+
+/// Draws in the order of the published pipeline.
+struct Recorded<'a> {
+    golden: &'a Golden,
+    name: &'a str,
+    /// Whether the published pipeline encodes the start picture at all.
+    start: bool,
+}
+
+impl RunNoise for Recorded<'_> {
+    fn draw(&mut self, what: Draw<'_>, shape: [usize; 4]) -> Result<Tensor<4>, fabric::core::Error> {
+        let index = match what {
+            Draw::StartPosterior if self.start => 0,
+            Draw::StartPosterior => return Ok(Tensor::zeros(shape, &device())),
+            Draw::StartNoise => usize::from(self.start),
+            Draw::MaskedPosterior => 1 + usize::from(self.start),
+            other => panic!("{}: no draw of {other:?}", self.name),
+        };
+        Ok(self.golden.tensor(&format!("inpaint/{}/drawn/{index}", self.name), &device()))
+    }
+}
+
+fn inpainting(golden: &Golden, name: &str, run: &Value) {
+    let device = device();
+    let picture = |key: &str| {
+        let bytes = golden.values(key).into_iter().map(|value| value as u8).collect();
+        let shape = golden.shape(key);
+        Picture::from_rgb(shape[1], shape[0], bytes).expect("a picture")
+    };
+    let (start, mask) = (picture("inpaint/picture"), picture("inpaint/mask"));
+    let strength = run["strength"].as_f64().expect("a strength");
+    let nine = run["nine"] == true;
+    let unet = if nine { nine_channels(golden) } else { model::unet() };
+    let text =
+        Said { prompt: golden.tensor("inpaint/prompt", &device), negative: golden.tensor("inpaint/negative", &device) };
+    let scheduler = SchedulerConfig::from_json(&run["scheduler"].to_string()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let vae = Arc::new(model::vae().clone());
+    let pipeline = Pipeline::new(Arc::new(unet), vae, Arc::new(text), scheduler, start.width()).expect("a pipeline");
+    let settings = Settings { steps: 6, guidance_scale: 5.0, ..Settings::default() };
+    let request = Request::new("prompt")
+        .with_negative_prompt("negative")
+        .with_settings(settings)
+        .with_start(start, strength)
+        .with_mask(mask);
+    let states = RefCell::new(Vec::new());
+    let mut watch = |event: &StepEvent<'_>| {
+        states.borrow_mut().push(event.state.clone());
+        ControlFlow::Continue(())
+    };
+    // A ninth-channel network that starts from noise is not shown the whole picture.
+    let encoded = !(nine && strength == 1.0);
+    let mut noise = Recorded { golden, name, start: encoded };
+    pipeline.generate_with(&request, &mut noise, &mut watch).unwrap_or_else(|e| panic!("{name}: {e}"));
+    golden.compare(&format!("inpaint/{name}/states"), Tensor::stack::<5>(states.into_inner(), 0));
+    // What the published pipeline draws for networks that never see it.
+    let unused = format!("inpaint/{name}/drawn/2");
+    if !nine && golden.has(&unused) {
+        golden.values(&unused);
+    }
+}
+
+/// The golden U-Net with five channels more at its entrance.
+fn nine_channels(golden: &Golden) -> UNet {
+    let path = folder().join("models/unet");
+    let text = std::fs::read_to_string(path.join("config.json")).expect("config.json");
+    let config = UNetConfig { in_channels: 9, ..UNetConfig::from_json(&text).expect("a configuration") };
+    let file = fabric::models::load::SafetensorsFile::open(path.join("diffusion_pytorch_model.safetensors"));
+    let file = file.expect("weights");
+    let mut weights = Weights { tensors: file.tensors().clone(), values: BTreeMap::new() };
+    for name in file.tensors().keys() {
+        weights.values.insert(name.clone(), file.read(name).expect("a tensor").bytes);
+    }
+    let own = Weights::of(golden, "inpaint/conv_in");
+    weights.tensors.insert("conv_in.weight".to_owned(), own.tensors[".weight"].clone());
+    weights.values.insert("conv_in.weight".to_owned(), own.values[".weight"].clone());
+    loaded(config.init(&device()).expect("a network"), &weights)
+}

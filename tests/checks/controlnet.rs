@@ -1,0 +1,41 @@
+//! Golden file `controlnet`: what it adds, and what the U-Net makes of it.
+
+use burn::tensor::Tensor;
+use fabric::core::models::{NoisePredictor, Residuals, UNetInput};
+use fabric::models::control::ControlNet;
+
+use super::harness::{Golden, device, folder, meaning, numbers};
+use super::model;
+
+pub(super) fn load() -> ControlNet {
+    ControlNet::open(folder().join("models/controlnet"), &device()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn what_a_controlnet_adds_equals_the_reference() {
+    let (golden, device) = (Golden::open("controlnet"), device());
+    let (network, unet) = (load(), model::unet());
+    let sample: Tensor<4> = golden.tensor("sample", &device);
+    let context: Tensor<3> = golden.tensor("context", &device);
+    let hint = network.read(golden.tensor("cond", &device));
+    let cases: Vec<String> = golden.cases().into_iter().filter(|case| case.starts_with("scale_")).collect();
+    assert!(!cases.is_empty(), "no cases");
+    for case in cases {
+        let key = format!("{case}/out");
+        let timesteps = [numbers(&meaning("controlnet", &key, "t=444"))[0]];
+        let scale: f64 = case.trim_start_matches("scale_").parse().expect("a scale");
+        let input = || UNetInput::new(sample.clone(), &timesteps, context.clone());
+        let added = network.forward(&input(), hint.clone(), scale, false);
+        if scale == 1.0 {
+            let Residuals { down, mid, .. } = &added;
+            assert_eq!(down.len(), golden.cases_under("down").len());
+            for (index, x) in down.iter().enumerate() {
+                golden.compare(&format!("down/{index}"), x.clone());
+            }
+            golden.compare("mid", mid.clone().expect("a share for the middle"));
+        }
+        let output = unet.forward(UNetInput { residuals: Some(&added), ..input() });
+        golden.compare(&key, output.sample.expect("a prediction"));
+    }
+    golden.finish();
+}

@@ -1,0 +1,230 @@
+//! Adapters are trained, resumed and saved, on the golden models.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use fabric::core::models::NoisePredictor;
+use fabric::core::picture::Picture;
+use fabric::core::schedule::SchedulerConfig;
+use fabric::ipadapter::projection::ResamplerConfig;
+use fabric::ipadapter::train::{
+    AdapterOptions, AdapterTask, Dataset, Partners, TaskOptions, first_weights, first_weights_of_instruct,
+    published_settings,
+};
+use fabric::ipadapter::{AdapterConfig, AdapterFile, AdapterWeights, IpAdapter, ProjectionConfig, numbered_layers};
+use fabric::models::clip::{ClipVision, ClipVisionConfig};
+use fabric::models::load::{
+    ComponentFolder, LoadDtype, LoadOptions, PublishedNames, SafetensorsFile, TensorSource, load_into,
+};
+use fabric::models::tokenizer::ClipTokenizer;
+use fabric::models::train::{TrainError, TrainSettings, Trainer};
+use fabric::models::unet::{UNet, UNetConfig};
+use fabric::models::vae::{Vae, VaeConfig};
+use fabric::models::{ModelOptions, load_folder};
+
+fn models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models")
+}
+
+fn devices() -> [Device; 2] {
+    let plain = fabric::default_device().expect("a device");
+    [plain.clone(), plain.autodiff()]
+}
+
+fn weights(name: &str) -> SafetensorsFile {
+    SafetensorsFile::open(models().join(name)).expect("weights")
+}
+
+fn text(name: &str) -> String {
+    std::fs::read_to_string(models().join(name)).expect("settings")
+}
+
+fn loaded<M: Module + PublishedNames>(module: M, file: &SafetensorsFile) -> M {
+    load_into(module, file, &LoadOptions::default()).expect("a network").0
+}
+
+fn unet(device: &Device) -> UNet {
+    let config = UNetConfig::from_json(&text("unet/config.json")).expect("a configuration");
+    loaded(config.init(device).expect("a network"), &weights("unet/diffusion_pytorch_model.safetensors"))
+}
+
+/// The golden networks, frozen.
+fn partners() -> Partners {
+    let [plain, tracking] = devices();
+    let vae = VaeConfig::from_json(&text("vae/config.json")).expect("a configuration");
+    let vae: Vae = loaded(vae.init(&plain).expect("a network"), &weights("vae/diffusion_pytorch_model.safetensors"));
+    let vision = ComponentFolder::open(models().join("image_encoder"), None).expect("a folder");
+    let network = vision.config::<ClipVisionConfig>().expect("settings").init(&plain).expect("a network");
+    let vision: ClipVision = loaded(network, &weights("image_encoder/model.safetensors"));
+    let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
+    let (pipeline, _) = load_folder(models(), &plain, &options).expect("a pipeline");
+    Partners {
+        unet: Arc::new(unet(&tracking).no_grad()),
+        codec: Arc::new(vae),
+        text: pipeline.shared_text_encoder(),
+        vision: Arc::new(vision),
+    }
+}
+
+fn scheduler() -> SchedulerConfig {
+    SchedulerConfig::from_json(&text("scheduler/scheduler_config.json")).expect("a schedule")
+}
+
+/// Two plain pictures and what they show.
+fn data(folder: &Path) -> Dataset {
+    for (name, colour) in [("red.png", [250, 20, 30]), ("blue.png", [20, 40, 240])] {
+        Picture::filled(40, 32, colour).expect("a picture").save(folder.join(name)).expect("saved");
+    }
+    let lines = [
+        r#"{"image": "red.png", "text": "red", "task": "colour"}"#,
+        r#"{"image": "blue.png", "condition": "red.png", "text": "blue", "instruction": "use nothing"}"#,
+    ];
+    std::fs::write(folder.join("data.jsonl"), lines.join("\n")).expect("written");
+    Dataset::open(folder.join("data.jsonl"), 0).expect("examples")
+}
+
+fn options() -> AdapterOptions {
+    let colour = TaskOptions { instructions: vec!["use the colour".to_owned()], ..TaskOptions::default() };
+    AdapterOptions { size: 32, tasks: [("colour".to_owned(), colour)].into(), ..AdapterOptions::default() }
+}
+
+fn settings(steps: u64) -> TrainSettings {
+    TrainSettings { steps, batch: 2, rate: 3e-3, save_every: 4, ..published_settings() }
+}
+
+/// The kind of a golden adapter, and where training it begins.
+fn begin(kind: &str) -> (AdapterConfig, AdapterWeights) {
+    let [_, tracking] = devices();
+    let file = AdapterFile::open(models().join(format!("ip_adapter/{kind}.safetensors"))).expect("a file");
+    let config = file.config().expect("an adapter");
+    let source = weights("unet/diffusion_pytorch_model.safetensors");
+    let layers = unet(&tracking).cross_attentions();
+    let first = match kind {
+        "instruct" => {
+            // A plus adapter of the same sizes, which the golden set lacks: random, with the U-Net's keys and values.
+            let ProjectionConfig::Instruct { resampler, .. } = config.projection else { panic!("{config}") };
+            let plus = AdapterConfig { projection: ProjectionConfig::Resampler(resampler), ..config.clone() };
+            let place = tempfile::tempdir().expect("a folder");
+            let path = place.path().join("plus.safetensors");
+            let random = first_weights(&plus, &layers, &source, &tracking).expect("first weights");
+            IpAdapter::new(plus, random).save(&path, LoadDtype::F32).expect("saved");
+            first_weights_of_instruct(&config, &AdapterFile::open(&path).expect("a file"), &tracking)
+        }
+        _ => first_weights(&config, &layers, &source, &tracking),
+    };
+    (config, first.expect("first weights"))
+}
+
+fn trainer(kind: &str, folder: &Path, steps: u64) -> Result<Trainer<AdapterTask>, TrainError> {
+    let (config, first) = begin(kind);
+    let [_, tracking] = devices();
+    let (settings, data) = (settings(steps), data(folder));
+    let task = AdapterTask::new(&config, partners(), &scheduler(), data, &settings, &options()).expect("a task");
+    Trainer::new(task, first, &settings, folder.join("run"), &tracking, 1)
+}
+
+fn bits(weights: &AdapterWeights, folder: &Path) -> Vec<u8> {
+    let path = folder.join("bits.safetensors");
+    fabric::models::load::save_weights(weights, &path, LoadDtype::F32).expect("saved");
+    std::fs::read(path).expect("a file")
+}
+
+#[test]
+fn adapters_learn_and_a_resumed_run_ends_with_the_same_bits() {
+    for kind in ["base", "plus", "instruct"] {
+        let (whole, cut) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let mut at_once = trainer(kind, whole.path(), 8).expect("a trainer");
+        let before = bits(at_once.model(), whole.path());
+        while !at_once.is_done() {
+            at_once.step().expect("a step");
+        }
+        let after = bits(&at_once.averaged(), whole.path());
+        assert_ne!(before, after, "{kind}");
+
+        let mut first = trainer(kind, cut.path(), 8).expect("a trainer");
+        for _ in 0..6 {
+            first.step().expect("a step");
+        }
+        drop(first);
+        let mut second = trainer(kind, cut.path(), 8).expect("a trainer");
+        assert_eq!(second.steps_done(), 4, "{kind}: the last checkpoint");
+        while !second.is_done() {
+            second.step().expect("a step");
+        }
+        assert_eq!(bits(&second.averaged(), cut.path()), after, "{kind}");
+
+        // What was learned is an adapter like any other.
+        let path = whole.path().join("adapter.safetensors");
+        let learned = IpAdapter::new(begin(kind).0, at_once.averaged());
+        learned.save(&path, LoadDtype::F16).expect("saved");
+        let opened = IpAdapter::open(&path, &devices()[0]).expect("an adapter");
+        assert_eq!(opened.config(), learned.config(), "{kind}");
+    }
+}
+
+#[test]
+fn one_batch_again_and_again_is_learned() {
+    use fabric::models::train::{Optimizer, Task};
+    let folder = tempfile::tempdir().expect("a folder");
+    let (config, mut model) = begin("plus");
+    let [_, tracking] = devices();
+    let settings = settings(60);
+    let options = AdapterOptions { drop_image: 0.0, drop_text: 0.0, drop_both: 0.0, ..options() };
+    let data = data(folder.path());
+    let task = AdapterTask::new(&config, partners(), &scheduler(), data, &settings, &options).expect("a task");
+    let batches = task.batches();
+    let mut optimizer = Optimizer::new(&model, &settings);
+    let mut losses = Vec::new();
+    for step in 0..60 {
+        let loss = task.loss(&model, batches(3), &tracking).expect("a loss");
+        losses.push(loss.clone().into_scalar::<f64>());
+        let gradients = burn::optim::GradientsParams::from_grads(loss.backward(), &model);
+        model = optimizer.step(model, gradients, 3e-3, step).0;
+    }
+    let (first, last) = (losses[0], losses[59]);
+    assert!(last < 0.8 * first, "{first} to {last}");
+}
+
+#[test]
+fn training_begins_with_the_u_nets_own_keys_and_values() {
+    let [plain, tracking] = devices();
+    let (config, first) = begin("base");
+    let source = weights("unet/diffusion_pytorch_model.safetensors");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("first.safetensors");
+    IpAdapter::new(config, first).save(&path, LoadDtype::F32).expect("saved");
+    let saved = SafetensorsFile::open(path).expect("a file");
+    for (index, layer) in numbered_layers(&unet(&tracking).cross_attentions()).iter().enumerate() {
+        let number = 2 * index + 1;
+        for half in ["to_k", "to_v"] {
+            let own = saved.read(&format!("ip_adapter.{number}.{half}_ip.weight")).expect("a tensor");
+            assert_eq!(own, source.read(&format!("{}.{half}.weight", layer.site)).expect("a tensor"));
+        }
+    }
+    // An adapter for another U-Net cannot begin with this one's.
+    let (config, _) = begin("base");
+    let other = AdapterConfig { widths: config.widths[1..].to_vec(), ..config };
+    let layers = unet(&plain).cross_attentions();
+    assert!(first_weights(&other, &layers, &source, &plain).is_err());
+    // Faces are not learned here, and sizes must fit the VAE.
+    let face = AdapterConfig { projection: ProjectionConfig::Face { identity: 8, tokens: 2 }, ..begin("base").0 };
+    let new = |config: &AdapterConfig, options: &AdapterOptions| {
+        let (data, settings) = (data(folder.path()), settings(1));
+        AdapterTask::new(config, partners(), &scheduler(), data, &settings, options).map_err(|error| error.to_string())
+    };
+    assert!(new(&face, &options()).expect_err("a face").contains("identities of faces"));
+    let odd = AdapterOptions { size: 33, ..options() };
+    assert!(new(&begin("base").0, &odd).expect_err("33 pixels").starts_with("size: found 33"));
+    let resampler = ResamplerConfig { features: 1, channels: 64, heads: 1, depth: 1, factor: 1, tokens: 1, context: 1 };
+    let wrong = AdapterConfig { projection: ProjectionConfig::Resampler(resampler), ..begin("base").0 };
+    assert!(
+        first_weights_of_instruct(
+            &wrong,
+            &AdapterFile::open(models().join("ip_adapter/plus.safetensors")).expect("a file"),
+            &plain
+        )
+        .is_err()
+    );
+}
