@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
+use fabric::core::attention::AttnProcessor;
 use fabric::core::fabric::{CallWeights, Lender, LentRows, StoredTokens};
 use fabric::core::models::{LatentCodec, NoisePredictor, Record, UNetInput};
+use fabric::ipadapter::{AdapterConfig, ImagePrompt, IpAdapter, ProjectionConfig, numbered_layers};
 use fabric::models::unet::{UNet, UNetConfig};
 use fabric::models::vae::VaeConfig;
 
@@ -91,6 +93,32 @@ fn unet_sd15(c: &mut Criterion) {
     group.finish();
 }
 
+/// A step with an adapter's pictures beside the text, on the branch under the prompt and on the other one.
+fn adapter(c: &mut Criterion) {
+    let device = fabric::default_device().expect("a device");
+    let case = Case { unet: UNetConfig::sd15().init(&device).expect("a U-Net"), side: 32, context: 768, device };
+    let layers = case.unet.cross_attentions();
+    let widths = numbered_layers(&layers).iter().map(|layer| layer.channels).collect();
+    let projection = ProjectionConfig::Pooled { features: 1024, tokens: 4 };
+    let config = AdapterConfig { projection, widths, context: 768, lora_rank: None };
+    let adapter = IpAdapter::new(config.clone(), config.init(&case.device));
+    let mut group = c.benchmark_group("unet_step_sd15_256_adapter");
+    group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(30));
+    let input = case.input(2);
+    let predict = |input: UNetInput<'_>| case.unet.forward(input).sample.expect("a prediction").into_data();
+    group.bench_function("off", |b| b.iter(|| black_box(predict(input.clone()))));
+    for tokens in [4, 16] {
+        let pictures = || random([1, tokens, 768], &case.device);
+        let prompts = [(); 2].map(|()| ImagePrompt::new(&adapter, pictures(), &layers).expect("a prompt"));
+        let rows = [prompts[0].on(0..1), prompts[1].on(1..2)];
+        let processors: [&dyn AttnProcessor; 2] = [&rows[0], &rows[1]];
+        let processor = processors.as_slice();
+        let input = UNetInput { processor: &processor, ..input.clone() };
+        group.bench_function(format!("on_{tokens}_tokens"), |b| b.iter(|| black_box(predict(input.clone()))));
+    }
+    group.finish();
+}
+
 fn vae_decode(c: &mut Criterion) {
     let device = fabric::default_device().expect("a device");
     let vae = VaeConfig::sd15().init(&device).expect("a VAE");
@@ -106,5 +134,5 @@ fn vae_decode(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, unet_tiny, vae_decode, unet_sd15);
+criterion_group!(benches, unet_tiny, adapter, vae_decode, unet_sd15);
 criterion_main!(benches);

@@ -1,6 +1,6 @@
 //! Rounds of pictures that follow what you like and dislike.
 //!
-//! In the terminal: `cargo run --release --example feedback_rounds -- "a small red star on blue"`, then look at
+//! In the terminal: `cargo run --release --example feedback_rounds -- "a red star"`, then look at
 //! `out/round-1.png` and answer with numbers. Or give the pictures: `--like a.png --dislike b.png`. Or let a simulated
 //! person answer, who knows what it wants: `--features world .. -- "a star" --wants "a small red star on blue"`.
 

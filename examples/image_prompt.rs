@@ -118,7 +118,8 @@ fn prompt(
             arguments.instruction.as_deref().ok_or("--instruction: this adapter wants one, as \"use the style\"")?;
         let instruction = Instruction::new(query);
         let negative = arguments.negative.as_deref().unwrap_or_default();
-        let texts = InstructTexts::encode(pipeline.text_encoder(), &arguments.prompt, negative, &instruction, text)?;
+        let (reader, prompt) = (pipeline.text_encoder(), &*arguments.prompt);
+        let texts = InstructTexts::encode(reader, adapter.config(), prompt, negative, &instruction, text)?;
         let [with, without] = [pixels.clone(), pixels.zeros_like()].map(|pixels| encoder.penultimate(pixels));
         return Ok(PicturePrompt::instructed(adapter, &layers, [&with, &without], &texts, instruction.guidance)?);
     }

@@ -85,7 +85,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             instruction = instruction.with_guidance(guidance);
         }
         let (prompt, negative) = (&*arguments.prompt, &*arguments.negative);
-        let texts = InstructTexts::encode(pipeline.text_encoder(), prompt, negative, &instruction, &settings.text)?;
+        let encoder = pipeline.text_encoder();
+        let texts = InstructTexts::encode(encoder, adapter.config(), prompt, negative, &instruction, &settings.text)?;
         let steering = PicturePrompt::instructed(&adapter, &layers, [&with, &without], &texts, instruction.guidance)?
             .with_scale(instruction.corrected_scale(arguments.scale))?;
         let request = Request::new(prompt)

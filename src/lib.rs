@@ -36,6 +36,11 @@ pub use fabric_models as models;
 
 pub use fabric_backends::{DeviceError, DeviceKind, default_device, describe, device};
 
+/// The examples of the README, which are compiled like all others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// What most programs need.
 pub mod prelude {
     pub use fabric_core::fabric::FabricSettings;

@@ -256,7 +256,14 @@ fn instructed(adapter: &IpAdapter, guidance: InstructGuidance) -> PicturePrompt 
     let Features::Instructed { tokens, .. } = features(adapter, 1, 3) else { panic!("no Instruct adapter") };
     let instruction = Instruction::new("use the pose").with_guidance(guidance);
     let options = TextOptions::default();
-    let texts = InstructTexts::encode(pipeline().text_encoder(), "a red star", "blurry", &instruction, &options);
+    let texts = InstructTexts::encode(
+        pipeline().text_encoder(),
+        adapter.config(),
+        "a red star",
+        "blurry",
+        &instruction,
+        &options,
+    );
     let none = tokens.zeros_like();
     let layers = pipeline().cross_attentions();
     PicturePrompt::instructed(adapter, &layers, [&tokens, &none], &texts.expect("texts"), guidance).expect("a prompt")
@@ -431,7 +438,8 @@ fn an_instruction_without_a_picture_is_refused() {
     let adapter = adapter("instruct");
     let Features::Instructed { tokens, .. } = features(&adapter, 1, 3) else { panic!("no Instruct adapter") };
     let (instruction, options) = (Instruction::new("use the style"), TextOptions::default());
-    let texts = InstructTexts::encode(pipeline().text_encoder(), "a red star", "", &instruction, &options);
+    let texts =
+        InstructTexts::encode(pipeline().text_encoder(), adapter.config(), "a red star", "", &instruction, &options);
     let (layers, none) = (pipeline().cross_attentions(), Tensor::zeros([0, 5, tokens.dims()[2]], &tokens.device()));
     let refused =
         PicturePrompt::instructed(&adapter, &layers, [&none, &tokens], &texts.expect("texts"), instruction.guidance);

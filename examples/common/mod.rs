@@ -22,8 +22,8 @@ pub(crate) mod world;
 /// Settings that every example takes.
 #[derive(Args)]
 pub(crate) struct Common {
-    /// A model folder in the diffusers layout, or a single checkpoint file; if absent, the demonstration model in
-    /// `models/world` or where `FABRIC_DEMO` says, which `train_world` makes.
+    /// A model folder in the diffusers layout, or a single checkpoint file; if absent, the demonstration model, a small world
+    /// of 64x64 pictures in `models/world`.
     #[arg(long)]
     model: Option<PathBuf>,
     /// Steps of the sampler.
@@ -32,9 +32,9 @@ pub(crate) struct Common {
     /// The sampler, for example euler_a, ddim, dpmpp_2m_karras; the model's own if absent.
     #[arg(long)]
     sampler: Option<SamplerKind>,
-    /// Strength of the prompt; 1 switches guidance off.
-    #[arg(long, default_value_t = 7.5)]
-    guidance: f64,
+    /// Strength of the prompt; 1 switches guidance off. If absent, 7.5, and 3 for the demonstration model.
+    #[arg(long)]
+    guidance: Option<f64>,
     /// Width in pixels, a multiple of 8; the model's own if absent.
     #[arg(long)]
     width: Option<usize>,
@@ -77,7 +77,7 @@ impl Common {
             height: self.height,
             steps: self.steps,
             sampler: self.sampler,
-            guidance_scale: self.guidance,
+            guidance_scale: self.guidance.unwrap_or(if self.model.is_some() { 7.5 } else { 3.0 }),
             batch: self.batch,
             measure_attention: self.measure_attention,
             ..Settings::default()

@@ -222,6 +222,16 @@ pub trait TextEncoder {
     /// When a prompt or an option cannot be used.
     fn encode(&self, prompts: &[String], options: &TextOptions) -> Result<TextEmbedding, Error>;
 
+    /// The last layer of the first text encoder, normed, `[prompts, tokens, channels]`: what IPAdapter-Instruct reads, which is
+    /// not what SDXL's U-Net attends to.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::encode`].
+    fn last_hidden(&self, prompts: &[String], options: &TextOptions) -> Result<Tensor<3>, Error> {
+        Ok(self.encode(prompts, options)?.context)
+    }
+
     /// Whether an absent negative prompt means zeros (SDXL) instead of the empty prompt.
     fn absent_is_zero(&self) -> bool {
         false

@@ -20,6 +20,7 @@ mod preset;
 pub mod projection;
 mod prompt;
 mod scales;
+pub mod sd3;
 mod steering;
 mod tiles;
 #[cfg(feature = "train")]

@@ -168,8 +168,11 @@ const NAMED: [Entry; 13] = [
     ),
 ];
 
-/// Those that are curves over the depth: the share of transformer `t` of `count`.
-const CURVES: [(Preset, &str, fn(f32, f32) -> f32); 5] = [
+/// The share of transformer `t` of `count`.
+type Curve = fn(f32, f32) -> f32;
+
+/// Those that are curves over the depth.
+const CURVES: [(Preset, &str, Curve); 5] = [
     (Preset::Linear, "linear", |_, _| 1.0),
     (Preset::EaseIn, "ease in", |t, count| 0.05 + 0.95 * (1.0 - t / count)),
     (Preset::EaseOut, "ease out", |t, count| 0.05 + 0.95 * (t / count)),

@@ -13,8 +13,8 @@ use fabric_core::pipeline::{Steering, Window};
 
 use crate::prompt::PromptedRows;
 use crate::{
-    AdapterError, Course, Features, ImagePrompt, InstructGuidance, Instruction, IpAdapter, LayerScales, Mask, Preset,
-    Spread,
+    AdapterConfig, AdapterError, Course, Features, ImagePrompt, InstructGuidance, Instruction, IpAdapter, LayerScales,
+    Mask, Preset, Spread,
 };
 
 /// Pictures as a prompt: what each branch of the guidance sees, how strongly, where, and in which steps.
@@ -249,22 +249,29 @@ pub struct InstructTexts {
     pub empty: Tensor<3>,
 }
 
+/// Channels of the text that SDXL's U-Net attends to.
+const SDXL: usize = 2048;
+
 impl InstructTexts {
-    /// Reads all five with a text encoder whose context is CLIP ViT-L's last layer: Stable Diffusion 1.x's. Of a text
-    /// longer than the encoder's window, the projection reads what fits.
+    /// Reads all five with a model's text encoder, of which the projection reads CLIP ViT-L's last layer. Of a text longer than
+    /// the encoder's window, it reads what fits.
+    ///
+    /// The adapter for SDXL reads the empty text instead of the negative prompt, as published.
     ///
     /// # Errors
     ///
     /// When a text cannot be read.
     pub fn encode(
         encoder: &dyn TextEncoder,
+        adapter: &AdapterConfig,
         prompt: &str,
         negative: &str,
         instruction: &Instruction,
         options: &TextOptions,
     ) -> Result<Self, Error> {
+        let negative = if adapter.context == SDXL { "" } else { negative };
         let texts = [prompt, negative, &instruction.query, "everything", ""].map(str::to_owned);
-        let context = encoder.encode(&texts, options)?.context;
+        let context = encoder.last_hidden(&texts, options)?;
         let text = |index| context.clone().narrow(0, index, 1);
         Ok(Self { prompt: text(0), negative: text(1), query: text(2), everything: text(3), empty: text(4) })
     }

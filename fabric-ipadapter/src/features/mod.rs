@@ -186,17 +186,23 @@ impl Features {
     }
 
     /// What the published code gives an adapter where there is no picture: the vector of zeros, or tokens of a picture
-    /// that is zero once normalised (a mean grey). `None` as [`Self::of`].
+    /// that is zero once normalised (a mean grey); of no face, zeros as its identity. `None` for an adapter that reads
+    /// instructions: texts are never nothing.
     ///
     /// # Shapes
     ///
     /// - `pixels`: `[images, 3, size, size]`; only the shape matters
     pub fn none_of(encoder: &dyn ImageEncoder, pixels: &Tensor<4>, kind: FeatureKind) -> Option<Self> {
+        let zeros = |channels| Tensor::zeros([pixels.dims()[0], channels], &pixels.device());
+        let tokens = || encoder.penultimate(pixels.zeros_like());
         match kind {
-            FeatureKind::Pooled(channels) => {
-                Some(Self::Pooled(Tensor::zeros([pixels.dims()[0], channels], &pixels.device())))
+            FeatureKind::Pooled(channels) => Some(Self::Pooled(zeros(channels))),
+            FeatureKind::Tokens(_) => Some(Self::Tokens(tokens())),
+            FeatureKind::Face(channels) => Some(Self::Face(zeros(channels))),
+            FeatureKind::FaceAndTokens(channels, _) => {
+                Some(Self::FaceAndTokens { identities: zeros(channels), tokens: tokens() })
             }
-            _ => Self::of(encoder, pixels.zeros_like(), kind),
+            FeatureKind::Instructed(..) => None,
         }
     }
 }

@@ -255,7 +255,10 @@ impl Task for AdapterTask {
             self.partners.text.encode(texts, &TextOptions::default()).map_err(|error| error.to_string())
         };
         let text = encode(&batch.texts)?;
-        let features = self.features(&batch, &|texts| Ok(encode(texts)?.context), &plain)?;
+        let read = |texts: &[String]| {
+            self.partners.text.last_hidden(texts, &TextOptions::default()).map_err(|error| error.to_string())
+        };
+        let features = self.features(&batch, &read, &plain)?;
         let clean = self.latents(&batch, &plain);
         let noise = self.noise(batch.number, NOISE, clean.dims(), &plain);
         let each = |f: fn(&NoiseLevel) -> f64| {
@@ -298,7 +301,7 @@ impl Task for AdapterTask {
 }
 
 /// Which of picture and text are left out: one uniform number decides, as published.
-fn dropped(drawn: f64, options: &AdapterOptions) -> [bool; 2] {
+pub(super) fn dropped(drawn: f64, options: &AdapterOptions) -> [bool; 2] {
     let image = options.drop_image;
     let text = image + options.drop_text;
     let both = text + options.drop_both;

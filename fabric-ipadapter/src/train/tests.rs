@@ -144,3 +144,20 @@ fn options_that_do_not_fit_the_data_are_refused() {
     assert!(check(&AdapterOptions { drop_image: 0.9, drop_text: 0.9, ..plain.clone() }, false).is_err());
     assert!(check(&AdapterOptions { size: 0, ..plain }, false).is_err());
 }
+
+#[test]
+fn one_number_decides_what_is_left_out() {
+    let options = AdapterOptions::default();
+    let cases = [
+        (0.049, [true, false]),
+        (0.051, [false, true]),
+        (0.099, [false, true]),
+        (0.101, [true, true]),
+        (0.151, [false; 2]),
+    ];
+    for (drawn, wanted) in cases {
+        assert_eq!(super::task::dropped(drawn, &options), wanted, "{drawn}");
+    }
+    let all = AdapterOptions { drop_image: 0.0, drop_text: 0.0, drop_both: 0.0, ..options };
+    assert_eq!(super::task::dropped(0.0, &all), [false; 2]);
+}

@@ -2,7 +2,6 @@
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::ControlNet;
 use crate::config::{ConfigError, OneOrMany, brief, check_count, limits, parse};
@@ -92,9 +91,7 @@ impl ControlNetConfig {
     /// The checked plan of a U-Net with this way down.
     fn plan(&self) -> Result<(UNetConfig, Plan), ConfigError> {
         let mut network = self.network.clone();
-        if let Some(class) =
-            network.other.remove("_class_name").filter(|class| *class != Value::from("ControlNetModel"))
-        {
+        if let Some(class) = network.other.remove("_class_name").filter(|class| *class != "ControlNetModel") {
             return Err(ConfigError::unsupported(MODEL, "_class_name", brief(&class), "\"ControlNetModel\""));
         }
         let widths = &self.conditioning_embedding_out_channels;

@@ -74,7 +74,7 @@ impl T2IAdapterConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        if let Some(class) = self.other.get("_class_name").filter(|class| **class != Value::from("T2IAdapter")) {
+        if let Some(class) = self.other.get("_class_name").filter(|class| **class != "T2IAdapter") {
             return Err(ConfigError::unsupported(MODEL, "_class_name", brief(class), "\"T2IAdapter\""));
         }
         check_count(MODEL, "in_channels", self.in_channels, limits::CHANNELS)?;

@@ -7,12 +7,10 @@ use super::ModelError;
 /// Names the folder of the demonstration model, before all other places.
 const VARIABLE: &str = "FABRIC_DEMO";
 
-/// Where it will lie in the library's repository.
+/// Where it lies in the library's repository.
 const FOLDER: &str = "models/world";
 
-/// The folder of the demonstration model, a small world of 64x64 pictures that this library's own trainer makes.
-///
-/// No trained one ships yet; the example `train_world` makes it.
+/// The folder of the demonstration model, a small world of 64x64 pictures that this library's own trainer made.
 ///
 /// It is what `FABRIC_DEMO` names; or `models/world` beneath the working directory or one of its parents; or where this
 /// crate was built.

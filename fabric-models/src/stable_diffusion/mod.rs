@@ -245,7 +245,7 @@ pub trait LoadPipeline: Sized {
     /// As [`load_model`].
     fn from_single_file(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError>;
 
-    /// The demonstration model, from [`demo_folder`], where one was made.
+    /// The demonstration model, from [`demo_folder`].
     ///
     /// # Errors
     ///

@@ -43,7 +43,7 @@ impl TextEncoder for StableDiffusionText {
         let mut pooled = None;
         let mut truncated = vec![String::new(); prompts.len()];
         for tower in &self.towers {
-            let encoded = tower.encode(prompts, options)?;
+            let encoded = tower.encode(prompts, options, tower.state)?;
             contexts.push(encoded.context);
             pooled = encoded.pooled;
             for (all, more) in truncated.iter_mut().zip(encoded.truncated) {
@@ -57,6 +57,11 @@ impl TextEncoder for StableDiffusionText {
         Ok(TextEmbedding { context, pooled: pooled.filter(|_| self.pooled), truncated })
     }
 
+    fn last_hidden(&self, prompts: &[String], options: &TextOptions) -> Result<Tensor<3>, Error> {
+        let first = self.towers.first().expect("every model has a text encoder");
+        Ok(first.encode(prompts, options, State::Last)?.context)
+    }
+
     fn absent_is_zero(&self) -> bool {
         self.absent_is_zero
     }
@@ -67,7 +72,7 @@ fn model(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 }
 
 impl Tower {
-    fn encode(&self, prompts: &[String], options: &TextOptions) -> Result<TextEmbedding, Error> {
+    fn encode(&self, prompts: &[String], options: &TextOptions, state: State) -> Result<TextEmbedding, Error> {
         let max_windows = if options.long_prompts { MAX_WINDOWS } else { 1 };
         let size = self.tokenizer.window().min(self.encoder.max_tokens());
         let read = |text: &String| {
@@ -84,7 +89,7 @@ impl Tower {
         for window in 0..windows {
             let ids: Vec<Vec<u32>> = chunks.iter().map(|chunks| chunks.windows[window].clone()).collect();
             let output = self.encoder.forward(&ids).map_err(model)?;
-            let mut context = self.state(&output, options.clip_skip)?;
+            let mut context = self.state(&output, state, options.clip_skip)?;
             if chunks.iter().any(Chunks::is_weighted) {
                 let weights: Vec<Vec<f32>> = chunks.iter().map(|chunks| chunks.weights[window].clone()).collect();
                 context = apply_weights(context, &weights);
@@ -99,9 +104,9 @@ impl Tower {
     }
 
     /// diffusers' rule: `clip_skip` counts from the state that the family uses, and XL's has no final norm.
-    fn state(&self, output: &ClipTextOutput, clip_skip: Option<usize>) -> Result<Tensor<3>, Error> {
+    fn state(&self, output: &ClipTextOutput, state: State, clip_skip: Option<usize>) -> Result<Tensor<3>, Error> {
         let skip = clip_skip.unwrap_or(0);
-        match self.state {
+        match state {
             State::Last => self.encoder.skip_layers(output, skip).map_err(model),
             State::Penultimate => {
                 let layers = self.encoder.layers();

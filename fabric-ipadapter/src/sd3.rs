@@ -1,0 +1,216 @@
+//! What Instruct adds to the joint attention of Stable Diffusion 3 (the transformer itself is not part of this library).
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use fabric_core::attention::{AttnExtras, attend};
+use fabric_models::layers::Linear;
+use fabric_models::load::{LoadOptions, LoadReport, PublishedNames, TensorSource, load_into};
+
+use crate::AdapterError;
+use crate::projection::{InstructResampler, ResamplerConfig, published};
+
+/// One block's part: it reads image tokens that travel with the text, after the block's own attention.
+#[derive(Module, Debug)]
+pub struct JointLayer {
+    to_k_ip: Linear,
+    to_v_ip: Linear,
+    add_k_proj_ip: Linear,
+    add_v_proj_ip: Linear,
+    proj_ip: Linear,
+    proj_encoder_hidden_states_ip: Linear,
+    proj_encoder_passthrough_ip: Linear,
+    heads: usize,
+}
+
+/// What a block's attention has, before its output projections.
+#[derive(Debug, Clone)]
+pub struct JointState {
+    /// Queries of the latents, `[rows, pixels, channels]`, heads not split.
+    pub latent_query: Tensor<3>,
+    /// Queries of the text, `[rows, tokens, channels]`.
+    pub text_query: Tensor<3>,
+    /// What the attention gave the latents.
+    pub latents: Tensor<3>,
+    /// What it gave the text.
+    pub text: Tensor<3>,
+    /// The image tokens as the block sees them, `[rows, image_tokens, channels]`.
+    pub image: Tensor<3>,
+}
+
+impl JointLayer {
+    /// With random weights.
+    pub fn new(channels: usize, heads: usize, device: &Device) -> Self {
+        let linear = || Linear::new(channels, channels, false, device);
+        Self {
+            to_k_ip: linear(),
+            to_v_ip: linear(),
+            add_k_proj_ip: linear(),
+            add_v_proj_ip: linear(),
+            proj_ip: linear(),
+            proj_encoder_hidden_states_ip: linear(),
+            proj_encoder_passthrough_ip: linear(),
+            heads,
+        }
+    }
+
+    /// Latents, text and image tokens after this block's part; the output projections follow.
+    ///
+    /// Keys and values come from what the attention gave the latents, and not from its input: the published code calls that a
+    /// mistake, and its weights were trained with it.
+    pub fn forward(&self, state: JointState, scale: f64) -> JointState {
+        let JointState { latent_query, text_query, latents, text, image } = state;
+        let joined = |own: &Linear, added: &Linear| {
+            Tensor::cat(vec![own.forward(latents.clone()), added.forward(image.clone())], 1)
+        };
+        let key = joined(&self.to_k_ip, &self.add_k_proj_ip);
+        let value = joined(&self.to_v_ip, &self.add_v_proj_ip);
+        let pixels = latent_query.dims()[1];
+        let tokens = text_query.dims()[1];
+        let query = Tensor::cat(vec![latent_query.clone(), text_query.clone()], 1);
+        let seen = attend(query, key, value, self.heads, &AttnExtras::default());
+        let [of_latents, of_text] =
+            [(0, pixels), (pixels, tokens)].map(|(start, count)| seen.clone().narrow(1, start, count));
+        JointState {
+            latent_query,
+            text_query,
+            latents: latents + self.proj_ip.forward(of_latents) * scale,
+            text: text + self.proj_encoder_hidden_states_ip.forward(of_text) * scale,
+            image: self.proj_encoder_passthrough_ip.forward(image),
+        }
+    }
+}
+
+/// The weights of `ip-adapter-instruct-sd3`: the projection, and a part for each second block of the transformer.
+#[derive(Module, Debug)]
+pub struct JointInstruct {
+    /// Makes tokens of pictures, prompt and instruction; the transformer's context embedder reads them with its text.
+    pub projection: InstructResampler,
+    /// For blocks 0, 2, 4 and so on.
+    pub layers: Vec<JointLayer>,
+}
+
+impl JointInstruct {
+    /// With random weights; the published one has 12 layers of 1536 channels in 24 heads.
+    pub fn new(
+        resampler: &ResamplerConfig,
+        text: usize,
+        layers: usize,
+        channels: usize,
+        heads: usize,
+        device: &Device,
+    ) -> Self {
+        Self {
+            projection: InstructResampler::new(resampler, text, device),
+            layers: (0..layers).map(|_| JointLayer::new(channels, heads, device)).collect(),
+        }
+    }
+
+    /// The sizes of the published file, with random weights.
+    pub fn published(device: &Device) -> Self {
+        let resampler = ResamplerConfig {
+            features: 1280,
+            channels: 1280,
+            heads: 20,
+            depth: 4,
+            factor: 4,
+            tokens: 16,
+            context: 4096,
+        };
+        Self::new(&resampler, 768, 12, 1536, 24, device)
+    }
+
+    /// Fills it with the tensors of a file.
+    ///
+    /// # Errors
+    ///
+    /// When a tensor is missing, unexpected, of another shape, or not finite.
+    pub fn load(self, source: &dyn TensorSource, options: &LoadOptions) -> Result<(Self, LoadReport), AdapterError> {
+        Ok(load_into(self, source, options)?)
+    }
+}
+
+impl PublishedNames for JointInstruct {
+    fn published_name(path: &str) -> String {
+        match path.split_once('.') {
+            Some(("projection", rest)) => {
+                let name = published(&format!("Instruct.{rest}"));
+                // Its last layers have names of their own in this file.
+                let renamed = name.replace("proj_out.", "proj_out_big.").replace("norm_out.", "norm_out_big.");
+                format!("image_proj.{renamed}")
+            }
+            Some(("layers", rest)) => {
+                let (index, rest) = rest.split_once('.').unwrap_or((rest, ""));
+                format!("ip_adapter.{}.{rest}", 2 * index.parse::<usize>().unwrap_or(0))
+            }
+            _ => path.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Distribution, activation::softmax};
+    use fabric_models::layers::count_parameters;
+    use fabric_models::load::parameters;
+
+    use super::*;
+
+    fn device() -> Device {
+        fabric_backends::default_device().expect("a device")
+    }
+
+    fn random(shape: [usize; 3]) -> Tensor<3> {
+        Tensor::random(shape, Distribution::Normal(0.0, 1.0), &device())
+    }
+
+    #[test]
+    fn the_published_file_has_its_size_and_names() {
+        let module = JointInstruct::published(&device());
+        let count = count_parameters(&module);
+        assert_eq!((count.tensors, count.parameters), (227, 390_657_792));
+        let names: Vec<String> = parameters(&module).into_iter().map(|one| one.name).collect();
+        for name in [
+            "image_proj.proj_out_big.weight",
+            "image_proj.norm_out_big.bias",
+            "image_proj.proj_new_input.weight",
+            "ip_adapter.0.to_k_ip.weight",
+            "ip_adapter.22.proj_encoder_passthrough_ip.weight",
+        ] {
+            assert!(names.iter().any(|found| found == name), "{name} is not among {names:?}");
+        }
+    }
+
+    #[test]
+    fn a_block_computes_what_the_published_code_does() {
+        let layer = JointLayer::new(8, 1, &device());
+        let state = JointState {
+            latent_query: random([2, 5, 8]),
+            text_query: random([2, 3, 8]),
+            latents: random([2, 5, 8]),
+            text: random([2, 3, 8]),
+            image: random([2, 4, 8]),
+        };
+        let product = |x: &Tensor<3>, layer: &Linear| {
+            x.clone().matmul(layer.weight.val().transpose().unsqueeze::<3>().expand([2, 8, 8]))
+        };
+        let found = layer.forward(state.clone(), 0.7);
+        // Written out with one head.
+        let key =
+            Tensor::cat(vec![product(&state.latents, &layer.to_k_ip), product(&state.image, &layer.add_k_proj_ip)], 1);
+        let value =
+            Tensor::cat(vec![product(&state.latents, &layer.to_v_ip), product(&state.image, &layer.add_v_proj_ip)], 1);
+        let query = Tensor::cat(vec![state.latent_query.clone(), state.text_query.clone()], 1);
+        let weights = softmax(query.matmul(key.swap_dims(1, 2)) / 8_f64.sqrt(), 2);
+        let seen = weights.matmul(value);
+        let latents = state.latents.clone() + product(&seen.clone().narrow(1, 0, 5), &layer.proj_ip) * 0.7;
+        let text = state.text.clone() + product(&seen.narrow(1, 5, 3), &layer.proj_encoder_hidden_states_ip) * 0.7;
+        let image = product(&state.image, &layer.proj_encoder_passthrough_ip);
+        for (found, wanted) in [(found.latents, latents), (found.text, text), (found.image, image)] {
+            let error: f32 = (found - wanted).abs().max().into_scalar();
+            assert!(error < 1e-5, "{error}");
+        }
+        // Without strength only the image tokens move on.
+        let off = layer.forward(state.clone(), 0.0);
+        assert_eq!((off.latents - state.latents).abs().max().into_scalar::<f32>(), 0.0);
+    }
+}
