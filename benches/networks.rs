@@ -101,7 +101,7 @@ fn adapter(c: &mut Criterion) {
     let widths = numbered_layers(&layers).iter().map(|layer| layer.channels).collect();
     let projection = ProjectionConfig::Pooled { features: 1024, tokens: 4 };
     let config = AdapterConfig { projection, widths, context: 768, lora_rank: None };
-    let adapter = IpAdapter::new(config.clone(), config.init(&case.device));
+    let adapter = IpAdapter::new(config.clone(), config.init(&case.device)).expect("an adapter");
     let mut group = c.benchmark_group("unet_step_sd15_256_adapter");
     group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(30));
     let input = case.input(2);

@@ -39,9 +39,9 @@ struct Arguments {
     /// How strongly the picture acts.
     #[arg(long, default_value_t = 1.0)]
     scale: f32,
-    /// Instructions that mix four branches: how strongly the instruction counts.
-    #[arg(long, default_value_t = 6.0)]
-    instruction_scale: f64,
+    /// Instructions that mix four branches: how strongly the instruction counts; 6 if absent, and 5 for XL.
+    #[arg(long)]
+    instruction_scale: Option<f64>,
     /// The same: how strongly the picture counts.
     #[arg(long, default_value_t = 1.0)]
     image_scale: f64,
@@ -76,19 +76,21 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let [with, without] = [pixels.clone(), pixels.zeros_like()].map(|pixels| encoder.penultimate(pixels));
     let pipeline = arguments.common.load()?;
     let layers = pipeline.cross_attentions();
+    // Which the published code treats otherwise here and there.
+    let xl = adapter.config().context == 2048;
     let mut rows = vec![vec![picture]];
     for query in &arguments.queries {
         let mut instruction = Instruction::new(format!("use {query}"));
         if instruction.guidance != InstructGuidance::Simple {
-            let (instruction_scale, image) = (arguments.instruction_scale, arguments.image_scale);
-            let guidance = InstructGuidance::ThreeWay { instruction: instruction_scale, image };
+            let scale = arguments.instruction_scale.unwrap_or(if xl { 5.0 } else { 6.0 });
+            let guidance = InstructGuidance::ThreeWay { instruction: scale, image: arguments.image_scale };
             instruction = instruction.with_guidance(guidance);
         }
         let (prompt, negative) = (&*arguments.prompt, &*arguments.negative);
         let encoder = pipeline.text_encoder();
         let texts = InstructTexts::encode(encoder, adapter.config(), prompt, negative, &instruction, &settings.text)?;
         let steering = PicturePrompt::instructed(&adapter, &layers, [&with, &without], &texts, instruction.guidance)?
-            .with_scale(instruction.corrected_scale(arguments.scale))?;
+            .with_scale(if xl { arguments.scale } else { instruction.corrected_scale(arguments.scale) })?;
         let request = Request::new(prompt)
             .with_negative_prompt(negative)
             .with_seeds((0..arguments.pictures).map(|at| arguments.seed.wrapping_add(at)))

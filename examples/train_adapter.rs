@@ -25,6 +25,7 @@ use fabric::models::unet::UNetConfig;
 use fabric::models::vae::VaeConfig;
 use fabric::models::{ModelOptions, load_folder};
 use serde::Deserialize;
+use serde_json::Value;
 
 mod common;
 
@@ -66,17 +67,21 @@ struct Arguments {
     device: Option<String>,
 }
 
-/// What the settings' file says.
-#[derive(Deserialize)]
+/// What the settings' file says; what it leaves out is as published.
+#[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
-    training: TrainSettings,
+    training: serde_json::Map<String, Value>,
     options: AdapterOptions,
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self { training: published_settings(), options: AdapterOptions::default() }
+impl Config {
+    fn training(&self) -> Result<TrainSettings, Box<dyn Error>> {
+        let mut settings = serde_json::to_value(published_settings())?;
+        for (name, value) in &self.training {
+            settings[name] = value.clone();
+        }
+        Ok(serde_json::from_value(settings)?)
     }
 }
 
@@ -89,6 +94,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         Some(path) => serde_json::from_str(&std::fs::read_to_string(path)?)?,
         None => Config::default(),
     };
+    let training = config.training()?;
     let data = Dataset::open(&arguments.data, arguments.skip)?;
     println!("{} examples, {} lines left out", data.examples().len(), data.skipped().len());
     for skipped in data.skipped() {
@@ -109,9 +115,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         (Some(plus), false) => first_weights_of_instruct(&kind, &AdapterFile::open(plus)?, &tracking)?,
         (None, false) => first_weights(&kind, &layers, &*folder.weights(Component::UNet)?, &tracking)?,
     };
-    let scheduler = SchedulerConfig::from_json(&folder.scheduler_config::<serde_json::Value>()?.to_string())?;
-    let task = AdapterTask::new(&kind, partners, &scheduler, data, &config.training, &config.options)?;
-    let mut trainer = Trainer::new(task, first, &config.training, &arguments.out, &tracking, arguments.workers.max(1))?;
+    let scheduler = SchedulerConfig::from_json(&folder.scheduler_config::<Value>()?.to_string())?;
+    let task = AdapterTask::new(&kind, partners, &scheduler, data, &training, &config.options)?;
+    let mut trainer = Trainer::new(task, first, &training, &arguments.out, &tracking, arguments.workers.max(1))?;
     while !trainer.is_done() {
         let done = trainer.step()?;
         if done.step.is_multiple_of(10) || done.step == done.steps {
@@ -123,7 +129,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         }
     }
     let path = arguments.out.join("adapter.safetensors");
-    IpAdapter::new(kind, trainer.averaged()).save(&path, LoadDtype::F16)?;
+    IpAdapter::new(kind, trainer.averaged())?.save(&path, LoadDtype::F16)?;
     println!("{}", path.display());
     Ok(())
 }
@@ -141,7 +147,7 @@ fn partners(
     ) -> Result<M, Box<dyn Error>> {
         Ok(load_into(module, &*folder.weights(component)?, &LoadOptions::default())?.0)
     }
-    let json = |component| Ok::<_, Box<dyn Error>>(folder.config::<serde_json::Value>(component)?.to_string());
+    let json = |component| Ok::<_, Box<dyn Error>>(folder.config::<Value>(component)?.to_string());
     let unet = UNetConfig::from_json(&json(Component::UNet)?)?.init(tracking)?;
     let vae = VaeConfig::from_json(&json(Component::Vae)?)?.init(plain)?;
     let encoder = arguments.encoder.clone().unwrap_or_else(|| arguments.model.join("image_encoder"));

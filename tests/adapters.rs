@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use burn::tensor::{DType, Tensor, TensorData};
+use fabric::core::attention::AttnCall;
+use fabric::core::denoise::{ModelCall, NoiseLevel};
 use fabric::core::fabric::FabricSettings;
-use fabric::core::models::{NoisePredictor, TextOptions};
+use fabric::core::guidance::Branch;
+use fabric::core::models::{CrossAttention, NoisePredictor, TextOptions};
 use fabric::core::picture::Picture;
-use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, Window};
+use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, Steering, Window};
 use fabric::ipadapter::projection::ResamplerConfig;
 use fabric::ipadapter::{
     AdapterConfig, AdapterError, AdapterFile, Course, FeatureKind, Features, InstructGuidance, InstructTexts,
@@ -165,6 +168,75 @@ fn a_course_and_a_preset_are_scales_over_time_and_layers() {
     assert!(distance(&eased, &with(prompt.clone())) > 1e-3);
     let message = prompt.with_preset(Preset::StyleTransfer, 1.0, None).expect_err("a small U-Net").to_string();
     assert!(message.starts_with("preset `style transfer`: found a U-Net with 6 transformers"), "{message}");
+}
+
+#[test]
+fn what_a_precise_preset_leads_away_from_is_seen_on_all_other_branches() {
+    let device = fabric::default_device().expect("a device");
+    // As many transformers as Stable Diffusion has, small.
+    let unet = UNetConfig {
+        block_out_channels: vec![8; 4],
+        norm_num_groups: 4,
+        attention_head_dim: 2.into(),
+        cross_attention_dim: 12.into(),
+        ..UNetConfig::default()
+    };
+    let layers = unet.init(&device).expect("a network").cross_attentions();
+    let widths = numbered_layers(&layers).iter().map(|layer| layer.channels).collect();
+    let projection = ProjectionConfig::Pooled { features: 6, tokens: 2 };
+    let config = AdapterConfig { projection, widths, context: 12, lora_rank: None };
+    let adapter = IpAdapter::new(config.clone(), config.init(&device)).expect("an adapter");
+    let pooled = |value: f32| Features::Pooled(Tensor::ones([1, 6], &device) * value);
+    let prompt = PicturePrompt::new(&adapter, &layers, &pooled(1.0), &pooled(0.0)).expect("a prompt");
+    let prompt = prompt.with_preset(Preset::StyleTransferPrecise, 1.0, Some(0.5)).expect("a preset");
+    let level = NoiseLevel { timestep: 500.0, alpha: 0.5, sigma: 0.5 };
+    let call = ModelCall { index: 0, total: 1, level };
+    /// Rows that see something in a layer, how strongly, and the first number of the keys.
+    fn seen(
+        prompt: &PicturePrompt,
+        call: &ModelCall,
+        branches: &[Branch],
+        layer: &CrossAttention,
+    ) -> Vec<(usize, f32, f32)> {
+        let rows: Vec<_> = branches.iter().enumerate().map(|(at, branch)| (*branch, at..at + 1)).collect();
+        let processor = prompt.processor(call, &rows);
+        let device = fabric::default_device().expect("a device");
+        let query = Tensor::<3>::zeros([branches.len(), 4, layer.channels], &device);
+        let asked = AttnCall { site: layer.site, query: &query, key: &query, value: &query, grid: [2, 2], heads: 2 };
+        let found = processor.extras(&asked).decoupled.into_iter().filter(|tokens| tokens.scale != 0.0);
+        found
+            .map(|tokens| {
+                let key = tokens.key.flatten::<1>(0, 2).slice_dim(0, 0..1).into_scalar::<f32>();
+                (tokens.rows.start, tokens.scale, key)
+            })
+            .collect()
+    }
+    let four = [Branch::Conditional, Branch::ImageOnly, Branch::Everything, Branch::Unconditional];
+    for (t, layer) in layers.iter().enumerate() {
+        for branches in [&[Branch::Conditional, Branch::Unconditional][..], &four] {
+            let found = seen(&prompt, &call, branches, layer);
+            let rows: Vec<usize> = found.iter().map(|(row, ..)| *row).collect();
+            match t {
+                // Transformers of composition: turned round, the same picture on all branches but the prompt's.
+                4 | 5 => {
+                    assert_eq!(rows, (1..branches.len()).collect::<Vec<_>>(), "{}", layer.site);
+                    assert!(
+                        found
+                            .iter()
+                            .all(|(_, scale, key)| *scale == if t == 4 { 0.125 } else { 0.5 } && *key == found[0].2)
+                    );
+                }
+                0..=3 | 9..=15 => {
+                    assert_eq!(rows, (0..branches.len()).collect::<Vec<_>>(), "{}", layer.site);
+                    assert!(found[1..].iter().all(|(_, scale, key)| *scale == 1.0 && *key != found[0].2));
+                }
+                _ => assert!(found.is_empty(), "{}", layer.site),
+            }
+        }
+    }
+    // Plain scales instead of the preset's turn nothing round.
+    let plain = prompt.with_scale(1.0).expect("a scale");
+    assert_eq!(seen(&plain, &call, &four[..1], &layers[4]).len(), 1);
 }
 
 #[test]
@@ -440,9 +512,13 @@ fn an_instruction_without_a_picture_is_refused() {
     let (instruction, options) = (Instruction::new("use the style"), TextOptions::default());
     let texts =
         InstructTexts::encode(pipeline().text_encoder(), adapter.config(), "a red star", "", &instruction, &options);
+    let texts = texts.expect("texts");
     let (layers, none) = (pipeline().cross_attentions(), Tensor::zeros([0, 5, tokens.dims()[2]], &tokens.device()));
-    let refused =
-        PicturePrompt::instructed(&adapter, &layers, [&none, &tokens], &texts.expect("texts"), instruction.guidance);
+    let empty = InstructTexts { query: texts.query.clone().narrow(1, 0, 1), ..texts.clone() };
+    let refused = PicturePrompt::instructed(&adapter, &layers, [&tokens, &tokens], &empty, instruction.guidance);
+    let message = refused.expect_err("a text cut short").to_string();
+    assert!(message.starts_with("texts of an Instruct adapter: found"), "{message}");
+    let refused = PicturePrompt::instructed(&adapter, &layers, [&none, &tokens], &texts, instruction.guidance);
     let message = refused.expect_err("no picture").to_string();
     assert!(message.starts_with("pictures of a prompt: found none, wanted one at least"), "{message}");
 }

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use burn::tensor::Tensor;
+use fabric::core::denoise::{ModelCall, NoiseLevel};
 use fabric::core::fabric::{FabricSettings, ReferencePass};
-use fabric::core::models::{LatentCodec, Posterior, TextEncoder};
+use fabric::core::guidance::Branch;
+use fabric::core::models::{LatentCodec, Posterior, TextEncoder, UNetInput};
 use fabric::core::noise::{Draw, RunNoise, SeededNoise};
 use fabric::core::picture::{Fit, Picture, vae_batch};
 use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, Steering, Window};
@@ -104,6 +106,60 @@ fn a_picture_under_control_is_the_same_alone_and_in_a_batch() {
             assert!(distance(&make(&request.clone().with_seeds([seed])), part) < ROUNDING);
         }
     }
+}
+
+#[test]
+fn guess_mode_adds_under_the_prompt_alone() {
+    let device = fabric::default_device().expect("a device");
+    let sample = Tensor::<4>::ones([4, 4, 8, 8], &device);
+    let context = Tensor::<3>::ones([4, 77, 32], &device);
+    let level = NoiseLevel { timestep: 500.0, alpha: 0.5, sigma: 0.5 };
+    let call = ModelCall { index: 0, total: 1, level };
+    let rows = [(Branch::Conditional, 0..2), (Branch::Unconditional, 2..4)];
+    let said = |guess: bool| {
+        let input = UNetInput::new(sample.clone(), &[500.0], context.clone());
+        let control = control(1.0).with_guess(guess);
+        control.residuals(&call, &input, &rows).expect("pictures").expect("residuals")
+    };
+    let (guess, plain) = (said(true), said(false));
+    let largest = |x: Tensor<4>| x.abs().max().into_scalar::<f32>();
+    let count = plain.down.len();
+    for (index, (guess, plain)) in guess.down.into_iter().zip(plain.down).enumerate() {
+        let share = 10_f64.powf(index as f64 / count as f64 - 1.0);
+        assert_eq!(largest(guess.clone().narrow(0, 2, 2)), 0.0);
+        assert!(largest(plain.clone().narrow(0, 2, 2)) > 0.0);
+        let (found, wanted) = (values(&guess.narrow(0, 0, 2)), values(&(plain.narrow(0, 0, 2) * share)));
+        assert!(distance(&found, &wanted) < ROUNDING);
+    }
+}
+
+#[test]
+fn t2i_adapters_and_networks_that_pool_run_beside_the_others() {
+    let device = fabric::default_device().expect("a device");
+    let plain = make(&request());
+    // Its pictures are grey, as those of the published sketch and edge adapters.
+    let config = T2IAdapterConfig { in_channels: 1, channels: vec![32, 64], ..T2IAdapterConfig::default() };
+    let t2i: Arc<T2IAdapter> = Arc::new(config.init(&device).expect("a network"));
+    let t2i = |scale| Control::new(t2i.clone(), picture(2)).with_scale(scale).expect("a scale");
+    let whole = make(&request().with_steering(t2i(1.0)));
+    assert!(distance(&whole, &plain) > 1e-4);
+    assert_eq!(make(&request().with_steering(t2i(0.0))), plain);
+    let twice = request().with_steering(t2i(0.4)).with_steering(t2i(0.6));
+    assert!(distance(&make(&twice), &whole) < ROUNDING);
+    let text = std::fs::read_to_string(models().join("controlnet/config.json")).expect("settings");
+    let config = ControlNetConfig::from_json(&text).expect("a configuration");
+    let pooled = ControlNetConfig { global_pool_conditions: true, ..config.clone() };
+    let pooled = Arc::new(pooled.init(&device).expect("a network"));
+    let both = request().with_steering(Control::new(pooled, picture(1))).with_steering(t2i(1.0));
+    let both_made = make(&both);
+    assert!(distance(&both_made, &whole) > 1e-4);
+    for (seed, part) in [3, 4].into_iter().zip(both_made.chunks_exact(both_made.len() / 2)) {
+        assert!(distance(&make(&both.clone().with_seeds([seed])), part) < ROUNDING);
+    }
+    let four = ControlNetConfig { conditioning_channels: 4, ..config }.init(&device).expect("a network");
+    let refused = pipeline().generate(&request().with_steering(Control::new(Arc::new(four), picture(1))));
+    let message = refused.expect_err("four channels").to_string();
+    assert!(message.starts_with("channels of a control network's picture: found 4"), "{message}");
 }
 
 #[test]
@@ -286,6 +342,11 @@ fn references_ride_along_in_networks_that_inpaint() {
     for pass in [ReferencePass::TwoPasses { chunk: 1 }, ReferencePass::Cached { chunk: 2, budget: 1 << 30 }] {
         request.settings.fabric.pass = pass;
         assert!(distance(&values(&generate(&pipeline, &request).latents), &interleaved) < ROUNDING);
+    }
+    let both = values(&generate(&pipeline, &plain).latents);
+    for (seed, part) in [3, 4].into_iter().zip(both.chunks_exact(both.len() / 2)) {
+        let alone = values(&generate(&pipeline, &plain.clone().with_seeds([seed])).latents);
+        assert!(distance(&alone, part) < ROUNDING);
     }
     // Without a picture all of it is made; what the mask shows matters.
     let mut other = plain.clone().with_mask(picture(6));

@@ -32,13 +32,20 @@ impl Residuals {
     /// The sum of two, which are for the same network.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
-        let sums = |one: Vec<Tensor<4>>, two: Vec<Tensor<4>>| match (one.is_empty(), two.is_empty()) {
-            (true, _) => two,
-            (_, true) => one,
-            _ => one.into_iter().zip(two).map(|(one, two)| one + two).collect(),
+        // Networks of different number types: the first one's counts.
+        let sum = |one: Tensor<4>, two: Tensor<4>| {
+            let two = if one.dtype() == two.dtype() { two } else { two.cast(one.dtype()) };
+            one + two
+        };
+        let sums = |one: Vec<Tensor<4>>, two: Vec<Tensor<4>>| {
+            let (mut long, short) = if one.len() < two.len() { (two, one) } else { (one, two) };
+            for (at, more) in short.into_iter().enumerate() {
+                long[at] = sum(long[at].clone(), more);
+            }
+            long
         };
         let mid = match (self.mid, other.mid) {
-            (Some(one), Some(two)) => Some(one + two),
+            (Some(one), Some(two)) => Some(sum(one, two)),
             (one, two) => one.or(two),
         };
         Self { down: sums(self.down, other.down), mid, levels: sums(self.levels, other.levels) }

@@ -5,7 +5,10 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use fabric_models::layers::Linear;
-use fabric_models::load::{LoadDtype, LoadOptions, LoadReport, PublishedNames, TensorSource, load_into, save_weights};
+use fabric_models::load::{
+    LoadDtype, LoadOptions, LoadReport, ParameterInfo, PublishedNames, TensorSource, load_into, parameters,
+    save_weights,
+};
 
 use crate::file::{AdapterConfig, AdapterFile, FaceVersion};
 use crate::projection::{ImageProjection, published};
@@ -107,8 +110,31 @@ impl IpAdapter {
         Ok((Self { config, weights }, report))
     }
 
-    /// Of these weights, which are those of a known kind.
-    pub fn new(config: AdapterConfig, weights: AdapterWeights) -> Self {
+    /// Of weights of a known kind.
+    ///
+    /// # Errors
+    ///
+    /// When they are of another kind, or of other sizes.
+    pub fn new(config: AdapterConfig, weights: AdapterWeights) -> Result<Self, AdapterError> {
+        let device = weights.devices().into_iter().next().unwrap_or_default();
+        let (found, wanted) = (parameters(&weights), parameters(&config.init(&device)));
+        let named =
+            |one: Option<&ParameterInfo>| one.map_or("none".to_owned(), |one| format!("{} {:?}", one.name, one.shape));
+        let longest = found.len().max(wanted.len());
+        if let Some(at) = (0..longest).find(|&at| found.get(at) != wanted.get(at)) {
+            return Err(AdapterError::Setting {
+                what: format!("weights of {config}"),
+                found: named(found.get(at)),
+                wanted: named(wanted.get(at)),
+                next: "make them with the same configuration".to_owned(),
+            });
+        }
+        Ok(Self { config, weights })
+    }
+
+    /// Of weights that were made with this configuration.
+    #[cfg(feature = "train")]
+    pub(crate) fn joined(config: AdapterConfig, weights: AdapterWeights) -> Self {
         Self { config, weights }
     }
 

@@ -5,7 +5,7 @@ use fabric_core::denoise::ModelCall;
 use crate::AdapterError;
 
 /// Factors over a run, evenly spaced from its first evaluation to its last, with straight lines between them: as many as
-/// there are steps are one for each, two are a ramp.
+/// there are evaluations are one for each (some samplers evaluate a step twice), two are a ramp.
 ///
 /// ```
 /// use fabric_ipadapter::Course;

@@ -1,8 +1,10 @@
 //! Pictures made unlike themselves, to lead away from.
 
-use fabric_core::picture::{Picture, PictureError};
+use fabric_core::picture::Picture;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
+
+use crate::AdapterError;
 
 /// How noise comes into a picture, as in ComfyUI_IPAdapter_plus (with a random stream of its own).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,13 +24,16 @@ pub enum NoiseKind {
 ///
 /// # Errors
 ///
-/// When the picture cannot be made, which it has no reason to.
-///
-/// # Panics
-///
 /// When the strength is not between 0 and 1.
-pub fn noised_picture(picture: &Picture, kind: NoiseKind, strength: f32, seed: u64) -> Result<Picture, PictureError> {
-    assert!((0.0..=1.0).contains(&strength), "noised_picture: strength {strength}, wanted 0 to 1");
+pub fn noised_picture(picture: &Picture, kind: NoiseKind, strength: f32, seed: u64) -> Result<Picture, AdapterError> {
+    if !(0.0..=1.0).contains(&strength) {
+        return Err(AdapterError::Setting {
+            what: "strength of noise".to_owned(),
+            found: strength.to_string(),
+            wanted: "0 to 1".to_owned(),
+            next: "0 is the picture, 1 is noise".to_owned(),
+        });
+    }
     let mut rng = ChaCha12Rng::seed_from_u64(seed);
     let noised = picture.rgb().iter().map(|&byte| {
         let value = f32::from(byte) / 255.0;
@@ -45,7 +50,8 @@ pub fn noised_picture(picture: &Picture, kind: NoiseKind, strength: f32, seed: u
         };
         (value.clamp(0.0, 1.0) * 255.0).round() as u8
     });
-    Picture::from_rgb(picture.width(), picture.height(), noised.collect())
+    let noised = Picture::from_rgb(picture.width(), picture.height(), noised.collect());
+    Ok(noised.unwrap_or_else(|error| unreachable!("as many values as before: {error}")))
 }
 
 #[cfg(test)]
@@ -66,6 +72,7 @@ mod tests {
             };
             assert!(changed(noised(0.8, 1)) > changed(noised(0.2, 1)), "{kind:?}");
         }
+        assert!(noised_picture(&picture, NoiseKind::Fade, 1.5, 1).is_err());
         // Half of the values of a dissolved picture stay.
         let half = noised_picture(&picture, NoiseKind::Dissolve, 0.5, 3).expect("a picture");
         let same = half.rgb().iter().zip(picture.rgb()).filter(|(a, b)| a == b).count() as f64 / 12288.0;

@@ -326,6 +326,18 @@ mod tests {
         wanted[9..].fill(1.0);
         assert_eq!(scales(Preset::StyleAndComposition, &sd()), wanted);
         assert_eq!(scales(Preset::StrongMiddle, &xl()), [0.2, 0.2, 0.2, 0.2, 1.0, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2]);
+        let mut wanted = vec![0.05; 16];
+        wanted[..4].fill(0.5);
+        (wanted[4], wanted[5]) = (0.25, 1.0);
+        wanted[9..].fill(0.5);
+        assert_eq!(scales(Preset::CompositionPrecise, &sd()), wanted);
+        assert_eq!(scales(Preset::WeakInput, &xl())[..5], [0.2, 0.2, 0.2, 0.2, 1.0]);
+        assert_eq!(scales(Preset::WeakOutput, &sd())[5..8], [1.0, 1.0, 0.2]);
+        let away = |preset: Preset| preset.spread(&xl(), 1.0, None).expect("XL").away.len();
+        assert_eq!(
+            [away(Preset::CompositionPrecise), away(Preset::StyleTransferPrecise), away(Preset::Linear)],
+            [10, 1, 0]
+        );
         let ease = scales(Preset::EaseIn, &sd());
         assert!((ease[0] - 1.0).abs() < 1e-6 && (ease[8] - 0.525).abs() < 1e-6, "{ease:?}");
         let precise = Preset::StyleTransferPrecise.spread(&sd(), 1.0, None).expect("SD");

@@ -84,6 +84,7 @@ impl PicturePrompt {
                 vec![Branch::Conditional, Branch::ImageOnly, Branch::Everything, Branch::Unconditional]
             }
         };
+        texts.check()?;
         let none = &as_many(none.clone(), pictures.dims()[0])?;
         let mut seen = BTreeMap::new();
         for branch in branches {
@@ -109,12 +110,13 @@ impl PicturePrompt {
         self.with_scales(&LayerScales::same(scale))
     }
 
-    /// With a scale for each layer, for all pictures.
+    /// With a scale for each layer, for all pictures, instead of a preset's.
     ///
     /// # Errors
     ///
     /// When a scale is not finite, or names a layer that the U-Net does not have.
-    pub fn with_scales(self, scales: &LayerScales) -> Result<Self, AdapterError> {
+    pub fn with_scales(mut self, scales: &LayerScales) -> Result<Self, AdapterError> {
+        self.away.clear();
         self.each(|seen| seen.with_scales(scales.clone()))
     }
 
@@ -218,7 +220,9 @@ impl Steering for PicturePrompt {
         for (branch, rows) in rows {
             let on = |prompt: &'a ImagePrompt| prompt.on(rows.clone()).times(factor);
             seen.extend(of(branch).map(|prompt| on(prompt).all_but(&self.away)));
-            if *branch == Branch::Unconditional {
+            // Of Instruct's four branches, whatever scales they have, all others lead away from what the one under the
+            // prompt does not see.
+            if *branch != Branch::Conditional {
                 seen.extend(self.seen.get(&Branch::Conditional).map(|prompt| on(prompt).only(&self.away)));
             }
         }
@@ -274,6 +278,21 @@ impl InstructTexts {
         let context = encoder.last_hidden(&texts, options)?;
         let text = |index| context.clone().narrow(0, index, 1);
         Ok(Self { prompt: text(0), negative: text(1), query: text(2), everything: text(3), empty: text(4) })
+    }
+
+    /// Whether all five are there, one of each.
+    fn check(&self) -> Result<(), AdapterError> {
+        let texts = [&self.prompt, &self.negative, &self.query, &self.everything, &self.empty];
+        let dims = texts.map(Tensor::dims);
+        if dims.iter().all(|found| *found == dims[0] && found[0] == 1 && found[1] > 0) {
+            return Ok(());
+        }
+        Err(AdapterError::Setting {
+            what: "texts of an Instruct adapter".to_owned(),
+            found: format!("{dims:?}"),
+            wanted: "one row of each, all of the same size".to_owned(),
+            next: "make them with `InstructTexts::encode`".to_owned(),
+        })
     }
 
     /// What the projection reads on a branch, with tokens of pictures `[images, tokens, channels]`.

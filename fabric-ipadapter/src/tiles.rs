@@ -1,4 +1,4 @@
-//! Wide and tall pictures without loss: several squares, each with the part of the result that it speaks for.
+//! Wide and tall pictures with both of their ends: several squares, each with the part of the result that it speaks for.
 
 use fabric_core::picture::{Filter, Fit, Picture, PictureError};
 
@@ -13,13 +13,14 @@ pub struct Tile {
     pub mask: Mask,
 }
 
-/// Side of a tile in pixels: more than image encoders see, so nothing is lost.
+/// Side of a tile in pixels: a little more than most image encoders see.
 const SIDE: usize = 256;
 /// Tiles along the longer side.
 const MOST: usize = 4;
 
 /// Cuts a picture into squares, as ComfyUI_IPAdapter_plus does: two by two of one that is nearly square (its sides differ
-/// by a third at most), else a row or column of up to four that overlap where they must.
+/// by a third at most), else a row or column of up to four that overlap where they must. Beyond
+/// four to one, a picture is squashed to that.
 ///
 /// Features of the tiles, in this order, go into one [`PicturePrompt`](crate::PicturePrompt), the masks into its
 /// [`with_masks`](crate::PicturePrompt::with_masks).

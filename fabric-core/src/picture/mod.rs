@@ -29,7 +29,8 @@ pub use error::PictureError;
 pub use fit::{Crop, Fit};
 pub use hash::ContentHash;
 pub use pixels::{
-    CLIP_MEAN, CLIP_STD, clip_batch, clip_pixels, control_batch, from_tensor, mask_batch, vae_batch, vae_pixels,
+    CLIP_MEAN, CLIP_STD, clip_batch, clip_pixels, control_batch, from_tensor, grey_batch, mask_batch, vae_batch,
+    vae_pixels,
 };
 pub use resize::Filter;
 pub use sheet::{Mark, contact_sheet};

@@ -76,6 +76,27 @@ pub fn control_batch(
     })
 }
 
+/// The same in grey, as Pillow converts, `[pictures, 1, height, width]`.
+///
+/// # Errors
+///
+/// [`PictureError::Size`] if a side is zero or too long.
+pub fn grey_batch(
+    pictures: &[Picture],
+    width: usize,
+    height: usize,
+    fit: Fit,
+    device: &Device,
+) -> Result<Tensor<4>, PictureError> {
+    let mut values = Vec::with_capacity(pictures.len() * height * width);
+    for picture in pictures {
+        let fitted = picture.fit(width, height, fit)?;
+        let pixels = fitted.rgb().chunks_exact(3);
+        values.extend(pixels.map(|rgb| f32::from(luma([rgb[0], rgb[1], rgb[2]])) / 255.0));
+    }
+    Ok(Tensor::from_data(TensorData::new(values, [pictures.len(), 1, height, width]), device))
+}
+
 /// Which pixels of a run's size a mask names, `[1, 1, height, width]`: 1 where it is light, 0 where it is dark, with
 /// nothing in between, as diffusers' inpainting reads masks.
 ///

@@ -119,7 +119,10 @@ impl Stacked {
                 whole = Some(match whole {
                     None => info.clone(),
                     Some(mut whole) => {
-                        if whole.dtype != info.dtype || whole.shape.get(1..) != info.shape.get(1..) {
+                        let rows = |info: &TensorInfo| info.shape.first().copied();
+                        let sum = rows(&whole).zip(rows(info)).and_then(|(one, two)| one.checked_add(two));
+                        let alike = whole.dtype == info.dtype && whole.shape.get(1..) == info.shape.get(1..);
+                        let Some(sum) = sum.filter(|_| alike) else {
                             return Err(LoadError::Malformed {
                                 path: source.place().into(),
                                 what: format!("tensors {}", parts.join(" and ")),
@@ -127,8 +130,8 @@ impl Stacked {
                                 wanted: "the same type and, but for the first axis, shape".to_owned(),
                                 next: "get the file again, or another one".to_owned(),
                             });
-                        }
-                        whole.shape[0] += info.shape[0];
+                        };
+                        whole.shape[0] = sum;
                         whole
                     }
                 });

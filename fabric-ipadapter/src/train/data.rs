@@ -126,7 +126,8 @@ impl Dataset {
             };
             match read {
                 Ok(example) => examples.push(example),
-                Err(reason) => skipped.push(Skipped { line, reason }),
+                // Reasons may quote what is there, which may be long.
+                Err(reason) => skipped.push(Skipped { line, reason: reason.chars().take(200).collect() }),
             }
             if skipped.len() > most_skipped {
                 return Err(DataError::TooManyBroken { path, most: most_skipped, skipped });

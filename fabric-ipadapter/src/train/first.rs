@@ -7,7 +7,7 @@ use fabric_models::load::{LoadOptions, MappedSource, Part, Renamed, TensorSource
 
 use crate::adapter::AdapterWeights;
 use crate::projection::ImageProjection;
-use crate::{AdapterConfig, AdapterError, AdapterFile, numbered_layers};
+use crate::{AdapterConfig, AdapterError, AdapterFile, ProjectionConfig, numbered_layers};
 
 /// First weights of an adapter, as published: a random projection, and the keys and values of the U-Net's own
 /// cross-attentions for the pictures' tokens.
@@ -47,18 +47,7 @@ pub fn first_weights_of_instruct(
     plus: &AdapterFile,
     device: &Device,
 ) -> Result<AdapterWeights, AdapterError> {
-    let from = plus.config()?;
-    if from.widths != config.widths || from.context != config.context {
-        return Err(AdapterError::Unfit {
-            adapter: config.to_string(),
-            what: "the adapter to begin with".to_owned(),
-            found: from.to_string(),
-            wanted: "a plus adapter for the same U-Net".to_owned(),
-            next: "take the plus adapter of this model".to_owned(),
-        });
-    }
-    let mut weights = filled(config.init(device), plus.weights())?;
-    let ImageProjection::Instruct(projection) = weights.projection else {
+    let ProjectionConfig::Instruct { resampler, .. } = config.projection else {
         return Err(AdapterError::Unfit {
             adapter: config.to_string(),
             what: "the adapter to train".to_owned(),
@@ -66,6 +55,22 @@ pub fn first_weights_of_instruct(
             wanted: "an Instruct adapter".to_owned(),
             next: "begin others with `first_weights`".to_owned(),
         });
+    };
+    let from = plus.config()?;
+    let wanted =
+        AdapterConfig { projection: ProjectionConfig::Resampler(resampler), lora_rank: None, ..config.clone() };
+    if from != wanted {
+        return Err(AdapterError::Unfit {
+            adapter: config.to_string(),
+            what: "the adapter to begin with".to_owned(),
+            found: from.to_string(),
+            wanted: format!("{wanted} of the same sizes"),
+            next: "take the plus adapter of this model".to_owned(),
+        });
+    }
+    let mut weights = filled(config.init(device), plus.weights())?;
+    let ImageProjection::Instruct(projection) = weights.projection else {
+        unreachable!("{config} has this projection")
     };
     weights.projection =
         ImageProjection::Instruct(projection.with_quiet_instructions(|layer| layer.map(&mut Noise(1e-4))));

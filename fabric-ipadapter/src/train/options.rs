@@ -34,7 +34,7 @@ pub struct AdapterOptions {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TaskOptions {
-    /// How often it comes, beside the others.
+    /// How often it comes, beside the others and however many examples it has.
     pub weight: f64,
     /// Ways to say it, one of which is drawn for each example without an instruction of its own.
     pub instructions: Vec<String>,
@@ -90,9 +90,6 @@ impl AdapterOptions {
                 next,
             ));
         }
-        if !instructs {
-            return Ok(());
-        }
         for (name, task) in &self.tasks {
             if !(task.weight >= 0.0 && task.weight.is_finite()) {
                 let what = format!("tasks.{name}.weight");
@@ -104,6 +101,12 @@ impl AdapterOptions {
                 ));
             }
         }
+        if self.weights(examples).iter().all(|weight| *weight == 0.0) {
+            return Err(refused("tasks", "only weights of 0".to_owned(), "one above 0", "1 is as often as others"));
+        }
+        if !instructs {
+            return Ok(());
+        }
         for example in examples {
             let of_task = example.task.as_ref().and_then(|task| self.tasks.get(task));
             if example.instruction.is_none() && of_task.is_none_or(|task| task.instructions.is_empty()) {
@@ -113,14 +116,19 @@ impl AdapterOptions {
                 return Err(refused(&what, format!("none (task {task:?})"), wanted, "write one of the two"));
             }
         }
-        if examples.iter().all(|example| self.weight(example) == 0.0) {
-            return Err(refused("tasks", "only weights of 0".to_owned(), "one above 0", "1 is as often as others"));
-        }
         Ok(())
     }
 
-    /// How often an example's task comes; without one, as others.
-    pub(super) fn weight(&self, example: &Example) -> f64 {
-        example.task.as_ref().and_then(|task| self.tasks.get(task)).map_or(1.0, |task| task.weight)
+    /// How often each example comes: its task's weight, shared by the task's examples. Those without a task are one of weight 1.
+    pub(super) fn weights(&self, examples: &[Example]) -> Vec<f64> {
+        let mut counts: BTreeMap<Option<&str>, f64> = BTreeMap::new();
+        for example in examples {
+            *counts.entry(example.task.as_deref()).or_default() += 1.0;
+        }
+        let weight = |example: &Example| {
+            let task = example.task.as_ref().and_then(|task| self.tasks.get(task));
+            task.map_or(1.0, |task| task.weight) / counts[&example.task.as_deref()]
+        };
+        examples.iter().map(weight).collect()
     }
 }

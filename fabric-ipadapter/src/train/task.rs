@@ -18,6 +18,7 @@ use fabric_models::train::{Task, TrainSettings};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{AdapterOptions, Dataset, Example};
 use crate::adapter::AdapterWeights;
@@ -106,6 +107,16 @@ impl AdapterTask {
             });
         }
         options.check(dataset.examples(), matches!(config.reads(), FeatureKind::Instructed(..)))?;
+        let (takes, latents) = (partners.unet.in_channels(), partners.codec.latent_channels());
+        if takes != latents {
+            return Err(AdapterError::Unfit {
+                adapter: config.to_string(),
+                what: "the U-Net to train beside".to_owned(),
+                found: format!("one that takes {takes} channels"),
+                wanted: format!("{latents}, as the VAE's latents have"),
+                next: "train beside the ordinary model; what is learned also fits its inpainting version".to_owned(),
+            });
+        }
         let step = partners.codec.downscale();
         if !options.size.is_multiple_of(step) {
             return Err(AdapterError::Setting {
@@ -194,9 +205,14 @@ impl Task for AdapterTask {
     type Batch = AdapterBatch;
 
     fn identity(&self) -> Value {
+        let mut data = Sha256::new();
+        for example in self.dataset.examples() {
+            data.update(format!("{example:?}\n"));
+        }
+        let data: String = data.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         json!({
-            "adapter": self.config.to_string(),
-            "data": self.dataset.examples().len(),
+            "adapter": format!("{:?}", self.config),
+            "data": data,
             "options": self.options,
             "prediction": format!("{:?}", self.prediction),
         })
@@ -208,14 +224,11 @@ impl Task for AdapterTask {
         let side = self.partners.vision.image_size();
         // Where each example's share of the draws ends.
         let mut sum = 0.0;
-        let ends: Vec<f64> = dataset
-            .examples()
-            .iter()
-            .map(|example| {
-                sum += options.weight(example);
-                sum
-            })
-            .collect();
+        let ends = options.weights(dataset.examples()).into_iter().map(|weight| {
+            sum += weight;
+            sum
+        });
+        let ends: Vec<f64> = ends.collect();
         Arc::new(move |number| {
             let mut rng = ChaCha12Rng::seed_from_u64(settings.seed);
             rng.set_stream(number);
@@ -273,7 +286,7 @@ impl Task for AdapterTask {
             Prediction::Sample => clean,
         };
 
-        let adapter = IpAdapter::new(self.config.clone(), model.clone());
+        let adapter = IpAdapter::joined(self.config.clone(), model.clone());
         let tokens = adapter.tokens(&features.tracked()).map_err(|error| error.to_string())?;
         let own = self.layers.iter().zip(&model.layers).map(|(layer, own)| (layer.site, own.forward(tokens.clone())));
         let processor = EachRow(own.collect());
@@ -341,7 +354,8 @@ impl AttnProcessor for EachRow {
     fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
         let Some([key, value]) = self.0.get(&call.site) else { return AttnExtras::default() };
         let rows = 0..call.query.dims()[0];
-        let (key, value) = (key.clone(), value.clone());
+        let in_type = |x: &Tensor<3>| x.clone().cast(call.query.dtype());
+        let (key, value) = (in_type(key), in_type(value));
         let tokens = DecoupledTokens { rows, key, value, scale: 1.0, mask: None, weights: Vec::new() };
         AttnExtras { joint: Vec::new(), decoupled: vec![tokens] }
     }

@@ -143,6 +143,8 @@ fn options_that_do_not_fit_the_data_are_refused() {
     }
     assert!(check(&AdapterOptions { drop_image: 0.9, drop_text: 0.9, ..plain.clone() }, false).is_err());
     assert!(check(&AdapterOptions { size: 0, ..plain }, false).is_err());
+    // Weights count for every adapter.
+    assert!(check(&with(f64::NAN, &["x"]), false).is_err());
 }
 
 #[test]
@@ -160,4 +162,17 @@ fn one_number_decides_what_is_left_out() {
     }
     let all = AdapterOptions { drop_image: 0.0, drop_text: 0.0, drop_both: 0.0, ..options };
     assert_eq!(super::task::dropped(0.0, &all), [false; 2]);
+}
+
+#[test]
+fn tasks_come_as_often_as_they_weigh_however_many_examples_they_have() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let line = |task: &str| format!("{{\"image\": \"a.png\", \"text\": \"x\", \"task\": \"{task}\"}}");
+    let lines: Vec<String> = ["style", "object", "object", "object"].map(line).into();
+    let data = Dataset::open(write(folder.path(), &lines.join("\n")), 0).expect("examples");
+    let object = TaskOptions { weight: 2.0, ..TaskOptions::default() };
+    let options = AdapterOptions { tasks: [("object".to_owned(), object)].into(), ..AdapterOptions::default() };
+    let weights = options.weights(data.examples());
+    assert_eq!(weights[0], 1.0);
+    assert!((weights[1..].iter().sum::<f64>() - 2.0).abs() < 1e-12, "{weights:?}");
 }

@@ -82,6 +82,11 @@ impl ControlNet {
         self.hint.downscale()
     }
 
+    /// Channels of its picture.
+    pub fn inputs(&self) -> usize {
+        self.hint.inputs()
+    }
+
     /// Channels of the skip connections that it adds to.
     pub fn skip_channels(&self) -> &[usize] {
         &self.trunk.skips
@@ -117,7 +122,8 @@ impl ControlNet {
     }
 
     /// What to add to a U-Net's skip connections and middle: `scale` times the published output. With `guess`, the
-    /// connections are scaled from a tenth at full resolution to one in the middle, as in diffusers' guess mode.
+    /// connections are scaled from a tenth at full resolution to one in the middle, as in diffusers' guess mode; a network
+    /// that pools is scaled evenly.
     ///
     /// # Shapes
     ///
@@ -143,7 +149,7 @@ impl ControlNet {
         let x = self.trunk.middle(x, &mut pass).expect(ends);
         let count = pass.skips.len();
         let finish = |index: usize, x: Tensor<4>, output: &Conv2d| {
-            let share = if guess { 10_f64.powf(index as f64 / count as f64 - 1.0) } else { 1.0 };
+            let share = if guess && !self.pooled { 10_f64.powf(index as f64 / count as f64 - 1.0) } else { 1.0 };
             let x = output.forward(x) * (scale * share);
             if self.pooled { x.mean_dims(&[2, 3]) } else { x }
         };

@@ -19,7 +19,9 @@ pub struct ControlNetFile {
 impl ControlNetFile {
     /// Opens a folder in the diffusers layout, or one file with diffusers' names or those of the original releases.
     ///
-    /// The settings of a file without `config.json` are read off its tensors.
+    /// The settings of a file without `config.json` are read off its tensors. They do not tell whether a network says the
+    /// same of all places ([`ControlNetConfig::global_pool_conditions`], the shuffle network) or reads blue first: for
+    /// such a file, set that in [`Self::config`] and load it with [`ControlNet::load`](super::ControlNet::load).
     ///
     /// # Errors
     ///

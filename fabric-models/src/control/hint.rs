@@ -27,6 +27,11 @@ impl HintEncoder {
         }
     }
 
+    /// Channels of pictures.
+    pub(super) fn inputs(&self) -> usize {
+        self.conv_in.weight.lazy_shape()[1]
+    }
+
     /// Pixels per latent along each axis.
     pub(super) fn downscale(&self) -> usize {
         1 << (self.blocks.len() / 2)

@@ -9,7 +9,7 @@ use fabric_core::Error;
 use fabric_core::denoise::ModelCall;
 use fabric_core::guidance::Branch;
 use fabric_core::models::{AddedConditions, NoisePredictor, Residuals, UNetInput};
-use fabric_core::picture::{Fit, Picture, control_batch};
+use fabric_core::picture::{Fit, Picture, control_batch, grey_batch};
 use fabric_core::pipeline::{Steering, Window};
 
 use super::{ControlNet, T2IAdapter};
@@ -40,6 +40,14 @@ impl ControlNetwork {
         match self {
             Self::ControlNet(network) => network.device(),
             Self::T2IAdapter(network) => network.device(),
+        }
+    }
+
+    /// Channels of its picture.
+    fn inputs(&self) -> usize {
+        match self {
+            Self::ControlNet(network) => network.inputs(),
+            Self::T2IAdapter(network) => network.inputs(),
         }
     }
 
@@ -128,7 +136,12 @@ impl Control {
         }
         let [height, width] = self.network.picture_size(latents);
         let pictures = std::slice::from_ref(&self.picture);
-        let pixels = control_batch(pictures, width, height, Fit::SquashLanczos, &self.network.device())?;
+        let device = self.network.device();
+        let pixels = if self.network.inputs() == 1 {
+            grey_batch(pictures, width, height, Fit::SquashLanczos, &device)?
+        } else {
+            control_batch(pictures, width, height, Fit::SquashLanczos, &device)?
+        };
         let made = self.network.read(pixels);
         read.insert(latents, made.clone());
         Ok(made)
@@ -144,6 +157,11 @@ impl Steering for Control {
             let wanted = format!("{wanted}, as the U-Net has");
             Err(Error::settings(what, found, wanted, "take the control network that was trained for this model"))
         };
+        let inputs = self.network.inputs();
+        if !matches!(inputs, 1 | 3) {
+            let next = "take a network that reads grey or coloured pictures";
+            return Err(Error::settings("channels of a control network's picture", inputs, "3, or 1 for grey", next));
+        }
         match &self.network {
             ControlNetwork::ControlNet(network) => {
                 let (found, wanted) = (network.skip_channels(), unet.skip_channels());

@@ -125,6 +125,7 @@ impl T2IAdapterConfig {
         Ok(T2IAdapter {
             conv_in: (!light).then(|| Conv2d::new(unshuffled, first, 3, device)),
             body: body.collect(),
+            inputs: self.in_channels,
             factor: self.downscale_factor,
             downscale,
             channels: channels.clone(),
@@ -137,6 +138,7 @@ impl T2IAdapterConfig {
 pub struct T2IAdapter {
     conv_in: Option<Conv2d>,
     body: Vec<Level>,
+    inputs: usize,
     factor: usize,
     downscale: usize,
     #[module(skip)]
@@ -236,6 +238,11 @@ impl T2IAdapter {
     /// Pixels of its picture per latent, along each axis.
     pub fn downscale(&self) -> usize {
         self.downscale
+    }
+
+    /// Channels of its picture: 3, or 1 of those that read sketches and edges.
+    pub fn inputs(&self) -> usize {
+        self.inputs
     }
 
     /// The sides of its pictures are multiples of this.

@@ -37,11 +37,9 @@ fn with_current_names(source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSou
         return Ok(source);
     }
     let bare = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
-    let names: Vec<(String, &String)> = tensors
-        .keys()
-        .filter(|name| name.starts_with(PREFIX) || !tensors.keys().any(|other| other.starts_with(PREFIX)))
-        .map(|name| (bare(name), name))
-        .collect();
+    let prefixed = tensors.keys().any(|name| name.starts_with(PREFIX));
+    let names: Vec<(String, &String)> =
+        tensors.keys().filter(|name| name.starts_with(PREFIX) || !prefixed).map(|name| (bare(name), name)).collect();
     let Some(pairs) = control::pairs(names.iter().map(|(bare, _)| bare.as_str())) else {
         let contents = Contents::of(tensors.iter().map(|(name, info)| (name.as_str(), info.shape.as_slice())));
         return Err(LoadError::WrongFamily {
