@@ -98,7 +98,9 @@ impl ModuleMapper for Noise {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, tensor, mapper) = param.consume();
         let noise = Tensor::random(tensor.dims(), Distribution::Normal(0.0, self.0), &tensor.device());
-        Param::from_mapped_value(id, noise.require_grad(), mapper)
+        // Tracked only where the device can.
+        let noise = if tensor.is_require_grad() { noise.require_grad() } else { noise };
+        Param::from_mapped_value(id, noise, mapper)
     }
 }
 
