@@ -32,7 +32,7 @@ pub fn clip_pixels(picture: &Picture, size: usize, crop: Crop) -> Result<Vec<f32
 ///
 /// [`PictureError::Size`] if `size` is zero or too large.
 pub fn clip_batch(pictures: &[Picture], size: usize, crop: Crop, device: &Device) -> Result<Tensor<4>, PictureError> {
-    batch(pictures, [size, size], device, |picture| clip_pixels(picture, size, crop))
+    batch(pictures, [3, size, size], device, |picture| clip_pixels(picture, size, crop))
 }
 
 /// A picture as a VAE takes it: in the size of the run, from -1 to 1, `[3, height, width]`.
@@ -56,7 +56,7 @@ pub fn vae_batch(
     fit: Fit,
     device: &Device,
 ) -> Result<Tensor<4>, PictureError> {
-    batch(pictures, [height, width], device, |picture| vae_pixels(picture, width, height, fit))
+    batch(pictures, [3, height, width], device, |picture| vae_pixels(picture, width, height, fit))
 }
 
 /// Several pictures as one batch for a control network, from 0 to 1, `[pictures, 3, height, width]`.
@@ -71,7 +71,7 @@ pub fn control_batch(
     fit: Fit,
     device: &Device,
 ) -> Result<Tensor<4>, PictureError> {
-    batch(pictures, [height, width], device, |picture| {
+    batch(pictures, [3, height, width], device, |picture| {
         Ok(planes(&picture.fit(width, height, fit)?, |value, _| f32::from(value) / 255.0))
     })
 }
@@ -88,13 +88,11 @@ pub fn grey_batch(
     fit: Fit,
     device: &Device,
 ) -> Result<Tensor<4>, PictureError> {
-    let mut values = Vec::with_capacity(pictures.len() * height * width);
-    for picture in pictures {
+    batch(pictures, [1, height, width], device, |picture| {
         let fitted = picture.fit(width, height, fit)?;
         let pixels = fitted.rgb().chunks_exact(3);
-        values.extend(pixels.map(|rgb| f32::from(luma([rgb[0], rgb[1], rgb[2]])) / 255.0));
-    }
-    Ok(Tensor::from_data(TensorData::new(values, [pictures.len(), 1, height, width]), device))
+        Ok(pixels.map(|rgb| f32::from(luma([rgb[0], rgb[1], rgb[2]])) / 255.0).collect())
+    })
 }
 
 /// Which pixels of a run's size a mask names, `[1, 1, height, width]`: 1 where it is light, 0 where it is dark, with
@@ -166,13 +164,13 @@ fn planes(picture: &Picture, map: impl Fn(u8, usize) -> f32) -> Vec<f32> {
 
 fn batch(
     pictures: &[Picture],
-    [height, width]: [usize; 2],
+    [channels, height, width]: [usize; 3],
     device: &Device,
     pixels: impl Fn(&Picture) -> Result<Vec<f32>, PictureError>,
 ) -> Result<Tensor<4>, PictureError> {
-    let mut values = Vec::with_capacity(pictures.len() * 3 * height * width);
+    let mut values = Vec::with_capacity(pictures.len() * channels * height * width);
     for picture in pictures {
         values.extend(pixels(picture)?);
     }
-    Ok(Tensor::from_data(TensorData::new(values, [pictures.len(), 3, height, width]), device))
+    Ok(Tensor::from_data(TensorData::new(values, [pictures.len(), channels, height, width]), device))
 }

@@ -13,8 +13,8 @@ pub(super) struct MaskChannels {
     /// `[images, 1 + channels, height, width]`.
     pictures: Tensor<4>,
     /// The same where all is to be made: for references, which are pictures as a run makes them.
-    /// `[1, 1 + channels, height, width]`.
-    nothing_kept: Tensor<4>,
+    /// `[1, 1 + channels, height, width]`; absent in runs without references.
+    nothing_kept: Option<Tensor<4>>,
 }
 
 impl MaskChannels {
@@ -24,15 +24,20 @@ impl MaskChannels {
         let branches = pictures / self.pictures.dims()[0];
         let mut beside = vec![self.pictures.clone().repeat_dim(0, branches)];
         if references > 0 {
-            beside.push(self.nothing_kept.clone().repeat_dim(0, references));
+            beside.push(self.of_references(references));
         }
         Tensor::cat(vec![rows, Tensor::cat(beside, 0)], 1)
     }
 
     /// The network's input for references alone.
     pub(super) fn beside_references(&self, rows: Tensor<4>) -> Tensor<4> {
-        let beside = self.nothing_kept.clone().repeat_dim(0, rows.dims()[0]);
+        let beside = self.of_references(rows.dims()[0]);
         Tensor::cat(vec![rows, beside], 1)
+    }
+
+    fn of_references(&self, count: usize) -> Tensor<4> {
+        let nothing_kept = self.nothing_kept.clone().expect("a run with references makes their channels");
+        nothing_kept.repeat_dim(0, count)
     }
 }
 
@@ -51,6 +56,7 @@ impl Pipeline {
     /// - `shape`: of the latents
     pub(super) fn mask_channels(
         &self,
+        has_references: bool,
         picture: Option<(Tensor<4>, Tensor<4>)>,
         mask: Option<&Tensor<4>>,
         shape: [usize; 4],
@@ -58,11 +64,13 @@ impl Pipeline {
     ) -> Result<MaskChannels, Error> {
         let [images, channels, height, width] = shape;
         let (step, device) = (self.codec.downscale(), self.unet.device());
-        // What is to be made is grey in the published code: 0 between -1 and 1.
-        let grey = Tensor::zeros([1, 3, height * step, width * step], &device);
-        let nothing = self.codec.encode(grey, Posterior::Mean);
-        let all = Tensor::ones([1, 1, height, width], (&device, nothing.dtype()));
-        let nothing_kept = Tensor::cat(vec![all, nothing], 1);
+        let nothing_kept = || {
+            // What is to be made is grey in the published code: 0 between -1 and 1.
+            let grey = Tensor::zeros([1, 3, height * step, width * step], &device);
+            let nothing = self.codec.encode(grey, Posterior::Mean);
+            let all = Tensor::ones([1, 1, height, width], (&device, nothing.dtype()));
+            Tensor::cat(vec![all, nothing], 1)
+        };
         let pictures = match (picture, mask) {
             (Some((pixels, whole)), Some(mask)) => {
                 let kept = pixels * (whole.ones_like() - whole);
@@ -71,8 +79,9 @@ impl Pipeline {
                 let mask = mask.clone().cast(kept.dtype()).repeat_dim(0, images);
                 Tensor::cat(vec![mask, kept], 1)
             }
-            _ => nothing_kept.clone().repeat_dim(0, images),
+            _ => nothing_kept().repeat_dim(0, images),
         };
+        let nothing_kept = has_references.then(nothing_kept);
         Ok(MaskChannels { pictures, nothing_kept })
     }
 }

@@ -33,9 +33,11 @@ impl Pipeline {
     ) -> Result<Start, Error> {
         let (images, device) = (request.seeds.len(), self.unet.device());
         let shape = self.latent_shape(images, size);
+        let referenced = !request.feedback.is_empty();
         let Some(start) = &request.start else {
             let latents = noise.draw(Draw::Latents, shape)? * schedule.init_noise_sigma();
-            let channels = self.inpaints().then(|| self.mask_channels(None, None, shape, noise)).transpose()?;
+            let channels =
+                self.inpaints().then(|| self.mask_channels(referenced, None, None, shape, noise)).transpose()?;
             return Ok(Start { latents, repaint: None, channels });
         };
         let pictures = std::slice::from_ref(&start.picture);
@@ -58,7 +60,7 @@ impl Pipeline {
         };
         if self.inpaints() {
             let picture = whole.map(|mask| (pixels, mask));
-            let channels = self.mask_channels(picture, mask.as_ref(), shape, noise)?;
+            let channels = self.mask_channels(referenced, picture, mask.as_ref(), shape, noise)?;
             return Ok(Start { latents, repaint: None, channels: Some(channels) });
         }
         let repaint = mask.map(|mask| {
