@@ -22,8 +22,7 @@ impl Features {
             self.named().into_iter().map(|(name, x)| (name.to_owned(), x)).collect();
         let listed: Vec<(String, TensorInfo)> =
             tensors.iter().map(|(name, tensor)| (name.clone(), tensor.info.clone())).collect();
-        let metadata =
-            BTreeMap::from([("format".to_owned(), "pt".to_owned()), ("features".to_owned(), "1".to_owned())]);
+        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         write_safetensors(path, &metadata, &listed, |name| Ok(tensors[name].clone()))?;
         Ok(())
     }
