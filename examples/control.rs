@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use fabric::core::picture::Picture;
-use fabric::core::pipeline::{Request, Window};
+use fabric::core::pipeline::Window;
 use fabric::models::control::{Control, ControlNet, ControlNetwork, T2IAdapter};
 
 mod common;
@@ -19,9 +19,6 @@ mod common;
 struct Arguments {
     /// What the pictures should show.
     prompt: String,
-    /// What they should not show.
-    #[arg(long)]
-    negative: Option<String>,
     /// A ControlNet's folder or file, or a T2I-Adapter's folder; may be given several times.
     #[arg(long, required = true)]
     network: Vec<PathBuf>,
@@ -37,15 +34,8 @@ struct Arguments {
     /// ControlNets act under the prompt alone, and weaker at high resolutions.
     #[arg(long)]
     guess: bool,
-    /// How many pictures.
-    #[arg(long, default_value_t = 1)]
-    pictures: u64,
-    /// Seed of the first picture; the others count up.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Where the pictures go.
-    #[arg(long, default_value = "out")]
-    out: PathBuf,
+    #[command(flatten)]
+    series: common::pictures::Series,
     #[command(flatten)]
     common: common::Common,
 }
@@ -60,10 +50,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         return Err(format!("--picture: found {given}, wanted {networks}, one for each --network").into());
     }
     let pictures = arguments.picture.iter().map(Picture::open).collect::<Result<Vec<_>, _>>()?;
-    let mut request = Request::new(&*arguments.prompt)
-        .with_seeds((0..arguments.pictures).map(|at| arguments.seed.wrapping_add(at)))
-        .with_settings(arguments.common.settings()?);
-    request.negative_prompt.clone_from(&arguments.negative);
+    let mut request = arguments.series.request(&arguments.prompt, arguments.common.settings()?);
     let device = arguments.common.device()?;
     for (path, picture) in arguments.network.iter().zip(&pictures) {
         // The two kinds tell themselves by what their settings say.
@@ -79,8 +66,5 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         request = request.with_steering(if arguments.guess { control.with_guess(true) } else { control });
     }
     let made = arguments.common.load()?.generate(&request)?;
-    common::pictures::save(&made, &arguments.out)?;
-    common::pictures::sheet(&[&pictures, &made.pictures], &arguments.out)?;
-    common::print_report(&made.report);
-    Ok(())
+    arguments.series.finish(&pictures, &made)
 }

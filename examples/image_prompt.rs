@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 use clap::Parser;
 use fabric::core::models::{ImageEncoder, TextOptions};
 use fabric::core::picture::{Crop, Picture, clip_batch};
-use fabric::core::pipeline::{Pipeline, Request, Window};
+use fabric::core::pipeline::{Pipeline, Window};
 use fabric::ipadapter::{
     FeatureKind, Features, InstructTexts, Instruction, IpAdapter, LayerScales, PicturePrompt, Preset,
 };
@@ -23,9 +23,6 @@ struct Arguments {
     /// What the pictures should show, besides.
     #[arg(default_value = "best quality, high quality")]
     prompt: String,
-    /// What they should not show.
-    #[arg(long)]
-    negative: Option<String>,
     /// The adapter's file.
     #[arg(long)]
     adapter: PathBuf,
@@ -53,15 +50,8 @@ struct Arguments {
     /// Share of the run after which they act no more, 0 to 1.
     #[arg(long, default_value_t = 1.0)]
     end: f64,
-    /// How many pictures.
-    #[arg(long, default_value_t = 1)]
-    pictures: u64,
-    /// Seed of the first picture; the others count up.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Where the pictures go.
-    #[arg(long, default_value = "out")]
-    out: PathBuf,
+    #[command(flatten)]
+    series: common::pictures::Series,
     #[command(flatten)]
     common: common::Common,
 }
@@ -90,16 +80,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     };
     let prompt = if arguments.weight.is_empty() { prompt } else { prompt.with_weights(&arguments.weight)? };
     let prompt = prompt.with_window(Window::new(arguments.start, arguments.end)?);
-    let mut request = Request::new(&*arguments.prompt)
-        .with_seeds((0..arguments.pictures).map(|at| arguments.seed.wrapping_add(at)))
-        .with_settings(settings)
-        .with_steering(prompt);
-    request.negative_prompt.clone_from(&arguments.negative);
+    let request = arguments.series.request(&arguments.prompt, settings).with_steering(prompt);
     let made = pipeline.generate(&request)?;
-    common::pictures::save(&made, &arguments.out)?;
-    common::pictures::sheet(&[&pictures, &made.pictures], &arguments.out)?;
-    common::print_report(&made.report);
-    Ok(())
+    arguments.series.finish(&pictures, &made)
 }
 
 /// The pictures for every branch, under an instruction where the adapter reads one.
@@ -117,7 +100,7 @@ fn prompt(
         let query =
             arguments.instruction.as_deref().ok_or("--instruction: this adapter wants one, as \"use the style\"")?;
         let instruction = Instruction::new(query);
-        let negative = arguments.negative.as_deref().unwrap_or_default();
+        let negative = arguments.series.negative.as_deref().unwrap_or_default();
         let (reader, prompt) = (pipeline.text_encoder(), &*arguments.prompt);
         let texts = InstructTexts::encode(reader, adapter.config(), prompt, negative, &instruction, text)?;
         let [with, without] = [pixels.clone(), pixels.zeros_like()].map(|pixels| encoder.penultimate(pixels));

@@ -11,7 +11,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use fabric::core::picture::Picture;
-use fabric::core::pipeline::Request;
 
 mod common;
 
@@ -20,9 +19,6 @@ mod common;
 struct Arguments {
     /// What the part should show.
     prompt: String,
-    /// What it should not show.
-    #[arg(long)]
-    negative: Option<String>,
     /// The picture.
     #[arg(long)]
     picture: PathBuf,
@@ -32,15 +28,8 @@ struct Arguments {
     /// How much of the part to give up, 0 to 1; 1 lets nothing of it shine through.
     #[arg(long, default_value_t = 1.0)]
     strength: f64,
-    /// How many pictures.
-    #[arg(long, default_value_t = 1)]
-    pictures: u64,
-    /// Seed of the first picture; the others count up.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Where the pictures go.
-    #[arg(long, default_value = "out")]
-    out: PathBuf,
+    #[command(flatten)]
+    series: common::pictures::Series,
     #[command(flatten)]
     common: common::Common,
 }
@@ -52,16 +41,10 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let [picture, mask] = [&arguments.picture, &arguments.mask].map(Picture::open);
     let (picture, mask) = (picture?, mask?);
-    let mut request = Request::new(&*arguments.prompt)
-        .with_seeds((0..arguments.pictures).map(|at| arguments.seed.wrapping_add(at)))
-        .with_settings(arguments.common.settings()?)
-        .with_start(picture.clone(), arguments.strength)
-        .with_mask(mask.clone());
-    request.negative_prompt.clone_from(&arguments.negative);
+    let settings = arguments.common.settings()?;
+    let request = arguments.series.request(&arguments.prompt, settings);
+    let request = request.with_start(picture.clone(), arguments.strength).with_mask(mask.clone());
     request.validate()?;
     let made = arguments.common.load()?.generate(&request)?;
-    common::pictures::save(&made, &arguments.out)?;
-    common::pictures::sheet(&[&[picture, mask], &made.pictures], &arguments.out)?;
-    common::print_report(&made.report);
-    Ok(())
+    arguments.series.finish(&[picture, mask], &made)
 }

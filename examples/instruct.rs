@@ -11,7 +11,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use fabric::core::models::ImageEncoder;
 use fabric::core::picture::{Crop, Picture, clip_batch};
-use fabric::core::pipeline::Request;
 use fabric::ipadapter::{InstructGuidance, InstructTexts, Instruction, IpAdapter, PicturePrompt};
 
 mod common;
@@ -21,9 +20,6 @@ mod common;
 struct Arguments {
     /// What the pictures should show, besides.
     prompt: String,
-    /// What they should not show.
-    #[arg(long, default_value = "")]
-    negative: String,
     /// The Instruct adapter's file.
     #[arg(long)]
     adapter: PathBuf,
@@ -45,15 +41,8 @@ struct Arguments {
     /// The same: how strongly the picture counts.
     #[arg(long, default_value_t = 1.0)]
     image_scale: f64,
-    /// Pictures of a row.
-    #[arg(long, default_value_t = 4)]
-    pictures: u64,
-    /// Seed of the first picture; the others count up.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Where the pictures go.
-    #[arg(long, default_value = "out")]
-    out: PathBuf,
+    #[command(flatten)]
+    series: common::pictures::Series,
     #[command(flatten)]
     common: common::Common,
 }
@@ -86,20 +75,17 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             let guidance = InstructGuidance::ThreeWay { instruction: scale, image: arguments.image_scale };
             instruction = instruction.with_guidance(guidance);
         }
-        let (prompt, negative) = (&*arguments.prompt, &*arguments.negative);
+        let prompt = &*arguments.prompt;
+        let negative = arguments.series.negative.as_deref().unwrap_or_default();
         let encoder = pipeline.text_encoder();
         let texts = InstructTexts::encode(encoder, adapter.config(), prompt, negative, &instruction, &settings.text)?;
         let steering = PicturePrompt::instructed(&adapter, &layers, [&with, &without], &texts, instruction.guidance)?
             .with_scale(if xl { arguments.scale } else { instruction.corrected_scale(arguments.scale) })?;
-        let request = Request::new(prompt)
-            .with_negative_prompt(negative)
-            .with_seeds((0..arguments.pictures).map(|at| arguments.seed.wrapping_add(at)))
-            .with_settings(settings.clone())
-            .with_steering(steering);
+        let request = arguments.series.request(prompt, settings.clone()).with_steering(steering);
         let made = pipeline.generate(&request)?;
         println!("row {}: {}, {} branches", rows.len() + 1, instruction.query, request.guidance()?.branches().len());
         rows.push(made.pictures);
     }
     let rows: Vec<&[Picture]> = rows.iter().map(Vec::as_slice).collect();
-    common::pictures::sheet(&rows, &arguments.out)
+    arguments.series.sheet(&rows)
 }
