@@ -524,6 +524,36 @@ fn an_instruction_without_a_picture_is_refused() {
 }
 
 #[test]
+fn any_instruction_and_a_hundred_pictures_can_be_used() {
+    let adapter = adapter("instruct");
+    let Features::Instructed { tokens, .. } = features(&adapter, 1, 3) else { panic!("no Instruct adapter") };
+    let (layers, none) = (pipeline().cross_attentions(), tokens.zeros_like());
+    let long = "use the style ".repeat(4000);
+    let mut made = Vec::new();
+    for query in ["", "den Stil verwenden", "\u{4f7f}\u{7528}\u{98a8}\u{683c}", "\u{1f3a8}\0", &long] {
+        let instruction = Instruction::new(query).with_guidance(InstructGuidance::Simple);
+        let (encoder, options) = (pipeline().text_encoder(), TextOptions::default());
+        let texts = InstructTexts::encode(encoder, adapter.config(), "a red star", "", &instruction, &options);
+        let texts = texts.expect("texts");
+        let guidance = instruction.guidance;
+        let prompt = PicturePrompt::instructed(&adapter, &layers, [&tokens, &none], &texts, guidance);
+        made.push(make(&request().with_steering(prompt.expect("a prompt"))));
+    }
+    // Ten megabytes are no instruction.
+    let endless = Instruction::new("use the style ".repeat(10 << 16));
+    let (encoder, options) = (pipeline().text_encoder(), TextOptions::default());
+    let refused = InstructTexts::encode(encoder, adapter.config(), "a red star", "", &endless, &options);
+    let message = refused.expect_err("ten megabytes").to_string();
+    assert!(message.contains("9175040"), "{message}");
+    assert!(made.iter().flatten().all(|value| value.is_finite()));
+    // Words matter.
+    assert!(distance(&made[0], &made[1]) > 1e-5);
+    let base = self::adapter("base");
+    let hundred = prompt(&base, &features(&base, 100, 1));
+    assert!(make(&request().with_steering(hundred)).iter().all(|value| value.is_finite()));
+}
+
+#[test]
 fn half_precision_features_are_computed_in_full() {
     for kind in ["base", "plus", "full-face", "instruct"] {
         let adapter = adapter(kind);
