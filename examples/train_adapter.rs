@@ -19,11 +19,9 @@ use fabric::ipadapter::train::{
     AdapterOptions, AdapterTask, Dataset, Partners, first_weights, first_weights_of_instruct, published_settings,
 };
 use fabric::ipadapter::{AdapterFile, IpAdapter};
-use fabric::models::load::{Component, LoadDtype, LoadOptions, ModelFolder, PublishedNames, load_into};
+use fabric::models::load::{Component, LoadDtype, LoadOptions, ModelFolder};
 use fabric::models::train::{TrainSettings, Trainer};
-use fabric::models::unet::UNetConfig;
-use fabric::models::vae::VaeConfig;
-use fabric::models::{ModelOptions, load_folder};
+use fabric::models::{ModelOptions, StableDiffusion};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -35,7 +33,7 @@ struct Arguments {
     /// Examples, one JSON object per line.
     #[arg(long)]
     data: PathBuf,
-    /// Lines that may be broken or miss their pictures.
+    /// Lines that may be broken, or whose pictures are missing or cannot be read.
     #[arg(long, default_value_t = 0)]
     skip: usize,
     /// The model's folder, which stays as it is.
@@ -102,8 +100,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     let plain = common::device(arguments.device.as_deref())?;
     let tracking = plain.clone().autodiff();
-    let folder = ModelFolder::open(&arguments.model)?;
-    let partners = partners(arguments, &folder, [&plain, &tracking])?;
+    let (partners, scheduler) = partners(arguments, [&plain, &tracking])?;
     let file = AdapterFile::open(&arguments.like)?;
     let kind = file.config()?;
     println!("{kind}; it reads {}", kind.reads());
@@ -113,9 +110,11 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             IpAdapter::load(kind.clone(), file.weights(), &LoadOptions::default(), &tracking)?.0.weights().clone()
         }
         (Some(plus), false) => first_weights_of_instruct(&kind, &AdapterFile::open(plus)?, &tracking)?,
-        (None, false) => first_weights(&kind, &layers, &*folder.weights(Component::UNet)?, &tracking)?,
+        (None, false) => {
+            let unet = ModelFolder::open(&arguments.model)?.weights(Component::UNet)?;
+            first_weights(&kind, &layers, &*unet, &tracking)?
+        }
     };
-    let scheduler = SchedulerConfig::from_json(&folder.scheduler_config::<Value>()?.to_string())?;
     let task = AdapterTask::new(&kind, partners, &scheduler, data, &training, &config.options)?;
     let mut trainer = Trainer::new(task, first, &training, &arguments.out, &tracking, arguments.workers.max(1))?;
     while !trainer.is_done() {
@@ -128,6 +127,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             );
         }
     }
+    for broken in trainer.task().broken() {
+        println!("left out, line {}: {}", broken.line, broken.reason);
+    }
     let path = arguments.out.join("adapter.safetensors");
     IpAdapter::new(kind, trainer.averaged())?.save(&path, LoadDtype::F16)?;
     println!("{}", path.display());
@@ -137,25 +139,15 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 /// The model's networks: only the U-Net lets gradients pass, and none learns.
 fn partners(
     arguments: &Arguments,
-    folder: &ModelFolder,
     [plain, tracking]: [&Device; 2],
-) -> Result<Partners, Box<dyn Error>> {
-    fn loaded<M: Module + PublishedNames>(
-        folder: &ModelFolder,
-        component: Component,
-        module: M,
-    ) -> Result<M, Box<dyn Error>> {
-        Ok(load_into(module, &*folder.weights(component)?, &LoadOptions::default())?.0)
-    }
-    let json = |component| Ok::<_, Box<dyn Error>>(folder.config::<Value>(component)?.to_string());
-    let unet = UNetConfig::from_json(&json(Component::UNet)?)?.init(tracking)?;
-    let vae = VaeConfig::from_json(&json(Component::Vae)?)?.init(plain)?;
+) -> Result<(Partners, SchedulerConfig), Box<dyn Error>> {
+    let (model, _) = StableDiffusion::from_folder(&arguments.model, plain, &ModelOptions::default())?;
     let encoder = arguments.encoder.clone().unwrap_or_else(|| arguments.model.join("image_encoder"));
-    let (pipeline, _) = load_folder(&arguments.model, plain, &ModelOptions::default())?;
-    Ok(Partners {
-        unet: Arc::new(loaded(folder, Component::UNet, unet)?.no_grad()),
-        codec: Arc::new(loaded(folder, Component::Vae, vae)?),
-        text: pipeline.shared_text_encoder(),
+    let partners = Partners {
+        unet: Arc::new(model.unet.fork(tracking).no_grad()),
+        codec: Arc::new(model.vae),
+        text: Arc::new(model.text),
         vision: Arc::new(common::pictures::encoder(&encoder, plain)?),
-    })
+    };
+    Ok((partners, model.scheduler))
 }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use burn::tensor::{DType, Tensor, TensorData};
 use fabric::core::attention::AttnCall;
 use fabric::core::denoise::{ModelCall, NoiseLevel};
-use fabric::core::fabric::FabricSettings;
+use fabric::core::fabric::{FabricSettings, ReferencePass};
 use fabric::core::guidance::Branch;
 use fabric::core::models::{CrossAttention, NoisePredictor, TextOptions};
 use fabric::core::picture::Picture;
@@ -16,10 +16,13 @@ use fabric::ipadapter::{
     AdapterConfig, AdapterError, AdapterFile, Course, FeatureKind, Features, InstructGuidance, InstructTexts,
     Instruction, IpAdapter, LayerScales, Mask, PicturePrompt, Preset, ProjectionConfig, numbered_layers, tiles,
 };
-use fabric::models::load::{SafetensorsFile, parameters};
+use fabric::models::load::{LoadDtype, SafetensorsFile, parameters};
+use fabric::models::lora::merge;
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::unet::UNetConfig;
-use fabric::models::{ModelOptions, load_folder};
+use fabric::models::{ModelOptions, StableDiffusion, load_folder};
+use safetensors::SafeTensors;
+use safetensors::tensor::{TensorView, serialize_to_file};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models")
@@ -309,6 +312,86 @@ fn together_with_feedback_either_can_be_switched_off() {
 }
 
 #[test]
+fn references_may_see_the_prompt_whichever_way_they_lend() {
+    let adapter = adapter("plus");
+    let prompt = prompt(&adapter, &features(&adapter, 1, 1));
+    let made = |prompt: &PicturePrompt, pass| {
+        let mut request = request().with_liked(picture()).with_steering(prompt.clone());
+        let other = Picture::from_rgb(64, 64, (0..64 * 64 * 3).map(|at| (at * 3 % 199) as u8).collect());
+        request = request.with_disliked(other.expect("a picture"));
+        request.settings.fabric = FabricSettings { start: 0.0, end: 1.0, pass, ..FabricSettings::paper_target() };
+        make(&request)
+    };
+    let ways = [
+        ReferencePass::Interleaved,
+        ReferencePass::TwoPasses { chunk: 1 },
+        ReferencePass::TwoPasses { chunk: 2 },
+        ReferencePass::Cached { chunk: 2, budget: 1 << 30 },
+    ];
+    let unseen = made(&prompt, ReferencePass::Interleaved);
+    let seen = prompt.clone().seen_by_references();
+    let first = made(&seen, ReferencePass::Interleaved);
+    assert!(distance(&first, &unseen) > 1e-3);
+    // The cache, filled by a run whose references saw nothing, serves none whose references see something.
+    assert!(distance(&made(&prompt, ways[3]), &unseen) < ROUNDING);
+    for way in ways {
+        assert!(distance(&made(&seen, way), &first) < ROUNDING, "{way:?}");
+        let none = seen.clone().with_scale(0.0).expect("a scale");
+        let plain = prompt.clone().with_scale(0.0).expect("a scale");
+        assert!(distance(&made(&none, way), &made(&plain, way)) < ROUNDING, "{way:?}");
+    }
+}
+
+#[test]
+fn the_lora_of_faceid_changes_the_u_net_under_the_adapter() {
+    let device = fabric::default_device().expect("a device");
+    let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
+    let model = || StableDiffusion::from_folder(folder(), &device, &options).expect("a model").0;
+    // A face adapter for the golden U-Net, and a LoRA of two of its layers, numbered as in the published files.
+    let base = adapter("base");
+    let config =
+        AdapterConfig { projection: ProjectionConfig::Face { identity: 8, tokens: 2 }, ..base.config().clone() };
+    let place = tempfile::tempdir().expect("a folder");
+    let own = place.path().join("own.safetensors");
+    IpAdapter::new(config.clone(), config.init(&device)).expect("weights").save(&own, LoadDtype::F32).expect("saved");
+    let bytes = std::fs::read(&own).expect("a file");
+    let tensors = SafeTensors::deserialize(&bytes).expect("tensors");
+    let matrix = |shape: [usize; 2]| -> Vec<u8> {
+        (0..shape[0] * shape[1]).flat_map(|at| ((at as f32 * 0.7).sin() * 0.3).to_le_bytes()).collect()
+    };
+    let width = config.widths[0];
+    let shapes = [("down", [4, width]), ("up", [width, 4])];
+    let lora: Vec<(String, [usize; 2], Vec<u8>)> = ["0.to_v_lora", "1.to_q_lora"]
+        .into_iter()
+        .flat_map(|name| shapes.map(|(half, shape)| (format!("ip_adapter.{name}.{half}.weight"), shape, matrix(shape))))
+        .collect();
+    let views = lora.iter().map(|(name, shape, values)| {
+        (name.clone(), TensorView::new(safetensors::Dtype::F32, shape.to_vec(), values).expect("a matrix"))
+    });
+    let path = place.path().join("faceid.safetensors");
+    serialize_to_file(tensors.iter().map(|(name, view)| (name.to_owned(), view)).chain(views), None, &path)
+        .expect("written");
+
+    let file = AdapterFile::open(&path).expect("a file");
+    assert_eq!(file.config().expect("an adapter"), AdapterConfig { lora_rank: Some(4), ..config.clone() });
+    let adapter = IpAdapter::open(&path, &device).expect("an adapter");
+    let mut tuned = model();
+    let lora = file.lora(&tuned.unet.cross_attentions()).expect("matrices").expect("a LoRA");
+    let report;
+    (tuned.unet, report) = merge(tuned.unet, &lora, 1.0).expect("places");
+    assert_eq!(report.applied.len(), 2, "{report:?}");
+    let identity = |value: f32| Features::Face(Tensor::<2>::ones([1, 8], &device) * value);
+    let made = |pipeline: &Pipeline| {
+        let layers = pipeline.cross_attentions();
+        let prompt = PicturePrompt::new(&adapter, &layers, &identity(0.5), &identity(0.0)).expect("a prompt");
+        latents(&pipeline.generate(&request().with_steering(prompt)).expect("pictures"))
+    };
+    let [with, without] = [tuned, model()].map(|model| made(&model.into_pipeline().expect("a pipeline")));
+    assert!(distance(&with, &without) > 1e-3);
+    assert!(distance(&without, &make(&request())) > 1e-3);
+}
+
+#[test]
 fn a_window_says_when() {
     let adapter = adapter("base");
     let prompt = prompt(&adapter, &features(&adapter, 1, 1));
@@ -579,4 +662,34 @@ fn features_of_another_encoder_are_refused_by_name() {
         let message = adapter.tokens(&wrong).expect_err("another encoder").to_string();
         assert!(message.contains("a plus adapter (16 tokens)") && message.contains("wanted tokens of"), "{message}");
     }
+}
+
+#[test]
+fn damaged_adapter_files_are_refused_by_name() {
+    let device = fabric::default_device().expect("a device");
+    let place = tempfile::tempdir().expect("a folder");
+    let whole = std::fs::read(folder().join("ip_adapter/base.safetensors")).expect("a file");
+    let nan = |bytes: &mut Vec<u8>| {
+        let end = bytes.len();
+        bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    };
+    type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let changes: [(&str, Change<'_>); 5] = [
+        ("empty", &|bytes| bytes.clear()),
+        ("short", &|bytes| bytes.truncate(100)),
+        ("half", &|bytes| bytes.truncate(bytes.len() / 2)),
+        ("long", &|bytes| bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes())),
+        ("nan", &nan),
+    ];
+    for (name, change) in changes {
+        let path = place.path().join(format!("{name}.safetensors"));
+        let mut bytes = whole.clone();
+        change(&mut bytes);
+        std::fs::write(&path, bytes).expect("written");
+        let message = IpAdapter::open(&path, &device).expect_err(name).to_string();
+        assert!(message.contains(&format!("{name}.safetensors")), "{message}");
+        assert!(message.contains("found") || message.contains("NaN"), "{message}");
+    }
+    let message = IpAdapter::open(place.path().join("none.safetensors"), &device).expect_err("no file").to_string();
+    assert!(message.contains("none.safetensors"), "{message}");
 }

@@ -21,8 +21,7 @@ use fabric::models::load::{
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::train::{TrainError, TrainSettings, Trainer};
 use fabric::models::unet::{UNet, UNetConfig};
-use fabric::models::vae::{Vae, VaeConfig};
-use fabric::models::{ModelOptions, load_folder};
+use fabric::models::{ModelOptions, StableDiffusion};
 
 fn models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models")
@@ -53,17 +52,15 @@ fn unet(device: &Device) -> UNet {
 /// The golden networks, frozen.
 fn partners() -> Partners {
     let [plain, tracking] = devices();
-    let vae = VaeConfig::from_json(&text("vae/config.json")).expect("a configuration");
-    let vae: Vae = loaded(vae.init(&plain).expect("a network"), &weights("vae/diffusion_pytorch_model.safetensors"));
+    let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
+    let (model, _) = StableDiffusion::from_folder(models(), &plain, &options).expect("a model");
     let vision = ComponentFolder::open(models().join("image_encoder"), None).expect("a folder");
     let network = vision.config::<ClipVisionConfig>().expect("settings").init(&plain).expect("a network");
     let vision: ClipVision = loaded(network, &weights("image_encoder/model.safetensors"));
-    let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
-    let (pipeline, _) = load_folder(models(), &plain, &options).expect("a pipeline");
     Partners {
-        unet: Arc::new(unet(&tracking).no_grad()),
-        codec: Arc::new(vae),
-        text: pipeline.shared_text_encoder(),
+        unet: Arc::new(model.unet.fork(&tracking).no_grad()),
+        codec: Arc::new(model.vae),
+        text: Arc::new(model.text),
         vision: Arc::new(vision),
     }
 }
@@ -174,6 +171,39 @@ fn adapters_learn_and_a_resumed_run_ends_with_the_same_bits() {
         let opened = IpAdapter::open(&path, &devices()[0]).expect("an adapter");
         assert_eq!(opened.config(), learned.config(), "{kind}");
     }
+}
+
+#[test]
+fn lines_whose_pictures_cannot_be_read_are_left_out_as_often_as_allowed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (config, first) = begin("base");
+    data(folder.path());
+    // Cut off behind its header: a picture by its name alone.
+    let whole = std::fs::read(folder.path().join("red.png")).expect("a picture");
+    std::fs::write(folder.path().join("cut.png"), &whole[..40]).expect("written");
+    let lines = [r#"{"image": "cut.png", "text": "red"}"#, r#"{"image": "blue.png", "text": "blue"}"#];
+    std::fs::write(folder.path().join("data.jsonl"), lines.join("\n")).expect("written");
+    let (settings, options) = (settings(4), AdapterOptions { size: 32, ..AdapterOptions::default() });
+    let run = |most: usize| {
+        let data = Dataset::open(folder.path().join("data.jsonl"), most).expect("examples");
+        let task = AdapterTask::new(&config, partners(), &scheduler(), data, &settings, &options).expect("a task");
+        let [_, tracking] = devices();
+        let place = folder.path().join(format!("run-{most}"));
+        let mut trainer = Trainer::new(task, first.clone(), &settings, place, &tracking, 1).expect("a trainer");
+        while !trainer.is_done() {
+            trainer.step()?;
+        }
+        Ok::<_, TrainError>(trainer.task().broken())
+    };
+    let broken = run(1).expect("the other line is enough");
+    assert_eq!(broken.len(), 1, "{broken:?}");
+    assert!(broken[0].line == 1 && broken[0].reason.contains("cut.png"), "{broken:?}");
+    let message = run(0).expect_err("none may be broken").to_string();
+    assert!(message.contains("found 1 lines that cannot be used, wanted at most 0"), "{message}");
+    assert!(message.contains("line 1: ") && message.contains("cut.png"), "{message}");
+    std::fs::write(folder.path().join("data.jsonl"), lines[0]).expect("written");
+    let message = run(9).expect_err("none can be read").to_string();
+    assert!(message.contains("no picture can be read") && message.contains("cut.png"), "{message}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Whole models of other families than the golden one, written, loaded and run: random weights in small networks.
 
 use fabric::core::fabric::FabricSettings;
+use fabric::core::models::TextOptions;
 use fabric::core::picture::Picture;
 use fabric::core::pipeline::{Generation, Pipeline, Request, Settings};
 use fabric::models::clip::ClipTextConfig;
@@ -116,4 +117,18 @@ fn the_first_and_the_second_encoder_both_speak() {
     let picture = Picture::from_rgb(8, 8, vec![90; 192]).expect("a picture");
     let start = request().with_start(picture, 0.5);
     assert!(pipeline.generate(&start).expect("pictures").report.calls > 0);
+}
+
+#[test]
+fn instruct_reads_the_first_encoders_last_layer_normed() {
+    let (pipeline, _) = xl(&[]);
+    let text = ["a photo of a cat".to_owned()];
+    let read = pipeline.text_encoder().last_hidden(&text, &TextOptions::default()).expect("a text");
+    // One encoder's channels; the U-Net attends to both encoders'.
+    assert_eq!(read.dims(), [1, 77, 32]);
+    assert_eq!(pipeline.text_encoder().encode(&text, &TextOptions::default()).expect("a text").context.dims()[2], 64);
+    // A new norm leaves a mean of 0 and a variance of 1.
+    let (variance, mean) = read.var_mean_bias(2);
+    assert!(mean.abs().max().into_scalar::<f32>() < 1e-4);
+    assert!((variance - 1.0).abs().max().into_scalar::<f32>() < 1e-2);
 }

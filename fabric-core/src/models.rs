@@ -171,13 +171,14 @@ pub trait NoisePredictor {
 pub enum Posterior {
     /// The most likely latents.
     Mean,
-    /// `mean + std * noise`, noise `[images, channels, height, width]`.
+    /// `mean + std * noise`, noise `[images, channels, height, width]`; with one picture, noise for as many samples of it as
+    /// are wanted.
     Sample(Tensor<4>),
 }
 
 /// Between pictures and latents (a VAE), including the model's scaling factor.
 pub trait LatentCodec {
-    /// Pixels in [-1, 1] `[images, 3, height, width]` to scaled latents.
+    /// Pixels in [-1, 1] `[images, 3, height, width]` to scaled latents, one row for each picture or sample.
     fn encode(&self, pixels: Tensor<4>, posterior: Posterior) -> Tensor<4>;
 
     /// Scaled latents to pixels, about [-1, 1].

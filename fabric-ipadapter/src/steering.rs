@@ -39,6 +39,8 @@ pub struct PicturePrompt {
     /// Layers in which the branch under the prompt sees nothing of the pictures, and the other one sees them.
     away: BTreeSet<AttnSite>,
     guidance: Option<InstructGuidance>,
+    /// Whether FABRIC's references see it too.
+    references: bool,
 }
 
 impl PicturePrompt {
@@ -98,7 +100,7 @@ impl PicturePrompt {
     /// Of full strength, everywhere and always.
     fn seen(seen: BTreeMap<Branch, ImagePrompt>, guidance: Option<InstructGuidance>) -> Self {
         let (window, course) = (Window::default(), Course::default());
-        Self { seen, window, course, away: BTreeSet::new(), guidance }
+        Self { seen, window, course, away: BTreeSet::new(), guidance, references: false }
     }
 
     /// With this scale in all layers.
@@ -162,6 +164,16 @@ impl PicturePrompt {
         Ok(self)
     }
 
+    /// Seen by FABRIC's references too, as by the branch to which they lend. By default they see nothing of it, as they see
+    /// nothing of the text.
+    ///
+    /// What they lend then depends on these pictures: [`ReferencePass::Cached`](fabric_core::fabric::ReferencePass::Cached)
+    /// keeps none of it.
+    #[must_use]
+    pub fn seen_by_references(self) -> Self {
+        Self { references: true, ..self }
+    }
+
     /// Only in a part of the run.
     #[must_use]
     pub fn with_window(self, window: Window) -> Self {
@@ -207,6 +219,10 @@ impl Steering for PicturePrompt {
     fn check(&self, unet: &dyn NoisePredictor) -> Result<(), Error> {
         let layers = unet.cross_attentions();
         self.seen.values().try_for_each(|seen| seen.check(&layers)).map_err(Error::from)
+    }
+
+    fn steers_references(&self) -> bool {
+        self.references
     }
 
     fn processor<'a>(&'a self, call: &ModelCall, rows: &[(Branch, Range<usize>)]) -> Box<dyn AttnProcessor + 'a> {
@@ -312,6 +328,8 @@ impl InstructTexts {
 
 #[cfg(test)]
 mod tests {
+    use fabric_core::models::TextEmbedding;
+
     use super::*;
 
     #[test]
@@ -338,5 +356,34 @@ mod tests {
         assert_eq!(read(Branch::Everything), [1.0, 4.0]);
         assert_eq!(read(Branch::ImageOnly), [2.0, 2.0]);
         assert_eq!(read(Branch::Unconditional), [2.0, 5.0]);
+    }
+
+    /// Says of each text how long it is, and only in its last layer.
+    struct Length;
+
+    impl TextEncoder for Length {
+        fn encode(&self, _prompts: &[String], _options: &TextOptions) -> Result<TextEmbedding, Error> {
+            panic!("the projection reads the last layer, normed")
+        }
+
+        fn last_hidden(&self, prompts: &[String], _options: &TextOptions) -> Result<Tensor<3>, Error> {
+            let device = fabric_backends::default_device().expect("a device");
+            let lengths: Vec<f32> = prompts.iter().map(|prompt| prompt.len() as f32).collect();
+            Ok(Tensor::<1>::from_data(lengths.as_slice(), &device).reshape([prompts.len(), 1, 1]))
+        }
+    }
+
+    #[test]
+    fn the_large_models_adapter_reads_an_empty_text_instead_of_the_negative_prompt() {
+        let projection = crate::ProjectionConfig::Pooled { features: 4, tokens: 1 };
+        let read = |context| {
+            let adapter = AdapterConfig { projection, widths: vec![8], context, lora_rank: None };
+            let (instruction, options) = (Instruction::new("use all of it"), TextOptions::default());
+            let texts = InstructTexts::encode(&Length, &adapter, "four", "not that", &instruction, &options);
+            let InstructTexts { prompt, negative, query, everything, empty } = texts.expect("texts");
+            [prompt, negative, query, everything, empty].map(|text| text.into_scalar::<f32>())
+        };
+        assert_eq!(read(768), [4.0, 8.0, 13.0, 10.0, 0.0]);
+        assert_eq!(read(SDXL), [4.0, 0.0, 13.0, 10.0, 0.0]);
     }
 }

@@ -21,6 +21,6 @@ pub mod vae;
 pub mod world;
 
 pub use stable_diffusion::{
-    LoadPipeline, LoraChoice, ModelError, ModelOptions, ModelReport, StableDiffusionText, demo_folder, load_folder,
-    load_model, load_single_file,
+    LoadPipeline, LoraChoice, ModelError, ModelOptions, ModelReport, StableDiffusion, StableDiffusionText, demo_folder,
+    load_folder, load_model, load_single_file,
 };

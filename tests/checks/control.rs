@@ -1,5 +1,5 @@
-//! Fixture `control`, made by diffusers (`tests/fixtures/make_control.py`): ControlNet's guess mode, T2I-Adapters of all
-//! shapes, and whole inpainting runs.
+//! Fixtures made by diffusers: `control` (`tests/fixtures/make_control.py`), ControlNet's guess mode, T2I-Adapters of all
+//! shapes, and whole inpainting runs; `control_xl` (`make_control_xl.py`), a ControlNet of SDXL's shape, also one that pools.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use fabric::core::models::{NoisePredictor, Residuals, TextEmbedding, TextEncoder, TextOptions, UNetInput};
+use fabric::core::models::{
+    AddedConditions, NoisePredictor, Residuals, TextEmbedding, TextEncoder, TextOptions, UNetInput,
+};
 use fabric::core::noise::{Draw, RunNoise};
 use fabric::core::picture::Picture;
 use fabric::core::pipeline::{Pipeline, Request, Settings, StepEvent};
 use fabric::core::schedule::SchedulerConfig;
-use fabric::models::control::{T2IAdapter, T2IAdapterConfig};
+use fabric::models::control::{ControlNet, ControlNetConfig, T2IAdapter, T2IAdapterConfig};
 use fabric::models::load::{
     Dtype, HostTensor, LoadError, LoadOptions, PublishedNames, TensorInfo, TensorSource, load_into,
 };
@@ -61,15 +63,15 @@ fn loaded<M: Module + PublishedNames>(module: M, weights: &Weights) -> M {
     load_into(module, weights, &LoadOptions::default()).unwrap_or_else(|e| panic!("{e}")).0
 }
 
-fn settings() -> Value {
-    let text = std::fs::read_to_string(fixtures().join("control.json")).expect("control.json");
+fn settings(name: &str) -> Value {
+    let text = std::fs::read_to_string(fixtures().join(name)).expect("settings");
     serde_json::from_str(&text).expect("JSON")
 }
 
 #[test]
 fn control_networks_and_inpainting_equal_diffusers() {
     let (golden, device) = (Golden::fixture("control"), device());
-    let settings = settings();
+    let settings = settings("control.json");
     guess_mode(&golden, &device);
     for (name, config) in settings["t2i"].as_object().expect("adapters") {
         t2i_adapter(&golden, name, config, &settings["unet"]);
@@ -77,6 +79,37 @@ fn control_networks_and_inpainting_equal_diffusers() {
     let runs = settings["inpaint"].as_object().expect("runs");
     for (name, run) in runs {
         inpainting(&golden, name, run);
+    }
+    golden.finish();
+}
+
+#[test]
+fn control_networks_of_the_large_model_equal_diffusers() {
+    let (golden, device) = (Golden::fixture("control_xl"), device());
+    let settings = settings("control_xl.json");
+    let unet = UNetConfig::from_json(&settings["unet"].to_string()).expect("a configuration");
+    let unet: UNet = loaded(unet.init(&device).expect("a network"), &Weights::of(&golden, "unet/"));
+    let number = |name: &str| settings[name].as_f64().expect("a number");
+    let timestep = [number("timestep")];
+    let input = || {
+        let added =
+            AddedConditions { pooled: golden.tensor("pooled", &device), time_ids: golden.tensor("time_ids", &device) };
+        let input = UNetInput::new(golden.tensor("sample", &device), &timestep, golden.tensor("context", &device));
+        UNetInput { added: Some(added), ..input }
+    };
+    for (name, case) in settings["cases"].as_object().expect("cases") {
+        let mut config = settings["control"].clone();
+        config["global_pool_conditions"] = case["pools"].clone();
+        let config = ControlNetConfig::from_json(&config.to_string()).expect("a configuration");
+        let network: ControlNet = loaded(config.init(&device).expect("a network"), &Weights::of(&golden, "control/"));
+        let hint = network.read(golden.tensor("cond", &device));
+        let added = network.forward(&input(), hint, number("scale"), case["guess"] == true);
+        for (index, x) in added.down.iter().enumerate() {
+            golden.compare(&format!("{name}/down/{index}"), x.clone());
+        }
+        golden.compare(&format!("{name}/mid"), added.mid.clone().expect("a share for the middle"));
+        let predicted = unet.forward(UNetInput { residuals: Some(&added), ..input() });
+        golden.compare(&format!("{name}/out"), predicted.sample.expect("a prediction"));
     }
     golden.finish();
 }

@@ -127,6 +127,7 @@ impl SteeredDenoiser<'_, '_> {
     ) -> Result<Tensor<4>, Error> {
         let noised = self.noised_references(call)?;
         let rows = active.lenders.iter().map(|(index, _)| noised.clone().slice_dim(0, *index..index + 1)).collect();
+        let riders = Some(Tensor::cat(rows, 0));
         let indices: Vec<usize> = active.lenders.iter().map(|(index, _)| *index).collect();
         let processor = LentRows {
             first: sample.dims()[0],
@@ -134,7 +135,7 @@ impl SteeredDenoiser<'_, '_> {
             levels: self.unet.levels(),
         };
         self.report.borrow_mut().reference_passes += processor.lenders.len();
-        self.steered(sample, Some(Tensor::cat(rows, 0)), branches, call, (&processor, &indices))
+        self.steered(sample, riders, branches, call, (&processor, &indices))
     }
 
     fn two_passes(
@@ -146,6 +147,10 @@ impl SteeredDenoiser<'_, '_> {
     ) -> Result<Tensor<4>, Error> {
         let (chunk, budget) = match self.settings.pass {
             ReferencePass::TwoPasses { chunk } => (chunk, None),
+            // What steers references belongs to this run alone, and so does what they then lend.
+            ReferencePass::Cached { chunk, .. } if self.steering.iter().any(|one| one.steers_references()) => {
+                (chunk, None)
+            }
             ReferencePass::Cached { chunk, budget } => (chunk, Some(budget)),
             ReferencePass::Interleaved => unreachable!("two_passes: asked for in interleaved mode"),
         };
@@ -155,14 +160,9 @@ impl SteeredDenoiser<'_, '_> {
         if !missing.is_empty() {
             let noised = self.noised_references(call)?;
             for group in missing.chunks(chunk) {
-                let rows = group
-                    .iter()
-                    .map(|&at| {
-                        let index = active.lenders[at].0;
-                        noised.clone().slice_dim(0, index..index + 1)
-                    })
-                    .collect();
-                for (&at, recorded) in group.iter().zip(self.record(Tensor::cat(rows, 0), call)) {
+                let indices: Vec<usize> = group.iter().map(|&at| active.lenders[at].0).collect();
+                let rows = indices.iter().map(|&index| noised.clone().slice_dim(0, index..index + 1)).collect();
+                for (&at, recorded) in group.iter().zip(self.record(Tensor::cat(rows, 0), &indices, call)) {
                     let recorded = Arc::new(recorded);
                     if let Some(budget) = budget {
                         let key = self.cache_key(active.lenders[at].0, call);
@@ -194,7 +194,7 @@ impl SteeredDenoiser<'_, '_> {
     }
 
     /// Passes references through the network under the empty prompt, and brings back their keys and values.
-    fn record(&self, references: Tensor<4>, call: &ModelCall) -> Vec<TokensBySite> {
+    fn record(&self, references: Tensor<4>, indices: &[usize], call: &ModelCall) -> Vec<TokensBySite> {
         let count = references.dims()[0];
         self.report.borrow_mut().reference_passes += count;
         let (context, added) = self.conditions.rows(&[], count);
@@ -203,10 +203,32 @@ impl SteeredDenoiser<'_, '_> {
             Some(mask) => mask.beside_references(references),
             None => references,
         };
-        let mut input = UNetInput::new(references, &timesteps, context);
-        input.added = added;
-        input.record = Record::SelfAttentionOnly;
+        let steering = self.processors(call, &[], &self.lent_to(0, indices));
+        let processors: Vec<&dyn AttnProcessor> = steering.iter().map(|steering| &**steering).collect();
+        let processor = processors.as_slice();
+        let input = UNetInput { added, processor: &processor, ..UNetInput::new(references, &timesteps, context) };
+        let input = UNetInput { record: Record::SelfAttentionOnly, ..input };
         StoredTokens::split(self.unet.forward(input).recorded)
+    }
+
+    /// Rows of references from `first` on, under the branch to which they lend.
+    fn lent_to(&self, first: usize, indices: &[usize]) -> Vec<(Branch, Range<usize>)> {
+        let liked = indices.iter().filter(|&&index| self.references[index].side == Side::Liked).count();
+        let rows = [first, first + liked, first + indices.len()];
+        let sides = [(Branch::Conditional, rows[0]..rows[1]), (Branch::Unconditional, rows[1]..rows[2])];
+        sides.into_iter().filter(|(_, rows)| !rows.is_empty()).collect()
+    }
+
+    /// What steers these rows of pictures, and these of references.
+    fn processors(
+        &self,
+        call: &ModelCall,
+        rows: &[(Branch, Range<usize>)],
+        references: &[(Branch, Range<usize>)],
+    ) -> Vec<Box<dyn AttnProcessor + '_>> {
+        let all = [rows, references].concat();
+        let seen = |steers_references| if steers_references { all.as_slice() } else { rows };
+        self.steering.iter().map(|one| one.processor(call, seen(one.steers_references()))).collect()
     }
 
     /// One pass under a processor whose sources are these references.
@@ -218,6 +240,7 @@ impl SteeredDenoiser<'_, '_> {
         call: &ModelCall,
         (processor, indices): (&dyn AttnProcessor, &[usize]),
     ) -> Result<Tensor<4>, Error> {
+        let riders = riders.map(|rows| (rows, indices));
         let Some(masses) = self.masses else { return self.pass(sample, riders, branches, call, processor) };
         let measured = MeasuredMass::new(processor);
         let prediction = self.pass(sample, riders, branches, call, &measured)?;
@@ -231,22 +254,23 @@ impl SteeredDenoiser<'_, '_> {
     fn pass(
         &self,
         sample: Tensor<4>,
-        riders: Option<Tensor<4>>,
+        riders: Option<(Tensor<4>, &[usize])>,
         branches: &[Branch],
         call: &ModelCall,
         processor: &dyn AttnProcessor,
     ) -> Result<Tensor<4>, Error> {
-        let lending_rows = riders.as_ref().map_or(0, |rows| rows.dims()[0]);
+        let references = riders.as_ref().map_or(Vec::new(), |(_, indices)| self.lent_to(sample.dims()[0], indices));
+        let lending_rows = riders.as_ref().map_or(0, |(_, indices)| indices.len());
         let images = sample.dims()[0] / branches.len();
         let rows: Vec<_> =
             branches.iter().enumerate().map(|(at, &branch)| (branch, at * images..(at + 1) * images)).collect();
-        let steering: Vec<_> = self.steering.iter().map(|steering| steering.processor(call, &rows)).collect();
+        let steering = self.processors(call, &rows, &references);
         let processors: Vec<&dyn AttnProcessor> =
             std::iter::once(processor).chain(steering.iter().map(|steering| &**steering)).collect();
         let processor = processors.as_slice();
         let residuals = self.residuals(&sample, branches, call, &rows)?;
         let sample = match riders {
-            Some(rows) => Tensor::cat(vec![sample, rows], 0),
+            Some((rows, _)) => Tensor::cat(vec![sample, rows], 0),
             None => sample,
         };
         let sample = match self.mask {

@@ -75,7 +75,7 @@ impl Pipeline {
             (Some((pixels, whole)), Some(mask)) => {
                 let kept = pixels * (whole.ones_like() - whole);
                 let posterior = noise.draw(Draw::MaskedPosterior, [images, channels, height, width])?;
-                let kept = self.codec.encode(kept.repeat_dim(0, images), Posterior::Sample(posterior));
+                let kept = self.codec.encode(kept, Posterior::Sample(posterior));
                 let mask = mask.clone().cast(kept.dtype()).repeat_dim(0, images);
                 Tensor::cat(vec![mask, kept], 1)
             }

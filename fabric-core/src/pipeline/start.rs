@@ -50,7 +50,7 @@ impl Pipeline {
         let mask = whole.clone().map(|mask| interpolate(mask, to_latents));
 
         let posterior = noise.draw(Draw::StartPosterior, shape)?;
-        let clean = self.codec.encode(pixels.clone().repeat_dim(0, images), Posterior::Sample(posterior));
+        let clean = self.codec.encode(pixels.clone(), Posterior::Sample(posterior));
         let drawn = noise.draw(Draw::StartNoise, shape)?.cast(clean.dtype());
         // As published: a part that is given up entirely starts from noise alone.
         let latents = if start.strength == 1.0 && mask.is_some() {

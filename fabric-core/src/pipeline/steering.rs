@@ -24,8 +24,15 @@ pub trait Steering: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// What one evaluation attends to. `rows` says which rows of the batch belong to which branch; references that ride
-    /// along come after them and see nothing of this.
+    /// Whether FABRIC's references are to see it too. Then they are rows of the branch to which they lend: liked ones of the
+    /// branch under the prompt, disliked ones of the unconditional one. What they lend then serves this run alone, and is
+    /// not kept for others.
+    fn steers_references(&self) -> bool {
+        false
+    }
+
+    /// What one evaluation attends to. `rows` says which rows of the batch belong to which branch; one that
+    /// [steers references](Self::steers_references) is also told theirs, and asked for the pass that records them.
     fn processor<'a>(&'a self, call: &ModelCall, rows: &[(Branch, Range<usize>)]) -> Box<dyn AttnProcessor + 'a> {
         let _ = (call, rows);
         Box::new(NoProcessor)

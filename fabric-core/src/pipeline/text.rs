@@ -107,6 +107,7 @@ fn without_words(prompt: &str, dropout: f64, seed: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::models::{TextEmbedding, TextOptions};
 
     #[test]
     fn dropout_leaves_out_about_its_share_of_words_and_depends_on_the_seed() {
@@ -116,5 +117,30 @@ mod tests {
         assert!((1300..1500).contains(&kept), "{kept}");
         assert_ne!(without_words("a b c d e f g h", 0.5, 1), without_words("a b c d e f g h", 0.5, 2));
         assert_eq!(without_words("a b c", 1.0, 1), "");
+    }
+
+    /// Says of each prompt how long it is.
+    struct Length;
+
+    impl TextEncoder for Length {
+        fn encode(&self, prompts: &[String], _options: &TextOptions) -> Result<TextEmbedding, Error> {
+            let device = fabric_backends::default_device().expect("a device");
+            let lengths: Vec<f32> = prompts.iter().map(|prompt| prompt.len() as f32).collect();
+            let pooled = Tensor::<1>::from_data(lengths.as_slice(), &device).reshape([prompts.len(), 1]);
+            let context = pooled.clone().reshape([prompts.len(), 1, 1]);
+            Ok(TextEmbedding { context, pooled: Some(pooled), truncated: Vec::new() })
+        }
+    }
+
+    #[test]
+    fn branches_with_the_picture_have_the_prompts_pooled_text() {
+        let request = Request::new("four").with_negative_prompt("negative");
+        let conditions = Conditions::encode(&Length, &request, &[0], [64, 64]).expect("conditions");
+        let branches = [Branch::Conditional, Branch::ImageOnly, Branch::Everything, Branch::Unconditional];
+        let (context, added) = conditions.rows(&branches, 1);
+        let values = |x: Tensor<1>| x.into_data().try_to_vec::<f32>().expect("f32");
+        // References come last, under the empty prompt.
+        assert_eq!(values(context.reshape([5])), [4.0, 8.0, 8.0, 8.0, 0.0]);
+        assert_eq!(values(added.expect("pooled text").pooled.reshape([5])), [4.0, 4.0, 4.0, 8.0, 0.0]);
     }
 }

@@ -346,3 +346,39 @@ fn a_prediction_of_another_shape_is_an_error() {
     let Err(Error::Sampler(error)) = result else { panic!("{result:?}") };
     assert_eq!(error, SamplerError::Prediction { call: 0, found: [1, 8, 2, 2], wanted: [1, 4, 2, 2] });
 }
+
+#[test]
+fn every_evaluation_sees_what_is_kept_at_its_own_noise_level() {
+    /// Looks at what comes in, where all of a picture is kept.
+    struct Watched {
+        clean: Tensor<4>,
+        noise: Tensor<4>,
+        levels: Vec<f64>,
+    }
+    impl Denoiser for Watched {
+        fn predict(&mut self, latents: Tensor<4>, call: &ModelCall) -> Result<Tensor<4>, Error> {
+            if call.index > 0 {
+                let wanted = noised(self.clean.clone(), self.noise.clone(), &call.level);
+                let error = (latents.clone() - wanted).abs().max().into_scalar::<f64>();
+                assert!(error < 1e-4, "evaluation {}: {error}", call.index);
+            }
+            self.levels.push(call.level.sigma);
+            Ok(latents * 0.5)
+        }
+    }
+    let second = [SamplerKind::Kdpm2(SigmaCurve::default()), SamplerKind::DpmPlusPlusSde(SigmaCurve::default())];
+    for kind in second {
+        let schedule = Schedule::new(&config(kind), 5).expect("a schedule");
+        let mut seeded = Seeded::new(3);
+        let [clean, noise] = [(); 2].map(|()| seeded.draw([1, 2, 3, 3]).expect("noise"));
+        let mut network = Watched { clean: clean.clone(), noise: noise.clone(), levels: Vec::new() };
+        let mask = Tensor::zeros([1, 1, 3, 3], &device());
+        let repaint = Repaint { clean: clean.clone(), noise: noise.clone(), mask };
+        let first = noise * schedule.init_noise_sigma();
+        let go_on = &mut |_: StepReport<'_>| ControlFlow::Continue(());
+        let last = sample_within(&schedule, first, &mut network, &mut seeded, go_on, Some(&repaint)).expect("a run");
+        assert_eq!(values(&last), values(&clean), "{kind}");
+        // Half-way evaluations were among them.
+        assert!(network.levels.len() > 5 && network.levels.windows(2).all(|pair| pair[1] < pair[0]), "{kind}");
+    }
+}

@@ -108,6 +108,21 @@ impl AdapterFile {
     ///
     /// [`merge`](fabric_models::lora::merge) or [`attach`](fabric_models::lora::attach) it with a scale of 1.
     ///
+    /// ```no_run
+    /// # use fabric_ipadapter::AdapterFile;
+    /// # use fabric_models::{StableDiffusion, lora::merge};
+    /// # use fabric_core::models::NoisePredictor;
+    /// # fn example(device: burn::tensor::Device) -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = AdapterFile::open("ip-adapter-faceid_sd15.safetensors")?;
+    /// let (mut model, _) = StableDiffusion::from_folder("stable-diffusion-v1-5", &device, &Default::default())?;
+    /// if let Some(lora) = file.lora(&model.unet.cross_attentions())? {
+    ///     (model.unet, _) = merge(model.unet, &lora, 1.0)?;
+    /// }
+    /// let pipeline = model.into_pipeline()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// When a matrix has no place in such a U-Net, lacks its counterpart, or does not fit it.

@@ -83,3 +83,24 @@ impl FaceResampler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_2_adds_to_the_identity_what_version_1_reads_off_the_picture() {
+        let device = fabric_backends::default_device().expect("a device");
+        let first = FaceResampler::new(8, 12, 2, 64, &device);
+        let wave = |count: usize| Tensor::<1, burn::tensor::Int>::arange(0..count as i64, &device).float().sin();
+        let (identities, tokens) = (wave(16).reshape([2, 8]), wave(120).reshape([2, 5, 12]));
+        let forward = |network: &FaceResampler| network.forward(identities.clone(), tokens.clone());
+        let read = forward(&first);
+        let [identity, half, whole] = [0.0, 0.5, 1.0].map(|share| forward(&first.clone().with_shortcut(share)));
+        for (share, found) in [(0.5, half), (1.0, whole)] {
+            let error = (found - (identity.clone() + read.clone() * share)).abs().max().into_scalar::<f32>();
+            assert!(error < 1e-5, "{share}: {error}");
+        }
+        assert!((identity - read).abs().max().into_scalar::<f32>() > 1e-2);
+    }
+}

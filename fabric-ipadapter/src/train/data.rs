@@ -1,5 +1,6 @@
 //! What an adapter learns from.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
@@ -90,6 +91,7 @@ struct Written {
 pub struct Dataset {
     examples: Vec<Example>,
     skipped: Vec<Skipped>,
+    most_skipped: usize,
     path: PathBuf,
 }
 
@@ -100,7 +102,8 @@ impl Dataset {
     /// Reads a file of examples: `image`, `text`, and where they differ or are wanted `condition`, `task` and `instruction`.
     ///
     /// Pictures are named relative to the file's folder, and lie in it or below. They are looked for, but not yet read. Up to
-    /// `most_skipped` lines may be broken or miss their pictures: they are left out, and [`Self::skipped`] tells them.
+    /// `most_skipped` lines may be broken or miss their pictures: they are left out, and [`Self::skipped`] tells them. So are
+    /// lines whose pictures turn out to be broken in training ([`AdapterTask::broken`](super::AdapterTask::broken)).
     ///
     /// # Errors
     ///
@@ -136,7 +139,7 @@ impl Dataset {
         if examples.is_empty() {
             return Err(DataError::Empty { path });
         }
-        Ok(Self { examples, skipped, path })
+        Ok(Self { examples, skipped, most_skipped, path })
     }
 
     /// The examples, in the order of the file.
@@ -147,6 +150,16 @@ impl Dataset {
     /// The lines that were left out.
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped
+    }
+
+    /// Whether these lines, which turned out to be broken later, may be left out as well.
+    pub(super) fn spares(&self, broken: &BTreeMap<usize, String>) -> Result<(), DataError> {
+        if self.skipped.len() + broken.len() <= self.most_skipped {
+            return Ok(());
+        }
+        let broken = broken.iter().map(|(&line, reason)| Skipped { line, reason: reason.clone() });
+        let skipped = self.skipped.iter().cloned().chain(broken).collect();
+        Err(DataError::TooManyBroken { path: self.path.clone(), most: self.most_skipped, skipped })
     }
 
     /// The file.

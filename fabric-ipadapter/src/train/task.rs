@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use fabric_core::attention::{AttnCall, AttnExtras, AttnProcessor, AttnSite, DecoupledTokens};
@@ -20,7 +20,7 @@ use rand_chacha::ChaCha12Rng;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{AdapterOptions, Dataset, Example};
+use super::{AdapterOptions, Dataset, Example, Skipped};
 use crate::adapter::AdapterWeights;
 use crate::{AdapterConfig, AdapterError, FeatureKind, Features, IpAdapter, numbered_layers};
 
@@ -58,6 +58,8 @@ pub struct AdapterTask {
     partners: Partners,
     levels: Arc<Vec<NoiseLevel>>,
     prediction: Prediction,
+    /// Lines whose pictures could not be read so far, and why.
+    broken: Mutex<BTreeMap<usize, String>>,
 }
 
 /// What a worker thread prepared, or why it could not.
@@ -77,6 +79,8 @@ struct Prepared {
     levels: Vec<NoiseLevel>,
     /// Width and height of the pictures as they were, for XL.
     sizes: Vec<[f32; 2]>,
+    /// Lines that were drawn, and whose pictures could not be read.
+    broken: BTreeMap<usize, String>,
     /// Of this batch, for noise.
     number: u64,
 }
@@ -141,7 +145,21 @@ impl AdapterTask {
             partners,
             levels: Arc::new(levels),
             prediction: scheduler.prediction,
+            broken: Mutex::default(),
         })
+    }
+
+    /// Lines whose pictures could not be read so far: others were drawn instead, as often as [`Dataset::open`] allowed.
+    pub fn broken(&self) -> Vec<Skipped> {
+        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        broken.iter().map(|(&line, reason)| Skipped { line, reason: reason.clone() }).collect()
+    }
+
+    /// Adds a batch's broken lines to those that are known, if they are not too many.
+    fn note(&self, broken: &BTreeMap<usize, String>) -> Result<(), String> {
+        let mut known = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(broken.clone());
+        self.dataset.spares(&known).map_err(|error| error.to_string())
     }
 
     /// Latents of the targets, of one batch.
@@ -222,9 +240,11 @@ impl Task for AdapterTask {
         let (settings, options) = (self.settings.clone(), self.options.clone());
         let (dataset, levels) = (self.dataset.clone(), self.levels.clone());
         let side = self.partners.vision.image_size();
+        let weights = options.weights(dataset.examples());
+        let drawn_at_all = weights.iter().filter(|weight| **weight > 0.0).count();
         // Where each example's share of the draws ends.
         let mut sum = 0.0;
-        let ends = options.weights(dataset.examples()).into_iter().map(|weight| {
+        let ends = weights.into_iter().map(|weight| {
             sum += weight;
             sum
         });
@@ -240,21 +260,28 @@ impl Task for AdapterTask {
                 seen: Vec::new(),
                 levels: Vec::new(),
                 sizes: Vec::new(),
+                broken: BTreeMap::new(),
                 number,
             };
-            for _ in 0..settings.batch {
+            while batch.texts.len() < settings.batch {
                 let drawn = rng.random::<f64>() * sum;
                 let index = ends.partition_point(|end| *end <= drawn).min(ends.len() - 1);
                 let example = &dataset.examples()[index];
-                batch.levels.push(levels[rng.random_range(0..levels.len())]);
+                let level = levels[rng.random_range(0..levels.len())];
                 let [image, text] = dropped(rng.random(), &options);
                 let instruction = instruction(example, &options, rng.random());
+                if let Err(error) = pictures(example, &options, side, &mut batch) {
+                    batch.broken.insert(example.line, error.to_string());
+                    match dataset.spares(&batch.broken) {
+                        Ok(()) if batch.broken.len() < drawn_at_all => continue,
+                        Ok(()) => return AdapterBatch(Err(format!("no picture can be read: {error}"))),
+                        Err(error) => return AdapterBatch(Err(error.to_string())),
+                    }
+                }
+                batch.levels.push(level);
                 batch.texts.push(if text { String::new() } else { example.text.clone() });
                 batch.instructions.push(if image { String::new() } else { instruction });
                 batch.seen.push(!image);
-                if let Err(error) = pictures(example, &options, side, &mut batch) {
-                    return AdapterBatch(Err(format!("line {} of the data: {error}", example.line)));
-                }
             }
             AdapterBatch(Ok(batch))
         })
@@ -262,6 +289,7 @@ impl Task for AdapterTask {
 
     fn loss(&self, model: &AdapterWeights, batch: AdapterBatch, device: &Device) -> Result<Tensor<1>, String> {
         let batch = batch.0?;
+        self.note(&batch.broken)?;
         let rows = batch.texts.len();
         let plain = device.clone().inner();
         let encode = |texts: &[String]| {
@@ -340,9 +368,11 @@ fn pictures(
     let target = Picture::open(&example.image)?;
     let condition =
         if example.condition == example.image { target.clone() } else { Picture::open(&example.condition)? };
+    let (targets, conditions) =
+        (vae_pixels(&target, options.size, options.size, Fit::Cover)?, clip_pixels(&condition, side, Crop::Centre)?);
     batch.sizes.push([target.width() as f32, target.height() as f32]);
-    batch.targets.extend(vae_pixels(&target, options.size, options.size, Fit::Cover)?);
-    batch.conditions.extend(clip_pixels(&condition, side, Crop::Centre)?);
+    batch.targets.extend(targets);
+    batch.conditions.extend(conditions);
     Ok(())
 }
 

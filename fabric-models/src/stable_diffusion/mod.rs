@@ -4,6 +4,7 @@ mod demo;
 mod error;
 mod options;
 mod text;
+mod whole;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use demo::demo_folder;
 pub use error::ModelError;
 pub use options::{LoraChoice, ModelOptions, ModelReport};
 pub use text::StableDiffusionText;
+pub use whole::StableDiffusion;
 
 use self::text::{State, Tower};
 use crate::clip::{ClipText, ClipTextConfig};
@@ -122,7 +124,8 @@ pub fn load_folder(
     device: &Device,
     options: &ModelOptions,
 ) -> Result<(Pipeline, ModelReport), ModelError> {
-    assemble(&ModelFolder::open_variant(path, options.variant.as_deref())?, device, options)
+    let (model, report) = StableDiffusion::from_folder(path, device, options)?;
+    Ok((model.into_pipeline()?, report))
 }
 
 /// Loads a single checkpoint file in the layout of the original releases.
@@ -135,10 +138,15 @@ pub fn load_single_file(
     device: &Device,
     options: &ModelOptions,
 ) -> Result<(Pipeline, ModelReport), ModelError> {
-    assemble(&SingleFile::open(path)?, device, options)
+    let (model, report) = StableDiffusion::from_single_file(path, device, options)?;
+    Ok((model.into_pipeline()?, report))
 }
 
-fn assemble(parts: &dyn Parts, device: &Device, options: &ModelOptions) -> Result<(Pipeline, ModelReport), ModelError> {
+fn assemble(
+    parts: &dyn Parts,
+    device: &Device,
+    options: &ModelOptions,
+) -> Result<(StableDiffusion, ModelReport), ModelError> {
     let family = parts.family();
     let mut report = ModelReport { family, networks: Vec::new(), loras: Vec::new() };
 
@@ -186,8 +194,7 @@ fn assemble(parts: &dyn Parts, device: &Device, options: &ModelOptions) -> Resul
     let native_size = latent_side(&unet_config) * vae.downscale();
     let absent_is_zero = parts.absent_is_zero();
     let text = StableDiffusionText { towers, pooled: family == Family::Sdxl, absent_is_zero };
-    let pipeline = Pipeline::new(Arc::new(unet), Arc::new(vae), Arc::new(text), scheduler, native_size)?;
-    Ok((pipeline, report))
+    Ok((StableDiffusion { unet, vae, text, scheduler, native_size }, report))
 }
 
 /// Side of the latents that the U-Net was trained on; 64 where its configuration does not say.

@@ -88,10 +88,13 @@ pub struct LatentDistribution {
 }
 
 impl LatentDistribution {
-    /// `mean + std * noise`.
+    /// `mean + std * noise`; of one picture, as many samples as there are rows of noise.
     pub fn sample(&self, noise: Tensor<4>) -> Tensor<4> {
-        assert_eq!(noise.dims(), self.mean.dims(), "VAE: noise and latents differ in shape");
+        let ([rows, latents @ ..], [pictures, own @ ..]) = (noise.dims(), self.mean.dims());
+        assert_eq!(latents, own, "VAE: noise and latents differ in shape");
+        assert!(pictures == 1 || pictures == rows, "VAE: {rows} rows of noise for {pictures} pictures");
         let std = (self.logvar.clone() * 0.5).exp();
+        // One picture's mean and deviation serve all rows.
         self.mean.clone() + std * cast(noise, self.mean.dtype())
     }
 }

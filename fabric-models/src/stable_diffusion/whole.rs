@@ -1,0 +1,77 @@
+//! A model's networks, before they are joined.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use fabric_core::pipeline::Pipeline;
+use fabric_core::schedule::SchedulerConfig;
+
+use super::{ModelError, ModelOptions, ModelReport, StableDiffusionText, assemble};
+use crate::load::{ModelFolder, SingleFile};
+use crate::unet::UNet;
+use crate::vae::Vae;
+
+/// A loaded model's networks, for those who change one before [`Self::into_pipeline`] joins them, or train beside them.
+///
+/// ```no_run
+/// # use fabric_models::{StableDiffusion, lora::{LoraFile, attach}};
+/// # fn example(device: burn::tensor::Device) -> Result<(), Box<dyn std::error::Error>> {
+/// let (mut model, _) = StableDiffusion::from_folder("stable-diffusion-v1-5", &device, &Default::default())?;
+/// let (attached, _) = attach(model.unet, &LoraFile::open("style.safetensors")?.unet, 0.8)?;
+/// model.unet = attached.network();
+/// let pipeline = model.into_pipeline()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct StableDiffusion {
+    /// The U-Net.
+    pub unet: UNet,
+    /// The VAE.
+    pub vae: Vae,
+    /// Tokenizers and text encoders.
+    pub text: StableDiffusionText,
+    /// The model's own sampler and noise schedule.
+    pub scheduler: SchedulerConfig,
+    /// Side in pixels of the pictures that it was trained on.
+    pub native_size: usize,
+}
+
+impl StableDiffusion {
+    /// Loads a folder in the diffusers layout.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_model`](super::load_model), but for parts that do not fit one another.
+    pub fn from_folder(
+        path: impl AsRef<Path>,
+        device: &Device,
+        options: &ModelOptions,
+    ) -> Result<(Self, ModelReport), ModelError> {
+        assemble(&ModelFolder::open_variant(path, options.variant.as_deref())?, device, options)
+    }
+
+    /// Loads a single checkpoint file in the layout of the original releases.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::from_folder`].
+    pub fn from_single_file(
+        path: impl AsRef<Path>,
+        device: &Device,
+        options: &ModelOptions,
+    ) -> Result<(Self, ModelReport), ModelError> {
+        assemble(&SingleFile::open(path)?, device, options)
+    }
+
+    /// Joins the networks.
+    ///
+    /// # Errors
+    ///
+    /// When they do not fit one another.
+    pub fn into_pipeline(self) -> Result<Pipeline, ModelError> {
+        let Self { unet, vae, text, scheduler, native_size } = self;
+        Ok(Pipeline::new(Arc::new(unet), Arc::new(vae), Arc::new(text), scheduler, native_size)?)
+    }
+}
