@@ -8,7 +8,9 @@ use burn::tensor::ops::{AttentionModuleOptions, ConvOptions};
 use burn::tensor::{Device, Distribution, Tensor, activation};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
-use fabric::backends::ops::{Pointwise, conv2d, group_norm, layer_norm, pointwise, softmax, weighted_attention};
+use fabric::backends::ops::{
+    Pointwise, conv2d, geglu, group_norm, layer_norm, linear, pointwise, softmax, weighted_attention,
+};
 
 fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
@@ -78,6 +80,15 @@ fn pointwise_and_softmax(c: &mut Criterion) {
     case(&mut gelu, "fabric", inputs(), |x, _| pointwise(x, Pointwise::Gelu));
     case(&mut gelu, "burn", inputs(), |x, _| activation::gelu(x));
     gelu.finish();
+    let mut gated = group(c, "geglu_4096x2560".to_owned());
+    let inputs = || (random([1, 4096, 2560], &device), random([1], &device));
+    case(&mut gated, "fabric", inputs(), |x, _| geglu(x));
+    case(&mut gated, "burn", inputs(), |x, _| {
+        let [value, gate] = [0, 1280].map(|first| x.clone().narrow(2, first, 1280));
+        value * activation::gelu(gate)
+    });
+    gated.finish();
+    let inputs = || (random([4096, 1280], &device), random([1], &device));
     let mut silu = group(c, "silu_4096x1280".to_owned());
     case(&mut silu, "fabric", inputs(), |x, _| pointwise(x, Pointwise::Silu));
     case(&mut silu, "burn", inputs(), |x, _| activation::silu(x));
@@ -106,5 +117,14 @@ fn attentions(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, convolutions, norms, pointwise_and_softmax, attentions);
+fn products(c: &mut Criterion) {
+    let device = fabric::default_device().expect("a device");
+    let mut group = group(c, "linear_4096x320x2560".to_owned());
+    let inputs = || (random([4096, 320], &device), random([2560, 320], &device));
+    case(&mut group, "fabric", inputs(), |x, w| linear(x, w, None));
+    case(&mut group, "burn", inputs(), |x, w| x.matmul(w.transpose()));
+    group.finish();
+}
+
+criterion_group!(benches, convolutions, products, norms, pointwise_and_softmax, attentions);
 criterion_main!(benches);
