@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use fabric::core::attention::AttnCall;
 use fabric::core::denoise::{ModelCall, NoiseLevel};
 use fabric::core::fabric::{FabricSettings, ReferencePass};
@@ -13,8 +13,9 @@ use fabric::core::picture::Picture;
 use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, Steering, Window};
 use fabric::ipadapter::projection::ResamplerConfig;
 use fabric::ipadapter::{
-    AdapterConfig, AdapterError, AdapterFile, Course, FeatureKind, Features, InstructGuidance, InstructTexts,
-    Instruction, IpAdapter, LayerScales, Mask, PicturePrompt, Preset, ProjectionConfig, numbered_layers, tiles,
+    AdapterConfig, AdapterError, AdapterFile, Course, FaceVersion, FeatureKind, Features, InstructGuidance,
+    InstructTexts, Instruction, IpAdapter, LayerScales, Mask, PicturePrompt, Preset, ProjectionConfig, numbered_layers,
+    tiles,
 };
 use fabric::models::load::{LoadDtype, SafetensorsFile, parameters};
 use fabric::models::lora::merge;
@@ -313,8 +314,9 @@ fn together_with_feedback_either_can_be_switched_off() {
 
 #[test]
 fn references_may_see_the_prompt_whichever_way_they_lend() {
-    let adapter = adapter("plus");
-    let prompt = prompt(&adapter, &features(&adapter, 1, 1));
+    let [plus, instruct] = ["plus", "instruct"].map(adapter);
+    let four = InstructGuidance::ThreeWay { instruction: 4.0, image: 1.5 };
+    let prompts = [prompt(&plus, &features(&plus, 1, 1)), instructed(&instruct, four)];
     let made = |prompt: &PicturePrompt, pass| {
         let mut request = request().with_liked(picture()).with_steering(prompt.clone());
         let other = Picture::from_rgb(64, 64, (0..64 * 64 * 3).map(|at| (at * 3 % 199) as u8).collect());
@@ -328,17 +330,19 @@ fn references_may_see_the_prompt_whichever_way_they_lend() {
         ReferencePass::TwoPasses { chunk: 2 },
         ReferencePass::Cached { chunk: 2, budget: 1 << 30 },
     ];
-    let unseen = made(&prompt, ReferencePass::Interleaved);
-    let seen = prompt.clone().seen_by_references();
-    let first = made(&seen, ReferencePass::Interleaved);
-    assert!(distance(&first, &unseen) > 1e-3);
-    // The cache, filled by a run whose references saw nothing, serves none whose references see something.
-    assert!(distance(&made(&prompt, ways[3]), &unseen) < ROUNDING);
-    for way in ways {
-        assert!(distance(&made(&seen, way), &first) < ROUNDING, "{way:?}");
-        let none = seen.clone().with_scale(0.0).expect("a scale");
-        let plain = prompt.clone().with_scale(0.0).expect("a scale");
-        assert!(distance(&made(&none, way), &made(&plain, way)) < ROUNDING, "{way:?}");
+    for prompt in prompts {
+        let unseen = made(&prompt, ReferencePass::Interleaved);
+        let seen = prompt.clone().seen_by_references();
+        let first = made(&seen, ReferencePass::Interleaved);
+        assert!(distance(&first, &unseen) > 1e-3);
+        // The cache, filled by a run whose references saw nothing, serves none whose references see something.
+        assert!(distance(&made(&prompt, ways[3]), &unseen) < ROUNDING);
+        for way in ways {
+            assert!(distance(&made(&seen, way), &first) < ROUNDING, "{way:?}");
+            let none = seen.clone().with_scale(0.0).expect("a scale");
+            let plain = prompt.clone().with_scale(0.0).expect("a scale");
+            assert!(distance(&made(&none, way), &made(&plain, way)) < ROUNDING, "{way:?}");
+        }
     }
 }
 
@@ -692,4 +696,23 @@ fn damaged_adapter_files_are_refused_by_name() {
     }
     let message = IpAdapter::open(place.path().join("none.safetensors"), &device).expect_err("no file").to_string();
     assert!(message.contains("none.safetensors"), "{message}");
+}
+
+#[test]
+fn the_version_of_faceid_plus_is_the_callers() {
+    let device = fabric::default_device().expect("a device");
+    let place = tempfile::tempdir().expect("a folder");
+    let path = place.path().join("plus.safetensors");
+    let projection = ProjectionConfig::FaceResampler { identity: 8, features: 12, tokens: 2, version: FaceVersion::V1 };
+    let config = AdapterConfig { projection, widths: vec![8], context: 64, lora_rank: None };
+    let adapter = IpAdapter::new(config.clone(), config.init(&device)).expect("an adapter");
+    adapter.save(&path, LoadDtype::F32).expect("saved");
+    let wave = |count: usize| Tensor::<1, Int>::arange(0..count as i64, &device).float().sin();
+    let identities = wave(8).reshape([1, 8]);
+    let features = Features::FaceAndTokens { identities, tokens: wave(36).reshape([1, 3, 12]) };
+    let tokens = |version| {
+        let adapter = IpAdapter::open_as(&path, version, &device).expect("an adapter");
+        adapter.tokens(&features).expect("tokens").into_data().try_to_vec::<f32>().expect("f32")
+    };
+    assert!(distance(&tokens(FaceVersion::V1), &tokens(FaceVersion::V2)) > 1e-2);
 }

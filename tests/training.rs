@@ -203,7 +203,17 @@ fn lines_whose_pictures_cannot_be_read_are_left_out_as_often_as_allowed() {
     assert!(message.contains("line 1: ") && message.contains("cut.png"), "{message}");
     std::fs::write(folder.path().join("data.jsonl"), lines[0]).expect("written");
     let message = run(9).expect_err("none can be read").to_string();
-    assert!(message.contains("no picture can be read") && message.contains("cut.png"), "{message}");
+    assert!(message.contains("no picture of the data can be read; line 1") && message.contains("cut.png"), "{message}");
+    // One that is hardly ever drawn is found once the others are out.
+    let rare = r#"{"image": "blue.png", "text": "blue", "task": "rare"}"#;
+    std::fs::write(folder.path().join("data.jsonl"), [lines[0], rare].join("\n")).expect("written");
+    let task = TaskOptions { weight: 1e-20, ..TaskOptions::default() };
+    let options = AdapterOptions { tasks: [("rare".to_owned(), task)].into(), ..options };
+    let data = Dataset::open(folder.path().join("data.jsonl"), 1).expect("examples");
+    let task = AdapterTask::new(&config, partners(), &scheduler(), data, &settings, &options).expect("a task");
+    let place = folder.path().join("rare");
+    let mut trainer = Trainer::new(task, first, &settings, place, &devices()[1], 1).expect("a trainer");
+    trainer.step().expect("a step");
 }
 
 #[test]

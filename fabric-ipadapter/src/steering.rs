@@ -164,8 +164,8 @@ impl PicturePrompt {
         Ok(self)
     }
 
-    /// Seen by FABRIC's references too, as by the branch to which they lend. By default they see nothing of it, as they see
-    /// nothing of the text.
+    /// Seen by FABRIC's references too: by liked ones as by the branch under the prompt, by disliked ones as by the unconditional
+    /// branch. Masks apply to them as to the result. By default they see nothing of it, as they see nothing of the text.
     ///
     /// What they lend then depends on these pictures: [`ReferencePass::Cached`](fabric_core::fabric::ReferencePass::Cached)
     /// keeps none of it.

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use burn::module::Module;
@@ -22,7 +23,7 @@ use fabric::models::load::{
 use fabric::models::unet::{UNet, UNetConfig};
 use serde_json::Value;
 
-use super::harness::{Golden, device, fixtures, folder};
+use super::harness::{Golden, device, fixtures};
 use super::{controlnet, model};
 
 /// The fixture's tensors under a prefix, as a file of weights.
@@ -61,6 +62,11 @@ impl TensorSource for Weights {
 
 fn loaded<M: Module + PublishedNames>(module: M, weights: &Weights) -> M {
     load_into(module, weights, &LoadOptions::default()).unwrap_or_else(|e| panic!("{e}")).0
+}
+
+/// This repository's golden networks, for which the fixture was made, whatever `FABRIC_GOLDENS` says.
+fn own_folder() -> PathBuf {
+    fixtures().with_file_name("golden")
 }
 
 fn settings(name: &str) -> Value {
@@ -117,7 +123,7 @@ fn control_networks_of_the_large_model_equal_diffusers() {
 const TIME: [f64; 1] = [444.0];
 
 fn guess_mode(golden: &Golden, device: &Device) {
-    let network = controlnet::load();
+    let network = controlnet::load_in(&own_folder());
     let hint = network.read(golden.tensor("guess/cond", device));
     let input = UNetInput::new(golden.tensor("guess/sample", device), &TIME, golden.tensor("guess/context", device));
     let added = network.forward(&input, hint, 0.7, true);
@@ -144,7 +150,7 @@ fn t2i_adapter(golden: &Golden, name: &str, config: &Value, large: &Value) {
         let config = UNetConfig::from_json(&large.to_string()).expect("a configuration");
         (loaded(config.init(&device).expect("a network"), &Weights::of(golden, &key("unet/"))), format!("t2i/{name}"))
     } else {
-        (model::unet(), "guess".to_owned())
+        (model::unet_in(&own_folder()), "guess".to_owned())
     };
     let (sample, context) =
         (golden.tensor(&format!("{from}/sample"), &device), golden.tensor(&format!("{from}/context"), &device));
@@ -198,11 +204,11 @@ fn inpainting(golden: &Golden, name: &str, run: &Value) {
     let (start, mask) = (picture("inpaint/picture"), picture("inpaint/mask"));
     let strength = run["strength"].as_f64().expect("a strength");
     let nine = run["nine"] == true;
-    let unet = if nine { nine_channels(golden) } else { model::unet() };
+    let unet = if nine { nine_channels(golden) } else { model::unet_in(&own_folder()) };
     let text =
         Said { prompt: golden.tensor("inpaint/prompt", &device), negative: golden.tensor("inpaint/negative", &device) };
     let scheduler = SchedulerConfig::from_json(&run["scheduler"].to_string()).unwrap_or_else(|e| panic!("{name}: {e}"));
-    let vae = Arc::new(model::vae().clone());
+    let vae = Arc::new(model::vae_in(&own_folder()));
     let pipeline = Pipeline::new(Arc::new(unet), vae, Arc::new(text), scheduler, start.width()).expect("a pipeline");
     let settings = Settings { steps: 6, guidance_scale: 5.0, ..Settings::default() };
     let request = Request::new("prompt")
@@ -229,7 +235,7 @@ fn inpainting(golden: &Golden, name: &str, run: &Value) {
 
 /// The golden U-Net with five channels more at its entrance.
 fn nine_channels(golden: &Golden) -> UNet {
-    let path = folder().join("models/unet");
+    let path = own_folder().join("models/unet");
     let text = std::fs::read_to_string(path.join("config.json")).expect("config.json");
     let config = UNetConfig { in_channels: 9, ..UNetConfig::from_json(&text).expect("a configuration") };
     let file = fabric::models::load::SafetensorsFile::open(path.join("diffusion_pytorch_model.safetensors"));

@@ -1,5 +1,7 @@
 //! Golden file `controlnet`: what it adds, and what the U-Net makes of it.
 
+use std::path::Path;
+
 use burn::tensor::Tensor;
 use fabric::core::models::{NoisePredictor, Residuals, UNetInput};
 use fabric::models::control::ControlNet;
@@ -7,14 +9,15 @@ use fabric::models::control::ControlNet;
 use super::harness::{Golden, device, folder, meaning, numbers};
 use super::model;
 
-pub(super) fn load() -> ControlNet {
-    ControlNet::open(folder().join("models/controlnet"), &device()).unwrap_or_else(|e| panic!("{e}"))
+/// The network of this golden folder.
+pub(super) fn load_in(folder: &Path) -> ControlNet {
+    ControlNet::open(folder.join("models/controlnet"), &device()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 #[test]
 fn what_a_controlnet_adds_equals_the_reference() {
     let (golden, device) = (Golden::open("controlnet"), device());
-    let (network, unet) = (load(), model::unet());
+    let (network, unet) = (load_in(&folder()), model::unet());
     let sample: Tensor<4> = golden.tensor("sample", &device);
     let context: Tensor<3> = golden.tensor("context", &device);
     let hint = network.read(golden.tensor("cond", &device));

@@ -182,8 +182,8 @@ pub(crate) fn meaning(file: &str, key: &str, fallback: &str) -> String {
     let Ok(readme) = std::fs::read_to_string(folder().join("README.md")) else { return fallback.to_owned() };
     let section = readme.split("\n## ").find(|section| section.lines().next() == Some(file)).unwrap_or_default();
     let row = section.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
-    row.and_then(|row| row.trim_end_matches(['|', ' ']).rsplit('|').next())
-        .map_or(fallback.to_owned(), |text| text.trim().to_owned())
+    let said = row.and_then(|row| row.split('|').nth(4)).map(str::trim).filter(|said| !said.is_empty());
+    said.unwrap_or(fallback).to_owned()
 }
 
 /// All numbers in a text, in order.

@@ -1,5 +1,6 @@
 //! The golden folder's networks, loaded the way a user loads them.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -14,7 +15,12 @@ use super::harness::{device, folder};
 
 /// The U-Net alone.
 pub(crate) fn unet() -> UNet {
-    let path = folder().join("models/unet");
+    unet_in(&folder())
+}
+
+/// The U-Net of this golden folder.
+pub(crate) fn unet_in(folder: &Path) -> UNet {
+    let path = folder.join("models/unet");
     let text = std::fs::read_to_string(path.join("config.json")).expect("config.json");
     let config = UNetConfig::from_json(&text).expect("a configuration");
     let file = SafetensorsFile::open(path.join("diffusion_pytorch_model.safetensors")).expect("weights");
@@ -34,13 +40,16 @@ pub(crate) fn unet_weight<const D: usize>(name: &str, device: &Device) -> Tensor
 /// The VAE alone.
 pub(crate) fn vae() -> &'static Vae {
     static VAE: OnceLock<Vae> = OnceLock::new();
-    VAE.get_or_init(|| {
-        let path = folder().join("models/vae");
-        let text = std::fs::read_to_string(path.join("config.json")).expect("config.json");
-        let config = VaeConfig::from_json(&text).expect("a configuration");
-        let file = SafetensorsFile::open(path.join("diffusion_pytorch_model.safetensors")).expect("weights");
-        load_into(config.init(&device()).expect("a VAE"), &file, &LoadOptions::default()).expect("a loaded VAE").0
-    })
+    VAE.get_or_init(|| vae_in(&folder()))
+}
+
+/// The VAE of this golden folder.
+pub(crate) fn vae_in(folder: &Path) -> Vae {
+    let path = folder.join("models/vae");
+    let text = std::fs::read_to_string(path.join("config.json")).expect("config.json");
+    let config = VaeConfig::from_json(&text).expect("a configuration");
+    let file = SafetensorsFile::open(path.join("diffusion_pytorch_model.safetensors")).expect("weights");
+    load_into(config.init(&device()).expect("a VAE"), &file, &LoadOptions::default()).expect("a loaded VAE").0
 }
 
 /// The whole folder as a pipeline. It has no vocabulary of its own: Stable Diffusion's is used.

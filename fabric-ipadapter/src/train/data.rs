@@ -158,7 +158,8 @@ impl Dataset {
             return Ok(());
         }
         let broken = broken.iter().map(|(&line, reason)| Skipped { line, reason: reason.clone() });
-        let skipped = self.skipped.iter().cloned().chain(broken).collect();
+        // What is new comes first, as messages show only a few.
+        let skipped = broken.chain(self.skipped.iter().cloned()).collect();
         Err(DataError::TooManyBroken { path: self.path.clone(), most: self.most_skipped, skipped })
     }
 

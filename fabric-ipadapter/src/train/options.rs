@@ -101,8 +101,10 @@ impl AdapterOptions {
                 ));
             }
         }
-        if self.weights(examples).iter().all(|weight| *weight == 0.0) {
-            return Err(refused("tasks", "only weights of 0".to_owned(), "one above 0", "1 is as often as others"));
+        let sum = self.weights(examples).iter().sum::<f64>();
+        if !(sum > 0.0 && sum.is_finite()) {
+            let found = format!("weights whose sum is {sum}");
+            return Err(refused("tasks", found, "a finite sum above 0", "1 is as often as others"));
         }
         if !instructs {
             return Ok(());

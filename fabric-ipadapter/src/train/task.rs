@@ -1,6 +1,6 @@
 //! The loss of an adapter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -149,7 +149,8 @@ impl AdapterTask {
         })
     }
 
-    /// Lines whose pictures could not be read so far: others were drawn instead, as often as [`Dataset::open`] allowed.
+    /// Lines whose pictures could not be read since training was begun or resumed: others were drawn instead, of as many lines
+    /// as [`Dataset::open`] allowed.
     pub fn broken(&self) -> Vec<Skipped> {
         let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         broken.iter().map(|(&line, reason)| Skipped { line, reason: reason.clone() }).collect()
@@ -241,14 +242,7 @@ impl Task for AdapterTask {
         let (dataset, levels) = (self.dataset.clone(), self.levels.clone());
         let side = self.partners.vision.image_size();
         let weights = options.weights(dataset.examples());
-        let drawn_at_all = weights.iter().filter(|weight| **weight > 0.0).count();
-        // Where each example's share of the draws ends.
-        let mut sum = 0.0;
-        let ends = weights.into_iter().map(|weight| {
-            sum += weight;
-            sum
-        });
-        let ends: Vec<f64> = ends.collect();
+        let whole = shares(&weights, &BTreeSet::new());
         Arc::new(move |number| {
             let mut rng = ChaCha12Rng::seed_from_u64(settings.seed);
             rng.set_stream(number);
@@ -263,8 +257,10 @@ impl Task for AdapterTask {
                 broken: BTreeMap::new(),
                 number,
             };
+            let (mut broken, mut rest) = (BTreeSet::new(), None);
             while batch.texts.len() < settings.batch {
-                let drawn = rng.random::<f64>() * sum;
+                let ends = rest.as_ref().unwrap_or(&whole);
+                let drawn = rng.random::<f64>() * ends.last().copied().unwrap_or_default();
                 let index = ends.partition_point(|end| *end <= drawn).min(ends.len() - 1);
                 let example = &dataset.examples()[index];
                 let level = levels[rng.random_range(0..levels.len())];
@@ -272,11 +268,18 @@ impl Task for AdapterTask {
                 let instruction = instruction(example, &options, rng.random());
                 if let Err(error) = pictures(example, &options, side, &mut batch) {
                     batch.broken.insert(example.line, error.to_string());
-                    match dataset.spares(&batch.broken) {
-                        Ok(()) if batch.broken.len() < drawn_at_all => continue,
-                        Ok(()) => return AdapterBatch(Err(format!("no picture can be read: {error}"))),
-                        Err(error) => return AdapterBatch(Err(error.to_string())),
+                    broken.insert(index);
+                    if let Err(error) = dataset.spares(&batch.broken) {
+                        return AdapterBatch(Err(error.to_string()));
                     }
+                    // Another one is drawn instead, and this one no more.
+                    let left = shares(&weights, &broken);
+                    if left.last().is_none_or(|sum| *sum == 0.0) {
+                        let last = format!("line {}: {error}", example.line);
+                        return AdapterBatch(Err(format!("no picture of the data can be read; {last}")));
+                    }
+                    rest = Some(left);
+                    continue;
                 }
                 batch.levels.push(level);
                 batch.texts.push(if text { String::new() } else { example.text.clone() });
@@ -339,6 +342,16 @@ impl Task for AdapterTask {
         let predicted = self.partners.unet.forward(input).sample.expect("a pass that does not only record");
         Ok((predicted - Tensor::from_inner(wanted)).square().mean())
     }
+}
+
+/// Where each example's share of the draws ends, without those that are broken.
+fn shares(weights: &[f64], broken: &BTreeSet<usize>) -> Vec<f64> {
+    let mut sum = 0.0;
+    let ends = weights.iter().enumerate().map(|(index, weight)| {
+        sum += if broken.contains(&index) { 0.0 } else { *weight };
+        sum
+    });
+    ends.collect()
 }
 
 /// Which of picture and text are left out: one uniform number decides, as published.
