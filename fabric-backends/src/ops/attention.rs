@@ -16,7 +16,7 @@ use burn::tensor::{Tensor, TensorData};
 ///
 /// # Panics
 ///
-/// If the shapes do not fit together, or the weights do not cover the keys.
+/// If the shapes do not fit together, the weights do not cover the keys, or one is not finite and above 0.
 pub fn weighted_attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, weights: &[(usize, f32)]) -> Tensor<4> {
     let [rows, heads, _, head_dim] = query.dims();
     let keys = key.dims()[2];
@@ -25,6 +25,8 @@ pub fn weighted_attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, we
     let plain = weights.iter().all(|&(_, weight)| weight == 1.0);
     let covered = weights.iter().map(|(count, _)| count).sum::<usize>();
     assert!(weights.is_empty() || covered == keys, "weighted_attention: weights of {covered} keys, wanted {keys}");
+    let usable = |&(_, weight): &(usize, f32)| weight.is_finite() && weight > 0.0;
+    assert!(weights.iter().all(usable), "weighted_attention: weights {weights:?}, wanted finite ones above 0");
     #[cfg(feature = "flex")]
     if [&query, &key, &value].into_iter().all(super::flex::serves) {
         let bias = if plain { Vec::new() } else { each_key(weights, f32::ln) };

@@ -2,7 +2,7 @@
 
 use burn::tensor::module::{attention, layer_norm as plain_layer_norm};
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Device, Distribution, Tensor, activation};
+use burn::tensor::{Device, Distribution, Int, Tensor, activation};
 
 use super::*;
 
@@ -153,9 +153,16 @@ fn activations_and_their_gradients() {
 
 #[test]
 fn attention_and_its_gradients() {
-    for [rows, heads, queries, keys, dim] in
-        [[1, 1, 1, 1, 1], [2, 3, 5, 7, 4], [3, 2, 65, 65, 32], [1, 2, 300, 700, 8], [2, 1, 140, 1100, 40]]
-    {
+    for [rows, heads, queries, keys, dim] in [
+        [1, 1, 1, 1, 1],
+        [2, 3, 5, 7, 4],
+        [3, 2, 65, 65, 32],
+        [1, 2, 300, 700, 8],
+        [2, 1, 140, 1100, 40],
+        [1, 1, 13, 961, 65],
+        [1, 1, 1000, 3, 16],
+        [1, 2, 9, 50, 160],
+    ] {
         // As the networks have them: heads side by side in each token.
         let turned = |tokens: usize| random([rows, tokens, heads, dim]).swap_dims(1, 2);
         let plain = AttentionModuleOptions::default;
@@ -182,6 +189,17 @@ fn attention_and_its_gradients() {
 }
 
 #[test]
+fn logits_that_grow_from_key_to_key_are_weighed_as_any_others() {
+    let (keys, dim) = (1300, 24);
+    let (query, value) = (random([1, 1, 11, dim]).abs() + 1.0, random([1, 1, keys, dim]));
+    let slope = Tensor::<1, Int>::arange(0..keys as i64, &value.device()).float().reshape([1, 1, keys, 1]) * 0.001;
+    let key = random([1, 1, keys, dim]) * 0.1 + slope;
+    let found = weighted_attention(query.clone(), key.clone(), value.clone(), &[]);
+    let wanted = attention(query, key, value, None, None, AttentionModuleOptions::default());
+    assert!(error(&found, &wanted) < 1e-5);
+}
+
+#[test]
 fn keys_that_all_rows_share_need_no_copies() {
     let (query, key) = (random([4, 2, 9, 8]), random([1, 2, 11, 8]));
     let shared = key.clone().expand([4, 2, 11, 8]);
@@ -198,5 +216,12 @@ fn what_is_not_a_number_stays_visible() {
     assert!(sick(pointwise(bad([1, 1, 3, 3]), Pointwise::Silu)));
     assert!(sick(softmax(bad([1, 1, 3, 20]))));
     assert!(sick(group_norm(bad([1, 2, 4, 4]), random([2]), random([2]), 1, 1e-5, true)));
-    assert!(sick(weighted_attention(random([1, 1, 3, 8]), bad([1, 1, 30, 8]), random([1, 1, 30, 8]), &[])));
+    let tokens = |count: usize| random([1, 1, count, 8]);
+    assert!(sick(weighted_attention(tokens(3), bad([1, 1, 30, 8]), tokens(30), &[])));
+    assert!(sick(weighted_attention(bad([1, 1, 3, 8]), tokens(30), tokens(30), &[])));
+    assert!(sick(weighted_attention(tokens(3), tokens(30), bad([1, 1, 30, 8]), &[])));
+    // Also among the keys of a later tile.
+    let late = Tensor::cat(vec![tokens(600), bad([1, 1, 30, 8])], 2);
+    assert!(sick(weighted_attention(tokens(3), late.clone(), tokens(630), &[])));
+    assert!(sick(weighted_attention(tokens(3), tokens(630), late, &[])));
 }

@@ -1,6 +1,9 @@
 //! Softmax attention by tiles, with a bias for each key: memory grows with the keys, not with their product with the
 //! queries (Dao et al. 2022; Milakov and Gimelshein 2018).
 
+mod forward;
+mod panels;
+
 use rayon::prelude::*;
 
 use super::gemm::{Strides, gemm};
@@ -38,9 +41,8 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// Queries and keys of a tile. Its logits fill a quarter of a usual second cache.
+/// Queries of a tile of the backward pass.
 const QUERIES: usize = 128;
-const KEYS: usize = 512;
 
 impl Attention<'_> {
     fn scale(&self) -> f32 {
@@ -74,73 +76,6 @@ impl Attention<'_> {
                     if self.causal {
                         let seen = (number + 1).saturating_sub(first_key).min(keys);
                         row[seen..].fill(f32::NEG_INFINITY);
-                    }
-                }
-            },
-        );
-    }
-
-    /// Tasks: row, head, first query.
-    fn tasks(&self) -> Vec<(usize, usize, usize)> {
-        let heads = (0..self.rows).flat_map(|row| (0..self.heads).map(move |head| (row, head)));
-        heads.flat_map(|(row, head)| (0..self.queries).step_by(QUERIES).map(move |first| (row, head, first))).collect()
-    }
-
-    /// `softmax(query · key / sqrt(dim) + bias) · value`, into `[rows, queries, heads, dim]`.
-    pub(crate) fn forward(&self, query: Tokens<'_>, key: Tokens<'_>, value: Tokens<'_>, out: &mut [f32]) {
-        let (dim, tile) = (self.dim, KEYS.min(self.keys));
-        let out = Shared::new(out);
-        self.tasks().into_par_iter().for_each_init(
-            || (vec![0.0_f32; QUERIES.min(self.queries) * tile], vec![0.0_f32; QUERIES.min(self.queries) * dim]),
-            |(logits, sums), (row, head, first)| {
-                let queries = QUERIES.min(self.queries - first);
-                let sums = &mut sums[..queries * dim];
-                let (mut tops, mut totals) = ([f32::NEG_INFINITY; QUERIES], [0.0_f32; QUERIES]);
-                // A causal query sees no key beyond the last query of its tile.
-                let last = if self.causal { self.keys.min(first + queries) } else { self.keys };
-                for first_key in (0..last).step_by(tile) {
-                    let keys = tile.min(last - first_key);
-                    let logits = &mut logits[..queries * keys];
-                    let part = [first, queries, first_key, keys];
-                    self.logits(query.head(row, head, first), key.head(row, head, first_key), part, logits);
-                    vectorised(
-                        #[inline(always)]
-                        || {
-                            let state = tops.iter_mut().zip(&mut totals).zip(sums.chunks_exact_mut(dim));
-                            for (logits, ((top, whole), sums)) in logits.chunks_exact_mut(keys).zip(state) {
-                                let highest = largest(logits).max(*top);
-                                if highest > *top {
-                                    // What was summed so far counts less beside a larger logit.
-                                    let less = exp(*top - highest);
-                                    *whole *= less;
-                                    for x in sums {
-                                        *x *= less;
-                                    }
-                                    *top = highest;
-                                }
-                                for x in logits.iter_mut() {
-                                    *x = exp(*x - highest);
-                                }
-                                *whole += total(logits);
-                            }
-                        },
-                    );
-                    let seen = value.head(row, head, first_key);
-                    gemm(
-                        [queries, dim, keys],
-                        (sums, Strides::rows(dim)),
-                        (logits, Strides::rows(keys)),
-                        seen,
-                        first_key > 0,
-                    );
-                }
-                for ((number, sums), total) in (first..).zip(sums.chunks_exact(dim)).zip(&totals) {
-                    let at = ((row * self.queries + number) * self.heads + head) * dim;
-                    #[allow(unsafe_code, reason = "heads of a token lie side by side")]
-                    // SAFETY: no other task has this query of this head.
-                    let out = unsafe { out.part(at..at + dim) };
-                    for (out, sum) in out.iter_mut().zip(sums) {
-                        *out = sum / total;
                     }
                 }
             },
