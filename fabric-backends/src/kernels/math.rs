@@ -40,7 +40,7 @@ pub(crate) fn exp2_of_negative(x: f32) -> f32 {
     let shifted = bound + ROUND;
     let r = bound - (shifted - ROUND);
     // A polynomial fitted to 2^r where |r| is at most a half, by its largest relative error (2e-9 before rounding).
-    let p = r.mul_add(1.535_336_1e-4, 1.339_887_5e-3);
+    let p = r.mul_add(1.535_336e-4, 1.339_887_5e-3);
     let p = p.mul_add(r, 9.618_437e-3);
     let p = p.mul_add(r, 5.550_332_5e-2);
     let p = p.mul_add(r, 0.240_226_48);
