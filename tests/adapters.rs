@@ -580,7 +580,9 @@ fn each_wrong_pairing_of_encoder_adapter_and_model_is_refused_by_name() {
             for error in [unet.err(), encoder.err()].into_iter().flatten() {
                 assert!(matches!(error, AdapterError::Unfit { .. }), "{error}");
                 let message = error.to_string();
-                assert!(message.starts_with(&adapter.to_string()), "{message}");
+                // The adapter, the U-Net and the encoder's features that belong to it, and what was there instead.
+                assert!(message.starts_with(&format!("{adapter}, reading {reads} does not fit")), "{message}");
+                assert!(message.contains("for a U-Net of context"), "{message}");
                 assert!(message.contains("found") && message.contains("wanted"), "{message}");
                 assert!(message.contains("take") || message.contains("give") || message.contains("make"), "{message}");
                 refused += 1;

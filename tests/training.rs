@@ -199,7 +199,7 @@ fn lines_whose_pictures_cannot_be_read_are_left_out_as_often_as_allowed() {
     assert_eq!(broken.len(), 1, "{broken:?}");
     assert!(broken[0].line == 1 && broken[0].reason.contains("cut.png"), "{broken:?}");
     let message = run(0).expect_err("none may be broken").to_string();
-    assert!(message.contains("found 1 lines that cannot be used, wanted at most 0"), "{message}");
+    assert!(message.contains("lines that cannot be used: found 1, wanted at most 0"), "{message}");
     assert!(message.contains("line 1: ") && message.contains("cut.png"), "{message}");
     std::fs::write(folder.path().join("data.jsonl"), lines[0]).expect("written");
     let message = run(9).expect_err("none can be read").to_string();

@@ -132,7 +132,7 @@ impl AdapterConfig {
     pub fn check_layers(&self, layers: &[CrossAttention]) -> Result<(), AdapterError> {
         let layers = numbered_layers(layers);
         let unfit = |what: String, found: String, wanted: String| AdapterError::Unfit {
-            adapter: self.to_string(),
+            adapter: self.with_partners(),
             what,
             found,
             wanted,
@@ -163,12 +163,17 @@ impl AdapterConfig {
             return Ok(());
         }
         Err(AdapterError::Unfit {
-            adapter: self.to_string(),
+            adapter: self.with_partners(),
             what: "the features of the pictures".to_owned(),
             found: found.to_string(),
             wanted: wanted.to_string(),
             next: wanted.how_to_get(&found).to_owned(),
         })
+    }
+
+    /// In words, with the U-Net and the features that it belongs to: whichever is wrong, a message shows all three.
+    fn with_partners(&self) -> String {
+        format!("{self}, reading {}", self.reads())
     }
 
     /// The model that it was made for, for messages.

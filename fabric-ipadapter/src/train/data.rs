@@ -21,7 +21,7 @@ pub enum DataError {
     },
     /// More lines are broken than may be.
     #[error(
-        "{}: found {} lines that cannot be used, wanted at most {most}; mend them, or allow more: {}",
+        "{}: lines that cannot be used: found {}, wanted at most {most}; mend them, or allow more: {}",
         path.display(),
         skipped.len(),
         shown(skipped)
