@@ -114,7 +114,11 @@ fn broken_lines_are_named_and_some_may_be_left_out() {
     let skipped: Vec<usize> = data.skipped().iter().map(|skipped| skipped.line).collect();
     assert_eq!(skipped, [3, 4, 5, 6, 7, 8]);
     let message = Dataset::open(&path, 1).expect_err("too many").to_string();
-    assert!(message.contains("lines that cannot be used: found 2, wanted at most 1") && message.contains("line 4: found no picture \"c.png\""), "{message}");
+    assert!(
+        message.contains("lines that cannot be used: found 2, wanted at most 1")
+            && message.contains("line 4: found no picture \"c.png\""),
+        "{message}"
+    );
     let message = Dataset::open(write(folder.path(), "\n\n"), 9).expect_err("nothing").to_string();
     assert!(message.contains("found no example"), "{message}");
     assert!(Dataset::open(folder.path().join("none.jsonl"), 9).is_err());

@@ -1,0 +1,394 @@
+//! Laws of picture prompts, on the tiny networks of `tests/golden/models` and random features.
+
+mod files;
+mod instruct;
+mod pairings;
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use fabric::core::attention::AttnCall;
+use fabric::core::denoise::{ModelCall, NoiseLevel};
+use fabric::core::fabric::{FabricSettings, ReferencePass};
+use fabric::core::guidance::Branch;
+use fabric::core::models::{CrossAttention, NoisePredictor, TextOptions};
+use fabric::core::picture::Picture;
+use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, Steering, Window};
+use fabric::ipadapter::projection::ResamplerConfig;
+use fabric::ipadapter::{
+    AdapterConfig, AdapterError, AdapterFile, Course, FaceVersion, FeatureKind, Features, InstructGuidance,
+    InstructTexts, Instruction, IpAdapter, LayerScales, Mask, PicturePrompt, Preset, ProjectionConfig, numbered_layers,
+    tiles,
+};
+use fabric::models::load::{LoadDtype, SafetensorsFile, parameters};
+use fabric::models::lora::merge;
+use fabric::models::tokenizer::ClipTokenizer;
+use fabric::models::unet::UNetConfig;
+use fabric::models::{ModelOptions, StableDiffusion, load_folder};
+use safetensors::SafeTensors;
+use safetensors::tensor::{TensorView, serialize_to_file};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models")
+}
+
+fn pipeline() -> &'static Pipeline {
+    static PIPELINE: OnceLock<Pipeline> = OnceLock::new();
+    PIPELINE.get_or_init(|| {
+        let device = fabric::default_device().expect("a device");
+        let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
+        load_folder(folder(), &device, &options).expect("a pipeline").0
+    })
+}
+
+fn adapter(kind: &str) -> IpAdapter {
+    let path = folder().join("ip_adapter").join(format!("{kind}.safetensors"));
+    IpAdapter::open(path, &fabric::default_device().expect("a device")).expect("an adapter")
+}
+
+/// Random features of so many pictures; a seed of 0 is no picture.
+fn features(adapter: &IpAdapter, images: usize, seed: usize) -> Features {
+    let device = fabric::default_device().expect("a device");
+    let values = |count: usize| -> Vec<f32> {
+        (0..count).map(|at| if seed == 0 { 0.0 } else { ((at * 7 + seed * 31) as f32 * 0.37).sin() }).collect()
+    };
+    match adapter.config().reads() {
+        FeatureKind::Pooled(channels) => {
+            Features::Pooled(Tensor::from_data(TensorData::new(values(images * channels), [images, channels]), &device))
+        }
+        FeatureKind::Tokens(channels) => {
+            let data = TensorData::new(values(images * 5 * channels), [images, 5, channels]);
+            Features::Tokens(Tensor::from_data(data, &device))
+        }
+        FeatureKind::Instructed(channels, text) => {
+            let tensor = |tokens: usize, channels: usize, seed: usize| {
+                let values =
+                    (0..images * tokens * channels).map(|at| ((at * 7 + seed * 31) as f32 * 0.37).sin()).collect();
+                Tensor::from_data(TensorData::new(values, [images, tokens, channels]), &device)
+            };
+            let [tokens, prompt, instruction] = [(5, channels, seed), (6, text, 11), (6, text, 12)]
+                .map(|(tokens, channels, seed): (usize, usize, usize)| tensor(tokens, channels, seed));
+            Features::Instructed { tokens, prompt, instruction }
+        }
+        other => panic!("not in these tests: {other}"),
+    }
+}
+
+fn picture() -> Picture {
+    Picture::from_rgb(64, 64, (0..64 * 64 * 3).map(|at| (at * 5 % 251) as u8).collect()).expect("a picture")
+}
+
+fn prompt(adapter: &IpAdapter, pictures: &Features) -> PicturePrompt {
+    PicturePrompt::new(adapter, &pipeline().cross_attentions(), pictures, &features(adapter, 1, 0)).expect("a prompt")
+}
+
+fn request() -> Request {
+    let settings = Settings { width: Some(64), height: Some(64), steps: 3, guidance_scale: 5.0, ..Settings::default() };
+    Request::new("a red star").with_seeds([3, 4]).with_settings(settings)
+}
+
+fn make(request: &Request) -> Vec<f32> {
+    latents(&pipeline().generate(request).expect("pictures"))
+}
+
+fn latents(made: &Generation) -> Vec<f32> {
+    made.latents.clone().into_data().convert::<f32>().try_to_vec().expect("f32")
+}
+
+/// Largest difference, of values around 1.
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).fold(0.0, |worst, (a, b)| worst.max((a - b).abs()))
+}
+
+const ROUNDING: f32 = 1e-4;
+
+/// An Instruct adapter's prompt for a picture of this number, with this guidance.
+fn instructed(adapter: &IpAdapter, guidance: InstructGuidance) -> PicturePrompt {
+    let Features::Instructed { tokens, .. } = features(adapter, 1, 3) else { panic!("no Instruct adapter") };
+    let instruction = Instruction::new("use the pose").with_guidance(guidance);
+    let options = TextOptions::default();
+    let texts = InstructTexts::encode(
+        pipeline().text_encoder(),
+        adapter.config(),
+        "a red star",
+        "blurry",
+        &instruction,
+        &options,
+    );
+    let none = tokens.zeros_like();
+    let layers = pipeline().cross_attentions();
+    PicturePrompt::instructed(adapter, &layers, [&tokens, &none], &texts.expect("texts"), guidance).expect("a prompt")
+}
+
+#[test]
+fn an_adapter_of_scale_zero_is_none() {
+    let plain = make(&request());
+    for kind in ["base", "plus", "full-face"] {
+        let adapter = adapter(kind);
+        let prompt = prompt(&adapter, &features(&adapter, 1, 1));
+        assert_eq!(make(&request().with_steering(prompt.clone().with_scale(0.0).expect("a scale"))), plain, "{kind}");
+        assert!(distance(&make(&request().with_steering(prompt)), &plain) > 1e-3, "{kind}");
+    }
+}
+
+#[test]
+fn a_mask_of_ones_is_no_mask() {
+    let adapter = adapter("plus");
+    let prompt = prompt(&adapter, &features(&adapter, 1, 1));
+    let mask = |value| Mask::new(5, 3, vec![value; 15]).expect("a mask");
+    let masked = |value| {
+        let prompt = prompt.clone().with_masks(&[(mask(value), LayerScales::same(1.0))]).expect("masks");
+        make(&request().with_steering(prompt))
+    };
+    assert!(distance(&masked(1.0), &make(&request().with_steering(prompt.clone()))) < ROUNDING);
+    assert!(distance(&masked(0.0), &make(&request())) < ROUNDING);
+}
+
+#[test]
+fn one_picture_several_times_is_that_picture() {
+    let adapter = adapter("base");
+    let one = features(&adapter, 1, 1);
+    let Features::Pooled(pooled) = one.clone() else { panic!("base reads pooled features") };
+    let three = Features::Pooled(pooled.repeat_dim(0, 3));
+    let [one, three] = [one, three].map(|pictures| make(&request().with_steering(prompt(&adapter, &pictures))));
+    assert!(distance(&one, &three) < ROUNDING);
+}
+
+#[test]
+fn a_weight_of_two_is_the_picture_twice() {
+    let adapter = adapter("base");
+    let Features::Pooled(two) = features(&adapter, 2, 1) else { panic!("base reads pooled features") };
+    let row = |at| two.clone().narrow(0, at, 1);
+    let made = |rows: Vec<Tensor<2>>, weights: &[f32]| {
+        let pictures = Features::Pooled(Tensor::cat(rows, 0));
+        let prompt = prompt(&adapter, &pictures).with_weights(weights).expect("weights");
+        make(&request().with_steering(prompt))
+    };
+    let twice = made(vec![row(0), row(1), row(1)], &[1.0; 3]);
+    assert!(distance(&made(vec![row(0), row(1)], &[1.0, 2.0]), &twice) < ROUNDING);
+    let one = made(vec![row(0)], &[1.0]);
+    assert!(distance(&twice, &one) > 1e-3);
+    assert_eq!(made(vec![row(0), row(1)], &[1.0, 0.0]), one);
+    assert_eq!(made(vec![row(0), row(1)], &[0.0, 0.0]), make(&request()));
+    let two = prompt(&adapter, &Features::Pooled(two));
+    for wrong in [&[1.0][..], &[1.0, -1.0], &[1.0, f32::NAN]] {
+        assert!(two.clone().with_weights(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_course_and_a_preset_are_scales_over_time_and_layers() {
+    let adapter = adapter("plus");
+    let prompt = prompt(&adapter, &features(&adapter, 1, 1));
+    let with = |prompt: PicturePrompt| make(&request().with_steering(prompt));
+    let half = with(prompt.clone().with_scale(0.5).expect("a scale"));
+    assert_eq!(with(prompt.clone().with_course(Course::new([0.5]).expect("a course"))), half);
+    assert_eq!(with(prompt.clone().with_preset(Preset::Linear, 0.5, None).expect("a preset")), half);
+    // The first of three steps alone, once as a window and once as a course.
+    let first = Window::new(0.0, 0.34).expect("a window");
+    let course = Course::new([1.0, 0.0, 0.0]).expect("a course");
+    assert_eq!(with(prompt.clone().with_window(first)), with(prompt.clone().with_course(course)));
+    let eased = with(prompt.clone().with_preset(Preset::EaseIn, 1.0, None).expect("a preset"));
+    assert!(distance(&eased, &with(prompt.clone())) > 1e-3);
+    let message = prompt.with_preset(Preset::StyleTransfer, 1.0, None).expect_err("a small U-Net").to_string();
+    assert!(message.starts_with("preset `style transfer`: found a U-Net with 6 transformers"), "{message}");
+}
+
+#[test]
+fn what_a_precise_preset_leads_away_from_is_seen_on_all_other_branches() {
+    let device = fabric::default_device().expect("a device");
+    // As many transformers as Stable Diffusion has, small.
+    let unet = UNetConfig {
+        block_out_channels: vec![8; 4],
+        norm_num_groups: 4,
+        attention_head_dim: 2.into(),
+        cross_attention_dim: 12.into(),
+        ..UNetConfig::default()
+    };
+    let layers = unet.init(&device).expect("a network").cross_attentions();
+    let widths = numbered_layers(&layers).iter().map(|layer| layer.channels).collect();
+    let projection = ProjectionConfig::Pooled { features: 6, tokens: 2 };
+    let config = AdapterConfig { projection, widths, context: 12, lora_rank: None };
+    let adapter = IpAdapter::new(config.clone(), config.init(&device)).expect("an adapter");
+    let pooled = |value: f32| Features::Pooled(Tensor::ones([1, 6], &device) * value);
+    let prompt = PicturePrompt::new(&adapter, &layers, &pooled(1.0), &pooled(0.0)).expect("a prompt");
+    let prompt = prompt.with_preset(Preset::StyleTransferPrecise, 1.0, Some(0.5)).expect("a preset");
+    let level = NoiseLevel { timestep: 500.0, alpha: 0.5, sigma: 0.5 };
+    let call = ModelCall { index: 0, total: 1, level };
+    /// Rows that see something in a layer, how strongly, and the first number of the keys.
+    fn seen(
+        prompt: &PicturePrompt,
+        call: &ModelCall,
+        branches: &[Branch],
+        layer: &CrossAttention,
+    ) -> Vec<(usize, f32, f32)> {
+        let rows: Vec<_> = branches.iter().enumerate().map(|(at, branch)| (*branch, at..at + 1)).collect();
+        let processor = prompt.processor(call, &rows);
+        let device = fabric::default_device().expect("a device");
+        let query = Tensor::<3>::zeros([branches.len(), 4, layer.channels], &device);
+        let asked = AttnCall { site: layer.site, query: &query, key: &query, value: &query, grid: [2, 2], heads: 2 };
+        let found = processor.extras(&asked).decoupled.into_iter().filter(|tokens| tokens.scale != 0.0);
+        found
+            .map(|tokens| {
+                let key = tokens.key.flatten::<1>(0, 2).slice_dim(0, 0..1).into_scalar::<f32>();
+                (tokens.rows.start, tokens.scale, key)
+            })
+            .collect()
+    }
+    let four = [Branch::Conditional, Branch::ImageOnly, Branch::Everything, Branch::Unconditional];
+    for (t, layer) in layers.iter().enumerate() {
+        for branches in [&[Branch::Conditional, Branch::Unconditional][..], &four] {
+            let found = seen(&prompt, &call, branches, layer);
+            let rows: Vec<usize> = found.iter().map(|(row, ..)| *row).collect();
+            match t {
+                // Transformers of composition: turned round, the same picture on all branches but the prompt's.
+                4 | 5 => {
+                    assert_eq!(rows, (1..branches.len()).collect::<Vec<_>>(), "{}", layer.site);
+                    assert!(
+                        found
+                            .iter()
+                            .all(|(_, scale, key)| *scale == if t == 4 { 0.125 } else { 0.5 } && *key == found[0].2)
+                    );
+                }
+                0..=3 | 9..=15 => {
+                    assert_eq!(rows, (0..branches.len()).collect::<Vec<_>>(), "{}", layer.site);
+                    assert!(found[1..].iter().all(|(_, scale, key)| *scale == 1.0 && *key != found[0].2));
+                }
+                _ => assert!(found.is_empty(), "{}", layer.site),
+            }
+        }
+    }
+    // Plain scales instead of the preset's turn nothing round.
+    let plain = prompt.with_scale(1.0).expect("a scale");
+    assert_eq!(seen(&plain, &call, &four[..1], &layers[4]).len(), 1);
+}
+
+#[test]
+fn tiles_of_one_colour_are_one_picture() {
+    let adapter = adapter("plus");
+    let tiles = tiles(&Picture::filled(60, 20, [9, 90, 200]).expect("a picture")).expect("tiles");
+    let one = features(&adapter, 1, 1);
+    let Features::Tokens(tokens) = one.clone() else { panic!("plus reads tokens") };
+    let pictures = Features::Tokens(tokens.repeat_dim(0, tiles.len()));
+    let masked: Vec<_> = tiles.into_iter().map(|tile| (tile.mask, LayerScales::same(1.0))).collect();
+    let tiled = prompt(&adapter, &pictures).with_masks(&masked).expect("masks");
+    let plain = make(&request().with_steering(prompt(&adapter, &one)));
+    assert!(distance(&make(&request().with_steering(tiled)), &plain) < ROUNDING);
+}
+
+#[test]
+fn order_of_adapters_is_nothing() {
+    let (base, plus) = (adapter("base"), adapter("plus"));
+    let prompts = [prompt(&base, &features(&base, 1, 1)), prompt(&plus, &features(&plus, 2, 2))];
+    let [first, second] = prompts;
+    let one = make(&request().with_steering(first.clone()).with_steering(second.clone()));
+    let other = make(&request().with_steering(second).with_steering(first));
+    assert!(distance(&one, &other) < ROUNDING);
+}
+
+#[test]
+fn a_picture_is_the_same_alone_and_in_a_batch() {
+    let adapter = adapter("plus");
+    let request = request().with_steering(prompt(&adapter, &features(&adapter, 1, 1)));
+    let both = make(&request);
+    for (seed, part) in [3, 4].into_iter().zip(both.chunks_exact(both.len() / 2)) {
+        assert!(distance(&make(&request.clone().with_seeds([seed])), part) < ROUNDING);
+    }
+}
+
+#[test]
+fn together_with_feedback_either_can_be_switched_off() {
+    let adapter = adapter("plus");
+    let prompt = prompt(&adapter, &features(&adapter, 1, 1));
+    let mut liked = request().with_liked(picture());
+    liked.settings.fabric = FabricSettings { start: 0.0, end: 1.0, ..FabricSettings::paper_target() };
+    let mut unweighted = liked.clone();
+    unweighted.settings.fabric = FabricSettings { min_weight: 0.0, max_weight: 0.0, ..liked.settings.fabric.clone() };
+    let [plain, with_liked] = [request(), liked.clone()].map(|request| make(&request));
+    let with_prompt = make(&request().with_steering(prompt.clone()));
+    assert_eq!(make(&liked.clone().with_steering(prompt.clone().with_scale(0.0).expect("a scale"))), with_liked);
+    assert_eq!(make(&unweighted.with_steering(prompt.clone())), with_prompt);
+    let together = make(&liked.with_steering(prompt));
+    for other in [&plain, &with_liked, &with_prompt] {
+        assert!(distance(&together, other) > 1e-3);
+    }
+}
+
+#[test]
+fn references_may_see_the_prompt_whichever_way_they_lend() {
+    let [plus, instruct] = ["plus", "instruct"].map(adapter);
+    let four = InstructGuidance::ThreeWay { instruction: 4.0, image: 1.5 };
+    let prompts = [prompt(&plus, &features(&plus, 1, 1)), instructed(&instruct, four)];
+    let made = |prompt: &PicturePrompt, pass| {
+        let mut request = request().with_liked(picture()).with_steering(prompt.clone());
+        let other = Picture::from_rgb(64, 64, (0..64 * 64 * 3).map(|at| (at * 3 % 199) as u8).collect());
+        request = request.with_disliked(other.expect("a picture"));
+        request.settings.fabric = FabricSettings { start: 0.0, end: 1.0, pass, ..FabricSettings::paper_target() };
+        make(&request)
+    };
+    let ways = [
+        ReferencePass::Interleaved,
+        ReferencePass::TwoPasses { chunk: 1 },
+        ReferencePass::TwoPasses { chunk: 2 },
+        ReferencePass::Cached { chunk: 2, budget: 1 << 30 },
+    ];
+    for prompt in prompts {
+        let unseen = made(&prompt, ReferencePass::Interleaved);
+        let seen = prompt.clone().seen_by_references();
+        let first = made(&seen, ReferencePass::Interleaved);
+        assert!(distance(&first, &unseen) > 1e-3);
+        // The cache, filled by a run whose references saw nothing, serves none whose references see something.
+        assert!(distance(&made(&prompt, ways[3]), &unseen) < ROUNDING);
+        for way in ways {
+            assert!(distance(&made(&seen, way), &first) < ROUNDING, "{way:?}");
+            let none = seen.clone().with_scale(0.0).expect("a scale");
+            let plain = prompt.clone().with_scale(0.0).expect("a scale");
+            assert!(distance(&made(&none, way), &made(&plain, way)) < ROUNDING, "{way:?}");
+        }
+    }
+}
+
+#[test]
+fn a_window_says_when() {
+    let adapter = adapter("base");
+    let prompt = prompt(&adapter, &features(&adapter, 1, 1));
+    let windowed = |start, end| {
+        make(&request().with_steering(prompt.clone().with_window(Window::new(start, end).expect("a window"))))
+    };
+    assert_eq!(windowed(0.0, 1.0), make(&request().with_steering(prompt.clone())));
+    // No step of three lies within a tenth.
+    assert_eq!(windowed(0.0, 0.1), make(&request()));
+    assert_ne!(windowed(0.0, 0.5), windowed(0.5, 1.0));
+    let message = Window::new(0.7, 0.2).expect_err("no window").to_string();
+    assert!(message.starts_with("window: found 0.7 to 0.2"), "{message}");
+}
+
+#[test]
+fn scales_after_masks_keep_all_pictures() {
+    let adapter = adapter("base");
+    let two = prompt(&adapter, &features(&adapter, 2, 1));
+    let mask = || (Mask::new(1, 1, vec![1.0]).expect("a mask"), LayerScales::same(0.3));
+    let masked = two.clone().with_masks(&[mask(), mask()]).expect("masks");
+    let again = masked.clone().with_scale(0.3).expect("a scale");
+    assert_eq!(make(&request().with_steering(masked)), make(&request().with_steering(again)));
+    assert!(two.clone().with_masks(&[mask()]).is_err());
+    assert!(two.with_scale(f32::NAN).is_err());
+}
+
+#[test]
+fn half_precision_features_are_computed_in_full() {
+    for kind in ["base", "plus", "full-face", "instruct"] {
+        let adapter = adapter(kind);
+        let half = match features(&adapter, 1, 1) {
+            Features::Pooled(x) => Features::Pooled(x.cast(DType::F16)),
+            Features::Tokens(x) => Features::Tokens(x.cast(DType::F16)),
+            Features::Instructed { tokens, prompt, instruction } => {
+                Features::Instructed { tokens: tokens.cast(DType::F16), prompt: prompt.cast(DType::F16), instruction }
+            }
+            other => panic!("not in these tests: {}", other.kind()),
+        };
+        assert_eq!(adapter.tokens(&half).expect("tokens").dtype(), DType::F32, "{kind}");
+    }
+}
