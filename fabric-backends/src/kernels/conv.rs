@@ -50,6 +50,9 @@ impl Conv {
     /// `out[n, o] = Σ weight[o] · windows(x[n]) + bias[o]`; no bias is an empty slice.
     pub(crate) fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32]) {
         let out = Shared::new(out);
+        if self.is_winograd() {
+            return self.by_tiles((x, weight, bias), &out);
+        }
         let parts = self.parts(x);
         // Too few for the threads: then they share every part's product.
         if parts.len() < rayon::current_num_threads() {

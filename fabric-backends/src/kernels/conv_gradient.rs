@@ -18,7 +18,7 @@ const FEW: usize = 4;
 const LARGE: usize = 1 << 18;
 
 impl Conv {
-    /// The gradient of `x`, which is `out`, zeros before.
+    /// The gradient of `x`, which is `out`.
     pub(crate) fn input_gradient(&self, weight: &[f32], gradient: &[f32], out: &mut [f32]) {
         let windows = &self.windows;
         let fits = (0..2).all(|axis| {
@@ -44,7 +44,10 @@ impl Conv {
                 product([depth, area, outputs], matrix, weight, gradient, Start::Nothing);
                 let planes = out.par_chunks_exact_mut(windows.input_area());
                 let rows = matrix.par_chunks_exact(windows.taps() * area);
-                planes.zip(rows).for_each(|(plane, rows)| windows.fold(rows, plane));
+                planes.zip(rows).for_each(|(plane, rows)| {
+                    plane.fill(0.0);
+                    windows.fold(rows, plane);
+                });
             });
         });
     }

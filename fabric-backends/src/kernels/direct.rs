@@ -77,9 +77,7 @@ impl Strip {
 impl Conv {
     /// Whether this is a convolution for this file.
     pub(super) fn is_direct(&self) -> bool {
-        let windows = &self.windows;
-        let same = windows.stride == [1, 1] && windows.padding == [1, 1] && windows.input == windows.output;
-        windows.kernel == [3, 3] && same && windows.channels.max(self.outputs) <= FEW_CHANNELS
+        self.windows.is_same_3x3() && self.windows.channels.max(self.outputs) <= FEW_CHANNELS
     }
 
     /// Output pixels of a part, about.

@@ -30,11 +30,13 @@ impl Linear {
         product(sizes, out, gradient, (weight, Strides::rows(inputs)), Start::Nothing);
     }
 
-    /// The gradient of the weight, which is `out`, zeros before.
+    /// The gradient of the weight, which is `out`.
     pub(crate) fn weight_gradient(&self, x: &[f32], gradient: &[f32], out: &mut [f32]) {
         let Self { inputs, outputs } = *self;
         let rows = x.len() / inputs;
-        if rows > 0 {
+        if rows == 0 {
+            out.fill(0.0);
+        } else {
             let gradient = (gradient, Strides::rows(outputs).transposed());
             product([outputs, inputs, rows], out, gradient, (x, Strides::rows(inputs)), Start::Nothing);
         }

@@ -14,6 +14,8 @@ mod lanes;
 pub(crate) mod linear;
 mod math;
 pub(crate) mod norm;
+mod panels;
 mod shared;
 pub(crate) mod softmax;
 pub(crate) mod unfold;
+mod winograd;

@@ -48,6 +48,11 @@ impl Windows {
         self.kernel == [1, 1] && self.stride == [1, 1] && self.input == self.output && self.padding == [0, 0]
     }
 
+    /// Whether the kernel is 3x3 and the result as large as the picture.
+    pub(crate) fn is_same_3x3(&self) -> bool {
+        self.kernel == [3, 3] && self.stride == [1, 1] && self.padding == [1, 1] && self.input == self.output
+    }
+
     fn span(&self, axis: usize, tap: usize) -> Span {
         let (stride, padding) = (self.stride[axis], self.padding[axis]);
         let first = padding.saturating_sub(tap).div_ceil(stride);

@@ -5,10 +5,10 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::panels::{ACROSS, Panels};
 use super::{Attention, Tokens};
 use crate::kernels::lanes::largest;
 use crate::kernels::math::exp2_of_negative;
+use crate::kernels::panels::{ACROSS, Panels};
 use crate::kernels::shared::Shared;
 
 /// Queries that are worked on at once, where there are 32 registers; half of them where there are 16.

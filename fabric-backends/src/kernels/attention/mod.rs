@@ -2,7 +2,6 @@
 //! queries (Dao et al. 2022; Milakov and Gimelshein 2018).
 
 mod forward;
-mod panels;
 
 use rayon::prelude::*;
 

@@ -7,6 +7,7 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::{Bytes, DType, Shape};
 
 use super::derivative::Operation;
+use super::memory;
 use crate::kernels::attention::{self, Tokens};
 
 /// Softmax attention over `[rows, heads, tokens, dim]`.
@@ -24,10 +25,9 @@ fn tokens(x: &FlexTensor) -> Tokens<'_> {
 }
 
 /// `[rows, tokens, heads, dim]`, which is how the next layer reads it, seen as `[rows, heads, tokens, dim]`.
-fn turned(numbers: Vec<f32>, [rows, heads, tokens, dim]: [usize; 4]) -> FlexTensor {
+fn turned([rows, heads, tokens, dim]: [usize; 4]) -> Layout {
     let strides = [tokens * heads * dim, dim, heads * dim, 1].map(|stride| stride as isize);
-    let layout = Layout::new(Shape::from(vec![rows, heads, tokens, dim]), strides.to_vec(), 0);
-    FlexTensor::new(Bytes::from_elems(numbers), layout, DType::F32)
+    Layout::new(Shape::from(vec![rows, heads, tokens, dim]), strides.to_vec(), 0)
 }
 
 impl Attention {
@@ -46,9 +46,9 @@ impl Operation<3> for Attention {
 
     fn forward(&self, inputs: [FlexTensor; 3]) -> FlexTensor {
         let [query, key, value] = inputs;
-        let mut out = vec![0.0; query.shape().num_elements()];
-        self.sizes(&query, &key).forward(tokens(&query), tokens(&key), tokens(&value), &mut out);
-        turned(out, query.shape().dims())
+        memory::filled(query.shape().num_elements(), turned(query.shape().dims()), |out| {
+            self.sizes(&query, &key).forward(tokens(&query), tokens(&key), tokens(&value), out);
+        })
     }
 
     fn backward(&self, kept: Vec<FlexTensor>, gradient: FlexTensor, _: [bool; 3]) -> [Option<FlexTensor>; 3] {
@@ -59,6 +59,6 @@ impl Operation<3> for Attention {
             .backward([tokens(query), tokens(key), tokens(value), tokens(&gradient)], [to_query, to_key, to_value]);
         let [of_query, of_key, of_value] = gradients;
         [(of_query, query), (of_key, key), (of_value, value)]
-            .map(|(numbers, x)| Some(turned(numbers, x.shape().dims())))
+            .map(|(numbers, x)| Some(FlexTensor::new(Bytes::from_elems(numbers), turned(x.shape().dims()), DType::F32)))
     }
 }

@@ -2,6 +2,7 @@
 
 mod attention;
 mod derivative;
+mod memory;
 mod unary;
 mod weighted;
 
@@ -123,9 +124,12 @@ fn tensor(numbers: Vec<f32>, shape: Shape) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(numbers), layout, DType::F32)
 }
 
-/// The same shape, filled by `f`.
+/// A tensor of this shape, filled by `f`, which finds any values and writes them all.
+fn filled(shape: Shape, f: impl FnOnce(&mut [f32])) -> FlexTensor {
+    memory::filled(shape.num_elements(), Layout::contiguous(shape), f)
+}
+
+/// The same shape, filled by `f`, which finds any values and writes them all.
 fn like(x: &FlexTensor, f: impl FnOnce(&mut [f32])) -> FlexTensor {
-    let mut out = vec![0.0; x.shape().num_elements()];
-    f(&mut out);
-    tensor(out, x.shape())
+    filled(x.shape(), f)
 }

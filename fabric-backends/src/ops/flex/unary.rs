@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
 use super::derivative::Operation;
-use super::{like, numbers, tensor};
+use super::{filled, like, numbers};
 use crate::kernels::{activation, softmax};
 use crate::ops::Pointwise;
 
@@ -30,9 +30,7 @@ impl Operation<1> for Unary {
                 let (mut shape, channels) = (x.shape(), last(&x) / 2);
                 let axis = shape.num_dims() - 1;
                 shape[axis] = channels;
-                let mut out = vec![0.0; shape.num_elements()];
-                activation::geglu(channels, numbers(&x), &mut out);
-                tensor(out, shape)
+                filled(shape, |out| activation::geglu(channels, numbers(&x), out))
             }
             Self::Softmax => like(&x, |out| softmax::forward(last(&x), numbers(&x), out)),
         }

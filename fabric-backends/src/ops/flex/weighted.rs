@@ -5,7 +5,7 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Shape;
 
 use super::derivative::Operation;
-use super::{like, numbers, tensor};
+use super::{filled, like, numbers, tensor};
 use crate::kernels::conv::Conv;
 use crate::kernels::linear::Linear;
 use crate::kernels::norm::{GroupNorm, layer, layer_backward};
@@ -57,17 +57,13 @@ impl Operation<3> for Weighted {
                 let (linear, mut shape) = (linear(&weight), x.shape());
                 let axis = shape.num_dims() - 1;
                 shape[axis] = linear.outputs;
-                let mut out = vec![0.0; shape.num_elements()];
-                linear.forward(numbers(&x), w, b, &mut out);
-                tensor(out, shape)
+                filled(shape, |out| linear.forward(numbers(&x), w, b, out))
             }
             Self::Conv2d { stride, padding } => {
                 let conv = conv(&x, &weight, stride, padding);
                 let [height, width] = conv.windows.output;
                 let shape = Shape::from(vec![x.shape()[0], conv.outputs, height, width]);
-                let mut out = vec![0.0; shape.num_elements()];
-                conv.forward(numbers(&x), w, b, &mut out);
-                tensor(out, shape)
+                filled(shape, |out| conv.forward(numbers(&x), w, b, out))
             }
             Self::GroupNorm { groups, epsilon, silu } => {
                 like(&x, |out| group_norm(&x, groups, epsilon, silu).forward(numbers(&x), w, b, out))

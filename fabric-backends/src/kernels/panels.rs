@@ -5,21 +5,26 @@ use std::ops::Range;
 use pulp::Simd;
 
 /// Vectors side by side in a panel: with eight rows, as many sums as 32 registers hold beside what they are made of.
-pub(super) const ACROSS: usize = 3;
+pub(crate) const ACROSS: usize = 3;
 
 /// A matrix `[depth, columns]` in panels of [`ACROSS`] vectors of columns, each panel row after row. What the last vector has
 /// beyond the columns is 0.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Panels<'a> {
+pub(crate) struct Panels<'a> {
     numbers: &'a [f32],
     depth: usize,
     vectors: usize,
 }
 
 impl<'a> Panels<'a> {
+    /// A matrix of `depth` rows and so many vectors of columns that lies in panels already.
+    pub(crate) fn packed(numbers: &'a [f32], [depth, vectors]: [usize; 2]) -> Self {
+        Self { numbers, depth, vectors }
+    }
+
     /// Packs a matrix for vectors of this length: `copy(row, column, to)` writes elements of a row from a column on.
     #[inline(always)]
-    pub(super) fn pack(
+    pub(crate) fn pack(
         [depth, columns]: [usize; 2],
         lanes: usize,
         numbers: &'a mut Vec<f32>,
@@ -45,7 +50,7 @@ impl<'a> Panels<'a> {
     /// `out = factors · matrix`, or `out += factors · matrix`, of these vectors, which begin with a panel, and of these rows of
     /// the matrix; `factor(n, row)` is the `n`th row's factor of a row of the matrix. Rows of `out` are `stride` apart.
     #[inline(always)]
-    pub(super) fn multiply<S: Simd, const N: usize>(
+    pub(crate) fn multiply<S: Simd, const N: usize>(
         self,
         simd: S,
         factors: impl Fn(usize) -> [f32; N] + Copy,

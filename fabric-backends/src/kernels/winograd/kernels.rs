@@ -1,0 +1,87 @@
+//! Kernels at all places.
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use super::points::{INPUTS, load, of_kernel, store};
+use super::{CHANNELS, PLACES, TAPS};
+use crate::kernels::conv::Conv;
+use crate::kernels::shared::Shared;
+
+/// Input channels whose kernels are gathered before they are written.
+pub(super) const TAKEN: usize = 32;
+
+/// The kernels of [`CHANNELS`] output channels at all places: blocks of `[channels, N]` for each place.
+pub(super) struct Kernels<'a> {
+    pub(super) conv: &'a Conv,
+    pub(super) weight: &'a [f32],
+    /// The first output channel that has a place in the matrix, and the first of these.
+    pub(super) outputs: Range<usize>,
+    /// Output channels that have a place in the matrix.
+    pub(super) all: usize,
+    pub(super) buffer: &'a mut [f32],
+    pub(super) to: &'a Shared<'a>,
+}
+
+impl WithSimd for Kernels<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let first = self.outputs.end;
+        if S::REGISTER_COUNT >= 32 {
+            self.run::<S, CHANNELS>(simd, first);
+        } else {
+            self.run::<S, { CHANNELS / 2 }>(simd, first);
+            self.run::<S, { CHANNELS / 2 }>(simd, first + CHANNELS / 2);
+        }
+    }
+}
+
+impl Kernels<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const N: usize>(&mut self, simd: S, first: usize) {
+        let inputs = self.conv.windows.channels;
+        let weight = self.weight.as_chunks::<TAPS>().0;
+        // Past the last channel, the last one again.
+        let of: [&[[f32; TAPS]]; N] =
+            std::array::from_fn(|at| &weight[(first + at).min(self.conv.outputs - 1) * inputs..][..inputs]);
+        for begin in (0..inputs).step_by(TAKEN) {
+            let count = TAKEN.min(inputs - begin);
+            // As they will lie, but all taps of a few kernels close by.
+            let mut taps = [[0.0_f32; TAKEN * CHANNELS]; TAPS];
+            for (at, of) in of.iter().enumerate() {
+                for (nth, kernel) in of[begin..begin + count].iter().enumerate() {
+                    for (taps, x) in taps.iter_mut().zip(kernel) {
+                        taps[nth * N + at] = *x;
+                    }
+                }
+            }
+            for lane in (0..TAKEN * N).step_by(S::F32_LANES) {
+                let mut rows = [[simd.splat_f32s(0.0); 3]; INPUTS];
+                for right in 0..3 {
+                    let column = std::array::from_fn(
+                        #[inline(always)]
+                        |down| load(simd, &taps[3 * down + right][lane..]),
+                    );
+                    for (row, x) in rows.iter_mut().zip(of_kernel(simd, column)) {
+                        row[right] = x;
+                    }
+                }
+                for (row, buffer) in rows.into_iter().zip(self.buffer.chunks_exact_mut(INPUTS * TAKEN * N)) {
+                    for (x, buffer) in of_kernel(simd, row).into_iter().zip(buffer.chunks_exact_mut(TAKEN * N)) {
+                        store::<S>(&mut buffer[lane..], x);
+                    }
+                }
+            }
+            for (at, buffer) in self.buffer.chunks_exact(TAKEN * N).take(PLACES).enumerate() {
+                let matrix = at * inputs * self.all;
+                let to = matrix + (first - self.outputs.start) * inputs + begin * N;
+                #[allow(unsafe_code, reason = "output channels of a place interleave")]
+                // SAFETY: nobody else has these output channels.
+                unsafe { self.to.part(to..to + count * N) }.copy_from_slice(&buffer[..count * N]);
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Against sums in f64.
+
+use super::*;
+use crate::kernels::unfold::Windows;
+
+fn conv(channels: usize, outputs: usize, size: [usize; 2]) -> Conv {
+    let windows = Windows { channels, input: size, output: size, kernel: [3, 3], stride: [1, 1], padding: [1, 1] };
+    Conv { windows, outputs }
+}
+
+/// Numbers of about a standard deviation of 1, as sums of uniform ones.
+fn numbers(count: usize, seed: &mut u64) -> Vec<f32> {
+    let mut uniform = || {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*seed >> 40) as f32 / (1_u64 << 24) as f32 - 0.5
+    };
+    (0..count).map(|_| (0..4).map(|_| uniform()).sum::<f32>() * 1.7).collect()
+}
+
+/// One output in f64.
+fn exact(conv: &Conv, x: &[f32], weight: &[f32], [picture, output, y, column]: [usize; 4]) -> f64 {
+    let ([height, width], channels) = (conv.windows.input, conv.windows.channels);
+    let mut sum = 0.0;
+    for channel in 0..channels {
+        for (tap, weight) in weight[(output * channels + channel) * 9..][..9].iter().enumerate() {
+            let (line, pixel) = (y + tap / 3, column + tap % 3);
+            if (1..=height).contains(&line) && (1..=width).contains(&pixel) {
+                let at = ((picture * channels + channel) * height + line - 1) * width + pixel - 1;
+                sum += f64::from(x[at]) * f64::from(*weight);
+            }
+        }
+    }
+    sum
+}
+
+/// The root of the mean square error, relative to that of the results, over about 500 of them.
+fn error(pictures: usize, conv: &Conv, with_bias: bool) -> f64 {
+    let mut seed = 7;
+    let ([height, width], channels) = (conv.windows.input, conv.windows.channels);
+    let x = numbers(pictures * channels * height * width, &mut seed);
+    let weight = numbers(conv.outputs * channels * 9, &mut seed);
+    let bias = if with_bias { numbers(conv.outputs, &mut seed) } else { Vec::new() };
+    let mut out = vec![f32::NAN; pictures * conv.outputs * height * width];
+    conv.by_tiles((&x, &weight, &bias), &Shared::new(&mut out));
+    assert!(out.iter().all(|x| x.is_finite()), "each result is written");
+    let (mut wrong, mut whole) = (0.0, 0.0);
+    // A prime step, so that all rows, columns and channels have their turn.
+    for at in (0..out.len()).step_by((out.len() / 500).max(1) | 1) {
+        let (plane, pixel) = (at / (height * width), at % (height * width));
+        let (picture, output) = (plane / conv.outputs, plane % conv.outputs);
+        let bias = if with_bias { f64::from(bias[output]) } else { 0.0 };
+        let wanted = bias + exact(conv, &x, &weight, [picture, output, pixel / width, pixel % width]);
+        wrong += (f64::from(out[at]) - wanted).powi(2);
+        whole += wanted * wanted;
+    }
+    (wrong / whole).sqrt()
+}
+
+#[test]
+fn the_error_is_far_below_a_golden_one() {
+    for (pictures, channels, outputs, size) in [
+        (1, 1, 1, [1, 1]),
+        (3, 5, 3, [7, 9]),
+        (2, 37, 29, [19, 33]),
+        (1, 64, 64, [70, 6]),
+        // Rows of tiles in two parts.
+        (2, 320, 40, [64, 64]),
+        // Output channels in two parts.
+        (1, 1280, 104, [8, 8]),
+    ] {
+        for with_bias in [false, true] {
+            let error = error(pictures, &conv(channels, outputs, size), with_bias);
+            assert!(error < 5e-6, "{pictures} of {channels} to {outputs} at {size:?}: {error:.1e}");
+        }
+    }
+}
+
+#[test]
+fn a_pictures_result_is_the_same_in_every_batch() {
+    let (conv, mut seed) = (conv(20, 12, [30, 21]), 3);
+    let x = numbers(3 * 20 * 30 * 21, &mut seed);
+    let weight = numbers(12 * 20 * 9, &mut seed);
+    let run = |x: &[f32]| {
+        let mut out = vec![0.0; x.len() / 20 * 12];
+        conv.by_tiles((x, &weight, &[]), &Shared::new(&mut out));
+        out
+    };
+    let alone: Vec<f32> = x.chunks_exact(20 * 30 * 21).flat_map(run).collect();
+    assert_eq!(run(&x), alone);
+}
