@@ -80,7 +80,7 @@ fn unet_tiny(c: &mut Criterion) {
     let case = Case { unet: tiny_unet().init(&device).expect("a U-Net"), side: 16, context: 128, device };
     let mut group = c.benchmark_group("unet_step_tiny");
     group.sample_size(10);
-    steps(&mut group, &case, &[2, 4, 8]);
+    steps(&mut group, &case, &[2, 4, 8, 16]);
     group.finish();
 }
 
@@ -89,7 +89,7 @@ fn unet_sd15(c: &mut Criterion) {
     let case = Case { unet: UNetConfig::sd15().init(&device).expect("a U-Net"), side: 64, context: 768, device };
     let mut group = c.benchmark_group("unet_step_sd15_512");
     group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(60));
-    steps(&mut group, &case, &[2]);
+    steps(&mut group, &case, &[2, 4]);
     group.finish();
 }
 

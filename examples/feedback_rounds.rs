@@ -44,6 +44,8 @@ enum Pass {
     TwoPasses,
     /// Kept from round to round, in up to 4 GB.
     Cached,
+    /// The same in half precision: twice as many in as much memory.
+    CachedInHalf,
 }
 
 /// Makes rounds of pictures that follow what you like and dislike.
@@ -152,7 +154,8 @@ fn session(arguments: &Arguments) -> Result<FeedbackSession, Box<dyn Error>> {
     settings.fabric.pass = match arguments.pass {
         Pass::Interleaved => ReferencePass::Interleaved,
         Pass::TwoPasses => ReferencePass::TwoPasses { chunk: 1 },
-        Pass::Cached => ReferencePass::Cached { chunk: 4, budget: 4 << 30 },
+        Pass::Cached => ReferencePass::Cached { chunk: 4, budget: 4 << 30, half: false },
+        Pass::CachedInHalf => ReferencePass::Cached { chunk: 4, budget: 4 << 30, half: true },
     };
     let Some(folder) = &arguments.continue_from else {
         let prompt = arguments.prompt.as_deref().ok_or("give a prompt: what should the pictures show?")?;

@@ -170,7 +170,9 @@ fn feedback_and_control_act_together_in_all_passes() {
     let together = make(&liked.clone().with_steering(control(1.0)));
     assert!(distance(&together, &plain) > 1e-3 && distance(&together, &controlled) > 1e-3);
     assert_eq!(make(&liked.clone().with_steering(control(0.0))), plain);
-    for pass in [ReferencePass::TwoPasses { chunk: 1 }, ReferencePass::Cached { chunk: 2, budget: 1 << 30 }] {
+    for pass in
+        [ReferencePass::TwoPasses { chunk: 1 }, ReferencePass::Cached { chunk: 2, budget: 1 << 30, half: false }]
+    {
         let mut other = liked.clone().with_steering(control(1.0));
         other.settings.fabric.pass = pass;
         assert!(distance(&make(&other), &together) < ROUNDING);
@@ -339,7 +341,9 @@ fn references_ride_along_in_networks_that_inpaint() {
     let mut plain = request.clone();
     plain.feedback.clear();
     assert!(distance(&interleaved, &values(&generate(&pipeline, &plain).latents)) > 1e-4);
-    for pass in [ReferencePass::TwoPasses { chunk: 1 }, ReferencePass::Cached { chunk: 2, budget: 1 << 30 }] {
+    for pass in
+        [ReferencePass::TwoPasses { chunk: 1 }, ReferencePass::Cached { chunk: 2, budget: 1 << 30, half: false }]
+    {
         request.settings.fabric.pass = pass;
         assert!(distance(&values(&generate(&pipeline, &request).latents), &interleaved) < ROUNDING);
     }

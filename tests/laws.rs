@@ -156,7 +156,8 @@ fn interleaved_two_passes_and_cached_are_one() {
     // Nothing fits, some fits, all fits.
     for budget in [0, 200_000, 1 << 30] {
         let pipeline = fresh_pipeline();
-        let request = both(FabricSettings { pass: ReferencePass::Cached { chunk: 2, budget }, ..everywhere() });
+        let request =
+            both(FabricSettings { pass: ReferencePass::Cached { chunk: 2, budget, half: false }, ..everywhere() });
         let first = pipeline.generate(&request).expect("a generation");
         let second = pipeline.generate(&request).expect("a generation");
         assert_same(&interleaved, &first);
@@ -171,9 +172,29 @@ fn interleaved_two_passes_and_cached_are_one() {
 }
 
 #[test]
+fn tokens_kept_in_half_precision_take_half_the_bytes() {
+    let pipeline = fresh_pipeline();
+    let request =
+        |half| both(FabricSettings { pass: ReferencePass::Cached { chunk: 4, budget: 1 << 30, half }, ..everywhere() });
+    let exact = pipeline.generate(&request(false)).expect("a generation");
+    // What was kept in full does not serve a request for halves: else a picture would depend on what came before.
+    let first = pipeline.generate(&request(true)).expect("a generation");
+    assert_eq!((first.report.reference_passes, exact.report.reference_passes), (9, 9));
+    assert_eq!(first.report.cache.bytes, exact.report.cache.bytes * 3 / 2, "both are kept");
+    let second = pipeline.generate(&request(true)).expect("a generation");
+    assert_eq!(second.report.reference_passes, 0);
+    assert_eq!(values(&first.latents), values(&second.latents));
+    let (exact, rounded) = (values(&exact.latents), values(&first.latents));
+    let largest = exact.iter().fold(0.0_f32, |top, x| top.max(x.abs()));
+    let apart = exact.iter().zip(&rounded).fold(0.0_f32, |top, (a, b)| top.max((a - b).abs()));
+    assert!(apart > 0.0 && apart < 5e-3 * largest, "{apart} of {largest}");
+}
+
+#[test]
 fn kept_tokens_serve_other_prompts_and_seeds() {
     let pipeline = fresh_pipeline();
-    let fabric = FabricSettings { pass: ReferencePass::Cached { chunk: 4, budget: 1 << 30 }, ..everywhere() };
+    let fabric =
+        FabricSettings { pass: ReferencePass::Cached { chunk: 4, budget: 1 << 30, half: false }, ..everywhere() };
     pipeline.generate(&both(fabric.clone())).expect("a generation");
     let mut other = both(fabric).with_seeds([5, 6]);
     other.prompt = "a drawing of a house".to_owned();
@@ -186,7 +207,8 @@ fn kept_tokens_serve_other_prompts_and_seeds() {
 #[test]
 fn other_text_settings_do_not_get_kept_tokens() {
     let pipeline = fresh_pipeline();
-    let fabric = FabricSettings { pass: ReferencePass::Cached { chunk: 4, budget: 1 << 30 }, ..everywhere() };
+    let fabric =
+        FabricSettings { pass: ReferencePass::Cached { chunk: 4, budget: 1 << 30, half: false }, ..everywhere() };
     pipeline.generate(&both(fabric.clone())).expect("a generation");
     let mut skipped = both(fabric);
     skipped.settings.text.clip_skip = Some(1);

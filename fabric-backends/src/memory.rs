@@ -3,6 +3,9 @@
 use burn::tensor::Device;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
+#[cfg(feature = "flex")]
+use crate::ops::kept_bytes;
+
 /// Bytes that a computation on this device may still take, where that can be known: on a CPU what the machine (or
 /// the container) has free, elsewhere nothing is known.
 ///
@@ -20,8 +23,13 @@ pub fn available_memory(device: &Device) -> Option<u64> {
     // Free swap counts: slow is better than refused.
     let machine = system.available_memory() + system.free_swap();
     let free = system.cgroup_limits().map_or(machine, |limits| machine.min(limits.free_memory));
-    // A system that does not say reports 0.
-    (free > 0).then_some(free)
+    // A system that does not say reports 0. What is kept for results to come looks taken, but is not.
+    (free > 0).then(|| free + kept_bytes())
+}
+
+#[cfg(not(feature = "flex"))]
+fn kept_bytes() -> u64 {
+    0
 }
 
 #[allow(unused_variables, reason = "a build without CPU backends has nothing to compare with")]

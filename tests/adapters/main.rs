@@ -332,7 +332,7 @@ fn references_may_see_the_prompt_whichever_way_they_lend() {
         ReferencePass::Interleaved,
         ReferencePass::TwoPasses { chunk: 1 },
         ReferencePass::TwoPasses { chunk: 2 },
-        ReferencePass::Cached { chunk: 2, budget: 1 << 30 },
+        ReferencePass::Cached { chunk: 2, budget: 1 << 30, half: false },
     ];
     for prompt in prompts {
         let unseen = made(&prompt, ReferencePass::Interleaved);

@@ -51,7 +51,7 @@ impl Conv {
     pub(crate) fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32]) {
         let out = Shared::new(out);
         if self.is_winograd() {
-            return self.by_tiles((x, weight, bias), &out);
+            return self.by_tiles(pulp::Arch::new(), (x, weight, bias), &out);
         }
         let parts = self.parts(x);
         // Too few for the threads: then they share every part's product.

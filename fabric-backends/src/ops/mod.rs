@@ -15,6 +15,9 @@ mod softmax;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
+#[cfg(feature = "flex")]
+pub(crate) use flex::kept_bytes;
+
 pub use activation::{Pointwise, geglu, pointwise};
 pub use attention::{causal_attention, weighted_attention};
 pub use conv2d::conv2d;

@@ -77,6 +77,8 @@ fn convolutions_and_their_gradients() {
         (2, 8, 640, [16, 16], 3, 1, (1, 1)),
         (5, 70, 70, [17, 31], 3, 1, (1, 1)),
         (3, 257, 9, [17, 31], 3, 1, (1, 1)),
+        // By Winograd's way, both forward and for the gradient of the input.
+        (2, 64, 72, [33, 30], 3, 1, (1, 1)),
         (9, 9, 2, [6, 150], 3, 1, (1, 1)),
     ] {
         same(

@@ -15,6 +15,8 @@ pub struct CacheKey {
     pub timestep: u64,
     /// A digest of what else the pass was given (its text, SDXL's time ids).
     pub conditions: u64,
+    /// Whether it was rounded to half precision.
+    pub half: bool,
 }
 
 /// How well a [`TokenCache`] serves.
@@ -119,7 +121,12 @@ mod tests {
 
     #[test]
     fn the_budget_is_kept_and_stale_references_go_first() {
-        let key = |id, step: u8| CacheKey { id: ReferenceId([id; 32]), timestep: u64::from(step), conditions: 0 };
+        let key = |id, step: u8| CacheKey {
+            id: ReferenceId([id; 32]),
+            timestep: u64::from(step),
+            conditions: 0,
+            half: false,
+        };
         let (a, b) = (1, 2);
         let mut cache = TokenCache::default();
         cache.begin_run();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use super::{CallWeights, depth_position};
 use crate::attention::{AttnCall, AttnExtras, AttnKind, AttnProcessor, AttnSite, JointTokens};
@@ -24,10 +24,13 @@ impl Lender {
         call: &AttnCall<'_>,
         levels: usize,
         source: usize,
-        [key, value]: [Tensor<3>; 2],
+        tokens: impl FnOnce() -> [Tensor<3>; 2],
     ) -> Option<JointTokens> {
         let weight = self.weights.at(depth_position(call.site.block, levels)) as f32;
-        (weight > 0.0).then(|| JointTokens { rows: self.to.clone(), key, value, weight, source })
+        (weight > 0.0).then(|| {
+            let [key, value] = tokens();
+            JointTokens { rows: self.to.clone(), key, value, weight, source }
+        })
     }
 }
 
@@ -53,7 +56,7 @@ impl AttnProcessor for LentRows {
         };
         let joint = self.lenders.iter().enumerate().filter_map(|(index, lender)| {
             let at = self.first + index;
-            lender.tokens(call, self.levels, index, [row(call.key, at), row(call.value, at)])
+            lender.tokens(call, self.levels, index, || [row(call.key, at), row(call.value, at)])
         });
         AttnExtras { joint: joint.collect(), decoupled: Vec::new() }
     }
@@ -72,6 +75,12 @@ pub struct StoredTokens {
 }
 
 impl StoredTokens {
+    /// The same tokens in f16, where they take more memory than that.
+    pub fn in_half(tokens: TokensBySite) -> TokensBySite {
+        let half = |x: Tensor<3>| if x.dtype().size() > 2 { x.cast(DType::F16) } else { x };
+        tokens.into_iter().map(|(site, (key, value))| (site, (half(key), half(value)))).collect()
+    }
+
     /// Takes a recording of several rows apart, one [`TokensBySite`] per row.
     pub fn split(recorded: Vec<RecordedTokens>) -> Vec<TokensBySite> {
         let rows = recorded.first().map_or(0, |tokens| tokens.key.dims()[0]);
@@ -94,7 +103,9 @@ impl AttnProcessor for StoredTokens {
             let (key, value) = tokens
                 .get(&call.site)
                 .unwrap_or_else(|| panic!("stored tokens were recorded from another network: none for {}", call.site));
-            lender.tokens(call, self.levels, index, [key.clone(), value.clone()])
+            // As the network computes: they may be kept in half precision.
+            let computed = |x: &Tensor<3>| x.clone().cast(call.key.dtype());
+            lender.tokens(call, self.levels, index, || [computed(key), computed(value)])
         });
         AttnExtras { joint: joint.collect(), decoupled: Vec::new() }
     }

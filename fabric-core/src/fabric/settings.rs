@@ -57,7 +57,7 @@ pub enum ReferencePosterior {
     Mean,
 }
 
-/// How reference keys and values reach the picture. All ways give the same result.
+/// How reference keys and values reach the picture. All ways give the same result, but for what `half` rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case", tag = "way")]
 pub enum ReferencePass {
@@ -75,8 +75,14 @@ pub enum ReferencePass {
         /// References per recording pass, at least 1.
         chunk: usize,
         /// How many bytes may be kept. Stable Diffusion 1.5 at 512x512 needs 46 MB per reference and evaluation in
-        /// f16, twice that in f32.
+        /// f16, twice that in f32. What is kept in f32 was recorded `chunk` references at a time, and on the CPU their
+        /// memory is free again only when all of them are dropped.
         budget: u64,
+        /// Whether what a network computed in f32 is kept in f16: half the bytes, and every kept number is rounded to 11
+        /// bits (numbers beyond 65,504 do not exist there; those of Stable Diffusion stay far below). Already the run
+        /// that records uses the rounded ones, so that a picture does not depend on what was kept before.
+        #[serde(default)]
+        half: bool,
     },
 }
 
@@ -200,7 +206,7 @@ mod tests {
                 "fresh noise",
                 FabricSettings {
                     noise: ReferenceNoise::Fresh,
-                    pass: ReferencePass::Cached { chunk: 4, budget: 1 },
+                    pass: ReferencePass::Cached { chunk: 4, budget: 1, half: false },
                     ..good.clone()
                 },
             ),

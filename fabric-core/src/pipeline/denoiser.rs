@@ -145,17 +145,20 @@ impl SteeredDenoiser<'_, '_> {
         branches: &[Branch],
         call: &ModelCall,
     ) -> Result<Tensor<4>, Error> {
-        let (chunk, budget) = match self.settings.pass {
+        let (chunk, kept) = match self.settings.pass {
             ReferencePass::TwoPasses { chunk } => (chunk, None),
             // What steers references belongs to this run alone, and so does what they then lend.
             ReferencePass::Cached { chunk, .. } if self.steering.iter().any(|one| one.steers_references()) => {
                 (chunk, None)
             }
-            ReferencePass::Cached { chunk, budget } => (chunk, Some(budget)),
+            ReferencePass::Cached { chunk, budget, half } => (chunk, Some((budget, half))),
             ReferencePass::Interleaved => unreachable!("two_passes: asked for in interleaved mode"),
         };
-        let mut tokens: Vec<Option<Arc<TokensBySite>>> =
-            active.lenders.iter().map(|(index, _)| budget.and_then(|_| self.cached(*index, call))).collect();
+        let mut tokens: Vec<Option<Arc<TokensBySite>>> = active
+            .lenders
+            .iter()
+            .map(|(index, _)| kept.and_then(|(_, half)| self.cached(*index, call, half)))
+            .collect();
         let missing: Vec<usize> = (0..tokens.len()).filter(|&at| tokens[at].is_none()).collect();
         if !missing.is_empty() {
             let noised = self.noised_references(call)?;
@@ -163,11 +166,13 @@ impl SteeredDenoiser<'_, '_> {
                 let indices: Vec<usize> = group.iter().map(|&at| active.lenders[at].0).collect();
                 let rows = indices.iter().map(|&index| noised.clone().slice_dim(0, index..index + 1)).collect();
                 for (&at, recorded) in group.iter().zip(self.record(Tensor::cat(rows, 0), &indices, call)) {
-                    let recorded = Arc::new(recorded);
-                    if let Some(budget) = budget {
-                        let key = self.cache_key(active.lenders[at].0, call);
-                        self.lock_cache().insert(key, recorded.clone(), budget);
-                    }
+                    let Some((budget, half)) = kept else {
+                        tokens[at] = Some(Arc::new(recorded));
+                        continue;
+                    };
+                    let recorded = Arc::new(if half { StoredTokens::in_half(recorded) } else { recorded });
+                    let key = self.cache_key(active.lenders[at].0, call, half);
+                    self.lock_cache().insert(key, recorded.clone(), budget);
                     tokens[at] = Some(recorded);
                 }
             }
@@ -184,13 +189,13 @@ impl SteeredDenoiser<'_, '_> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cache_key(&self, index: usize, call: &ModelCall) -> CacheKey {
+    fn cache_key(&self, index: usize, call: &ModelCall, half: bool) -> CacheKey {
         let id = self.references[index].id;
-        CacheKey { id, timestep: call.level.timestep.to_bits(), conditions: self.cache_conditions }
+        CacheKey { id, timestep: call.level.timestep.to_bits(), conditions: self.cache_conditions, half }
     }
 
-    fn cached(&self, index: usize, call: &ModelCall) -> Option<Arc<TokensBySite>> {
-        self.lock_cache().get(&self.cache_key(index, call))
+    fn cached(&self, index: usize, call: &ModelCall, half: bool) -> Option<Arc<TokensBySite>> {
+        self.lock_cache().get(&self.cache_key(index, call, half))
     }
 
     /// Passes references through the network under the empty prompt, and brings back their keys and values.

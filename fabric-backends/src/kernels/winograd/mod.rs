@@ -82,7 +82,7 @@ impl Conv {
     }
 
     /// `out[n, o] = Σ weight[o] · windows(x[n]) + bias[o]`, tile by tile.
-    pub(super) fn by_tiles(&self, (x, weight, bias): (&[f32], &[f32], &[f32]), out: &Shared<'_>) {
+    pub(super) fn by_tiles(&self, arch: pulp::Arch, (x, weight, bias): (&[f32], &[f32], &[f32]), out: &Shared<'_>) {
         let inputs = self.windows.channels;
         let [down, across] = self.windows.output.map(|length| length.div_ceil(OUTPUTS));
         let rows = x.len() / (inputs * self.windows.input_area()) * down;
@@ -100,7 +100,7 @@ impl Conv {
                 (0..inputs).into_par_iter().step_by(TOGETHER).for_each(|first| {
                     let channels = first..inputs.min(first + TOGETHER);
                     with_scratch([PLACES * TOGETHER * ACROSS * LANES, 0], |buffer, _| {
-                        pulp::Arch::new().dispatch(Spread { conv: self, tiles, x, channels, buffer, to });
+                        arch.dispatch(Spread { conv: self, tiles, x, channels, buffer, to });
                     });
                 });
                 for first in (0..self.outputs).step_by(outputs) {
@@ -110,19 +110,19 @@ impl Conv {
                         with_scratch([PLACES * kernels::TAKEN * CHANNELS, 0], |buffer, _| {
                             let all = outputs.len().next_multiple_of(CHANNELS);
                             let outputs = first..channel;
-                            pulp::Arch::new().dispatch(Kernels { conv: self, weight, outputs, all, buffer, to });
+                            arch.dispatch(Kernels { conv: self, weight, outputs, all, buffer, to });
                         });
                     });
                     let to = &Shared::new(sums);
                     let (spread, kernels) = (&*spread, &*kernels);
                     (0..PLACES).into_par_iter().for_each(|place| {
                         let sizes = [outputs.len(), inputs, tiles.count()];
-                        pulp::Arch::new().dispatch(Multiply { place, sizes, spread, kernels, to });
+                        arch.dispatch(Multiply { place, sizes, spread, kernels, to });
                     });
                     let sums = &*sums;
                     outputs.clone().into_par_iter().step_by(CHANNELS).for_each(|channel| {
                         let outputs = first..channel;
-                        pulp::Arch::new().dispatch(Gather { conv: self, tiles, sums, bias, outputs, out });
+                        arch.dispatch(Gather { conv: self, tiles, sums, bias, outputs, out });
                     });
                 }
             });

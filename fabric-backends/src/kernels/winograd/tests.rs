@@ -34,17 +34,17 @@ fn exact(conv: &Conv, x: &[f32], weight: &[f32], [picture, output, y, column]: [
 }
 
 /// The root of the mean square error, relative to that of the results, over about 500 of them.
-fn error(pictures: usize, conv: &Conv, with_bias: bool) -> f64 {
+fn error(arch: pulp::Arch, pictures: usize, conv: &Conv, with_bias: bool) -> f64 {
     let mut seed = 7;
     let ([height, width], channels) = (conv.windows.input, conv.windows.channels);
     let x = numbers(pictures * channels * height * width, &mut seed);
     let weight = numbers(conv.outputs * channels * 9, &mut seed);
     let bias = if with_bias { numbers(conv.outputs, &mut seed) } else { Vec::new() };
     let mut out = vec![f32::NAN; pictures * conv.outputs * height * width];
-    conv.by_tiles((&x, &weight, &bias), &Shared::new(&mut out));
+    conv.by_tiles(arch, (&x, &weight, &bias), &Shared::new(&mut out));
     assert!(out.iter().all(|x| x.is_finite()), "each result is written");
     let (mut wrong, mut whole) = (0.0, 0.0);
-    // A prime step, so that all rows, columns and channels have their turn.
+    // An odd step, so that all rows, columns and channels have their turn.
     for at in (0..out.len()).step_by((out.len() / 500).max(1) | 1) {
         let (plane, pixel) = (at / (height * width), at % (height * width));
         let (picture, output) = (plane / conv.outputs, plane % conv.outputs);
@@ -69,10 +69,30 @@ fn the_error_is_far_below_a_golden_one() {
         (1, 1280, 104, [8, 8]),
     ] {
         for with_bias in [false, true] {
-            let error = error(pictures, &conv(channels, outputs, size), with_bias);
+            let error = error(pulp::Arch::new(), pictures, &conv(channels, outputs, size), with_bias);
             assert!(error < 5e-6, "{pictures} of {channels} to {outputs} at {size:?}: {error:.1e}");
         }
     }
+}
+
+/// Vectors of other lengths lie in other panels, and with fewer registers fewer channels are worked on at once.
+#[test]
+fn smaller_processors_come_to_the_same() {
+    let mut arches = vec![pulp::Arch::Scalar];
+    #[cfg(target_arch = "x86_64")]
+    arches.extend(pulp::x86::V3::try_new().map(pulp::Arch::V3));
+    for arch in arches {
+        for (pictures, channels, outputs, size) in [(1, 1, 1, [1, 1]), (3, 5, 3, [7, 9]), (2, 37, 29, [19, 33])] {
+            let error = error(arch, pictures, &conv(channels, outputs, size), true);
+            assert!(error < 5e-6, "{arch:?}: {pictures} of {channels} to {outputs} at {size:?}: {error:.1e}");
+        }
+    }
+}
+
+#[test]
+fn wide_layers_come_here() {
+    assert!(conv(64, 72, [33, 30]).is_winograd() && conv(320, 320, [64, 64]).is_winograd());
+    assert!(!conv(63, 72, [33, 30]).is_winograd() && !conv(1280, 1280, [16, 16]).is_winograd());
 }
 
 #[test]
@@ -82,7 +102,7 @@ fn a_pictures_result_is_the_same_in_every_batch() {
     let weight = numbers(12 * 20 * 9, &mut seed);
     let run = |x: &[f32]| {
         let mut out = vec![0.0; x.len() / 20 * 12];
-        conv.by_tiles((x, &weight, &[]), &Shared::new(&mut out));
+        conv.by_tiles(pulp::Arch::new(), (x, &weight, &[]), &Shared::new(&mut out));
         out
     };
     let alone: Vec<f32> = x.chunks_exact(20 * 30 * 21).flat_map(run).collect();

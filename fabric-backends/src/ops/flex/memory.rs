@@ -17,48 +17,71 @@ const KEPT: usize = 1 << 26;
 /// Results of fewer numbers are left to the allocator, which is quick with them.
 const SMALL: usize = 1 << 14;
 
-/// What is kept, the longest unused first.
-static FREE: Mutex<VecDeque<Vec<f32>>> = Mutex::new(VecDeque::new());
+/// What is kept for all results.
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: VecDeque::new(), limit: KEPT });
 
-fn free() -> MutexGuard<'static, VecDeque<Vec<f32>>> {
+fn pool() -> MutexGuard<'static, Pool> {
     // What a panic left behind is as good as before: each change is a single one.
-    FREE.lock().unwrap_or_else(PoisonError::into_inner)
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// At least `count` numbers of any value.
-fn take(count: usize) -> Vec<f32> {
-    let found = {
-        let mut free = free();
-        // The smallest that is large enough, unless much of it would lie idle.
-        let fits = |numbers: &&(usize, usize)| numbers.1 >= count && numbers.1 - count <= count / 4;
-        let lengths: Vec<_> = free.iter().map(Vec::len).enumerate().collect();
-        let best = lengths.iter().filter(fits).min_by_key(|(_, length)| *length);
-        best.and_then(|&(at, _)| free.remove(at))
-    };
-    found.unwrap_or_else(|| vec![0.0; count])
+/// Bytes that are kept for results to come.
+pub(crate) fn kept_bytes() -> u64 {
+    (pool().kept() * size_of::<f32>()) as u64
 }
 
-/// Keeps this memory for later, in the place of what was longest unused.
-fn give_back(numbers: Vec<f32>) {
-    if !(SMALL..=KEPT).contains(&numbers.len()) {
-        return;
+/// Memory that nobody uses now.
+#[derive(Debug)]
+struct Pool {
+    /// The longest unused first.
+    free: VecDeque<Vec<f32>>,
+    /// Numbers that are kept at most.
+    limit: usize,
+}
+
+impl Pool {
+    fn kept(&self) -> usize {
+        self.free.iter().map(Vec::len).sum()
     }
-    let mut free = free();
-    let mut kept: usize = free.iter().map(Vec::len).sum();
-    while kept + numbers.len() > KEPT {
-        kept -= free.pop_front().map_or(0, |oldest| oldest.len());
+
+    /// At least `count` numbers of any value, if there are as many: the fewest, unless much would lie idle.
+    fn take(&mut self, count: usize) -> Option<Vec<f32>> {
+        let fits = |(_, length): &(usize, usize)| (count..=count + count / 4).contains(length);
+        let (at, _) = self.free.iter().map(Vec::len).enumerate().filter(fits).min_by_key(|(_, length)| *length)?;
+        self.free.remove(at)
     }
-    free.push_back(numbers);
+
+    /// Keeps this memory for later, in the place of what was longest unused.
+    fn give_back(&mut self, numbers: Vec<f32>) {
+        if numbers.len() > self.limit {
+            return;
+        }
+        let mut kept = self.kept();
+        while kept + numbers.len() > self.limit {
+            kept -= self.free.pop_front().map_or(0, |oldest| oldest.len());
+        }
+        self.free.push_back(numbers);
+    }
 }
 
 /// A tensor of this layout, of as many numbers as `f` is given. It finds any values there, and writes them all.
 pub(super) fn filled(count: usize, layout: Layout, f: impl FnOnce(&mut [f32])) -> FlexTensor {
-    let mut numbers = if count < SMALL { vec![0.0; count] } else { take(count) };
+    let found = if count < SMALL { None } else { pool().take(count) };
+    let mut numbers = found.unwrap_or_else(|| vec![0.0; count]);
+    if cfg!(any(test, debug_assertions)) {
+        // So that tests see what was not written.
+        numbers.fill(f32::NAN);
+    }
     f(&mut numbers[..count]);
-    let length = count * size_of::<f32>();
-    #[allow(unsafe_code, reason = "burn takes memory of others this way")]
-    // SAFETY: `memory` has at least `count` numbers, all of them initialised.
-    let bytes = unsafe { Bytes::from_controller(Box::new(Lent(numbers)), length) };
+    let bytes = if count < SMALL {
+        Bytes::from_elems(numbers)
+    } else {
+        #[allow(unsafe_code, reason = "burn takes memory of others this way")]
+        // SAFETY: there are at least `count` numbers, all of them initialised.
+        unsafe {
+            Bytes::from_controller(Box::new(Lent(numbers)), count * size_of::<f32>())
+        }
+    };
     FlexTensor::new(bytes, layout, DType::F32)
 }
 
@@ -67,7 +90,7 @@ struct Lent(Vec<f32>);
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        give_back(std::mem::take(&mut self.0));
+        pool().give_back(std::mem::take(&mut self.0));
     }
 }
 
@@ -101,32 +124,38 @@ mod tests {
     use super::*;
     use burn::tensor::Shape;
 
-    fn made(count: usize, value: f32) -> FlexTensor {
-        filled(count, Layout::contiguous(Shape::from(vec![count])), |numbers| numbers.fill(value))
-    }
-
     #[test]
-    fn memory_is_used_again_and_never_shared() {
-        // A length of this test's own: others run beside it.
-        let count = SMALL * 3 + 7;
-        let first = made(count, 1.0);
-        let place = first.bytes().as_ptr();
-        let (kept, other) = (first.clone(), made(count, 2.0));
-        drop(first);
-        assert_ne!(made(count, 3.0).bytes().as_ptr(), place, "somebody still holds it");
-        assert!(kept.storage::<f32>().iter().all(|x| *x == 1.0) && other.storage::<f32>().iter().all(|x| *x == 2.0));
-        drop(kept);
-        let again = made(count - 5, 4.0);
-        assert_eq!(again.storage::<f32>(), vec![4.0; count - 5]);
-    }
-
-    #[test]
-    fn no_more_is_kept_than_the_limit() {
-        for _ in 0..3 {
-            give_back(vec![0.0; KEPT / 2 + 1]);
+    fn memory_is_used_again_if_little_of_it_lies_idle() {
+        let mut pool = Pool { free: VecDeque::new(), limit: 1000 };
+        let lengths = |pool: &Pool| pool.free.iter().map(Vec::len).collect::<Vec<_>>();
+        for length in [400, 100, 120, 300] {
+            pool.give_back(vec![0.0; length]);
         }
-        assert!(free().iter().map(Vec::len).sum::<usize>() <= KEPT);
-        give_back(vec![0.0; KEPT + 1]);
-        assert!(free().iter().all(|numbers| numbers.len() <= KEPT));
+        let place = pool.free[1].as_ptr();
+        let taken = pool.take(90).expect("the smallest that fits");
+        assert_eq!(taken.as_ptr(), place);
+        assert!(pool.take(90).is_none() && pool.take(401).is_none(), "too long, too short");
+        assert_eq!(lengths(&pool), [400, 120, 300]);
+        pool.give_back(vec![0.0; 301]);
+        assert_eq!(lengths(&pool), [120, 300, 301], "the oldest makes room");
+        pool.give_back(vec![0.0; 1001]);
+        assert_eq!(lengths(&pool), [120, 300, 301], "more than all that may be kept");
+    }
+
+    #[test]
+    fn memory_comes_back_when_nobody_holds_it() {
+        // Lengths that no other test has.
+        let made = |count: usize, value: f32| {
+            filled(count, Layout::contiguous(Shape::from(vec![count])), |numbers| numbers.fill(value))
+        };
+        let count = SMALL * 37 + 5;
+        let is_kept = || pool().free.iter().any(|numbers| numbers.len() == count);
+        let (first, second) = (made(count, 1.0), made(count, 2.0));
+        let other = first.clone();
+        drop(first);
+        assert!(!is_kept(), "somebody still holds it");
+        assert!(other.storage::<f32>().iter().all(|x| *x == 1.0) && second.storage::<f32>().iter().all(|x| *x == 2.0));
+        drop(other);
+        assert!(is_kept() && kept_bytes() >= (count * size_of::<f32>()) as u64);
     }
 }

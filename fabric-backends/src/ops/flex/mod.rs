@@ -13,6 +13,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, DispatchDevice, Flex, TensorMet
 use burn::tensor::{Bytes, DType, Shape, Tensor};
 
 pub(super) use attention::Attention;
+pub(crate) use memory::kept_bytes;
 pub(super) use unary::Unary;
 pub(super) use weighted::Weighted;
 

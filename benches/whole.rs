@@ -1,0 +1,89 @@
+//! What a person waits for: a prompt's text, a network's loading, and whole pictures of the model that ships.
+
+use std::cell::OnceCell;
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use fabric::core::fabric::ReferencePass;
+use fabric::core::pipeline::{Pipeline, Request, Settings};
+use fabric::models::LoadPipeline;
+use fabric::models::clip::ClipTextConfig;
+use fabric::models::load::{LoadDtype, LoadOptions, SafetensorsFile, load_into, save_weights};
+use fabric::models::unet::UNetConfig;
+use fabric::prelude::Picture;
+
+/// A prompt and an empty one, at the size of Stable Diffusion 1.5's encoder.
+fn text(c: &mut Criterion) {
+    let device = fabric::default_device().expect("a device");
+    let encoder = ClipTextConfig::vit_l().init(&device).expect("a text encoder");
+    let ids: Vec<Vec<u32>> = vec![(0..77).map(|at| at * 600).collect(), vec![49_407; 77]];
+    let mut group = c.benchmark_group("text_sd15");
+    group.sample_size(10).measurement_time(Duration::from_secs(10));
+    group.bench_function("two_prompts", |b| {
+        b.iter(|| black_box(encoder.forward(&ids).expect("an embedding").last_hidden_state.into_data()));
+    });
+    group.finish();
+}
+
+/// Stable Diffusion 1.5's U-Net from a file of 1.7 GB in f16 that the system has in memory already.
+fn load(c: &mut Criterion) {
+    let device = fabric::default_device().expect("a device");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("unet.safetensors");
+    let config = UNetConfig::sd15();
+    // Written by the first case that runs: words may have chosen other groups.
+    let written = OnceCell::new();
+    let write = || save_weights(&config.init(&device).expect("a U-Net"), &path, LoadDtype::F16).expect("a file");
+    let mut group = c.benchmark_group("load_sd15_unet");
+    group.sample_size(10).measurement_time(Duration::from_secs(30));
+    for (name, dtype) in [("f16_as_f32", LoadDtype::F32), ("f16", LoadDtype::Keep)] {
+        let options = LoadOptions::default().with_dtype(dtype);
+        group.bench_function(name, |b| {
+            written.get_or_init(write);
+            b.iter(|| {
+                let file = SafetensorsFile::open(&path).expect("the file");
+                black_box(load_into(config.init(&device).expect("a U-Net"), &file, &options).expect("the weights"))
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Pictures of 64x64 in 20 steps with guidance, and FABRIC with as many liked as disliked pictures.
+fn world(c: &mut Criterion) {
+    let device = fabric::default_device().expect("a device");
+    let pipeline = Pipeline::demo(&device).expect("the model that ships");
+    let mut settings = Settings { guidance_scale: 3.0, ..Settings::default() };
+    // The weight acts from beginning to end.
+    settings.fabric.end = 1.0;
+    let request = |references: u8| {
+        let picture = |value: u8| Picture::from_rgb(64, 64, vec![value; 64 * 64 * 3]).expect("a picture");
+        let mut request = Request::new("a small red star on blue").with_seeds([0]).with_settings(settings.clone());
+        for number in 0..references {
+            request = request.with_liked(picture(number)).with_disliked(picture(255 - number));
+        }
+        request
+    };
+    let mut group = c.benchmark_group("world_20_steps");
+    group.sample_size(10).measurement_time(Duration::from_secs(10));
+    let generate = |request: &Request| pipeline.generate(request).expect("a picture");
+    group.bench_function("plain", |b| b.iter(|| black_box(generate(&request(0)))));
+    for count in [1, 2, 4, 8] {
+        for (name, pass) in [
+            ("interleaved", ReferencePass::Interleaved),
+            ("two_passes", ReferencePass::TwoPasses { chunk: 4 }),
+            ("cached", ReferencePass::Cached { chunk: 4, budget: 1 << 30, half: false }),
+        ] {
+            let mut request = request(count);
+            request.settings.fabric.pass = pass;
+            // What can be kept is: the first run encodes and records.
+            generate(&request);
+            group.bench_function(format!("{name}_{count}_and_{count}"), |b| b.iter(|| black_box(generate(&request))));
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, text, world, load);
+criterion_main!(benches);
