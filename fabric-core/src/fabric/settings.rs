@@ -79,7 +79,7 @@ pub enum ReferencePass {
         /// memory is free again only when all of them are dropped.
         budget: u64,
         /// Whether what a network computed in f32 is kept in f16: half the bytes, and every kept number is rounded to 11
-        /// bits (numbers beyond 65,504 do not exist there; those of Stable Diffusion stay far below). Already the run
+        /// bits. Numbers beyond 65,504 do not exist there: a picture that they spoil is an error. Already the run
         /// that records uses the rounded ones, so that a picture does not depend on what was kept before.
         #[serde(default)]
         half: bool,
