@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use burn::tensor::{Device, Distribution, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
-use fabric::backends::ops::weighted_attention;
+use fabric::backends::ops::{KeyGroup, grouped_attention, weighted_attention};
 
 fn random(keys: usize, device: &Device) -> Tensor<4> {
     Tensor::random([1, 8, keys, 40], Distribution::Normal(0.0, 1.0), device)
@@ -29,6 +29,12 @@ fn attention(c: &mut Criterion) {
             });
         });
     }
+    // As a layer has them: its own keys, and those of two references, each in a tensor of its own.
+    let groups = [1.0, 0.8, 0.4]
+        .map(|weight| KeyGroup { key: random(4096, &device), value: random(4096, &device), weights: vec![(4096, weight)] });
+    group.bench_function("weighted_groups_of_12288_keys", |b| {
+        b.iter(|| black_box(grouped_attention(query.clone(), groups.to_vec()).into_data()));
+    });
     group.finish();
 }
 

@@ -1,5 +1,8 @@
 //! What a pipeline needs of its networks.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use burn::tensor::{Device, Tensor};
 
 use crate::Error;
@@ -62,6 +65,23 @@ pub enum Record {
     SelfAttentionOnly,
 }
 
+/// Keys and values that a network's cross-attentions made of a context: the same at every step of a run, so they are made
+/// once.
+#[derive(Debug, Default)]
+pub struct TextKeys(RefCell<HashMap<AttnSite, [Tensor<3>; 2]>>);
+
+impl TextKeys {
+    /// Keys and values of this layer, `[rows, tokens, channels]`, made now if they have not been made before.
+    pub fn at(&self, site: AttnSite, make: impl FnOnce() -> [Tensor<3>; 2]) -> [Tensor<3>; 2] {
+        if let Some(made) = self.0.borrow().get(&site) {
+            return made.clone();
+        }
+        let made = make();
+        self.0.borrow_mut().insert(site, made.clone());
+        made
+    }
+}
+
 /// The arguments of one U-Net pass.
 #[derive(Debug, Clone)]
 pub struct UNetInput<'a> {
@@ -71,6 +91,8 @@ pub struct UNetInput<'a> {
     pub timesteps: &'a [f64],
     /// Text `[rows, tokens, context_dim]`.
     pub context: Tensor<3>,
+    /// What earlier passes of the same network over the same context and rows left here.
+    pub text_keys: Option<&'a TextKeys>,
     /// For networks that want it (SDXL).
     pub added: Option<AddedConditions>,
     /// For ControlNet and its like.
@@ -91,6 +113,7 @@ impl<'a> UNetInput<'a> {
             sample,
             timesteps,
             context,
+            text_keys: None,
             added: None,
             residuals: None,
             processor: &crate::attention::NoProcessor,

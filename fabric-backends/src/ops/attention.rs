@@ -4,39 +4,103 @@ use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Tensor, TensorData};
 
+/// Keys and values that enter one softmax together with those of other groups.
+#[derive(Debug, Clone)]
+pub struct KeyGroup {
+    /// `[rows, heads, keys, head_dim]`, or one row that all rows of queries share.
+    pub key: Tensor<4>,
+    /// As the keys.
+    pub value: Tensor<4>,
+    /// Runs of keys with their weight, finite and above 0, that together cover all keys; empty stands for weight 1
+    /// everywhere.
+    pub weights: Vec<(usize, f32)>,
+}
+
+impl KeyGroup {
+    fn count(&self) -> usize {
+        self.key.dims()[2]
+    }
+
+    /// The weights, written out where there are none.
+    fn runs(&self) -> impl Iterator<Item = (usize, f32)> {
+        let all = self.weights.is_empty().then(|| (self.count(), 1.0));
+        self.weights.iter().copied().chain(all)
+    }
+
+    fn check(&self, [rows, heads, _, head_dim]: [usize; 4]) {
+        let [own, keys] = [self.key.dims()[0], self.count()];
+        assert!(own == rows || own == 1, "attention: {own} rows of keys beside {rows} of queries, wanted 1 or as many");
+        assert_eq!(self.key.dims(), [own, heads, keys, head_dim], "attention: keys beside queries");
+        assert_eq!(self.value.dims(), self.key.dims(), "attention: values beside keys");
+        let covered = self.runs().map(|(count, _)| count).sum::<usize>();
+        assert_eq!(covered, keys, "attention: weights of {covered} keys, wanted {keys}");
+        let usable = |(_, weight): (usize, f32)| weight.is_finite() && weight > 0.0;
+        assert!(self.runs().all(usable), "attention: weights {:?}, wanted finite ones above 0", self.weights);
+    }
+}
+
 /// Softmax attention in which keys carry weights, `softmax(q·k / sqrt(head_dim) + ln weight) · v`.
 ///
 /// # Shapes
 ///
 /// - `query`: `[rows, heads, queries, head_dim]`
 /// - `key`, `value`: `[rows, heads, keys, head_dim]`
-/// - `weights`: runs of keys with their weight, finite and above 0, that together cover all keys; empty
-///   stands for weight 1 everywhere
+/// - `weights`: as [`KeyGroup::weights`]
 /// - returns: `[rows, heads, queries, head_dim]`
 ///
 /// # Panics
 ///
 /// If the shapes do not fit together, the weights do not cover the keys, or one is not finite and above 0.
 pub fn weighted_attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, weights: &[(usize, f32)]) -> Tensor<4> {
-    let [rows, heads, _, head_dim] = query.dims();
-    let keys = key.dims()[2];
-    assert_eq!(key.dims(), [rows, heads, keys, head_dim], "weighted_attention: keys beside queries {:?}", query.dims());
-    assert_eq!(value.dims(), key.dims(), "weighted_attention: values beside keys");
-    let plain = weights.iter().all(|&(_, weight)| weight == 1.0);
-    let covered = weights.iter().map(|(count, _)| count).sum::<usize>();
-    assert!(weights.is_empty() || covered == keys, "weighted_attention: weights of {covered} keys, wanted {keys}");
-    let usable = |&(_, weight): &(usize, f32)| weight.is_finite() && weight > 0.0;
-    assert!(weights.iter().all(usable), "weighted_attention: weights {weights:?}, wanted finite ones above 0");
-    #[cfg(feature = "flex")]
-    if [&query, &key, &value].into_iter().all(super::flex::serves) {
-        let bias = if plain { Vec::new() } else { each_key(weights, f32::ln) };
-        let operation = super::flex::Attention { bias: bias.into(), causal: false };
-        return super::flex::attend(query, key, value, operation);
+    grouped_attention(query, vec![KeyGroup { key, value, weights: weights.to_vec() }])
+}
+
+/// [`weighted_attention`] over the keys of several groups as if they were one, without joining them in memory where
+/// there is a kernel of its own.
+///
+/// # Shapes
+///
+/// - `query`: `[rows, heads, queries, head_dim]`
+/// - returns: the same
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// use burn::tensor::{Device, Distribution, Tensor};
+/// use fabric_backends::ops::{KeyGroup, grouped_attention};
+/// let tokens = |rows, count| Tensor::<4>::random([rows, 8, count, 40], Distribution::Default, &Device::flex());
+/// let own = KeyGroup { key: tokens(2, 64), value: tokens(2, 64), weights: vec![] };
+/// let liked = KeyGroup { key: tokens(1, 64), value: tokens(1, 64), weights: vec![(64, 0.8)] };
+/// assert_eq!(grouped_attention(tokens(2, 64), vec![own, liked]).dims(), [2, 8, 64, 40]);
+/// # }
+/// ```
+///
+/// # Panics
+///
+/// As [`weighted_attention`], and if there is no group.
+pub fn grouped_attention(query: Tensor<4>, mut groups: Vec<KeyGroup>) -> Tensor<4> {
+    assert!(!groups.is_empty(), "attention: no keys at all");
+    groups.iter().for_each(|group| group.check(query.dims()));
+    let plain = groups.iter().flat_map(KeyGroup::runs).all(|(_, weight)| weight == 1.0);
+    let weights: Vec<(usize, f32)> = groups.iter().flat_map(KeyGroup::runs).collect();
+    for group in &mut groups {
+        let [_, heads, keys, head_dim] = group.key.dims();
+        for x in [&mut group.key, &mut group.value] {
+            *x = x.clone().expand([query.dims()[0], heads, keys, head_dim]);
+        }
     }
+    let (mut keys, mut values): (Vec<_>, Vec<_>) = groups.into_iter().map(|group| (group.key, group.value)).unzip();
+    #[cfg(feature = "flex")]
+    if std::iter::once(&query).chain(&keys).chain(&values).all(super::flex::serves) {
+        let bias = if plain { Vec::new() } else { each_key(&weights, f32::ln) };
+        return super::flex::attend(query, keys, values, super::flex::Attention { bias: bias.into(), causal: false });
+    }
+    let [key, value] = [&mut keys, &mut values].map(|groups| {
+        if groups.len() == 1 { groups.remove(0) } else { Tensor::cat(std::mem::take(groups), 2) }
+    });
     if plain {
         attention(query, key, value, None, None, AttentionModuleOptions::default())
     } else {
-        with_channel(query, key, value, weights)
+        with_channel(query, key, value, &weights)
     }
 }
 
@@ -55,7 +119,7 @@ pub fn causal_attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> T
     #[cfg(feature = "flex")]
     if [&query, &key, &value].into_iter().all(super::flex::serves) {
         let operation = super::flex::Attention { bias: [].into(), causal: true };
-        return super::flex::attend(query, key, value, operation);
+        return super::flex::attend(query, vec![key], vec![value], operation);
     }
     attention(query, key, value, None, None, AttentionModuleOptions { is_causal: true, ..Default::default() })
 }

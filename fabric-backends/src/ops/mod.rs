@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+mod cast;
 mod conv2d;
 #[cfg(feature = "flex")]
 mod flex;
@@ -19,7 +20,8 @@ mod tests;
 pub(crate) use flex::kept_bytes;
 
 pub use activation::{Pointwise, geglu, pointwise};
-pub use attention::{causal_attention, weighted_attention};
+pub use attention::{KeyGroup, causal_attention, grouped_attention, weighted_attention};
+pub use cast::{cast, computes_in};
 pub use conv2d::conv2d;
 pub use linear::linear;
 pub use norm::{group_norm, layer_norm};

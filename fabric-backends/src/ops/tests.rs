@@ -202,6 +202,53 @@ fn logits_that_grow_from_key_to_key_are_weighed_as_any_others() {
 }
 
 #[test]
+fn groups_of_keys_are_as_one() {
+    let (rows, heads, dim) = (3, 2, 40);
+    let query = random([rows, 130, heads, dim]).swap_dims(1, 2);
+    // Groups end within vectors, within panels and within tiles; one is a single key.
+    for counts in [vec![5, 7], vec![480, 1, 479], vec![700, 33, 50, 16], vec![1, 1]] {
+        let group = |rows, count, weight| KeyGroup {
+            key: random([rows, count, heads, dim]).swap_dims(1, 2),
+            value: random([rows, count, heads, dim]).swap_dims(1, 2),
+            weights: if weight == 1.0 { vec![] } else { vec![(count, weight)] },
+        };
+        for weight in [1.0, 0.3] {
+            // The first is each row's own, the others are shared.
+            let groups: Vec<KeyGroup> = counts
+                .iter()
+                .enumerate()
+                .map(|(at, &count)| group(if at == 0 { rows } else { 1 }, count, if at == 0 { 1.0 } else { weight }))
+                .collect();
+            let joined = |of: fn(&KeyGroup) -> &Tensor<4>| {
+                let all = groups.iter().map(|group| of(group).clone().expand([rows as i64, -1, -1, -1])).collect();
+                Tensor::cat(all, 2)
+            };
+            let weights = |at: usize| groups[at].weights.first().map_or(1.0, |&(_, weight)| weight);
+            let runs: Vec<_> = counts.iter().enumerate().map(|(at, &count)| (count, weights(at))).collect();
+            let wanted = weighted_attention(query.clone(), joined(|x| &x.key), joined(|x| &x.value), &runs);
+            assert_eq!(error(&grouped_attention(query.clone(), groups), &wanted), 0.0, "{counts:?}");
+        }
+    }
+}
+
+#[test]
+fn gradients_reach_every_group() {
+    let tracked = |rows: usize| random([rows, 2, 9, 8]).autodiff().require_grad();
+    let (query, own, shared) = (tracked(2), tracked(2), tracked(1));
+    let group = |x: &Tensor<4>| KeyGroup { key: x.clone(), value: x.clone(), weights: vec![] };
+    let gradients = |out: Tensor<4>| {
+        let gradients = (out.clone() * out).sum().backward();
+        [&query, &own, &shared].map(|x| x.grad(&gradients).expect("a gradient"))
+    };
+    let found = gradients(grouped_attention(query.clone(), vec![group(&own), group(&shared)]));
+    let all = Tensor::cat(vec![own.clone(), shared.clone().repeat_dim(0, 2)], 2);
+    let wanted = gradients(weighted_attention(query.clone(), all.clone(), all, &[]));
+    for (found, wanted) in found.iter().zip(&wanted) {
+        assert!(error(found, wanted) < 1e-6);
+    }
+}
+
+#[test]
 fn keys_that_all_rows_share_need_no_copies() {
     let (query, key) = (random([4, 2, 9, 8]), random([1, 2, 11, 8]));
     let shared = key.clone().expand([4, 2, 11, 8]);

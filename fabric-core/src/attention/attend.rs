@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use burn::tensor::Tensor;
-use fabric_backends::ops::weighted_attention;
+use fabric_backends::ops::{KeyGroup, grouped_attention};
 
 use super::{AttnExtras, DecoupledTokens, JointTokens};
 
@@ -64,42 +64,26 @@ fn segments(rows: usize, joint: &[JointTokens]) -> Vec<(Range<usize>, Vec<&Joint
 }
 
 fn attend_joint(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, joint: &[&JointTokens]) -> Tensor<3> {
-    let [rows, own, _] = k.dims();
-    if joint.is_empty() {
-        return merge_heads(weighted_attention(
-            split_heads(q, heads),
-            split_heads(k, heads),
-            split_heads(v, heads),
-            &[],
-        ));
-    }
-    let mut keys = vec![k];
-    let mut values = vec![v];
-    let mut weights = vec![(own, 1.0)];
-    for tokens in joint {
-        let shared = |x: &Tensor<3>| {
-            let [_, count, channels] = x.dims();
-            x.clone().expand([rows, count, channels])
-        };
-        weights.push((tokens.key.dims()[1], tokens.weight));
-        keys.push(shared(&tokens.key));
-        values.push(shared(&tokens.value));
-    }
-    let (k, v) = (Tensor::cat(keys, 1), Tensor::cat(values, 1));
-    merge_heads(weighted_attention(split_heads(q, heads), split_heads(k, heads), split_heads(v, heads), &weights))
+    let group = |key: Tensor<3>, value: Tensor<3>, weights| KeyGroup {
+        key: split_heads(key, heads),
+        value: split_heads(value, heads),
+        weights,
+    };
+    let lent = joint.iter().map(|tokens| group(tokens.key.clone(), tokens.value.clone(), tokens.key_weights()));
+    let groups = std::iter::once(group(k, v, Vec::new())).chain(lent).collect();
+    merge_heads(grouped_attention(split_heads(q, heads), groups))
 }
 
 fn add_decoupled(out: Tensor<3>, query: &Tensor<3>, heads: usize, tokens: &DecoupledTokens) -> Tensor<3> {
     let [rows, queries, channels] = out.dims();
     let segment = &tokens.rows;
     let q = rows_of(query, segment);
-    let shared = |x: &Tensor<3>| {
-        let [_, count, channels] = x.dims();
-        x.clone().expand([segment.len(), count, channels])
+    let own = KeyGroup {
+        key: split_heads(tokens.key.clone(), heads),
+        value: split_heads(tokens.value.clone(), heads),
+        weights: tokens.weights.clone(),
     };
-    let (k, v) = (shared(&tokens.key), shared(&tokens.value));
-    let (q, k, v) = (split_heads(q, heads), split_heads(k, heads), split_heads(v, heads));
-    let seen = weighted_attention(q, k, v, &tokens.weights);
+    let seen = grouped_attention(split_heads(q, heads), vec![own]);
     let mut seen = merge_heads(seen) * tokens.scale;
     if let Some(mask) = &tokens.mask {
         seen = seen * mask.clone();

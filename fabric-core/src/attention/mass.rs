@@ -108,6 +108,7 @@ mod tests {
             key: Tensor::ones([1, keys, 4], &device),
             value: Tensor::ones([1, keys, 4], &device) * 5.0,
             weight,
+            stands_for: Vec::new(),
             source,
         };
         // More sources than a head has channels (2).

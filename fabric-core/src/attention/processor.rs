@@ -39,8 +39,21 @@ pub struct JointTokens {
     pub value: Tensor<3>,
     /// Finite and not negative.
     pub weight: f32,
+    /// Runs of keys with the number of tokens that each of them stands for, where several were merged into one; together
+    /// they cover all keys. Empty is 1 everywhere. The number multiplies the weight.
+    pub stands_for: Vec<(usize, f32)>,
     /// Whose tokens these are, by the processor's own count. Tells them apart in reports, and changes nothing.
     pub source: usize,
+}
+
+impl JointTokens {
+    /// Runs of keys with their weights.
+    pub(super) fn key_weights(&self) -> Vec<(usize, f32)> {
+        match &self.stands_for[..] {
+            [] => vec![(self.key.dims()[1], self.weight)],
+            runs => runs.iter().map(|&(keys, tokens)| (keys, tokens * self.weight)).collect(),
+        }
+    }
 }
 
 /// Keys with a softmax of their own, whose result is added to the layer's: the seam of IP-Adapter.

@@ -29,7 +29,7 @@ impl Lender {
         let weight = self.weights.at(depth_position(call.site.block, levels)) as f32;
         (weight > 0.0).then(|| {
             let [key, value] = tokens();
-            JointTokens { rows: self.to.clone(), key, value, weight, source }
+            JointTokens { rows: self.to.clone(), key, value, weight, stands_for: Vec::new(), source }
         })
     }
 }

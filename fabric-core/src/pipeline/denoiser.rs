@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::Tensor;
 
 use super::inpaint::MaskChannels;
-use super::text::Conditions;
+use super::text::{Conditions, TextRows};
 use super::{Observer, Report, Steering};
 use crate::Error;
 use crate::attention::{AttnProcessor, MeasuredMass, NoProcessor};
@@ -202,7 +202,7 @@ impl SteeredDenoiser<'_, '_> {
     fn record(&self, references: Tensor<4>, indices: &[usize], call: &ModelCall) -> Vec<TokensBySite> {
         let count = references.dims()[0];
         self.report.borrow_mut().reference_passes += count;
-        let (context, added) = self.conditions.rows(&[], count);
+        let text = self.conditions.rows(&[], count);
         let timesteps = [call.level.timestep];
         let references = match self.mask {
             Some(mask) => mask.beside_references(references),
@@ -211,7 +211,7 @@ impl SteeredDenoiser<'_, '_> {
         let steering = self.processors(call, &[], &self.lent_to(0, indices));
         let processors: Vec<&dyn AttnProcessor> = steering.iter().map(|steering| &**steering).collect();
         let processor = processors.as_slice();
-        let input = UNetInput { added, processor: &processor, ..UNetInput::new(references, &timesteps, context) };
+        let input = UNetInput { processor: &processor, ..read(references, &timesteps, &text) };
         let input = UNetInput { record: Record::SelfAttentionOnly, ..input };
         StoredTokens::split(self.unet.forward(input).recorded)
     }
@@ -282,10 +282,9 @@ impl SteeredDenoiser<'_, '_> {
             Some(mask) => mask.beside(sample, lending_rows),
             None => sample,
         };
-        let (context, added) = self.conditions.rows(branches, lending_rows);
+        let text = self.conditions.rows(branches, lending_rows);
         let timesteps = [call.level.timestep];
-        let input =
-            UNetInput { added, processor: &processor, lending_rows, ..UNetInput::new(sample, &timesteps, context) };
+        let input = UNetInput { processor: &processor, lending_rows, ..read(sample, &timesteps, &text) };
         let input = UNetInput { residuals: residuals.as_ref(), ..input };
         Ok(self.unet.forward(input).sample.expect("a pass that was not asked to record only predicts"))
     }
@@ -301,9 +300,9 @@ impl SteeredDenoiser<'_, '_> {
         if self.steering.is_empty() {
             return Ok(None);
         }
-        let (context, added) = self.conditions.rows(branches, 0);
+        let text = self.conditions.rows(branches, 0);
         let timesteps = [call.level.timestep];
-        let input = UNetInput { added, ..UNetInput::new(sample.clone(), &timesteps, context) };
+        let input = read(sample.clone(), &timesteps, &text);
         let mut sum: Option<Residuals> = None;
         for steering in self.steering {
             sum = match (sum, steering.residuals(call, &input, rows)?) {
@@ -313,6 +312,13 @@ impl SteeredDenoiser<'_, '_> {
         }
         Ok(sum)
     }
+}
+
+/// A pass of these rows.
+fn read<'a>(sample: Tensor<4>, timesteps: &'a [f64], text: &'a TextRows) -> UNetInput<'a> {
+    let TextRows { context, added, keys } = text;
+    let input = UNetInput::new(sample, timesteps, context.clone());
+    UNetInput { added: added.clone(), text_keys: Some(keys), ..input }
 }
 
 /// The sampler's share of the run's noise.

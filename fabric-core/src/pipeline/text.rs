@@ -1,5 +1,9 @@
 //! What the text encoder said, as rows of a batch.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use burn::tensor::Tensor;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
@@ -7,10 +11,10 @@ use rand_chacha::ChaCha12Rng;
 use super::Request;
 use crate::Error;
 use crate::guidance::Branch;
-use crate::models::{AddedConditions, TextEncoder};
+use crate::models::{AddedConditions, TextEncoder, TextKeys};
 
 /// Everything the text encoder says for one batch.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Conditions {
     context: Tensor<3>,
     pooled: Option<Tensor<2>>,
@@ -18,6 +22,18 @@ pub(super) struct Conditions {
     images: usize,
     absent_is_zero: bool,
     pub(super) truncated: Vec<String>,
+    /// What was stacked so far, by branches and references.
+    stacked: RefCell<HashMap<(Vec<Branch>, usize), Rc<TextRows>>>,
+}
+
+/// What the rows of a pass read.
+#[derive(Debug)]
+pub(super) struct TextRows {
+    /// `[rows, tokens, context_dim]`.
+    pub(super) context: Tensor<3>,
+    pub(super) added: Option<AddedConditions>,
+    /// What the U-Net made of the context.
+    pub(super) keys: TextKeys,
 }
 
 impl Conditions {
@@ -44,6 +60,7 @@ impl Conditions {
             images: seeds.len(),
             absent_is_zero: request.negative_prompt.is_none() && text.absent_is_zero(),
             truncated,
+            stacked: RefCell::default(),
         })
     }
 
@@ -53,7 +70,12 @@ impl Conditions {
     }
 
     /// Rows for every picture of every branch, then for `references` under the empty prompt.
-    pub(super) fn rows(&self, branches: &[Branch], references: usize) -> (Tensor<3>, Option<AddedConditions>) {
+    pub(super) fn rows(&self, branches: &[Branch], references: usize) -> Rc<TextRows> {
+        let key = (branches.to_vec(), references);
+        self.stacked.borrow_mut().entry(key).or_insert_with(|| Rc::new(self.stack_all(branches, references))).clone()
+    }
+
+    fn stack_all(&self, branches: &[Branch], references: usize) -> TextRows {
         let context = self.stack(&self.context, branches, &[Branch::Conditional], references);
         let added = self.pooled.as_ref().map(|pooled| {
             // Instruct's published code gives the prompt's pooled text to every branch that sees the picture.
@@ -63,7 +85,7 @@ impl Conditions {
             let time_ids = Tensor::<1>::from_data(self.time_ids, (&pooled.device(), pooled.dtype()));
             AddedConditions { pooled, time_ids: time_ids.unsqueeze::<2>().expand([rows, 6]) }
         });
-        (context, added)
+        TextRows { context, added, keys: TextKeys::default() }
     }
 
     /// Rows of the prompt for branches `of_prompt`, of the negative prompt for the others.
@@ -137,10 +159,10 @@ mod tests {
         let request = Request::new("four").with_negative_prompt("negative");
         let conditions = Conditions::encode(&Length, &request, &[0], [64, 64]).expect("conditions");
         let branches = [Branch::Conditional, Branch::ImageOnly, Branch::Everything, Branch::Unconditional];
-        let (context, added) = conditions.rows(&branches, 1);
+        let rows = conditions.rows(&branches, 1);
         let values = |x: Tensor<1>| x.into_data().try_to_vec::<f32>().expect("f32");
         // References come last, under the empty prompt.
-        assert_eq!(values(context.reshape([5])), [4.0, 8.0, 8.0, 8.0, 0.0]);
-        assert_eq!(values(added.expect("pooled text").pooled.reshape([5])), [4.0, 4.0, 4.0, 8.0, 0.0]);
+        assert_eq!(values(rows.context.clone().reshape([5])), [4.0, 8.0, 8.0, 8.0, 0.0]);
+        assert_eq!(values(rows.added.as_ref().expect("pooled text").pooled.clone().reshape([5])), [4.0, 4.0, 4.0, 8.0, 0.0]);
     }
 }

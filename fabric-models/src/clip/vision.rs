@@ -5,7 +5,7 @@ use fabric_core::models::ImageEncoder;
 
 use super::ClipVisionConfig;
 use super::layer::ClipLayer;
-use crate::layers::{Conv2d, Embedding, LayerNorm, Linear, cast};
+use crate::layers::{Conv2d, Embedding, LayerNorm, Linear, cast, computes_in, value_as};
 
 /// CLIP's image encoder: a transformer over the patches of a picture and one class token.
 #[derive(Module, Debug)]
@@ -80,12 +80,13 @@ impl ClipVision {
     fn embed_patches(&self, pixels: Tensor<4>) -> Tensor<3> {
         let side = self.image_size;
         assert_shape!(pixels, [_, 3, side, side]);
-        let positions = self.position_embedding.weight.val();
-        let pixels = cast(pixels, positions.dtype());
+        let compute = computes_in(&self.position_embedding.weight);
+        let positions = value_as(&self.position_embedding.weight, compute);
+        let pixels = cast(pixels, compute);
         let patches = self.patch_embedding.forward(pixels);
         let [images, channels, height, width] = patches.dims();
         let patches = patches.reshape([images, channels, height * width]).swap_dims(1, 2);
-        let class = self.class_embedding.val().reshape([1, 1, channels]).expand([images, 1, channels]);
+        let class = value_as(&self.class_embedding, compute).reshape([1, 1, channels]).expand([images, 1, channels]);
         self.pre_layernorm.forward(Tensor::cat(vec![class, patches], 1) + positions.unsqueeze::<3>())
     }
 

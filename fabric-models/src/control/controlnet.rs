@@ -10,7 +10,7 @@ use fabric_core::models::{Residuals, UNetInput};
 use super::hint::HintEncoder;
 use super::{ChannelOrder, ControlNetConfig, ControlNetFile};
 use crate::ModelError;
-use crate::layers::{Conv2d, cast};
+use crate::layers::{Conv2d, cast, computes_in};
 use crate::load::{LoadOptions, LoadReport, TensorSource, load_into};
 use crate::unet::{Pass, Plan, Trunk, UNetConfig};
 
@@ -118,7 +118,7 @@ impl ControlNet {
             ChannelOrder::Rgb => picture,
             ChannelOrder::Bgr => picture.flip([1]),
         };
-        self.hint.forward(cast(picture, self.dtype()))
+        self.hint.forward(cast(picture, self.computes_in()))
     }
 
     /// What to add to a U-Net's skip connections and middle: `scale` times the published output. With `guess`, the
@@ -132,10 +132,12 @@ impl ControlNet {
     ///   `[rows, channels, 1, 1]`
     pub fn forward(&self, input: &UNetInput<'_>, hint: Tensor<4>, scale: f64, guess: bool) -> Residuals {
         let rows = input.sample.dims()[0];
-        let compute = self.dtype();
+        let compute = self.computes_in();
         let mut pass = Pass {
             processor: &NoProcessor,
             context: cast(input.context.clone(), compute),
+            // Those of the input are the U-Net's.
+            text_keys: None,
             time: self.trunk.embed_time(rows, input.timesteps, input.added.clone(), &mut None),
             skips: Vec::new(),
             kept: rows,
@@ -161,7 +163,7 @@ impl ControlNet {
         }
     }
 
-    fn dtype(&self) -> DType {
-        self.trunk.conv_in.weight.val().dtype()
+    fn computes_in(&self) -> DType {
+        computes_in(&self.trunk.conv_in.weight)
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::ModelError;
 use crate::config::{ConfigError, brief, check_count, limits, parse};
-use crate::layers::{Conv2d, cast};
+use crate::layers::{Conv2d, cast, computes_in};
 use crate::load::{ComponentFolder, LoadOptions, LoadReport, TensorSource, load_into};
 
 const MODEL: &str = "T2I-Adapter";
@@ -268,10 +268,10 @@ impl T2IAdapter {
     /// - returns: `[pictures, channels, height / factor, width / factor]`, later levels half of it
     pub fn forward(&self, pictures: Tensor<4>) -> Vec<Tensor<4>> {
         let [count, channels, height, width] = pictures.dims();
-        let dtype = self.body[0].resnets[0].block1.weight.val().dtype();
+        let compute = computes_in(&self.body[0].resnets[0].block1.weight);
         let (factor, rows, columns) = (self.factor, height / self.factor, width / self.factor);
         // Squares of pixels become channels.
-        let mut x = cast(pictures, dtype)
+        let mut x = cast(pictures, compute)
             .reshape([count, channels, rows, factor, columns, factor])
             .permute([0, 1, 3, 5, 2, 4])
             .reshape([count, channels * factor * factor, rows, columns]);

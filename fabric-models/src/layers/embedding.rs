@@ -2,6 +2,8 @@ use burn::module::{Module, Param};
 use burn::nn::Initializer;
 use burn::tensor::{Device, Int, Tensor, module};
 
+use super::{cast, computes_in};
+
 /// A table of vectors.
 #[derive(Module, Debug)]
 pub struct Embedding {
@@ -20,6 +22,6 @@ impl Embedding {
     /// - `ids`: `[rows, tokens]`, all below the number of entries
     /// - returns: `[rows, tokens, channels]`
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        module::embedding(self.weight.val(), ids)
+        cast(module::embedding(self.weight.val(), ids), computes_in(&self.weight))
     }
 }

@@ -3,7 +3,7 @@
 //! Weights keep the layout and the names of the published files (`[out, in]`, `[out, in, height, width]`;
 //! `weight`, `bias`), and are drawn only when first used, so that building a network of any size is free until
 //! it is loaded. A layer computes in the number type of its input: half-precision weights serve an f32
-//! computation layer by layer, without a second copy of the network.
+//! computation layer by layer, without a second copy of the network. On CPUs, all networks compute in f32.
 
 mod activation;
 mod conv;
@@ -26,6 +26,7 @@ pub(crate) use resnet::{Resnet, ResnetConfig};
 use burn::module::Param;
 use burn::nn::Initializer;
 use burn::tensor::{DType, Device, Tensor};
+pub(crate) use fabric_backends::ops::cast;
 
 /// Called with the name and the output of each part of a network.
 pub(crate) type Trace<'a> = Option<&'a mut dyn FnMut(&str, &Tensor<4>)>;
@@ -42,9 +43,10 @@ pub(crate) fn value_as<const D: usize>(param: &Param<Tensor<D>>, dtype: DType) -
     cast(param.val(), dtype)
 }
 
-/// The tensor in another number type; free when it has it already.
-pub(crate) fn cast<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
-    if x.dtype() == dtype { x } else { x.cast(dtype) }
+/// The number type in which a network with this weight computes.
+pub(crate) fn computes_in<const D: usize>(weight: &Param<Tensor<D>>) -> DType {
+    let weight = weight.val();
+    fabric_backends::ops::computes_in(&weight.device(), weight.dtype())
 }
 
 /// Whether a type is too narrow for statistics and sums of exponentials.

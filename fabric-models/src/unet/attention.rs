@@ -73,8 +73,11 @@ impl Attention {
 
     /// Pictures attend to the text.
     pub(crate) fn across(&self, x: Tensor<3>, grid: [usize; 2], pass: &Pass<'_>) -> Tensor<3> {
-        let key = self.to_k.forward(pass.context.clone());
-        let value = self.to_v.forward(pass.context.clone());
+        let make = || [&self.to_k, &self.to_v].map(|linear| linear.forward(pass.context.clone()));
+        let [key, value] = match pass.text_keys {
+            Some(kept) => kept.at(self.site, make),
+            None => make(),
+        };
         let query = self.to_q.forward(x);
         let extras = pass.processor.extras(&self.call(&query, &key, &value, grid));
         self.attend(query, key, value, extras)

@@ -23,7 +23,7 @@ pub(crate) use self::pass::Pass;
 pub(crate) use self::plan::Plan;
 use self::transformer::Transformer;
 pub(crate) use self::trunk::Trunk;
-use crate::layers::{Conv2d, GroupNorm, Trace, cast};
+use crate::layers::{Conv2d, GroupNorm, Trace, cast, computes_in};
 
 /// Predicts the noise in latents, under text and under what processors add to its attention layers.
 #[derive(Module, Debug)]
@@ -79,11 +79,12 @@ impl UNet {
         assert!(lending < rows, "U-Net: {lending} of {rows} rows only lend, wanted at least one that does not");
         let record = input.record == Record::SelfAttentionOnly;
         let dtype = input.sample.dtype();
-        let compute = self.trunk.conv_in.weight.val().dtype();
+        let compute = computes_in(&self.trunk.conv_in.weight);
 
         let mut pass = Pass {
             processor: input.processor,
             context: cast(input.context, compute),
+            text_keys: input.text_keys,
             time: self.trunk.embed_time(rows, input.timesteps, input.added, &mut trace),
             skips: Vec::new(),
             kept: rows - lending,
@@ -161,7 +162,7 @@ impl NoisePredictor for UNet {
     }
 
     fn working_bytes(&self, [rows, height, width]: [usize; 3]) -> u64 {
-        let bytes = self.trunk.conv_in.weight.dtype().size();
+        let bytes = computes_in(&self.trunk.conv_in.weight).size();
         [rows, height, width, self.working_width, bytes].into_iter().map(|n| n as u64).product()
     }
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use fabric_core::attention::{AttnExtras, AttnProcessor, AttnSite, DecoupledTokens, JointTokens};
-use fabric_core::models::RecordedTokens;
+use fabric_core::models::{RecordedTokens, TextKeys};
 
 use crate::layers::{Trace, cast, show};
 
@@ -11,6 +11,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) processor: &'a dyn AttnProcessor,
     /// `[rows, tokens, context_dim]`.
     pub(crate) context: Tensor<3>,
+    /// Where keys and values of the context are kept for later passes.
+    pub(crate) text_keys: Option<&'a TextKeys>,
     /// Through the activation already: `[rows, time_dim]`.
     pub(crate) time: Tensor<2>,
     /// Outputs of the way down that the way up has not used yet.

@@ -10,7 +10,7 @@ use super::pass::Pass;
 use super::plan::Plan;
 use super::time::{Sinusoid, TimestepEmbedding};
 use super::transformer::{Transformer, TransformerBlock};
-use crate::layers::{Activation, Conv2d, Trace, cast, show};
+use crate::layers::{Activation, Conv2d, Trace, cast, computes_in, show};
 
 /// From latents to the lowest resolution.
 #[derive(Module, Debug)]
@@ -80,8 +80,7 @@ impl Trunk {
         let mut show = |name: &str, x: &Tensor<2>| {
             show(trace, || name.to_owned(), &x.clone().unsqueeze_dims(&[2, 3]));
         };
-        let weight = self.conv_in.weight.val();
-        let (device, compute) = (weight.device(), weight.dtype());
+        let (device, compute) = (self.conv_in.weight.lazy_device(), computes_in(&self.conv_in.weight));
         let time = self.time_embedding.forward(cast(self.time_proj.embed(timesteps, &device), compute));
         let [_, time_dim] = time.dims();
         let mut time = time.expand([rows, time_dim]);

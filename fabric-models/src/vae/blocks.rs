@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use super::VaeConfig;
 use super::attention::MidAttention;
-use crate::layers::{Activation, Conv2d, Downsample, GroupNorm, Resnet, ResnetConfig, Trace, Upsample, show};
+use crate::layers::{Activation, Conv2d, Downsample, GroupNorm, Resnet, ResnetConfig, Trace, Upsample, computes_in, show};
 
 /// Epsilon of every norm of a VAE.
 const EPSILON: f64 = 1e-6;
@@ -148,9 +148,9 @@ impl Decoder {
         }
     }
 
-    /// The number type of the weights.
-    pub(super) fn dtype(&self) -> DType {
-        self.conv_in.weight.val().dtype()
+    /// The number type in which it computes unless told otherwise.
+    pub(super) fn computes_in(&self) -> DType {
+        computes_in(&self.conv_in.weight)
     }
 
     /// `[rows, latent_channels, height, width]` to `[rows, 3, ..]`.

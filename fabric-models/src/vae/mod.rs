@@ -202,11 +202,15 @@ impl Vae {
         })
     }
 
+    fn computes_in(&self) -> DType {
+        let own = self.decoder.computes_in();
+        if self.options.upcast && is_half(own) { DType::F32 } else { own }
+    }
+
     /// Runs `f` in the number type of the computation, over all pictures at once or one by one.
     fn per_slice(&self, x: Tensor<4>, mut f: impl FnMut(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
         let dtype = x.dtype();
-        let weights = self.decoder.dtype();
-        let compute = if self.options.upcast && is_half(weights) { DType::F32 } else { weights };
+        let compute = self.computes_in();
         let rows = x.dims()[0];
         let x = cast(x, compute);
         let out = if self.options.sliced && rows > 1 {
@@ -247,8 +251,7 @@ impl LatentCodec for Vae {
             Some(tiling) => latents.map(|side| side.min(tiling.tile())),
             None => latents,
         };
-        let weights = self.decoder.dtype();
-        let bytes = if self.options.upcast && is_half(weights) { 4 } else { weights.size() };
+        let bytes = self.computes_in().size();
         let pixels = height as u64 * width as u64 * (self.downscale as u64).pow(2);
         pixels * (self.working_width * bytes) as u64
     }

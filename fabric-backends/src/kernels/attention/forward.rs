@@ -5,7 +5,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{Attention, Tokens};
+use super::{Attention, Group, Tokens};
 use crate::kernels::lanes::largest;
 use crate::kernels::math::exp2_of_negative;
 use crate::kernels::panels::{ACROSS, Panels};
@@ -31,7 +31,8 @@ struct Scratch {
 
 impl Attention<'_> {
     /// `softmax(query · key / sqrt(dim) + bias) · value`, into `[rows, queries, heads, dim]`.
-    pub(crate) fn forward(&self, query: Tokens<'_>, key: Tokens<'_>, value: Tokens<'_>, out: &mut [f32]) {
+    pub(crate) fn forward(&self, query: Tokens<'_>, groups: &[Group<'_>], out: &mut [f32]) {
+        debug_assert_eq!(groups.iter().map(|group| group.count).sum::<usize>(), self.keys, "keys of all groups");
         let out = &Shared::new(out);
         // Each task packs its head's keys and values, so that heads are cut only where threads would be idle.
         let pieces = (4 * rayon::current_num_threads()).div_ceil(self.rows * self.heads);
@@ -43,7 +44,8 @@ impl Attention<'_> {
             let queries = first..self.queries.min(first + piece);
             pulp::Arch::new().dispatch(Head {
                 sizes: self,
-                tokens: [query, key, value],
+                query,
+                groups,
                 row,
                 head,
                 queries,
@@ -57,7 +59,8 @@ impl Attention<'_> {
 /// Queries of one head.
 struct Head<'a> {
     sizes: &'a Attention<'a>,
-    tokens: [Tokens<'a>; 3],
+    query: Tokens<'a>,
+    groups: &'a [Group<'a>],
     row: usize,
     head: usize,
     queries: Range<usize>,
@@ -77,21 +80,41 @@ impl WithSimd for Head<'_> {
 impl Head<'_> {
     #[inline(always)]
     fn run<S: Simd, const N: usize>(self, simd: S) {
-        let Self { sizes, tokens: [query, key, value], row, head, queries, scratch, out } = self;
+        let Self { sizes, query, groups, row, head, queries, scratch, out } = self;
         let (dim, keys, lanes) = (sizes.dim, sizes.keys, S::F32_LANES);
         debug_assert!(
             KEYS.is_multiple_of(ACROSS * lanes) && QUERIES.is_multiple_of(N),
             "tiles of whole panels and blocks"
         );
-        let [(query, query_at), (key, key_at), (value, value_at)] = [query, key, value].map(|x| x.head(row, head, 0));
+        let (query, query_at) = query.head(row, head, 0);
+        // The bias is one more channel of the keys, for which each query has a 1.
+        let channels = dim + usize::from(!sizes.bias.is_empty());
         let key = Panels::pack(
-            [dim, keys],
+            [channels, keys],
             lanes,
             &mut scratch.keys,
             #[inline(always)]
             |channel, first, to| {
-                for (to, token) in to.iter_mut().zip(first..) {
-                    *to = key[token * key_at.row + channel];
+                if channel == dim {
+                    for (to, bias) in to.iter_mut().zip(&sizes.bias[first..]) {
+                        *to = bias * std::f32::consts::LOG2_E;
+                    }
+                    return;
+                }
+                let mut to = &mut to[..];
+                let mut before = first;
+                for group in groups {
+                    // What of it lies among these keys.
+                    let count = group.count.saturating_sub(before).min(to.len());
+                    let (part, rest) = to.split_at_mut(count);
+                    if count > 0 {
+                        let (key, at) = group.key.head(row, head, before);
+                        for (token, to) in part.iter_mut().enumerate() {
+                            *to = key[token * at.row + channel];
+                        }
+                    }
+                    before = before.saturating_sub(group.count);
+                    to = rest;
                 }
             },
         );
@@ -100,25 +123,35 @@ impl Head<'_> {
             lanes,
             &mut scratch.values,
             #[inline(always)]
-            |token, first, to| {
-                to.copy_from_slice(&value[token * value_at.row + first..][..to.len()]);
+            |mut token, first, to| {
+                for group in groups {
+                    if token < group.count {
+                        let (value, _) = group.value.head(row, head, token);
+                        to.copy_from_slice(&value[first..][..to.len()]);
+                        break;
+                    }
+                    token -= group.count;
+                }
             },
         );
         let wide = dim.next_multiple_of(lanes);
         let most = QUERIES.min(queries.len().next_multiple_of(N));
-        for (buffer, length) in [(&mut scratch.queries, most * dim), (&mut scratch.sums, most * wide)] {
+        for (buffer, length) in [(&mut scratch.queries, most * channels), (&mut scratch.sums, most * wide)] {
             if buffer.len() < length {
                 buffer.resize(length, 0.0);
             }
         }
-        let (scaled, sums) = (&mut scratch.queries[..most * dim], &mut scratch.sums[..most * wide]);
+        let (scaled, sums) = (&mut scratch.queries[..most * channels], &mut scratch.sums[..most * wide]);
         let logits = &mut [[0.0_f32; KEYS]; N];
         // Logits to the base of 2, whose powers are cheaper.
         let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
         for first in queries.clone().step_by(QUERIES) {
             let count = QUERIES.min(queries.end - first);
             // A block's queries lie channel by channel. Beyond the last query stands the last one again.
-            for (block, scaled) in (0..count).step_by(N).zip(scaled.chunks_exact_mut(N * dim)) {
+            for (block, scaled) in (0..count).step_by(N).zip(scaled.chunks_exact_mut(N * channels)) {
+                if channels > dim {
+                    scaled[N * dim..].fill(1.0);
+                }
                 for at in 0..N {
                     let number = first + (block + at).min(count - 1);
                     let query = &query[number * query_at.row..][..dim];
@@ -138,12 +171,12 @@ impl Head<'_> {
                     }
                     let seen = KEYS.min(last - first_key);
                     let vectors = first_key / lanes..(first_key + seen).div_ceil(lanes);
-                    let factors = scaled[block * dim..][..N * dim].as_chunks::<N>().0;
+                    let factors = scaled[block * channels..][..N * channels].as_chunks::<N>().0;
                     key.multiply::<S, N>(
                         simd,
                         #[inline(always)]
                         |channel| factors[channel],
-                        (0..dim, vectors),
+                        (0..channels, vectors),
                         (logits.as_flattened_mut(), KEYS),
                         false,
                     );
@@ -154,11 +187,6 @@ impl Head<'_> {
                         if sizes.causal {
                             let own = (first + number + 1).saturating_sub(first_key).min(seen);
                             logits[own..seen].fill(f32::NEG_INFINITY);
-                        }
-                        if !sizes.bias.is_empty() {
-                            for (x, bias) in logits[..seen].iter_mut().zip(&sizes.bias[first_key..]) {
-                                *x = bias.mul_add(std::f32::consts::LOG2_E, *x);
-                            }
                         }
                         running[number].share(&mut logits[..seen], sums);
                     }

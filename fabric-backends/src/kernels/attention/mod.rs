@@ -16,6 +16,7 @@ pub(crate) struct Attention<'a> {
     pub(crate) rows: usize,
     pub(crate) heads: usize,
     pub(crate) queries: usize,
+    /// Of all groups together.
     pub(crate) keys: usize,
     /// Channels of a head.
     pub(crate) dim: usize,
@@ -38,6 +39,15 @@ impl<'a> Tokens<'a> {
         let at = row * self.strides[0] + head * self.strides[1] + first * self.strides[2];
         (&self.numbers[at..], Strides { row: self.strides[2], column: 1 })
     }
+}
+
+/// Keys and values that lie together; those of all groups count as one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Group<'a> {
+    pub(crate) key: Tokens<'a>,
+    pub(crate) value: Tokens<'a>,
+    /// How many there are.
+    pub(crate) count: usize,
 }
 
 /// Queries of a tile of the backward pass.

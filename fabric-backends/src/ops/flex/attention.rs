@@ -8,7 +8,7 @@ use burn::tensor::{Bytes, DType, Shape};
 
 use super::derivative::Operation;
 use super::memory;
-use crate::kernels::attention::{self, Tokens};
+use crate::kernels::attention::{self, Group, Tokens};
 
 /// Softmax attention over `[rows, heads, tokens, dim]`.
 #[derive(Debug, Clone)]
@@ -31,6 +31,22 @@ fn turned([rows, heads, tokens, dim]: [usize; 4]) -> Layout {
 }
 
 impl Attention {
+    /// Attention to the keys of all groups together.
+    pub(super) fn of_groups(&self, query: FlexTensor, groups: Vec<[FlexTensor; 2]>) -> FlexTensor {
+        let query = Self::readable(query);
+        let groups: Vec<_> = groups.into_iter().map(|group| group.map(Self::readable)).collect();
+        let groups: Vec<_> = groups
+            .iter()
+            .map(|[key, value]| Group { key: tokens(key), value: tokens(value), count: key.shape()[2] })
+            .collect();
+        let [rows, heads, queries, dim] = query.shape().dims();
+        let keys = groups.iter().map(|group| group.count).sum();
+        let sizes = attention::Attention { rows, heads, queries, keys, dim, bias: &self.bias, causal: self.causal };
+        memory::filled(query.shape().num_elements(), turned(query.shape().dims()), |out| {
+            sizes.forward(tokens(&query), &groups, out);
+        })
+    }
+
     fn sizes(&self, query: &FlexTensor, key: &FlexTensor) -> attention::Attention<'_> {
         let ([rows, heads, queries, dim], [_, _, keys, _]) = (query.shape().dims(), key.shape().dims());
         attention::Attention { rows, heads, queries, keys, dim, bias: &self.bias, causal: self.causal }
@@ -46,9 +62,7 @@ impl Operation<3> for Attention {
 
     fn forward(&self, inputs: [FlexTensor; 3]) -> FlexTensor {
         let [query, key, value] = inputs;
-        memory::filled(query.shape().num_elements(), turned(query.shape().dims()), |out| {
-            self.sizes(&query, &key).forward(tokens(&query), tokens(&key), tokens(&value), out);
-        })
+        self.of_groups(query, vec![[key, value]])
     }
 
     fn backward(&self, kept: Vec<FlexTensor>, gradient: FlexTensor, _: [bool; 3]) -> [Option<FlexTensor>; 3] {

@@ -2,15 +2,20 @@
 
 mod attention;
 mod derivative;
+mod groups;
+mod halves;
 mod memory;
 mod unary;
 mod weighted;
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::{FlexTensor, Layout};
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, DispatchDevice, Flex, TensorMetadata, backend_extension};
-use burn::tensor::{Bytes, DType, Shape, Tensor};
+use burn::tensor::{Bytes, DType, FloatDType, Shape, Tensor};
+
+use groups::Groups;
 
 pub(super) use attention::Attention;
 pub(crate) use memory::kept_bytes;
@@ -21,6 +26,17 @@ pub(super) use weighted::Weighted;
 pub(super) fn serves<const D: usize>(x: &Tensor<D>) -> bool {
     let here = matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_));
     here && x.dtype() == DType::F32 && !x.dims().contains(&0) && has_fused_multiply_add()
+}
+
+/// Whether a tensor is one of halves that lies here.
+pub(super) fn widens<const D: usize>(x: &Tensor<D>) -> bool {
+    let here = matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_));
+    here && matches!(x.dtype(), DType::F16 | DType::BF16)
+}
+
+/// Halves as f32.
+pub(super) fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Kernels>::widened(x.into_dispatch()))
 }
 
 /// The kernels multiply and add in one instruction; where there is none, that is a slow call for each element, and
@@ -50,15 +66,23 @@ pub(super) fn weighted<const D: usize, const W: usize>(
     Tensor::from_dispatch(<Dispatch as Kernels>::weighted(x, weight, bias, operation))
 }
 
-/// Attention.
-pub(super) fn attend(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, operation: Attention) -> Tensor<4> {
-    let (query, key, value) = (query.into_dispatch(), key.into_dispatch(), value.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as Kernels>::attend(query, key, value, operation))
+/// Attention to the keys of all groups together.
+pub(super) fn attend(
+    query: Tensor<4>,
+    keys: Vec<Tensor<4>>,
+    values: Vec<Tensor<4>>,
+    operation: Attention,
+) -> Tensor<4> {
+    let groups = keys.into_iter().zip(values).map(|(key, value)| [key, value].map(Tensor::into_dispatch));
+    let groups = Groups(groups.collect());
+    Tensor::from_dispatch(<Dispatch as Kernels>::attend(query.into_dispatch(), groups, operation))
 }
 
 /// What burn's dispatch routes to this backend.
 #[backend_extension(Flex, Autodiff)]
 trait Kernels: Backend {
+    fn widened(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
     fn unary(x: FloatTensor<Self>, operation: Unary) -> FloatTensor<Self>;
 
     fn weighted(
@@ -70,13 +94,16 @@ trait Kernels: Backend {
 
     fn attend(
         query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
+        #[extension_type] groups: Groups<Self>,
         operation: Attention,
     ) -> FloatTensor<Self>;
 }
 
 impl Kernels for Flex {
+    fn widened(x: FlexTensor) -> FlexTensor {
+        halves::widened(x)
+    }
+
     fn unary(x: FlexTensor, operation: Unary) -> FlexTensor {
         derivative::on_cpu([x], operation)
     }
@@ -85,12 +112,16 @@ impl Kernels for Flex {
         derivative::on_cpu([x, weight, bias], operation)
     }
 
-    fn attend(query: FlexTensor, key: FlexTensor, value: FlexTensor, operation: Attention) -> FlexTensor {
-        derivative::on_cpu([query, key, value], operation)
+    fn attend(query: FlexTensor, groups: Groups<Self>, operation: Attention) -> FlexTensor {
+        operation.of_groups(query, groups.0)
     }
 }
 
 impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
+    fn widened(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_cast(x, FloatDType::F32)
+    }
+
     fn unary(x: FloatTensor<Self>, operation: Unary) -> FloatTensor<Self> {
         derivative::run::<C, _, 1>([x], operation)
     }
@@ -106,10 +137,14 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
 
     fn attend(
         query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
+        groups: Groups<Self>,
         operation: Attention,
     ) -> FloatTensor<Self> {
+        // Gradients are of all keys at once.
+        let [key, value] = groups.keys_and_values().map(|mut groups| match groups.len() {
+            1 => groups.remove(0),
+            _ => Self::float_cat(groups, 2),
+        });
         derivative::run::<C, _, 3>([query, key, value], operation)
     }
 }

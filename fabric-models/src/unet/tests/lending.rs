@@ -39,6 +39,7 @@ impl AttnProcessor for Offer {
                     key,
                     value,
                     weight: 0.5 + lender as f32,
+                    stands_for: Vec::new(),
                     source: lender,
                 });
             }

@@ -1,0 +1,48 @@
+//! Number types.
+
+use burn::backend::DispatchDevice;
+use burn::tensor::{DType, Device, Tensor};
+
+/// The tensor in another number type; free when it has it already.
+///
+/// On the CPU, halves become f32 on all cores: that is how a network whose weights take half the memory computes.
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// use burn::tensor::{DType, Device, Tensor};
+/// use fabric_backends::ops::cast;
+/// let half = cast(Tensor::<1>::from_floats([0.1, 65504.0], &Device::flex()), DType::F16);
+/// assert_eq!(cast(half, DType::F32).into_data().as_slice::<f32>().unwrap(), [0.099975586, 65504.0]);
+/// # }
+/// ```
+pub fn cast<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
+    if x.dtype() == dtype {
+        return x;
+    }
+    #[cfg(feature = "flex")]
+    if dtype == DType::F32 && super::flex::widens(&x) {
+        return super::flex::widened(x);
+    }
+    x.cast(dtype)
+}
+
+/// The number type in which a network with weights of this type computes on this device: CPUs have hardly any arithmetic
+/// for halves, so there it is f32; a GPU computes as the weights are.
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// use burn::tensor::{DType, Device};
+/// assert_eq!(fabric_backends::ops::computes_in(&Device::flex(), DType::F16), DType::F32);
+/// # }
+/// ```
+pub fn computes_in(device: &Device, weights: DType) -> DType {
+    #[allow(unreachable_patterns, reason = "reachable in builds with other backends")]
+    let is_cpu = match device.clone().inner().as_dispatch() {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => true,
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => true,
+        _ => false,
+    };
+    if is_cpu && matches!(weights, DType::F16 | DType::BF16) { DType::F32 } else { weights }
+}
