@@ -30,8 +30,11 @@ fn attention(c: &mut Criterion) {
         });
     }
     // As a layer has them: its own keys, and those of two references, each in a tensor of its own.
-    let groups = [1.0, 0.8, 0.4]
-        .map(|weight| KeyGroup { key: random(4096, &device), value: random(4096, &device), weights: vec![(4096, weight)] });
+    let groups = [1.0, 0.8, 0.4].map(|weight| KeyGroup {
+        key: random(4096, &device),
+        value: random(4096, &device),
+        weights: vec![(4096, weight)],
+    });
     group.bench_function("weighted_groups_of_12288_keys", |b| {
         b.iter(|| black_box(grouped_attention(query.clone(), groups.to_vec()).into_data()));
     });

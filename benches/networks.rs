@@ -51,7 +51,7 @@ fn steps(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case, references: &[us
     group.bench_function("plain", |b| b.iter(|| black_box(predict(plain.clone()))));
     for &count in references {
         let lenders = Case::lenders(count);
-        let processor = LentRows { first: 2, lenders: lenders.clone(), levels };
+        let processor = LentRows { first: 2, lenders: lenders.clone(), merge: 0.0, levels };
         let input = UNetInput { processor: &processor, lending_rows: count, ..case.input(2 + count) };
         group.bench_function(format!("interleaved_{count}"), |b| b.iter(|| black_box(predict(input.clone()))));
 
@@ -64,10 +64,12 @@ fn steps(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case, references: &[us
             });
         });
 
-        let tokens = StoredTokens::split(case.record(count)).into_iter().map(std::sync::Arc::new);
-        let processor = StoredTokens { lenders: lenders.into_iter().zip(tokens).collect(), levels };
-        let input = UNetInput { processor: &processor, ..case.input(2) };
-        group.bench_function(format!("cached_{count}"), |b| b.iter(|| black_box(predict(input.clone()))));
+        for (name, merge) in [("cached", 0.0), ("cached_half_merged", 0.5)] {
+            let tokens = StoredTokens::split(case.record(count), merge).into_iter().map(std::sync::Arc::new);
+            let processor = StoredTokens { lenders: lenders.iter().cloned().zip(tokens).collect(), levels };
+            let input = UNetInput { processor: &processor, ..case.input(2) };
+            group.bench_function(format!("{name}_{count}"), |b| b.iter(|| black_box(predict(input.clone()))));
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use fabric::core::fabric::{FabricSettings, ReferencePass};
 use fabric::core::picture::Picture;
 use fabric::core::pipeline::{Generation, Pipeline, Request, Settings};
 use fabric::core::schedule::SamplerKind;
+use fabric::models::load::LoadDtype;
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::{ModelOptions, load_folder};
 
@@ -188,6 +189,49 @@ fn tokens_kept_in_half_precision_take_half_the_bytes() {
     let largest = exact.iter().fold(0.0_f32, |top, x| top.max(x.abs()));
     let apart = exact.iter().zip(&rounded).fold(0.0_f32, |top, (a, b)| top.max((a - b).abs()));
     assert!(apart > 0.0 && apart < 5e-3 * largest, "{apart} of {largest}");
+}
+
+#[test]
+fn merged_tokens_take_less_memory_and_change_little() {
+    let pipeline = fresh_pipeline();
+    let request = |merge, pass| both(FabricSettings { merge, pass, ..everywhere() });
+    let make = |merge, pass| pipeline.generate(&request(merge, pass)).expect("a generation");
+    let cached = ReferencePass::Cached { chunk: 4, budget: 1 << 30, half: false };
+    let whole = make(0.0, cached);
+    let merged = make(0.5, cached);
+    assert_eq!(
+        (merged.report.cache.misses, merged.report.cache.hits),
+        (18, 0),
+        "what is whole does not serve for merged"
+    );
+    assert_eq!(merged.report.cache.bytes, whole.report.cache.bytes * 3 / 2, "both are kept");
+    let again = make(0.5, cached);
+    assert_eq!(again.report.reference_passes, 0);
+    assert_eq!(values(&merged.latents), values(&again.latents));
+    // As alike in whatever way the tokens come.
+    let effect = distance(&whole, &merged);
+    for pass in [ReferencePass::Interleaved, ReferencePass::TwoPasses { chunk: 2 }] {
+        assert!(distance(&merged, &make(0.5, pass)) < effect / 10.0, "{pass:?}");
+    }
+    let plain = pipeline.generate(&self::request(everywhere())).expect("a generation");
+    assert!(effect > 0.0 && effect < distance(&whole, &plain), "{effect}");
+}
+
+#[test]
+fn weights_in_half_precision_compute_in_full() {
+    let device = fabric::default_device().expect("a device");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models");
+    let load = |dtype| {
+        let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), dtype, ..ModelOptions::default() };
+        load_folder(&folder, &device, &options).expect("a pipeline").0
+    };
+    let exact = make(&both(everywhere()));
+    for (dtype, most) in [(LoadDtype::F16, 1e-2), (LoadDtype::BF16, 1e-1)] {
+        let half = load(dtype).generate(&both(everywhere())).expect("a generation");
+        assert_eq!(half.latents.dtype(), exact.latents.dtype());
+        let error = distance(&exact, &half);
+        assert!(error > 0.0 && error < most, "{dtype:?}: {error}");
+    }
 }
 
 #[test]

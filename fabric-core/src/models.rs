@@ -128,6 +128,8 @@ impl<'a> UNetInput<'a> {
 pub struct RecordedTokens {
     /// Where they were recorded.
     pub site: AttnSite,
+    /// Height and width of the feature map whose pixels are the tokens.
+    pub grid: [usize; 2],
     /// Projected keys.
     pub key: Tensor<3>,
     /// Projected values.

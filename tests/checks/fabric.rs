@@ -147,7 +147,7 @@ fn forward(golden: &Golden, unet: &UNet) {
         let levels = unet.levels();
         let lenders: Vec<Lender> = chosen.into_iter().map(|(_, lender)| lender).collect();
 
-        let riding = LentRows { first: 2, lenders: lenders.clone(), levels };
+        let riding = LentRows { first: 2, lenders: lenders.clone(), merge: 0.0, levels };
         let input = UNetInput {
             processor: &riding,
             lending_rows: count,
@@ -161,7 +161,7 @@ fn forward(golden: &Golden, unet: &UNet) {
 
         let mut input = UNetInput::new(picked, &timesteps, null.clone().repeat_dim(0, count));
         input.record = Record::SelfAttentionOnly;
-        let tokens = StoredTokens::split(unet.forward(input).recorded).into_iter().map(std::sync::Arc::new);
+        let tokens = StoredTokens::split(unet.forward(input).recorded, 0.0).into_iter().map(std::sync::Arc::new);
         let stored = StoredTokens { lenders: lenders.into_iter().zip(tokens).collect(), levels };
         let input = UNetInput { processor: &stored, ..UNetInput::new(sample.clone(), &timesteps, context.clone()) };
         let two_passes = unet.forward(input).sample.expect("a prediction");

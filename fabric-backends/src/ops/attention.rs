@@ -94,9 +94,8 @@ pub fn grouped_attention(query: Tensor<4>, mut groups: Vec<KeyGroup>) -> Tensor<
         let bias = if plain { Vec::new() } else { each_key(&weights, f32::ln) };
         return super::flex::attend(query, keys, values, super::flex::Attention { bias: bias.into(), causal: false });
     }
-    let [key, value] = [&mut keys, &mut values].map(|groups| {
-        if groups.len() == 1 { groups.remove(0) } else { Tensor::cat(std::mem::take(groups), 2) }
-    });
+    let [key, value] = [&mut keys, &mut values]
+        .map(|groups| if groups.len() == 1 { groups.remove(0) } else { Tensor::cat(std::mem::take(groups), 2) });
     if plain {
         attention(query, key, value, None, None, AttentionModuleOptions::default())
     } else {

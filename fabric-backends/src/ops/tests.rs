@@ -2,7 +2,7 @@
 
 use burn::tensor::module::{attention, layer_norm as plain_layer_norm};
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Device, Distribution, Int, Tensor, activation};
+use burn::tensor::{DType, Device, Distribution, Int, Tensor, activation};
 
 use super::*;
 
@@ -273,4 +273,19 @@ fn what_is_not_a_number_stays_visible() {
     let late = Tensor::cat(vec![tokens(600), bad([1, 1, 30, 8])], 2);
     assert!(sick(weighted_attention(tokens(3), late.clone(), tokens(630), &[])));
     assert!(sick(weighted_attention(tokens(3), tokens(630), late, &[])));
+}
+
+#[test]
+fn halves_become_wide_without_error() {
+    // More than a task's worth, and views that do not begin at the beginning.
+    let x = random([3, 5000]) * 100.0;
+    for dtype in [DType::F16, DType::BF16] {
+        for half in
+            [x.clone().cast(dtype), x.clone().cast(dtype).swap_dims(0, 1), x.clone().cast(dtype).narrow(0, 1, 2)]
+        {
+            let wide = cast(half.clone(), DType::F32);
+            assert_eq!(wide.dtype(), DType::F32);
+            assert_eq!(wide.into_data(), half.into_data().convert::<f32>());
+        }
+    }
 }

@@ -17,6 +17,8 @@ pub struct CacheKey {
     pub conditions: u64,
     /// Whether it was rounded to half precision.
     pub half: bool,
+    /// The bits of the share of tokens that were merged.
+    pub merge: u64,
 }
 
 /// How well a [`TokenCache`] serves.
@@ -81,7 +83,7 @@ impl TokenCache {
 
     /// Keeps a recording if the budget (in bytes) allows it.
     pub fn insert(&mut self, key: CacheKey, tokens: Arc<TokensBySite>, budget: u64) {
-        let bytes = tokens.values().map(|(key, value)| size_of_tensor(key) + size_of_tensor(value)).sum::<u64>();
+        let bytes = tokens.values().map(|lent| size_of_tensor(&lent.key) + size_of_tensor(&lent.value)).sum::<u64>();
         let mut stale: Vec<(u64, CacheKey, u64)> = self
             .entries
             .iter()
@@ -110,13 +112,14 @@ fn size_of_tensor(x: &burn::tensor::Tensor<3>) -> u64 {
 mod tests {
     use super::*;
     use crate::attention::{AttnKind, AttnSite, Block};
+    use crate::fabric::LentTokens;
     use burn::tensor::{Device, Tensor};
 
     /// 2 * 8 * 4 = 64 bytes.
     fn tokens() -> Arc<TokensBySite> {
         let site = AttnSite { block: Block::Mid, attention: 0, layer: 0, kind: AttnKind::SelfAttention };
         let x = Tensor::<3>::zeros([1, 4, 2], &Device::flex());
-        Arc::new(HashMap::from([(site, (x.clone(), x))]))
+        Arc::new(HashMap::from([(site, LentTokens { key: x.clone(), value: x, stands_for: Vec::new() })]))
     }
 
     #[test]
@@ -126,6 +129,7 @@ mod tests {
             timestep: u64::from(step),
             conditions: 0,
             half: false,
+            merge: 0,
         };
         let (a, b) = (1, 2);
         let mut cache = TokenCache::default();

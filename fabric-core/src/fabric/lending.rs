@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use burn::tensor::{DType, Tensor};
+use fabric_backends::ops::cast;
 
-use super::{CallWeights, depth_position};
+use super::{CallWeights, depth_position, merging::merged};
 use crate::attention::{AttnCall, AttnExtras, AttnKind, AttnProcessor, AttnSite, JointTokens};
 use crate::models::RecordedTokens;
 
@@ -24,14 +25,25 @@ impl Lender {
         call: &AttnCall<'_>,
         levels: usize,
         source: usize,
-        tokens: impl FnOnce() -> [Tensor<3>; 2],
+        tokens: impl FnOnce() -> LentTokens,
     ) -> Option<JointTokens> {
         let weight = self.weights.at(depth_position(call.site.block, levels)) as f32;
         (weight > 0.0).then(|| {
-            let [key, value] = tokens();
-            JointTokens { rows: self.to.clone(), key, value, weight, stands_for: Vec::new(), source }
+            let LentTokens { key, value, stands_for } = tokens();
+            JointTokens { rows: self.to.clone(), key, value, weight, stands_for, source }
         })
     }
+}
+
+/// A reference's keys and values at one self-attention.
+#[derive(Debug, Clone)]
+pub struct LentTokens {
+    /// `[1, keys, channels]`.
+    pub key: Tensor<3>,
+    /// `[1, keys, channels]`.
+    pub value: Tensor<3>,
+    /// As [`JointTokens::stands_for`].
+    pub stands_for: Vec<(usize, f32)>,
 }
 
 /// References that ride in the same batch: each row from `first` on lends its keys and values to other rows.
@@ -41,6 +53,8 @@ pub struct LentRows {
     pub first: usize,
     /// One per reference, in the order of their rows.
     pub lenders: Vec<Lender>,
+    /// As [`FabricSettings::merge`](super::FabricSettings::merge).
+    pub merge: f64,
     /// Down blocks of the network.
     pub levels: usize,
 }
@@ -56,14 +70,15 @@ impl AttnProcessor for LentRows {
         };
         let joint = self.lenders.iter().enumerate().filter_map(|(index, lender)| {
             let at = self.first + index;
-            lender.tokens(call, self.levels, index, || [row(call.key, at), row(call.value, at)])
+            let tokens = || merged(row(call.key, at), row(call.value, at), call.grid, self.merge);
+            lender.tokens(call, self.levels, index, tokens)
         });
         AttnExtras { joint: joint.collect(), decoupled: Vec::new() }
     }
 }
 
-/// One reference's keys and values at every self-attention, each `[1, tokens, channels]`.
-pub type TokensBySite = HashMap<AttnSite, (Tensor<3>, Tensor<3>)>;
+/// One reference's keys and values at every self-attention.
+pub type TokensBySite = HashMap<AttnSite, LentTokens>;
 
 /// References that passed through the network before.
 #[derive(Debug, Clone)]
@@ -78,16 +93,19 @@ impl StoredTokens {
     /// The same tokens in f16, where they take more memory than that.
     pub fn in_half(tokens: TokensBySite) -> TokensBySite {
         let half = |x: Tensor<3>| if x.dtype().size() > 2 { x.cast(DType::F16) } else { x };
-        tokens.into_iter().map(|(site, (key, value))| (site, (half(key), half(value)))).collect()
+        let lent =
+            |LentTokens { key, value, stands_for }| LentTokens { key: half(key), value: half(value), stands_for };
+        tokens.into_iter().map(|(site, tokens)| (site, lent(tokens))).collect()
     }
 
-    /// Takes a recording of several rows apart, one [`TokensBySite`] per row.
-    pub fn split(recorded: Vec<RecordedTokens>) -> Vec<TokensBySite> {
+    /// Takes a recording of several rows apart, one [`TokensBySite`] per row, with tokens merged as
+    /// [`FabricSettings::merge`](super::FabricSettings::merge) says.
+    pub fn split(recorded: Vec<RecordedTokens>, merge: f64) -> Vec<TokensBySite> {
         let rows = recorded.first().map_or(0, |tokens| tokens.key.dims()[0]);
         let mut split = vec![TokensBySite::new(); rows];
-        for RecordedTokens { site, key, value } in recorded {
+        for RecordedTokens { site, grid, key, value } in recorded {
             for ((map, key), value) in split.iter_mut().zip(key.chunk(rows, 0)).zip(value.chunk(rows, 0)) {
-                map.insert(site, (key, value));
+                map.insert(site, merged(key, value, grid, merge));
             }
         }
         split
@@ -100,12 +118,16 @@ impl AttnProcessor for StoredTokens {
             return AttnExtras::default();
         }
         let joint = self.lenders.iter().enumerate().filter_map(|(index, (lender, tokens))| {
-            let (key, value) = tokens
+            let lent = tokens
                 .get(&call.site)
                 .unwrap_or_else(|| panic!("stored tokens were recorded from another network: none for {}", call.site));
             // As the network computes: they may be kept in half precision.
-            let computed = |x: &Tensor<3>| x.clone().cast(call.key.dtype());
-            lender.tokens(call, self.levels, index, || [computed(key), computed(value)])
+            let computed = |x: &Tensor<3>| cast(x.clone(), call.key.dtype());
+            lender.tokens(call, self.levels, index, || LentTokens {
+                key: computed(&lent.key),
+                value: computed(&lent.value),
+                stands_for: lent.stands_for.clone(),
+            })
         });
         AttnExtras { joint: joint.collect(), decoupled: Vec::new() }
     }

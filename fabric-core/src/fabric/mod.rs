@@ -8,6 +8,7 @@
 mod cache;
 mod depth;
 mod lending;
+mod merging;
 mod presets;
 mod reference;
 mod schedule;
@@ -15,7 +16,7 @@ mod settings;
 
 pub use cache::{CacheKey, CacheStats, TokenCache};
 pub use depth::depth_position;
-pub use lending::{Lender, LentRows, StoredTokens, TokensBySite};
+pub use lending::{Lender, LentRows, LentTokens, StoredTokens, TokensBySite};
 pub use reference::{Reference, Side};
 pub use schedule::{CallWeights, FeedbackSchedule};
 pub use settings::{FabricSettings, ReferenceNoise, ReferencePass, ReferencePosterior, TimeCurve, WindowRule};

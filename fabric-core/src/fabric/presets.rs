@@ -31,6 +31,7 @@ impl FabricSettings {
             noise: ReferenceNoise::Fixed,
             posterior: ReferencePosterior::Sample,
             pass: ReferencePass::Interleaved,
+            merge: 0.0,
         }
     }
 

@@ -132,6 +132,7 @@ impl SteeredDenoiser<'_, '_> {
         let processor = LentRows {
             first: sample.dims()[0],
             lenders: active.lenders.into_iter().map(|(_, lender)| lender).collect(),
+            merge: self.settings.merge,
             levels: self.unet.levels(),
         };
         self.report.borrow_mut().reference_passes += processor.lenders.len();
@@ -191,7 +192,9 @@ impl SteeredDenoiser<'_, '_> {
 
     fn cache_key(&self, index: usize, call: &ModelCall, half: bool) -> CacheKey {
         let id = self.references[index].id;
-        CacheKey { id, timestep: call.level.timestep.to_bits(), conditions: self.cache_conditions, half }
+        let (timestep, conditions, merge) =
+            (call.level.timestep.to_bits(), self.cache_conditions, self.settings.merge.to_bits());
+        CacheKey { id, timestep, conditions, half, merge }
     }
 
     fn cached(&self, index: usize, call: &ModelCall, half: bool) -> Option<Arc<TokensBySite>> {
@@ -213,7 +216,7 @@ impl SteeredDenoiser<'_, '_> {
         let processor = processors.as_slice();
         let input = UNetInput { processor: &processor, ..read(references, &timesteps, &text) };
         let input = UNetInput { record: Record::SelfAttentionOnly, ..input };
-        StoredTokens::split(self.unet.forward(input).recorded)
+        StoredTokens::split(self.unet.forward(input).recorded, self.settings.merge)
     }
 
     /// Rows of references from `first` on, under the branch to which they lend.

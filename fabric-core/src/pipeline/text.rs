@@ -163,6 +163,9 @@ mod tests {
         let values = |x: Tensor<1>| x.into_data().try_to_vec::<f32>().expect("f32");
         // References come last, under the empty prompt.
         assert_eq!(values(rows.context.clone().reshape([5])), [4.0, 8.0, 8.0, 8.0, 0.0]);
-        assert_eq!(values(rows.added.as_ref().expect("pooled text").pooled.clone().reshape([5])), [4.0, 4.0, 4.0, 8.0, 0.0]);
+        assert_eq!(
+            values(rows.added.as_ref().expect("pooled text").pooled.clone().reshape([5])),
+            [4.0, 4.0, 4.0, 8.0, 0.0]
+        );
     }
 }

@@ -57,7 +57,7 @@ impl Attention {
         let value = self.to_v.forward(x.clone());
         let is_last = pass.last == Some(self.site);
         if let Some(recorded) = &mut pass.recorded {
-            recorded.push(RecordedTokens { site: self.site, key: key.clone(), value: value.clone() });
+            recorded.push(RecordedTokens { site: self.site, grid, key: key.clone(), value: value.clone() });
             if is_last {
                 return None;
             }

@@ -5,7 +5,9 @@ use burn::tensor::{DType, Device, Tensor};
 
 use super::VaeConfig;
 use super::attention::MidAttention;
-use crate::layers::{Activation, Conv2d, Downsample, GroupNorm, Resnet, ResnetConfig, Trace, Upsample, computes_in, show};
+use crate::layers::{
+    Activation, Conv2d, Downsample, GroupNorm, Resnet, ResnetConfig, Trace, Upsample, computes_in, show,
+};
 
 /// Epsilon of every norm of a VAE.
 const EPSILON: f64 = 1e-6;

@@ -42,16 +42,7 @@ impl Attention<'_> {
             heads.flat_map(|at| (0..self.queries).step_by(piece).map(move |first| (at, first))).collect();
         tasks.into_par_iter().for_each_init(Scratch::default, |scratch, ((row, head), first)| {
             let queries = first..self.queries.min(first + piece);
-            pulp::Arch::new().dispatch(Head {
-                sizes: self,
-                query,
-                groups,
-                row,
-                head,
-                queries,
-                scratch,
-                out,
-            });
+            pulp::Arch::new().dispatch(Head { sizes: self, query, groups, row, head, queries, scratch, out });
         });
     }
 }

@@ -135,11 +135,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         derivative::run::<C, _, 3>([x, weight, bias], operation)
     }
 
-    fn attend(
-        query: FloatTensor<Self>,
-        groups: Groups<Self>,
-        operation: Attention,
-    ) -> FloatTensor<Self> {
+    fn attend(query: FloatTensor<Self>, groups: Groups<Self>, operation: Attention) -> FloatTensor<Self> {
         // Gradients are of all keys at once.
         let [key, value] = groups.keys_and_values().map(|mut groups| match groups.len() {
             1 => groups.remove(0),

@@ -1,0 +1,156 @@
+//! Tokens of a reference that are alike, merged into one (Bolya et al. 2023, "Token Merging: Your ViT But Faster").
+
+use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
+
+use super::LentTokens;
+
+/// Merges `share` of a reference's tokens, those most like another one, into that one: fewer keys to attend to.
+///
+/// In each square of 2x2 tokens the first one stays, and the others look for the one among all that stay whose key points
+/// most nearly their way. What merges becomes the mean, and counts as often as the tokens that it stands for, which no
+/// published implementation does: without it, references would weigh less the more of them is merged.
+///
+/// `key` and `value` are `[1, tokens, channels]`, of a feature map of this height and width.
+pub(super) fn merged(key: Tensor<3>, value: Tensor<3>, grid: [usize; 2], share: f64) -> LentTokens {
+    let [_, tokens, _] = key.dims();
+    let [height, width] = grid;
+    assert_eq!(height * width, tokens, "merging: {tokens} tokens of a map of {height}x{width}");
+    let (stay, leave): (Vec<usize>, Vec<usize>) =
+        (0..tokens).partition(|at| (at / width).is_multiple_of(2) && (at % width).is_multiple_of(2));
+    let count = ((share * tokens as f64).round() as usize).min(leave.len());
+    if count == 0 {
+        return LentTokens { key, value, stands_for: Vec::new() };
+    }
+    let homes = homes(&key, &stay, &leave, count);
+    let plan = Plan::new(tokens, &homes);
+    LentTokens { key: plan.means(key), value: plan.means(value), stands_for: plan.runs() }
+}
+
+/// The tokens that merge, and into which, from the `count` best pairs.
+fn homes(key: &Tensor<3>, stay: &[usize], leave: &[usize], count: usize) -> Vec<(usize, usize)> {
+    let key = key.clone().cast(DType::F32);
+    let length = key.clone().square().sum_dim(2).sqrt().clamp_min(f32::MIN_POSITIVE);
+    let unit = key / length;
+    let of = |tokens: &[usize]| unit.clone().select(1, indices(tokens, &unit));
+    let (likeness, nearest) = of(leave).matmul(of(stay).swap_dims(1, 2)).max_dim_with_indices(2);
+    let likeness: Vec<f32> = likeness.into_data().iter::<f32>().collect();
+    let nearest = nearest.into_data();
+    let mut pairs: Vec<(f32, usize, usize)> = likeness
+        .into_iter()
+        .zip(leave)
+        .zip(nearest.iter::<i64>())
+        .map(|((like, &from), to)| (like, from, stay[to as usize]))
+        .collect();
+    // The order of equals is that of their places, so that a picture does not depend on the sort.
+    pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
+    pairs.into_iter().take(count).map(|(_, from, to)| (from, to)).collect()
+}
+
+fn indices(numbers: &[usize], beside: &Tensor<3>) -> Tensor<1, Int> {
+    let numbers: Vec<i64> = numbers.iter().map(|&number| number as i64).collect();
+    let count = numbers.len();
+    Tensor::from_data(TensorData::new(numbers, [count]), &beside.device())
+}
+
+/// Where each token goes.
+struct Plan {
+    /// Per token, its place among those that are left, which are sorted by how many they stand for.
+    places: Vec<usize>,
+    /// Per place, how many tokens it stands for.
+    sizes: Vec<usize>,
+}
+
+impl Plan {
+    fn new(tokens: usize, homes: &[(usize, usize)]) -> Self {
+        let mut home: Vec<usize> = (0..tokens).collect();
+        let mut sizes = vec![1; tokens];
+        for &(from, to) in homes {
+            home[from] = to;
+            sizes[to] += 1;
+        }
+        let mut left: Vec<usize> = (0..tokens).filter(|&at| home[at] == at).collect();
+        left.sort_by_key(|&at| sizes[at]);
+        let mut place = vec![0; tokens];
+        for (number, &at) in left.iter().enumerate() {
+            place[at] = number;
+        }
+        let places = home.into_iter().map(|at| place[at]).collect();
+        Self { places, sizes: left.into_iter().map(|at| sizes[at]).collect() }
+    }
+
+    /// The mean of what merges, summed in f32.
+    fn means(&self, x: Tensor<3>) -> Tensor<3> {
+        let (dtype, device, [_, _, channels]) = (x.dtype(), x.device(), x.dims());
+        let x = x.cast(DType::F32);
+        let left = self.sizes.len();
+        let sums = Tensor::<3>::zeros([1, left, channels], (&device, DType::F32));
+        let sums = sums.select_assign(1, indices(&self.places, &x), x, IndexingUpdateOp::Add);
+        let shares: Vec<f32> = self.sizes.iter().map(|&size| 1.0 / size as f32).collect();
+        let shares = Tensor::<3>::from_data(TensorData::new(shares, [1, left, 1]), (&device, DType::F32));
+        (sums * shares).cast(dtype)
+    }
+
+    /// Runs of places that stand for equally many tokens.
+    fn runs(&self) -> Vec<(usize, f32)> {
+        self.sizes.chunk_by(|a, b| a == b).map(|run| (run.len(), run[0] as f32)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::{AttnExtras, JointTokens, attend};
+    use burn::tensor::{Device, Distribution};
+
+    fn device() -> Device {
+        fabric_backends::default_device().unwrap()
+    }
+
+    fn random(tokens: usize, channels: usize) -> Tensor<3> {
+        Tensor::random([1, tokens, channels], Distribution::Normal(0.0, 1.0), &device())
+    }
+
+    #[test]
+    fn equal_tokens_merge_without_a_trace() {
+        // Each square of 2x2 holds one token four times.
+        let few = random(6, 8);
+        let [height, width] = [4, 6];
+        let square: Vec<usize> = (0..height * width).map(|at| at / width / 2 * 3 + at % width / 2).collect();
+        let all = few.clone().select(1, indices(&square, &few));
+        let (query, own) = (random(5, 8), random(7, 8));
+        let attended = |lent: LentTokens| {
+            let LentTokens { key, value, stands_for } = lent;
+            let joint = vec![JointTokens { rows: 0..1, key, value, weight: 0.7, stands_for, source: 0 }];
+            let extras = AttnExtras { joint, decoupled: Vec::new() };
+            attend(query.clone(), own.clone(), own.clone(), 2, &extras)
+        };
+        let whole = attended(LentTokens { key: all.clone(), value: all.clone() * 2.0, stands_for: Vec::new() });
+        for (share, left) in [(0.75, 6), (0.5, 12), (0.25, 18)] {
+            let lent = merged(all.clone(), all.clone() * 2.0, [height, width], share);
+            assert_eq!(lent.key.dims(), [1, left, 8]);
+            assert_eq!(lent.stands_for.iter().map(|&(keys, tokens)| keys as f32 * tokens).sum::<f32>(), 24.0);
+            let error = (attended(lent) - whole.clone()).abs().max().into_scalar::<f32>();
+            assert!(error < 1e-5, "{share}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_merges_is_the_mean_of_the_most_alike() {
+        // One square: the first stays, the third points its way, the second and fourth do not.
+        let key = Tensor::<3>::from_data([[[1.0, 0.0], [0.0, 1.0], [3.0, 0.1], [-1.0, 0.0]]], &device());
+        let lent = merged(key.clone(), key, [2, 2], 0.25);
+        let values: Vec<f32> = lent.value.into_data().iter::<f32>().collect();
+        assert_eq!(values, [0.0, 1.0, -1.0, 0.0, 2.0, 0.05]);
+        assert_eq!(lent.stands_for, [(2, 1.0), (1, 2.0)]);
+    }
+
+    #[test]
+    fn odd_maps_and_no_share_are_left_whole() {
+        let x = random(15, 4);
+        assert_eq!(merged(x.clone(), x.clone(), [3, 5], 0.0).key.dims(), [1, 15, 4]);
+        // Six of fifteen stay, however much is asked for.
+        assert_eq!(merged(x.clone(), x, [3, 5], 1.0).key.dims(), [1, 6, 4]);
+        let one = random(1, 4);
+        assert!(merged(one.clone(), one, [1, 1], 0.75).stands_for.is_empty());
+    }
+}
