@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use fabric::core::picture::{Mark, contact_sheet};
-use fabric::core::pipeline::{Request, StepEvent};
+use fabric::core::pipeline::{DevicePool, PoolStep, Pooled, Request};
 
 mod common;
 
@@ -35,6 +35,9 @@ struct Arguments {
     /// Where the pictures go.
     #[arg(long, default_value = "out")]
     out: PathBuf,
+    /// Another device that shares the pictures, named as in --device; may be given several times.
+    #[arg(long)]
+    also: Vec<String>,
     #[command(flatten)]
     common: common::Common,
 }
@@ -44,7 +47,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let Arguments { prompt, negative, pictures, seed, from, strength, out, common } = arguments;
+    let Arguments { prompt, negative, pictures, seed, from, strength, out, also, common } = arguments;
     let settings = common.settings()?;
     let mut request = Request::new(prompt).with_seeds((0..pictures).map(|i| seed.wrapping_add(i)));
     request.negative_prompt = negative;
@@ -53,15 +56,24 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         request = request.with_start(fabric::core::picture::Picture::open(path)?, strength);
     }
     request.validate()?;
-    let pipeline = common.load()?;
-    let bar = common::bar(request.settings.steps);
-    let mut watch = |event: &StepEvent<'_>| {
-        bar.set_length(event.steps as u64);
-        bar.set_position(event.step as u64);
+    let mut members = vec![("the first device".to_owned(), common.load()?)];
+    for name in also {
+        let pipeline = common.load_on(&common::device(Some(&name))?)?;
+        members.push((name, pipeline));
+    }
+    let bar = common::bar(0);
+    let watch = |step: PoolStep<'_>| {
+        // Of whichever device was heard last.
+        bar.set_length(step.event.steps as u64);
+        bar.set_position(step.event.step as u64);
         ControlFlow::Continue(())
     };
-    let made = pipeline.generate_observed(&request, &mut watch)?;
+    let Pooled { made, lost, .. } = DevicePool::new(members)?.generate_observed(&[request], &watch)?;
     bar.finish_and_clear();
+    for (device, said) in lost {
+        println!("{device} was lost, and others made its pictures: {said}");
+    }
+    let made = made.into_iter().next().ok_or("no pictures")?;
     std::fs::create_dir_all(&out)?;
     for (picture, seed) in made.pictures.iter().zip(&made.seeds) {
         let path = out.join(format!("seed-{seed}.png"));

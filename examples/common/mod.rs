@@ -65,7 +65,8 @@ pub(crate) struct Common {
     /// Type of the weights in memory: f32, f16, bf16.
     #[arg(long, default_value = "f32")]
     dtype: String,
-    /// Where to compute: flex, ndarray, cuda, cuda:N; the first that this build has if absent.
+    /// Where to compute: flex, ndarray, cuda, cuda:N, or another machine's device as ws://HOST:PORT; the first that this
+    /// build has if absent.
     #[arg(long)]
     device: Option<String>,
 }
@@ -99,7 +100,10 @@ impl Common {
     }
 
     pub(crate) fn load(&self) -> Result<Pipeline, Box<dyn Error>> {
-        let device = self.device()?;
+        self.load_on(&self.device()?)
+    }
+
+    pub(crate) fn load_on(&self, device: &Device) -> Result<Pipeline, Box<dyn Error>> {
         let dtype = match self.dtype.as_str() {
             "f32" => LoadDtype::F32,
             "f16" => LoadDtype::F16,
@@ -118,7 +122,7 @@ impl Common {
         let loras = self.lora.iter().map(|choice| lora(choice)).collect();
         let options =
             ModelOptions { dtype, tile_vae: self.tile_vae, loras, progress: Some(progress), ..ModelOptions::default() };
-        let (pipeline, _) = load_model(self.model()?, &device, &options)?;
+        let (pipeline, _) = load_model(self.model()?, device, &options)?;
         bar.finish_and_clear();
         Ok(pipeline)
     }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use burn::tensor::Device;
 
 /// The backends this library knows; which of them a build contains is a matter of cargo features.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum DeviceKind {
     /// The CPU, with burn's own kernels (feature `flex`).
     Flex,
@@ -14,6 +14,13 @@ pub enum DeviceKind {
     NdArray,
     /// The NVIDIA GPU with this index (feature `cuda`).
     Cuda(usize),
+    /// A device of another machine (feature `remote`), which [`serve`](crate::serve) or any of burn's servers offers there.
+    Remote {
+        /// The server, such as `ws://gpu:3000`.
+        url: String,
+        /// Which of its devices.
+        index: usize,
+    },
 }
 
 impl fmt::Display for DeviceKind {
@@ -22,6 +29,8 @@ impl fmt::Display for DeviceKind {
             Self::Flex => write!(f, "flex"),
             Self::NdArray => write!(f, "ndarray"),
             Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Remote { url, index: 0 } => write!(f, "{url}"),
+            Self::Remote { url, index } => write!(f, "{url}#{index}"),
         }
     }
 }
@@ -36,6 +45,11 @@ impl FromStr for DeviceKind {
             None if name == "ndarray" => Ok(Self::NdArray),
             None if name == "cuda" => Ok(Self::Cuda(0)),
             Some(("cuda", index)) => index.parse().map(Self::Cuda).map_err(|_| unknown()),
+            Some(("ws" | "wss", _)) => {
+                let (url, index) = name.split_once('#').unwrap_or((name, "0"));
+                let index = index.parse().map_err(|_| unknown())?;
+                Ok(Self::Remote { url: url.to_owned(), index })
+            }
             _ => Err(unknown()),
         }
     }
@@ -46,7 +60,9 @@ impl FromStr for DeviceKind {
 #[non_exhaustive]
 pub enum DeviceError {
     /// The name means nothing.
-    #[error("device `{name}` is unknown: wanted `flex` (or `cpu`), `ndarray`, `cuda` or `cuda:N`")]
+    #[error(
+        "device `{name}` is unknown: wanted `flex` (or `cpu`), `ndarray`, `cuda`, `cuda:N`, or another machine's as `ws://HOST:PORT` or `ws://HOST:PORT#N`"
+    )]
     Unknown {
         /// What was asked for.
         name: String,
@@ -70,6 +86,22 @@ pub enum DeviceError {
         /// What the driver said.
         message: String,
     },
+    /// Another machine's device cannot be reached.
+    #[error("{url}: no device there ({message}): start the server, or check address, port and firewall")]
+    Unreachable {
+        /// Where it was looked for.
+        url: String,
+        /// What the connection said.
+        message: String,
+    },
+    /// A device cannot be served to others.
+    #[error("serving a device at {address}: {message}; choose another port, or stop who has it")]
+    NotServed {
+        /// Where.
+        address: String,
+        /// What the system said.
+        message: String,
+    },
 }
 
 /// The device of this kind.
@@ -91,16 +123,19 @@ pub fn device(kind: DeviceKind) -> Result<Device, DeviceError> {
         #[cfg(feature = "ndarray")]
         DeviceKind::NdArray => Ok(ndarray()),
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(index) => answering(kind, Device::cuda(index)),
+        DeviceKind::Cuda(index) => answering(DeviceKind::Cuda(index), Device::cuda(index)),
+        #[cfg(feature = "remote")]
+        DeviceKind::Remote { url, index } => crate::remote::connect(&url, index),
         #[allow(unreachable_patterns, reason = "reachable in builds without all backends")]
-        _ => Err(DeviceError::NotBuilt {
-            kind,
-            feature: match kind {
+        _ => {
+            let feature = match kind {
                 DeviceKind::Flex => "flex",
                 DeviceKind::NdArray => "ndarray",
                 DeviceKind::Cuda(_) => "cuda",
-            },
-        }),
+                DeviceKind::Remote { .. } => "remote",
+            };
+            Err(DeviceError::NotBuilt { kind, feature })
+        }
     }
 }
 
@@ -122,6 +157,20 @@ fn answering(kind: DeviceKind, device: Device) -> Result<Device, DeviceError> {
         Ok(_) => Ok(device),
         Err(panic) => Err(DeviceError::NotAnswering { kind, message: crate::panic_message(&*panic) }),
     }
+}
+
+#[allow(unused_variables, reason = "a build without CPU backends has nothing to compare with")]
+pub(crate) fn is_cpu(device: &Device) -> bool {
+    let device = device.clone().inner();
+    #[cfg(feature = "flex")]
+    if device == Device::flex() {
+        return true;
+    }
+    #[cfg(feature = "ndarray")]
+    if device == ndarray() {
+        return true;
+    }
+    false
 }
 
 /// The device named by `FABRIC_DEVICE`, or else the first of `flex`, `ndarray` and `cuda` in this build.

@@ -10,7 +10,11 @@ mod kernels;
 mod memory;
 pub mod ops;
 mod panics;
+#[cfg(feature = "remote")]
+mod remote;
 
 pub use device::{DeviceError, DeviceKind, default_device, describe, device};
 pub use memory::available_memory;
 pub use panics::panic_message;
+#[cfg(feature = "remote")]
+pub use remote::serve;

@@ -3,6 +3,7 @@
 use burn::tensor::Device;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
+use crate::device::is_cpu;
 #[cfg(feature = "flex")]
 use crate::ops::kept_bytes;
 
@@ -30,18 +31,4 @@ pub fn available_memory(device: &Device) -> Option<u64> {
 #[cfg(not(feature = "flex"))]
 fn kept_bytes() -> u64 {
     0
-}
-
-#[allow(unused_variables, reason = "a build without CPU backends has nothing to compare with")]
-fn is_cpu(device: &Device) -> bool {
-    let device = device.clone().inner();
-    #[cfg(feature = "flex")]
-    if device == Device::flex() {
-        return true;
-    }
-    #[cfg(feature = "ndarray")]
-    if device == crate::device::ndarray() {
-        return true;
-    }
-    false
 }

@@ -1,6 +1,5 @@
 //! Number types.
 
-use burn::backend::DispatchDevice;
 use burn::tensor::{DType, Device, Tensor};
 
 /// The tensor in another number type; free when it has it already.
@@ -36,13 +35,6 @@ pub fn cast<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
 /// # }
 /// ```
 pub fn computes_in(device: &Device, weights: DType) -> DType {
-    #[allow(unreachable_patterns, reason = "reachable in builds with other backends")]
-    let is_cpu = match device.clone().inner().as_dispatch() {
-        #[cfg(feature = "flex")]
-        DispatchDevice::Flex(_) => true,
-        #[cfg(feature = "ndarray")]
-        DispatchDevice::NdArray(_) => true,
-        _ => false,
-    };
-    if is_cpu && matches!(weights, DType::F16 | DType::BF16) { DType::F32 } else { weights }
+    let is_half = matches!(weights, DType::F16 | DType::BF16);
+    if is_half && crate::device::is_cpu(device) { DType::F32 } else { weights }
 }

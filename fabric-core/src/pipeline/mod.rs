@@ -2,6 +2,7 @@
 
 mod denoiser;
 mod inpaint;
+mod pool;
 mod references;
 mod report;
 mod request;
@@ -12,6 +13,7 @@ mod steering;
 mod text;
 mod window;
 
+pub use pool::{DevicePool, PoolStep, Pooled};
 pub use report::{Observer, Report, StepEvent};
 pub use request::{FeedbackPicture, Request, Settings, StartPicture};
 pub use run::{Generation, Pipeline};

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use fabric_backends::{available_memory, panic_message};
 
 use super::denoiser::{Masses, SteeredDenoiser, StepNoise};
@@ -110,6 +110,11 @@ impl Pipeline {
     pub fn with_scheduler(mut self, scheduler: SchedulerConfig) -> Self {
         self.scheduler = scheduler;
         self
+    }
+
+    /// Where its weights live.
+    pub fn device(&self) -> Device {
+        self.unet.device()
     }
 
     /// Side in pixels of the pictures that the model was trained on.
@@ -295,7 +300,7 @@ impl Pipeline {
 
 impl Generation {
     /// Joins the results of two batches of one request.
-    fn joined(mut self, other: Self) -> Self {
+    pub(super) fn joined(mut self, other: Self) -> Self {
         let shares = [self.pictures.len(), other.pictures.len()].map(|pictures| pictures as f64);
         self.pictures.extend(other.pictures);
         self.seeds.extend(other.seeds);

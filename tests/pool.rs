@@ -1,0 +1,156 @@
+//! One request on several devices, which here are all the CPU: the same pictures as on one, whoever makes them.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use burn::tensor::{Device, Tensor};
+use fabric::core::Error;
+use fabric::core::attention::AttnSite;
+use fabric::core::models::{CrossAttention, NoisePredictor, UNetInput, UNetOutput};
+use fabric::core::pipeline::{DevicePool, Generation, Pipeline, Request, Settings};
+use fabric::models::tokenizer::ClipTokenizer;
+use fabric::models::unet::UNet;
+use fabric::models::{ModelOptions, StableDiffusion};
+
+fn model() -> StableDiffusion {
+    let device = fabric::default_device().expect("a device");
+    let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models");
+    StableDiffusion::from_folder(folder, &device, &options).expect("a model").0
+}
+
+fn pipeline() -> Pipeline {
+    model().into_pipeline().expect("a pipeline")
+}
+
+/// A network on a device that is lost after some passes.
+struct Mortal {
+    network: UNet,
+    passes: AtomicUsize,
+}
+
+impl NoisePredictor for Mortal {
+    fn forward(&self, input: UNetInput<'_>) -> UNetOutput {
+        let left = self.passes.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert!(left.is_ok(), "the cable was pulled");
+        self.network.forward(input)
+    }
+
+    fn attention_sites(&self) -> Vec<AttnSite> {
+        self.network.attention_sites()
+    }
+
+    fn cross_attentions(&self) -> Vec<CrossAttention> {
+        self.network.cross_attentions()
+    }
+
+    fn skip_channels(&self) -> Vec<usize> {
+        self.network.skip_channels()
+    }
+
+    fn level_channels(&self) -> Vec<usize> {
+        self.network.level_channels()
+    }
+
+    fn levels(&self) -> usize {
+        self.network.levels()
+    }
+
+    fn in_channels(&self) -> usize {
+        self.network.in_channels()
+    }
+
+    fn device(&self) -> Device {
+        self.network.device()
+    }
+}
+
+fn mortal(passes: usize) -> Pipeline {
+    let StableDiffusion { unet, vae, text, scheduler, native_size } = model();
+    let unet = Mortal { network: unet, passes: passes.into() };
+    Pipeline::new(Arc::new(unet), Arc::new(vae), Arc::new(text), scheduler, native_size).expect("a pipeline")
+}
+
+fn pool<const N: usize>(members: [Pipeline; N]) -> DevicePool {
+    DevicePool::new(members.into_iter().enumerate().map(|(at, pipeline)| (format!("device {at}"), pipeline)))
+        .expect("a pool")
+}
+
+fn request(seeds: &[u64], batch: Option<usize>) -> Request {
+    let settings = Settings { width: Some(64), height: Some(64), steps: 3, batch, ..Settings::default() };
+    Request::new("a cat").with_seeds(seeds.iter().copied()).with_settings(settings)
+}
+
+fn values(x: &Tensor<4>) -> Vec<f32> {
+    x.clone().into_data().try_to_vec().expect("f32 data")
+}
+
+#[track_caller]
+fn assert_equal(found: &Generation, wanted: &Generation) {
+    assert_eq!(found.seeds, wanted.seeds);
+    assert_eq!(found.pictures, wanted.pictures);
+    assert_eq!(values(&found.latents), values(&wanted.latents));
+    assert_eq!(found.report.calls, wanted.report.calls);
+}
+
+#[test]
+fn pictures_are_those_of_one_device_in_their_order() {
+    let requests = [request(&[5, 1, 4, 2, 3], Some(2)), request(&[9], Some(1))];
+    let alone = pipeline();
+    let made = pool([pipeline(), pipeline()]).generate_all(&requests).expect("pictures");
+    assert!(made.lost.is_empty());
+    for (found, request) in made.made.iter().zip(&requests) {
+        assert_equal(found, &alone.generate(request).expect("pictures"));
+    }
+    // Without batches each device has its share.
+    let even = pool([pipeline(), pipeline()]).generate(&request(&[1, 2, 3], None)).expect("pictures").made;
+    assert_eq!((even.seeds, even.pictures.len(), even.report.calls), (vec![1, 2, 3], 3, 6));
+}
+
+#[test]
+fn a_lost_devices_work_goes_to_the_others() {
+    let request = request(&[1, 2, 3, 4], Some(1));
+    let made = pool([mortal(4), pipeline()]).generate(&request).expect("pictures");
+    assert_equal(&made.made, &pipeline().generate(&request).expect("pictures"));
+    let [(name, said)] = &made.lost[..] else { panic!("{:?}", made.lost) };
+    assert_eq!(name, "device 0");
+    assert!(said.contains("the cable was pulled"), "{said}");
+}
+
+#[test]
+fn when_all_are_lost_each_says_why() {
+    let error = pool([mortal(2), mortal(0)]).generate(&request(&[1, 2], None)).expect_err("no device is left");
+    let message = error.to_string();
+    assert!(matches!(error, Error::Backend { .. }));
+    assert!(message.contains("device 0: ") && message.contains("device 1: "), "{message}");
+    assert_eq!(message.matches("the cable was pulled").count(), 2, "{message}");
+}
+
+#[test]
+fn a_bad_request_is_no_lost_device() {
+    let mut bad = request(&[1, 2], None);
+    bad.settings.width = Some(60);
+    let pool = pool([pipeline(), pipeline()]);
+    let error = pool.generate_all(&[request(&[1], None), bad]).expect_err("a width that no model has");
+    assert!(matches!(error, Error::Settings { ref what, .. } if what == "width"), "{error}");
+}
+
+#[test]
+fn an_observer_sees_all_devices_and_cancels_them() {
+    let pool = pool([pipeline(), pipeline()]);
+    let steps = AtomicUsize::new(0);
+    let watch = |step: fabric::core::pipeline::PoolStep<'_>| {
+        assert!(step.device.starts_with("device ") && step.request == 0 && step.pictures.len() == 1);
+        steps.fetch_add(1, Ordering::SeqCst);
+        ControlFlow::Continue(())
+    };
+    pool.generate_observed(&[request(&[1, 2, 3], Some(1))], &watch).expect("pictures");
+    assert_eq!(steps.load(Ordering::SeqCst), 9);
+    let stopped = pool.generate_observed(&[request(&[1, 2, 3, 4], Some(1))], &|step| match step.event.step {
+        2 => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    assert!(matches!(stopped, Err(Error::Cancelled { step: 2, steps: 3 })), "{stopped:?}");
+}

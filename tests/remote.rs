@@ -1,0 +1,136 @@
+//! Devices of other processes on this machine, which stand for those of other machines.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::ops::ControlFlow;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, mpsc};
+use std::time::Duration;
+
+use burn::tensor::Tensor;
+use fabric::core::pipeline::{DevicePool, Pipeline, Request, Settings};
+use fabric::models::LoadPipeline;
+use fabric::{DeviceError, DeviceKind};
+
+/// A server of its own, which ends with its owner.
+struct Server {
+    process: Child,
+    url: String,
+}
+
+impl Server {
+    fn start() -> Self {
+        let mut process = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--ignored", "--exact", "serves_until_it_is_killed", "--nocapture"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("another process");
+        let lines = BufReader::new(process.stdout.take().expect("its output")).lines();
+        let said = lines.map_while(Result::ok).find_map(|line| Some(line.split_once("serving at ")?.1.to_owned()));
+        let Some(address) = said else {
+            let _ = process.kill();
+            panic!("the server ended before it served");
+        };
+        Self { process, url: format!("ws://{address}") }
+    }
+
+    fn pipeline(&self) -> (String, Pipeline) {
+        let device = fabric::device(self.url.parse().expect("a name")).expect("the server's device");
+        (self.url.clone(), Pipeline::demo(&device).expect("the model that ships"))
+    }
+
+    fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[test]
+#[ignore = "the other tests start it, in processes of their own"]
+fn serves_until_it_is_killed() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let mut out = std::io::stdout();
+    writeln!(out, "serving at {}", listener.local_addr().expect("an address")).expect("a reader");
+    out.flush().expect("a reader");
+    fabric::backends::serve(&fabric::default_device().expect("a device"), listener).expect("a server");
+}
+
+/// Fails where waiting would never end.
+fn within_minutes(test: impl FnOnce() + Send + 'static) {
+    let (done, wait) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        test();
+        let _ = done.send(());
+    });
+    match wait.recv_timeout(Duration::from_secs(300)) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("still at work after five minutes"),
+        _ => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+    }
+}
+
+fn request() -> Request {
+    let settings = Settings { steps: 3, batch: Some(1), ..Settings::default() };
+    Request::new("a small red star on blue").with_seeds([1, 2, 3, 4]).with_settings(settings)
+}
+
+fn values(x: &Tensor<4>) -> Vec<f32> {
+    x.clone().into_data().try_to_vec().expect("f32 data")
+}
+
+/// The golden tests' tolerance: a server computes with burn's operations where this process has its own kernels.
+#[track_caller]
+fn assert_same(found: &Tensor<4>, wanted: &Tensor<4>) {
+    let (found, wanted) = (values(found), values(wanted));
+    assert_eq!(found.len(), wanted.len());
+    let scale = wanted.iter().fold(0.0_f32, |top, x| top.max(x.abs()));
+    let error = found.iter().zip(&wanted).fold(0.0_f32, |top, (a, b)| top.max((a - b).abs())) / scale;
+    assert!(error < 1e-4, "{error}");
+}
+
+fn local() -> Tensor<4> {
+    let device = fabric::default_device().expect("a device");
+    Pipeline::demo(&device).expect("the model that ships").generate(&request()).expect("pictures").latents
+}
+
+#[test]
+fn two_servers_make_the_pictures_of_one_device_and_one_goes_on_alone() {
+    within_minutes(|| {
+        let (one, two) = (Server::start(), Server::start());
+        let pool = DevicePool::new([one.pipeline(), two.pipeline()]).expect("a pool");
+        let made = pool.generate(&request()).expect("pictures");
+        assert!(made.lost.is_empty(), "{:?}", made.lost);
+        let wanted = local();
+        assert_same(&made.made.latents, &wanted);
+
+        // The second server dies at its first step.
+        let (url, two) = (two.url.clone(), Mutex::new(two));
+        let made = pool.generate_observed(&[request()], &|step| {
+            if step.device == url {
+                two.lock().expect("the server").kill();
+            }
+            ControlFlow::Continue(())
+        });
+        let made = made.expect("pictures");
+        let [(name, said)] = &made.lost[..] else { panic!("{:?}", made.lost) };
+        assert!(*name == url && !said.is_empty());
+        assert_same(&made.made[0].latents, &wanted);
+    });
+}
+
+#[test]
+fn a_server_that_is_not_there_is_an_error() {
+    within_minutes(|| {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
+        let kind = DeviceKind::Remote { url: format!("ws://{free}"), index: 0 };
+        let error = fabric::device(kind).expect_err("nobody listens there");
+        assert!(matches!(error, DeviceError::Unreachable { .. }), "{error}");
+        assert!(error.to_string().contains("start the server"), "{error}");
+    });
+}
