@@ -3,7 +3,8 @@
     python benches/compare.py [WORD ...]
 
 needs torch (and for `unet_step` diffusers) and prints how many times PyTorch's time each case takes; words choose cases
-by their names. Both use as many threads as the machine has, or as RAYON_NUM_THREADS says.
+by their names. Both use as many threads as the machine has, or as RAYON_NUM_THREADS says. FABRIC_DEVICE=cuda compares on
+a GPU, FABRIC_DTYPE=bf16 networks in another number type, and CARGO_BENCH_FEATURES names cargo features for the build.
 """
 
 import json
@@ -22,6 +23,8 @@ except ImportError:
     sys.exit("benches/compare.py: found no torch, wanted it to compare with; `pip install torch`")
 
 ROUNDS = 3
+ON_GPU = os.environ.get("FABRIC_DEVICE", "").startswith("cuda")
+DTYPE = os.environ.get("FABRIC_DTYPE", "f32")
 ROOT = Path(__file__).parent.parent
 
 
@@ -63,6 +66,59 @@ def unet(side):
     return [lambda: network(sample, 500, context)]
 
 
+def compiled(side):
+    """The same step, compiled."""
+    return [torch.compile(step) for step in unet(side)]
+
+
+def published_fabric(references, side):
+    """FABRIC as its authors' code does it: all references through the whole network, what enters each self-attention kept; then both
+    halves of the guided batch with scores, softmax, weights and a new normalisation, one half after the other."""
+    from diffusers import UNet2DConditionModel
+    from diffusers.models.attention import BasicTransformerBlock
+
+    network = UNet2DConditionModel(cross_attention_dim=768).eval()
+    blocks = [module for module in network.modules() if isinstance(module, BasicTransformerBlock)]
+    kept = {}
+
+    class Keep:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __call__(self, attn, hidden_states, **given):
+            kept[attn] = hidden_states
+            return self.inner(attn, hidden_states, **given)
+
+    class Weigh:
+        def __call__(self, attn, hidden_states, **given):
+            weight, done = 0.8, []
+            for half, lent in zip(hidden_states.chunk(2), kept[attn].chunk(2)):
+                joint = torch.cat([half, lent.reshape(1, -1, lent.shape[-1])], dim=1)
+                query, key, value = (
+                    attn.head_to_batch_dim(x) for x in (attn.to_q(half), attn.to_k(joint), attn.to_v(joint))
+                )
+                weights = torch.ones(joint.shape[1])
+                weights[half.shape[1] :] = weight
+                shares = attn.get_attention_scores(query, key) * weights
+                shares = shares / shares.sum(dim=-1, keepdim=True)
+                done.append(attn.to_out[0](attn.batch_to_head_dim(shares @ value)))
+            return torch.cat(done)
+
+    plain = [block.attn1.processor for block in blocks]
+    sample, context = torch.randn(2, 4, side, side), torch.randn(2, 77, 768)
+    lent, nothing = torch.randn(references, 4, side, side), torch.randn(1, 77, 768).expand(references, -1, -1)
+
+    def step():
+        for block, processor in zip(blocks, plain):
+            block.attn1.processor = Keep(processor)
+        network(lent, 500, nothing)
+        for block in blocks:
+            block.attn1.processor = Weigh()
+        return network(sample, 500, context)
+
+    return [step]
+
+
 # Criterion's name, the bench, and PyTorch's ways to the same: the fastest counts.
 CASES = [
     ("attention_8x4096x40/plain_4096_keys", "attention", lambda: attention(4096)),
@@ -78,13 +134,15 @@ CASES = [
     ("linear_4096x320x2560/fabric", "kernels", lambda: linear(4096, 320, 2560)),
     ("unet_step_sd15_256_adapter/off", "networks", lambda: unet(32)),
     ("unet_step_sd15_512/plain", "networks", lambda: unet(64)),
+    ("unet_step_sd15_512/interleaved_4", "networks", lambda: published_fabric(4, 64)),
 ]
 
 
 def ours(name, bench):
     """Criterion's median, in seconds."""
     pattern = f"^{re.escape(name)}$"
-    command = ["cargo", "bench", "--quiet", "--bench", bench, "--", pattern, "--warm-up-time", "1"]
+    features = os.environ.get("CARGO_BENCH_FEATURES", "flex")
+    command = ["cargo", "bench", "--quiet", "--features", features, "--bench", bench, "--", pattern, "--warm-up-time", "1"]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     estimates = json.loads((target / "criterion" / name / "new" / "estimates.json").read_text())
@@ -99,11 +157,17 @@ def theirs(f):
     while len(times) < 2 or sum(times) < 2:
         began = time.perf_counter()
         f()
+        if ON_GPU:
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
     return statistics.median(times)
 
 
 def main(words):
+    if ON_GPU:
+        torch.set_default_device(os.environ["FABRIC_DEVICE"])
+        CASES.append(("unet_step_sd15_512/plain", "networks", lambda: compiled(64)))
+    torch.set_default_dtype({"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[DTYPE])
     torch.set_num_threads(int(os.environ.get("RAYON_NUM_THREADS", os.cpu_count())))
     print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads; milliseconds, {ROUNDS} rounds")
     print("| case | here | PyTorch | times |\n|---|---|---|---|")

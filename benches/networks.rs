@@ -3,7 +3,8 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Device, Distribution, Tensor};
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use fabric::core::attention::AttnProcessor;
 use fabric::core::fabric::{CallWeights, Lender, LentRows, StoredTokens};
@@ -16,6 +17,25 @@ const TIMESTEPS: [f64; 1] = [500.0];
 
 fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+}
+
+/// The weights in the number type that FABRIC_DTYPE names: f32, f16 or bf16.
+struct Cast(DType);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|x| x.cast(self.0))
+    }
+}
+
+fn weights(unet: UNet) -> UNet {
+    let dtype = match std::env::var("FABRIC_DTYPE").as_deref() {
+        Err(_) | Ok("f32") => return unet,
+        Ok("f16") => DType::F16,
+        Ok("bf16") => DType::BF16,
+        Ok(other) => panic!("FABRIC_DTYPE: found {other}, wanted f32, f16 or bf16"),
+    };
+    unet.map(&mut Cast(dtype))
 }
 
 struct Case {
@@ -88,10 +108,11 @@ fn unet_tiny(c: &mut Criterion) {
 
 fn unet_sd15(c: &mut Criterion) {
     let device = fabric::default_device().expect("a device");
-    let case = Case { unet: UNetConfig::sd15().init(&device).expect("a U-Net"), side: 64, context: 768, device };
+    let case =
+        Case { unet: weights(UNetConfig::sd15().init(&device).expect("a U-Net")), side: 64, context: 768, device };
     let mut group = c.benchmark_group("unet_step_sd15_512");
     group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(60));
-    steps(&mut group, &case, &[2, 4]);
+    steps(&mut group, &case, &[2, 4, 8, 16]);
     group.finish();
 }
 

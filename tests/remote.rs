@@ -8,7 +8,12 @@ use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use burn::tensor::Tensor;
+use burn::tensor::server::telemetry::{DrainStatus, TelemetryEvent, TelemetryProbe};
+use burn::tensor::server::{RemoteServer, WebSocketTransport};
+use fabric::core::fabric::{FabricSettings, ReferencePass};
+use fabric::core::picture::Picture;
 use fabric::core::pipeline::{DevicePool, Pipeline, Request, Settings};
+use fabric::core::schedule::SamplerKind;
 use fabric::models::LoadPipeline;
 use fabric::{DeviceError, DeviceKind};
 
@@ -121,6 +126,46 @@ fn two_servers_make_the_pictures_of_one_device_and_one_goes_on_alone() {
         let [(name, said)] = &made.lost[..] else { panic!("{:?}", made.lost) };
         assert!(*name == url && !said.is_empty());
         assert_same(&made.made[0].latents, &wanted);
+    });
+}
+
+/// A GPU works through what it is told while the host tells it more; whoever reads a number back stops both.
+#[test]
+fn nothing_is_read_back_between_steps() {
+    within_minutes(|| {
+        let (probe, mut events) = TelemetryProbe::channel(1 << 20);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("ws://{}", listener.local_addr().expect("an address"));
+        let server = RemoteServer::new([fabric::default_device().expect("a device")]).with_telemetry(probe);
+        std::thread::spawn(move || server.serve(WebSocketTransport::from_listener(listener)));
+        let device = fabric::device(url.parse().expect("a name")).expect("the server's device");
+        let pipeline = Pipeline::demo(&device).expect("the model that ships");
+        let mut waits = |steps, sampler, pass| {
+            let fabric = FabricSettings { start: 0.0, end: 1.0, pass, ..FabricSettings::default() };
+            let settings = Settings { steps, sampler: Some(sampler), fabric, ..Settings::default() };
+            let picture = |shade| Picture::from_rgb(8, 8, vec![shade; 8 * 8 * 3]).expect("a picture");
+            let request =
+                Request::new("a ring").with_settings(settings).with_liked(picture(40)).with_disliked(picture(200));
+            let mut seen = Vec::new();
+            events.drain_into(&mut seen);
+            pipeline.generate(&request).expect("a picture");
+            seen.clear();
+            let status = events.drain_into(&mut seen);
+            assert!(matches!(status, DrainStatus::Open { lagged: 0 }), "events were lost");
+            assert!(seen.len() > 100 * steps, "{} events", seen.len());
+            let waits =
+                |event: &TelemetryEvent| matches!(event, TelemetryEvent::Read { .. } | TelemetryEvent::Sync { .. });
+            seen.iter().filter(|event| waits(event)).count()
+        };
+        let cached = ReferencePass::Cached { chunk: 1, budget: 1 << 30, half: true };
+        for (sampler, pass) in [
+            (SamplerKind::Ddim, ReferencePass::Interleaved),
+            (SamplerKind::EulerAncestral, ReferencePass::TwoPasses { chunk: 2 }),
+            ("dpmpp_2m_karras".parse().expect("a sampler"), cached),
+        ] {
+            // The picture, when it is done.
+            assert_eq!((waits(2, sampler, pass), waits(5, sampler, pass)), (1, 1), "{sampler}, {pass:?}");
+        }
     });
 }
 

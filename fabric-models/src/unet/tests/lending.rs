@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use fabric_core::attention::{DecoupledTokens, JointTokens};
-use fabric_core::models::{RecordedTokens, Residuals};
+use fabric_core::models::{RecordedTokens, Residuals, TextKeys};
 
 use super::*;
 
@@ -125,6 +125,26 @@ fn rows_that_lend_to_nobody_change_nothing() {
         let with = bench.predict(UNetInput { lending_rows: 1, ..bench.input() });
         let kept = bench.rows(0, 2);
         assert!(difference(with, kept.predict(kept.input())) < 1e-5);
+    }
+}
+
+#[test]
+fn kept_text_keys_change_nothing_and_are_used() {
+    for config in networks() {
+        let bench = Bench::new(&config, 3);
+        let text_keys = TextKeys::default();
+        for _ in 0..2 {
+            let kept = bench.predict(UNetInput { text_keys: Some(&text_keys), ..bench.input() });
+            assert_eq!(kept.into_data(), bench.predict(bench.input()).into_data());
+        }
+        // Another text beside kept keys: what was kept is what counts.
+        let other = UNetInput { context: random([3, 5, CONTEXT]), text_keys: Some(&text_keys), ..bench.input() };
+        assert_eq!(bench.predict(other).into_data(), bench.predict(bench.input()).into_data());
+        // With rows that end before the last cross-attentions.
+        let text_keys = TextKeys::default();
+        let pass = || UNetInput { lending_rows: 1, text_keys: Some(&text_keys), ..bench.input() };
+        let wanted = bench.predict(UNetInput { lending_rows: 1, ..bench.input() }).into_data();
+        assert_eq!([bench.predict(pass()).into_data(), bench.predict(pass()).into_data()], [wanted.clone(), wanted]);
     }
 }
 
