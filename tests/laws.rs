@@ -191,6 +191,72 @@ fn tokens_kept_in_half_precision_take_half_the_bytes() {
     assert!(apart > 0.0 && apart < 5e-3 * largest, "{apart} of {largest}");
 }
 
+/// The files that a pipeline spilled within this folder.
+fn spilled(place: &Path) -> Vec<std::path::PathBuf> {
+    let own = std::fs::read_dir(place).expect("the folder").map(|own| own.expect("its entry").path());
+    own.flat_map(|own| std::fs::read_dir(own).expect("a pipeline's folder"))
+        .map(|file| file.expect("its entry").path())
+        .collect()
+}
+
+#[test]
+fn what_was_spilled_to_disk_makes_the_same_pictures() {
+    // Nothing fits in memory, and some does; as recorded, rounded, and with merged tokens.
+    for (budget, half, merge) in [(0, false, 0.0), (200_000, false, 0.0), (0, true, 0.0), (0, false, 0.5)] {
+        let pass = ReferencePass::Cached { chunk: 2, budget, half };
+        let request = both(FabricSettings { pass, merge, ..everywhere() });
+        let unspilled = make(&request);
+        let place = tempfile::tempdir().expect("a folder");
+        let pipeline = fresh_pipeline().with_spill(place.path(), 1 << 30).expect("room to spill");
+        let first = pipeline.generate(&request).expect("a generation");
+        let second = pipeline.generate(&request).expect("a generation");
+        assert_eq!(values(&unspilled.latents), values(&first.latents));
+        assert_eq!(values(&unspilled.latents), values(&second.latents), "bit for bit, from the disk");
+        assert_eq!((first.report.reference_passes, second.report.reference_passes), (9, 0));
+        let cache = second.report.cache;
+        assert_eq!((cache.hits + cache.disk_hits, cache.misses, cache.disk_failures), (9, 9, 0), "{cache:?}");
+        assert!(cache.bytes <= budget && cache.disk_hits > 0 && cache.disk_bytes > 0, "{cache:?}");
+        assert_eq!(spilled(place.path()).len() as u64, cache.disk_hits);
+        assert_eq!(second.report.spill_error, None);
+        let copy = pipeline.clone();
+        drop(pipeline);
+        assert_eq!(copy.generate(&request).expect("a generation").report.reference_passes, 0);
+        drop(copy);
+        assert_eq!(std::fs::read_dir(place.path()).expect("the folder").count(), 0, "nothing stays behind");
+    }
+}
+
+#[test]
+fn a_disk_that_fails_changes_no_picture() {
+    let pass = ReferencePass::Cached { chunk: 2, budget: 0, half: false };
+    let request = both(FabricSettings { pass, ..everywhere() });
+    let unspilled = values(&make(&request).latents);
+    let place = tempfile::tempdir().expect("a folder");
+    let pipeline = fresh_pipeline().with_spill(place.path(), 1 << 30).expect("room to spill");
+    let again = || {
+        let made = pipeline.generate(&request).expect("a generation");
+        assert_eq!(unspilled, values(&made.latents));
+        made.report
+    };
+    assert_eq!(again().reference_passes, 9);
+    let files = spilled(place.path());
+    std::fs::write(&files[0], "shortened").expect("a file");
+    let length = std::fs::metadata(&files[1]).expect("a file").len();
+    std::fs::write(&files[1], vec![7; length as usize]).expect("a file");
+    std::fs::remove_file(&files[2]).expect("a file");
+    let report = again();
+    assert_eq!((report.reference_passes, report.cache.disk_failures), (3, 3), "what is damaged is made again");
+    assert!(report.spill_error.is_some_and(|error| error.contains("recorded again")));
+    let report = again();
+    assert_eq!((report.reference_passes, report.spill_error), (0, None), "and spilled again");
+    std::fs::remove_dir_all(files[0].parent().expect("the pipeline's folder")).expect("removed");
+    for _ in 0..2 {
+        let report = again();
+        assert_eq!(report.reference_passes, 9);
+        assert!(report.spill_error.is_some_and(|error| error.contains("nothing more is spilled")));
+    }
+}
+
 #[test]
 fn merged_tokens_take_less_memory_and_change_little() {
     let pipeline = fresh_pipeline();

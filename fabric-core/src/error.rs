@@ -33,6 +33,14 @@ pub enum Error {
     /// A session cannot be saved or loaded.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// There is no folder for keys and values that memory cannot hold.
+    #[error("spill folder: no folder can be made in `{place}`: {source}; name one that exists and may be written to")]
+    SpillFolder {
+        /// The folder that was named.
+        place: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A network of the pipeline reports an error of its own.
     #[error(transparent)]
     Model(Box<dyn std::error::Error + Send + Sync>),

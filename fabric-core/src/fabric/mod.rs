@@ -13,6 +13,8 @@ mod presets;
 mod reference;
 mod schedule;
 mod settings;
+mod shelf;
+mod spill;
 
 pub use cache::{CacheKey, CacheStats, TokenCache};
 pub use depth::depth_position;

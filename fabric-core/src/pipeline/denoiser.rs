@@ -155,11 +155,8 @@ impl SteeredDenoiser<'_, '_> {
             ReferencePass::Cached { chunk, budget, half } => (chunk, Some((budget, half))),
             ReferencePass::Interleaved => unreachable!("two_passes: asked for in interleaved mode"),
         };
-        let mut tokens: Vec<Option<Arc<TokensBySite>>> = active
-            .lenders
-            .iter()
-            .map(|(index, _)| kept.and_then(|(_, half)| self.cached(*index, call, half)))
-            .collect();
+        let mut tokens: Vec<Option<Arc<TokensBySite>>> =
+            active.lenders.iter().map(|(index, _)| kept.and_then(|kept| self.cached(*index, call, kept))).collect();
         let missing: Vec<usize> = (0..tokens.len()).filter(|&at| tokens[at].is_none()).collect();
         if !missing.is_empty() {
             let noised = self.noised_references(call)?;
@@ -186,7 +183,8 @@ impl SteeredDenoiser<'_, '_> {
     }
 
     fn lock_cache(&self) -> std::sync::MutexGuard<'_, TokenCache> {
-        // A panic elsewhere cannot leave it half changed: every change is one call.
+        // A panic elsewhere cannot leave it half changed: every change is one call, and a device that fails while a
+        // recording goes to disk or comes back loses no more than that recording.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -197,8 +195,8 @@ impl SteeredDenoiser<'_, '_> {
         CacheKey { id, timestep, conditions, half, merge }
     }
 
-    fn cached(&self, index: usize, call: &ModelCall, half: bool) -> Option<Arc<TokensBySite>> {
-        self.lock_cache().get(&self.cache_key(index, call, half))
+    fn cached(&self, index: usize, call: &ModelCall, (budget, half): (u64, bool)) -> Option<Arc<TokensBySite>> {
+        self.lock_cache().get(&self.cache_key(index, call, half), budget)
     }
 
     /// Passes references through the network under the empty prompt, and brings back their keys and values.

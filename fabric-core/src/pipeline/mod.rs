@@ -2,6 +2,7 @@
 
 mod denoiser;
 mod inpaint;
+mod latents;
 mod pool;
 mod references;
 mod report;

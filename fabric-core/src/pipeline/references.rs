@@ -1,20 +1,17 @@
 //! Liked and disliked pictures as latents.
 
-use std::collections::HashMap;
 use std::sync::PoisonError;
 
 use burn::tensor::Tensor;
 use sha2::{Digest, Sha256};
 
+use super::latents::KeptLatents;
 use super::{FeedbackPicture, Pipeline, Report, Request};
 use crate::Error;
 use crate::fabric::{Reference, ReferencePosterior, Side};
 use crate::models::Posterior;
 use crate::noise::{Draw, ReferenceId, RunNoise};
 use crate::picture::{self, Fit, Picture};
-
-/// Latents of this many references are kept. One takes 64 KB at 512x512.
-const KEPT_LATENTS: usize = 256;
 
 impl Pipeline {
     /// Encodes the references, liked before disliked.
@@ -70,7 +67,7 @@ impl Pipeline {
         let reusable = noise.is_seeded();
         let mut encoded = Vec::with_capacity(ids.len());
         for (row, (judged, id)) in pictures.iter().zip(ids).enumerate() {
-            let kept = reusable.then(|| self.lock_latents().get(&id).cloned()).flatten();
+            let kept = reusable.then(|| self.lock_latents().get(&id)).flatten();
             let latents = match kept {
                 Some(latents) => latents,
                 None => {
@@ -80,22 +77,19 @@ impl Pipeline {
                         Some(drawn) => Posterior::Sample(drawn.clone().slice_dim(0, row..row + 1)),
                         None => Posterior::Mean,
                     };
-                    self.codec.encode(pixels, posterior)
+                    let latents = self.codec.encode(pixels, posterior);
+                    if reusable {
+                        self.lock_latents().insert(id, latents.clone());
+                    }
+                    latents
                 }
             };
-            if reusable {
-                let mut all = self.lock_latents();
-                if all.len() >= KEPT_LATENTS {
-                    all.clear();
-                }
-                all.insert(id, latents.clone());
-            }
             encoded.push((id, latents));
         }
         Ok(encoded)
     }
 
-    fn lock_latents(&self) -> std::sync::MutexGuard<'_, HashMap<ReferenceId, Tensor<4>>> {
+    fn lock_latents(&self) -> std::sync::MutexGuard<'_, KeptLatents> {
         self.latents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

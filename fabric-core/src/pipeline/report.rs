@@ -41,6 +41,9 @@ pub struct Report {
     pub truncated: Vec<String>,
     /// The cache of reference keys and values after the run.
     pub cache: CacheStats,
+    /// What went wrong on disk, where [`Pipeline::with_spill`](super::Pipeline::with_spill) is in use: in this run, or
+    /// earlier if nothing is spilled since. No picture depends on it.
+    pub spill_error: Option<String>,
 }
 
 /// One evaluation of a run, as a callback sees it.

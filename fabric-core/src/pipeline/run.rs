@@ -1,9 +1,9 @@
 //! From a request to pictures.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -11,12 +11,13 @@ use burn::tensor::{Device, Tensor};
 use fabric_backends::{available_memory, panic_message};
 
 use super::denoiser::{Masses, SteeredDenoiser, StepNoise};
+use super::latents::KeptLatents;
 use super::text::Conditions;
 use super::{Observer, Report, Request, StepEvent};
 use crate::Error;
 use crate::fabric::{CacheStats, FeedbackSchedule, ReferenceNoise, TokenCache};
 use crate::models::{CrossAttention, LatentCodec, NoisePredictor, TextEncoder};
-use crate::noise::{ReferenceId, RunNoise, SeededNoise};
+use crate::noise::{RunNoise, SeededNoise};
 use crate::picture::{self, Picture};
 use crate::samplers::{StepReport, sample_within};
 use crate::schedule::{Schedule, SchedulerConfig};
@@ -45,7 +46,7 @@ pub struct Pipeline {
     scheduler: SchedulerConfig,
     native_size: usize,
     tokens: Arc<Mutex<TokenCache>>,
-    pub(super) latents: Arc<Mutex<HashMap<ReferenceId, Tensor<4>>>>,
+    pub(super) latents: Arc<Mutex<KeptLatents>>,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -112,9 +113,39 @@ impl Pipeline {
         self
     }
 
+<<<<<<< HEAD
     /// Where its weights live.
     pub fn device(&self) -> Device {
         self.unet.device()
+=======
+    /// A copy whose cache of reference keys and values may also keep up to `bytes` on disk, in a folder of its own within `folder`.
+    ///
+    /// It serves runs with [`ReferencePass::Cached`](crate::fabric::ReferencePass::Cached): what their budget of memory
+    /// does not hold is written to disk instead of being made again, and comes back bit by bit. The copy and its copies
+    /// begin with an empty cache. The folder is removed when the last of them is dropped; what a killed process leaves
+    /// (`fabric-spill-*`) may be deleted. Keys and values tell much of the pictures that they were recorded from, so other
+    /// users of the machine cannot open the folder.
+    ///
+    /// A disk that fails never stops a run: what cannot be read is recorded again, after a failed write nothing more is
+    /// written until [`Self::clear_caches`], and [`Report::spill_error`] says so.
+    ///
+    /// On a GPU, writing brings the numbers to the host and waits for all that the device has to do before; a fast
+    /// one may record sooner than a disk can read. A folder that lives in memory (tmpfs) spares none.
+    ///
+    /// ```
+    /// use fabric_core::{Error, pipeline::Pipeline};
+    /// fn with_twenty_gigabytes(pipeline: Pipeline, folder: &std::path::Path) -> Result<Pipeline, Error> {
+    ///     pipeline.with_spill(folder, 20_000_000_000)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When no folder can be made within `folder`.
+    pub fn with_spill(mut self, folder: impl AsRef<Path>, bytes: u64) -> Result<Self, Error> {
+        self.tokens = Arc::new(Mutex::new(TokenCache::spilling(folder.as_ref(), bytes)?));
+        Ok(self)
+>>>>>>> c6e0942 (Reference keys and values that memory cannot hold are spilled to disk; the oldest latents make room)
     }
 
     /// Side in pixels of the pictures that the model was trained on.
@@ -127,7 +158,7 @@ impl Pipeline {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).stats()
     }
 
-    /// Drops everything that was kept for later runs.
+    /// Drops everything that was kept for later runs, in memory and on disk.
     pub fn clear_caches(&self) {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.latents.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -251,7 +282,9 @@ impl Pipeline {
         let pictures = decode(&*self.codec, &latents)?;
         let mut report = report.into_inner();
         report.decode_seconds = clock.elapsed().as_secs_f64();
-        report.cache = self.cache_stats();
+        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        (report.cache, report.spill_error) = (tokens.stats(), tokens.spill_error().map(str::to_owned));
+        drop(tokens);
         if settings.measure_attention {
             report.attention_mass = masses.into_inner().means(references.len());
         }
@@ -317,6 +350,7 @@ impl Generation {
         report.calls_with_references += more.calls_with_references;
         report.reference_passes += more.reference_passes;
         report.cache = more.cache;
+        report.spill_error = more.spill_error.or(report.spill_error.take());
         self
     }
 }

@@ -1,0 +1,245 @@
+//! Recordings on disk: one file each, in a folder of our own that goes when nobody uses it any more.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use super::{LentTokens, TokensBySite};
+use crate::attention::AttnSite;
+
+/// A fresh folder, removed with this value.
+#[derive(Debug)]
+pub(super) struct SpillFolder {
+    folder: TempDir,
+    /// Files so far: each gets its number as its name, and no name is used twice.
+    files: u64,
+}
+
+impl SpillFolder {
+    /// Makes it within `parent`.
+    pub(super) fn new(parent: &Path) -> io::Result<Self> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("fabric-spill-");
+        // Keys and values tell much of a person's pictures: nobody else on the machine is to read them.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+        Ok(Self { folder: builder.tempdir_in(parent)?, files: 0 })
+    }
+
+    /// Writes a recording. Whoever gets a [`SpilledTokens`] gets a file that was written whole.
+    pub(super) fn write(&mut self, tokens: &TokensBySite) -> io::Result<SpilledTokens> {
+        let file = OwnFile(self.folder.path().join(self.files.to_string()));
+        self.files += 1;
+        let mut out = File::create_new(&file.0)?;
+        let mut digest = Sha256::new();
+        let mut write = |x: &Tensor<3>| {
+            // Brings it to the host, and waits for the device to have it.
+            let data = x.clone().into_data();
+            digest.update(data.as_bytes());
+            out.write_all(data.as_bytes())?;
+            Ok::<_, io::Error>(Layout { dims: x.dims(), dtype: x.dtype(), device: x.device() })
+        };
+        let mut parts = Vec::with_capacity(tokens.len());
+        for (&site, LentTokens { key, value, stands_for }) in tokens {
+            parts.push(Part { site, key: write(key)?, value: write(value)?, stands_for: stands_for.clone() });
+        }
+        // Nothing is synced: a file that outlives the process is of no use to anybody.
+        Ok(SpilledTokens { file, parts, digest: digest.finalize().into() })
+    }
+}
+
+/// A recording in a file, which is removed with this value.
+///
+/// The file holds nothing but numbers. What they mean stays here, so no header needs to be believed; and a digest, as a
+/// file that was shortened, overwritten or damaged by its disk must not find its way into a picture.
+#[derive(Debug)]
+pub(super) struct SpilledTokens {
+    file: OwnFile,
+    parts: Vec<Part>,
+    digest: [u8; 32],
+}
+
+impl SpilledTokens {
+    /// The recording, bit by bit as it was written, where it was.
+    pub(super) fn read(&self) -> io::Result<TokensBySite> {
+        let mut file = File::open(&self.file.0)?;
+        let found = file.metadata()?.len();
+        let wanted: usize = self.parts.iter().map(|part| part.key.bytes() + part.value.bytes()).sum();
+        if found != wanted as u64 {
+            return Err(damaged(format!("it has {found} bytes, wanted {wanted}")));
+        }
+        let mut digest = Sha256::new();
+        let mut read = |layout: &Layout| {
+            let mut bytes = vec![0; layout.bytes()];
+            file.read_exact(&mut bytes)?;
+            digest.update(&bytes);
+            Ok::<_, io::Error>(bytes)
+        };
+        let bytes =
+            self.parts.iter().map(|part| Ok([read(&part.key)?, read(&part.value)?])).collect::<io::Result<Vec<_>>>()?;
+        if <[u8; 32]>::from(digest.finalize()) != self.digest {
+            return Err(damaged("its bytes are not those that were written".to_owned()));
+        }
+        let lent = self.parts.iter().zip(bytes).map(|(part, [key, value])| {
+            let (key, value) = (part.key.tensor(key), part.value.tensor(value));
+            (part.site, LentTokens { key, value, stands_for: part.stands_for.clone() })
+        });
+        Ok(lent.collect())
+    }
+}
+
+fn damaged(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// What a file holds of one layer.
+#[derive(Debug)]
+struct Part {
+    site: AttnSite,
+    key: Layout,
+    value: Layout,
+    stands_for: Vec<(usize, f32)>,
+}
+
+/// What bytes mean.
+#[derive(Debug)]
+struct Layout {
+    dims: [usize; 3],
+    dtype: DType,
+    device: Device,
+}
+
+impl Layout {
+    fn bytes(&self) -> usize {
+        self.dims.iter().product::<usize>() * self.dtype.size()
+    }
+
+    fn tensor(&self, bytes: Vec<u8>) -> Tensor<3> {
+        Tensor::from_data(TensorData::from_bytes_vec(bytes, self.dims, self.dtype), (&self.device, self.dtype))
+    }
+}
+
+/// A file that is removed with this value, also when writing it failed half way.
+#[derive(Debug)]
+struct OwnFile(PathBuf);
+
+impl Drop for OwnFile {
+    fn drop(&mut self) {
+        // Best effort: what stays behind goes with the folder.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::{AttnKind, Block};
+
+    fn site(layer: usize) -> AttnSite {
+        AttnSite { block: Block::Up(1), attention: 2, layer, kind: AttnKind::SelfAttention }
+    }
+
+    /// Every bit pattern of 16 bits: also infinities, NaN, numbers next to zero and its two signs.
+    fn all_bits(dtype: DType) -> Tensor<3> {
+        let bytes = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        let dims = [1, (1 << 17) / 8 / dtype.size(), 8];
+        Tensor::from_data(TensorData::from_bytes_vec(bytes, dims, dtype), (&Device::flex(), dtype))
+    }
+
+    fn recording() -> TokensBySite {
+        let lent = |dtype, stands_for| LentTokens { key: all_bits(dtype), value: all_bits(dtype), stands_for };
+        // A part of a larger tensor, as one of several rows recorded at once is.
+        let part = all_bits(DType::F32).slice([0..1, 100..300, 0..8]);
+        let part = LentTokens { key: part.clone(), value: part.slice([0..1, 7..9, 2..5]), stands_for: Vec::new() };
+        TokensBySite::from([
+            (site(0), lent(DType::F32, vec![])),
+            (site(1), lent(DType::F16, vec![(3, 1.0), (2, 4.0)])),
+            (site(2), lent(DType::BF16, vec![])),
+            (site(3), part),
+        ])
+    }
+
+    #[track_caller]
+    fn assert_equal_bits(a: &TokensBySite, b: &TokensBySite) {
+        assert_eq!(a.len(), b.len());
+        for (site, a) in a {
+            let b = &b[site];
+            assert_eq!(a.stands_for, b.stands_for);
+            for (a, b) in [(&a.key, &b.key), (&a.value, &b.value)] {
+                assert_eq!((a.dims(), a.dtype(), a.device()), (b.dims(), b.dtype(), b.device()));
+                let [a, b] = [a, b].map(|x| x.clone().into_data());
+                assert!(a.as_bytes() == b.as_bytes(), "other bits at {site}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_written_to_the_bit_in_every_type() {
+        let place = tempfile::tempdir().unwrap();
+        let mut folder = SpillFolder::new(place.path()).unwrap();
+        let tokens = recording();
+        let spilled = folder.write(&tokens).unwrap();
+        // Another file must not disturb the first.
+        let other = folder.write(&TokensBySite::from([(site(9), tokens[&site(1)].clone())])).unwrap();
+        assert_equal_bits(&spilled.read().unwrap(), &tokens);
+        assert_eq!(other.read().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_not_as_it_was_written_is_an_error() {
+        let place = tempfile::tempdir().unwrap();
+        let mut folder = SpillFolder::new(place.path()).unwrap();
+        let spilled = folder.write(&recording()).unwrap();
+        let path = &spilled.file.0;
+        let good = fs::read(path).unwrap();
+        let error = |bytes: &[u8]| {
+            fs::write(path, bytes).unwrap();
+            spilled.read().unwrap_err().to_string()
+        };
+        let mut changed = good.clone();
+        *changed.last_mut().unwrap() ^= 1;
+        assert!(error(&changed).contains("not those that were written"));
+        assert!(error(&good[..good.len() - 1]).contains("wanted"));
+        assert!(error(&[&good[..], &[0]].concat()).contains("wanted"));
+        assert!(error(&[]).contains("has 0 bytes"));
+        fs::write(path, &good).unwrap();
+        assert!(spilled.read().is_ok());
+        fs::remove_file(path).unwrap();
+        assert_eq!(spilled.read().unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn files_and_folder_go_with_their_owners() {
+        let count = |folder: &Path| fs::read_dir(folder).unwrap().count();
+        let place = tempfile::tempdir().unwrap();
+        let mut folder = SpillFolder::new(place.path()).unwrap();
+        let path = folder.folder.path().to_owned();
+        let [one, two] = [(); 2].map(|()| folder.write(&recording()).unwrap());
+        assert_eq!(count(&path), 2);
+        drop(one);
+        assert_eq!(count(&path), 1);
+        drop((folder, two));
+        assert_eq!(count(place.path()), 0);
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_is_an_error() {
+        let place = tempfile::tempdir().unwrap();
+        let mut folder = SpillFolder::new(place.path()).unwrap();
+        fs::remove_dir(folder.folder.path()).unwrap();
+        assert_eq!(folder.write(&recording()).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nobody_else_may_look_into_the_folder() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::tempdir().unwrap();
+        let folder = SpillFolder::new(place.path()).unwrap();
+        assert_eq!(fs::metadata(folder.folder.path()).unwrap().permissions().mode() & 0o077, 0);
+    }
+}

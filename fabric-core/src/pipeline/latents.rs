@@ -1,0 +1,65 @@
+//! Latents of references, kept by content: those that were used last.
+
+use std::collections::VecDeque;
+
+use burn::tensor::Tensor;
+
+use crate::noise::ReferenceId;
+
+/// Latents of this many references are kept. One takes 64 KB at 512x512.
+const MOST: usize = 256;
+
+/// From the one that was not used for longest to the one used last. So few are searched faster than one is encoded.
+#[derive(Debug, Default)]
+pub(super) struct KeptLatents(VecDeque<(ReferenceId, Tensor<4>)>);
+
+impl KeptLatents {
+    /// What is kept of this reference, which is then the last to go.
+    pub(super) fn get(&mut self, id: &ReferenceId) -> Option<Tensor<4>> {
+        let at = self.0.iter().position(|(kept, _)| kept == id)?;
+        let found = self.0.remove(at)?;
+        let latents = found.1.clone();
+        self.0.push_back(found);
+        Some(latents)
+    }
+
+    /// Keeps latents; what was not used for longest makes room.
+    pub(super) fn insert(&mut self, id: ReferenceId, latents: Tensor<4>) {
+        // Another run may have brought the same ones in the meantime.
+        self.0.retain(|(kept, _)| *kept != id);
+        if self.0.len() >= MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back((id, latents));
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    #[test]
+    fn the_one_not_used_for_longest_makes_room_and_no_other() {
+        let id = |number: usize| ReferenceId(std::array::from_fn(|at| number.to_le_bytes()[at % 8]));
+        let latents = |number: usize| Tensor::<4>::full([1, 1, 1, 1], number as f64, &Device::flex());
+        let mut kept = KeptLatents::default();
+        for number in 0..MOST {
+            kept.insert(id(number), latents(number));
+        }
+        kept.insert(id(5), latents(5));
+        assert!(kept.get(&id(0)).is_some(), "what is there already takes no other's place");
+        for number in [MOST, MOST + 1] {
+            kept.insert(id(number), latents(number));
+        }
+        let gone: Vec<usize> = (0..MOST + 2).filter(|&number| kept.get(&id(number)).is_none()).collect();
+        assert_eq!(gone, [1, 2], "the first was used since");
+        for number in [0, 5, MOST + 1] {
+            assert_eq!(kept.get(&id(number)).expect("kept").into_scalar::<f32>(), number as f32);
+        }
+    }
+}
