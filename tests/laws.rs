@@ -340,6 +340,25 @@ fn a_picture_is_the_same_alone_and_in_any_batch() {
 }
 
 #[test]
+fn little_memory_means_smaller_batches_of_the_same_pictures() {
+    let mut request = request(everywhere()).with_seeds(0..64);
+    request.settings.width = Some(32);
+    request.settings.height = Some(32);
+    let whole = make(&request);
+    let fits = |limit: &u64| {
+        let settings = Settings { memory_limit: Some(*limit), ..request.settings.clone() };
+        pipeline().generate(&Request { seeds: vec![0], settings, ..request.clone() }).is_ok()
+    };
+    request.settings.memory_limit = (10..40).map(|power| 1 << power).find(fits);
+    let parts = make(&request);
+    assert!(
+        parts.report.step_seconds.len() > whole.report.step_seconds.len(),
+        "in one batch: this would prove nothing"
+    );
+    assert_same(&whole, &parts);
+}
+
+#[test]
 fn a_guidance_of_one_is_the_conditional_branch_alone() {
     let scaled = |scale| {
         let mut request = request(everywhere()).with_liked(picture(1, 64));

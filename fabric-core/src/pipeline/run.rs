@@ -113,11 +113,11 @@ impl Pipeline {
         self
     }
 
-<<<<<<< HEAD
     /// Where its weights live.
     pub fn device(&self) -> Device {
         self.unet.device()
-=======
+    }
+
     /// A copy whose cache of reference keys and values may also keep up to `bytes` on disk, in a folder of its own within `folder`.
     ///
     /// It serves runs with [`ReferencePass::Cached`](crate::fabric::ReferencePass::Cached): what their budget of memory
@@ -145,7 +145,6 @@ impl Pipeline {
     pub fn with_spill(mut self, folder: impl AsRef<Path>, bytes: u64) -> Result<Self, Error> {
         self.tokens = Arc::new(Mutex::new(TokenCache::spilling(folder.as_ref(), bytes)?));
         Ok(self)
->>>>>>> c6e0942 (Reference keys and values that memory cannot hold are spilled to disk; the oldest latents make room)
     }
 
     /// Side in pixels of the pictures that the model was trained on.
@@ -180,7 +179,7 @@ impl Pipeline {
     /// As [`Self::generate`], and [`Error::Cancelled`].
     pub fn generate_observed(&self, request: &Request, observer: &mut dyn Observer) -> Result<Generation, Error> {
         request.validate()?;
-        let batch = request.settings.batch.unwrap_or(request.seeds.len());
+        let batch = self.batch(request)?;
         let mut whole: Option<Generation> = None;
         for seeds in request.seeds.chunks(batch) {
             let mut noise = SeededNoise::new(seeds, &self.unet.device());
@@ -303,6 +302,20 @@ impl Pipeline {
             Ok(side)
         };
         Ok([side("width", request.settings.width)?, side("height", request.settings.height)?])
+    }
+
+    /// Pictures to compute at once: as many as asked for, or as the memory may hold, by an estimate from below.
+    fn batch(&self, request: &Request) -> Result<usize, Error> {
+        let (settings, all) = (&request.settings, request.seeds.len());
+        if all == 1 {
+            return Ok(1);
+        }
+        let free = || settings.memory_limit.or_else(|| available_memory(&self.unet.device()));
+        let (None, Some(free)) = (settings.batch, free()) else { return Ok(settings.batch.unwrap_or(all)) };
+        let branches = request.guidance()?.branches().len();
+        let [_, _, height, width] = self.latent_shape(1, self.size(request)?);
+        let one = self.unet.working_bytes([branches, height, width]).max(1);
+        Ok(usize::try_from(free / one).unwrap_or(all).clamp(1, all))
     }
 
     /// Refuses what surely needs more memory than there is, before it drives the machine into the ground.
