@@ -167,8 +167,8 @@ impl TokenCache {
                 self.stats.disk_failures += 1;
                 disk.off = true;
                 disk.error = Some(format!(
-                    "{bytes} bytes of keys and values could not be spilled to disk: {error}; pictures are not affected, but \
-                     nothing more is spilled: make room for it and clear the caches, or choose another folder"
+                    "{bytes} bytes of keys and values could not be spilled to disk: {error}; pictures are not affected, \
+                     but nothing more is spilled: make room for it and clear the caches, or choose another folder"
                 ));
             }
         }
@@ -223,7 +223,8 @@ mod tests {
         CacheKey { id: ReferenceId([id; 32]), timestep: u64::from(step), conditions: 0, half: false, merge: 0 }
     }
 
-    /// Asks for a recording, and makes it if it is not there; returns whether it was. What comes back must be what was kept.
+    /// Asks for a recording, and makes it if it is not there; returns whether it was. What comes back must be what was
+    /// kept.
     #[track_caller]
     fn ask(cache: &mut TokenCache, id: u8, step: u8, budget: u64) -> bool {
         let Some(found) = cache.get(&key(id, step), budget) else {

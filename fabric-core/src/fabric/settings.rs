@@ -74,9 +74,10 @@ pub enum ReferencePass {
     Cached {
         /// References per recording pass, at least 1.
         chunk: usize,
-        /// How many bytes may be kept. Stable Diffusion 1.5 at 512x512 needs 46 MB per reference and evaluation in
-        /// f16, twice that in f32. What is kept in f32 was recorded `chunk` references at a time, and on the CPU their
-        /// memory is free again only when all of them are dropped.
+        /// How many bytes may be kept in memory. Stable Diffusion 1.5 at 512x512 needs 46 MB per reference and
+        /// evaluation in f16, twice that in f32. What is kept in f32 was recorded `chunk` references at a time, and on
+        /// the CPU their memory is free again only when all of them are dropped. What does not fit is recorded each
+        /// time, or kept on disk by a pipeline [that may](crate::pipeline::Pipeline::with_spill).
         budget: u64,
         /// Whether what a network computed in f32 is kept in f16: half the bytes, and every kept number is rounded to 11
         /// bits. Numbers beyond 65,504 do not exist there: a picture that they spoil is an error. Already the run

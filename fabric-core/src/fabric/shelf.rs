@@ -6,8 +6,8 @@ use super::CacheKey;
 
 /// What is kept in one place.
 ///
-/// What makes room are things that no run asked for lately, the oldest first. What the run that asks needs itself never goes: a run
-/// scans its things in order, and dropping the oldest would drop each just before it is needed again.
+/// What makes room are things that no run asked for lately, the oldest first. What the run that asks needs itself never
+/// goes: a run scans its things in order, and dropping the oldest would drop each just before it is needed again.
 #[derive(Debug)]
 pub(super) struct Shelf<T> {
     things: HashMap<CacheKey, Kept<T>>,

@@ -118,7 +118,8 @@ impl Pipeline {
         self.unet.device()
     }
 
-    /// A copy whose cache of reference keys and values may also keep up to `bytes` on disk, in a folder of its own within `folder`.
+    /// A copy whose cache of reference keys and values may also keep up to `bytes` on disk, in a folder of its own within
+    /// `folder`.
     ///
     /// It serves runs with [`ReferencePass::Cached`](crate::fabric::ReferencePass::Cached): what their budget of memory
     /// does not hold is written to disk instead of being made again, and comes back bit by bit. The copy and its copies
@@ -130,7 +131,8 @@ impl Pipeline {
     /// written until [`Self::clear_caches`], and [`Report::spill_error`] says so.
     ///
     /// On a GPU, writing brings the numbers to the host and waits for all that the device has to do before; a fast
-    /// one may record sooner than a disk can read. A folder that lives in memory (tmpfs) spares none.
+    /// one may record sooner than a disk can read. On another machine's device they travel here and back. A folder that
+    /// lives in memory (tmpfs) spares none.
     ///
     /// ```
     /// use fabric_core::{Error, pipeline::Pipeline};
