@@ -82,6 +82,12 @@ struct Arguments {
     /// How references travel.
     #[arg(long, value_enum, default_value = "interleaved")]
     pass: Pass,
+    /// Share of each reference's tokens to merge with others like them, 0 to 0.75: faster, and not exactly the same.
+    #[arg(long, default_value_t = 0.0)]
+    merge: f64,
+    /// A folder for what `--pass cached` cannot keep in memory: up to 20 GB, removed at the end.
+    #[arg(long)]
+    spill: Option<PathBuf>,
     /// Where contact sheets and the session go.
     #[arg(long, default_value = "out")]
     out: PathBuf,
@@ -107,7 +113,10 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let mut person = person(arguments)?;
     let given = person.is_some() || !arguments.like.is_empty() || !arguments.dislike.is_empty();
     let asks = !given && std::io::stdin().is_terminal();
-    let pipeline = arguments.common.load()?;
+    let mut pipeline = arguments.common.load()?;
+    if let Some(folder) = &arguments.spill {
+        pipeline = pipeline.with_spill(folder, 20 << 30)?;
+    }
     std::fs::create_dir_all(&arguments.out)?;
     for made in 1.. {
         let round = make(&mut session, &pipeline, arguments.pictures)?;
@@ -157,6 +166,8 @@ fn session(arguments: &Arguments) -> Result<FeedbackSession, Box<dyn Error>> {
         Pass::Cached => ReferencePass::Cached { chunk: 4, budget: 4 << 30, half: false },
         Pass::CachedInHalf => ReferencePass::Cached { chunk: 4, budget: 4 << 30, half: true },
     };
+    settings.fabric.merge = arguments.merge;
+    settings.validate()?;
     let Some(folder) = &arguments.continue_from else {
         let prompt = arguments.prompt.as_deref().ok_or("give a prompt: what should the pictures show?")?;
         let mut session = FeedbackSession::new(prompt).with_seed(arguments.seed).with_generation_settings(&settings);

@@ -174,6 +174,9 @@ pub(crate) fn print_report(report: &Report) {
         let side = if index < liked { "liked" } else { "disliked" };
         println!("reference {} ({side}) got {:.1} % of the attention", index + 1, mass * 100.0);
     }
+    if let Some(error) = &report.spill_error {
+        println!("{error}");
+    }
     for rest in &report.truncated {
         println!("the prompt is too long, this was left out: {rest}");
     }
