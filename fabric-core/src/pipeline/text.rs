@@ -22,9 +22,11 @@ pub(super) struct Conditions {
     images: usize,
     absent_is_zero: bool,
     pub(super) truncated: Vec<String>,
-    /// What was stacked so far, by branches and references.
-    stacked: RefCell<HashMap<(Vec<Branch>, usize), Rc<TextRows>>>,
+    stacked: RefCell<HashMap<Arrangement, Rc<TextRows>>>,
 }
+
+/// Branches, and references behind them.
+type Arrangement = (Vec<Branch>, usize);
 
 /// What the rows of a pass read.
 #[derive(Debug)]

@@ -43,7 +43,7 @@ pub struct VaeOptions {
     /// Whether the pictures of a batch go one at a time, for less memory.
     pub sliced: bool,
     /// Whether half-precision weights are computed with in f32, layer by layer. The default is the
-    /// configuration's `force_upcast`; XL's original VAE overflows f16.
+    /// configuration's `force_upcast`; XL's original VAE overflows f16. On a CPU they always are.
     pub upcast: bool,
 }
 
