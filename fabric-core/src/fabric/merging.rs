@@ -12,6 +12,10 @@ use super::LentTokens;
 ///
 /// `key` and `value` are `[1, tokens, channels]`, of a feature map of this height and width.
 pub(super) fn merged(key: Tensor<3>, value: Tensor<3>, grid: [usize; 2], share: f64) -> LentTokens {
+    let whole = |key, value| LentTokens { key, value, stands_for: Vec::new() };
+    if share == 0.0 {
+        return whole(key, value);
+    }
     let [_, tokens, _] = key.dims();
     let [height, width] = grid;
     assert_eq!(height * width, tokens, "merging: {tokens} tokens of a map of {height}x{width}");
@@ -19,7 +23,7 @@ pub(super) fn merged(key: Tensor<3>, value: Tensor<3>, grid: [usize; 2], share: 
         (0..tokens).partition(|at| (at / width).is_multiple_of(2) && (at % width).is_multiple_of(2));
     let count = ((share * tokens as f64).round() as usize).min(leave.len());
     if count == 0 {
-        return LentTokens { key, value, stands_for: Vec::new() };
+        return whole(key, value);
     }
     let homes = homes(&key, &stay, &leave, count);
     let plan = Plan::new(tokens, &homes);
