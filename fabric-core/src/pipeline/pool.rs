@@ -16,7 +16,11 @@ use crate::Error;
 /// A picture does not depend on its batch, so it does not depend on the device that makes it either, but for rounding.
 /// Each device makes [`Settings::batch`](super::Settings::batch) pictures at a time, or an even share of them where that is
 /// not set, and whoever is done takes the next ones: with small batches a faster device makes more of them. A device that
-/// fails is left out for the rest of the run, and the others make its pictures.
+/// fails is left out for the rest of the run, and the others make its pictures. A device that neither answers nor fails is
+/// waited for.
+///
+/// With [`ReferenceNoise::Fresh`](crate::fabric::ReferenceNoise::Fresh) a picture does depend on its batch: set the batch
+/// to have the pictures of a single device with that batch.
 #[derive(Debug, Clone)]
 pub struct DevicePool {
     members: Vec<(String, Pipeline)>,

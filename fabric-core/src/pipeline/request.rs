@@ -40,7 +40,8 @@ pub struct Settings {
     pub prompt_dropout: f64,
     /// How references act.
     pub fabric: FabricSettings,
-    /// Pictures computed at once; none is all of them, or as many as memory may hold.
+    /// Pictures computed at once; none is all of them, or as many as memory may hold. It changes the pictures only with
+    /// [`ReferenceNoise::Fresh`](crate::fabric::ReferenceNoise::Fresh).
     pub batch: Option<usize>,
     /// Measures how much of the attention each reference gets, for the report. Costs every self-attention once more.
     pub measure_attention: bool,
