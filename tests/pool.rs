@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::tensor::{Device, Tensor};
 use fabric::core::Error;
 use fabric::core::attention::AttnSite;
+use fabric::core::fabric::{FabricSettings, ReferenceNoise};
 use fabric::core::models::{CrossAttention, NoisePredictor, UNetInput, UNetOutput};
+use fabric::core::picture::Picture;
 use fabric::core::pipeline::{DevicePool, Generation, Pipeline, Request, Settings};
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::unet::UNet;
@@ -107,6 +109,19 @@ fn pictures_are_those_of_one_device_in_their_order() {
     // Without batches each device has its share.
     let even = pool([pipeline(), pipeline()]).generate(&request(&[1, 2, 3], None)).expect("pictures").made;
     assert_eq!((even.seeds, even.pictures.len(), even.report.calls), (vec![1, 2, 3], 3, 6));
+}
+
+#[test]
+fn fresh_noise_is_that_of_one_device() {
+    let mut request = request(&[1, 2, 3], None);
+    request.settings.fabric = FabricSettings { noise: ReferenceNoise::Fresh, ..FabricSettings::default() };
+    let grey = Picture::from_rgb(8, 8, vec![90; 8 * 8 * 3]).expect("a picture");
+    for batch in [None, Some(2)] {
+        request.settings.batch = batch;
+        let request = request.clone().with_liked(grey.clone());
+        let found = pool([pipeline(), pipeline()]).generate(&request).expect("pictures").made;
+        assert_equal(&found, &pipeline().generate(&request).expect("pictures"));
+    }
 }
 
 #[test]

@@ -19,8 +19,8 @@ use crate::Error;
 /// fails is left out for the rest of the run, and the others make its pictures. A device that neither answers nor fails is
 /// waited for.
 ///
-/// With [`ReferenceNoise::Fresh`](crate::fabric::ReferenceNoise::Fresh) a picture does depend on its batch: set the batch
-/// to have the pictures of a single device with that batch.
+/// With [`ReferenceNoise::Fresh`](crate::fabric::ReferenceNoise::Fresh) a picture does depend on its batch, so one device
+/// makes all of them unless a batch is set.
 #[derive(Debug, Clone)]
 pub struct DevicePool {
     members: Vec<(String, Pipeline)>,
@@ -171,12 +171,14 @@ impl Run<'_> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Cuts the requests into pieces: of the size that they ask for, or one for each device.
+    /// Cuts the requests into pieces: of the size that they ask for, or one for each device, but never where that would
+    /// change the pictures.
     fn start(&self) {
         let devices = self.pool.members.len();
         let pieces = self.requests.iter().enumerate().flat_map(|(request, asked)| {
             let all = asked.seeds.len();
-            let size = asked.settings.batch.unwrap_or_else(|| all.div_ceil(devices));
+            let even = if asked.depends_on_batch() { all } else { all.div_ceil(devices) };
+            let size = asked.settings.batch.unwrap_or(even);
             (0..all).step_by(size).map(move |first| Piece { request, pictures: first..all.min(first + size) })
         });
         self.lock().waiting.extend(pieces);

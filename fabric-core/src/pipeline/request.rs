@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Steering;
 use crate::Error;
-use crate::fabric::FabricSettings;
+use crate::fabric::{FabricSettings, ReferenceNoise};
 use crate::guidance::Guidance;
 use crate::models::TextOptions;
 use crate::picture::Picture;
@@ -41,7 +41,7 @@ pub struct Settings {
     /// How references act.
     pub fabric: FabricSettings,
     /// Pictures computed at once; none is all of them, or as many as memory may hold. It changes the pictures only with
-    /// [`ReferenceNoise::Fresh`](crate::fabric::ReferenceNoise::Fresh).
+    /// [`ReferenceNoise::Fresh`], where none is always all of them.
     pub batch: Option<usize>,
     /// Measures how much of the attention each reference gets, for the report. Costs every self-attention once more.
     pub measure_attention: bool,
@@ -246,6 +246,11 @@ impl Request {
             return Err(Error::settings("guidance", term.scale, "finite scales", "5 to 9 is usual, 1 is off"));
         }
         Ok(guidance.with_rescale(self.settings.guidance_rescale))
+    }
+
+    /// Whether pictures depend on which others are computed with them: fresh noise on references is drawn for the batch.
+    pub(super) fn depends_on_batch(&self) -> bool {
+        self.settings.fabric.noise == ReferenceNoise::Fresh
     }
 
     /// Checks everything that can be checked without a model.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use fabric_backends::{available_memory, panic_message};
 
 use super::denoiser::{Masses, SteeredDenoiser, StepNoise};
@@ -15,7 +15,7 @@ use super::latents::KeptLatents;
 use super::text::Conditions;
 use super::{Observer, Report, Request, StepEvent};
 use crate::Error;
-use crate::fabric::{CacheStats, FeedbackSchedule, ReferenceNoise, TokenCache};
+use crate::fabric::{CacheStats, FeedbackSchedule, ReferenceNoise, ReferencePass, TokenCache};
 use crate::models::{CrossAttention, LatentCodec, NoisePredictor, TextEncoder};
 use crate::noise::{RunNoise, SeededNoise};
 use crate::picture::{self, Picture};
@@ -232,6 +232,7 @@ impl Pipeline {
         if let Some(start) = &request.start {
             schedule = schedule.from_strength(start.strength)?;
         }
+        self.check_halves(request)?;
         self.check_memory(request, size)?;
         request.steering.iter().try_for_each(|steering| steering.check(&*self.unet))?;
         let guidance = request.guidance()?;
@@ -306,11 +307,12 @@ impl Pipeline {
         Ok([side("width", request.settings.width)?, side("height", request.settings.height)?])
     }
 
-    /// Pictures to compute at once: as many as asked for, or as the memory may hold, by an estimate from below.
+    /// Pictures to compute at once: as many as asked for, or as the memory may hold, by an estimate from below; all of them
+    /// where the batch is part of the result.
     fn batch(&self, request: &Request) -> Result<usize, Error> {
         let (settings, all) = (&request.settings, request.seeds.len());
-        if all == 1 {
-            return Ok(1);
+        if all == 1 || (settings.batch.is_none() && request.depends_on_batch()) {
+            return Ok(all);
         }
         let free = || settings.memory_limit.or_else(|| available_memory(&self.unet.device()));
         let (None, Some(free)) = (settings.batch, free()) else { return Ok(settings.batch.unwrap_or(all)) };
@@ -318,6 +320,16 @@ impl Pipeline {
         let [_, _, height, width] = self.latent_shape(1, self.size(request)?);
         let one = self.unet.working_bytes([branches, height, width]).max(1);
         Ok(usize::try_from(free / one).unwrap_or(all).clamp(1, all))
+    }
+
+    /// Refuses to keep halves where the device has none.
+    fn check_halves(&self, request: &Request) -> Result<(), Error> {
+        let wanted = matches!(request.settings.fabric.pass, ReferencePass::Cached { half: true, .. });
+        if !wanted || self.unet.device().supports_dtype(DType::F16) {
+            return Ok(());
+        }
+        let wanted = "false on a device that has no numbers of 16 bits";
+        Err(Error::settings("fabric.pass.half", true, wanted, "set it to false, or choose another device"))
     }
 
     /// Refuses what surely needs more memory than there is, before it drives the machine into the ground.
