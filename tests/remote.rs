@@ -1,6 +1,6 @@
 //! Devices of other processes on this machine, which stand for those of other machines.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::ops::ControlFlow;
 use std::process::{Child, Command, Stdio};
@@ -25,20 +25,26 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
-        let mut process = Command::new(std::env::current_exe().expect("this program"))
-            .env(SERVES, "1")
-            .args(["--ignored", "--exact", "serves_until_it_is_killed", "--nocapture"])
+        let own = std::env::current_exe().expect("this program");
+        let program = own.with_file_name(format!("../examples/serve_device{}", std::env::consts::EXE_SUFFIX));
+        assert!(
+            program.exists(),
+            "{} is not built: `cargo test` builds it, `--test` alone does not",
+            program.display()
+        );
+        let mut process = Command::new(program)
+            .args(["--listen", "127.0.0.1:0"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("another process");
         let lines = BufReader::new(process.stdout.take().expect("its output")).lines();
-        let said = lines.map_while(Result::ok).find_map(|line| Some(line.split_once("serving at ")?.1.to_owned()));
-        let Some(address) = said else {
+        let said = lines.map_while(Result::ok).find_map(|line| Some(line.split_once(" serves ")?.0.to_owned()));
+        let Some(url) = said else {
             let _ = process.kill();
             panic!("the server ended before it served");
         };
-        Self { process, url: format!("ws://{address}") }
+        Self { process, url }
     }
 
     fn pipeline(&self) -> (String, Pipeline) {
@@ -56,22 +62,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Set for a process that is to serve; without it, whoever runs ignored tests too would wait for ever.
-const SERVES: &str = "FABRIC_TEST_SERVES";
-
-#[test]
-#[ignore = "the other tests start it, in processes of their own"]
-fn serves_until_it_is_killed() {
-    if std::env::var_os(SERVES).is_none() {
-        return;
-    }
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let mut out = std::io::stdout();
-    writeln!(out, "serving at {}", listener.local_addr().expect("an address")).expect("a reader");
-    out.flush().expect("a reader");
-    fabric::backends::serve(&fabric::default_device().expect("a device"), listener).expect("a server");
 }
 
 /// Fails where waiting would never end.
