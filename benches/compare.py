@@ -2,8 +2,8 @@
 
     python benches/compare.py [WORD ...]
 
-needs torch (and for `unet_step` diffusers) and prints how many times PyTorch's time each case takes; words choose cases
-by their names. Both use as many threads as the machine has, or as RAYON_NUM_THREADS says. FABRIC_DEVICE=cuda compares on
+needs torch (and for `unet_step` diffusers) and prints how many times PyTorch's time each case takes, and how many times the
+memory that its process took at its highest; words choose cases by their names. Both use as many threads as the machine has, or as RAYON_NUM_THREADS says. FABRIC_DEVICE=cuda compares on
 a GPU, FABRIC_DTYPE=bf16 networks in another number type, and CARGO_BENCH_FEATURES names cargo features for the build.
 """
 
@@ -138,19 +138,35 @@ CASES = [
 ]
 
 
+def process(command, **given):
+    """Runs it, and gives what it printed and the most memory that it or a process it waited for took, in bytes."""
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, **given)
+    printed = child.stdout.read()
+    _, status, used = os.wait4(child.pid, 0)
+    if status != 0:
+        sys.exit(f"benches/compare.py: {' '.join(command)}: found exit status {status}, wanted 0; run it alone to see why")
+    return printed, used.ru_maxrss * 1024
+
+
 def ours(name, bench):
-    """Criterion's median, in seconds."""
+    """Criterion's median, in seconds, and the peak of memory."""
     pattern = f"^{re.escape(name)}$"
     features = os.environ.get("CARGO_BENCH_FEATURES", "flex")
     command = ["cargo", "bench", "--quiet", "--features", features, "--bench", bench, "--", pattern, "--warm-up-time", "1"]
-    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, peak = process(command)
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     estimates = json.loads((target / "criterion" / name / "new" / "estimates.json").read_text())
-    return estimates["median"]["point_estimate"] / 1e9
+    return estimates["median"]["point_estimate"] / 1e9, peak
+
+
+def theirs(index):
+    """The median of PyTorch's fastest way, in seconds, and the peak of memory of a process of its own."""
+    printed, peak = process([sys.executable, __file__, "--theirs", str(index)])
+    return float(printed), peak
 
 
 @torch.inference_mode()
-def theirs(f):
+def median(f):
     """The median of about two seconds of calls, of two at least."""
     f()
     times = []
@@ -169,19 +185,22 @@ def main(words):
         CASES.append(("unet_step_sd15_512/plain", "networks", lambda: compiled(64)))
     torch.set_default_dtype({"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[DTYPE])
     torch.set_num_threads(int(os.environ.get("RAYON_NUM_THREADS", os.cpu_count())))
-    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads; milliseconds, {ROUNDS} rounds")
-    print("| case | here | PyTorch | times |\n|---|---|---|---|")
-    for name, bench, ways in CASES:
+    if words[:1] == ["--theirs"]:
+        print(min(median(f) for f in CASES[int(words[1])][2]()))
+        return
+    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads; milliseconds and GB, {ROUNDS} rounds")
+    print("| case | here | PyTorch | times | memory here | PyTorch | times |\n|---|---|---|---|---|---|---|")
+    for index, (name, bench, _) in enumerate(CASES):
         if words and not any(word in name for word in words):
             continue
-        ways = ways()
-        pairs = [(ours(name, bench), min(theirs(f) for f in ways)) for _ in range(ROUNDS)]
-        here, there = (statistics.median(times) for times in zip(*pairs))
-        ratios = sorted(a / b for a, b in pairs)
-        print(
-            f"| {name} | {here * 1e3:.1f} | {there * 1e3:.1f} | {here / there:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) |",
-            flush=True,
-        )
+        pairs = [(ours(name, bench), theirs(index)) for _ in range(ROUNDS)]
+        columns = [name]
+        for unit, form, quantity in [(1e-3, "{:.1f}", 0), (1e9, "{:.2f}", 1)]:
+            here, there = (statistics.median(side[quantity] for side in sides) for sides in zip(*pairs))
+            ratios = sorted(a[quantity] / b[quantity] for a, b in pairs)
+            columns += [form.format(here / unit), form.format(there / unit)]
+            columns.append(f"{here / there:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        print(f"| {' | '.join(columns)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ struct Arguments {
     /// Where a sheet of pictures goes.
     #[arg(long)]
     sheet: Option<PathBuf>,
-    /// Where to compute: flex, ndarray, cuda, cuda:N; the first that this build has if absent.
+    /// Where to compute: flex, ndarray, cuda, cuda:N, wgpu; the first that this build has if absent.
     #[arg(long)]
     device: Option<String>,
 }

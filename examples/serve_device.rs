@@ -15,7 +15,7 @@ struct Arguments {
     /// Where to listen; port 0 is any free one.
     #[arg(long, default_value = "127.0.0.1:3000")]
     listen: String,
-    /// Which device: flex, ndarray, cuda, cuda:N; the first that this build has if absent.
+    /// Which device: flex, ndarray, cuda, cuda:N, wgpu; the first that this build has if absent.
     #[arg(long)]
     device: Option<String>,
 }

@@ -71,7 +71,7 @@ struct Arguments {
     /// `accumulate` in the settings.
     #[arg(long, default_value_t = 1)]
     replicas: usize,
-    /// Where to compute: flex, ndarray, cuda, cuda:N; the first that this build has if absent.
+    /// Where to compute: flex, ndarray, cuda, cuda:N, wgpu; the first that this build has if absent.
     #[arg(long)]
     device: Option<String>,
 }

@@ -59,13 +59,19 @@ pub(crate) struct Common {
     /// Encodes and decodes large pictures in tiles, for less memory.
     #[arg(long)]
     tile_vae: bool,
+    /// Keeps the networks in the machine's memory and one at a time on the device, for GPUs with little of their own.
+    #[arg(long)]
+    offload: bool,
+    /// Records the U-Net's passes and replays them, which saves launches on a GPU; other devices lose time by it.
+    #[arg(long)]
+    graphs: bool,
     /// Reports how much of the attention each reference gets; costs time.
     #[arg(long)]
     measure_attention: bool,
     /// Type of the weights in memory: f32, f16, bf16.
     #[arg(long, default_value = "f32")]
     dtype: String,
-    /// Where to compute: flex, ndarray, cuda, cuda:N, or another machine's device as ws://HOST:PORT; the first that this
+    /// Where to compute: flex, ndarray, cuda, cuda:N, wgpu, or another machine's device as ws://HOST:PORT; the first that this
     /// build has if absent.
     #[arg(long)]
     device: Option<String>,
@@ -120,8 +126,9 @@ impl Common {
             })
         };
         let loras = self.lora.iter().map(|choice| lora(choice)).collect();
-        let options =
-            ModelOptions { dtype, tile_vae: self.tile_vae, loras, progress: Some(progress), ..ModelOptions::default() };
+        let Self { tile_vae, offload, graphs, .. } = *self;
+        let progress = Some(progress);
+        let options = ModelOptions { dtype, tile_vae, offload, graphs, loras, progress, ..ModelOptions::default() };
         let (pipeline, _) = load_model(self.model()?, device, &options)?;
         bar.finish_and_clear();
         Ok(pipeline)

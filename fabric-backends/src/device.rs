@@ -14,6 +14,9 @@ pub enum DeviceKind {
     NdArray,
     /// The NVIDIA GPU with this index (feature `cuda`).
     Cuda(usize),
+    /// A GPU of any maker, through Vulkan, Metal or DirectX (feature `wgpu`): the best one, or the discrete one with
+    /// this index.
+    Wgpu(Option<usize>),
     /// A device of another machine (feature `remote`), which [`serve`](crate::serve) or any of burn's servers offers there.
     Remote {
         /// The server, such as `ws://gpu:3000`.
@@ -29,6 +32,8 @@ impl fmt::Display for DeviceKind {
             Self::Flex => write!(f, "flex"),
             Self::NdArray => write!(f, "ndarray"),
             Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Wgpu(None) => write!(f, "wgpu"),
+            Self::Wgpu(Some(index)) => write!(f, "wgpu:{index}"),
             Self::Remote { url, index: 0 } => write!(f, "{url}"),
             Self::Remote { url, index } => write!(f, "{url}#{index}"),
         }
@@ -44,6 +49,8 @@ impl FromStr for DeviceKind {
             None if name == "flex" || name == "cpu" => Ok(Self::Flex),
             None if name == "ndarray" => Ok(Self::NdArray),
             None if name == "cuda" => Ok(Self::Cuda(0)),
+            None if name == "wgpu" => Ok(Self::Wgpu(None)),
+            Some(("wgpu", index)) => index.parse().map(|index| Self::Wgpu(Some(index))).map_err(|_| unknown()),
             Some(("cuda", index)) => index.parse().map(Self::Cuda).map_err(|_| unknown()),
             Some(("ws" | "wss", _)) => {
                 let (url, index) = name.split_once('#').unwrap_or((name, "0"));
@@ -61,7 +68,7 @@ impl FromStr for DeviceKind {
 pub enum DeviceError {
     /// The name means nothing.
     #[error(
-        "device `{name}` is unknown: wanted `flex` (or `cpu`), `ndarray`, `cuda`, `cuda:N`, or another machine's as `ws://HOST:PORT` or `ws://HOST:PORT#N`"
+        "device `{name}` is unknown: wanted `flex` (or `cpu`), `ndarray`, `cuda`, `cuda:N`, `wgpu`, `wgpu:N`, or another machine's as `ws://HOST:PORT` or `ws://HOST:PORT#N`"
     )]
     Unknown {
         /// What was asked for.
@@ -76,7 +83,7 @@ pub enum DeviceError {
         feature: &'static str,
     },
     /// Nothing to choose from.
-    #[error("this build has no backend at all: build again with one of the features `flex`, `ndarray`, `cuda`")]
+    #[error("this build has no backend at all: build again with one of the features `flex`, `ndarray`, `cuda`, `wgpu`")]
     NoneBuilt,
     /// The machine has no such device, or its driver does not answer.
     #[error("device `{kind}` does not answer ({message}): check the driver, or use `flex`")]
@@ -123,7 +130,9 @@ pub fn device(kind: DeviceKind) -> Result<Device, DeviceError> {
         #[cfg(feature = "ndarray")]
         DeviceKind::NdArray => Ok(ndarray()),
         #[cfg(feature = "cuda")]
-        DeviceKind::Cuda(index) => answering(DeviceKind::Cuda(index), Device::cuda(index)),
+        DeviceKind::Cuda(index) => answering(DeviceKind::Cuda(index), || Device::cuda(index)),
+        #[cfg(feature = "wgpu")]
+        DeviceKind::Wgpu(index) => answering(DeviceKind::Wgpu(index), || wgpu(index)),
         #[cfg(feature = "remote")]
         DeviceKind::Remote { url, index } => crate::remote::connect(&url, index),
         #[allow(unreachable_patterns, reason = "reachable in builds without all backends")]
@@ -132,6 +141,7 @@ pub fn device(kind: DeviceKind) -> Result<Device, DeviceError> {
                 DeviceKind::Flex => "flex",
                 DeviceKind::NdArray => "ndarray",
                 DeviceKind::Cuda(_) => "cuda",
+                DeviceKind::Wgpu(_) => "wgpu",
                 DeviceKind::Remote { .. } => "remote",
             };
             Err(DeviceError::NotBuilt { kind, feature })
@@ -145,16 +155,27 @@ pub(crate) fn ndarray() -> Device {
     Device::ndarray()
 }
 
+#[cfg(feature = "wgpu")]
+fn wgpu(index: Option<usize>) -> Device {
+    use burn::tensor::DeviceKind::{DefaultDevice, DiscreteGpu};
+    Device::wgpu(index.map_or(DefaultDevice, DiscreteGpu))
+}
+
 /// A missing driver shows only at first use, and as a panic: ask once, here, and say it as an error.
-#[cfg(feature = "cuda")]
-fn answering(kind: DeviceKind, device: Device) -> Result<Device, DeviceError> {
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn answering(
+    kind: DeviceKind,
+    device: impl FnOnce() -> Device + std::panic::UnwindSafe,
+) -> Result<Device, DeviceError> {
     use burn::tensor::Tensor;
     let asked = std::panic::catch_unwind(|| {
+        let device = device();
         let one = Tensor::<1>::ones([1], &device);
-        (one.clone() + one).into_data()
+        let _two = (one.clone() + one).into_data();
+        device
     });
     match asked {
-        Ok(_) => Ok(device),
+        Ok(device) => Ok(device),
         Err(panic) => Err(DeviceError::NotAnswering { kind, message: crate::panic_message(&*panic) }),
     }
 }
@@ -173,7 +194,7 @@ pub(crate) fn is_cpu(device: &Device) -> bool {
     false
 }
 
-/// The device named by `FABRIC_DEVICE`, or else the first of `flex`, `ndarray` and `cuda` in this build.
+/// The device named by `FABRIC_DEVICE`, or else the first of `flex`, `ndarray`, `cuda` and `wgpu` in this build.
 ///
 /// The CPU comes first so that a result does not change because some other crate switched a GPU on.
 ///
@@ -184,11 +205,20 @@ pub fn default_device() -> Result<Device, DeviceError> {
     if let Ok(name) = std::env::var("FABRIC_DEVICE") {
         return device(name.parse()?);
     }
-    [DeviceKind::Flex, DeviceKind::NdArray, DeviceKind::Cuda(0)]
+    [DeviceKind::Flex, DeviceKind::NdArray, DeviceKind::Cuda(0), DeviceKind::Wgpu(None)]
         .into_iter()
         .map(device)
         .find(|found| !matches!(found, Err(DeviceError::NotBuilt { .. })))
         .unwrap_or(Err(DeviceError::NoneBuilt))
+}
+
+/// The CPU, whatever else this build has.
+///
+/// # Errors
+///
+/// When this build has no backend for it.
+pub fn cpu() -> Result<Device, DeviceError> {
+    device(DeviceKind::Flex).or_else(|flex| device(DeviceKind::NdArray).map_err(|_| flex))
 }
 
 /// The device in words, for reports.

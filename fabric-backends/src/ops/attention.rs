@@ -1,8 +1,8 @@
 //! Attention in which keys carry weights.
 
+use burn::tensor::Tensor;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Tensor, TensorData};
 
 /// Keys and values that enter one softmax together with those of other groups.
 #[derive(Debug, Clone)]
@@ -91,16 +91,13 @@ pub fn grouped_attention(query: Tensor<4>, mut groups: Vec<KeyGroup>) -> Tensor<
     let (mut keys, mut values): (Vec<_>, Vec<_>) = groups.into_iter().map(|group| (group.key, group.value)).unzip();
     #[cfg(feature = "flex")]
     if std::iter::once(&query).chain(&keys).chain(&values).all(super::flex::serves) {
-        let bias = if plain { Vec::new() } else { each_key(&weights, f32::ln) };
+        let each = weights.iter().flat_map(|&(count, weight)| std::iter::repeat_n(weight.ln(), count));
+        let bias = if plain { Vec::new() } else { each.collect() };
         return super::flex::attend(query, keys, values, super::flex::Attention { bias: bias.into(), causal: false });
     }
     let [key, value] = [&mut keys, &mut values]
         .map(|groups| if groups.len() == 1 { groups.remove(0) } else { Tensor::cat(std::mem::take(groups), 2) });
-    if plain {
-        attention(query, key, value, None, None, AttentionModuleOptions::default())
-    } else {
-        with_channel(query, key, value, &weights)
-    }
+    super::fused::plain(query, key, value, if plain { &[] } else { &weights })
 }
 
 /// Softmax attention in which each query sees only the keys up to its own number.
@@ -121,34 +118,4 @@ pub fn causal_attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> T
         return super::flex::attend(query, vec![key], vec![value], operation);
     }
     attention(query, key, value, None, None, AttentionModuleOptions { is_causal: true, ..Default::default() })
-}
-
-/// A number for each key.
-fn each_key(weights: &[(usize, f32)], f: impl Fn(f32) -> f32) -> Vec<f32> {
-    weights.iter().flat_map(|&(count, weight)| std::iter::repeat_n(f(weight), count)).collect()
-}
-
-/// A weight travels as one more channel of the head, `q' = [q, 1]` and `k' = [k, sqrt(head_dim) ln weight]` (the scale
-/// stays that of the original head), so that it needs no bias tensor and leaves the backend's fused kernel in charge.
-pub(super) fn with_channel(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, weights: &[(usize, f32)]) -> Tensor<4> {
-    let [rows, heads, queries, head_dim] = query.dims();
-    let keys = key.dims()[2];
-    let device = query.device();
-    let dtype = query.dtype();
-    let root = (head_dim as f64).sqrt();
-    let channel = each_key(weights, |weight| (root * f64::from(weight).ln()) as f32);
-    let channel = Tensor::<4>::from_data(TensorData::new(channel, [1, 1, keys, 1]), (&device, dtype))
-        .expand([rows, heads, keys, 1]);
-    let one = Tensor::<4>::ones([rows, heads, queries, 1], (&device, dtype));
-    let zero = Tensor::<4>::zeros([rows, heads, keys, 1], (&device, dtype));
-    // The value's own extra channel is nothing; it only keeps the three head sizes equal.
-    let out = attention(
-        Tensor::cat(vec![query, one], 3),
-        Tensor::cat(vec![key, channel], 3),
-        Tensor::cat(vec![value, zero], 3),
-        None,
-        None,
-        AttentionModuleOptions { scale: Some(1.0 / root), softcap: None, is_causal: false },
-    );
-    out.slice([0..rows, 0..heads, 0..queries, 0..head_dim])
 }

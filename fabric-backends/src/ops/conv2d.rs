@@ -2,6 +2,8 @@
 
 use burn::tensor::{Tensor, assert_shape, module, ops::ConvOptions};
 
+use crate::device::is_cpu;
+
 /// A convolution without groups or dilation.
 ///
 /// # Shapes
@@ -32,6 +34,35 @@ pub fn conv2d(
         return super::flex::weighted(x, weight, bias, super::flex::Weighted::Conv2d { stride, padding });
     }
     plain(x, weight, bias, stride, padding)
+}
+
+/// The same numbers, in memory as the device's convolutions read them: input channels innermost on a GPU, whose kernels
+/// would otherwise copy the weight into that order at each call. Anything but the weight of a convolution stays as it is.
+///
+/// ```
+/// # #[cfg(feature = "flex")] {
+/// use burn::tensor::{Device, Distribution, Tensor};
+/// let weight = Tensor::<4>::random([8, 4, 3, 3], Distribution::Default, &Device::flex());
+/// assert_eq!(fabric_backends::ops::laid_out(weight.clone()).into_data(), weight.into_data());
+/// # }
+/// ```
+pub fn laid_out<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
+    let dims = weight.dims();
+    if D != 4 || dims[2..] == [1, 1] || is_cpu(&weight.device()) { weight } else { channels_last(weight) }
+}
+
+/// A view of a copy whose second axis lies innermost.
+pub(super) fn channels_last<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let to: [isize; D] = std::array::from_fn(|axis| if axis == 0 { 0 } else { (axis % (D - 1) + 1) as isize });
+    let back: [isize; D] = std::array::from_fn(|axis| match axis {
+        0 => 0,
+        1 => D as isize - 1,
+        _ => axis as isize - 1,
+    });
+    let x = x.permute(to);
+    let dims = x.dims();
+    // Only a change of shape makes the copy.
+    x.reshape([-1]).reshape(dims).permute(back)
 }
 
 /// Of burn's operations.

@@ -9,6 +9,7 @@ mod cast;
 mod conv2d;
 #[cfg(feature = "flex")]
 mod flex;
+mod fused;
 mod linear;
 mod norm;
 mod softmax;
@@ -22,7 +23,7 @@ pub(crate) use flex::kept_bytes;
 pub use activation::{Pointwise, geglu, pointwise};
 pub use attention::{KeyGroup, causal_attention, grouped_attention, weighted_attention};
 pub use cast::{cast, computes_in};
-pub use conv2d::conv2d;
+pub use conv2d::{conv2d, laid_out};
 pub use linear::linear;
 pub use norm::{group_norm, layer_norm};
 pub use softmax::softmax;

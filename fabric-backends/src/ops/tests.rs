@@ -4,6 +4,7 @@ use burn::tensor::module::{attention, layer_norm as plain_layer_norm};
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{DType, Device, Distribution, Int, Tensor, activation};
 
+use super::fused::{Form, within};
 use super::*;
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
@@ -179,7 +180,7 @@ fn attention_and_its_gradients() {
             &format!("weighted attention of {queries} to {keys}"),
             (turned(queries), turned(keys), turned(keys)),
             |q, k, v| weighted_attention(q, k, v, &weights),
-            |q, k, v| super::attention::with_channel(q, k, v, &weights),
+            |q, k, v| super::fused::plain(q, k, v, &weights),
         );
         same(
             &format!("causal attention over {queries}"),
@@ -187,6 +188,59 @@ fn attention_and_its_gradients() {
             causal_attention,
             |q, k, v| attention(q, k, v, None, None, AttentionModuleOptions { is_causal: true, ..plain() }),
         );
+    }
+}
+
+#[test]
+fn a_weight_with_channels_innermost_is_the_same_weight() {
+    let weight: Tensor<4> = random([7, 5, 3, 2]);
+    let turned = super::conv2d::channels_last(weight.clone());
+    assert_eq!(turned.clone().into_data(), weight.clone().into_data());
+    let x = random([2, 5, 9, 8]);
+    let convolved = |weight| conv2d(x.clone(), weight, None, 1, (1, 1));
+    assert!(error(&convolved(turned), &convolved(weight)) < 1e-6);
+}
+
+#[test]
+fn attention_is_the_same_in_every_form_that_a_fused_kernel_asks_for() {
+    let form = Form { channels: 1, queries: 1, dtype: None, scores: None };
+    let forms = [
+        (form, 1e-5),
+        (Form { channels: 16, queries: 32, ..form }, 1e-5),
+        // Three, ten and all queries at once.
+        (Form { scores: Some(2 * 4 * 60 * 4 * 3), ..form }, 1e-5),
+        (Form { channels: 16, queries: 8, scores: Some(2 * 4 * 60 * 4 * 10), ..form }, 1e-5),
+        (Form { scores: Some(1 << 20), ..form }, 1e-5),
+        (Form { channels: 16, queries: 32, dtype: Some(DType::F16), scores: None }, 2e-3),
+    ];
+    for dim in [40, 64, 5] {
+        let tokens = |count: usize| random([2, 4, count, dim]);
+        let (query, key, value) = (tokens(37), tokens(60), tokens(60));
+        let many = (0..60).map(|key| (1, 0.3 + key as f32)).collect();
+        for weights in [vec![], vec![(20, 1.0), (25, 0.8), (15, 0.003)], many] {
+            let wanted = weighted_attention(query.clone(), key.clone(), value.clone(), &weights);
+            for (form, limit) in forms {
+                let found = within(form, query.clone(), key.clone(), value.clone(), &weights);
+                assert_eq!(found.dtype(), DType::F32);
+                let error = error(&found, &wanted);
+                assert!(error < limit, "{form:?}, {dim} channels, {weights:?}: error {error:.1e}, wanted {limit:.1e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_in_halves_are_as_exact_as_in_f32() {
+    // All scores are 0, so that only the weights' own rounding is seen; logarithms up to 50 in steps of 2^-5.
+    let zeros = |count: usize| Tensor::<4>::zeros([1, 1, count, 40], &Device::flex());
+    let value = Tensor::cat(vec![zeros(1), zeros(1) + 1.0], 2);
+    let form = Form { channels: 16, queries: 32, dtype: Some(DType::F16), scores: None };
+    for weight in [0.7_f32, 0.123, 0.01, 3.3] {
+        let found = within(form, zeros(1), zeros(2), value.clone(), &[(1, 1.0), (1, weight)]);
+        let found: f32 = found.slice([0..1, 0..1, 0..1, 0..1]).into_scalar();
+        let wanted = f64::from(weight) / (1.0 + f64::from(weight));
+        // The result is rounded to f16 once.
+        assert!((f64::from(found) / wanted - 1.0).abs() < 1.0 / 2048.0, "weight {weight}: {found}, wanted {wanted}");
     }
 }
 

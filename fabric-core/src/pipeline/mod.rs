@@ -1,5 +1,6 @@
 //! From a prompt and pictures to pictures: the networks, joined behind their traits.
 
+mod budget;
 mod denoiser;
 mod inpaint;
 mod latents;
@@ -12,6 +13,7 @@ mod run;
 mod start;
 mod steering;
 mod text;
+mod warm_up;
 mod window;
 
 pub use pool::{DevicePool, PoolStep, Pooled};

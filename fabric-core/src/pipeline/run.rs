@@ -7,20 +7,20 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use burn::tensor::{DType, Device, Tensor};
-use fabric_backends::{available_memory, panic_message};
+use burn::tensor::{Device, Tensor};
+use fabric_backends::panic_message;
 
 use super::denoiser::{Masses, SteeredDenoiser, StepNoise};
 use super::latents::KeptLatents;
 use super::text::Conditions;
 use super::{Observer, Report, Request, StepEvent};
 use crate::Error;
-use crate::fabric::{CacheStats, FeedbackSchedule, ReferenceNoise, ReferencePass, TokenCache};
+use crate::fabric::{CacheStats, FeedbackSchedule, ReferenceNoise, TokenCache};
 use crate::models::{CrossAttention, LatentCodec, NoisePredictor, TextEncoder};
 use crate::noise::{RunNoise, SeededNoise};
 use crate::picture::{self, Picture};
 use crate::samplers::{StepReport, sample_within};
-use crate::schedule::{Schedule, SchedulerConfig};
+use crate::schedule::SchedulerConfig;
 
 /// Pictures, and what is known about how they came to be.
 #[derive(Debug, Clone)]
@@ -43,9 +43,9 @@ pub struct Pipeline {
     pub(super) unet: Arc<dyn NoisePredictor + Send + Sync>,
     pub(super) codec: Arc<dyn LatentCodec + Send + Sync>,
     text: Arc<dyn TextEncoder + Send + Sync>,
-    scheduler: SchedulerConfig,
-    native_size: usize,
-    tokens: Arc<Mutex<TokenCache>>,
+    pub(super) scheduler: SchedulerConfig,
+    pub(super) native_size: usize,
+    pub(super) tokens: Arc<Mutex<TokenCache>>,
     pub(super) latents: Arc<Mutex<KeptLatents>>,
 }
 
@@ -224,14 +224,7 @@ impl Pipeline {
     ) -> Result<Generation, Error> {
         let settings = &request.settings;
         let size = self.size(request)?;
-        let config = match settings.sampler {
-            Some(kind) => self.scheduler.with_sampler(kind),
-            None => self.scheduler.clone(),
-        };
-        let mut schedule = Schedule::new(&config, settings.steps)?;
-        if let Some(start) = &request.start {
-            schedule = schedule.from_strength(start.strength)?;
-        }
+        let schedule = self.schedule(request, settings.steps)?;
         self.check_halves(request)?;
         self.check_memory(request, size)?;
         request.steering.iter().try_for_each(|steering| steering.check(&*self.unet))?;
@@ -256,7 +249,7 @@ impl Pipeline {
             guidance: &guidance,
             conditions: &conditions,
             settings: &settings.fabric,
-            schedule: FeedbackSchedule::new(&settings.fabric, config.num_train_timesteps),
+            schedule: FeedbackSchedule::new(&settings.fabric, schedule.config().num_train_timesteps),
             references: &references,
             steering: &request.steering,
             mask: start.channels.as_ref(),
@@ -291,70 +284,6 @@ impl Pipeline {
             report.attention_mass = masses.into_inner().means(references.len());
         }
         Ok(Generation { pictures, seeds: request.seeds.clone(), latents, report })
-    }
-
-    /// Width and height of the result, in pixels.
-    fn size(&self, request: &Request) -> Result<[usize; 2], Error> {
-        let step = self.codec.downscale();
-        let side = |name: &str, wanted: Option<usize>| {
-            let side = wanted.unwrap_or(self.native_size);
-            if side == 0 || !side.is_multiple_of(step) {
-                let near = (side / step).max(1) * step;
-                return Err(Error::settings(name, side, format!("a multiple of {step} pixels"), format!("use {near}")));
-            }
-            Ok(side)
-        };
-        Ok([side("width", request.settings.width)?, side("height", request.settings.height)?])
-    }
-
-    /// Pictures to compute at once: as many as asked for, or as the memory may hold, by an estimate from below; all of them
-    /// where the batch is part of the result.
-    fn batch(&self, request: &Request) -> Result<usize, Error> {
-        let (settings, all) = (&request.settings, request.seeds.len());
-        if all == 1 || (settings.batch.is_none() && request.depends_on_batch()) {
-            return Ok(all);
-        }
-        let free = || settings.memory_limit.or_else(|| available_memory(&self.unet.device()));
-        let (None, Some(free)) = (settings.batch, free()) else { return Ok(settings.batch.unwrap_or(all)) };
-        let branches = request.guidance()?.branches().len();
-        let [_, _, height, width] = self.latent_shape(1, self.size(request)?);
-        let one = self.unet.working_bytes([branches, height, width]).max(1);
-        Ok(usize::try_from(free / one).unwrap_or(all).clamp(1, all))
-    }
-
-    /// Refuses to keep halves where the device has none.
-    fn check_halves(&self, request: &Request) -> Result<(), Error> {
-        let wanted = matches!(request.settings.fabric.pass, ReferencePass::Cached { half: true, .. });
-        if !wanted || self.unet.device().supports_dtype(DType::F16) {
-            return Ok(());
-        }
-        let wanted = "false on a device that has no numbers of 16 bits";
-        Err(Error::settings("fabric.pass.half", true, wanted, "set it to false, or choose another device"))
-    }
-
-    /// Refuses what surely needs more memory than there is, before it drives the machine into the ground.
-    fn check_memory(&self, request: &Request, size: [usize; 2]) -> Result<(), Error> {
-        let settings = &request.settings;
-        let Some(free) = settings.memory_limit.or_else(|| available_memory(&self.unet.device())) else { return Ok(()) };
-        let branches = request.guidance()?.branches().len();
-        let [_, _, height, width] = self.latent_shape(1, size);
-        let network = self.unet.working_bytes([request.seeds.len() * branches, height, width]);
-        let needed = network.max(self.codec.working_bytes([height, width]));
-        if needed <= free {
-            return Ok(());
-        }
-        let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
-        Err(Error::settings(
-            format!("memory for {} pictures of {}x{} at once", request.seeds.len(), size[0], size[1]),
-            format!("at least {} needed", gigabytes(needed)),
-            format!("at most {}", gigabytes(free)),
-            "choose a smaller size, set `batch`, load with VAE tiles, or raise `memory_limit`",
-        ))
-    }
-
-    pub(super) fn latent_shape(&self, rows: usize, [width, height]: [usize; 2]) -> [usize; 4] {
-        let step = self.codec.downscale();
-        [rows, self.codec.latent_channels(), height / step, width / step]
     }
 }
 

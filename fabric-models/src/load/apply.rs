@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Tensor, TensorData};
+use fabric_backends::ops::laid_out;
 
 use super::contents::Contents;
 use super::device::guarded;
@@ -191,7 +192,7 @@ impl Loader<'_> {
         let data = self.data(name)?;
         let filled = guarded(&self.place, name, || {
             let dtype = data.dtype();
-            let tensor = Tensor::from_data(data, (&param.lazy_device(), dtype));
+            let tensor = laid_out(Tensor::from_data(data, (&param.lazy_device(), dtype)));
             let id = param.id;
             param.transform_for_load(tensor, id)
         })?;

@@ -30,6 +30,9 @@ pub enum ModelError {
         /// Where it was looked for.
         places: Vec<PathBuf>,
     },
+    /// The networks have nowhere to rest.
+    #[error(transparent)]
+    Device(#[from] fabric_backends::DeviceError),
     /// The parts do not fit one another, or the scheduler's settings cannot be used.
     #[error(transparent)]
     Pipeline(#[from] fabric_core::Error),

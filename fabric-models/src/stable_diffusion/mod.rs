@@ -2,6 +2,7 @@
 
 mod demo;
 mod error;
+mod offload;
 mod options;
 mod text;
 mod whole;
@@ -124,8 +125,8 @@ pub fn load_folder(
     device: &Device,
     options: &ModelOptions,
 ) -> Result<(Pipeline, ModelReport), ModelError> {
-    let (model, report) = StableDiffusion::from_folder(path, device, options)?;
-    Ok((model.into_pipeline()?, report))
+    let load = |home: &Device| StableDiffusion::from_folder(path, home, options);
+    joined(device, options, load)
 }
 
 /// Loads a single checkpoint file in the layout of the original releases.
@@ -138,8 +139,26 @@ pub fn load_single_file(
     device: &Device,
     options: &ModelOptions,
 ) -> Result<(Pipeline, ModelReport), ModelError> {
-    let (model, report) = StableDiffusion::from_single_file(path, device, options)?;
-    Ok((model.into_pipeline()?, report))
+    let load = |home: &Device| StableDiffusion::from_single_file(path, home, options);
+    joined(device, options, load)
+}
+
+/// Loads where the networks are to rest, and joins them.
+fn joined(
+    device: &Device,
+    options: &ModelOptions,
+    load: impl FnOnce(&Device) -> Result<(StableDiffusion, ModelReport), ModelError>,
+) -> Result<(Pipeline, ModelReport), ModelError> {
+    if options.offload && options.graphs {
+        let wanted = "one of both: a recording needs its network to stay where it is";
+        return Err(fabric_core::Error::settings("graphs and offload", "both", wanted, "leave one of them out").into());
+    }
+    if options.offload {
+        let (model, report) = load(&fabric_backends::cpu()?)?;
+        return Ok((model.into_offloaded(device)?, report));
+    }
+    let (model, report) = load(device)?;
+    Ok((if options.graphs { model.into_graphed() } else { model.into_pipeline() }?, report))
 }
 
 fn assemble(

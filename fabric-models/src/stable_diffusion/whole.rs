@@ -7,9 +7,10 @@ use burn::tensor::Device;
 use fabric_core::pipeline::Pipeline;
 use fabric_core::schedule::SchedulerConfig;
 
+use super::offload::{Offloaded, Turns};
 use super::{ModelError, ModelOptions, ModelReport, StableDiffusionText, assemble};
 use crate::load::{ModelFolder, SingleFile};
-use crate::unet::UNet;
+use crate::unet::{GraphedUNet, UNet};
 use crate::vae::Vae;
 
 /// A loaded model's networks, for those who change one before [`Self::into_pipeline`] joins them, or train beside them.
@@ -73,5 +74,38 @@ impl StableDiffusion {
     pub fn into_pipeline(self) -> Result<Pipeline, ModelError> {
         let Self { unet, vae, text, scheduler, native_size } = self;
         Ok(Pipeline::new(Arc::new(unet), Arc::new(vae), Arc::new(text), scheduler, native_size)?)
+    }
+
+    /// Joins the networks, the U-Net as a [`GraphedUNet`].
+    ///
+    /// # Errors
+    ///
+    /// When they do not fit one another.
+    pub fn into_graphed(self) -> Result<Pipeline, ModelError> {
+        let unet = Arc::new(GraphedUNet::new(self.unet));
+        Ok(Pipeline::new(unet, Arc::new(self.vae), Arc::new(self.text), self.scheduler, self.native_size)?)
+    }
+
+    /// Joins the networks, which rest where they are and take turns on `device`: see [`ModelOptions::offload`].
+    ///
+    /// ```no_run
+    /// # use fabric_models::StableDiffusion;
+    /// # fn example(gpu: burn::tensor::Device) -> Result<(), Box<dyn std::error::Error>> {
+    /// let cpu = fabric_backends::cpu()?;
+    /// let (model, _) = StableDiffusion::from_folder("stable-diffusion-v1-5", &cpu, &Default::default())?;
+    /// let pipeline = model.into_offloaded(&gpu)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When they do not fit one another.
+    pub fn into_offloaded(self, device: &Device) -> Result<Pipeline, ModelError> {
+        let turns = Turns::default();
+        let unet = Arc::new(Offloaded::new(self.unet, device, &turns));
+        let vae = Arc::new(Offloaded::new(self.vae, device, &turns));
+        let text = Arc::new(Offloaded::new(self.text, device, &turns));
+        Ok(Pipeline::new(unet, vae, text, self.scheduler, self.native_size)?)
     }
 }

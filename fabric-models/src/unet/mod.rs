@@ -3,6 +3,7 @@
 mod attention;
 mod blocks;
 mod config;
+mod graphed;
 mod names;
 mod pass;
 mod plan;
@@ -11,6 +12,7 @@ mod transformer;
 mod trunk;
 
 pub use config::{AdditionEmbedType, Depths, DownBlockType, MidBlockType, UNetConfig, UpBlockType};
+pub use graphed::GraphedUNet;
 pub use time::timestep_embedding;
 
 use burn::module::Module;
@@ -70,7 +72,18 @@ impl UNet {
         self.run(input, Some(trace))
     }
 
-    fn run<'a>(&self, input: UNetInput<'a>, mut trace: Trace<'a>) -> UNetOutput {
+    fn run<'a>(&self, input: UNetInput<'a>, trace: Trace<'a>) -> UNetOutput {
+        let time = self.sinusoids(input.timesteps);
+        self.run_at(time, input, trace)
+    }
+
+    /// What the network is told of these timesteps, `[timesteps, dim]` in f32.
+    fn sinusoids(&self, timesteps: &[f64]) -> Tensor<2> {
+        self.trunk.sinusoids(timesteps)
+    }
+
+    /// One pass at the time of these sinusoids, whatever the input's timesteps.
+    fn run_at<'a>(&self, sinusoids: Tensor<2>, input: UNetInput<'a>, mut trace: Trace<'a>) -> UNetOutput {
         let [rows, _, height, width] = input.sample.dims();
         assert_shape!(input.sample, [_, self.in_channels, _, _]);
         assert_shape!(input.context, [rows, _, _]);
@@ -85,7 +98,7 @@ impl UNet {
             processor: input.processor,
             context: cast(input.context, compute),
             text_keys: input.text_keys,
-            time: self.trunk.embed_time(rows, input.timesteps, input.added, &mut trace),
+            time: self.trunk.embed_time(rows, sinusoids, input.added, &mut trace),
             skips: Vec::new(),
             kept: rows - lending,
             last: self.sites.iter().rfind(|site| site.kind == AttnKind::SelfAttention).copied(),
@@ -94,6 +107,12 @@ impl UNet {
         };
         let sample = self.walk(cast(input.sample, compute), input.residuals, &mut pass);
         UNetOutput { sample: sample.map(|x| cast(x, dtype)), recorded: pass.recorded.unwrap_or_default() }
+    }
+
+    /// [`NoisePredictor::working_bytes`] if the network were there.
+    pub(crate) fn working_bytes_on(&self, device: &Device, [rows, height, width]: [usize; 3]) -> u64 {
+        let bytes = fabric_backends::ops::computes_in(device, self.trunk.conv_in.weight.val().dtype()).size();
+        [rows, height, width, self.working_width, bytes].into_iter().map(|n| n as u64).product()
     }
 
     /// `None` when the pass only records, and has recorded all.
@@ -162,8 +181,7 @@ impl NoisePredictor for UNet {
     }
 
     fn working_bytes(&self, [rows, height, width]: [usize; 3]) -> u64 {
-        let bytes = computes_in(&self.trunk.conv_in.weight).size();
-        [rows, height, width, self.working_width, bytes].into_iter().map(|n| n as u64).product()
+        self.working_bytes_on(&self.device(), [rows, height, width])
     }
 
     fn device(&self) -> Device {

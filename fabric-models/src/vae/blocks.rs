@@ -2,12 +2,11 @@
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
+use fabric_backends::ops::computes_in;
 
 use super::VaeConfig;
 use super::attention::MidAttention;
-use crate::layers::{
-    Activation, Conv2d, Downsample, GroupNorm, Resnet, ResnetConfig, Trace, Upsample, computes_in, show,
-};
+use crate::layers::{Activation, Conv2d, Downsample, GroupNorm, Resnet, ResnetConfig, Trace, Upsample, show};
 
 /// Epsilon of every norm of a VAE.
 const EPSILON: f64 = 1e-6;
@@ -151,8 +150,13 @@ impl Decoder {
     }
 
     /// The number type in which it computes unless told otherwise.
-    pub(super) fn computes_in(&self) -> DType {
-        computes_in(&self.conv_in.weight)
+    /// The number type in which it computes on this device.
+    pub(super) fn computes_in(&self, device: &Device) -> DType {
+        computes_in(device, self.conv_in.weight.val().dtype())
+    }
+
+    pub(super) fn device(&self) -> Device {
+        self.conv_in.weight.lazy_device()
     }
 
     /// `[rows, latent_channels, height, width]` to `[rows, 3, ..]`.

@@ -202,15 +202,26 @@ impl Vae {
         })
     }
 
-    fn computes_in(&self) -> DType {
-        let own = self.decoder.computes_in();
+    fn computes_in(&self, device: &Device) -> DType {
+        let own = self.decoder.computes_in(device);
         if self.options.upcast && is_half(own) { DType::F32 } else { own }
+    }
+
+    /// [`LatentCodec::working_bytes`] if the network were there.
+    pub(crate) fn working_bytes_on(&self, device: &Device, latents: [usize; 2]) -> u64 {
+        let [height, width] = match self.options.tiling {
+            Some(tiling) => latents.map(|side| side.min(tiling.tile())),
+            None => latents,
+        };
+        let bytes = self.computes_in(device).size();
+        let pixels = height as u64 * width as u64 * (self.downscale as u64).pow(2);
+        pixels * (self.working_width * bytes) as u64
     }
 
     /// Runs `f` in the number type of the computation, over all pictures at once or one by one.
     fn per_slice(&self, x: Tensor<4>, mut f: impl FnMut(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
         let dtype = x.dtype();
-        let compute = self.computes_in();
+        let compute = self.computes_in(&self.decoder.device());
         let rows = x.dims()[0];
         let x = cast(x, compute);
         let out = if self.options.sliced && rows > 1 {
@@ -247,13 +258,7 @@ impl LatentCodec for Vae {
     }
 
     fn working_bytes(&self, latents: [usize; 2]) -> u64 {
-        let [height, width] = match self.options.tiling {
-            Some(tiling) => latents.map(|side| side.min(tiling.tile())),
-            None => latents,
-        };
-        let bytes = self.computes_in().size();
-        let pixels = height as u64 * width as u64 * (self.downscale as u64).pow(2);
-        pixels * (self.working_width * bytes) as u64
+        self.working_bytes_on(&self.decoder.device(), latents)
     }
 }
 

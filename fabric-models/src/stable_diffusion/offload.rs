@@ -1,0 +1,213 @@
+//! Networks that rest in the machine's memory and take turns on a device.
+
+use std::any::Any;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Tensor};
+use fabric_backends::ops::laid_out;
+use fabric_core::Error;
+use fabric_core::attention::AttnSite;
+use fabric_core::models::{
+    CrossAttention, LatentCodec, NoisePredictor, Posterior, TextEmbedding, TextEncoder, TextOptions, UNetInput,
+    UNetOutput,
+};
+
+use super::StableDiffusionText;
+use super::text::Tower;
+use crate::unet::UNet;
+use crate::vae::Vae;
+
+/// What can be copied to another device.
+pub(super) trait Moves: Send + Sync + 'static {
+    fn copied_to(&self, device: &Device) -> Self;
+}
+
+/// One of these networks at most is on the device.
+#[derive(Clone, Default)]
+pub(super) struct Turns(Arc<Mutex<Option<Arc<dyn Any + Send + Sync>>>>);
+
+/// A network that comes to the device when it is called, and leaves it when another one is.
+pub(super) struct Offloaded<M> {
+    resting: M,
+    device: Device,
+    turns: Turns,
+}
+
+impl<M: Moves> Offloaded<M> {
+    pub(super) fn new(resting: M, device: &Device, turns: &Turns) -> Self {
+        Self { resting, device: device.clone(), turns: turns.clone() }
+    }
+
+    fn here(&self) -> Arc<M> {
+        // What a panic may leave is no network or a whole one.
+        let mut turn = self.turns.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(network) = turn.clone().and_then(|network| network.downcast::<M>().ok()) {
+            return network;
+        }
+        // The other one leaves before this one comes, so that there is never room for both.
+        if turn.take().is_some() {
+            // Kernels that still read it must end before its memory can go to others.
+            let _ = self.device.sync();
+            self.device.memory_cleanup();
+        }
+        let network = Arc::new(self.resting.copied_to(&self.device));
+        *turn = Some(network.clone());
+        network
+    }
+}
+
+impl NoisePredictor for Offloaded<UNet> {
+    fn forward(&self, input: UNetInput<'_>) -> UNetOutput {
+        self.here().forward(input)
+    }
+
+    fn attention_sites(&self) -> Vec<AttnSite> {
+        self.resting.attention_sites()
+    }
+
+    fn cross_attentions(&self) -> Vec<CrossAttention> {
+        self.resting.cross_attentions()
+    }
+
+    fn skip_channels(&self) -> Vec<usize> {
+        self.resting.skip_channels()
+    }
+
+    fn level_channels(&self) -> Vec<usize> {
+        self.resting.level_channels()
+    }
+
+    fn levels(&self) -> usize {
+        self.resting.levels()
+    }
+
+    fn in_channels(&self) -> usize {
+        self.resting.in_channels()
+    }
+
+    fn working_bytes(&self, shape: [usize; 3]) -> u64 {
+        self.resting.working_bytes_on(&self.device, shape)
+    }
+
+    fn device(&self) -> Device {
+        self.device.clone()
+    }
+}
+
+impl LatentCodec for Offloaded<Vae> {
+    fn encode(&self, pixels: Tensor<4>, posterior: Posterior) -> Tensor<4> {
+        LatentCodec::encode(&*self.here(), pixels, posterior)
+    }
+
+    fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
+        LatentCodec::decode(&*self.here(), latents)
+    }
+
+    fn downscale(&self) -> usize {
+        self.resting.downscale()
+    }
+
+    fn latent_channels(&self) -> usize {
+        self.resting.latent_channels()
+    }
+
+    fn working_bytes(&self, latents: [usize; 2]) -> u64 {
+        self.resting.working_bytes_on(&self.device, latents)
+    }
+}
+
+impl TextEncoder for Offloaded<StableDiffusionText> {
+    fn encode(&self, prompts: &[String], options: &TextOptions) -> Result<TextEmbedding, Error> {
+        self.here().encode(prompts, options)
+    }
+
+    fn last_hidden(&self, prompts: &[String], options: &TextOptions) -> Result<Tensor<3>, Error> {
+        self.here().last_hidden(prompts, options)
+    }
+
+    fn absent_is_zero(&self) -> bool {
+        self.resting.absent_is_zero()
+    }
+}
+
+impl Moves for UNet {
+    fn copied_to(&self, device: &Device) -> Self {
+        copied(self, device)
+    }
+}
+
+impl Moves for Vae {
+    fn copied_to(&self, device: &Device) -> Self {
+        copied(self, device)
+    }
+}
+
+impl Moves for StableDiffusionText {
+    fn copied_to(&self, device: &Device) -> Self {
+        let tower = |tower: &Tower| Tower {
+            tokenizer: tower.tokenizer.clone(),
+            encoder: copied(&tower.encoder, device),
+            ..*tower
+        };
+        Self { towers: self.towers.iter().map(tower).collect(), ..*self }
+    }
+}
+
+fn copied<M: Module>(network: &M, device: &Device) -> M {
+    network.clone().to_device(device).map(&mut LaidOut)
+}
+
+/// What loading does on the device, once more: the way through the machine's memory lost it.
+struct LaidOut;
+
+impl ModuleMapper for LaidOut {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(laid_out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    static ALIVE: AtomicUsize = AtomicUsize::new(0);
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+
+    /// A network, or what stands for it where it rests.
+    struct One<const KIND: usize>(bool);
+
+    impl<const KIND: usize> Moves for One<KIND> {
+        fn copied_to(&self, _device: &Device) -> Self {
+            assert_eq!(ALIVE.fetch_add(1, Ordering::SeqCst), 0, "another network is still there");
+            MADE.fetch_add(1, Ordering::SeqCst);
+            Self(true)
+        }
+    }
+
+    impl<const KIND: usize> Drop for One<KIND> {
+        fn drop(&mut self) {
+            if self.0 {
+                ALIVE.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    #[test]
+    fn one_network_at_most_is_on_the_device_and_stays_until_another_is_called() {
+        let (device, turns) = (fabric_backends::cpu().expect("a CPU"), Turns::default());
+        let text = Offloaded::new(One::<0>(false), &device, &turns);
+        let unet = Offloaded::new(One::<1>(false), &device, &turns);
+        let made = || MADE.load(Ordering::SeqCst);
+        assert_eq!(made(), 0);
+        drop(text.here());
+        drop(text.here());
+        assert_eq!(made(), 1);
+        (0..5).for_each(|_| drop(unet.here()));
+        assert_eq!((made(), ALIVE.load(Ordering::SeqCst)), (2, 1));
+        drop(text.here());
+        assert_eq!(made(), 3);
+    }
+}

@@ -1,0 +1,46 @@
+//! Networks that rest in the machine's memory and take turns on a device make the pictures of networks that live there.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use fabric::core::fabric::{FabricSettings, ReferencePass};
+use fabric::core::picture::Picture;
+use fabric::core::pipeline::{Pipeline, Request, Settings};
+use fabric::models::tokenizer::ClipTokenizer;
+use fabric::models::{ModelOptions, load_model};
+use fabric::{DeviceKind, default_device, device};
+
+fn pipeline(device: &Device, offload: bool) -> Pipeline {
+    let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), offload, ..ModelOptions::default() };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models");
+    load_model(folder, device, &options).expect("a model").0
+}
+
+fn pixels(pipeline: &Pipeline) -> Vec<Vec<u8>> {
+    let fabric = FabricSettings { pass: ReferencePass::TwoPasses { chunk: 1 }, ..FabricSettings::default() };
+    let settings = Settings { width: Some(64), height: Some(64), steps: 3, fabric, ..Settings::default() };
+    let liked = Picture::filled(64, 64, [200, 30, 60]).expect("a picture");
+    let request = Request::new("a cat").with_seeds([3, 4]).with_settings(settings).with_liked(liked);
+    let pictures = pipeline.generate(&request).expect("pictures").pictures;
+    pictures.iter().map(|picture| picture.rgb().to_vec()).collect()
+}
+
+/// Another device than the CPU where the networks rest, if this build has one.
+fn elsewhere() -> Device {
+    match default_device().expect("a device") {
+        here if here == fabric::backends::cpu().expect("a CPU") => device(DeviceKind::NdArray).unwrap_or(here),
+        elsewhere => elsewhere,
+    }
+}
+
+#[test]
+fn pictures_are_those_of_networks_that_live_there() {
+    let device = elsewhere();
+    let offloaded = pipeline(&device, true);
+    assert_eq!(offloaded.device(), device);
+    let wanted = pixels(&pipeline(&device, false));
+    // Also in a second run, when the VAE is what the first one left there.
+    for _ in 0..2 {
+        assert_eq!(pixels(&offloaded), wanted);
+    }
+}
