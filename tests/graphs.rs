@@ -1,10 +1,10 @@
-//! Steps that are recorded and replayed are the steps themselves.
+//! Steps that are recorded and replayed are the steps themselves, and what comes before the first one leaves no trace.
 
 use std::path::Path;
 
 use burn::tensor::{Device, Distribution, Tensor};
 use fabric::core::attention::NoProcessor;
-use fabric::core::fabric::{CallWeights, Lender, LentRows};
+use fabric::core::fabric::{CallWeights, FabricSettings, Lender, LentRows, ReferencePass};
 use fabric::core::models::{NoisePredictor, Record, UNetInput};
 use fabric::core::picture::Picture;
 use fabric::core::pipeline::{Request, Settings};
@@ -38,10 +38,15 @@ impl Bench {
     }
 
     fn input(&self, rows: usize, timesteps: &'static [f64]) -> UNetInput<'static> {
-        let random = Distribution::Normal(0.0, 1.0);
-        let sample = Tensor::random([rows, 4, 8, 8], random, &self.device);
-        UNetInput::new(sample, timesteps, Tensor::random([rows, CONTEXT, self.width], random, &self.device))
+        let context = random([rows, CONTEXT, self.width], &self.device);
+        UNetInput::new(random([rows, 4, 8, 8], &self.device), timesteps, context)
     }
+}
+
+/// Drawn on the CPU: a GPU's own generator may give infinite numbers.
+fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+    let cpu = fabric::backends::cpu().expect("a CPU");
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &cpu).to_device(device)
 }
 
 /// Whether the tests run where steps are recorded.
@@ -51,6 +56,7 @@ fn records() -> bool {
 
 #[track_caller]
 fn assert_same(found: Tensor<4>, wanted: Tensor<4>) {
+    assert!(!wanted.clone().is_nan().any().into_scalar::<bool>(), "the network's own result is NaN");
     let scale: f64 = wanted.clone().abs().max().into_scalar();
     let error: f64 = (found - wanted).abs().max().into_scalar();
     assert!(error <= 1e-4 * scale, "error {error:.1e} of {scale:.1e}");
@@ -132,4 +138,25 @@ fn graphs_and_offloading_exclude_each_other() {
         matches!(&error, ModelError::Pipeline(_)) && error.to_string().contains("leave one of them out"),
         "{error}"
     );
+}
+
+#[test]
+fn warming_up_leaves_no_trace() {
+    let device = default_device().expect("a device");
+    let load = || load_model(folder(), &device, &options()).expect("a model").0;
+    let pass = ReferencePass::Cached { chunk: 1, budget: 1 << 30, half: false };
+    let fabric = FabricSettings { pass, start: 0.5, ..FabricSettings::default() };
+    let settings = Settings { width: Some(64), height: Some(64), steps: 4, fabric, ..Settings::default() };
+    let liked = Picture::filled(64, 64, [200, 30, 60]).expect("a picture");
+    let mut request = Request::new("a cat").with_seeds([3]).with_settings(settings).with_liked(liked);
+    let warm = load();
+    assert!(!warm.warm_up(&request).expect("a warm-up").is_zero());
+    let kept = warm.cache_stats();
+    assert_eq!((kept.bytes, kept.misses), (0, 0));
+    let [found, wanted] = [warm, load()].map(|pipeline| pipeline.generate(&request).expect("pictures"));
+    assert_eq!(found.report.calls, wanted.report.calls);
+    assert_same(found.latents, wanted.latents);
+    // A request that no run can carry out warms nothing up.
+    request.settings.width = Some(63);
+    assert!(load().warm_up(&request).is_err());
 }
