@@ -11,7 +11,7 @@ use fabric::core::attention::AttnProcessor;
 use fabric::core::fabric::{CallWeights, Lender, LentRows, StoredTokens};
 use fabric::core::models::{LatentCodec, NoisePredictor, Record, UNetInput};
 use fabric::ipadapter::{AdapterConfig, ImagePrompt, IpAdapter, ProjectionConfig, numbered_layers};
-use fabric::models::unet::{GraphedUNet, UNet, UNetConfig};
+use fabric::models::unet::{UNet, UNetConfig};
 use fabric::models::vae::VaeConfig;
 
 const TIMESTEPS: [f64; 1] = [500.0];
@@ -70,23 +70,11 @@ fn steps(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case, references: &[us
     let levels = case.unet.levels();
     let plain = case.input(2);
     group.bench_function("plain", |b| b.iter(|| black_box(predict(plain.clone()))));
-    // Elsewhere nothing is recorded, and nothing gained.
-    let records = std::env::var("FABRIC_DEVICE").is_ok_and(|name| name.starts_with("cuda") || name.starts_with("wgpu"));
-    let graphed = LazyCell::new(|| GraphedUNet::new(case.unet.clone()));
-    let replayed = |input: UNetInput<'_>| graphed.forward(input).sample.expect("a prediction").into_data();
-    if records {
-        group.bench_function("plain_graph", |b| b.iter(|| black_box(replayed(plain.clone()))));
-    }
     for &count in references {
         let lenders = Case::lenders(count);
         let processor = LentRows { first: 2, lenders: lenders.clone(), merge: 0.0, levels };
         let input = UNetInput { processor: &processor, lending_rows: count, ..case.input(2 + count) };
         group.bench_function(format!("interleaved_{count}"), |b| b.iter(|| black_box(predict(input.clone()))));
-        if records {
-            group.bench_function(format!("interleaved_{count}_graph"), |b| {
-                b.iter(|| black_box(replayed(input.clone())))
-            });
-        }
 
         let mut recording = case.input(count);
         recording.record = Record::SelfAttentionOnly;

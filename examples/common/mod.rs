@@ -62,9 +62,6 @@ pub(crate) struct Common {
     /// Keeps the networks in the machine's memory and one at a time on the device, for GPUs with little of their own.
     #[arg(long)]
     offload: bool,
-    /// Records the U-Net's passes and replays them, which saves launches on a GPU; other devices lose time by it.
-    #[arg(long)]
-    graphs: bool,
     /// Reports how much of the attention each reference gets; costs time.
     #[arg(long)]
     measure_attention: bool,
@@ -126,9 +123,9 @@ impl Common {
             })
         };
         let loras = self.lora.iter().map(|choice| lora(choice)).collect();
-        let Self { tile_vae, offload, graphs, .. } = *self;
+        let Self { tile_vae, offload, .. } = *self;
         let progress = Some(progress);
-        let options = ModelOptions { dtype, tile_vae, offload, graphs, loras, progress, ..ModelOptions::default() };
+        let options = ModelOptions { dtype, tile_vae, offload, loras, progress, ..ModelOptions::default() };
         let (pipeline, _) = load_model(self.model()?, device, &options)?;
         bar.finish_and_clear();
         Ok(pipeline)

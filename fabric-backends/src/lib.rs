@@ -12,11 +12,9 @@ pub mod ops;
 mod panics;
 #[cfg(feature = "remote")]
 mod remote;
-mod replay;
 
 pub use device::{DeviceError, DeviceKind, cpu, default_device, describe, device};
 pub use memory::available_memory;
 pub use panics::panic_message;
 #[cfg(feature = "remote")]
 pub use remote::serve;
-pub use replay::Replay;

@@ -10,7 +10,7 @@ use crate::device::is_cpu;
 /// Bytes of scores at once where they may be written out: on CPUs, and on GPUs in f32.
 const SCORES: usize = 256 << 20;
 
-/// So many runs of weights are made on the device; more are brought there, which a recorded step cannot do.
+/// So many runs of weights are made on the device; more are brought there.
 const FEW: usize = 32;
 
 /// What the device's fused kernel asks for, if it has one.

@@ -11,5 +11,5 @@ mod site;
 
 pub use attend::{attend, merge_heads, split_heads};
 pub use mass::MeasuredMass;
-pub use processor::{AttnCall, AttnExtras, AttnProcessor, DecoupledTokens, JointTokens, KeptProcessor, NoProcessor};
+pub use processor::{AttnCall, AttnExtras, AttnProcessor, DecoupledTokens, JointTokens, NoProcessor};
 pub use site::{AttnKind, AttnSite, Block};

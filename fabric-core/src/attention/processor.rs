@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
@@ -98,21 +97,6 @@ impl AttnExtras {
 pub trait AttnProcessor: fmt::Debug {
     /// What the layer at `call.site` should attend to.
     fn extras(&self, call: &AttnCall<'_>) -> AttnExtras;
-
-    /// The same to keep, if it answers equal calls equally for ever and brings nothing of its own: what a network
-    /// needs that records its steps once and replays them.
-    fn kept(&self) -> Option<KeptProcessor> {
-        None
-    }
-}
-
-/// A processor that outlives the call.
-#[derive(Debug, Clone)]
-pub struct KeptProcessor {
-    /// Tells it from all that answer otherwise.
-    pub name: String,
-    /// The processor.
-    pub processor: Arc<dyn AttnProcessor + Send + Sync>,
 }
 
 /// Plain diffusion: no layer attends to anything but its own tokens.
@@ -122,10 +106,6 @@ pub struct NoProcessor;
 impl AttnProcessor for NoProcessor {
     fn extras(&self, _call: &AttnCall<'_>) -> AttnExtras {
         AttnExtras::default()
-    }
-
-    fn kept(&self) -> Option<KeptProcessor> {
-        Some(KeptProcessor { name: String::new(), processor: Arc::new(*self) })
     }
 }
 
@@ -137,13 +117,5 @@ impl AttnProcessor for &[&dyn AttnProcessor] {
             extras.merge(processor.extras(call));
         }
         extras
-    }
-
-    fn kept(&self) -> Option<KeptProcessor> {
-        match self {
-            [] => NoProcessor.kept(),
-            [one] => one.kept(),
-            _ => None,
-        }
     }
 }

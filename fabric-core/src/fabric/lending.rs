@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor};
 use fabric_backends::ops::cast;
 
 use super::{CallWeights, depth_position, merging::merged};
-use crate::attention::{AttnCall, AttnExtras, AttnKind, AttnProcessor, AttnSite, JointTokens, KeptProcessor};
+use crate::attention::{AttnCall, AttnExtras, AttnKind, AttnProcessor, AttnSite, JointTokens};
 use crate::models::RecordedTokens;
 
 /// Who sees a reference's keys and values, and with which weight.
@@ -76,12 +75,6 @@ impl AttnProcessor for LentRows {
         });
         AttnExtras { joint: joint.collect(), decoupled: Vec::new() }
     }
-
-    /// Unless it merges tokens, which reads numbers back.
-    fn kept(&self) -> Option<KeptProcessor> {
-        let kept = || KeptProcessor { name: format!("{self:?}"), processor: Arc::new(self.clone()) };
-        (self.merge == 0.0).then(kept)
-    }
 }
 
 /// One reference's keys and values at every self-attention.
@@ -91,7 +84,7 @@ pub type TokensBySite = HashMap<AttnSite, LentTokens>;
 #[derive(Debug, Clone)]
 pub struct StoredTokens {
     /// What each reference lends.
-    pub lenders: Vec<(Lender, Arc<TokensBySite>)>,
+    pub lenders: Vec<(Lender, std::sync::Arc<TokensBySite>)>,
     /// Down blocks of the network.
     pub levels: usize,
 }

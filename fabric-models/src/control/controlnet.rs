@@ -138,7 +138,7 @@ impl ControlNet {
             context: cast(input.context.clone(), compute),
             // Those of the input are the U-Net's.
             text_keys: None,
-            time: self.trunk.embed_time(rows, self.trunk.sinusoids(input.timesteps), input.added.clone(), &mut None),
+            time: self.trunk.embed_time(rows, input.timesteps, input.added.clone(), &mut None),
             skips: Vec::new(),
             kept: rows,
             last: None,

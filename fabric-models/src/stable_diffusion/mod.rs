@@ -149,16 +149,12 @@ fn joined(
     options: &ModelOptions,
     load: impl FnOnce(&Device) -> Result<(StableDiffusion, ModelReport), ModelError>,
 ) -> Result<(Pipeline, ModelReport), ModelError> {
-    if options.offload && options.graphs {
-        let wanted = "one of both: a recording needs its network to stay where it is";
-        return Err(fabric_core::Error::settings("graphs and offload", "both", wanted, "leave one of them out").into());
-    }
     if options.offload {
         let (model, report) = load(&fabric_backends::cpu()?)?;
         return Ok((model.into_offloaded(device)?, report));
     }
     let (model, report) = load(device)?;
-    Ok((if options.graphs { model.into_graphed() } else { model.into_pipeline() }?, report))
+    Ok((model.into_pipeline()?, report))
 }
 
 fn assemble(

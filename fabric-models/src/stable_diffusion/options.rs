@@ -32,9 +32,6 @@ pub struct ModelOptions {
     /// largest instead of all. Each turn copies a network there: once per run for the text encoder and the U-Net, and for the VAE
     /// before the first step and after the last; a preview in between costs two copies more. Same pictures. On a CPU it changes nothing.
     pub offload: bool,
-    /// Whether the U-Net's passes are recorded and replayed: see [`GraphedUNet`](crate::unet::GraphedUNet). Not together with
-    /// `offload`.
-    pub graphs: bool,
     /// Merged into the weights in this order.
     pub loras: Vec<LoraChoice>,
     /// Told how far the load has come, one network after the other.

@@ -10,7 +10,7 @@ use fabric_core::schedule::SchedulerConfig;
 use super::offload::{Offloaded, Turns};
 use super::{ModelError, ModelOptions, ModelReport, StableDiffusionText, assemble};
 use crate::load::{ModelFolder, SingleFile};
-use crate::unet::{GraphedUNet, UNet};
+use crate::unet::UNet;
 use crate::vae::Vae;
 
 /// A loaded model's networks, for those who change one before [`Self::into_pipeline`] joins them, or train beside them.
@@ -74,16 +74,6 @@ impl StableDiffusion {
     pub fn into_pipeline(self) -> Result<Pipeline, ModelError> {
         let Self { unet, vae, text, scheduler, native_size } = self;
         Ok(Pipeline::new(Arc::new(unet), Arc::new(vae), Arc::new(text), scheduler, native_size)?)
-    }
-
-    /// Joins the networks, the U-Net as a [`GraphedUNet`].
-    ///
-    /// # Errors
-    ///
-    /// When they do not fit one another.
-    pub fn into_graphed(self) -> Result<Pipeline, ModelError> {
-        let unet = Arc::new(GraphedUNet::new(self.unet));
-        Ok(Pipeline::new(unet, Arc::new(self.vae), Arc::new(self.text), self.scheduler, self.native_size)?)
     }
 
     /// Joins the networks, which rest where they are and take turns on `device`: see [`ModelOptions::offload`].

@@ -3,7 +3,6 @@
 mod attention;
 mod blocks;
 mod config;
-mod graphed;
 mod names;
 mod pass;
 mod plan;
@@ -12,7 +11,6 @@ mod transformer;
 mod trunk;
 
 pub use config::{AdditionEmbedType, Depths, DownBlockType, MidBlockType, UNetConfig, UpBlockType};
-pub use graphed::GraphedUNet;
 pub use time::timestep_embedding;
 
 use burn::module::Module;
@@ -72,18 +70,7 @@ impl UNet {
         self.run(input, Some(trace))
     }
 
-    fn run<'a>(&self, input: UNetInput<'a>, trace: Trace<'a>) -> UNetOutput {
-        let time = self.sinusoids(input.timesteps);
-        self.run_at(time, input, trace)
-    }
-
-    /// What the network is told of these timesteps, `[timesteps, dim]` in f32.
-    fn sinusoids(&self, timesteps: &[f64]) -> Tensor<2> {
-        self.trunk.sinusoids(timesteps)
-    }
-
-    /// One pass at the time of these sinusoids, whatever the input's timesteps.
-    fn run_at<'a>(&self, sinusoids: Tensor<2>, input: UNetInput<'a>, mut trace: Trace<'a>) -> UNetOutput {
+    fn run<'a>(&self, input: UNetInput<'a>, mut trace: Trace<'a>) -> UNetOutput {
         let [rows, _, height, width] = input.sample.dims();
         assert_shape!(input.sample, [_, self.in_channels, _, _]);
         assert_shape!(input.context, [rows, _, _]);
@@ -98,7 +85,7 @@ impl UNet {
             processor: input.processor,
             context: cast(input.context, compute),
             text_keys: input.text_keys,
-            time: self.trunk.embed_time(rows, sinusoids, input.added, &mut trace),
+            time: self.trunk.embed_time(rows, input.timesteps, input.added, &mut trace),
             skips: Vec::new(),
             kept: rows - lending,
             last: self.sites.iter().rfind(|site| site.kind == AttnKind::SelfAttention).copied(),

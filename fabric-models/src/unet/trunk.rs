@@ -64,29 +64,24 @@ impl Trunk {
         down.chain(mid).flatten().flat_map(|attention: &Transformer| &attention.transformer_blocks)
     }
 
-    /// [`Sinusoid::embed`](super::time::Sinusoid::embed) on the network's device.
-    pub(crate) fn sinusoids(&self, timesteps: &[f64]) -> Tensor<2> {
-        self.time_proj.embed(timesteps, &self.conv_in.weight.lazy_device())
-    }
-
     /// What the resnets are told of the time (and of SDXL's second conditioning): `[rows, time_dim]`.
     pub(crate) fn embed_time(
         &self,
         rows: usize,
-        sinusoids: Tensor<2>,
+        timesteps: &[f64],
         added: Option<AddedConditions>,
         trace: &mut Trace<'_>,
     ) -> Tensor<2> {
-        let [timesteps, _] = sinusoids.dims();
         assert!(
-            timesteps == 1 || timesteps == rows,
-            "U-Net: {timesteps} timesteps for {rows} rows, wanted 1 or one per row"
+            timesteps.len() == 1 || timesteps.len() == rows,
+            "U-Net: {} timesteps for {rows} rows, wanted 1 or one per row",
+            timesteps.len()
         );
         let mut show = |name: &str, x: &Tensor<2>| {
             show(trace, || name.to_owned(), &x.clone().unsqueeze_dims(&[2, 3]));
         };
-        let compute = computes_in(&self.conv_in.weight);
-        let time = self.time_embedding.forward(cast(sinusoids, compute));
+        let (device, compute) = (self.conv_in.weight.lazy_device(), computes_in(&self.conv_in.weight));
+        let time = self.time_embedding.forward(cast(self.time_proj.embed(timesteps, &device), compute));
         let [_, time_dim] = time.dims();
         let mut time = time.expand([rows, time_dim]);
         show("time_embedding", &time);
