@@ -2,9 +2,9 @@
 
     python benches/compare.py [WORD ...]
 
-needs torch (and for `unet_step` diffusers) and prints how many times PyTorch's time each case takes, and how many times the
-memory that its process took at its highest; words choose cases by their names. Both use as many threads as the machine has, or as RAYON_NUM_THREADS says. FABRIC_DEVICE=cuda compares on
-a GPU, FABRIC_DTYPE=bf16 networks in another number type, and CARGO_BENCH_FEATURES names cargo features for the build.
+needs torch (and for `unet_step` diffusers) and prints how many times PyTorch's time each case takes, and how many times
+the memory that its process took at its highest (the machine's, not a GPU's); words choose cases by their names. Both use as
+many threads as the machine has, or as RAYON_NUM_THREADS says. FABRIC_DEVICE=cuda compares on a GPU, FABRIC_DTYPE=bf16 networks in another number type, and CARGO_BENCH_FEATURES names cargo features for the build.
 """
 
 import json
@@ -138,9 +138,9 @@ CASES = [
 ]
 
 
-def process(command, **given):
+def process(command):
     """Runs it, and gives what it printed and the most memory that it or a process it waited for took, in bytes."""
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, **given)
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     printed = child.stdout.read()
     _, status, used = os.wait4(child.pid, 0)
     if status != 0:
@@ -152,8 +152,10 @@ def ours(name, bench):
     """Criterion's median, in seconds, and the peak of memory."""
     pattern = f"^{re.escape(name)}$"
     features = os.environ.get("CARGO_BENCH_FEATURES", "flex")
-    command = ["cargo", "bench", "--quiet", "--features", features, "--bench", bench, "--", pattern, "--warm-up-time", "1"]
-    _, peak = process(command)
+    command = ["cargo", "bench", "--quiet", "--features", features, "--bench", bench]
+    # The compiler's memory is not the bench's.
+    process([*command, "--no-run"])
+    _, peak = process([*command, "--", pattern, "--warm-up-time", "1"])
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     estimates = json.loads((target / "criterion" / name / "new" / "estimates.json").read_text())
     return estimates["median"]["point_estimate"] / 1e9, peak
