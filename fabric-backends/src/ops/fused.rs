@@ -70,8 +70,7 @@ pub(super) fn within(
         let [_, _, tokens, own] = x.dims();
         let zeros = to - own - more.as_ref().map_or(0, |more| more.dims()[3]);
         let zeros = (zeros > 0).then(|| Tensor::zeros([rows, heads, tokens, zeros], (&x.device(), dtype)));
-        let parts: Vec<_> = std::iter::once(x).chain(more).chain(zeros).collect();
-        if parts.len() == 1 { parts.into_iter().next().expect("one") } else { Tensor::cat(parts, 3) }
+        joined(std::iter::once(x).chain(more).chain(zeros).collect(), 3)
     };
     let device = query.device();
     let ones = (more.channels() > 0).then(|| Tensor::ones([rows, heads, queries, more.channels()], (&device, dtype)));
@@ -86,18 +85,25 @@ pub(super) fn within(
         let count = at_once.min(queries - first);
         let part = query.clone().slice_dim(2, first..first + count);
         let wanted = count.next_multiple_of(form.queries);
-        let part = if wanted == count {
-            part
-        } else {
-            let zeros = Tensor::zeros([rows, heads, wanted - count, channels], (&device, dtype));
-            Tensor::cat(vec![part, zeros], 2)
-        };
-        let out = attention(part, key.clone(), value.clone(), None, None, AttentionModuleOptions::default());
+        let zeros = || Tensor::zeros([rows, heads, wanted - count, channels], (&device, dtype));
+        let part = std::iter::once(part).chain((wanted > count).then(zeros));
+        let out = attention(
+            joined(part.collect(), 2),
+            key.clone(),
+            value.clone(),
+            None,
+            None,
+            AttentionModuleOptions::default(),
+        );
         out.slice([0..rows, 0..heads, 0..count, 0..head_dim])
     });
-    let parts: Vec<_> = parts.collect();
-    let out = if parts.len() == 1 { parts.into_iter().next().expect("one") } else { Tensor::cat(parts, 2) };
+    let out = joined(parts.collect(), 2);
     if dtype == given { out } else { out.cast(given) }
+}
+
+/// One after the other along an axis; a single one is not copied.
+fn joined(mut parts: Vec<Tensor<4>>, axis: usize) -> Tensor<4> {
+    if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, axis) }
 }
 
 /// Weights travel as more channels of the head, `q' = [q, 1]` and `k' = [k, sqrt(channels) ln weight]`, so that they need no

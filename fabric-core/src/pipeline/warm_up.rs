@@ -11,8 +11,8 @@ impl Pipeline {
     /// sampler can do, references acting from the first, thrown away.
     ///
     /// A GPU compiles its kernels when each is first needed, and tries several to find the fastest; that takes far longer than the
-    /// work itself, so a tool for people does it before the first of them waits. On a CPU it reads the weights into memory
-    /// once and has little else to do. The caches stay as they are.
+    /// work itself, so a tool for people does it before the first of them waits. On a CPU there is
+    /// little to gain. The caches stay as they are.
     ///
     /// ```
     /// use fabric_core::{Error, pipeline::{Pipeline, Request}};
