@@ -14,13 +14,17 @@ import statistics
 import subprocess
 import sys
 import time
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
-try:
+THEIRS = sys.argv[1:2] == ["--theirs"]
+if find_spec("torch") is None:
+    sys.exit("benches/compare.py: found no torch, wanted it to compare with; `pip install torch`")
+# Not in the process that starts the others: a child's peak of memory begins with its parent's size.
+if THEIRS:
     import torch
     import torch.nn.functional as F
-except ImportError:
-    sys.exit("benches/compare.py: found no torch, wanted it to compare with; `pip install torch`")
 
 ROUNDS = 3
 ON_GPU = os.environ.get("FABRIC_DEVICE", "").startswith("cuda")
@@ -167,7 +171,6 @@ def theirs(index):
     return float(printed), peak
 
 
-@torch.inference_mode()
 def median(f):
     """The median of about two seconds of calls, of two at least."""
     f()
@@ -183,14 +186,17 @@ def median(f):
 
 def main(words):
     if ON_GPU:
-        torch.set_default_device(os.environ["FABRIC_DEVICE"])
         CASES.append(("unet_step_sd15_512/plain", "networks", lambda: compiled(64)))
-    torch.set_default_dtype({"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[DTYPE])
-    torch.set_num_threads(int(os.environ.get("RAYON_NUM_THREADS", os.cpu_count())))
-    if words[:1] == ["--theirs"]:
-        print(min(median(f) for f in CASES[int(words[1])][2]()))
+    threads = int(os.environ.get("RAYON_NUM_THREADS", os.cpu_count()))
+    if THEIRS:
+        if ON_GPU:
+            torch.set_default_device(os.environ["FABRIC_DEVICE"])
+        torch.set_default_dtype({"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[DTYPE])
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            print(min(median(f) for f in CASES[int(words[1])][2]()))
         return
-    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads; milliseconds and GB, {ROUNDS} rounds")
+    print(f"PyTorch {version('torch')}, {threads} threads; milliseconds and GB, {ROUNDS} rounds")
     print("| case | here | PyTorch | times | memory here | PyTorch | times |\n|---|---|---|---|---|---|---|")
     for index, (name, bench, _) in enumerate(CASES):
         if words and not any(word in name for word in words):
