@@ -23,6 +23,20 @@ fn some<const D: usize>(shape: [usize; D], salt: usize) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), &device())
 }
 
+/// Gives each weight numbers that are the same each time: drawn ones bend some runs too much for differences to follow.
+struct Fill(usize);
+
+impl ModuleMapper for Fill {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, tensor, mapper) = param.consume();
+        self.0 += 1;
+        let shape = tensor.dims();
+        let numbers = some(shape, 1000 + self.0);
+        let filled = if D == 1 { numbers * 0.1 + 1.0 } else { numbers / (shape[0] as f64).sqrt() };
+        Param::from_mapped_value(id, filled.require_grad(), mapper)
+    }
+}
+
 /// Moves each weight along its own direction.
 struct Shift(f64, usize);
 
@@ -48,6 +62,7 @@ impl ModuleVisitor for Slope<'_> {
 
 /// Compares the slope of a scalar along one direction with differences.
 fn check<M: Module>(name: &str, module: M, output: impl Fn(&M) -> Tensor<3>) {
+    let module = module.map(&mut Fill(0));
     let measure = |module: &M| {
         let out = output(module);
         let weights = some(out.dims(), 77);
@@ -55,11 +70,12 @@ fn check<M: Module>(name: &str, module: M, output: impl Fn(&M) -> Tensor<3>) {
     };
     let mut slope = Slope(&measure(&module).backward(), 0, 0.0);
     module.visit(&mut slope);
-    let step = 1e-3;
     let at = |by: f64| measure(&module.clone().map(&mut Shift(by, 0))).into_scalar::<f64>();
-    let difference = (at(step) - at(-step)) / (2.0 * step);
+    let over = |step: f64| (at(step) - at(-step)) / (2.0 * step);
+    // Two steps together leave out what the third derivative adds to each.
+    let difference = (4.0 * over(1e-3) - over(2e-3)) / 3.0;
     let error = (slope.2 - difference).abs() / difference.abs().max(1.0);
-    assert!(error < 2e-2, "{name}: gradient {}, difference {difference}", slope.2);
+    assert!(error < 5e-3, "{name}: gradient {}, difference {difference}", slope.2);
 }
 
 #[test]
