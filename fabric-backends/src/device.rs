@@ -93,6 +93,12 @@ pub enum DeviceError {
         /// What the driver said.
         message: String,
     },
+    /// The instruction set that the CPU's kernels are to stop at means nothing.
+    #[error("FABRIC_MAX_ISA is `{found}`: wanted `avx512`, `avx2` or `none`, or leave it unset for the processor's best")]
+    Isa {
+        /// What it is set to.
+        found: String,
+    },
     /// Another machine's device cannot be reached.
     #[error("{url}: no device there ({message}): start the server, or check address, port and firewall")]
     Unreachable {
@@ -113,6 +119,9 @@ pub enum DeviceError {
 
 /// The device of this kind.
 ///
+/// The kernels of `flex` use the best instruction set that the processor has, or the best up to the one that the environment variable
+/// `FABRIC_MAX_ISA` names (`avx512`, `avx2`, `none`), so that a machine can compute as a smaller one would.
+///
 /// ```
 /// # #[cfg(feature = "flex")] {
 /// use fabric_backends::{DeviceKind, device};
@@ -126,7 +135,7 @@ pub enum DeviceError {
 pub fn device(kind: DeviceKind) -> Result<Device, DeviceError> {
     match kind {
         #[cfg(feature = "flex")]
-        DeviceKind::Flex => Ok(Device::flex()),
+        DeviceKind::Flex => crate::kernels::isa::allowed().map(|_| Device::flex()),
         #[cfg(feature = "ndarray")]
         DeviceKind::NdArray => Ok(ndarray()),
         #[cfg(feature = "cuda")]

@@ -6,6 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::gemm::{Start, Strides, Target, gemm_shared, product_shared};
+use super::isa::arch;
 use super::shared::Shared;
 use super::unfold::Windows;
 
@@ -51,7 +52,7 @@ impl Conv {
     pub(crate) fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32]) {
         let out = Shared::new(out);
         if self.is_winograd() {
-            return self.by_tiles(pulp::Arch::new(), (x, weight, bias), &out);
+            return self.by_tiles(arch(), (x, weight, bias), &out);
         }
         let parts = self.parts(x);
         // Too few for the threads: then they share every part's product.

@@ -8,6 +8,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::conv::{Conv, Part, with_scratch};
+use super::isa::arch;
 use super::lanes::{total, vectorised};
 use super::shared::Shared;
 
@@ -109,7 +110,7 @@ impl Conv {
                 };
                 let weights = std::array::from_fn(|at| &weight[output(at) * channels..][..channels]);
                 let starts = std::array::from_fn(|at| if bias.is_empty() { 0.0 } else { bias[output(at)] });
-                pulp::Arch::new().dispatch(Slide { strip, padded, weights, starts, write });
+                arch().dispatch(Slide { strip, padded, weights, starts, write });
             };
             let groups = self.outputs.div_ceil(OUTPUTS);
             if all {
@@ -147,7 +148,7 @@ impl Conv {
                 );
             }
             let group = |(of_weight, spread): (&mut [f32], &[f32])| {
-                pulp::Arch::new().dispatch(Correlate { strip, padded, spread, of_weight });
+                arch().dispatch(Correlate { strip, padded, spread, of_weight });
             };
             let (weights, spreads) = (OUTPUTS * channels * TAPS, OUTPUTS * places);
             if all {

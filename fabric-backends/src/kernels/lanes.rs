@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use super::isa::arch;
+
 const LANES: usize = 16;
 
 /// Elements that one task works on: enough to be worth a task, few enough to stay in the nearest cache.
@@ -10,7 +12,7 @@ pub(crate) const GRAIN: usize = 16 * 1024;
 /// Runs `f` compiled for the processor at hand. All that `f` calls must be inlined into it.
 #[inline(always)]
 pub(crate) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
+    arch().dispatch(f)
 }
 
 /// `Σ f(x)`.

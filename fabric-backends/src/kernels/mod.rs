@@ -10,6 +10,7 @@ pub(crate) mod conv;
 mod conv_gradient;
 mod direct;
 mod gemm;
+pub(crate) mod isa;
 mod lanes;
 pub(crate) mod linear;
 mod math;

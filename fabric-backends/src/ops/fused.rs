@@ -15,8 +15,8 @@ const FEW: usize = 32;
 
 /// What the device's fused kernel asks for, if it has one.
 ///
-/// burn's for GPUs take f16 alone, heads whose channels are a multiple of 16, queries that are a multiple of 32, and no scale of
-/// their own; anything else writes all scores to memory.
+/// burn's for GPUs take no scale of their own. With tensor cores they take f16 alone, heads whose channels are a multiple of 16, and queries
+/// that are a multiple of 32; without, heads whose channels are a multiple of 4. Anything else writes all scores to memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Form {
     /// Channels of a head are filled up with zeros to a multiple of this,
@@ -35,8 +35,11 @@ impl Form {
             return Self { channels: 1, queries: 1, dtype: None, scores: Some(SCORES) };
         }
         let half = matches!(x.dtype(), DType::F16 | DType::BF16);
-        let (dtype, scores) = if half { (Some(DType::F16), None) } else { (None, Some(SCORES)) };
-        Self { channels: 16, queries: if half { 32 } else { 1 }, dtype, scores }
+        if half {
+            return Self { channels: 16, queries: 32, dtype: Some(DType::F16), scores: None };
+        }
+        // The kernel without tensor cores reads four channels at once.
+        Self { channels: 4, queries: 1, dtype: None, scores: Some(SCORES) }
     }
 }
 
@@ -64,8 +67,9 @@ pub(super) fn within(
     let channels = (head_dim + more.channels()).next_multiple_of(form.channels);
     // The kernel divides by the root of the channels that it sees.
     let scale = (channels as f64 / head_dim as f64).sqrt();
-    let query = if channels == head_dim { query } else { query * scale };
     let [query, key, value] = [query, key, value].map(|x| if dtype == given { x } else { x.cast(dtype) });
+    // After the cast, as f16 rounds less than bf16.
+    let query = if channels == head_dim { query } else { query * scale };
     let filled = |x: Tensor<4>, more: Option<Tensor<4>>, to: usize| {
         let [_, _, tokens, own] = x.dims();
         let zeros = to - own - more.as_ref().map_or(0, |more| more.dims()[3]);

@@ -216,6 +216,7 @@ fn attention_is_the_same_in_every_form_that_a_fused_kernel_asks_for() {
     let form = Form { channels: 1, queries: 1, dtype: None, scores: None };
     let forms = [
         (form, 1e-5),
+        (Form { channels: 4, ..form }, 1e-5),
         (Form { channels: 16, queries: 32, ..form }, 1e-5),
         // Three, ten and all queries at once.
         (Form { scores: Some(2 * 4 * 60 * 4 * 3), ..form }, 1e-5),

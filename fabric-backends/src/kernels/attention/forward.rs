@@ -6,6 +6,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{Attention, Group, Tokens};
+use crate::kernels::isa::arch;
 use crate::kernels::lanes::largest;
 use crate::kernels::math::exp2_of_negative;
 use crate::kernels::panels::{ACROSS, Panels};
@@ -42,7 +43,7 @@ impl Attention<'_> {
             heads.flat_map(|at| (0..self.queries).step_by(piece).map(move |first| (at, first))).collect();
         tasks.into_par_iter().for_each_init(Scratch::default, |scratch, ((row, head), first)| {
             let queries = first..self.queries.min(first + piece);
-            pulp::Arch::new().dispatch(Head { sizes: self, query, groups, row, head, queries, scratch, out });
+            arch().dispatch(Head { sizes: self, query, groups, row, head, queries, scratch, out });
         });
     }
 }

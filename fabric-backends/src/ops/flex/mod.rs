@@ -15,6 +15,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, DispatchDevice, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{Bytes, DType, FloatDType, Shape, Tensor};
 
+use crate::kernels::isa::arch;
 use groups::Groups;
 
 pub(super) use attention::Attention;
@@ -42,7 +43,7 @@ pub(super) fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// The kernels multiply and add in one instruction; where there is none, that is a slow call for each element, and
 /// burn's own operations are better.
 fn has_fused_multiply_add() -> bool {
-    cfg!(not(any(target_arch = "x86", target_arch = "x86_64"))) || !matches!(pulp::Arch::new(), pulp::Arch::Scalar)
+    cfg!(not(any(target_arch = "x86", target_arch = "x86_64"))) || !matches!(arch(), pulp::Arch::Scalar)
 }
 
 /// The bias of an operation that has none.
