@@ -62,13 +62,14 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         members.push((name, pipeline));
     }
     let bar = common::bar(0);
-    let watch = |step: PoolStep<'_>| {
+    let seen = bar.clone();
+    let watch = move |step: PoolStep<'_>| {
         // Of whichever device was heard last.
-        bar.set_length(step.event.steps as u64);
-        bar.set_position(step.event.step as u64);
+        seen.set_length(step.event.steps as u64);
+        seen.set_position(step.event.step as u64);
         ControlFlow::Continue(())
     };
-    let Pooled { made, lost, .. } = DevicePool::new(members)?.generate_observed(&[request], &watch)?;
+    let Pooled { made, lost, .. } = DevicePool::new(members)?.generate_observed(&[request], watch)?;
     bar.finish_and_clear();
     for (device, said) in lost {
         println!("{device} was lost, and others made its pictures: {said}");

@@ -2,8 +2,10 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
 use fabric::core::Error;
@@ -31,12 +33,15 @@ fn pipeline() -> Pipeline {
 struct Mortal {
     network: UNet,
     passes: AtomicUsize,
+    end: Box<dyn Fn() + Send + Sync>,
 }
 
 impl NoisePredictor for Mortal {
     fn forward(&self, input: UNetInput<'_>) -> UNetOutput {
         let left = self.passes.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-        assert!(left.is_ok(), "the cable was pulled");
+        if left.is_err() {
+            (self.end)();
+        }
         self.network.forward(input)
     }
 
@@ -70,8 +75,12 @@ impl NoisePredictor for Mortal {
 }
 
 fn mortal(passes: usize) -> Pipeline {
+    ends(passes, || panic!("the cable was pulled"))
+}
+
+fn ends(passes: usize, end: impl Fn() + Send + Sync + 'static) -> Pipeline {
     let StableDiffusion { unet, vae, text, scheduler, native_size } = model();
-    let unet = Mortal { network: unet, passes: passes.into() };
+    let unet = Mortal { network: unet, passes: passes.into(), end: Box::new(end) };
     Pipeline::new(Arc::new(unet), Arc::new(vae), Arc::new(text), scheduler, native_size).expect("a pipeline")
 }
 
@@ -135,6 +144,33 @@ fn a_lost_devices_work_goes_to_the_others() {
 }
 
 #[test]
+fn a_silent_devices_work_goes_to_the_others() {
+    let request = request(&[1, 2, 3, 4], Some(1));
+    let (wake, sleep) = channel();
+    let (woke, awake) = channel();
+    let sleep = Mutex::new((sleep, woke));
+    // It says nothing more until the run is over, and then goes on as if nothing had been.
+    let silent = ends(2, move || {
+        let (sleep, woke) = &*sleep.lock().expect("one pass at a time");
+        sleep.recv().expect("to be woken");
+        woke.send(()).expect("somebody who waits");
+    });
+    let made = pool([silent, pipeline()]).with_patience(Duration::from_secs(5)).generate(&request).expect("pictures");
+    assert_equal(&made.made, &pipeline().generate(&request).expect("pictures"));
+    assert_eq!(made.lost, [("device 0".to_owned(), "silent for 5.0 s".to_owned())]);
+    wake.send(()).expect("a device that sleeps");
+    awake.recv().expect("it wakes");
+}
+
+#[test]
+fn when_all_are_silent_the_run_ends() {
+    let silent = || ends(0, || std::thread::sleep(Duration::from_secs(3600)));
+    let pool = pool([silent(), silent()]).with_patience(Duration::from_secs(1));
+    let error = pool.generate(&request(&[1, 2], None)).expect_err("no device is left").to_string();
+    assert!(error.contains("device 0: silent for 1.0 s") && error.contains("device 1: silent"), "{error}");
+}
+
+#[test]
 fn when_all_are_lost_each_says_why() {
     let error = pool([mortal(2), mortal(0)]).generate(&request(&[1, 2], None)).expect_err("no device is left");
     let message = error.to_string();
@@ -155,15 +191,16 @@ fn a_bad_request_is_no_lost_device() {
 #[test]
 fn an_observer_sees_all_devices_and_cancels_them() {
     let pool = pool([pipeline(), pipeline()]);
-    let steps = AtomicUsize::new(0);
-    let watch = |step: fabric::core::pipeline::PoolStep<'_>| {
+    let steps = Arc::new(AtomicUsize::new(0));
+    let count = steps.clone();
+    let watch = move |step: fabric::core::pipeline::PoolStep<'_>| {
         assert!(step.device.starts_with("device ") && step.request == 0 && step.pictures.len() == 1);
-        steps.fetch_add(1, Ordering::SeqCst);
+        count.fetch_add(1, Ordering::SeqCst);
         ControlFlow::Continue(())
     };
-    pool.generate_observed(&[request(&[1, 2, 3], Some(1))], &watch).expect("pictures");
+    pool.generate_observed(&[request(&[1, 2, 3], Some(1))], watch).expect("pictures");
     assert_eq!(steps.load(Ordering::SeqCst), 9);
-    let stopped = pool.generate_observed(&[request(&[1, 2, 3, 4], Some(1))], &|step| match step.event.step {
+    let stopped = pool.generate_observed(&[request(&[1, 2, 3, 4], Some(1))], |step| match step.event.step {
         2 => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     });

@@ -113,8 +113,9 @@ fn two_servers_make_the_pictures_of_one_device_and_one_goes_on_alone() {
 
         // The second server dies at its first step.
         let (url, two) = (two.url.clone(), Mutex::new(two));
-        let made = pool.generate_observed(&[request()], &|step| {
-            if step.device == url {
+        let dies = url.clone();
+        let made = pool.generate_observed(&[request()], move |step| {
+            if step.device == dies {
                 two.lock().expect("the server").kill();
             }
             ControlFlow::Continue(())

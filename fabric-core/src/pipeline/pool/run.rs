@@ -1,0 +1,244 @@
+//! How devices share the work of a run, and lose it.
+
+use std::collections::VecDeque;
+use std::ops::{ControlFlow, Range};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use burn::tensor::{Tensor, TensorData};
+use fabric_backends::panic_message;
+
+use super::{PoolStep, Pooled};
+use crate::Error;
+use crate::pipeline::{Generation, Pipeline, Request, StepEvent};
+
+/// Pictures of one request that one device makes at a time.
+#[derive(Debug, Clone)]
+struct Piece {
+    request: usize,
+    pictures: Range<usize>,
+}
+
+/// A piece's pictures, with the latents away from the device, which may be lost later.
+type Part = (Generation, TensorData);
+
+/// What a device is at.
+#[derive(Debug)]
+struct Work {
+    piece: Piece,
+    /// When it was heard of last.
+    heard: Instant,
+}
+
+/// What threads share.
+#[derive(Debug)]
+struct State {
+    waiting: VecDeque<Piece>,
+    /// By device. What is no longer here when a device comes back with it was given to others.
+    at_work: Vec<Option<Work>>,
+    done: Vec<(Piece, Part)>,
+    lost: Vec<(usize, String)>,
+    failure: Option<Error>,
+}
+
+impl State {
+    fn lose(&mut self, member: usize, piece: Piece, said: String) {
+        self.waiting.push_front(piece);
+        self.lost.push((member, said));
+    }
+
+    /// Whether nobody is at work, and nobody will be.
+    fn is_over(&self) -> bool {
+        let nothing_to_do = self.waiting.is_empty() || self.failure.is_some() || self.lost.len() == self.at_work.len();
+        nothing_to_do && self.at_work.iter().all(Option::is_none)
+    }
+}
+
+type Observe = Box<dyn Fn(PoolStep<'_>) -> ControlFlow<()> + Send + Sync>;
+
+/// A thread that waits for a silent device cannot be stopped, and may outlive the run: so it owns a share of all it needs.
+pub(super) struct Run {
+    members: Vec<(String, Pipeline)>,
+    requests: Vec<Request>,
+    observe: Observe,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Run {
+    /// Cuts the requests into pieces: of the size that they ask for, or one for each device, but never where that would
+    /// change the pictures.
+    pub(super) fn new(members: &[(String, Pipeline)], requests: &[Request], observe: Observe) -> Arc<Self> {
+        let pieces = requests.iter().enumerate().flat_map(|(request, asked)| {
+            let all = asked.seeds.len();
+            let even = if asked.depends_on_batch() { all } else { all.div_ceil(members.len()) };
+            let size = asked.settings.batch.unwrap_or(even);
+            (0..all).step_by(size).map(move |first| Piece { request, pictures: first..all.min(first + size) })
+        });
+        let state = State {
+            waiting: pieces.collect(),
+            at_work: members.iter().map(|_| None).collect(),
+            done: Vec::new(),
+            lost: Vec::new(),
+            failure: None,
+        };
+        Arc::new(Self {
+            members: members.to_vec(),
+            requests: requests.to_vec(),
+            observe,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// Does it, and puts the pieces together.
+    pub(super) fn finish(self: Arc<Self>, patience: Option<Duration>) -> Result<Pooled<Vec<Generation>>, Error> {
+        for member in 0..self.members.len() {
+            let run = self.clone();
+            if let Err(error) = std::thread::Builder::new().spawn(move || run.work(member)) {
+                self.lock().lost.push((member, format!("no thread for it: {error}")));
+            }
+        }
+        self.watch(patience);
+        self.put_together()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is a single one.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the work is over, and gives away what silent devices have.
+    fn watch(&self, patience: Option<Duration>) {
+        let mut state = self.lock();
+        while !state.is_over() {
+            let Some(patience) = patience else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let mut next = patience;
+            for member in 0..self.members.len() {
+                let Some(work) = &state.at_work[member] else { continue };
+                match patience.checked_sub(work.heard.elapsed()).filter(|left| !left.is_zero()) {
+                    Some(left) => next = next.min(left),
+                    None => {
+                        let piece = work.piece.clone();
+                        state.at_work[member] = None;
+                        let said = format!("silent for {:.1} s", patience.as_secs_f64());
+                        state.lose(member, piece, said);
+                        self.changed.notify_all();
+                    }
+                }
+            }
+            if !state.is_over() {
+                state = self.changed.wait_timeout(state, next).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+    }
+
+    /// What a device's thread does.
+    fn work(&self, member: usize) {
+        while let Some(piece) = self.next(member) {
+            let made = self.make(member, &piece);
+            let mut state = self.lock();
+            if state.at_work[member].take().is_none() {
+                return;
+            }
+            let goes_on = match made {
+                Ok(part) => {
+                    state.done.push((piece, part));
+                    true
+                }
+                Err(Error::Backend { message, .. }) => {
+                    state.lose(member, piece, message);
+                    false
+                }
+                Err(error) => {
+                    // The first error counts; those of the others may be its consequence.
+                    state.failure.get_or_insert(error);
+                    false
+                }
+            };
+            drop(state);
+            self.changed.notify_all();
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// The next piece. Waits while there is none but another device may still give one back.
+    fn next(&self, member: usize) -> Option<Piece> {
+        let mut state = self.lock();
+        loop {
+            if state.failure.is_some() {
+                return None;
+            }
+            if let Some(piece) = state.waiting.pop_front() {
+                state.at_work[member] = Some(Work { piece: piece.clone(), heard: Instant::now() });
+                return Some(piece);
+            }
+            if state.at_work.iter().all(Option::is_none) {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn make(&self, member: usize, piece: &Piece) -> Result<Part, Error> {
+        let (name, pipeline) = &self.members[member];
+        let request = &self.requests[piece.request];
+        let part = Request { seeds: request.seeds[piece.pictures.clone()].to_vec(), ..request.clone() };
+        let mut observer = |event: &StepEvent<'_>| {
+            let mut shared = self.lock();
+            let state = &mut *shared;
+            let (None, Some(work)) = (&state.failure, &mut state.at_work[member]) else {
+                return ControlFlow::Break(());
+            };
+            work.heard = Instant::now();
+            drop(shared);
+            (self.observe)(PoolStep { device: name, request: piece.request, pictures: piece.pictures.clone(), event })
+        };
+        catch_unwind(AssertUnwindSafe(|| {
+            let made = pipeline.generate_observed(&part, &mut observer)?;
+            let latents = made.latents.clone().into_data();
+            Ok((made, latents))
+        }))
+        .unwrap_or_else(|panic| {
+            Err(Error::Backend { doing: "making pictures on a pool".to_owned(), message: panic_message(&*panic) })
+        })
+    }
+
+    fn put_together(&self) -> Result<Pooled<Vec<Generation>>, Error> {
+        let mut state = self.lock();
+        if let Some(failure) = state.failure.take() {
+            return Err(failure);
+        }
+        let members = &self.members;
+        let lost: Vec<(String, String)> =
+            state.lost.iter().map(|(member, said)| (members[*member].0.clone(), said.clone())).collect();
+        let left = (0..members.len()).find(|member| state.lost.iter().all(|(gone, _)| gone != member));
+        let Some(left) = left.filter(|_| state.waiting.is_empty()) else {
+            let said: Vec<String> = lost.iter().map(|(name, said)| format!("{name}: {said}")).collect();
+            let doing = "making pictures on a pool, of which no device is left".to_owned();
+            return Err(Error::Backend { doing, message: said.join("; ") });
+        };
+        let mut done = std::mem::take(&mut state.done);
+        drop(state);
+        let device = members[left].1.device();
+        done.sort_by_key(|(piece, _)| (piece.request, piece.pictures.start));
+        let made = done.chunk_by(|(a, _), (b, _)| a.request == b.request).map(|parts| {
+            let parts = parts.iter().map(|(_, (made, latents))| {
+                let latents = Tensor::from_data(latents.clone(), &device);
+                Generation { latents, ..made.clone() }
+            });
+            parts.reduce(Generation::joined).expect("at least one part")
+        });
+        let made = catch_unwind(AssertUnwindSafe(|| made.collect())).map_err(|panic| Error::Backend {
+            doing: format!("bringing the latents of all devices to {}", members[left].0),
+            message: panic_message(&*panic),
+        })?;
+        Ok(Pooled { made, lost })
+    }
+}
