@@ -94,7 +94,9 @@ pub enum DeviceError {
         message: String,
     },
     /// The instruction set that the CPU's kernels are to stop at means nothing.
-    #[error("FABRIC_MAX_ISA is `{found}`: wanted `avx512`, `avx2` or `none`, or leave it unset for the processor's best")]
+    #[error(
+        "FABRIC_MAX_ISA is `{found}`: wanted `avx512`, `avx2` or `none`, or leave it unset for the processor's best"
+    )]
     Isa {
         /// What it is set to.
         found: String,

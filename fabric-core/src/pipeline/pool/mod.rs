@@ -32,7 +32,7 @@ pub struct Pooled<T> {
     /// As a single device would have made it. Seconds of the report are sums over the devices, and latents lie on the
     /// first device that is left.
     pub made: T,
-    /// Devices that failed, with what they said. Their pictures were made by others.
+    /// Devices that failed or fell silent, with what they said or how long they said nothing. Their pictures were made by others.
     pub lost: Vec<(String, String)>,
 }
 
