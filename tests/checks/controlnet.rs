@@ -23,20 +23,21 @@ fn what_a_controlnet_adds_equals_the_reference() {
     let hint = network.read(golden.tensor("cond", &device));
     let cases: Vec<String> = golden.cases().into_iter().filter(|case| case.starts_with("scale_")).collect();
     assert!(!cases.is_empty(), "no cases");
+    let timestep = |case: &str| [numbers(&meaning("controlnet", &format!("{case}/out"), "t=444"))[0]];
+    let timesteps = timestep(&cases[0]);
+    let input = UNetInput::new(sample.clone(), &timesteps, context.clone());
+    let Residuals { down, mid, .. } = network.forward(&input, hint.clone(), 1.0, false);
+    assert_eq!(down.len(), golden.cases_under("down").len());
+    for (index, x) in down.into_iter().enumerate() {
+        golden.compare(&format!("down/{index}"), x);
+    }
+    golden.compare("mid", mid.expect("a share for the middle"));
     for case in cases {
         let key = format!("{case}/out");
-        let timesteps = [numbers(&meaning("controlnet", &key, "t=444"))[0]];
+        let timesteps = timestep(&case);
         let scale: f64 = case.trim_start_matches("scale_").parse().expect("a scale");
         let input = || UNetInput::new(sample.clone(), &timesteps, context.clone());
         let added = network.forward(&input(), hint.clone(), scale, false);
-        if scale == 1.0 {
-            let Residuals { down, mid, .. } = &added;
-            assert_eq!(down.len(), golden.cases_under("down").len());
-            for (index, x) in down.iter().enumerate() {
-                golden.compare(&format!("down/{index}"), x.clone());
-            }
-            golden.compare("mid", mid.clone().expect("a share for the middle"));
-        }
         let output = unet.forward(UNetInput { residuals: Some(&added), ..input() });
         golden.compare(&key, output.sample.expect("a prediction"));
     }

@@ -202,7 +202,8 @@ fn run(world: &World, case: &str, said: &str, three_way: bool) {
     let prompt = world.prompt(guidance, number("scale "));
     let guidance = prompt.guidance(number("text guidance ")).expect("Instruct has guidance of its own");
     let mut denoiser = Instructed { world, prompt, guidance };
-    let steps = number("DDIM ") as usize;
+    // DDIM leaves one state for each step.
+    let steps = world.golden.shape(&key)[0];
     let schedule = Schedule::new(&pipeline::scheduler("ddim", "leading", None), steps).expect("a schedule");
     let latents: Tensor<4> = world.golden.tensor("generate/latents", &world.device) * schedule.init_noise_sigma();
     let mut states = Vec::new();

@@ -214,7 +214,9 @@ fn run(world: &World, adapters: &BTreeMap<String, Adapter>) {
     let said =
         meaning("ip_adapter", "generate/steps", "plus, scale 0.6, DDIM 6 steps, guidance 5.0: latents after each");
     let kind = said.split(',').next().unwrap_or_default();
-    let [scale, steps, guidance] = numbers(&said)[..3] else { panic!("generate: {said}") };
+    let [scale, _steps, guidance] = numbers(&said)[..3] else { panic!("generate: {said}") };
+    // DDIM leaves one state for each step.
+    let steps = golden.shape("generate/steps")[0];
     let context = ["prompt_embeds", "negative_embeds"].map(|name| golden.tensor(&format!("generate/{name}"), device));
     let mut denoiser = Prompted {
         unet: &world.unet,
@@ -222,7 +224,7 @@ fn run(world: &World, adapters: &BTreeMap<String, Adapter>) {
         context: Tensor::cat(context.to_vec(), 0),
         prompts: adapters[kind].scaled(world, 1, scale),
     };
-    let schedule = Schedule::new(&pipeline::scheduler("ddim", "leading", None), steps as usize).expect("a schedule");
+    let schedule = Schedule::new(&pipeline::scheduler("ddim", "leading", None), steps).expect("a schedule");
     let latents: Tensor<4> = golden.tensor("generate/latents", device) * schedule.init_noise_sigma();
     let mut states = Vec::new();
     sample(&schedule, latents, &mut denoiser, &mut Silent, &mut |step| {
