@@ -62,6 +62,7 @@ fn values(x: &Tensor<4>) -> Vec<f32> {
 fn distance(a: &Generation, b: &Generation) -> f32 {
     let (a, b) = (values(&a.latents), values(&b.latents));
     assert_eq!(a.len(), b.len());
+    assert!(a.iter().chain(&b).all(|x| x.is_finite()), "not a number");
     let scale = a.iter().fold(1e-6_f32, |m, x| m.max(x.abs()));
     a.iter().zip(&b).fold(0.0, |m, (a, b)| f32::max(m, (a - b).abs() / scale))
 }
@@ -71,6 +72,21 @@ fn assert_same(a: &Generation, b: &Generation) {
     // Other orders of summation, over three guided steps.
     let error = distance(a, b);
     assert!(error < 2e-5, "differ by {error:.1e}");
+}
+
+/// Whether the device is one of the CPU's, which do the same every time, and compute with f32 whatever the weights are.
+fn on_cpu() -> bool {
+    !std::env::var("FABRIC_DEVICE").is_ok_and(|name| !["flex", "ndarray"].contains(&name.as_str()))
+}
+
+/// The same numbers by the same operations: bit for bit on a CPU. Elsewhere operations are fused with those that come
+/// before them, so that what was kept is added up in another order than what was just computed.
+#[track_caller]
+fn assert_again(a: &Generation, b: &Generation) {
+    if on_cpu() {
+        assert!(values(&a.latents) == values(&b.latents), "differ by {:.1e}", distance(a, b));
+    }
+    assert_same(a, b);
 }
 
 #[track_caller]
@@ -162,7 +178,7 @@ fn interleaved_two_passes_and_cached_are_one() {
         let first = pipeline.generate(&request).expect("a generation");
         let second = pipeline.generate(&request).expect("a generation");
         assert_same(&interleaved, &first);
-        assert_eq!(values(&first.latents), values(&second.latents), "kept tokens are the recorded ones");
+        assert_again(&first, &second);
         assert!(second.report.cache.bytes <= budget);
         match budget {
             0 => assert_eq!(second.report.reference_passes, 9),
@@ -198,7 +214,7 @@ fn tokens_kept_in_half_precision_take_half_the_bytes() {
     assert_eq!(first.report.cache.bytes, exact.report.cache.bytes * 3 / 2, "both are kept");
     let second = pipeline.generate(&request(true)).expect("a generation");
     assert_eq!(second.report.reference_passes, 0);
-    assert_eq!(values(&first.latents), values(&second.latents));
+    assert_again(&first, &second);
     let (exact, rounded) = (values(&exact.latents), values(&first.latents));
     let largest = exact.iter().fold(0.0_f32, |top, x| top.max(x.abs()));
     let apart = exact.iter().zip(&rounded).fold(0.0_f32, |top, (a, b)| top.max((a - b).abs()));
@@ -227,8 +243,8 @@ fn what_was_spilled_to_disk_makes_the_same_pictures() {
         let pipeline = fresh_pipeline().with_spill(place.path(), 1 << 30).expect("room to spill");
         let first = pipeline.generate(&request).expect("a generation");
         let second = pipeline.generate(&request).expect("a generation");
-        assert_eq!(values(&unspilled.latents), values(&first.latents));
-        assert_eq!(values(&unspilled.latents), values(&second.latents), "bit for bit, from the disk");
+        assert_again(&unspilled, &first);
+        assert_again(&unspilled, &second);
         assert_eq!((first.report.reference_passes, second.report.reference_passes), (9, 0));
         let cache = second.report.cache;
         assert_eq!((cache.hits + cache.disk_hits, cache.misses, cache.disk_failures), (9, 9, 0), "{cache:?}");
@@ -247,12 +263,12 @@ fn what_was_spilled_to_disk_makes_the_same_pictures() {
 fn a_disk_that_fails_changes_no_picture() {
     let pass = ReferencePass::Cached { chunk: 2, budget: 0, half: false };
     let request = both(FabricSettings { pass, ..everywhere() });
-    let unspilled = values(&make(&request).latents);
+    let unspilled = make(&request);
     let place = tempfile::tempdir().expect("a folder");
     let pipeline = fresh_pipeline().with_spill(place.path(), 1 << 30).expect("room to spill");
     let again = || {
         let made = pipeline.generate(&request).expect("a generation");
-        assert_eq!(unspilled, values(&made.latents));
+        assert_again(&unspilled, &made);
         made.report
     };
     assert_eq!(again().reference_passes, 9);
@@ -290,7 +306,7 @@ fn merged_tokens_take_less_memory_and_change_little() {
     assert_eq!(merged.report.cache.bytes, whole.report.cache.bytes * 3 / 2, "both are kept");
     let again = make(0.5, cached);
     assert_eq!(again.report.reference_passes, 0);
-    assert_eq!(values(&merged.latents), values(&again.latents));
+    assert_again(&merged, &again);
     // As alike in whatever way the tokens come.
     let effect = distance(&whole, &merged);
     for pass in [ReferencePass::Interleaved, ReferencePass::TwoPasses { chunk: 2 }] {
@@ -301,24 +317,26 @@ fn merged_tokens_take_less_memory_and_change_little() {
 }
 
 #[test]
-fn weights_in_half_precision_compute_in_full() {
+fn weights_in_half_precision_change_little() {
     let device = fabric::default_device().expect("a device");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models");
     let load = |dtype| {
         let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), dtype, ..ModelOptions::default() };
         load_folder(&folder, &device, &options)
     };
-    if !has_halves() {
-        let message = load(LoadDtype::F16).map(|_| ()).unwrap_err().to_string();
-        assert!(message.contains("F16") && message.contains("embedding"), "{message}");
-        return;
-    }
     let exact = make(&both(everywhere()));
-    for (dtype, most) in [(LoadDtype::F16, 1e-2), (LoadDtype::BF16, 1e-1)] {
+    // Devices other than a CPU compute in halves too, and round at every operation instead of once.
+    let times = if on_cpu() { 1.0 } else { 4.0 };
+    for (dtype, number, most) in [(LoadDtype::F16, DType::F16, 1e-2), (LoadDtype::BF16, DType::BF16, 1e-1)] {
+        if !device.supports_dtype(number) {
+            let message = load(dtype).map(|_| ()).unwrap_err().to_string();
+            assert!(message.contains(&format!("{number:?}")) && message.contains("embedding"), "{message}");
+            continue;
+        }
         let half = load(dtype).expect("a pipeline").0.generate(&both(everywhere())).expect("a generation");
         assert_eq!(half.latents.dtype(), exact.latents.dtype());
         let error = distance(&exact, &half);
-        assert!(error > 0.0 && error < most, "{dtype:?}: {error}");
+        assert!(error > 0.0 && error < times * most, "{dtype:?}: {error}");
     }
 }
 

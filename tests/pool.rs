@@ -14,6 +14,7 @@ use fabric::core::fabric::{FabricSettings, ReferenceNoise};
 use fabric::core::models::{CrossAttention, NoisePredictor, UNetInput, UNetOutput};
 use fabric::core::picture::Picture;
 use fabric::core::pipeline::{DevicePool, Generation, Pipeline, Request, Settings};
+use fabric::core::schedule::SamplerKind;
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::unet::UNet;
 use fabric::models::{ModelOptions, StableDiffusion};
@@ -177,6 +178,20 @@ fn when_all_are_lost_each_says_why() {
     assert!(matches!(error, Error::Backend { .. }));
     assert!(message.contains("device 0: ") && message.contains("device 1: "), "{message}");
     assert_eq!(message.matches("the cable was pulled").count(), 2, "{message}");
+}
+
+#[test]
+fn members_are_of_one_model() {
+    let StableDiffusion { unet, vae, text, scheduler, native_size } = model();
+    let other_size = Pipeline::new(Arc::new(unet), Arc::new(vae), Arc::new(text), scheduler.clone(), 2 * native_size);
+    let other_schedule = pipeline().with_scheduler(scheduler.with_sampler(SamplerKind::EulerAncestral));
+    for (other, differs) in [(other_size.expect("a pipeline"), "size"), (other_schedule, "noise schedule")] {
+        let members = [("one", pipeline()), ("two", pipeline()), ("three", other)];
+        let error =
+            DevicePool::new(members.map(|(name, member)| (name.to_owned(), member))).expect_err("another model");
+        let message = error.to_string();
+        assert!(message.contains("`three` differs from `one`") && message.contains(differs), "{message}");
+    }
 }
 
 #[test]

@@ -26,7 +26,10 @@ impl Conv {
                 && windows.padding[axis] < windows.kernel[axis]
                 && windows.output[axis] + windows.kernel[axis] == windows.input[axis] + 2 * windows.padding[axis] + 1
         });
-        if fits {
+        let (depth, area, outputs) = (windows.rows(), windows.area(), self.outputs);
+        // With fewer pixels than kernels, their windows are smaller than the turned kernels would be.
+        let few = gradient.len() < outputs * outputs;
+        if fits && !few {
             // The same as a convolution of the gradient with the kernels turned by half a turn.
             let padding = [0, 1].map(|axis| windows.kernel[axis] - 1 - windows.padding[axis]);
             let back =
@@ -34,7 +37,6 @@ impl Conv {
             let back = Self { windows: back, outputs: windows.channels };
             return back.forward(gradient, &self.turned(weight), &[], out);
         }
-        let (depth, area, outputs) = (windows.rows(), windows.area(), self.outputs);
         let picture = windows.channels * windows.input_area();
         let tasks = out.par_chunks_exact_mut(picture).zip(gradient.par_chunks_exact(outputs * area));
         tasks.for_each(|(out, gradient)| {
@@ -65,34 +67,49 @@ impl Conv {
         turned
     }
 
-    /// The gradients of the weight and of the bias.
-    pub(crate) fn weight_gradient(&self, x: &[f32], gradient: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let (depth, outputs) = (self.windows.rows(), self.outputs);
+    /// The gradient of the weight, which is `of_weight`, and that of the bias.
+    pub(crate) fn weight_gradient(&self, x: &[f32], gradient: &[f32], of_weight: &mut [f32]) -> Vec<f32> {
         let parts = self.parts(x);
-        let sum = |parts: &[Part], all: bool| {
-            let (mut of_weight, mut of_bias) = (vec![0.0_f32; outputs * depth], vec![0.0_f32; outputs]);
-            for part in parts {
-                self.add_part((x, gradient), part, (&mut of_weight, &mut of_bias), all);
+        let sum = |parts: &[Part], of_weight: &mut [f32], all: bool| {
+            let mut of_bias = vec![0.0_f32; self.outputs];
+            if parts.is_empty() {
+                of_weight.fill(0.0);
             }
-            (of_weight, of_bias)
+            for (nth, part) in parts.iter().enumerate() {
+                // What the first one finds does not matter: large memory is not worth clearing.
+                let start = if nth == 0 { Start::Nothing } else { Start::Result };
+                self.add_part((x, gradient), part, (of_weight, &mut of_bias), start, all);
+            }
+            of_bias
         };
-        if parts.len() < FEW || outputs * depth >= LARGE {
-            return sum(&parts, true);
+        if parts.len() < FEW || of_weight.len() >= LARGE {
+            return sum(&parts, of_weight, true);
         }
-        let sums: (Vec<_>, Vec<_>) =
-            parts.par_chunks(parts.len().div_ceil(SUMS)).map(|parts| sum(parts, false)).unzip();
-        (add_up(&sums.0, outputs * depth), add_up(&sums.1, outputs))
+        let sums: (Vec<_>, Vec<_>) = parts
+            .par_chunks(parts.len().div_ceil(SUMS))
+            .map(|parts| {
+                let mut of_weight = vec![0.0_f32; of_weight.len()];
+                let of_bias = sum(parts, &mut of_weight, false);
+                (of_weight, of_bias)
+            })
+            .unzip();
+        of_weight.copy_from_slice(&add_up(&sums.0, of_weight.len()));
+        add_up(&sums.1, self.outputs)
     }
 
-    /// What one part adds to the gradients, on `all` threads or on this one.
+    /// What one part adds to the gradients, on `all` threads or on this one; that of the weight begins with `start`.
     fn add_part(
         &self,
         (x, gradient): (&[f32], &[f32]),
         part: &Part,
         (of_weight, of_bias): (&mut [f32], &mut [f32]),
+        start: Start<'_>,
         all: bool,
     ) {
         if self.is_direct() {
+            if matches!(start, Start::Nothing) {
+                of_weight.fill(0.0);
+            }
             return self.correlate((x, gradient), part, (of_weight, of_bias), all);
         }
         let (depth, area, outputs) = (self.windows.rows(), self.windows.area(), self.outputs);
@@ -114,9 +131,9 @@ impl Conv {
             let (a, b) = ((&*gathered, Strides::rows(columns)), (&*windows, Strides::rows(columns).transposed()));
             let sizes = [outputs, depth, columns];
             if all {
-                product(sizes, of_weight, a, b, Start::Result);
+                product(sizes, of_weight, a, b, start);
             } else {
-                gemm(sizes, (of_weight, Strides::rows(depth)), a, b, true);
+                gemm(sizes, (of_weight, Strides::rows(depth)), a, b, matches!(start, Start::Result));
             }
         });
     }

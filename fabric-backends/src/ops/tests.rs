@@ -85,7 +85,9 @@ fn convolutions_and_their_gradients() {
         (1, 2, 3, [1, 1], 5, 2, (2, 2)),
         (1, 2, 3, [1, 1], 5, 1, (2, 2)),
         (1, 2, 3, [1, 1], 3, 3, (0, 2)),
+        // Fewer pixels than kernels, and a large weight in several parts.
         (2, 8, 640, [16, 16], 3, 1, (1, 1)),
+        (2, 32, 1000, [24, 24], 3, 1, (1, 1)),
         (5, 70, 70, [17, 31], 3, 1, (1, 1)),
         (3, 257, 9, [17, 31], 3, 1, (1, 1)),
         // By Winograd's way, both forward and for the gradient of the input.

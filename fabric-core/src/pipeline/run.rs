@@ -113,6 +113,22 @@ impl Pipeline {
         self
     }
 
+    /// What tells that two pipelines are not of the same model, as far as that can be told without their weights.
+    pub(super) fn difference(&self, other: &Self) -> Option<&'static str> {
+        let networks = |pipeline: &Self| {
+            let (unet, codec) = (&pipeline.unet, &pipeline.codec);
+            let layers = (unet.attention_sites(), unet.cross_attentions(), unet.skip_channels(), unet.in_channels());
+            (layers, codec.latent_channels(), codec.downscale())
+        };
+        if networks(self) != networks(other) {
+            return Some("the shape of their networks");
+        }
+        if self.scheduler != other.scheduler {
+            return Some("their noise schedule");
+        }
+        (self.native_size != other.native_size).then_some("their native size")
+    }
+
     /// Where its weights live.
     pub fn device(&self) -> Device {
         self.unet.device()

@@ -89,7 +89,9 @@ impl Operation<3> for Weighted {
                 if !wanted[1] && !wanted[2] {
                     return [of_x, None, None];
                 }
-                (of_x, conv.weight_gradient(numbers(x), g))
+                let mut of_bias = Vec::new();
+                let of_weight = like(weight, |out| of_bias = conv.weight_gradient(numbers(x), g, out));
+                return [of_x, Some(of_weight), Some(tensor(of_bias, bias.shape()))];
             }
             Self::GroupNorm { groups, epsilon, silu } => {
                 let norm = group_norm(x, groups, epsilon, silu);

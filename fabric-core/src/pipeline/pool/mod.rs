@@ -60,11 +60,20 @@ impl DevicePool {
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// When there is none, and when two differ in the shape of their networks, in their noise schedule or in their native size.
+    /// Weights are not compared: two models of the same shape pass, and a request's pictures would be of both.
     pub fn new(members: impl IntoIterator<Item = (String, Pipeline)>) -> Result<Self, Error> {
         let members: Vec<_> = members.into_iter().collect();
         if members.is_empty() {
             return Err(Error::settings("device pool", "no pipelines", "one per device", "load the model on a device"));
+        }
+        let (first, one) = &members[0];
+        for (name, other) in &members[1..] {
+            if let Some(what) = one.difference(other) {
+                let found = format!("`{name}` differs from `{first}` in {what}");
+                let next = "load the same folder on each device";
+                return Err(Error::settings("device pool", found, "pipelines of one model", next));
+            }
         }
         Ok(Self { members, patience: None })
     }
