@@ -1,5 +1,7 @@
 //! One request on several devices, which here are all the CPU: the same pictures as on one, whoever makes them.
 
+mod common;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
+use common::{assert_again, on_cpu};
 use fabric::core::Error;
 use fabric::core::attention::AttnSite;
 use fabric::core::fabric::{FabricSettings, ReferenceNoise};
@@ -102,8 +105,9 @@ fn values(x: &Tensor<4>) -> Vec<f32> {
 #[track_caller]
 fn assert_equal(found: &Generation, wanted: &Generation) {
     assert_eq!(found.seeds, wanted.seeds);
-    assert_eq!(found.pictures, wanted.pictures);
-    assert_eq!(values(&found.latents), values(&wanted.latents));
+    assert_again(&values(&found.latents), &values(&wanted.latents), "latents");
+    // Elsewhere rounding may cross from one level of a pixel to the next.
+    assert!(!on_cpu() || found.pictures == wanted.pictures, "pictures differ");
     assert_eq!(found.report.calls, wanted.report.calls);
 }
 

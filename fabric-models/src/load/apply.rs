@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use fabric_backends::ops::laid_out;
 
 use super::contents::Contents;
@@ -190,9 +190,14 @@ impl Loader<'_> {
 
     fn fill<const D: usize>(&mut self, param: Param<Tensor<D>>, name: &str) -> Result<Param<Tensor<D>>, LoadError> {
         let data = self.data(name)?;
+        let (device, dtype) = (param.lazy_device(), data.dtype());
+        // Asked in vain, a GPU fails much later, on a thread of its own.
+        if dtype != DType::F32 && !device.supports_dtype(dtype) {
+            let (place, tensor) = (self.place.clone(), name.to_owned());
+            return Err(LoadError::UnsupportedType { place, tensor, dtype });
+        }
         let filled = guarded(&self.place, name, || {
-            let dtype = data.dtype();
-            let tensor = laid_out(Tensor::from_data(data, (&param.lazy_device(), dtype)));
+            let tensor = laid_out(Tensor::from_data(data, (&device, dtype)));
             let id = param.id;
             param.transform_for_load(tensor, id)
         })?;

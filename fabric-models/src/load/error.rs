@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use burn::tensor::DType;
 use safetensors::Dtype;
 
 use super::Mismatch;
@@ -123,6 +124,18 @@ pub enum LoadError {
         what: String,
         /// The feature that reads it.
         feature: &'static str,
+    },
+    /// Weights in a type that the device has no arithmetic for.
+    #[error(
+        "{place}: tensor `{tensor}` would be {dtype:?}, which the device cannot compute with; load as `LoadDtype::F32`, or choose another device"
+    )]
+    UnsupportedType {
+        /// The file.
+        place: String,
+        /// The tensor.
+        tensor: String,
+        /// The type it would have.
+        dtype: DType,
     },
     /// The device failed while taking a tensor.
     #[error("{place}: the device failed while taking tensor `{tensor}`: {message}; is its memory large enough?")]
