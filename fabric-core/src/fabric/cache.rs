@@ -14,8 +14,9 @@ use crate::noise::ReferenceId;
 pub struct CacheKey {
     /// The picture, and how it was encoded.
     pub id: ReferenceId,
-    /// The bits of the noise level's timestep.
-    pub timestep: u64,
+    /// The bits of the noise level's timestep, alpha and sigma: samplers that round timesteps tell the network the same of
+    /// different levels.
+    pub level: [u64; 3],
     /// A digest of what else the pass was given (its text, SDXL's time ids).
     pub conditions: u64,
     /// Whether it was rounded to half precision.
@@ -220,7 +221,7 @@ mod tests {
     }
 
     fn key(id: u8, step: u8) -> CacheKey {
-        CacheKey { id: ReferenceId([id; 32]), timestep: u64::from(step), conditions: 0, half: false, merge: 0 }
+        CacheKey { id: ReferenceId([id; 32]), level: [u64::from(step); 3], conditions: 0, half: false, merge: 0 }
     }
 
     /// Asks for a recording, and makes it if it is not there; returns whether it was. What comes back must be what was

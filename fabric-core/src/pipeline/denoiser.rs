@@ -190,9 +190,8 @@ impl SteeredDenoiser<'_, '_> {
 
     fn cache_key(&self, index: usize, call: &ModelCall, half: bool) -> CacheKey {
         let id = self.references[index].id;
-        let (timestep, conditions, merge) =
-            (call.level.timestep.to_bits(), self.cache_conditions, self.settings.merge.to_bits());
-        CacheKey { id, timestep, conditions, half, merge }
+        let level = [call.level.timestep, call.level.alpha, call.level.sigma].map(f64::to_bits);
+        CacheKey { id, level, conditions: self.cache_conditions, half, merge: self.settings.merge.to_bits() }
     }
 
     fn cached(&self, index: usize, call: &ModelCall, (budget, half): (u64, bool)) -> Option<Arc<TokensBySite>> {

@@ -166,12 +166,20 @@ fn check_length(path: &Path, found: u64) -> Result<(), SessionError> {
 }
 
 /// What the types cannot say.
+/// Seeds that a session may have drawn.
+const MOST_SEEDS: u64 = 1 << 48;
+
 fn check_steps(place: &str, file: &SessionFile) -> Result<(), SessionError> {
     let inconsistent = |what: String, found: usize, wanted: String| {
         Err(SessionError::Inconsistent { place: place.to_owned(), what, found: found.to_string(), wanted })
     };
     if file.done > file.steps.len() {
         return inconsistent("`done`".to_owned(), file.done, format!("at most {} steps", file.steps.len()));
+    }
+    // Far more than anybody draws, and room to count on.
+    if file.seeds_drawn > MOST_SEEDS {
+        let (place, what, found) = (place.to_owned(), "`seeds_drawn`".to_owned(), file.seeds_drawn.to_string());
+        return Err(SessionError::Inconsistent { place, what, found, wanted: format!("at most {MOST_SEEDS}") });
     }
     for (index, step) in file.steps.iter().enumerate() {
         if let Step::Round { pictures, seeds, .. } = step {

@@ -293,6 +293,7 @@ fn a_json_that_was_tampered_with_is_refused() {
     assert!(matches!(load_changed(|json| json["version"] = json!(2)), SessionError::Version { .. }));
     assert!(matches!(load_changed(|json| json["format"] = json!("other")), SessionError::Version { .. }));
     assert!(matches!(load_changed(|json| json["done"] = json!(1000)), SessionError::Inconsistent { .. }));
+    assert!(matches!(load_changed(|json| json["seeds_drawn"] = json!(u64::MAX)), SessionError::Inconsistent { .. }));
     assert!(matches!(load_changed(|json| json["done"] = json!(-1)), SessionError::Json { .. }));
     assert!(matches!(load_changed(|json| json["steps"][0]["seeds"] = json!([1])), SessionError::Inconsistent { .. }));
     assert!(matches!(
