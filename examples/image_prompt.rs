@@ -109,6 +109,10 @@ fn prompt(
     if arguments.instruction.is_some() {
         return Err("--instruction: found one, wanted none: only Instruct adapters read instructions".into());
     }
+    if matches!(reads, FeatureKind::Pooled(_)) && !encoder.has_projection() {
+        let found = "an image encoder without `visual_projection`";
+        return Err(format!("{}: found {found}, wanted one that projects pooled features", adapter.config()).into());
+    }
     let unreadable =
         || format!("{}: found {reads}, wanted features of pictures: faces are not read here", adapter.config());
     let with = Features::of(encoder, pixels.clone(), reads).ok_or_else(unreadable)?;

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use fabric::core::fabric::{FabricSettings, ReferencePass};
 use fabric::core::picture::Picture;
 use fabric::core::pipeline::{Pipeline, Request, Settings};
+use fabric::core::schedule::Prediction;
 use fabric::core::session::FeedbackSession;
 use fabric::models::tokenizer::ClipTokenizer;
-use fabric::models::{LoraChoice, ModelOptions, load_model};
+use fabric::models::{LoraChoice, ModelOptions, StableDiffusion, load_model};
 use tempfile::TempDir;
 
 fn golden() -> PathBuf {
@@ -126,7 +127,7 @@ fn wrong_settings_of_networks_are_named_by_field() {
         ("unet/config.json", "\"in_channels\": 4", "\"in_channels\": 0", "in_channels"),
         ("unet/config.json", "\"norm_num_groups\": ", "\"norm_num_groups\": 7", "norm_num_groups"),
         ("unet/config.json", "\"act_fn\": \"silu\"", "\"act_fn\": \"sigh\"", "sigh"),
-        ("vae/config.json", "\"latent_channels\": 4", "\"latent_channels\": 5", "wanted ["),
+        ("vae/config.json", "\"latent_channels\": 4", "\"latent_channels\": 5", "`vae` has latents of 5"),
         (
             "scheduler/scheduler_config.json",
             "\"beta_schedule\": \"scaled_linear\"",
@@ -139,6 +140,30 @@ fn wrong_settings_of_networks_are_named_by_field() {
         replace(&place.path().join(file), from, to);
         refused(place.path(), &options(), &[said]);
     }
+}
+
+#[test]
+fn parts_of_different_models_are_refused_when_they_are_joined() {
+    let place = copy();
+    // Its weights are of the old width, and would be refused for that when they are read.
+    replace(&place.path().join("text_encoder/config.json"), "\"hidden_size\": 32", "\"hidden_size\": 64");
+    refused(place.path(), &options(), &["`unet` reads text of 32 channels, got 64 (`text_encoder` 64)", "one model"]);
+
+    let device = fabric::default_device().expect("a device");
+    let load = |path: &Path| StableDiffusion::from_folder(path, &device, &options()).expect("a model").0;
+    let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/world");
+    let mixed = || StableDiffusion { text: load(&world).text, ..load(&golden()) };
+    for joined in [mixed().into_pipeline(), mixed().into_offloaded(&device)] {
+        let message = joined.map(|_| ()).expect_err("parts of two models").to_string();
+        assert!(message.contains("`unet` reads text of 32 channels, got 128 (`text_encoder` 128)"), "{message}");
+    }
+}
+
+#[test]
+fn the_caller_may_say_what_a_network_predicts() {
+    let said = ModelOptions { prediction: Some(Prediction::Velocity), ..options() };
+    let prediction = |options| load(&golden(), options).expect("a model").scheduler().prediction;
+    assert_eq!((prediction(&options()), prediction(&said)), (Prediction::Epsilon, Prediction::Velocity));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use burn::tensor::Device;
 use clap::Args;
 use fabric::core::pipeline::{Pipeline, Report, Settings};
-use fabric::core::schedule::SamplerKind;
+use fabric::core::schedule::{Prediction, SamplerKind};
 use fabric::models::load::{LoadDtype, ProgressCallback};
 use fabric::models::{LoraChoice, ModelOptions, demo_folder, load_model};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -65,6 +65,10 @@ pub(crate) struct Common {
     /// Reports how much of the attention each reference gets; costs time.
     #[arg(long)]
     measure_attention: bool,
+    /// What the network predicts: epsilon, v_prediction or sample. The model's files say so if absent; a single file of
+    /// Stable Diffusion 2 does not always.
+    #[arg(long)]
+    prediction: Option<String>,
     /// Type of the weights in memory: f32, f16, bf16.
     #[arg(long, default_value = "f32")]
     dtype: String,
@@ -113,6 +117,7 @@ impl Common {
             "bf16" => LoadDtype::BF16,
             other => return Err(format!("--dtype: found {other}, wanted f32, f16 or bf16").into()),
         };
+        let prediction = self.prediction.as_deref().map(prediction).transpose()?;
         let bar = ProgressBar::new(0);
         bar.set_style(ProgressStyle::with_template("loading {bar:40} {bytes}/{total_bytes} {eta}")?);
         let progress = {
@@ -125,7 +130,7 @@ impl Common {
         let loras = self.lora.iter().map(|choice| lora(choice)).collect();
         let Self { tile_vae, offload, .. } = *self;
         let progress = Some(progress);
-        let options = ModelOptions { dtype, tile_vae, offload, loras, progress, ..ModelOptions::default() };
+        let options = ModelOptions { dtype, tile_vae, offload, loras, progress, prediction, ..ModelOptions::default() };
         let (pipeline, _) = load_model(self.model()?, device, &options)?;
         bar.finish_and_clear();
         Ok(pipeline)
@@ -137,6 +142,18 @@ pub(crate) fn device(name: Option<&str>) -> Result<Device, Box<dyn Error>> {
     Ok(match name {
         Some(name) => fabric::backends::device(name.parse()?)?,
         None => fabric::default_device()?,
+    })
+}
+
+/// What a network predicts, by the name that scheduler settings give it.
+fn prediction(name: &str) -> Result<Prediction, Box<dyn Error>> {
+    Ok(match name {
+        "epsilon" => Prediction::Epsilon,
+        "v_prediction" => Prediction::Velocity,
+        "sample" => Prediction::Sample,
+        other => {
+            return Err(format!("--prediction: found {other}, wanted epsilon, v_prediction or sample").into());
+        }
     })
 }
 

@@ -7,14 +7,11 @@ use burn::tensor::Device;
 use clap::Args;
 use fabric::core::picture::{Crop, Mark, Picture, contact_sheet};
 use fabric::core::pipeline::{Generation, Request, Settings};
-use fabric::models::clip::{ClipVision, ClipVisionConfig};
-use fabric::models::load::{ComponentFolder, LoadOptions, load_into};
+use fabric::models::clip::ClipVision;
 
 /// An image encoder from its folder.
 pub(crate) fn encoder(folder: &Path, device: &Device) -> Result<ClipVision, Box<dyn Error>> {
-    let folder = ComponentFolder::open(folder, None)?;
-    let network = folder.config::<ClipVisionConfig>()?.init(device)?;
-    Ok(load_into(network, &*folder.weights()?, &LoadOptions::default())?.0)
+    Ok(ClipVision::open(folder, device)?)
 }
 
 /// What every example that makes a series of pictures takes.

@@ -281,4 +281,9 @@ pub trait ImageEncoder {
 
     /// Side of the square pictures it takes.
     fn image_size(&self) -> usize;
+
+    /// Whether it projects pooled features; without, [`Self::embed`] gives what adapters of pooled features do not read.
+    fn has_projection(&self) -> bool {
+        true
+    }
 }

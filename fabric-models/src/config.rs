@@ -137,6 +137,10 @@ pub(crate) mod limits {
     pub(crate) const LEVELS: usize = 16;
     /// Layers in a row.
     pub(crate) const LAYERS: usize = 256;
+    /// Transformer layers of a whole network.
+    pub(crate) const TRANSFORMER_LAYERS: usize = 2048;
+    /// Side of an image or of latents.
+    pub(crate) const SIDE: usize = 1 << 16;
     /// Channels of a layer, entries of a vocabulary.
     pub(crate) const CHANNELS: usize = 1 << 20;
 }

@@ -172,14 +172,14 @@ impl Features {
     }
 
     /// Features of pictures for an adapter that reads pooled features or tokens; `None` for one that reads more than
-    /// pictures (faces, instructions).
+    /// pictures (faces, instructions), and for pooled features of an encoder without projection.
     ///
     /// # Shapes
     ///
     /// - `pixels`: `[images, 3, size, size]`, as the encoder wants them
     pub fn of(encoder: &dyn ImageEncoder, pixels: Tensor<4>, kind: FeatureKind) -> Option<Self> {
         match kind {
-            FeatureKind::Pooled(_) => Some(Self::Pooled(encoder.embed(pixels))),
+            FeatureKind::Pooled(_) => encoder.has_projection().then(|| Self::Pooled(encoder.embed(pixels))),
             FeatureKind::Tokens(_) => Some(Self::Tokens(encoder.penultimate(pixels))),
             FeatureKind::Face(_) | FeatureKind::FaceAndTokens(..) | FeatureKind::Instructed(..) => None,
         }
@@ -203,6 +203,45 @@ impl Features {
                 Some(Self::FaceAndTokens { identities: zeros(channels), tokens: tokens() })
             }
             FeatureKind::Instructed(..) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An encoder that gives zeros, with or without a projection.
+    struct Zeros {
+        projects: bool,
+    }
+
+    impl ImageEncoder for Zeros {
+        fn embed(&self, pixels: Tensor<4>) -> Tensor<2> {
+            Tensor::zeros([pixels.dims()[0], 6], &pixels.device())
+        }
+
+        fn penultimate(&self, pixels: Tensor<4>) -> Tensor<3> {
+            Tensor::zeros([pixels.dims()[0], 5, 6], &pixels.device())
+        }
+
+        fn image_size(&self) -> usize {
+            4
+        }
+
+        fn has_projection(&self) -> bool {
+            self.projects
+        }
+    }
+
+    #[test]
+    fn an_encoder_without_projection_gives_tokens_and_no_pooled_features() {
+        let pixels = Tensor::zeros([1, 3, 4, 4], &fabric_backends::default_device().expect("a device"));
+        for projects in [true, false] {
+            let of = |kind| Features::of(&Zeros { projects }, pixels.clone(), kind);
+            assert!(of(FeatureKind::Tokens(6)).is_some());
+            // As many channels as it has: a width alone would not tell.
+            assert_eq!(of(FeatureKind::Pooled(6)).is_some(), projects);
         }
     }
 }

@@ -65,7 +65,8 @@ fn numbers(tensors: &BTreeMap<String, TensorInfo>) -> BTreeMap<String, usize> {
         .filter(|path| path.ends_with(".attn2"))
         .collect();
     let mut paths: Vec<&str> = paths.into_iter().collect();
-    paths.sort_by_key(|path| {
+    // Cached, because a key costs as much as its name is long.
+    paths.sort_by_cached_key(|path| {
         let path = path.strip_prefix("unet.").unwrap_or(path);
         let way = ["down_blocks.", "up_blocks.", "mid_block."].iter().position(|way| path.starts_with(way));
         let places: Vec<usize> = path.split('.').filter_map(|part| part.parse().ok()).collect();

@@ -110,6 +110,15 @@ impl AdapterTask {
                 next: "train a plus adapter on pictures of faces".to_owned(),
             });
         }
+        if matches!(config.reads(), FeatureKind::Pooled(_)) && !partners.vision.has_projection() {
+            return Err(AdapterError::Unfit {
+                adapter: config.to_string(),
+                what: "the image encoder".to_owned(),
+                found: "one without `visual_projection`".to_owned(),
+                wanted: "one that projects pooled features".to_owned(),
+                next: "take the encoder from a `CLIPVisionModelWithProjection`".to_owned(),
+            });
+        }
         options.check(dataset.examples(), matches!(config.reads(), FeatureKind::Instructed(..)))?;
         let (takes, latents) = (partners.unet.in_channels(), partners.codec.latent_channels());
         if takes != latents {

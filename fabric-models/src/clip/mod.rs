@@ -6,6 +6,7 @@ mod text;
 mod text_config;
 mod vision;
 mod vision_config;
+mod whole_model;
 
 pub use text::{ClipText, ClipTextError, ClipTextOutput};
 pub use text_config::ClipTextConfig;

@@ -1,7 +1,11 @@
-//! Module paths to published names.
+//! Module paths to published names, and the layouts in which CLIP's encoders are published.
+
+use std::collections::BTreeMap;
 
 use super::{ClipText, ClipVision};
-use crate::load::PublishedNames;
+use crate::load::{Part, PublishedNames, Renamed, TensorInfo};
+
+type Tensors = BTreeMap<String, TensorInfo>;
 
 impl PublishedNames for ClipText {
     fn published_name(path: &str) -> String {
@@ -11,6 +15,11 @@ impl PublishedNames for ClipText {
             Some("text_projection") => path.to_owned(),
             _ => format!("text_model.{path}"),
         }
+    }
+
+    fn layout(&self, stored: &Tensors) -> Option<Vec<Renamed>> {
+        let projects = self.projection().is_some();
+        TEXT.layout(stored, |name| name == PROJECTION_OF_TEXT && !projects)
     }
 }
 
@@ -25,6 +34,68 @@ impl PublishedNames for ClipVision {
             Some(("visual_projection", _)) => path.to_owned(),
             Some(_) => format!("vision_model.{path}"),
         }
+    }
+
+    fn layout(&self, stored: &Tensors) -> Option<Vec<Renamed>> {
+        VISION.layout(stored, |name| name == PROJECTION_OF_TEXT)
+    }
+
+    /// transformers' `CLIPVisionModel` has no projection.
+    fn without_absent(self, stored: &Tensors) -> Self {
+        if stored.contains_key(PROJECTION_OF_IMAGES) { self } else { self.without_projection() }
+    }
+}
+
+const PROJECTION_OF_TEXT: &str = "text_projection.weight";
+const PROJECTION_OF_IMAGES: &str = "visual_projection.weight";
+
+/// One of CLIP's two encoders in files of transformers.
+struct Side {
+    /// The module around the encoder, which transformers 5 leaves out of the names.
+    module: &'static str,
+    /// What names begin with inside that module.
+    inner: &'static [&'static str],
+    /// The tensor that tells which encoder a file without the module holds.
+    landmark: &'static str,
+    /// What names of the other encoder begin with in a file of a whole `CLIPModel`.
+    other: &'static [&'static str],
+}
+
+const TEXT: Side = Side {
+    module: "text_model.",
+    inner: &["embeddings.", "encoder.", "final_layer_norm."],
+    landmark: "embeddings.token_embedding.weight",
+    other: &["vision_model.", "visual_projection."],
+};
+
+const VISION: Side = Side {
+    module: "vision_model.",
+    inner: &["embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm."],
+    landmark: "embeddings.patch_embedding.weight",
+    other: &["text_model."],
+};
+
+impl Side {
+    /// The names as transformers 4 writes them, without those of the other encoder, `logit_scale` of both, and what is
+    /// `unused`; `None` when the file has these names and no others, or nothing of this encoder.
+    fn layout(&self, stored: &Tensors, unused: impl Fn(&str) -> bool) -> Option<Vec<Renamed>> {
+        let is_bare = stored.contains_key(self.landmark);
+        if !is_bare && !stored.keys().any(|name| name.starts_with(self.module)) {
+            // Another file altogether, which the comparison of names tells best.
+            return None;
+        }
+        let inner = |name: &str| self.inner.iter().any(|prefix| name.starts_with(prefix));
+        let foreign = |name: &str| {
+            name == "logit_scale" || unused(name) || self.other.iter().any(|prefix| name.starts_with(prefix))
+        };
+        if !is_bare && !stored.keys().any(|name| foreign(name)) {
+            return None;
+        }
+        let kept = stored.keys().filter(|name| !foreign(name)).map(|from| {
+            let name = if is_bare && inner(from) { format!("{}{from}", self.module) } else { from.clone() };
+            Renamed { name, from: from.clone(), part: Part::Whole }
+        });
+        Some(kept.collect())
     }
 }
 

@@ -141,6 +141,16 @@ impl ClipText {
         self.layers.len()
     }
 
+    /// Channels of a token.
+    pub(crate) fn channels(&self) -> usize {
+        self.token_embedding.weight.lazy_shape()[1]
+    }
+
+    /// Channels of the projected pooled state, in encoders with a projection.
+    pub(crate) fn projection(&self) -> Option<usize> {
+        self.text_projection.as_ref().map(|projection| projection.weight.lazy_shape()[0])
+    }
+
     fn embed(&self, ids: &[Vec<u32>]) -> Result<Tensor<3>, ClipTextError> {
         let tokens = ids.first().map_or(0, Vec::len);
         if tokens == 0 {

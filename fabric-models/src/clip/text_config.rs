@@ -1,8 +1,10 @@
 use burn::tensor::Device;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 
-use super::ClipText;
 use super::layer::LayerConfig;
+use super::{ClipText, whole_model};
 use crate::config::{ConfigError, check_count, limits, parse};
 use crate::layers::Activation;
 
@@ -10,8 +12,9 @@ const MODEL: &str = "CLIP text encoder";
 const WITH_PROJECTION: &str = "CLIPTextModelWithProjection";
 
 /// `config.json` of a `CLIPTextModel` or `CLIPTextModelWithProjection`, with the defaults of its class.
+/// The settings of a whole `CLIPModel` (`"model_type": "clip"`) give those of its text encoder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, remote = "Self")]
 pub struct ClipTextConfig {
     /// The published class; with `CLIPTextModelWithProjection` there is a projection of the pooled state.
     pub architectures: Vec<String>,
@@ -38,6 +41,19 @@ pub struct ClipTextConfig {
     /// The marker at whose place the prompt is pooled. 2 is an old mistake of the published files, and stands
     /// for "the first token with the highest id".
     pub eos_token_id: u32,
+}
+
+impl<'de> Deserialize<'de> for ClipTextConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let fields = whole_model::part(Map::<String, Value>::deserialize(deserializer)?, "text_config");
+        Self::deserialize(fields).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for ClipTextConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
 }
 
 impl Default for ClipTextConfig {
@@ -101,7 +117,7 @@ impl ClipTextConfig {
 
     /// Whether the pooled state is projected.
     pub fn has_projection(&self) -> bool {
-        self.architectures.iter().any(|name| name == WITH_PROJECTION)
+        self.architectures.iter().any(|name| name == WITH_PROJECTION || name == whole_model::CLASS)
     }
 
     /// Reads and checks the text of a `config.json`.

@@ -1,11 +1,16 @@
+use std::path::Path;
+
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
 use burn::tensor::{Device, Tensor, assert_shape};
 use fabric_core::models::ImageEncoder;
+use serde_json::Value;
 
 use super::ClipVisionConfig;
 use super::layer::ClipLayer;
+use crate::ModelError;
 use crate::layers::{Conv2d, Embedding, LayerNorm, Linear, cast, computes_in, value_as};
+use crate::load::{ComponentFolder, LoadOptions, load_into};
 
 /// CLIP's image encoder: a transformer over the patches of a picture and one class token.
 #[derive(Module, Debug)]
@@ -16,7 +21,7 @@ pub struct ClipVision {
     pre_layernorm: LayerNorm,
     layers: Vec<ClipLayer>,
     post_layernorm: LayerNorm,
-    visual_projection: Linear,
+    visual_projection: Option<Linear>,
     image_size: usize,
 }
 
@@ -26,7 +31,8 @@ pub struct ClipVisionOutput {
     /// The embedded patches after the first norm, then the state after each layer,
     /// `[images, tokens, channels]`, class token first. The last is transformers' `last_hidden_state`.
     pub hidden: Vec<Tensor<3>>,
-    /// The class token of the last state, normalised and projected: `[images, projection_dim]`.
+    /// The class token of the last state, normalised and projected: `[images, projection_dim]`. An encoder without
+    /// projection leaves it as it is: `[images, hidden_size]`.
     pub image_embeds: Tensor<2>,
 }
 
@@ -44,7 +50,7 @@ impl ClipVision {
             pre_layernorm: norm(),
             layers: (0..config.num_hidden_layers).map(|_| layer.init(device)).collect(),
             post_layernorm: norm(),
-            visual_projection: Linear::new(channels, config.projection_dim, false, device),
+            visual_projection: Some(Linear::new(channels, config.projection_dim, false, device)),
             image_size: config.image_size,
         }
     }
@@ -57,6 +63,30 @@ impl ClipVision {
     pub(crate) fn with_longer_positions(mut self, factor: f64) -> Self {
         let weight = self.position_embedding.weight.map(|weight| (weight * factor).detach());
         self.position_embedding.weight = weight.set_require_grad(true);
+        self
+    }
+
+    /// Loads the folder of an image encoder: of a `CLIPVisionModelWithProjection`, of a `CLIPVisionModel`, which has no
+    /// projection, or of a whole `CLIPModel`, whose text encoder is left out.
+    ///
+    /// ```no_run
+    /// use fabric_models::clip::ClipVision;
+    /// let encoder = ClipVision::open("models/image_encoder", &fabric_backends::default_device()?)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When a file is missing, damaged, or of another kind.
+    pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
+        let folder = ComponentFolder::open(folder, None)?;
+        let config = ClipVisionConfig::from_json(&folder.config::<Value>()?.to_string())?;
+        Ok(load_into(config.init(device)?, &*folder.weights()?, &LoadOptions::default())?.0)
+    }
+
+    /// The same without the projection of the pooled features.
+    pub(super) fn without_projection(mut self) -> Self {
+        self.visual_projection = None;
         self
     }
 
@@ -93,7 +123,11 @@ impl ClipVision {
     fn project(&self, last: Tensor<3>) -> Tensor<2> {
         let [images, _, channels] = last.dims();
         let class = last.narrow(1, 0, 1).reshape([images, channels]);
-        self.visual_projection.forward(self.post_layernorm.forward(class))
+        let class = self.post_layernorm.forward(class);
+        match &self.visual_projection {
+            Some(projection) => projection.forward(class),
+            None => class,
+        }
     }
 }
 
@@ -109,5 +143,9 @@ impl ImageEncoder for ClipVision {
 
     fn image_size(&self) -> usize {
         self.image_size
+    }
+
+    fn has_projection(&self) -> bool {
+        self.visual_projection.is_some()
     }
 }

@@ -1,16 +1,19 @@
 use burn::tensor::Device;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 
-use super::ClipVision;
 use super::layer::LayerConfig;
+use super::{ClipVision, whole_model};
 use crate::config::{ConfigError, check_count, limits, parse};
 use crate::layers::Activation;
 
 const MODEL: &str = "CLIP image encoder";
 
 /// `config.json` of a `CLIPVisionModelWithProjection`, with the defaults of its class.
+/// The settings of a whole `CLIPModel` (`"model_type": "clip"`) give those of its image encoder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, remote = "Self")]
 pub struct ClipVisionConfig {
     /// The kind of model, `clip_vision_model`.
     pub model_type: String,
@@ -34,6 +37,19 @@ pub struct ClipVisionConfig {
     pub hidden_act: Activation,
     /// Epsilon of the norms.
     pub layer_norm_eps: f64,
+}
+
+impl<'de> Deserialize<'de> for ClipVisionConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let fields = whole_model::part(Map::<String, Value>::deserialize(deserializer)?, "vision_config");
+        Self::deserialize(fields).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for ClipVisionConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
 }
 
 impl Default for ClipVisionConfig {

@@ -13,8 +13,8 @@ use super::device::guarded;
 use super::mismatch::nearest;
 use super::parameters::ModulePath;
 use super::{
-    LoadError, LoadOptions, LoadProgress, Mismatch, MissingTensor, PublishedNames, ShapeMismatch, TensorSource,
-    parameters,
+    LoadError, LoadOptions, LoadProgress, MappedSource, Mismatch, MissingTensor, PublishedNames, ShapeMismatch,
+    TensorSource, parameters,
 };
 
 /// What a load did; all names are published names.
@@ -31,7 +31,7 @@ pub struct LoadReport {
     pub unexpected: Vec<String>,
     /// Tensors of another shape than their parameter, which keeps its random values. Empty when strict.
     pub mismatched: Vec<ShapeMismatch>,
-    /// Tensors known to carry nothing, such as `position_ids`.
+    /// Tensors known to carry nothing, such as `position_ids`, or to belong to another network in the same file.
     pub ignored: Vec<String>,
     /// Bytes read, as stored.
     pub bytes: u64,
@@ -73,6 +73,24 @@ impl fmt::Display for LoadReport {
 /// Strict (the default): when a tensor is missing, unexpected or of another shape, with all of them in one
 /// [`Mismatch`]. Always: when a file cannot be read, a weight is not a finite float, or the device fails.
 pub fn load_into<M: Module + PublishedNames>(
+    module: M,
+    source: &dyn TensorSource,
+    options: &LoadOptions,
+) -> Result<(M, LoadReport), LoadError> {
+    let Some(layout) = module.layout(source.tensors()) else {
+        return fill(module.without_absent(source.tensors()), source, options);
+    };
+    let taken: BTreeSet<&str> = layout.iter().map(|renamed| renamed.from.as_str()).collect();
+    let others = source.tensors().keys().filter(|name| !taken.contains(name.as_str()));
+    let others: Vec<String> = others.cloned().collect();
+    let mapped = MappedSource::new(source, layout)?;
+    let (module, mut report) = fill(module.without_absent(mapped.tensors()), &mapped, options)?;
+    report.ignored.extend(others);
+    Ok((module, report))
+}
+
+/// Fills a module from a source that has its names.
+fn fill<M: Module + PublishedNames>(
     module: M,
     source: &dyn TensorSource,
     options: &LoadOptions,

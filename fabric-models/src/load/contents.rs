@@ -49,7 +49,9 @@ impl Contents {
             ("encoder.down_blocks.", Self::Vae),
             ("encoder.down.", Self::CompVisVae),
             ("text_model.", Self::TextEncoder),
+            ("embeddings.token_embedding.", Self::TextEncoder),
             ("vision_model.", Self::ImageEncoder),
+            ("embeddings.patch_embedding.", Self::ImageEncoder),
         ];
         landmarks.into_iter().find(|(prefix, _)| starts(prefix)).map(|(_, contents)| contents)
     }

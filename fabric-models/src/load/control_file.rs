@@ -23,12 +23,46 @@ const PREFIX: &str = "control_model.";
 pub(crate) fn open_controlnet(path: &Path) -> Result<(Value, Arc<dyn TensorSource>), LoadError> {
     if path.is_dir() {
         let folder = ComponentFolder::open(path, None)?;
-        return Ok((folder.config()?, folder.weights()?));
+        let weights = folder.weights()?;
+        check_whole(&*weights)?;
+        return Ok((folder.config()?, weights));
     }
     let source = open_weights(path)?;
+    check_whole(&*source)?;
     let source = with_current_names(source)?;
     let config = presets::controlnet(source.tensors());
     Ok((config, source))
+}
+
+/// Refuses files that hold a ControlNet in part, by the marks that their authors left: read as whole weights, they would
+/// give noise.
+fn check_whole(source: &dyn TensorSource) -> Result<(), LoadError> {
+    let tensors = source.tensors();
+    let marked = |mark: &str| tensors.contains_key(mark) || tensors.contains_key(&format!("{PREFIX}{mark}"));
+    let (found, next) = if marked("difference") {
+        (
+            "the difference of a ControlNet to a base model (tensor `difference`)",
+            "difference files are not supported: get the whole ControlNet, as its authors published it",
+        )
+    } else if marked("lora_controlnet") {
+        ("a Control-LoRA (tensor `lora_controlnet`)", "Control-LoRAs are not supported: get a whole ControlNet")
+    } else if tensors.keys().any(|name| name.starts_with("control_add_embedding.") || name == "task_embedding") {
+        (
+            "a union of several ControlNets (`task_embedding`)",
+            "unions are not supported: get the ControlNet for one task",
+        )
+    } else if tensors.keys().any(|name| name.starts_with("lllite_")) {
+        ("a ControlNet-LLLite", "this network is not supported: get a whole ControlNet")
+    } else {
+        return Ok(());
+    };
+    Err(LoadError::WrongFamily {
+        place: source.place(),
+        what: "tensors".into(),
+        found: found.into(),
+        wanted: "the weights of a whole ControlNet".into(),
+        next: next.into(),
+    })
 }
 
 fn with_current_names(source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource>, LoadError> {

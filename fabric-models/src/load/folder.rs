@@ -180,9 +180,14 @@ fn is_listed(index: &Path, settings: &Map<String, Value>, component: Component) 
         Some(entry) => &entry[1],
     };
     let [_, wanted] = component.python_class();
-    // SDXL's first text encoder was published with either class; the projection is not used.
-    let same = class == wanted || (component == Component::TextEncoder && class == "CLIPTextModelWithProjection");
-    if same {
+    let also: &[&str] = match component {
+        // SDXL's first text encoder was published with either class; the projection is not used.
+        Component::TextEncoder => &["CLIPTextModelWithProjection", "CLIPModel"],
+        Component::TextEncoder2 => &["CLIPModel"],
+        Component::ImageEncoder => &["CLIPVisionModel", "CLIPModel"],
+        Component::UNet | Component::Vae => &[],
+    };
+    if class == wanted || also.iter().any(|other| class == other) {
         return Ok(true);
     }
     Err(LoadError::WrongFamily {

@@ -121,6 +121,10 @@ impl<S: TensorSource> TensorSource for MappedSource<S> {
         let bytes = part.cut(self.source.read(from)?);
         Ok(HostTensor { info: self.tensors[name].clone(), bytes })
     }
+
+    fn note(&self, name: &str) -> Option<String> {
+        self.source.note(name)
+    }
 }
 
 #[cfg(test)]

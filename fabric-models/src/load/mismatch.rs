@@ -85,10 +85,23 @@ fn list<T>(
     Ok(())
 }
 
+/// Most cells of tables of edit distances that one search fills: names come from files that anybody may have written.
+const MOST_CELLS: usize = 1 << 26;
+
 /// The candidate with the smallest edit distance, unless more than a third of the name would have to change.
+///
+/// Candidates are compared in their order until a bound on the work is reached.
 pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let mut cells = MOST_CELLS;
     candidates
         .into_iter()
+        // A distance is at least the difference of the lengths.
+        .filter(|candidate| name.len().abs_diff(candidate.len()) * 3 <= name.len())
+        .take_while(|candidate| {
+            let left = cells.checked_sub(name.len().saturating_mul(candidate.len()));
+            cells = left.unwrap_or(0);
+            left.is_some()
+        })
         .map(|candidate| (edit_distance(name.as_bytes(), candidate.as_bytes()), candidate))
         .filter(|(distance, _)| distance * 3 <= name.len())
         .min()
@@ -121,6 +134,17 @@ mod tests {
         let names = ["down.0.to_q.weigth", "down.1.to_q.weight", "conv_in.bias"];
         assert_eq!(nearest("down.0.to_q.weight", names), Some("down.1.to_q.weight"));
         assert_eq!(nearest("time_embedding.linear_1.bias", names), None);
+    }
+
+    #[test]
+    fn the_search_for_a_near_name_is_bounded_whatever_the_names() {
+        let long = "a".repeat(1 << 20);
+        // Compared in full, each of these pairs would fill a table of 2^40 cells.
+        assert_eq!(nearest(&long, ["conv_in.weight", long.as_str()]), None);
+        assert_eq!(nearest("conv_in.weight", [long.as_str(), "conv_in.weigth"]), Some("conv_in.weigth"));
+        // A row that outgrows the bound ends the search; what lies before it was compared.
+        let many = std::iter::repeat_n("conv_in.bias__", 1 << 20);
+        assert_eq!(nearest("conv_in.weight", ["conv_in.weigth"].into_iter().chain(many)), Some("conv_in.weigth"));
     }
 
     #[test]

@@ -43,6 +43,7 @@ mod save;
 mod sharded;
 mod single_file;
 mod source;
+mod unsupported;
 mod write;
 
 pub(crate) use compvis::original_unet_names;

@@ -1,7 +1,11 @@
 //! Published names, and walks over a network by them.
 
+use std::collections::BTreeMap;
+
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
+
+use super::{Renamed, TensorInfo};
 
 /// A network that knows under which names its weights are published.
 ///
@@ -12,6 +16,23 @@ pub trait PublishedNames {
     /// `path` is what burn's module traversal gives: field names, indices of lists and names of enum variants,
     /// joined with dots (`down_blocks.0.resnets.1.conv1.weight`).
     fn published_name(path: &str) -> String;
+
+    /// Where this network's tensors are in a file that names them in another published way, or holds other networks too;
+    /// tensors that are not listed belong to those. `None` (the default) takes the file as it is.
+    fn layout(&self, stored: &BTreeMap<String, TensorInfo>) -> Option<Vec<Renamed>> {
+        let _ = stored;
+        None
+    }
+
+    /// The same network without the optional parts that a file lacks; by default none is optional.
+    #[must_use]
+    fn without_absent(self, stored: &BTreeMap<String, TensorInfo>) -> Self
+    where
+        Self: Sized,
+    {
+        let _ = stored;
+        self
+    }
 }
 
 /// A float parameter of a module.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use burn_store::pytorch_reader::{DType, PytorchError, PytorchReader, Tensor};
+use burn_store::pytorch_reader::{DType, PickleValue, PytorchError, PytorchReader, Tensor};
 use safetensors::Dtype;
 
 use super::safetensors_file::open_file;
@@ -18,6 +19,8 @@ pub struct PickleFile {
     path: PathBuf,
     tensors: BTreeMap<String, TensorInfo>,
     stored: BTreeMap<String, Tensor>,
+    /// Read when somebody asks.
+    notes: OnceLock<BTreeMap<String, String>>,
 }
 
 impl PickleFile {
@@ -49,7 +52,7 @@ impl PickleFile {
                 (name.clone(), TensorInfo { dtype, shape: tensor.shape().to_vec() })
             })
             .collect();
-        Ok(Self { path: path.to_owned(), tensors, stored })
+        Ok(Self { path: path.to_owned(), tensors, stored, notes: OnceLock::new() })
     }
 }
 
@@ -74,6 +77,23 @@ impl TensorSource for PickleFile {
         }
         Ok(HostTensor { info, bytes })
     }
+
+    fn note(&self, name: &str) -> Option<String> {
+        self.notes.get_or_init(|| notes(&self.path)).get(name).cloned()
+    }
+}
+
+/// Numbers and texts at the top of a training checkpoint, beside its tensors.
+fn notes(path: &Path) -> BTreeMap<String, String> {
+    // The tensors were read: a file that cannot be read again says nothing more.
+    let Ok(PickleValue::Dict(top)) = PytorchReader::read_pickle_data(path, None) else { return BTreeMap::new() };
+    let text = |value| match value {
+        PickleValue::Int(number) => Some(number.to_string()),
+        PickleValue::Float(number) => Some(number.to_string()),
+        PickleValue::String(text) => Some(text),
+        _ => None,
+    };
+    top.into_iter().filter_map(|(name, value)| Some((name, text(value)?))).collect()
 }
 
 fn refused(path: &Path, error: PytorchError) -> LoadError {

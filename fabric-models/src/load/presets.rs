@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use fabric_core::schedule::Prediction;
 use serde_json::{Value, json};
 
 use super::{Component, Family, TensorInfo};
@@ -12,9 +13,9 @@ use super::{Component, Family, TensorInfo};
 type Tensors = BTreeMap<String, TensorInfo>;
 
 /// The settings of a network with these tensors, named as diffusers names them.
-pub(super) fn config(family: Family, component: Component, tensors: &Tensors) -> Value {
+pub(super) fn config(family: Family, prediction: Prediction, component: Component, tensors: &Tensors) -> Value {
     match component {
-        Component::UNet => unet(family, tensors),
+        Component::UNet => unet(family, prediction, tensors),
         Component::Vae => vae(family, tensors),
         Component::TextEncoder => text(tensors, family != Family::Sd2),
         Component::TextEncoder2 => text(tensors, false),
@@ -35,52 +36,85 @@ fn count(tensors: &Tensors, pattern: &str) -> usize {
     (0..tensors.len()).take_while(|number| tensors.contains_key(&format!("{before}{number}{after}"))).count()
 }
 
-fn unet(family: Family, tensors: &Tensors) -> Value {
+fn unet(family: Family, prediction: Prediction, tensors: &Tensors) -> Value {
+    let mut config = way_down(family, tensors);
+    let levels = config["block_out_channels"].as_array().map_or(0, Vec::len);
+    config["_class_name"] = json!("UNet2DConditionModel");
+    config["out_channels"] = json!(side(tensors, "conv_out.weight", 0));
+    config["up_block_types"] = json!(block_types(tensors, "up", levels, "UpBlock2D", "CrossAttnUpBlock2D"));
+    if family == Family::Sdxl {
+        config["reverse_transformer_layers_per_block"] = json!(depths(tensors, "up", levels));
+    }
+    config["sample_size"] = json!(match (family, prediction) {
+        (Family::Sd1, _) | (Family::Sd2, Prediction::Epsilon) => 64,
+        (Family::Sd2, _) => 96,
+        (Family::Sdxl, _) => 128,
+    });
+    config
+}
+
+/// What a U-Net's settings say of the half that control networks have too: the time, the way down, the middle.
+fn way_down(family: Family, tensors: &Tensors) -> Value {
     let levels = count(tensors, "down_blocks.{}.resnets.0.conv1.weight");
     let widths: Vec<usize> =
         (0..levels).map(|i| side(tensors, &format!("down_blocks.{i}.resnets.0.conv1.weight"), 0)).collect();
-    let has_attention =
-        |block: &str, i: usize| tensors.contains_key(&format!("{block}_blocks.{i}.attentions.0.norm.weight"));
-    let types = |block: &str, plain: &str, attending: &str| -> Vec<String> {
-        (0..levels).map(|i| if has_attention(block, i) { attending } else { plain }.to_owned()).collect()
-    };
-    let depths: Vec<usize> = (0..levels)
-        .map(|i| count(tensors, &format!("down_blocks.{i}.attentions.0.transformer_blocks.{{}}.norm1.weight")).max(1))
-        .collect();
     // A head has 64 channels since 2; in 1 there are 8 heads on every level. The field's name is a historic slip.
     let heads = match family {
         Family::Sd1 => json!(8),
-        Family::Sd2 | Family::Sdxl => json!(widths.iter().map(|width| width / 64).collect::<Vec<_>>()),
+        Family::Sd2 | Family::Sdxl => json!(widths.iter().map(|width| (width / 64).max(1)).collect::<Vec<_>>()),
+    };
+    let text = tensors.iter().find(|(name, _)| name.ends_with(".attn2.to_k.weight"));
+    let has = |name: &str| tensors.contains_key(name);
+    // Distilled networks (SSD-1B) have a middle without attention, or none.
+    let mid = if has("mid_block.attentions.0.norm.weight") {
+        Some("UNetMidBlock2DCrossAttn")
+    } else {
+        has("mid_block.resnets.0.conv1.weight").then_some("UNetMidBlock2D")
     };
     let xl = family == Family::Sdxl;
     json!({
-        "_class_name": "UNet2DConditionModel",
         "act_fn": "silu",
         "addition_embed_type": xl.then_some("text_time"),
         "addition_time_embed_dim": xl.then_some(256),
         "attention_head_dim": heads,
         "block_out_channels": widths,
         "center_input_sample": false,
-        "cross_attention_dim": side(tensors, "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight", 1),
-        "down_block_types": types("down", "DownBlock2D", "CrossAttnDownBlock2D"),
+        "cross_attention_dim": text.and_then(|(_, info)| info.shape.get(1)).copied().unwrap_or(0),
+        "down_block_types": block_types(tensors, "down", levels, "DownBlock2D", "CrossAttnDownBlock2D"),
         "downsample_padding": 1,
         "flip_sin_to_cos": true,
         "freq_shift": 0,
         "in_channels": side(tensors, "conv_in.weight", 1),
         "layers_per_block": count(tensors, "down_blocks.0.resnets.{}.conv1.weight"),
         "mid_block_scale_factor": 1,
-        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "mid_block_type": mid,
         "norm_eps": 1e-5,
         "norm_num_groups": 32,
-        "out_channels": side(tensors, "conv_out.weight", 0),
         "projection_class_embeddings_input_dim": xl.then(|| side(tensors, "add_embedding.linear_1.weight", 1)),
-        "sample_size": match family { Family::Sd1 => 64, Family::Sd2 => 96, Family::Sdxl => 128 },
-        "transformer_layers_per_block": if xl { json!(depths) } else { json!(1) },
-        "up_block_types": types("up", "UpBlock2D", "CrossAttnUpBlock2D"),
+        "transformer_layers_per_block": if xl { json!(depths(tensors, "down", levels)) } else { json!(1) },
         // Needed by 768-v in f16; harmless to the base model.
         "upcast_attention": family == Family::Sd2,
         "use_linear_projection": family != Family::Sd1,
     })
+}
+
+/// The class of each block on one side of a U-Net.
+fn block_types<'a>(tensors: &Tensors, side: &str, levels: usize, plain: &'a str, attending: &'a str) -> Vec<&'a str> {
+    let attends = |i: usize| tensors.contains_key(&format!("{side}_blocks.{i}.attentions.0.norm.weight"));
+    (0..levels).map(|i| if attends(i) { attending } else { plain }).collect()
+}
+
+/// Layers of the transformers on one side of a U-Net: for each level a number, or a list where its transformers differ.
+fn depths(tensors: &Tensors, side: &str, levels: usize) -> Vec<Value> {
+    let level = |i: usize| {
+        let place = format!("{side}_blocks.{i}.attentions");
+        let transformers = count(tensors, &format!("{place}.{{}}.norm.weight"));
+        let depth = |j: usize| count(tensors, &format!("{place}.{j}.transformer_blocks.{{}}.norm1.weight"));
+        let depths: Vec<usize> = (0..transformers).map(depth).collect();
+        let first = depths.first().copied().unwrap_or(1);
+        if depths.iter().all(|depth| *depth == first) { json!(first) } else { json!(depths) }
+    };
+    (0..levels).map(level).collect()
 }
 
 /// The settings of a ControlNet with these tensors.
@@ -91,7 +125,7 @@ pub(super) fn controlnet(tensors: &Tensors) -> Value {
         (false, true) => Family::Sd2,
         (false, false) => Family::Sd1,
     };
-    let mut config = unet(family, tensors);
+    let mut config = way_down(family, tensors);
     let hint = |name: &str, axis| side(tensors, &format!("controlnet_cond_embedding.{name}.weight"), axis);
     let blocks = count(tensors, "controlnet_cond_embedding.blocks.{}.weight");
     // Each second block widens.
@@ -146,8 +180,8 @@ fn text(tensors: &Tensors, quick: bool) -> Value {
     })
 }
 
-/// The family's published scheduler settings; the marks are those that trainers leave.
-pub(super) fn scheduler(family: Family, velocity: bool, zero_terminal_snr: bool) -> Value {
+/// The family's published scheduler settings, for a network with this prediction.
+pub(super) fn scheduler(family: Family, prediction: Prediction, zero_terminal_snr: bool) -> Value {
     let class = match family {
         Family::Sd1 => "PNDMScheduler",
         Family::Sd2 => "DDIMScheduler",
@@ -160,7 +194,7 @@ pub(super) fn scheduler(family: Family, velocity: bool, zero_terminal_snr: bool)
         "beta_start": 0.00085,
         "clip_sample": false,
         "num_train_timesteps": 1000,
-        "prediction_type": if velocity || family == Family::Sd2 { "v_prediction" } else { "epsilon" },
+        "prediction_type": prediction,
         "rescale_betas_zero_snr": zero_terminal_snr,
         "set_alpha_to_one": false,
         "skip_prk_steps": true,

@@ -70,6 +70,10 @@ impl TensorSource for SafetensorsFile {
             .map_err(|e| LoadError::io(&self.path, format!("read tensor `{name}`"), e))?;
         Ok(HostTensor { info: info.clone(), bytes })
     }
+
+    fn note(&self, name: &str) -> Option<String> {
+        self.metadata().get(name).cloned()
+    }
 }
 
 /// Opens a regular file, with an error that says what is there instead.

@@ -55,6 +55,31 @@ pub trait TensorSource: Debug + Send + Sync {
     ///
     /// When there is no such tensor, or its file cannot be read (it may have been cut since it was opened).
     fn read(&self, name: &str) -> Result<HostTensor, LoadError>;
+
+    /// What the file says beside its tensors under this name: an entry of a safetensors header's `__metadata__`, or a
+    /// number or text at the top of a training checkpoint (`global_step`). `None` where it says nothing.
+    fn note(&self, name: &str) -> Option<String> {
+        let _ = name;
+        None
+    }
+}
+
+impl<S: TensorSource + ?Sized> TensorSource for &S {
+    fn place(&self) -> String {
+        (**self).place()
+    }
+
+    fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
+        (**self).tensors()
+    }
+
+    fn read(&self, name: &str) -> Result<HostTensor, LoadError> {
+        (**self).read(name)
+    }
+
+    fn note(&self, name: &str) -> Option<String> {
+        (**self).note(name)
+    }
 }
 
 impl<S: TensorSource + ?Sized> TensorSource for Arc<S> {
@@ -68,5 +93,9 @@ impl<S: TensorSource + ?Sized> TensorSource for Arc<S> {
 
     fn read(&self, name: &str) -> Result<HostTensor, LoadError> {
         (**self).read(name)
+    }
+
+    fn note(&self, name: &str) -> Option<String> {
+        (**self).note(name)
     }
 }

@@ -33,7 +33,13 @@ pub enum ModelError {
     /// The networks have nowhere to rest.
     #[error(transparent)]
     Device(#[from] fabric_backends::DeviceError),
-    /// The parts do not fit one another, or the scheduler's settings cannot be used.
+    /// Parts of different models.
+    #[error("the parts of this model do not belong together: {}; take all of them from one model", faults.join("; "))]
+    Unfit {
+        /// Each pair of parts that do not fit, by their folders' names, with what both have.
+        faults: Vec<String>,
+    },
+    /// The scheduler's settings cannot be used.
     #[error(transparent)]
     Pipeline(#[from] fabric_core::Error),
 }

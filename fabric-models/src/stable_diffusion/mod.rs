@@ -2,6 +2,7 @@
 
 mod demo;
 mod error;
+mod fit;
 mod offload;
 mod options;
 mod text;
@@ -23,6 +24,7 @@ pub use options::{LoraChoice, ModelOptions, ModelReport};
 pub use text::StableDiffusionText;
 pub use whole::StableDiffusion;
 
+use self::fit::TextPart;
 use self::text::{State, Tower};
 use crate::clip::{ClipText, ClipTextConfig};
 use crate::config::OneOrMany;
@@ -169,7 +171,8 @@ fn assemble(
     let json = |component| parts.config(component).map(|value| value.to_string());
     let unet_config = UNetConfig::from_json(&json(Component::UNet)?)?;
     let vae_config = VaeConfig::from_json(&json(Component::Vae)?)?;
-    let scheduler = SchedulerConfig::from_json(&parts.scheduler()?.to_string())?;
+    let mut scheduler = SchedulerConfig::from_json(&parts.scheduler()?.to_string())?;
+    scheduler.prediction = options.prediction.unwrap_or(scheduler.prediction);
     let encoders: &[Component] = match family {
         Family::Sdxl => &[Component::TextEncoder, Component::TextEncoder2],
         Family::Sd1 | Family::Sd2 => &[Component::TextEncoder],
@@ -185,10 +188,26 @@ fn assemble(
     let loras = options.loras.iter().map(|choice| Ok((LoraFile::open(&choice.path)?, choice.scale)));
     let loras: Vec<(LoraFile, f32)> = loras.collect::<Result<_, ModelError>>()?;
 
+    // Networks without weights yet: whether they belong together shows before those are read.
+    let unet: UNet = unet_config.init(device)?;
+    let vae: Vae = vae_config.init(device)?;
+    let mut encoders = Vec::new();
+    for (component, config, tokenizer) in text {
+        let encoder: ClipText = config.init(device)?;
+        encoders.push((component, encoder, tokenizer));
+    }
+    // Without files of its own, a model gets the tokenizer of OpenAI's CLIP.
+    let window = |tokenizer: &Option<ClipTokenizer>| tokenizer.as_ref().map_or(77, ClipTokenizer::window);
+    let texts: Vec<TextPart<'_>> = encoders
+        .iter()
+        .map(|(_, encoder, tokenizer)| TextPart { encoder, window: window(tokenizer).min(encoder.max_tokens()) })
+        .collect();
+    fit::check(&unet, &vae, &texts, family == Family::Sdxl)?;
+
     let mut load = Loader { parts, options, loras: &loras, report: &mut report };
     let mut towers = Vec::new();
-    for (component, config, tokenizer) in text {
-        let encoder: ClipText = load.network(component, config.init(device)?)?;
+    for (component, encoder, tokenizer) in encoders {
+        let encoder: ClipText = load.network(component, encoder)?;
         let pad = match (&tokenizer, family, component) {
             (Some(tokenizer), ..) => tokenizer.padding(),
             // Without files of its own: as published.
@@ -199,8 +218,8 @@ fn assemble(
         let state = if family == Family::Sdxl { State::Penultimate } else { State::Last };
         towers.push(Tower { tokenizer, pad, encoder, state });
     }
-    let unet: UNet = load.network(Component::UNet, unet_config.init(device)?)?;
-    let mut vae: Vae = load.network(Component::Vae, vae_config.init(device)?)?;
+    let unet: UNet = load.network(Component::UNet, unet)?;
+    let mut vae: Vae = load.network(Component::Vae, vae)?;
     if options.tile_vae {
         let tiled = VaeOptions { tiling: Some(vae.default_tiling()), ..vae.options() };
         vae = vae.with_options(tiled);

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use fabric_core::schedule::Prediction;
+
 use crate::load::{Family, LoadDtype, LoadOptions, LoadReport, ProgressCallback};
 use crate::lora::LoraReport;
 use crate::tokenizer::ClipTokenizer;
@@ -32,6 +34,9 @@ pub struct ModelOptions {
     /// largest instead of all. Each turn copies a network there: once per run for the text encoder and the U-Net, and for the VAE
     /// before the first step and after the last; a preview in between costs two copies more. Same pictures. On a CPU it changes nothing.
     pub offload: bool,
+    /// What the U-Net predicts, instead of what its files say. A single file of Stable Diffusion 2 may not say it
+    /// ([`SingleFile::prediction`](crate::load::SingleFile::prediction)).
+    pub prediction: Option<Prediction>,
     /// Merged into the weights in this order.
     pub loras: Vec<LoraChoice>,
     /// Told how far the load has come, one network after the other.

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 use fabric_core::Error;
 use fabric_core::models::{TextEmbedding, TextEncoder, TextOptions};
 
+use super::fit::TextPart;
 use crate::clip::{ClipText, ClipTextOutput};
 use crate::tokenizer::{Chunks, ClipTokenizer, PadWith, WeightedPrompt, apply_weights};
 
@@ -72,9 +73,19 @@ fn model(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 }
 
 impl Tower {
+    /// What its fitting to the U-Net depends on.
+    pub(super) fn as_part(&self) -> TextPart<'_> {
+        TextPart { encoder: &self.encoder, window: self.window() }
+    }
+
+    /// Most tokens of a prompt that are read at once.
+    fn window(&self) -> usize {
+        self.tokenizer.window().min(self.encoder.max_tokens())
+    }
+
     fn encode(&self, prompts: &[String], options: &TextOptions, state: State) -> Result<TextEmbedding, Error> {
         let max_windows = if options.long_prompts { MAX_WINDOWS } else { 1 };
-        let size = self.tokenizer.window().min(self.encoder.max_tokens());
+        let size = self.window();
         let read = |text: &String| {
             let prompt =
                 if options.weights { WeightedPrompt::parse(text)? } else { WeightedPrompt::plain(text.as_str()) };

@@ -7,7 +7,9 @@ use burn::tensor::Device;
 use fabric_core::pipeline::Pipeline;
 use fabric_core::schedule::SchedulerConfig;
 
+use super::fit::{self, TextPart};
 use super::offload::{Offloaded, Turns};
+use super::text::Tower;
 use super::{ModelError, ModelOptions, ModelReport, StableDiffusionText, assemble};
 use crate::load::{ModelFolder, SingleFile};
 use crate::unet::UNet;
@@ -63,7 +65,18 @@ impl StableDiffusion {
         device: &Device,
         options: &ModelOptions,
     ) -> Result<(Self, ModelReport), ModelError> {
-        assemble(&SingleFile::open(path)?, device, options)
+        let file = SingleFile::open(path)?;
+        let file = match options.prediction {
+            Some(prediction) => file.with_prediction(prediction),
+            None => file,
+        };
+        assemble(&file, device, options)
+    }
+
+    /// Makes sure that the networks belong together.
+    fn check(&self) -> Result<(), ModelError> {
+        let texts: Vec<TextPart<'_>> = self.text.towers.iter().map(Tower::as_part).collect();
+        fit::check(&self.unet, &self.vae, &texts, self.text.pooled)
     }
 
     /// Joins the networks.
@@ -72,6 +85,7 @@ impl StableDiffusion {
     ///
     /// When they do not fit one another.
     pub fn into_pipeline(self) -> Result<Pipeline, ModelError> {
+        self.check()?;
         let Self { unet, vae, text, scheduler, native_size } = self;
         Ok(Pipeline::new(Arc::new(unet), Arc::new(vae), Arc::new(text), scheduler, native_size)?)
     }
@@ -92,6 +106,7 @@ impl StableDiffusion {
     ///
     /// When they do not fit one another.
     pub fn into_offloaded(self, device: &Device) -> Result<Pipeline, ModelError> {
+        self.check()?;
         let turns = Turns::default();
         let unet = Arc::new(Offloaded::new(self.unet, device, &turns));
         let vae = Arc::new(Offloaded::new(self.vae, device, &turns));

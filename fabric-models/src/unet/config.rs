@@ -29,11 +29,13 @@ pub enum UpBlockType {
     CrossAttnUpBlock2D,
 }
 
-/// The middle block of the published configurations; some distilled networks have none.
+/// The middle block of the published configurations: with a transformer, or the one resnet of distilled networks such as
+/// SSD-1B; others have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names of the published classes")]
 pub enum MidBlockType {
     UNetMidBlock2DCrossAttn,
+    UNetMidBlock2D,
 }
 
 /// A second conditioning that is added to the time embedding.

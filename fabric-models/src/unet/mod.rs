@@ -96,6 +96,16 @@ impl UNet {
         UNetOutput { sample: sample.map(|x| cast(x, dtype)), recorded: pass.recorded.unwrap_or_default() }
     }
 
+    /// Channels of its prediction.
+    pub(crate) fn out_channels(&self) -> usize {
+        self.conv_out.weight.lazy_shape()[0]
+    }
+
+    /// Channels of the second condition as a whole, and of each time id within it; `None` in networks without.
+    pub(crate) fn added_widths(&self) -> Option<[usize; 2]> {
+        self.trunk.added_widths()
+    }
+
     /// [`NoisePredictor::working_bytes`] if the network were there.
     pub(crate) fn working_bytes_on(&self, device: &Device, [rows, height, width]: [usize; 3]) -> u64 {
         let bytes = fabric_backends::ops::computes_in(device, self.trunk.conv_in.weight.val().dtype()).size();

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::config::{AdditionEmbedType, Depths, DownBlockType, MODEL, UNetConfig, UpBlockType};
+use super::config::{AdditionEmbedType, Depths, DownBlockType, MODEL, MidBlockType, UNetConfig, UpBlockType};
 use crate::config::{ConfigError, OneOrMany, brief, check_count, check_epsilon, limits};
 
 /// A checked configuration: one entry per block, in the order in which they run.
@@ -131,7 +131,10 @@ impl Plan {
         }
         let mid = match config.mid_block_type {
             None => None,
-            Some(_) => {
+            Some(MidBlockType::UNetMidBlock2D) => {
+                Some(BlockPlan { inputs: vec![channels[levels - 1]], ..block(levels - 1) })
+            }
+            Some(MidBlockType::UNetMidBlock2DCrossAttn) => {
                 let depth = depths("transformer_layers_per_block", &down_depths[levels - 1], 1).or_else(|_| {
                     depths("transformer_layers_per_block", &down_depths[levels - 1], layers[levels - 1])
                 })?;
@@ -147,6 +150,8 @@ impl Plan {
             up,
         };
         plan.check_divisions(config)?;
+        let layers: usize = plan.blocks().flat_map(|block| &block.depths).sum();
+        check_count(MODEL, "transformer_layers_per_block", layers.max(1), limits::TRANSFORMER_LAYERS)?;
         Ok(plan)
     }
 
@@ -231,6 +236,14 @@ fn check_numbers(config: &UNetConfig) -> Result<(), ConfigError> {
         if kernel > 15 || kernel.is_multiple_of(2) {
             return invalid(field, kernel, "an odd number up to 15");
         }
+    }
+    let sides = match &config.sample_size {
+        None => Vec::new(),
+        Some(OneOrMany::One(side)) => vec![*side],
+        Some(OneOrMany::Many(sides)) => sides.clone(),
+    };
+    for side in sides {
+        check_count(MODEL, "sample_size", side, limits::SIDE)?;
     }
     let first = config.block_out_channels[0];
     check_frequencies("block_out_channels", first, config.freq_shift)

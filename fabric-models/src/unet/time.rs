@@ -91,6 +91,11 @@ impl TimestepEmbedding {
         }
     }
 
+    /// Channels of what it embeds.
+    pub(crate) fn inputs(&self) -> usize {
+        self.linear_1.weight.lazy_shape()[1]
+    }
+
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         self.linear_2.forward(self.act.forward(self.linear_1.forward(x)))
     }

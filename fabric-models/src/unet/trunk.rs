@@ -57,6 +57,12 @@ impl Trunk {
         }
     }
 
+    /// Channels of the second condition as a whole, and of each time id within it.
+    pub(crate) fn added_widths(&self) -> Option<[usize; 2]> {
+        let (embedding, sinusoid) = (self.add_embedding.as_ref()?, self.add_time_proj?);
+        Some([embedding.inputs(), sinusoid.dim])
+    }
+
     /// Transformer layers, in the order in which they run.
     pub(crate) fn layers(&self) -> impl Iterator<Item = &TransformerBlock> {
         let down = self.down_blocks.iter().map(|block| &block.attentions);

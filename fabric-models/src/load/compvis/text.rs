@@ -6,11 +6,14 @@ use crate::load::mapped::{Part, Renamed};
 /// The layer of OpenCLIP's ViT-H that Stable Diffusion 2 does not use, because it takes the last but one.
 const UNUSED_LAYER: usize = 23;
 
-/// Names of a CLIP text encoder as transformers has them: only the outermost module may be missing, as
-/// transformers 4.x of some months left it out.
+/// What transformers' names of a CLIP text encoder begin with inside its outermost module, `text_model`.
+pub(in super::super) const INNER_OF_CLIP: [&str; 3] = ["embeddings.", "encoder.", "final_layer_norm."];
+
+/// Names of a CLIP text encoder as transformers 4 has them: only the outermost module may be missing, as some versions
+/// leave it out.
 pub(in super::super) fn clip_name(name: &str) -> String {
-    let inner = ["embeddings.", "encoder.", "final_layer_norm."];
-    if inner.iter().any(|prefix| name.starts_with(prefix)) { format!("text_model.{name}") } else { name.to_owned() }
+    let bare = INNER_OF_CLIP.iter().any(|prefix| name.starts_with(prefix));
+    if bare { format!("text_model.{name}") } else { name.to_owned() }
 }
 
 /// What becomes of one tensor of an OpenCLIP text encoder: one tensor, three, or none.

@@ -1,6 +1,11 @@
 //! U-Nets: blocks numbered through.
 
+use std::collections::BTreeSet;
+
 use super::{Pairs, count, numbered};
+
+/// Most levels, and most layers of a level, that names are translated for.
+const MOST: usize = 64;
 
 /// How many levels and layers a U-Net has, and which levels have attention: what its numbering depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,31 +20,35 @@ pub(in super::super) struct UNetShape {
 
 impl UNetShape {
     /// Reads it off CompVis' names (without `model.diffusion_model.`); `None` if these are not a U-Net's.
-    pub(in super::super) fn of_compvis<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<Self> {
-        let inputs = || names.clone().filter_map(|name| numbered(name, "input_blocks."));
-        let mut downsamplers: Vec<usize> =
-            inputs().filter(|(_, rest)| rest.starts_with("0.op.")).map(|(block, _)| block).collect();
-        downsamplers.sort_unstable();
-        downsamplers.dedup();
+    pub(in super::super) fn of_compvis<'a>(names: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let mut blocks = 0;
+        let (mut downsamplers, mut down, mut up) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for name in names {
+            if let Some((block, rest)) = numbered(name, "input_blocks.") {
+                blocks = blocks.max(block.saturating_add(1));
+                if rest.starts_with("0.op.") {
+                    downsamplers.insert(block);
+                } else if rest.starts_with("1.norm.") {
+                    down.insert(block);
+                }
+            } else if let Some((block, rest)) = numbered(name, "output_blocks.")
+                && rest.starts_with("1.norm.")
+            {
+                up.insert(block);
+            }
+        }
         let levels = downsamplers.len() + 1;
         // Block 0 is the entry convolution; a level's blocks end with its downsampler.
-        let blocks = count(names.clone(), "input_blocks.");
         let layers = downsamplers.first().map_or(blocks, |first| *first).checked_sub(1).filter(|layers| *layers > 0)?;
         // No real file has as many; a made-up number must not make a table of that size.
-        if layers > 64 {
+        if layers > MOST || levels > MOST {
             return None;
         }
-        let has = |side: &str, block: usize| {
-            names
-                .clone()
-                .filter_map(|name| numbered(name, side))
-                .any(|(n, rest)| n == block && rest.starts_with("1.norm."))
-        };
         let step = layers + 1;
         Some(Self {
             layers,
-            down_attention: (0..levels).map(|level| has("input_blocks.", level * step + 1)).collect(),
-            up_attention: (0..levels).map(|level| has("output_blocks.", level * step)).collect(),
+            down_attention: (0..levels).map(|level| down.contains(&(level * step + 1))).collect(),
+            up_attention: (0..levels).map(|level| up.contains(&(level * step))).collect(),
         })
     }
 

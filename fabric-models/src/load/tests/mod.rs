@@ -2,6 +2,8 @@
 
 mod applying;
 mod broken_files;
+mod clip_layouts;
+mod control_files;
 mod folders;
 mod pickles;
 mod saving;
@@ -88,11 +90,19 @@ pub(super) fn floats(shape: &[usize], values: &[f32]) -> HostTensor {
 pub(super) struct InMemory {
     infos: BTreeMap<String, TensorInfo>,
     tensors: BTreeMap<String, HostTensor>,
+    notes: BTreeMap<String, String>,
 }
 
 impl InMemory {
     pub(super) fn new(tensors: BTreeMap<String, HostTensor>) -> Self {
-        Self { infos: tensors.iter().map(|(name, t)| (name.clone(), t.info.clone())).collect(), tensors }
+        let infos = tensors.iter().map(|(name, t)| (name.clone(), t.info.clone())).collect();
+        Self { infos, tensors, notes: BTreeMap::new() }
+    }
+
+    /// The same with something said beside the tensors.
+    pub(super) fn with_note(mut self, name: &str, text: &str) -> Self {
+        self.notes.insert(name.to_owned(), text.to_owned());
+        self
     }
 }
 
@@ -107,6 +117,10 @@ impl TensorSource for InMemory {
 
     fn read(&self, name: &str) -> Result<HostTensor, LoadError> {
         Ok(self.tensors[name].clone())
+    }
+
+    fn note(&self, name: &str) -> Option<String> {
+        self.notes.get(name).cloned()
     }
 }
 

@@ -62,3 +62,12 @@ fn broken_pickles_are_errors() {
     fs::write(&path, b"no pickle at all").expect("written");
     assert_says(open_weights(&path), &["a.bin", "not a PyTorch checkpoint", "torch.save"]);
 }
+
+#[cfg(feature = "pickle")]
+#[test]
+fn a_training_checkpoint_says_its_step_beside_its_tensors() {
+    let source = open_weights(fixture("tiny.ckpt")).expect("a checkpoint");
+    assert_eq!(source.note("global_step").as_deref(), Some("5"));
+    assert_eq!(source.note("state_dict"), None);
+    assert_eq!(open_weights(fixture("tiny.bin")).expect("weights").note("global_step"), None);
+}

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use fabric_core::schedule::Prediction;
 use safetensors::Dtype;
 use serde_json::Value;
 
 use super::*;
 use crate::clip::ClipTextConfig;
+use crate::config::OneOrMany;
 use crate::load::compvis::unet::UNetShape;
 use crate::load::compvis::{KeyTable, text, vae};
-use crate::load::{Component, Family, SafetensorsFile, SingleFile, open_vae, parameters};
-use crate::unet::UNetConfig;
-use crate::vae::VaeConfig;
+use crate::load::{Component, Family, LoadDtype, SafetensorsFile, SingleFile, open_vae, parameters, save_weights};
+use crate::unet::{Depths, DownBlockType, MidBlockType, UNetConfig, UpBlockType};
+use crate::vae::{DecoderBlockType, EncoderBlockType, VaeConfig};
+use crate::{ModelOptions, load_model};
 
 /// A checkpoint's tensors by name; only what a test needs of them.
 type Tensors = BTreeMap<String, HostTensor>;
@@ -276,6 +279,35 @@ fn a_text_encoder_without_its_outermost_module_is_understood() {
 }
 
 #[test]
+fn text_encoders_are_found_whatever_held_them() {
+    let (first, second) =
+        (golden("sdxl/text_encoder/model.safetensors"), golden("sdxl/text_encoder_2/model.safetensors"));
+    let moved = |tensors: &Tensors, prefix: &str| rename(tensors.clone(), prefix, |name| Some(name.to_owned()));
+    let bare = |tensors: &Tensors, prefix: &str| {
+        rename(tensors.clone(), prefix, |name| Some(name.strip_prefix("text_model.").unwrap_or(name).to_owned()))
+    };
+    for stem in ["cond_stage_model.", "cond_stage_model.transformer."] {
+        for stored in [moved(&first, stem), bare(&first, stem)] {
+            let file = checkpoint([unet_to_compvis(unet_tensors(&UNetConfig::sd15())), stored]);
+            assert!(file.has(Component::TextEncoder), "{stem}");
+            assert_eq!(read_all(&file.weights(Component::TextEncoder).expect("weights")), first, "{stem}");
+            let config: Value = file.config(Component::TextEncoder).expect("settings");
+            assert_eq!(config["num_hidden_layers"], 3, "{stem}");
+        }
+    }
+    let unet = || unet_to_compvis(unet_tensors(&UNetConfig::sdxl()));
+    for module in ["transformer.", ""] {
+        let stored = [
+            moved(&first, &format!("conditioner.embedders.0.{module}")),
+            bare(&second, &format!("conditioner.embedders.1.{module}")),
+        ];
+        let file = checkpoint([unet()].into_iter().chain(stored));
+        assert_eq!(read_all(&file.weights(Component::TextEncoder).expect("weights")), first);
+        assert_eq!(read_all(&file.weights(Component::TextEncoder2).expect("weights")), second);
+    }
+}
+
+#[test]
 fn unknown_tensors_of_a_network_stay_visible() {
     let mut unet = unet_to_compvis(unet_tensors(&UNetConfig::sd15()));
     unet.insert("model.diffusion_model.motion.0.weight".into(), empty(Dtype::F16, &[1]));
@@ -291,6 +323,199 @@ fn marks_of_velocity_prediction_are_heeded() {
     let scheduler: Value = checkpoint([unet, marks]).scheduler_config().expect("settings");
     assert_eq!(scheduler["prediction_type"], "v_prediction");
     assert_eq!(scheduler["rescale_betas_zero_snr"], true);
+}
+
+/// Stable Diffusion 2's U-Net in small, with so many input channels, under its names in single files.
+fn small_sd2(in_channels: usize) -> Tensors {
+    let config = UNetConfig {
+        in_channels,
+        block_out_channels: vec![64, 128],
+        down_block_types: vec![DownBlockType::CrossAttnDownBlock2D, DownBlockType::DownBlock2D],
+        up_block_types: vec![UpBlockType::UpBlock2D, UpBlockType::CrossAttnUpBlock2D],
+        attention_head_dim: OneOrMany::Many(vec![1, 2]),
+        ..UNetConfig::sd21()
+    };
+    unet_to_compvis(unet_tensors(&config))
+}
+
+/// What a checkpoint predicts, and the side of the latents that it was trained on, as its settings say.
+fn predicts(file: &SingleFile) -> (String, u64) {
+    let scheduler: Value = file.scheduler_config().expect("settings");
+    let unet: Value = file.config(Component::UNet).expect("settings");
+    (scheduler["prediction_type"].as_str().expect("a name").to_owned(), unet["sample_size"].as_u64().expect("a side"))
+}
+
+fn scalar(dtype: Dtype, bytes: &[u8]) -> Tensors {
+    let info = TensorInfo { dtype, shape: vec![] };
+    Tensors::from([("global_step".to_owned(), HostTensor { info, bytes: bytes.to_vec() })])
+}
+
+#[test]
+fn stable_diffusion_2_predicts_noise_where_it_inpaints_or_has_the_step_of_the_base_model() {
+    let (noise, velocity) = (("epsilon".to_owned(), 64), ("v_prediction".to_owned(), 96));
+    assert_eq!(predicts(&checkpoint([small_sd2(4)])), velocity);
+    assert_eq!(predicts(&checkpoint([small_sd2(9)])), noise);
+    for (dtype, bytes) in [
+        (Dtype::I64, 875_000_i64.to_le_bytes().to_vec()),
+        (Dtype::I32, 875_000_i32.to_le_bytes().to_vec()),
+        (Dtype::F32, 875_000_f32.to_le_bytes().to_vec()),
+    ] {
+        assert_eq!(predicts(&checkpoint([small_sd2(4), scalar(dtype, &bytes)])), noise, "{dtype:?}");
+    }
+    let step_of_768v = scalar(Dtype::I64, &140_000_i64.to_le_bytes());
+    assert_eq!(predicts(&checkpoint([small_sd2(4), step_of_768v])), velocity);
+    // A training checkpoint has the step beside its tensors.
+    for (step, wanted) in [("875000", &noise), ("110000", &velocity)] {
+        let source = InMemory::new(small_sd2(4)).with_note("global_step", step);
+        assert_eq!(&predicts(&SingleFile::new(Arc::new(source)).expect("a checkpoint")), wanted);
+    }
+}
+
+#[test]
+fn the_header_and_the_caller_say_what_a_checkpoint_predicts() {
+    let noted = |channels, note: &str| {
+        let source = InMemory::new(small_sd2(channels)).with_note("modelspec.prediction_type", note);
+        SingleFile::new(Arc::new(source))
+    };
+    assert_eq!(predicts(&noted(4, "epsilon").expect("a checkpoint")).0, "epsilon");
+    assert_eq!(predicts(&noted(9, "v").expect("a checkpoint")).0, "v_prediction");
+    assert_eq!(predicts(&noted(4, "something").expect("a checkpoint")).0, "v_prediction");
+    assert_says(noted(4, "rectified flow"), &["`modelspec.prediction_type` is `rectified flow`", "epsilon"]);
+    let base = checkpoint([small_sd2(4)]).with_prediction(Prediction::Epsilon);
+    assert_eq!((base.prediction(), predicts(&base)), (Prediction::Epsilon, ("epsilon".to_owned(), 64)));
+}
+
+#[test]
+fn checkpoints_that_only_look_like_stable_diffusion_are_refused_by_name() {
+    let xl = || unet_to_compvis(unet_tensors(&UNetConfig::sdxl()));
+    let refused = |tensors: Tensors, more: &[(&str, &[usize])], says: &[&str]| {
+        let more = more.iter().map(|(name, shape)| ((*name).to_owned(), empty(Dtype::F16, shape)));
+        let tensors: Tensors = tensors.into_iter().chain(more).collect();
+        let mut parts = vec!["memory"];
+        parts.extend(says);
+        assert_says(SingleFile::new(Arc::new(InMemory::new(tensors))), &parts);
+    };
+    refused(xl(), &[("edm_mean", &[1, 4, 1, 1]), ("edm_std", &[1, 4, 1, 1])], &["EDM", "`edm_mean`", "not supported"]);
+    refused(xl(), &[("edm_std", &[1, 4, 1, 1])], &["EDM", "`edm_std`"]);
+    let cosxl: [(&str, &[usize]); 2] = [("edm_vpred.sigma_max", &[]), ("edm_vpred.sigma_min", &[])];
+    refused(xl(), &cosxl, &["CosXL", "`edm_vpred.sigma_max`"]);
+    let lcm: [(&str, &[usize]); 1] = [("model.diffusion_model.time_embed.cond_proj.weight", &[320, 256])];
+    refused(unet_to_compvis(unet_tensors(&UNetConfig::sd15())), &lcm, &["latent consistency model", "LCM-LoRA"]);
+    let label: (&str, &[usize]) = ("model.diffusion_model.label_emb.0.0.weight", &[256, 2048]);
+    refused(small_sd2(4), &[label, ("noise_augmentor.data_mean", &[1, 1024])], &["unCLIP", "use the base model"]);
+    refused(small_sd2(4), &[label, ("cond_stage_model.model.ln_final.bias", &[1024])], &["unCLIP"]);
+    refused(small_sd2(7), &[("model.diffusion_model.label_emb.weight", &[1000, 256])], &["x4 upscaler"]);
+    refused(small_sd2(5), &[], &["depth map"]);
+    refused(small_sd2(8), &[], &["InstructPix2Pix"]);
+    let video: [(&str, &[usize]); 1] = [("model.diffusion_model.input_blocks.1.1.time_mixer.mix_factor", &[1])];
+    refused(small_sd2(8), &video, &["Stable Video Diffusion"]);
+}
+
+#[test]
+fn distilled_networks_are_read_with_the_depth_of_each_transformer_and_the_middle_that_they_have() {
+    let list = |depths: &[usize]| OneOrMany::Many(depths.to_vec());
+    let one = OneOrMany::One;
+    let small = |mid, down: Vec<OneOrMany<usize>>, up: Vec<OneOrMany<usize>>| UNetConfig {
+        block_out_channels: vec![64, 64, 128],
+        attention_head_dim: OneOrMany::Many(vec![1, 1, 2]),
+        mid_block_type: mid,
+        transformer_layers_per_block: Depths::PerLevel(down),
+        reverse_transformer_layers_per_block: Some(up),
+        ..UNetConfig::sdxl()
+    };
+    let ssd_1b = small(
+        Some(MidBlockType::UNetMidBlock2D),
+        vec![one(1), list(&[2, 2]), list(&[4, 4])],
+        vec![list(&[4, 4, 10]), list(&[2, 1, 1]), one(1)],
+    );
+    let without_middle = small(None, vec![one(1), one(2), one(3)], vec![one(3), one(2), one(1)]);
+    for config in [ssd_1b, without_middle] {
+        let tensors = unet_tensors(&config);
+        let file = checkpoint([unet_to_compvis(tensors.clone())]);
+        assert_eq!(file.weights(Component::UNet).expect("weights").tensors(), &infos(&tensors));
+        let found: Value = file.config(Component::UNet).expect("settings");
+        let found = UNetConfig::from_json(&found.to_string()).expect("a good configuration");
+        assert_eq!(found.mid_block_type, config.mid_block_type);
+        assert_eq!(infos(&unet_tensors(&found)), infos(&tensors));
+    }
+}
+
+#[test]
+fn a_checkpoint_of_thousands_of_levels_is_refused_before_any_work_for_each() {
+    let prefix = "model.diffusion_model.";
+    let levels = (2..4000).map(|level| format!("{prefix}input_blocks.{level}.0.op.weight"));
+    let names = levels.chain([format!("{prefix}time_embed.0.weight"), format!("{prefix}input_blocks.0.0.weight")]);
+    let tensors: Tensors = names.map(|name| (name, floats(&[0], &[]))).collect();
+    assert_says(SingleFile::new(Arc::new(InMemory::new(tensors))), &["not this U-Net", "not supported"]);
+}
+
+/// A network's random weights, by published name.
+fn with_values<M: Module + PublishedNames>(network: &M) -> Tensors {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.safetensors");
+    save_weights(network, &path, LoadDtype::Keep).expect("a written file");
+    read_all(&SafetensorsFile::open(path).expect("weights"))
+}
+
+#[test]
+fn small_checkpoints_of_every_family_load_as_pipelines() {
+    let text = |config: ClipTextConfig| {
+        let small = ClipTextConfig {
+            hidden_size: 64,
+            intermediate_size: 128,
+            projection_dim: 64,
+            num_hidden_layers: 2,
+            num_attention_heads: 1,
+            ..config
+        };
+        with_values(&small.init(&cpu()).expect("a network"))
+    };
+    let unet = |context: usize, config: UNetConfig| {
+        let small = UNetConfig {
+            block_out_channels: vec![64, 128],
+            down_block_types: vec![DownBlockType::DownBlock2D, DownBlockType::CrossAttnDownBlock2D],
+            up_block_types: vec![UpBlockType::CrossAttnUpBlock2D, UpBlockType::UpBlock2D],
+            attention_head_dim: OneOrMany::Many(vec![1, 2]),
+            cross_attention_dim: OneOrMany::One(context),
+            transformer_layers_per_block: Depths::Same(1),
+            ..config
+        };
+        unet_to_compvis(with_values(&small.init(&cpu()).expect("a network")))
+    };
+    let vae = VaeConfig {
+        block_out_channels: vec![32, 64],
+        down_block_types: vec![EncoderBlockType::DownEncoderBlock2D; 2],
+        up_block_types: vec![DecoderBlockType::UpDecoderBlock2D; 2],
+        ..VaeConfig::sd15()
+    };
+    let vae = vae_to_compvis(with_values(&vae.init(&cpu()).expect("a network")), "first_stage_model.");
+    let clip = |prefix: &str| rename(text(ClipTextConfig::vit_l()), prefix, |name| Some(name.to_owned()));
+    let xl = UNetConfig { projection_class_embeddings_input_dim: Some(64 + 6 * 256), ..UNetConfig::sdxl() };
+    let both = [
+        clip("conditioner.embedders.0.transformer."),
+        open_clip(text(ClipTextConfig::big_g()), "conditioner.embedders.1.model."),
+    ];
+    let open_clip = |config| open_clip(text(config), "cond_stage_model.model.");
+    let inpainting = UNetConfig { in_channels: 9, ..UNetConfig::sd21() };
+    let (epsilon, velocity) = (Prediction::Epsilon, Prediction::Velocity);
+    let families = [
+        (Family::Sd1, unet(64, UNetConfig::sd15()), clip("cond_stage_model.transformer."), epsilon, 64),
+        (Family::Sd1, unet(64, UNetConfig::sd15()), clip("cond_stage_model."), epsilon, 64),
+        (Family::Sd2, unet(64, UNetConfig::sd21()), open_clip(ClipTextConfig::vit_h()), velocity, 96),
+        (Family::Sd2, unet(64, inpainting), open_clip(ClipTextConfig::vit_h()), epsilon, 64),
+        (Family::Sdxl, unet(128, xl), both.into_iter().flatten().collect(), epsilon, 128),
+    ];
+    let folder = tempfile::tempdir().expect("a folder");
+    for (family, unet, text, prediction, side) in families {
+        let tensors: Tensors = [unet, text, vae.clone()].into_iter().flatten().collect();
+        let path = write(&folder.path().join("model.safetensors"), &tensors);
+        let (pipeline, report) = load_model(&path, &cpu(), &ModelOptions::default()).expect("a pipeline");
+        assert_eq!(report.family, family);
+        assert_eq!((pipeline.scheduler().prediction, pipeline.native_size()), (prediction, 2 * side), "{family}");
+        let said = ModelOptions { prediction: Some(velocity), ..ModelOptions::default() };
+        let (pipeline, _) = load_model(&path, &cpu(), &said).expect("a pipeline");
+        assert_eq!(pipeline.scheduler().prediction, velocity, "{family}");
+    }
 }
 
 #[test]

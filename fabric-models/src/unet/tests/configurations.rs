@@ -108,3 +108,42 @@ fn configurations_that_cannot_be_built_are_refused_by_field() {
         assert!(message.contains(part), "{json}: {message}");
     }
 }
+
+#[test]
+fn a_middle_of_one_resnet_without_attention_is_that_of_ssd_1b() {
+    // The published settings, but for the widths.
+    let json = r#"{
+        "block_out_channels": [8, 8, 16], "norm_num_groups": 4, "cross_attention_dim": 10,
+        "attention_head_dim": [1, 1, 2], "use_linear_projection": true, "mid_block_only_cross_attention": null,
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "mid_block_type": "UNetMidBlock2D",
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        "transformer_layers_per_block": [1, [2, 2], [4, 4]],
+        "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1]
+    }"#;
+    let unet = UNetConfig::from_json(json).unwrap().init(&cpu()).unwrap();
+    let names: Vec<String> = parameters(&unet).into_iter().map(|parameter| parameter.name).collect();
+    let mid = |part: &str| names.iter().any(|name| name.starts_with(&format!("mid_block.{part}.")));
+    assert!(mid("resnets.0") && !mid("resnets.1") && !mid("attentions"));
+    assert_eq!(unet.attention_sites().len(), 2 * (2 + 2 + 4 + 4 + 4 + 4 + 10 + 2 + 1 + 1));
+    let input = UNetInput::new(random([2, 4, 8, 8]), &[500.0], random([2, 3, CONTEXT]));
+    let output = unet.forward(input).sample.unwrap();
+    assert_eq!(output.dims(), [2, 4, 8, 8]);
+    assert!(output.is_finite().all().into_scalar::<bool>());
+}
+
+#[test]
+fn a_configuration_of_absurdly_many_layers_is_refused_before_they_are_built() {
+    let many = UNetConfig {
+        layers_per_block: OneOrMany::One(256),
+        transformer_layers_per_block: Depths::Same(256),
+        ..UNetConfig::sd15()
+    };
+    let message = many.init(&cpu()).unwrap_err().to_string();
+    assert!(message.contains("`transformer_layers_per_block`: found 394240, wanted 1 to 2048"), "{message}");
+    for side in [0, usize::MAX / 2 + 8] {
+        let config = UNetConfig { sample_size: Some(side.into()), ..UNetConfig::sd15() };
+        let message = config.validate().unwrap_err().to_string();
+        assert!(message.contains("`sample_size`") && message.contains("1 to 65536"), "{message}");
+    }
+}

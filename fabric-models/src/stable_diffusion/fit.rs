@@ -1,0 +1,182 @@
+//! Whether the networks of a model belong together: told by their sizes, before a run fails in its midst.
+
+use fabric_core::models::{LatentCodec, NoisePredictor};
+
+use super::ModelError;
+use crate::clip::ClipText;
+use crate::unet::UNet;
+use crate::vae::Vae;
+
+/// Numbers that Stable Diffusion XL is told of the sizes of an image.
+const TIME_IDS: usize = 6;
+
+/// A text encoder, and how many tokens of a prompt it reads at once.
+pub(super) struct TextPart<'a> {
+    pub(super) encoder: &'a ClipText,
+    pub(super) window: usize,
+}
+
+/// Compares the widths of everything that one network hands to another; `pooled` says whether the last text encoder's
+/// projected state is a condition of its own.
+pub(super) fn check(unet: &UNet, vae: &Vae, texts: &[TextPart<'_>], pooled: bool) -> Result<(), ModelError> {
+    let faults: Vec<String> = [context(unet, texts), windows(texts), added(unet, texts, pooled), latents(unet, vae)]
+        .into_iter()
+        .flatten()
+        .collect();
+    if faults.is_empty() { Ok(()) } else { Err(ModelError::Unfit { faults }) }
+}
+
+/// The text that the cross-attentions read: all encoders side by side.
+fn context(unet: &UNet, texts: &[TextPart<'_>]) -> Option<String> {
+    let given: usize = texts.iter().map(|text| text.encoder.channels()).sum();
+    let layers = unet.cross_attentions();
+    let wanted = layers.iter().map(|layer| layer.context).find(|wanted| *wanted != given)?;
+    let parts: Vec<String> = texts
+        .iter()
+        .enumerate()
+        .map(|(index, text)| format!("`{}` {}", name(index), text.encoder.channels()))
+        .collect();
+    Some(format!("`unet` reads text of {wanted} channels, got {given} ({})", parts.join(", ")))
+}
+
+/// States of several encoders lie side by side, token by token.
+fn windows(texts: &[TextPart<'_>]) -> Option<String> {
+    let first = texts.first()?.window;
+    let (index, other) = texts.iter().enumerate().find(|(_, text)| text.window != first)?;
+    let (name, found) = (name(index), other.window);
+    Some(format!("`text_encoder` reads {first} tokens at once, expected {first} of `{name}` too, got {found}"))
+}
+
+/// Stable Diffusion XL's second condition: the pooled text and the sizes of the image.
+fn added(unet: &UNet, texts: &[TextPart<'_>], pooled: bool) -> Option<String> {
+    let name = name(texts.len().saturating_sub(1));
+    let text = texts.last().filter(|_| pooled).and_then(|text| text.encoder.projection());
+    match (unet.added_widths(), text) {
+        (Some(_), None) => {
+            Some(format!("`unet` reads a projected pooled text, got `{name}` without `text_projection`"))
+        }
+        (Some([inputs, time_id]), Some(text)) if text + TIME_IDS * time_id != inputs => Some(format!(
+            "`unet` reads {inputs} channels of pooled text and sizes (`projection_class_embeddings_input_dim`), got {} \
+             ({text} of `{name}` and {TIME_IDS} times {time_id}, its `addition_time_embed_dim`)",
+            text + TIME_IDS * time_id
+        )),
+        _ => None,
+    }
+}
+
+/// The latents; an inpainting network takes a mask and the latents of what is kept as well.
+fn latents(unet: &UNet, vae: &Vae) -> Option<String> {
+    let (takes, makes, latents) = (unet.in_channels(), unet.out_channels(), vae.latent_channels());
+    if (takes == latents || takes == 2 * latents + 1) && makes == latents {
+        return None;
+    }
+    Some(format!(
+        "`vae` has latents of {latents} channels, expected a `unet` that takes {latents} (or {} for inpainting) and \
+         predicts {latents}, got {takes} and {makes}",
+        2 * latents + 1
+    ))
+}
+
+/// The folder of a text encoder.
+fn name(index: usize) -> &'static str {
+    if index == 0 { "text_encoder" } else { "text_encoder_2" }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use fabric_backends::{DeviceKind, device};
+
+    use super::*;
+    use crate::clip::ClipTextConfig;
+    use crate::config::OneOrMany;
+    use crate::unet::{Depths, UNetConfig};
+    use crate::vae::VaeConfig;
+
+    fn cpu() -> Device {
+        device(DeviceKind::Flex).expect("the CPU")
+    }
+
+    fn text(hidden_size: usize, projection: Option<usize>) -> ClipText {
+        let config = ClipTextConfig {
+            hidden_size,
+            projection_dim: projection.unwrap_or(1),
+            num_attention_heads: 1,
+            architectures: projection.map(|_| "CLIPTextModelWithProjection".to_owned()).into_iter().collect(),
+            ..ClipTextConfig::default()
+        };
+        config.init(&cpu()).expect("a network")
+    }
+
+    fn vae() -> Vae {
+        VaeConfig::sd15().init(&cpu()).expect("a network")
+    }
+
+    fn sd1(change: impl FnOnce(&mut UNetConfig)) -> UNet {
+        let mut config = UNetConfig::sd15();
+        change(&mut config);
+        config.init(&cpu()).expect("a network")
+    }
+
+    /// XL's U-Net for texts of 8 and 24 channels, of which the second is projected to 16.
+    fn xl() -> UNet {
+        let config = UNetConfig {
+            cross_attention_dim: OneOrMany::One(32),
+            transformer_layers_per_block: Depths::Same(1),
+            addition_time_embed_dim: Some(8),
+            projection_class_embeddings_input_dim: Some(16 + 6 * 8),
+            ..UNetConfig::sdxl()
+        };
+        config.init(&cpu()).expect("a network")
+    }
+
+    /// What does not fit, in words; each of `said` must be among them.
+    #[track_caller]
+    fn refused(result: Result<(), ModelError>, said: &[&str]) {
+        let message = result.expect_err("parts that do not fit").to_string();
+        assert!(message.contains("take all of them from one model"), "{message}");
+        for part in said {
+            assert!(message.contains(part), "`{part}` is not in: {message}");
+        }
+    }
+
+    fn parts<'a>(encoders: &[&'a ClipText]) -> Vec<TextPart<'a>> {
+        encoders.iter().map(|&encoder| TextPart { encoder, window: encoder.max_tokens() }).collect()
+    }
+
+    #[test]
+    fn parts_of_one_model_belong_together() {
+        let clip = text(768, None);
+        assert!(check(&sd1(|_| {}), &vae(), &parts(&[&clip]), false).is_ok());
+        assert!(check(&sd1(|unet| unet.in_channels = 9), &vae(), &parts(&[&clip]), false).is_ok());
+        let (first, second) = (text(8, None), text(24, Some(16)));
+        assert!(check(&xl(), &vae(), &parts(&[&first, &second]), true).is_ok());
+    }
+
+    #[test]
+    fn every_pair_of_parts_that_do_not_belong_together_is_named_with_both_widths() {
+        let wide = text(1024, None);
+        let result = check(&sd1(|_| {}), &vae(), &parts(&[&wide]), false);
+        refused(result, &["`unet` reads text of 768 channels, got 1024 (`text_encoder` 1024)"]);
+        let clip = text(768, None);
+        let result = check(&sd1(|unet| unet.out_channels = 8), &vae(), &parts(&[&clip]), false);
+        refused(result, &["`vae` has latents of 4 channels", "predicts 4, got 4 and 8"]);
+        let result = check(&sd1(|unet| unet.in_channels = 5), &vae(), &parts(&[&wide]), false);
+        refused(result, &["`unet` reads text of 768", "or 9 for inpainting", "got 5 and 4"]);
+
+        let (first, second) = (text(8, None), text(24, Some(16)));
+        let result = check(&xl(), &vae(), &parts(&[&first, &first]), true);
+        refused(
+            result,
+            &["reads text of 32 channels, got 16 (`text_encoder` 8, `text_encoder_2` 8)", "`text_projection`"],
+        );
+        let other = text(24, Some(20));
+        let result = check(&xl(), &vae(), &parts(&[&first, &other]), true);
+        refused(
+            result,
+            &["reads 64 channels of pooled text and sizes", "got 68 (20 of `text_encoder_2` and 6 times 8"],
+        );
+        let windows = [TextPart { encoder: &first, window: 77 }, TextPart { encoder: &second, window: 64 }];
+        refused(check(&xl(), &vae(), &windows, true), &["expected 77 of `text_encoder_2` too, got 64"]);
+    }
+}
