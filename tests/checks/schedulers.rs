@@ -9,7 +9,7 @@ use fabric::core::samplers;
 use fabric::core::schedule::{self, Schedule, SchedulerConfig, training_betas, training_levels};
 use serde_json::Value;
 
-use super::harness::{Golden, device, json, relative_error};
+use super::harness::{Golden, device, json, relative_error, tolerance};
 
 /// `a * latents + b * timestep / 1000 + c * pattern`, and what it was asked.
 struct Linear {
@@ -79,6 +79,20 @@ fn trajectories_are_diffusers() {
         golden.finish();
     }
     assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[test]
+fn noise_is_added_whatever_number_of_steps_the_cases_have() {
+    let golden = Golden::open("schedulers");
+    let mut file = json("schedulers.json");
+    for case in file["cases"].as_object_mut().expect("an object").values_mut() {
+        case["steps"] = 7.into();
+    }
+    noise_is_added(&golden, &file);
+    if golden.has("add_noise/euler") {
+        let error = golden.error("add_noise/euler");
+        assert!(error <= tolerance(), "add_noise/euler: {error:.2e}");
+    }
 }
 
 /// One case: its tables, and the run under the linear network. Gives what is wrong beyond the tensors themselves.
@@ -151,7 +165,13 @@ fn betas_and_alphas(golden: &Golden, file: &Value) {
     }
 }
 
-/// `add_noise/...`: one picture per training step, and per step of the plain Euler case with leading timesteps.
+/// The number of noise levels of the schedule that made `add_noise/euler`, which has nothing to do with those of the
+/// cases. Sets that do not say it have 10.
+fn add_noise_steps(file: &Value) -> usize {
+    file.get("add_noise_steps").map_or(10, |steps| steps.as_u64().expect("a number") as usize)
+}
+
+/// `add_noise/...`: one image per training step, and per step of a plain Euler schedule with leading timesteps.
 fn noise_is_added(golden: &Golden, file: &Value) {
     if !golden.has("add_noise/x") {
         return;
@@ -168,7 +188,7 @@ fn noise_is_added(golden: &Golden, file: &Value) {
     let cases = file["cases"].as_object().expect("an object");
     let euler = cases.get("euler/epsilon/leading").or_else(|| cases.values().find(plain)).expect("a plain Euler case");
     let config = config(euler);
-    let steps = euler["steps"].as_u64().expect("a number") as usize;
+    let steps = add_noise_steps(file);
     let euler = Schedule::new(&config, steps).expect("a schedule");
     let levels = training_levels(&config).expect("levels");
 
