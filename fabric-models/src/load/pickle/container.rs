@@ -6,8 +6,9 @@ use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::machine::{Fault, Id, Value, Values, run};
+use super::machine::{Fault, run};
 use super::tensors::Tensors;
+use super::values::{Id, Value, Values};
 
 /// The largest pickle or list of entries: those of a checkpoint with its optimiser have some MB.
 const MAX_BYTES: u64 = 1 << 28;

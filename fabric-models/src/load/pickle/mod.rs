@@ -4,12 +4,14 @@
 mod container;
 mod machine;
 mod tensors;
+mod values;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use self::container::Places;
-use self::machine::{Fault, View};
+use self::machine::Fault;
+use self::values::View;
 use super::safetensors_file::{PositionedFile, open_file};
 use super::{HostTensor, LoadError, TensorInfo, TensorSource};
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::machine::{Id, Object, Value, Values, View};
+use super::values::{Id, Object, Value, Values, View};
 use crate::load::TensorInfo;
 
 /// Levels of dictionaries and lists that are searched.

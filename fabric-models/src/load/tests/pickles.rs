@@ -75,6 +75,25 @@ fn what_lies_beside_the_weights_may_have_any_keys() {
 
 #[cfg(feature = "pickle")]
 #[test]
+fn a_network_saved_as_an_object_gives_its_state() {
+    assert_eq!(read_all(&open_weights(fixture("module.bin")).expect("opens")), tiny_tensors());
+}
+
+#[cfg(feature = "pickle")]
+#[test]
+fn archives_are_read_in_the_form_of_large_files_and_not_compressed() {
+    assert_eq!(read_all(&open_weights(fixture("zip64.bin")).expect("opens")), tiny_tensors());
+    assert_says(open_weights(fixture("compressed.bin")), &["compressed", "pack the archive without"]);
+}
+
+#[cfg(feature = "pickle")]
+#[test]
+fn a_tensor_that_is_no_plain_array_is_refused_by_name() {
+    assert_says(open_weights(fixture("sparse.bin")), &["`a.weight`", "`torch._utils._rebuild_sparse_tensor`"]);
+}
+
+#[cfg(feature = "pickle")]
+#[test]
 fn the_form_before_pytorch_1_6_gives_the_same_tensors() {
     let before = open_weights(fixture("before-1.6.bin")).expect("opens");
     assert_eq!(read_all(&before), read_all(&open_weights(fixture("tiny.ckpt")).expect("opens")));
