@@ -318,14 +318,15 @@ impl<R: BufRead> Machine<'_, R> {
     fn long(&mut self, length: u64) -> Result<(), Fault> {
         let bytes = self.bytes(length)?;
         let sign = bytes.last().map_or(0, |last| if last & 0x80 == 0 { 0 } else { 0xff });
-        let mut wide = [sign; 8];
-        if bytes.len() > wide.len() {
+        // Of any length: what is beyond 64 bits may only repeat the sign.
+        let mut wide = [sign; 16];
+        let (low, high) = bytes.split_at(bytes.len().min(wide.len()));
+        wide[..low.len()].copy_from_slice(low);
+        match i64::try_from(i128::from_le_bytes(wide)) {
+            Ok(number) if high.iter().all(|byte| *byte == sign) => self.push(Value::Int(number)),
             // No size is that large, so it is a number that nobody looks at.
-            self.plain("int");
-            return Ok(());
+            _ => self.plain("int"),
         }
-        wide[..bytes.len()].copy_from_slice(&bytes);
-        self.push(Value::Int(i64::from_le_bytes(wide)));
         Ok(())
     }
 

@@ -160,15 +160,23 @@ impl Search<'_> {
         if !object.items.is_empty() {
             return self.items(&object.items, depth);
         }
-        // Sparse, quantised and other tensors that are no plain values must not go missing without a word.
-        if module.starts_with("torch.") && (name.starts_with('_') || name.contains("Tensor")) {
-            for part in arguments.iter().chain(&object.state) {
-                if self.holds_storage(*part, depth)? {
-                    return Err(format!("`{}`, a tensor made by `{module}.{name}`", self.path.join(".")));
-                }
-            }
+        if self.is_other_tensor(module, name, object, depth)? {
+            return Err(format!("`{}`, a tensor made by `{module}.{name}`", self.path.join(".")));
         }
         Ok(())
+    }
+
+    /// Whether an object is a tensor that is no plain array (sparse, quantised), or does not show where its values are.
+    /// Such a one must not go missing without a word.
+    fn is_other_tensor(&mut self, module: &str, name: &str, object: &Object, depth: usize) -> Result<bool, String> {
+        if !matches!(module, "torch" | "torch._utils" | "torch._tensor") {
+            return Ok(false);
+        }
+        if name.starts_with("_rebuild_") {
+            return Ok(true);
+        }
+        let in_arguments = self.holds_storage(object.arguments, depth)?;
+        Ok(in_arguments || object.state.map_or(Ok(false), |state| self.holds_storage(state, depth))?)
     }
 
     /// The tables of a `torch.nn.Module`, by its attributes.

@@ -136,6 +136,8 @@ fn pickles_made_to_fill_memory_or_never_to_end_are_refused() {
     }
     doubled.push(b'.');
     refused(&doubled, "nested");
+    // A tensor without a storage must not go missing.
+    refused(b"\x80\x02}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n)Rs.", "`a`, a tensor made by");
     // Bytes that are announced and do not come.
     refused(b"\x80\x02X\xff\xff\xff\xff", "ends too early");
     refused(b"\x80\x02\x8d\xff\xff\xff\xff\xff\xff\xff\xff", "ends too early");
