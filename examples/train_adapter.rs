@@ -89,7 +89,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let config: Config = match &arguments.config {
-        Some(path) => serde_json::from_str(&std::fs::read_to_string(path)?)?,
+        Some(path) => fabric::core::json::from_str(&std::fs::read_to_string(path)?)?,
         None => Config::default(),
     };
     let training = config.training()?;

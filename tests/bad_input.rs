@@ -9,6 +9,7 @@ use fabric::core::picture::Picture;
 use fabric::core::pipeline::{Pipeline, Request, Settings};
 use fabric::core::schedule::Prediction;
 use fabric::core::session::FeedbackSession;
+use fabric::models::load::{Dtype, HostTensor, TensorInfo, write_safetensors};
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::{LoraChoice, ModelOptions, StableDiffusion, load_model};
 use tempfile::TempDir;
@@ -180,6 +181,38 @@ fn files_of_another_kind_are_refused_as_what_they_are() {
     let lora = |path: PathBuf| ModelOptions { loras: vec![LoraChoice { path, scale: 1.0 }], ..options() };
     refused(&golden, &lora(golden.join(UNET)), &["safetensors"]);
     refused(&golden, &lora(golden.join("no.safetensors")), &["no.safetensors"]);
+}
+
+#[test]
+fn a_lora_for_a_network_that_the_model_lacks_is_an_error() {
+    let place = tempfile::tempdir().expect("a folder");
+    let path = place.path().join("xl.safetensors");
+    let info = |shape: [usize; 2]| TensorInfo { dtype: Dtype::F32, shape: shape.to_vec() };
+    let module = "lora_te2_text_model_encoder_layers_0_mlp_fc1";
+    let tensors =
+        [(format!("{module}.lora_down.weight"), info([1, 32])), (format!("{module}.lora_up.weight"), info([32, 1]))];
+    let zeros = |name: &str| {
+        let info = tensors.iter().find(|(other, _)| other == name).expect("a tensor").1.clone();
+        Ok(HostTensor { bytes: vec![0; info.bytes()], info })
+    };
+    write_safetensors(&path, &Default::default(), &tensors, zeros).expect("a written file");
+    let options = ModelOptions { loras: vec![LoraChoice { path, scale: 1.0 }], ..options() };
+    let said = ["xl.safetensors", "`text_encoder_2`", "Stable Diffusion 1 does not have", "no effect", "use a LoRA"];
+    refused(&golden(), &options, &said);
+}
+
+#[test]
+fn a_scheduler_that_we_lack_needs_a_named_sampler() {
+    let place = copy();
+    let scheduler = place.path().join("scheduler/scheduler_config.json");
+    let fixture = |name: &str| golden().join("../../fixtures/schedulers").join(name);
+    fs::copy(fixture("deis.json"), &scheduler).expect("copied");
+    refused(place.path(), &options(), &["DEISMultistepScheduler", "name a sampler", "--sampler"]);
+    let named = ModelOptions { sampler: "ddim".parse().ok(), ..options() };
+    load(place.path(), &named).expect("a pipeline on the file's betas");
+    // Infinities, as diffusers writes them by default, do no harm.
+    fs::copy(fixture("dpm-solver-infinity.json"), &scheduler).expect("copied");
+    load(place.path(), &options()).expect("a pipeline");
 }
 
 #[test]

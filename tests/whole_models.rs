@@ -7,13 +7,24 @@ use fabric::core::pipeline::{Generation, Pipeline, Request, Settings};
 use fabric::models::clip::ClipTextConfig;
 use fabric::models::config::OneOrMany;
 use fabric::models::load::{Component, Family, FolderWriter, SaveOptions};
+use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::unet::{Depths, UNetConfig};
 use fabric::models::vae::VaeConfig;
 use fabric::models::{ModelOptions, ModelReport, load_folder};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// Stable Diffusion XL in small: both text encoders, time ids, no attention at full resolution.
 fn xl(settings: &[(&str, Value)]) -> (Pipeline, ModelReport) {
+    load(&xl_folder(settings), &ModelOptions::default())
+}
+
+fn load(folder: &TempDir, options: &ModelOptions) -> (Pipeline, ModelReport) {
+    let device = fabric::default_device().expect("a device");
+    load_folder(folder.path().join("xl"), &device, options).expect("a loaded model")
+}
+
+fn xl_folder(settings: &[(&str, Value)]) -> TempDir {
     let device = fabric::default_device().expect("a device");
     let small = |text: ClipTextConfig| ClipTextConfig {
         hidden_size: 32,
@@ -64,7 +75,7 @@ fn xl(settings: &[(&str, Value)]) -> (Pipeline, ModelReport) {
         Ok(writer.finish()?)
     };
     write().expect("a written model");
-    load_folder(&folder, &device, &ModelOptions::default()).expect("a loaded model")
+    place
 }
 
 fn request() -> Request {
@@ -93,6 +104,17 @@ fn xl_runs_from_a_prompt_to_pictures_and_follows_feedback() {
     assert!(values(&steered) != values(&plain));
     let mass = &steered.report.attention_mass;
     assert!(mass.len() == 1 && mass[0] > 0.05 && mass[0] < 0.95, "{mass:?}");
+}
+
+#[test]
+fn a_tokenizer_for_both_encoders_leaves_each_its_padding() {
+    let folder = xl_folder(&[]);
+    let given = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
+    let [own, given] = [ModelOptions::default(), given].map(|options| {
+        let (pipeline, _) = load(&folder, &options);
+        values(&pipeline.generate(&request()).expect("pictures"))
+    });
+    assert_eq!(own, given, "the carried vocabulary, and the same vocabulary given");
 }
 
 #[test]

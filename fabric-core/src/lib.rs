@@ -6,6 +6,7 @@ pub mod attention;
 pub mod denoise;
 pub mod fabric;
 pub mod guidance;
+pub mod json;
 pub mod metrics;
 pub mod models;
 pub mod noise;

@@ -172,7 +172,8 @@ impl LayerScales {
             wanted: r#"a number, or {"down": {"block_2": [0.0, 1.0]}, "mid": 1.0, "up": {"block_0": 1.0}}"#.to_owned(),
             next: "name blocks down, mid and up".to_owned(),
         };
-        let written: Written = serde_json::from_str(text).map_err(|error| refused(format!("{text} ({error})")))?;
+        let written: Written =
+            fabric_core::json::from_str(text).map_err(|error| refused(format!("{text} ({error})")))?;
         let blocks = match written {
             Written::Same(scale) => return Ok(Self::same(scale)),
             Written::Blocks(blocks) => blocks,

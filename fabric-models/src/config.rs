@@ -79,7 +79,7 @@ impl ConfigError {
 /// Reads a configuration all of whose fields have defaults; an error names the field at fault.
 pub(crate) fn parse<T: DeserializeOwned>(model: &'static str, json: &str) -> Result<T, ConfigError> {
     let not_json = |message: String| ConfigError::NotJson { model, message };
-    let value: Value = serde_json::from_str(json).map_err(|e| not_json(e.to_string()))?;
+    let value: Value = fabric_core::json::from_str(json).map_err(|e| not_json(e.to_string()))?;
     let Value::Object(fields) = &value else {
         return Err(not_json(format!("it holds {}", brief(&value))));
     };
@@ -195,8 +195,16 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_is_read_as_python_writes_it() {
+        let sample: Sample = parse("sample", "\u{feff}{\"heads\": 2, \"colour\": NaN, \"size\": -Infinity}").unwrap();
+        assert_eq!((sample.width, sample.heads), (3, OneOrMany::One(2)));
+        let error = parse::<Sample>("sample", r#"{"width": Infinity}"#).unwrap_err();
+        assert!(error.to_string().contains("`width`: found \"Infinity\""), "{error}");
+    }
+
+    #[test]
     fn what_is_not_an_object_is_refused() {
-        for text in ["", "{", "[1]", "3", "null", "\u{feff}{}"] {
+        for text in ["", "{", "[1]", "3", "null", "NaN", "{\"width\": Infinity"] {
             let error = parse::<Sample>("sample", text).unwrap_err();
             assert!(matches!(error, ConfigError::NotJson { .. }), "{text:?}: {error}");
         }

@@ -1,6 +1,6 @@
 //! `scheduler_config.json`: what it may say, and what diffusers takes where it says nothing.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::{SamplerKind, ScheduleError};
@@ -197,8 +197,9 @@ pub struct SchedulerConfig {
     /// Where the last step ends: Euler, DPM-Solver++, UniPC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub final_sigmas_type: Option<FinalSigma>,
-    /// DPM-Solver++ leaves out training steps whose `ln(alpha / sigma)` is below this (cosine betas: -5.1).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// DPM-Solver++ leaves out training steps whose `ln(alpha / sigma)` is below this (cosine betas: -5.1). diffusers
+    /// writes `-Infinity` for `None`.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "bound_below")]
     pub lambda_min_clipped: Option<f64>,
     /// Even steps in `ln sigma` for DPM-Solver++ (Lu et al. 2022), with whole timesteps.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -296,12 +297,47 @@ impl SchedulerConfig {
     /// [`ScheduleError::Json`] for text that is no JSON object, [`ScheduleError::Field`] with the field's name for a
     /// class that is not supported or a value that cannot be read. Ranges are checked by [`super::Schedule::new`].
     pub fn from_json(text: &str) -> Result<Self, ScheduleError> {
-        let json = |e: serde_json::Error| ScheduleError::Json { message: e.to_string() };
-        // Python writes infinities that JSON does not have (`"lambda_min_clipped": -Infinity` in many models).
-        let mut map: Map<String, Value> = serde_json::from_str(text)
-            .or_else(|error| serde_json::from_str(&quote_non_finite(text)).map_err(|_| error))
-            .map_err(json)?;
-        map.retain(|key, value| !(value.is_null() || key == "lambda_min_clipped" && value == "-Infinity"));
+        Self::from_map(fields(text)?)
+    }
+
+    /// Reads a `scheduler_config.json` for another sampler than its own: [`Self::from_json`] and then
+    /// [`Self::with_sampler`], but the file's class may be one that this library lacks.
+    ///
+    /// Of such a file the betas and the prediction count, and whatever else it says, as in diffusers' `from_config`.
+    ///
+    /// ```
+    /// use fabric_core::schedule::{SamplerKind, SchedulerConfig, SigmaCurve};
+    ///
+    /// let file = r#"{"_class_name": "DEISMultistepScheduler", "beta_start": 0.00085, "beta_end": 0.012,
+    ///     "beta_schedule": "scaled_linear"}"#;
+    /// let euler = SamplerKind::Euler(SigmaCurve::Table);
+    /// assert!(SchedulerConfig::from_json(file).is_err());
+    /// assert_eq!(SchedulerConfig::from_json_for(file, euler)?.kind, euler);
+    /// # Ok::<(), fabric_core::schedule::ScheduleError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::from_json`], but for an unknown class only if its file does not say all betas: the classes of EDM and
+    /// of flow matching have none, because their networks were trained on other noise levels.
+    pub fn from_json_for(text: &str, sampler: SamplerKind) -> Result<Self, ScheduleError> {
+        let mut map = fields(text)?;
+        if SamplerKind::from_keys(&map).is_err() {
+            let says = |key: &str| map.contains_key(key);
+            let all_betas = ["beta_start", "beta_end", "beta_schedule"].into_iter().all(says) || says("trained_betas");
+            if !all_betas || says("sigma_data") {
+                let found = map.get("_class_name").unwrap_or(&Value::Null).to_string();
+                let wanted = "a class with betas (`beta_start`, `beta_end`, `beta_schedule`): networks trained on the \
+                              noise levels of EDM or of flow matching are not supported, with any sampler";
+                return Err(ScheduleError::field("_class_name", found, wanted));
+            }
+            map.retain(|key, _| !SamplerKind::is_key(key));
+            map.extend(sampler.keys());
+        }
+        Ok(Self::from_map(map)?.with_sampler(sampler))
+    }
+
+    fn from_map(mut map: Map<String, Value>) -> Result<Self, ScheduleError> {
         let kind = SamplerKind::from_keys(&map)?;
         if map.get("variance_type").is_some_and(|_| kind != SamplerKind::Ddpm) {
             map.remove("variance_type"); // of DPM-Solver++ for learned variances, which latent models do not have
@@ -313,7 +349,7 @@ impl SchedulerConfig {
                 one.insert(key.clone(), value.clone());
                 Self::deserialize(Value::Object(one)).err().map(|e| ScheduleError::field(&key, value, e.to_string()))
             };
-            map.into_iter().find_map(alone).unwrap_or_else(|| json(error))
+            map.into_iter().find_map(alone).unwrap_or_else(|| not_json(&error))
         })
     }
 
@@ -396,22 +432,35 @@ impl SchedulerConfig {
     }
 }
 
-/// Puts quotes around the bare words `NaN`, `Infinity` and `-Infinity`, outside of strings.
-fn quote_non_finite(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 8);
-    for (i, part) in text.split('"').enumerate() {
-        if i > 0 {
-            quoted.push('"');
-        }
-        let inside_string = i % 2 == 1; // a key or value with an escaped quote only spoils the error message
-        if inside_string {
-            quoted.push_str(part);
-        } else {
-            let words = part.replace("Infinity", "\"Infinity\"").replace("-\"Infinity\"", "\"-Infinity\"");
-            quoted.push_str(&words.replace("NaN", "\"NaN\""));
-        }
+/// What a file says: the fields of its object that are not null.
+fn fields(text: &str) -> Result<Map<String, Value>, ScheduleError> {
+    let mut map: Map<String, Value> = crate::json::from_str(text).map_err(|error| not_json(&error))?;
+    map.retain(|_, value| !value.is_null());
+    Ok(map)
+}
+
+fn not_json(error: &serde_json::Error) -> ScheduleError {
+    ScheduleError::Json { message: error.to_string() }
+}
+
+/// A bound that Python writes as `-Infinity` where there is none.
+fn bound_below<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a number or -Infinity")]
+    enum Written {
+        Number(f64),
+        Word(NoBound),
+        Null(()),
     }
-    quoted
+    #[derive(Deserialize)]
+    enum NoBound {
+        #[serde(rename = "-Infinity")]
+        NegativeInfinity,
+    }
+    Ok(match Written::deserialize(deserializer)? {
+        Written::Number(bound) => Some(bound),
+        Written::Word(NoBound::NegativeInfinity) | Written::Null(()) => None,
+    })
 }
 
 /// [`SamplerKind`] as the keys that choose it.

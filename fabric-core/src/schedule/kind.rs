@@ -202,7 +202,14 @@ impl SamplerKind {
         let text = |key: &str| keys.get(key).filter(|value| !value.is_null()).map(|value| (value, value.as_str()));
         let classes: Vec<&str> = Self::ALL.iter().map(|kind| kind.class_name()).collect();
         let found = text("_class_name").map_or("nothing".to_owned(), |(value, _)| value.to_string());
-        let unknown = || ScheduleError::field("_class_name", &found, format!("one of {}", classes.join(", ")));
+        let unknown = || {
+            let wanted = format!(
+                "one of {}; or name a sampler when loading (`ModelOptions::sampler`, the examples' `--sampler`), which \
+                 then runs on this file's betas and prediction",
+                classes.join(", ")
+            );
+            ScheduleError::field("_class_name", &found, wanted)
+        };
         let class = text("_class_name").and_then(|(_, name)| name).ok_or_else(unknown)?;
         let mut kind = Self::ALL.into_iter().find(|kind| kind.class_name() == class).ok_or_else(unknown)?;
 
@@ -210,7 +217,10 @@ impl SamplerKind {
             kind = match name {
                 Some("dpmsolver++" | "deis") => kind, // diffusers takes `deis` for `dpmsolver++` too
                 Some("sde-dpmsolver++") => Self::DpmPlusPlus2MSde(SigmaCurve::Table),
-                _ => return Err(ScheduleError::field("algorithm_type", value, "`dpmsolver++` or `sde-dpmsolver++`")),
+                _ => {
+                    let wanted = "`dpmsolver++` or `sde-dpmsolver++`, or a sampler named when loading";
+                    return Err(ScheduleError::field("algorithm_type", value, wanted));
+                }
             };
         }
         if kind.has_curves() {
@@ -228,6 +238,11 @@ impl SamplerKind {
             kind = kind.with_curve(chosen.unwrap_or_default());
         }
         Ok(kind)
+    }
+
+    /// Whether [`SamplerKind::from_keys`] reads this key.
+    pub(super) fn is_key(key: &str) -> bool {
+        key == "_class_name" || key == "algorithm_type" || CURVES.iter().any(|(_, _, curve)| *curve == key)
     }
 
     /// The keys of [`SamplerKind::from_keys`].

@@ -68,6 +68,70 @@ fn unknown_fields_nulls_and_pythons_infinity_are_read() {
 }
 
 #[test]
+fn what_diffusers_writes_for_dpm_solver_is_read() {
+    // The file that diffusers 0.35 saves by default, shortened.
+    let text = "\u{feff}{\"_class_name\": \"DPMSolverMultistepScheduler\", \"algorithm_type\": \"dpmsolver++\",
+        \"beta_end\": 0.012, \"beta_schedule\": \"scaled_linear\", \"beta_start\": 0.00085,
+        \"lambda_min_clipped\": -Infinity, \"note\": [NaN, Infinity], \"variance_type\": null}";
+    let config = SchedulerConfig::from_json(text).expect("a configuration");
+    assert_eq!((config.lambda_min_clipped, config.beta_end), (None, Some(0.012)));
+    // Through serde alone, as `scheduler_config` of a folder gives it.
+    let through_serde: SchedulerConfig = crate::json::from_str(text).expect("serde");
+    assert_eq!(through_serde, config);
+    let bound = |value: &str| {
+        let text = format!(r#"{{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": {value}}}"#);
+        SchedulerConfig::from_json(&text).map(|config| config.lambda_min_clipped)
+    };
+    assert_eq!(bound("-5.1"), Ok(Some(-5.1)));
+    for value in ["Infinity", "NaN", "\"low\""] {
+        assert!(matches!(bound(value), Err(ScheduleError::Field { field, .. }) if field == "lambda_min_clipped"));
+    }
+}
+
+#[test]
+fn a_class_that_we_lack_says_what_to_do_and_gives_way_to_a_named_sampler() {
+    // What diffusers 0.35 saves for the class, shortened.
+    let deis = r#"{"_class_name": "DEISMultistepScheduler", "algorithm_type": "deis", "beta_end": 0.012,
+        "beta_schedule": "scaled_linear", "beta_start": 0.00085, "num_train_timesteps": 1000, "solver_order": 2,
+        "prediction_type": "v_prediction", "solver_type": "logrho", "steps_offset": 1, "trained_betas": null,
+        "timestep_spacing": "trailing", "use_karras_sigmas": true}"#;
+    let error = SchedulerConfig::from_json(deis).unwrap_err().to_string();
+    for part in ["DEISMultistepScheduler", "EulerDiscreteScheduler", "name a sampler", "--sampler"] {
+        assert!(error.contains(part), "{part} in {error}");
+    }
+    for kind in SamplerKind::ALL {
+        let config = SchedulerConfig::from_json_for(deis, kind).expect("a configuration");
+        let same = deis.replace("DEISMultistepScheduler", "UniPCMultistepScheduler");
+        assert_eq!(config, SchedulerConfig::from_json(&same).expect("a configuration").with_sampler(kind), "{kind}");
+        assert_eq!((config.kind, config.prediction), (kind, Prediction::Velocity));
+        Schedule::new(&config, 5).expect("a schedule");
+    }
+    // What is said wrongly is still an error, and so is an algorithm that we lack only without a sampler.
+    let bad = deis.replace("0.012", "\"much\"");
+    let error = SchedulerConfig::from_json_for(&bad, SamplerKind::Ddim).unwrap_err();
+    assert!(matches!(error, ScheduleError::Field { field, .. } if field == "beta_end"));
+    let old = r#"{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver", "beta_start": 0.00085,
+        "beta_end": 0.012, "beta_schedule": "scaled_linear"}"#;
+    assert!(SchedulerConfig::from_json(old).is_err());
+    assert_eq!(SchedulerConfig::from_json_for(old, SamplerKind::Ddim).map(|config| config.kind), Ok(SamplerKind::Ddim));
+}
+
+#[test]
+fn a_named_sampler_does_not_make_up_betas() {
+    for text in [
+        r#"{"_class_name": "EDMEulerScheduler", "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5,
+            "prediction_type": "epsilon", "num_train_timesteps": 1000}"#,
+        r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}"#,
+        r#"{"_class_name": "IPNDMScheduler", "num_train_timesteps": 1000, "trained_betas": null}"#,
+        "{}",
+    ] {
+        let error = SchedulerConfig::from_json_for(text, SamplerKind::EulerAncestral).unwrap_err();
+        assert!(matches!(&error, ScheduleError::Field { field, .. } if field == "_class_name"), "{error}");
+        assert!(error.to_string().contains("EDM"), "{error}");
+    }
+}
+
+#[test]
 fn a_configuration_writes_what_it_reads() {
     for kind in SamplerKind::ALL {
         for curve in [SigmaCurve::Table, SigmaCurve::Karras] {

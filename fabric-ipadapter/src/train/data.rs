@@ -185,7 +185,7 @@ fn skip_line(reader: &mut impl BufRead) -> std::io::Result<()> {
 }
 
 fn example(bytes: &[u8], folder: &Path, line: usize) -> Result<Example, String> {
-    let written: Written = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let written: Written = fabric_core::json::from_slice(bytes).map_err(|error| error.to_string())?;
     let picture = |name: &str| {
         let relative = Path::new(name);
         let inside = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));

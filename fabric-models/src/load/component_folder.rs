@@ -17,7 +17,7 @@ impl ComponentFolder {
     /// Finds the files of a network.
     ///
     /// Without a `variant`, plain files come first: `.safetensors`, in one file or sharded, then their `fp16`
-    /// variant, then `.bin`. With one (`"fp16"`), only files of that variant will do.
+    /// variant, then `.bin` and its `fp16` variant. With one (`"fp16"`), only files of that variant will do.
     ///
     /// # Errors
     ///
@@ -83,14 +83,15 @@ fn candidates(variant: Option<&str>) -> Vec<String> {
         ["diffusion_pytorch_model", "model"].into_iter().flat_map(names).collect()
     }
     fn pickle(variant: &str) -> Vec<String> {
-        ["diffusion_pytorch_model", "pytorch_model"].map(|stem| format!("{stem}{variant}.bin")).into()
+        let names = |stem| [format!("{stem}{variant}.bin"), format!("{stem}.bin.index{variant}.json")];
+        ["diffusion_pytorch_model", "pytorch_model"].into_iter().flat_map(names).collect()
     }
     match variant {
         Some(variant) => {
             let variant = format!(".{variant}");
             [safetensors(&variant), pickle(&variant)].concat()
         }
-        None => [safetensors(""), safetensors(".fp16"), pickle("")].concat(),
+        None => [safetensors(""), safetensors(".fp16"), pickle(""), pickle(".fp16")].concat(),
     }
 }
 

@@ -5,11 +5,12 @@ use std::fmt;
 
 /// What a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Contents {
+pub(crate) enum Contents {
     SingleFile,
     Lora,
     IpAdapter,
     ControlNet,
+    ControlLora,
     UNetSd1,
     UNetSd2,
     UNetXl,
@@ -21,14 +22,19 @@ pub(super) enum Contents {
 
 impl Contents {
     /// Judges names (without order) and shapes; `None` for anything else.
-    pub(super) fn of<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize])>) -> Option<Self> {
+    pub(crate) fn of<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize])>) -> Option<Self> {
         let tensors: BTreeMap<&str, &[usize]> = tensors.into_iter().collect();
         let starts = |prefix: &str| tensors.range(prefix..).next().is_some_and(|(name, _)| name.starts_with(prefix));
         let within = |part: &str| tensors.keys().any(|name| name.contains(part));
-        if starts("model.diffusion_model.") {
+        // A LoRA may have this beginning, too: ComfyUI's names.
+        let is_lora = within("lora_up") || within("lora_A") || within("lora.up") || within("_lora.");
+        if starts("model.diffusion_model.") && !is_lora {
             return Some(Self::SingleFile);
         }
-        if within("lora_up") || within("lora_A") || within("lora.up") || within("_lora.") {
+        if tensors.contains_key("lora_controlnet") {
+            return Some(Self::ControlLora);
+        }
+        if is_lora {
             return Some(Self::Lora);
         }
         if starts("ip_adapter.") || starts("image_proj.") {
@@ -64,6 +70,7 @@ impl fmt::Display for Contents {
             Self::Lora => "a LoRA",
             Self::IpAdapter => "an IP-Adapter",
             Self::ControlNet => "a ControlNet",
+            Self::ControlLora => "a Control-LoRA (a ControlNet as low-rank differences from the U-Net)",
             Self::UNetSd1 => "the U-Net of Stable Diffusion 1",
             Self::UNetSd2 => "the U-Net of Stable Diffusion 2",
             Self::UNetXl => "the U-Net of Stable Diffusion XL",

@@ -29,6 +29,9 @@ pub(crate) fn open_controlnet(path: &Path) -> Result<(Value, Arc<dyn TensorSourc
     }
     let source = open_weights(path)?;
     check_whole(&*source)?;
+    if contents(&*source) == Some(Contents::ControlLora) {
+        return Err(not_a_controlnet(&*source));
+    }
     let source = with_current_names(source)?;
     let config = presets::controlnet(source.tensors());
     Ok((config, source))
@@ -75,14 +78,7 @@ fn with_current_names(source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSou
     let names: Vec<(String, &String)> =
         tensors.keys().filter(|name| name.starts_with(PREFIX) || !prefixed).map(|name| (bare(name), name)).collect();
     let Some(pairs) = control::pairs(names.iter().map(|(bare, _)| bare.as_str())) else {
-        let contents = Contents::of(tensors.iter().map(|(name, info)| (name.as_str(), info.shape.as_slice())));
-        return Err(LoadError::WrongFamily {
-            place: source.place(),
-            what: "tensors".into(),
-            found: contents.map_or_else(|| "something else".into(), |contents| contents.to_string()),
-            wanted: "a ControlNet with diffusers' names, or those of the original releases".into(),
-            next: "Control-LoRA, ControlNet-XS and lite versions are other networks, and not supported".into(),
-        });
+        return Err(not_a_controlnet(&*source));
     };
     let table = KeyTable::to_diffusers(pairs);
     let renamed = names.iter().map(|(bare, from)| Renamed {
@@ -92,4 +88,18 @@ fn with_current_names(source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSou
     });
     let renamed: Vec<Renamed> = renamed.collect();
     Ok(Arc::new(MappedSource::new(source, renamed)?))
+}
+
+fn contents(source: &dyn TensorSource) -> Option<Contents> {
+    Contents::of(source.tensors().iter().map(|(name, info)| (name.as_str(), info.shape.as_slice())))
+}
+
+fn not_a_controlnet(source: &dyn TensorSource) -> LoadError {
+    LoadError::WrongFamily {
+        place: source.place(),
+        what: "tensors".into(),
+        found: contents(source).map_or_else(|| "something else".into(), |contents| contents.to_string()),
+        wanted: "a ControlNet with diffusers' names, or those of the original releases".into(),
+        next: "Control-LoRA, ControlNet-XS and lite versions are other networks, and not supported".into(),
+    }
 }

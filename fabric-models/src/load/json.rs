@@ -9,20 +9,21 @@ use super::LoadError;
 use super::safetensors_file::open_file;
 
 /// Far more than any configuration needs (a scheduler's is 1 kB), far less than would hurt.
-pub(super) const MAX_CONFIG_BYTES: u64 = 4 << 20;
+pub(crate) const MAX_CONFIG_BYTES: u64 = 4 << 20;
 
 /// An index names every tensor of a model: 100 bytes for each of a few thousand.
 pub(super) const MAX_INDEX_BYTES: u64 = 64 << 20;
 
-/// Reads a JSON file of at most `limit` bytes. Nesting is limited by the parser, to 128.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<T, LoadError> {
+/// Reads a JSON file of at most `limit` bytes, as Python may have written it ([`fabric_core::json`]). Nesting is
+/// limited by the parser, to 128.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<T, LoadError> {
     let mut text = Vec::new();
     open_file(path)?.take(limit + 1).read_to_end(&mut text).map_err(|e| LoadError::io(path, "read", e))?;
     if text.len() as u64 > limit {
         let wanted = format!("at most {limit} bytes of JSON");
         return Err(LoadError::malformed(path, "settings", "more", wanted, "is this the right file?"));
     }
-    serde_json::from_slice(&text).map_err(|e| {
+    fabric_core::json::from_slice(&text).map_err(|e| {
         let wanted = "the JSON that diffusers or transformers write";
         LoadError::malformed(path, "settings", e.to_string(), wanted, "get the file again, or mend it")
     })

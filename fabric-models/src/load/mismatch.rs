@@ -61,9 +61,9 @@ impl fmt::Display for Mismatch {
         }
         list(f, missing, |f, tensor| {
             write!(f, "missing `{}` {:?}", tensor.name, tensor.shape)?;
-            tensor.nearest.as_ref().map_or(Ok(()), |name| write!(f, " (the file has `{name}`)"))
+            tensor.nearest.as_ref().map_or(Ok(()), |name| write!(f, " (the file has `{}`)", shortened(name)))
         })?;
-        list(f, unexpected, |f, name| write!(f, "unexpected `{name}`"))?;
+        list(f, unexpected, |f, name| write!(f, "unexpected `{}`", shortened(name)))?;
         list(f, mismatched, |f, tensor| {
             write!(f, "`{}`: found {:?}, wanted {:?}", tensor.name, tensor.found, tensor.wanted)
         })
@@ -85,31 +85,43 @@ fn list<T>(
     Ok(())
 }
 
-/// Most cells of tables of edit distances that one search fills: names come from files that anybody may have written.
-const MOST_CELLS: usize = 1 << 26;
+/// A name from a file as messages show it: cut to a line, and control characters spelled out, which terminals obey.
+pub(crate) fn shortened(name: &str) -> String {
+    let shown: String = name.chars().take(MAX_NAME_BYTES).flat_map(char::escape_debug).collect();
+    if name.chars().nth(MAX_NAME_BYTES).is_some() { format!("{shown} ...") } else { shown }
+}
+
+/// Names longer than this get no suggestion; published names have up to 90 bytes. Comparing takes time that grows with
+/// the product of the lengths, and files come from anybody.
+const MAX_NAME_BYTES: usize = 160;
+
+/// Candidates beyond this number are not looked at; Stable Diffusion XL has 1,680 tensors.
+const MAX_CANDIDATES: usize = 8192;
 
 /// The candidate with the smallest edit distance, unless more than a third of the name would have to change.
 ///
-/// Candidates are compared in their order until a bound on the work is reached.
+/// Its cost is bounded whatever the names are: none is suggested for names longer than any published one, and only the
+/// first [`MAX_CANDIDATES`] of about the same length are compared.
 pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let mut cells = MOST_CELLS;
-    candidates
-        .into_iter()
-        // A distance is at least the difference of the lengths.
-        .filter(|candidate| name.len().abs_diff(candidate.len()) * 3 <= name.len())
-        .take_while(|candidate| {
-            let left = cells.checked_sub(name.len().saturating_mul(candidate.len()));
-            cells = left.unwrap_or(0);
-            left.is_some()
-        })
-        .map(|candidate| (edit_distance(name.as_bytes(), candidate.as_bytes()), candidate))
-        .filter(|(distance, _)| distance * 3 <= name.len())
-        .min()
-        .map(|(_, candidate)| candidate)
+    if name.len() > MAX_NAME_BYTES {
+        return None;
+    }
+    let mut most = name.len() / 3;
+    let mut nearest = None;
+    let similar = candidates.into_iter().filter(|candidate| candidate.len().abs_diff(name.len()) <= name.len() / 3);
+    for candidate in similar.take(MAX_CANDIDATES) {
+        let Some(distance) = edit_distance(name.as_bytes(), candidate.as_bytes(), most) else { continue };
+        // Of equally near names the first in the alphabet, in whatever order they come.
+        if nearest.is_none_or(|found| (distance, candidate) < found) {
+            nearest = Some((distance, candidate));
+            most = distance;
+        }
+    }
+    nearest.map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein's distance, one row at a time.
-fn edit_distance(a: &[u8], b: &[u8]) -> usize {
+/// Levenshtein's distance, one row at a time; `None` as soon as it must be more than `most`.
+fn edit_distance(a: &[u8], b: &[u8], most: usize) -> Option<usize> {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
         let mut diagonal = i;
@@ -119,8 +131,11 @@ fn edit_distance(a: &[u8], b: &[u8]) -> usize {
             diagonal = row[j + 1];
             row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
         }
+        if row.iter().all(|distance| *distance > most) {
+            return None;
+        }
     }
-    row[b.len()]
+    Some(row[b.len()]).filter(|distance| *distance <= most)
 }
 
 #[cfg(test)]
@@ -128,9 +143,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_that_no_model_has_get_no_suggestion() {
+        let long = "a".repeat(200);
+        assert_eq!(nearest(&long, [long.as_str()]), None);
+        assert_eq!(nearest("conv_in", [long.as_str(), "conv_on"]), Some("conv_on"));
+        let many: Vec<String> = (0..20_000).map(|i| format!("layer.{i:05}")).collect();
+        let found = nearest("layer.19999", many.iter().map(String::as_str)).expect("a similar name");
+        assert!(found < "layer.08192", "{found}");
+    }
+
+    #[test]
+    fn names_in_messages_are_short_and_do_not_command_the_terminal() {
+        assert_eq!(shortened("down.0.weight"), "down.0.weight");
+        assert_eq!(shortened("a\u{1b}[2J\n"), "a\\u{1b}[2J\\n");
+        assert_eq!(shortened(&"é".repeat(1000)), format!("{} ...", "é".repeat(160)));
+    }
+
+    #[test]
+    fn of_equally_near_names_the_first_in_the_alphabet_counts() {
+        for names in [["conv_b", "conv_c"], ["conv_c", "conv_b"]] {
+            assert_eq!(nearest("conv_a", names), Some("conv_b"));
+        }
+    }
+
+    #[test]
     fn the_nearest_name_is_the_one_with_the_fewest_changes() {
-        assert_eq!(edit_distance(b"kitten", b"sitting"), 3);
-        assert_eq!(edit_distance(b"", b"abc"), 3);
+        assert_eq!(edit_distance(b"kitten", b"sitting", 3), Some(3));
+        assert_eq!(edit_distance(b"kitten", b"sitting", 2), None);
+        assert_eq!(edit_distance(b"", b"abc", 9), Some(3));
         let names = ["down.0.to_q.weigth", "down.1.to_q.weight", "conv_in.bias"];
         assert_eq!(nearest("down.0.to_q.weight", names), Some("down.1.to_q.weight"));
         assert_eq!(nearest("time_embedding.linear_1.bias", names), None);

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | any file of weights, by its extension | [`open_weights`]; a VAE by itself: [`open_vae`] |
 //! | one `.safetensors` file | [`SafetensorsFile`] |
-//! | several, with an index | [`ShardedSafetensors`] |
+//! | several, with an index (`.safetensors` or `.bin`) | [`ShardedSafetensors`] |
 //! | `.ckpt`, `.bin`, `.pt` | `PickleFile`, with the feature `pickle` |
 //! | a network's folder (`config.json` and weights) | [`ComponentFolder`] |
 //! | a model's folder (`model_index.json`) | [`ModelFolder`] |
@@ -47,8 +47,10 @@ mod unsupported;
 mod write;
 
 pub(crate) use compvis::original_unet_names;
+pub(crate) use contents::Contents;
 pub(crate) use control_file::open_controlnet;
-pub(crate) use mismatch::nearest;
+pub(crate) use json::{MAX_CONFIG_BYTES, read_json};
+pub(crate) use mismatch::{nearest, shortened};
 
 pub use apply::{LoadReport, load_into};
 pub use component_folder::ComponentFolder;

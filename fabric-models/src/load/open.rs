@@ -9,7 +9,7 @@ use super::safetensors_file::open_file;
 use super::{LoadError, SafetensorsFile, ShardedSafetensors, TensorSource};
 
 /// Opens a file of weights, by its extension: `.safetensors`, `.safetensors.index.json`, or, with the feature
-/// `pickle`, `.ckpt`, `.bin`, `.pt` and `.pth`.
+/// `pickle`, `.ckpt`, `.bin`, `.bin.index.json`, `.pt` and `.pth`.
 ///
 /// Attention projections of old VAE files (`query`, `key`, `value`, `proj_attn`) get their present names.
 ///
@@ -23,25 +23,30 @@ pub fn open_weights(path: impl AsRef<Path>) -> Result<Arc<dyn TensorSource>, Loa
     let is = |extension: &str| name.ends_with(extension);
     let source: Arc<dyn TensorSource> = if is(".safetensors") || is(".sft") {
         Arc::new(SafetensorsFile::open(path)?)
-    } else if is(".json") && name.contains(".safetensors.index.") {
+    } else if is(".json") && (name.contains(".safetensors.index.") || name.contains(".bin.index.")) {
         Arc::new(ShardedSafetensors::open(path)?)
-    } else if [".ckpt", ".bin", ".pt", ".pth"].iter().any(|extension| is(extension)) {
+    } else if is_pickle(&name) {
         open_pickle(path)?
     } else {
-        let wanted = "`.safetensors`, `.safetensors.index.json`, `.ckpt`, `.bin`, `.pt` or `.pth`";
+        let wanted = "`.safetensors`, `.safetensors.index.json`, `.ckpt`, `.bin`, `.bin.index.json`, `.pt` or `.pth`";
         let next = "get the weights in one of these formats";
         return Err(LoadError::malformed(path, "kind of file", format!("`{name}`"), wanted, next));
     };
     with_current_names(source)
 }
 
+/// Whether a file of this name (in lower case) is one of PyTorch's.
+pub(super) fn is_pickle(name: &str) -> bool {
+    [".ckpt", ".bin", ".pt", ".pth"].iter().any(|extension| name.ends_with(extension))
+}
+
 #[cfg(feature = "pickle")]
-fn open_pickle(path: &Path) -> Result<Arc<dyn TensorSource>, LoadError> {
+pub(super) fn open_pickle(path: &Path) -> Result<Arc<dyn TensorSource>, LoadError> {
     Ok(Arc::new(super::PickleFile::open(path)?))
 }
 
 #[cfg(not(feature = "pickle"))]
-fn open_pickle(path: &Path) -> Result<Arc<dyn TensorSource>, LoadError> {
+pub(super) fn open_pickle(path: &Path) -> Result<Arc<dyn TensorSource>, LoadError> {
     Err(LoadError::FeatureOff { path: path.to_owned(), what: "a PyTorch pickle file".into(), feature: "pickle" })
 }
 

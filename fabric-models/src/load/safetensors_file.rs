@@ -97,15 +97,15 @@ pub(super) fn open_file(path: &Path) -> Result<File, LoadError> {
 /// A file that several threads read at once.
 #[cfg(unix)]
 #[derive(Debug)]
-struct PositionedFile(File);
+pub(super) struct PositionedFile(File);
 
 #[cfg(unix)]
 impl PositionedFile {
-    fn new(file: File) -> Self {
+    pub(super) fn new(file: File) -> Self {
         Self(file)
     }
 
-    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+    pub(super) fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
         std::os::unix::fs::FileExt::read_exact_at(&self.0, bytes, offset)
     }
 }
@@ -113,15 +113,15 @@ impl PositionedFile {
 /// A file that several threads read, one after the other.
 #[cfg(not(unix))]
 #[derive(Debug)]
-struct PositionedFile(std::sync::Mutex<File>);
+pub(super) struct PositionedFile(std::sync::Mutex<File>);
 
 #[cfg(not(unix))]
 impl PositionedFile {
-    fn new(file: File) -> Self {
+    pub(super) fn new(file: File) -> Self {
         Self(std::sync::Mutex::new(file))
     }
 
-    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
+    pub(super) fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
         use std::io::{Read, Seek, SeekFrom};
         // A thread that panicked while it held the lock left nothing that the next seek does not mend.
         let mut file = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -2,14 +2,17 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{Error as _, MapAccess, Visitor};
 
 use super::json::{MAX_INDEX_BYTES, read_json};
+use super::open::{is_pickle, open_pickle};
 use super::{HostTensor, LoadError, SafetensorsFile, TensorInfo, TensorSource};
 
-/// Several `.safetensors` files that are one model, joined by a `*.safetensors.index.json`.
+/// Several `.safetensors` files that are one model, joined by a `*.safetensors.index.json`; or, with the feature `pickle`,
+/// several `.bin` files and their `*.bin.index.json`.
 ///
 /// The index names files, and an index may come from anybody: a name that is more than a file name (absolute,
 /// with `..` or any separator) is refused. Symbolic links are followed, wherever they lead: Hugging Face's cache
@@ -17,7 +20,7 @@ use super::{HostTensor, LoadError, SafetensorsFile, TensorInfo, TensorSource};
 #[derive(Debug)]
 pub struct ShardedSafetensors {
     index: PathBuf,
-    shards: BTreeMap<String, SafetensorsFile>,
+    shards: BTreeMap<String, Arc<dyn TensorSource>>,
     shard_of: BTreeMap<String, String>,
     tensors: BTreeMap<String, TensorInfo>,
 }
@@ -85,7 +88,9 @@ impl ShardedSafetensors {
                 let what = format!("shard `{name}`, which {} names", index.display());
                 return Err(LoadError::NotFound { what, path, next: "get the missing file".into() });
             }
-            shards.insert(name.clone(), SafetensorsFile::open(path)?);
+            let is_pickle = is_pickle(&name.to_lowercase());
+            let shard = if is_pickle { open_pickle(&path)? } else { Arc::new(SafetensorsFile::open(path)?) };
+            shards.insert(name.clone(), shard);
         }
         let tensors = collect(index, &shard_of, &shards)?;
         Ok(Self { index: index.to_owned(), shards, shard_of, tensors })
@@ -96,7 +101,7 @@ impl ShardedSafetensors {
 fn collect(
     index: &Path,
     shard_of: &BTreeMap<String, String>,
-    shards: &BTreeMap<String, SafetensorsFile>,
+    shards: &BTreeMap<String, Arc<dyn TensorSource>>,
 ) -> Result<BTreeMap<String, TensorInfo>, LoadError> {
     let next = "the index and the files do not belong together: get all of them again";
     let mut tensors = BTreeMap::new();

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use burn::tensor::TensorData;
 
-use crate::load::Component;
+use super::LoraError;
+use crate::load::{Component, Family};
 
 /// How an entry was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,6 +106,15 @@ impl Lora {
     /// Whether it leaves its network alone.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Makes sure that a model of this family has the network: entries for one that it lacks would have no effect.
+    pub(crate) fn check_network(&self, family: Family) -> Result<(), LoraError> {
+        if self.is_empty() || !self.strict || family.components().contains(&self.part) {
+            return Ok(());
+        }
+        let (place, entries, model) = (self.place.clone(), self.entries.len(), family.to_string());
+        Err(LoraError::NoSuchNetwork { place, part: self.part, entries, model })
     }
 
     /// The same, strict or not: whether an entry without a place in the network is an error (default), or is

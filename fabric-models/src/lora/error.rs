@@ -1,5 +1,5 @@
 use super::LoraMismatch;
-use crate::load::{Component, LoadError};
+use crate::load::{Component, LoadError, shortened};
 
 /// Why a LoRA cannot be read or applied.
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +11,7 @@ pub enum LoraError {
     /// A file without a single key of a LoRA.
     #[error(
         "{place}: found {found}, wanted keys of a LoRA (`.lora_down.weight`, `.lora_A.weight`, `.lora.down.weight` \
-         or `_lora.down.weight` and their counterparts); give a LoRA file, or load this one as a model"
+         or `_lora.down.weight` and their counterparts); give a LoRA file, or load this one as what it is"
     )]
     NotALora {
         /// The file.
@@ -97,19 +97,34 @@ pub enum LoraError {
         /// The largest alpha / rank allowed.
         limit: f64,
     },
-    /// The note on scaling in the file's header cannot be read.
+    /// The settings on scaling in the file's header, or beside it, cannot be read.
     #[error(
-        "{place}: header entry `{key}`: found {found}, wanted {wanted}; remove the entry, or save the LoRA again with diffusers"
+        "{place}: settings in `{key}`: found {found}, wanted {wanted}; remove them, or save the LoRA again with diffusers or peft"
     )]
     Metadata {
         /// The file.
         place: String,
-        /// The entry.
+        /// The header's entry, or the file beside it.
         key: String,
         /// What is there.
         found: String,
         /// What would be good.
         wanted: &'static str,
+    },
+    /// Entries for a network that the model does not have.
+    #[error(
+        "{place}: {entries} entries are for the network `{part}`, which {model} does not have, so they would have no \
+         effect; use a LoRA that was made for this model, or merge the parts that fit with `lora::merge`"
+    )]
+    NoSuchNetwork {
+        /// The file.
+        place: String,
+        /// The network.
+        part: Component,
+        /// How many entries the file has for it.
+        entries: usize,
+        /// The model.
+        model: String,
     },
     /// Names or shapes that are not those of the network.
     #[error(transparent)]
@@ -187,7 +202,7 @@ impl From<LoraError> for fabric_core::Error {
 }
 
 fn first_few(keys: &[String]) -> String {
-    let shown: Vec<String> = keys.iter().take(5).map(|key| format!("`{key}`")).collect();
+    let shown: Vec<String> = keys.iter().take(5).map(|key| format!("`{}`", shortened(key))).collect();
     let more = if keys.len() > 5 { ", ..." } else { "" };
     format!("{}{more}", shown.join(", "))
 }

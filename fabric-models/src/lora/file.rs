@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
 
 use super::key::{Key, LoraKey, Role};
-use super::metadata::Scaling;
+use super::metadata::{Found, Scaling};
 use super::{Lora, LoraEntry, LoraError, LoraLayout};
-use crate::load::{Component, LoadDtype, SafetensorsFile, TensorSource, open_weights};
+use crate::load::{
+    Component, Contents, Dtype, HostTensor, LoadDtype, LoadError, SafetensorsFile, TensorSource, open_weights,
+    shortened,
+};
 
 /// The largest alpha / rank that is taken for meant; published files stay below 10.
 const LARGEST_FACTOR: f64 = 1e4;
@@ -26,19 +29,36 @@ pub struct LoraFile {
 }
 
 impl LoraFile {
-    /// Reads a file: `.safetensors`, or with the feature `pickle` `.bin` and `.pt`.
+    /// Reads a file: `.safetensors`, or with the feature `pickle` `.bin` and `.pt`; or the folder in which peft or
+    /// diffusers saved one.
+    ///
+    /// A file of peft's (its keys begin with `base_model.model.`) is scaled as the `adapter_config.json` beside it says.
     ///
     /// # Errors
     ///
-    /// When the file cannot be opened, or as [`LoraFile::read`].
+    /// When the file cannot be opened, the folder has none, peft's settings cannot be read, or as [`LoraFile::read`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoraError> {
         let path = path.as_ref();
+        if path.is_dir() {
+            return Self::open(file_in(path)?);
+        }
         let is = |extension| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
         if is("safetensors") || is("sft") {
             let file = SafetensorsFile::open(path)?;
-            return Self::read(&file, file.metadata());
+            return Self::read_beside(&file, file.metadata(), path);
         }
-        Self::read(&*open_weights(path)?, &BTreeMap::new())
+        Self::read_beside(&*open_weights(path)?, &BTreeMap::new(), path)
+    }
+
+    /// Reads the tensors of a file with what peft wrote beside it.
+    fn read_beside(
+        source: &dyn TensorSource,
+        metadata: &BTreeMap<String, String>,
+        path: &Path,
+    ) -> Result<Self, LoraError> {
+        let is_pefts = source.tensors().keys().any(|key| key.starts_with(PEFT_PREFIX));
+        let adapter_config = if is_pefts { Found::beside(path)? } else { None };
+        Self::read_with(source, metadata, adapter_config.as_ref())
     }
 
     /// Reads tensors that are already open. `metadata` is the free text of their header: newer versions of
@@ -49,9 +69,22 @@ impl LoraFile {
     /// When a key is not one of a LoRA or belongs to another kind of adaptation, a matrix lacks its counterpart
     /// or does not fit it, a value is not finite, or an alpha makes no sense.
     pub fn read(source: &dyn TensorSource, metadata: &BTreeMap<String, String>) -> Result<Self, LoraError> {
-        let mut networks = group(source)?;
+        Self::read_with(source, metadata, None)
+    }
+
+    fn read_with(
+        source: &dyn TensorSource,
+        metadata: &BTreeMap<String, String>,
+        adapter_config: Option<&Found>,
+    ) -> Result<Self, LoraError> {
+        let mut networks = group(source, adapter_config.and_then(Found::part))?;
+        let header = Found::in_header(metadata, &source.place())?;
         let mut lora = |part| -> Result<Lora, LoraError> {
-            let scaling = Scaling::read(metadata, part, &source.place())?;
+            let scaling = match (&header, adapter_config) {
+                (Some(header), _) => Scaling::from_header(header, part)?,
+                (None, Some(settings)) => Scaling::from_adapter_config(settings)?,
+                (None, None) => Scaling::default(),
+            };
             let modules = networks.remove(&part).unwrap_or_default();
             let reader = Reader { source, scaling, place: source.place() };
             let entries = modules.into_iter().map(|(target, keys)| reader.entry(target, keys));
@@ -96,8 +129,26 @@ struct ModuleKeys {
     layout: Option<LoraLayout>,
 }
 
-/// Sorts a file's keys by network and module.
-fn group(source: &dyn TensorSource) -> Result<BTreeMap<Component, BTreeMap<String, ModuleKeys>>, LoraError> {
+/// What the keys of the file in a folder begin with that peft saved.
+const PEFT_PREFIX: &str = "base_model.model.";
+
+/// The file of a LoRA in a folder that peft or diffusers saved.
+fn file_in(folder: &Path) -> Result<PathBuf, LoraError> {
+    let stems = ["adapter_model", "pytorch_lora_weights"];
+    let names = stems.map(|stem| [format!("{stem}.safetensors"), format!("{stem}.bin")]).concat();
+    let found = names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| {
+        let wanted = format!("one of {}", names.join(", "));
+        let next = "give the LoRA's file, or the folder in which peft or diffusers saved one";
+        LoadError::malformed(folder, "folder of a LoRA", "none of its files", wanted, next).into()
+    })
+}
+
+/// Sorts a file's keys by network and module. The keys of peft's files do not name their network; `pefts` does.
+fn group(
+    source: &dyn TensorSource,
+    pefts: Option<Component>,
+) -> Result<BTreeMap<Component, BTreeMap<String, ModuleKeys>>, LoraError> {
     let place = source.place();
     let mut networks: BTreeMap<Component, BTreeMap<String, ModuleKeys>> = BTreeMap::new();
     let mut unknown = Vec::new();
@@ -110,6 +161,7 @@ fn group(source: &dyn TensorSource) -> Result<BTreeMap<Component, BTreeMap<Strin
                 continue;
             }
         };
+        let part = pefts.filter(|_| key.starts_with(PEFT_PREFIX)).unwrap_or(part);
         let module = networks.entry(part).or_default().entry(target).or_default();
         let slot = match role {
             Role::Down => &mut module.down,
@@ -122,9 +174,11 @@ fn group(source: &dyn TensorSource) -> Result<BTreeMap<Component, BTreeMap<Strin
         module.layout = module.layout.or(layout);
     }
     if networks.is_empty() {
-        let found = match unknown.first() {
-            Some(first) => format!("{} tensors such as `{first}`", unknown.len()),
-            None => "no tensors".to_owned(),
+        let tensors = source.tensors().iter().map(|(name, info)| (name.as_str(), info.shape.as_slice()));
+        let found = match (Contents::of(tensors), unknown.first()) {
+            (Some(contents), _) => contents.to_string(),
+            (None, Some(first)) => format!("{} tensors such as `{}`", unknown.len(), shortened(first)),
+            (None, None) => "no tensors".to_owned(),
         };
         return Err(LoraError::NotALora { place, found });
     }
@@ -192,8 +246,13 @@ impl Reader<'_> {
         Ok((TensorData::from_bytes(bytes, shape, dtype), f64::from(peak)))
     }
 
+    /// An alpha: a float, or an integer as programs that quantise files leave it.
     fn number(&self, key: &str) -> Result<f64, LoraError> {
-        let data = self.source.read(key)?.into_data(LoadDtype::F32, false, &self.place, key)?;
+        let tensor = self.source.read(key)?;
+        if let Some(integer) = integer(&tensor) {
+            return Ok(integer);
+        }
+        let data = tensor.into_data(LoadDtype::F32, false, &self.place, key)?;
         let values: Vec<f32> = data.iter::<f32>().collect();
         match values[..] {
             [value] => Ok(f64::from(value)),
@@ -203,4 +262,18 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// The value of a tensor that is one integer.
+fn integer(tensor: &HostTensor) -> Option<f64> {
+    let signed = match tensor.info.dtype {
+        Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => true,
+        Dtype::U8 | Dtype::U16 | Dtype::U32 | Dtype::U64 => false,
+        _ => return None,
+    };
+    let bytes = (tensor.info.elements() == 1).then_some(&tensor.bytes[..])?;
+    let negative = signed && bytes.last()? & 0x80 != 0;
+    let mut wide = [if negative { 0xff } else { 0 }; 16];
+    wide[..bytes.len()].copy_from_slice(bytes);
+    Some(i128::from_le_bytes(wide) as f64)
 }

@@ -52,7 +52,7 @@ const ENDINGS: [(&str, Role, LoraLayout); 12] = [
 ];
 
 /// How keys begin.
-const BEGINNINGS: [(&str, Component); 7] = [
+const BEGINNINGS: [(&str, Component); 12] = [
     ("lora_unet_", Component::UNet),
     ("lora_te_", Component::TextEncoder),
     ("lora_te1_", Component::TextEncoder),
@@ -60,10 +60,16 @@ const BEGINNINGS: [(&str, Component); 7] = [
     ("unet.", Component::UNet),
     ("text_encoder.", Component::TextEncoder),
     ("text_encoder_2.", Component::TextEncoder2),
+    // ComfyUI's names.
+    ("diffusion_model.", Component::UNet),
+    ("model.diffusion_model.", Component::UNet),
+    ("text_encoders.clip_l.transformer.", Component::TextEncoder),
+    ("text_encoders.clip_h.transformer.", Component::TextEncoder),
+    ("text_encoders.clip_g.transformer.", Component::TextEncoder2),
 ];
 
 /// Parts of keys that tell the other kinds of adaptation, and what these are called.
-const OTHER_KINDS: [(&str, &str); 16] = [
+const OTHER_KINDS: [(&str, &str); 15] = [
     (".dora_scale", "DoRA, which also scales each row"),
     (".lora_magnitude_vector", "DoRA, which also scales each row"),
     (".hada_", "LoHa, a product element by element"),
@@ -75,16 +81,24 @@ const OTHER_KINDS: [(&str, &str); 16] = [
     (".lora_B.bias", "a LoRA with biases"),
     (".lora_down.bias", "a LoRA with biases"),
     (".lora_up.bias", "a LoRA with biases"),
-    (".diff", "whole differences of weights"),
     (".w_norm", "differences of norms"),
     (".b_norm", "differences of norms"),
     (".on_input", "(IA)³, which scales activations"),
     ("bundle_emb.", "a LoRA bundled with a textual inversion"),
 ];
 
+/// The same for whole keys' ends: `.diffusion_model` is no difference.
+const OTHER_ENDINGS: [(&str, &str); 3] = [
+    (".diff", "whole differences of weights"),
+    (".diff_b", "whole differences of weights"),
+    (".diff.weight", "whole differences of weights"),
+];
+
 impl Key {
     pub(super) fn parse(key: &str) -> Self {
-        if let Some((_, kind)) = OTHER_KINDS.iter().find(|(part, _)| key.contains(part)) {
+        let other_kind = OTHER_KINDS.iter().find(|(part, _)| key.contains(part));
+        let other_ending = || OTHER_ENDINGS.iter().find(|(ending, _)| key.ends_with(ending));
+        if let Some((_, kind)) = other_kind.or_else(other_ending) {
             return Self::Unsupported(kind);
         }
         let Some((module, role, layout)) = split_ending(key) else { return Self::Unknown };
@@ -92,8 +106,8 @@ impl Key {
         let begins = |(prefix, part): &(&str, Component)| Some((module.strip_prefix(prefix)?, *part));
         let (module, part) = BEGINNINGS.iter().find_map(begins).unwrap_or_else(|| {
             // Saved from one network alone.
-            let part = if module.starts_with("text_model.") { Component::TextEncoder } else { Component::UNet };
-            (module, part)
+            let text = module.starts_with("text_model.") || module.starts_with(BARE_TEXT[0]);
+            (module, if text { Component::TextEncoder } else { Component::UNet })
         });
         if module.is_empty() {
             return Self::Unknown;
@@ -102,7 +116,20 @@ impl Key {
             Some(LoraLayout::AttnProcessors) => projection_of(module),
             _ => module.to_owned(),
         };
+        let target = if part == Component::UNet { target } else { with_text_prefix(target) };
         Self::Lora(LoraKey { part, target, role, layout: layout.filter(|_| role != Role::Alpha) })
+    }
+}
+
+/// How names of text encoders begin in transformers 5, which has no `text_model.` before them; with dots, and kohya's.
+const BARE_TEXT: [&str; 2] = ["encoder.layers.", "encoder_layers_"];
+
+/// A text encoder's module under its published name.
+fn with_text_prefix(target: String) -> String {
+    match BARE_TEXT.iter().position(|beginning| target.starts_with(beginning)) {
+        Some(0) => format!("text_model.{target}"),
+        Some(_) => format!("text_model_{target}"),
+        None => target,
     }
 }
 
@@ -171,6 +198,14 @@ mod tests {
             ("unet.a.attn2.processor.to_k_lora.down.weight", UNet, "a.attn2.to_k", Down),
             ("unet.a.attn2.processor.to_k_lora.alpha", UNet, "a.attn2.to_k", Alpha),
             ("text_encoder.t.self_attn.to_out_lora.down.weight", TextEncoder, "t.self_attn.out_proj", Down),
+            ("diffusion_model.input_blocks.4.1.proj_in.lora_up.weight", UNet, "input_blocks.4.1.proj_in", Up),
+            ("diffusion_model.input_blocks.4.1.proj_in.alpha", UNet, "input_blocks.4.1.proj_in", Alpha),
+            ("model.diffusion_model.out.2.lora_A.weight", UNet, "out.2", Down),
+            ("text_encoders.clip_l.transformer.text_model.a.lora_down.weight", TextEncoder, "text_model.a", Down),
+            ("text_encoders.clip_g.transformer.text_projection.lora_up.weight", TextEncoder2, "text_projection", Up),
+            ("text_encoder.encoder.layers.0.a.lora_A.weight", TextEncoder, "text_model.encoder.layers.0.a", Down),
+            ("base_model.model.encoder.layers.0.a.lora_B.weight", TextEncoder, "text_model.encoder.layers.0.a", Up),
+            ("lora_te2_encoder_layers_0_a.lora_up.weight", TextEncoder2, "text_model_encoder_layers_0_a", Up),
         ];
         for (text, part, target, role) in cases {
             assert_eq!(key(text), (part, target.to_owned(), role), "{text}");
@@ -185,11 +220,13 @@ mod tests {
             ("lora_unet_a.lokr_w2", "LoKr"),
             ("lora_unet_a.lora_mid.weight", "Tucker"),
             ("lora_unet_a.diff_b", "differences"),
+            ("diffusion_model.a.diff", "differences"),
             ("unet.a.lora_B.bias", "biases"),
         ] {
             assert!(matches!(Key::parse(text), Key::Unsupported(kind) if kind.contains(word)), "{text}");
         }
         assert_eq!(Key::parse("conv_in.weight"), Key::Unknown);
+        assert_eq!(Key::parse("model.diffusion_model.input_blocks.0.0.weight"), Key::Unknown);
         assert_eq!(Key::parse("lora_unet_.lora_up.weight"), Key::Unknown);
     }
 }

@@ -1,66 +1,148 @@
-//! What the header of a file says of the scaling: diffusers writes peft's settings there since 0.34.
+//! What stands beside the tensors about their scaling: peft's settings, which diffusers writes into the header of a
+//! file since 0.34, and peft itself into `adapter_config.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::Path;
 
-use regex::Regex;
-use serde_json::{Map, Value};
+use regex::{Regex, RegexBuilder};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::LoraError;
-use crate::load::Component;
+use crate::load::{Component, MAX_CONFIG_BYTES, read_json};
 
 /// The header's entry.
-const KEY: &str = "lora_adapter_metadata";
+const HEADER_ENTRY: &str = "lora_adapter_metadata";
+
+/// The file that peft writes beside `adapter_model.safetensors`.
+const ADAPTER_CONFIG: &str = "adapter_config.json";
+
+/// peft's `lora_alpha` where the settings are silent.
+const PEFT_ALPHA: f64 = 8.0;
+
+/// Bounds on patterns that are regular expressions, which have a price. Real files name modules, or use a few short ones.
+const MAX_EXPRESSIONS: usize = 256;
+const MAX_EXPRESSION_BYTES: usize = 1 << 16;
 
 /// How the products of one network are scaled where no `.alpha` says so.
 #[derive(Debug, Default)]
 pub(super) struct Scaling {
     alpha: Option<f64>,
     /// Modules with an alpha of their own.
-    patterns: Vec<(Regex, f64)>,
+    patterns: Patterns,
     /// `alpha / sqrt(rank)` instead of `alpha / rank` (Kalajdzievski 2023).
     rank_stabilized: bool,
 }
 
-impl Scaling {
-    /// Reads the settings of one network from a header.
-    pub(super) fn read(metadata: &BTreeMap<String, String>, part: Component, place: &str) -> Result<Self, LoraError> {
-        let Some(text) = metadata.get(KEY) else { return Ok(Self::default()) };
-        let bad = |found: &str, wanted| LoraError::Metadata {
-            place: place.to_owned(),
-            key: KEY.to_owned(),
-            found: found.chars().take(80).collect(),
-            wanted,
-        };
-        let settings: Map<String, Value> =
-            serde_json::from_str(text).map_err(|_| bad(text, "a JSON object with peft's settings"))?;
-        let get = |name: &str| settings.get(&format!("{part}.{name}")).filter(|value| !value.is_null());
-        let number = |value: &Value| value.as_f64().ok_or_else(|| bad(&value.to_string(), "a number for each alpha"));
-        let flag = |name: &str| get(name).is_some_and(|value| *value != Value::Bool(false));
-        if flag("use_dora") {
-            let kind = "DoRA, which also scales each row";
-            return Err(LoraError::Unsupported { place: place.to_owned(), key: KEY.to_owned(), kind });
+/// Settings as they were found, and where, for messages.
+#[derive(Debug)]
+pub(super) struct Found {
+    place: String,
+    entry: &'static str,
+    settings: Settings,
+}
+
+impl Found {
+    /// The settings in the header of the file `place`, if it has any.
+    pub(super) fn in_header(metadata: &BTreeMap<String, String>, place: &str) -> Result<Option<Self>, LoraError> {
+        let Some(text) = metadata.get(HEADER_ENTRY) else { return Ok(None) };
+        let found = Self { place: place.to_owned(), entry: HEADER_ENTRY, settings: Settings::default() };
+        match fabric_core::json::from_str(text) {
+            Ok(settings) => Ok(Some(Self { settings, ..found })),
+            Err(_) => Err(found.bad(text, "a JSON object with peft's settings")),
         }
-        let mut patterns = Vec::new();
-        if let Some(value) = get("alpha_pattern") {
-            let wanted = "`alpha_pattern` with a number for each regular expression";
-            let list = value.as_object().ok_or_else(|| bad(&value.to_string(), wanted))?;
-            for (pattern, alpha) in list {
-                let whole = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$")).map_err(|_| bad(pattern, wanted))?;
-                patterns.push((whole, number(alpha)?));
+    }
+
+    /// The settings that peft wrote beside a file of weights, if it did.
+    pub(super) fn beside(weights: &Path) -> Result<Option<Self>, LoraError> {
+        let path = weights.with_file_name(ADAPTER_CONFIG);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let settings = read_json(&path, MAX_CONFIG_BYTES)?;
+        Ok(Some(Self { place: path.display().to_string(), entry: ADAPTER_CONFIG, settings }))
+    }
+
+    /// The network that peft's settings say they are for.
+    pub(super) fn part(&self) -> Option<Component> {
+        match self.settings.object("auto_mapping")?.text("base_model_class")? {
+            "UNet2DConditionModel" => Some(Component::UNet),
+            "CLIPTextModel" => Some(Component::TextEncoder),
+            "CLIPTextModelWithProjection" => Some(Component::TextEncoder2),
+            _ => None,
+        }
+    }
+
+    fn bad(&self, found: &str, wanted: &'static str) -> LoraError {
+        let found = found.chars().take(80).collect();
+        LoraError::Metadata { place: self.place.clone(), key: self.entry.to_owned(), found, wanted }
+    }
+
+    fn unsupported(&self, kind: &'static str) -> LoraError {
+        LoraError::Unsupported { place: self.place.clone(), key: self.entry.to_owned(), kind }
+    }
+}
+
+impl Scaling {
+    /// The settings of one network from a file's header, whose names begin with the network's.
+    pub(super) fn from_header(found: &Found, part: Component) -> Result<Self, LoraError> {
+        Self::read(found, |name| format!("{part}.{name}"))
+    }
+
+    /// The settings from `adapter_config.json`, which are those of the one network that the file beside it is for.
+    pub(super) fn from_adapter_config(found: &Found) -> Result<Self, LoraError> {
+        if let Some(kind) = found.settings.text("peft_type").filter(|kind| *kind != "LORA") {
+            let kind = match kind {
+                "LOHA" => "LoHa, a product element by element",
+                "LOKR" => "LoKr, a Kronecker product",
+                "OFT" | "BOFT" | "HRA" => "a rotation of the weights",
+                "IA3" => "(IA)³, which scales activations",
+                _ => "another of peft's methods than LoRA",
+            };
+            return Err(found.unsupported(kind));
+        }
+        let scaling = Self::read(found, str::to_owned)?;
+        Ok(Self { alpha: scaling.alpha.or(Some(PEFT_ALPHA)), ..scaling })
+    }
+
+    fn read(found: &Found, full_name: impl Fn(&str) -> String) -> Result<Self, LoraError> {
+        let get = |name: &str| found.settings.get(&full_name(name));
+        let number = |setting: &Setting| match setting {
+            Setting::Value(Value::Number(number)) => number.as_f64(),
+            _ => None,
+        };
+        let flag = |name: &str| get(name).is_some_and(|flag| !matches!(flag, Setting::Value(Value::Bool(false))));
+        if flag("use_dora") {
+            return Err(found.unsupported("DoRA, which also scales each row"));
+        }
+        let mut patterns = Patterns::default();
+        if let Some(setting) = get("alpha_pattern") {
+            let wrong = |found_here: String| {
+                found.bad(&found_here, "`alpha_pattern` with a number for each name or regular expression")
+            };
+            let Setting::Object(Settings(pairs)) = setting else { return Err(wrong(setting.to_string())) };
+            for (pattern, alpha) in pairs {
+                let alpha = number(alpha).ok_or_else(|| wrong(format!("{alpha} for `{pattern}`")))?;
+                patterns.add(pattern, alpha).map_err(|wanted| found.bad(pattern, wanted))?;
             }
         }
-        let alpha = get("lora_alpha").map(number).transpose()?;
+        let alpha = get("lora_alpha")
+            .map(|alpha| number(alpha).ok_or_else(|| found.bad(&alpha.to_string(), "a number as `lora_alpha`")))
+            .transpose()?;
         Ok(Self { alpha, patterns, rank_stabilized: flag("use_rslora") })
     }
 
     /// The alpha of a module, and what its product is multiplied by; `stored` is what an `.alpha` says.
+    ///
+    /// The rank is that of the matrices, which `r` and `rank_pattern` can only repeat.
     pub(super) fn of(&self, module: &str, rank: usize, stored: Option<f64>) -> (f64, f64) {
         let rank = rank as f64;
         if let Some(alpha) = stored {
             return (alpha, alpha / rank);
         }
-        let own = self.patterns.iter().find(|(pattern, _)| pattern.is_match(module)).map(|(_, alpha)| *alpha);
-        match own.or(self.alpha) {
+        match self.patterns.find(module).or(self.alpha) {
             Some(alpha) if self.rank_stabilized => (alpha, alpha / rank.sqrt()),
             Some(alpha) => (alpha, alpha / rank),
             None => (rank, 1.0),
@@ -68,12 +150,122 @@ impl Scaling {
     }
 }
 
+/// Modules by the ends of their names, as peft finds them: the first pattern that matches counts.
+#[derive(Debug, Default)]
+struct Patterns {
+    /// Patterns that are names, with their place in the order.
+    names: HashMap<String, (usize, f64)>,
+    expressions: Vec<(usize, Regex, f64)>,
+}
+
+impl Patterns {
+    fn add(&mut self, pattern: &str, alpha: f64) -> Result<(), &'static str> {
+        let order = self.names.len() + self.expressions.len();
+        // A dot is any character to a regular expression, and a dot to whoever wrote a module's name.
+        let is_word = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if pattern.split('.').all(is_word) {
+            self.names.entry(pattern.to_owned()).or_insert((order, alpha));
+            return Ok(());
+        }
+        if self.expressions.len() == MAX_EXPRESSIONS {
+            return Err("at most 256 patterns that are no names of modules");
+        }
+        let whole = RegexBuilder::new(&format!(r"^(?:.*\.)?(?:{pattern})$")).size_limit(MAX_EXPRESSION_BYTES).build();
+        let expression = whole.map_err(|_| "a short regular expression for the end of a module's name")?;
+        self.expressions.push((order, expression, alpha));
+        Ok(())
+    }
+
+    fn find(&self, module: &str) -> Option<f64> {
+        let ends = std::iter::once(module).chain(module.match_indices('.').map(|(dot, _)| &module[dot + 1..]));
+        let named = ends.filter_map(|end| self.names.get(end).copied());
+        let matching = self.expressions.iter().filter(|(_, expression, _)| expression.is_match(module));
+        let first = named.chain(matching.map(|(order, _, alpha)| (*order, *alpha))).min_by_key(|(order, _)| *order);
+        first.map(|(_, alpha)| alpha)
+    }
+}
+
+/// A JSON object in the order in which it was written, which maps of values do not keep.
+#[derive(Debug, Default)]
+struct Settings(Vec<(String, Setting)>);
+
+/// A value in such an object.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Setting {
+    Object(Settings),
+    Value(Value),
+}
+
+impl Settings {
+    /// The value of this name that is not null; of equal names the last, as in Python.
+    fn get(&self, name: &str) -> Option<&Setting> {
+        let (_, found) = self.0.iter().rev().find(|(key, _)| key == name)?;
+        Some(found).filter(|found| !matches!(found, Setting::Value(Value::Null)))
+    }
+
+    fn object(&self, name: &str) -> Option<&Self> {
+        match self.get(name)? {
+            Setting::Object(object) => Some(object),
+            Setting::Value(_) => None,
+        }
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        match self.get(name)? {
+            Setting::Object(_) => None,
+            Setting::Value(value) => value.as_str(),
+        }
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(Settings(pairs)) => write!(f, "an object with {} entries", pairs.len()),
+            Self::Value(value) => value.fmt(f),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Settings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Settings;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Settings, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Settings(pairs))
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::Map;
+
     use super::*;
 
     fn read(json: &str, part: Component) -> Result<Scaling, LoraError> {
-        Scaling::read(&BTreeMap::from([(KEY.to_owned(), json.to_owned())]), part, "x.safetensors")
+        let metadata = BTreeMap::from([(HEADER_ENTRY.to_owned(), json.to_owned())]);
+        Scaling::from_header(&Found::in_header(&metadata, "x.safetensors")?.expect("settings"), part)
+    }
+
+    fn peft(json: &str) -> Result<Scaling, LoraError> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(ADAPTER_CONFIG), json).unwrap();
+        let found = Found::beside(&folder.path().join("adapter_model.safetensors"))?.expect("settings");
+        Scaling::from_adapter_config(&found)
     }
 
     #[test]
@@ -88,15 +280,60 @@ mod tests {
         assert_eq!(unet.of("a.attn1.to_q", 4, Some(4.0)), (4.0, 1.0));
         assert_eq!(read(json, Component::TextEncoder).unwrap().of("a", 4, None), (16.0, 8.0));
         assert_eq!(read(json, Component::TextEncoder2).unwrap().of("a", 4, None), (4.0, 1.0));
-        assert_eq!(Scaling::read(&BTreeMap::new(), Component::UNet, "").unwrap().of("a", 3, None), (3.0, 1.0));
+        assert_eq!(Scaling::default().of("a", 3, None), (3.0, 1.0));
+    }
+
+    #[test]
+    fn of_patterns_the_first_in_the_file_counts() {
+        let json = r#"{"lora_alpha": 8, "alpha_pattern": {"to_k": 1, "attn2.to_k": 2, "z.*to_v": 3, "to_v": 4,
+            "to_.": 5, "to_q": 6}}"#;
+        let scaling = peft(json).unwrap();
+        let alpha = |module: &str| scaling.of(module, 1, None).0;
+        assert_eq!([alpha("a.attn2.to_k"), alpha("z.to_v"), alpha("a.to_v"), alpha("a.to_q")], [1.0, 3.0, 4.0, 5.0]);
+        assert_eq!([alpha("to_k"), alpha("a.xto_k"), alpha("a.attn2")], [1.0, 8.0, 8.0]);
+    }
+
+    #[test]
+    fn pefts_settings_have_pefts_defaults() {
+        assert_eq!(peft(r#"{"r": 4, "lora_alpha": 2}"#).unwrap().of("a", 4, None), (2.0, 0.5));
+        assert_eq!(peft("{}").unwrap().of("a", 4, None), (8.0, 2.0));
+        let stabilized = peft(r#"{"lora_alpha": 2, "use_rslora": true, "alpha_pattern": {"b": 6}}"#).unwrap();
+        assert_eq!((stabilized.of("a", 4, None), stabilized.of("b", 9, None)), ((2.0, 1.0), (6.0, 2.0)));
+        for kind in ["LOHA", "LOKR", "OFT", "IA3", "VERA"] {
+            let other = peft(&format!(r#"{{"peft_type": "{kind}", "lora_alpha": 2}}"#));
+            assert!(matches!(other, Err(LoraError::Unsupported { .. })), "{kind}");
+        }
+        assert!(matches!(peft(r#"{"use_dora": true}"#), Err(LoraError::Unsupported { .. })));
+        assert!(matches!(peft(r#"{"lora_alpha": "2"}"#), Err(LoraError::Metadata { .. })));
+        assert!(matches!(peft("[]"), Err(LoraError::Load(_))));
     }
 
     #[test]
     fn bad_settings_are_errors() {
-        for json in ["", "[]", r#"{"unet.lora_alpha": "8"}"#, r#"{"unet.alpha_pattern": {"(": 1}}"#] {
+        for json in [
+            "",
+            "[]",
+            r#"{"unet.lora_alpha": "8"}"#,
+            r#"{"unet.alpha_pattern": {"(": 1}}"#,
+            r#"{"unet.alpha_pattern": [1]}"#,
+            r#"{"unet.alpha_pattern": {"a": null}}"#,
+            r#"{"unet.lora_alpha": NaN}"#,
+        ] {
             assert!(matches!(read(json, Component::UNet), Err(LoraError::Metadata { .. })), "{json}");
         }
         let dora = read(r#"{"unet.use_dora": true}"#, Component::UNet);
         assert!(matches!(dora, Err(LoraError::Unsupported { .. })));
+    }
+
+    #[test]
+    fn expressions_that_are_many_or_large_are_refused() {
+        let refused = |patterns: Vec<String>| {
+            let patterns: Map<String, Value> = patterns.into_iter().map(|pattern| (pattern, 1.into())).collect();
+            let json = serde_json::json!({ "unet.alpha_pattern": patterns }).to_string();
+            matches!(read(&json, Component::UNet), Err(LoraError::Metadata { .. }))
+        };
+        assert!(refused(vec![r"\w{90}".repeat(10)]));
+        assert!(refused((0..300).map(|i| format!("a{i}.*")).collect()));
+        assert!(!refused((0..5000).map(|i| format!("down_blocks.{i}.to_q")).collect()), "names cost nothing");
     }
 }

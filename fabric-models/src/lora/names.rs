@@ -25,9 +25,11 @@ impl<'a> Names<'a> {
                 continue;
             }
             let Some(module) = module(&parameter.name) else { continue };
-            let original = original.as_deref().and_then(self::module).map(underscored);
+            let original = original.as_deref().and_then(self::module);
             let mut names = vec![module.to_owned(), underscored(module)];
-            names.extend(original);
+            // With dots in ComfyUI's files, with underscores in kohya's.
+            names.extend(original.into_iter().flat_map(|original| [original.to_owned(), underscored(original)]));
+            names.sort_unstable();
             names.dedup();
             for name in names {
                 by_name.entry(name).or_default().push(index);

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::load::{Component, Mismatch, ShapeMismatch};
+use crate::load::{Component, Mismatch, ShapeMismatch, shortened};
 
 /// What applying a LoRA did.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,7 +76,7 @@ impl fmt::Display for LoraMismatch {
             None => write!(f, "use the model it was made for, or skip these with `with_strict(false)`")?,
         }
         for UnmatchedEntry { target, nearest } in unmatched.iter().take(Mismatch::SHOWN) {
-            write!(f, "\n  no place for `{target}`")?;
+            write!(f, "\n  no place for `{}`", shortened(target))?;
             nearest.as_ref().map_or(Ok(()), |name| write!(f, " (the network has `{name}`)"))?;
         }
         for ShapeMismatch { name, found, wanted } in mismatched.iter().take(Mismatch::SHOWN) {

@@ -171,7 +171,11 @@ fn assemble(
     let json = |component| parts.config(component).map(|value| value.to_string());
     let unet_config = UNetConfig::from_json(&json(Component::UNet)?)?;
     let vae_config = VaeConfig::from_json(&json(Component::Vae)?)?;
-    let mut scheduler = SchedulerConfig::from_json(&parts.scheduler()?.to_string())?;
+    let scheduler = parts.scheduler()?.to_string();
+    let mut scheduler = match options.sampler {
+        Some(sampler) => SchedulerConfig::from_json_for(&scheduler, sampler)?,
+        None => SchedulerConfig::from_json(&scheduler)?,
+    };
     scheduler.prediction = options.prediction.unwrap_or(scheduler.prediction);
     let encoders: &[Component] = match family {
         Family::Sdxl => &[Component::TextEncoder, Component::TextEncoder2],
@@ -179,42 +183,42 @@ fn assemble(
     };
     let mut text = Vec::new();
     for &component in encoders {
-        let tokenizer = match &options.tokenizer {
-            Some(tokenizer) => Some(tokenizer.clone()),
-            None => parts.tokenizer(component)?,
+        // The model's own files say what it is padded with. A tokenizer given for all encoders does not: of XL's two, each
+        // has its own padding.
+        let (tokenizer, own_padding) = match &options.tokenizer {
+            Some(tokenizer) => (tokenizer.clone(), None),
+            None => match parts.tokenizer(component)? {
+                Some(tokenizer) => (tokenizer.clone(), Some(tokenizer.padding())),
+                None => (ClipTokenizer::openai(), None),
+            },
         };
-        text.push((component, ClipTextConfig::from_json(&json(component)?)?, tokenizer));
+        let pad = own_padding.unwrap_or_else(|| published_padding(family, component));
+        text.push((component, ClipTextConfig::from_json(&json(component)?)?, tokenizer, pad));
     }
     let loras = options.loras.iter().map(|choice| Ok((LoraFile::open(&choice.path)?, choice.scale)));
     let loras: Vec<(LoraFile, f32)> = loras.collect::<Result<_, ModelError>>()?;
+    for part in loras.iter().flat_map(|(file, _)| file.parts()) {
+        part.check_network(family)?;
+    }
 
     // Networks without weights yet: whether they belong together shows before those are read.
     let unet: UNet = unet_config.init(device)?;
     let vae: Vae = vae_config.init(device)?;
     let mut encoders = Vec::new();
-    for (component, config, tokenizer) in text {
+    for (component, config, tokenizer, pad) in text {
         let encoder: ClipText = config.init(device)?;
-        encoders.push((component, encoder, tokenizer));
+        encoders.push((component, encoder, tokenizer, pad));
     }
-    // Without files of its own, a model gets the tokenizer of OpenAI's CLIP.
-    let window = |tokenizer: &Option<ClipTokenizer>| tokenizer.as_ref().map_or(77, ClipTokenizer::window);
     let texts: Vec<TextPart<'_>> = encoders
         .iter()
-        .map(|(_, encoder, tokenizer)| TextPart { encoder, window: window(tokenizer).min(encoder.max_tokens()) })
+        .map(|(_, encoder, tokenizer, _)| TextPart { encoder, window: tokenizer.window().min(encoder.max_tokens()) })
         .collect();
     fit::check(&unet, &vae, &texts, family == Family::Sdxl)?;
 
     let mut load = Loader { parts, options, loras: &loras, report: &mut report };
     let mut towers = Vec::new();
-    for (component, encoder, tokenizer) in encoders {
+    for (component, encoder, tokenizer, pad) in encoders {
         let encoder: ClipText = load.network(component, encoder)?;
-        let pad = match (&tokenizer, family, component) {
-            (Some(tokenizer), ..) => tokenizer.padding(),
-            // Without files of its own: as published.
-            (None, Family::Sd1, _) | (None, Family::Sdxl, Component::TextEncoder) => PadWith::Eos,
-            (None, ..) => PadWith::Id(0),
-        };
-        let tokenizer = tokenizer.unwrap_or_else(ClipTokenizer::openai);
         let state = if family == Family::Sdxl { State::Penultimate } else { State::Last };
         towers.push(Tower { tokenizer, pad, encoder, state });
     }
@@ -229,6 +233,15 @@ fn assemble(
     let absent_is_zero = parts.absent_is_zero();
     let text = StableDiffusionText { towers, pooled: family == Family::Sdxl, absent_is_zero };
     Ok((StableDiffusion { unet, vae, text, scheduler, native_size }, report))
+}
+
+/// What fills the windows of a text encoder of this family, as published: the end of the prompt for OpenAI's encoder,
+/// `!` for OpenCLIP's.
+fn published_padding(family: Family, encoder: Component) -> PadWith {
+    match (family, encoder) {
+        (Family::Sd1, _) | (Family::Sdxl, Component::TextEncoder) => PadWith::Eos,
+        (Family::Sd2 | Family::Sdxl, _) => PadWith::Id(0),
+    }
 }
 
 /// Side of the latents that the U-Net was trained on; 64 where its configuration does not say.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use fabric_core::schedule::Prediction;
+use fabric_core::schedule::{Prediction, SamplerKind};
 
 use crate::load::{Family, LoadDtype, LoadOptions, LoadReport, ProgressCallback};
 use crate::lora::LoraReport;
@@ -25,8 +25,11 @@ pub struct ModelOptions {
     /// Which files of a folder to take: `Some("fp16")` prefers `*.fp16.safetensors`.
     pub variant: Option<String>,
     /// A tokenizer instead of the model's own. A model without one gets the vocabulary of OpenAI's CLIP, which is every
-    /// published Stable Diffusion's.
+    /// published Stable Diffusion's. The padding is that of the model's family, whatever the tokenizer's own.
     pub tokenizer: Option<ClipTokenizer>,
+    /// A sampler instead of the model's own, which then may be one that this library lacks, as long as its file says the
+    /// betas. A request can still name another.
+    pub sampler: Option<SamplerKind>,
     /// Whether pictures beyond the VAE's training size are encoded and decoded in overlapping tiles: memory for one tile,
     /// and a result that is close to the whole one but not equal to it.
     pub tile_vae: bool,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum TokenizerError {
     /// A file of the tokenizer cannot be read.
-    #[error("{}: cannot be read ({source}); a tokenizer folder holds `vocab.json` and `merges.txt`", path.display())]
+    #[error("{}: cannot be read ({source}); a tokenizer folder holds `vocab.json` and `merges.txt`, or `tokenizer.json`", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -41,7 +41,9 @@ pub enum TokenizerError {
         wanted: String,
     },
     /// Two files of a tokenizer do not belong together.
-    #[error("{file}: {what} needs the token {token:?}, which `vocab.json` has not; take all files from the same model")]
+    #[error(
+        "{file}: {what} needs the token {token:?}, which the vocabulary has not; take all files from the same model"
+    )]
     UnknownToken {
         /// The file that names the token.
         file: String,

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::ClipTokenizer;
 use super::error::TokenizerError;
+use super::tokenizer_json::{self, TOKENIZER_JSON};
 use super::vocabulary::{Vocabulary, corrupt};
 
 /// No file of a tokenizer is larger: OpenAI's largest has 1 MB.
@@ -67,6 +68,19 @@ impl TokenText {
     }
 }
 
+/// A length; Python writes `Infinity` for "any".
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Length {
+    Tokens(f64),
+    Word(Any),
+}
+
+#[derive(Deserialize)]
+enum Any {
+    Infinity,
+}
+
 /// Both small files; each holds some of these.
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -75,7 +89,7 @@ struct SmallFile {
     eos_token: Option<TokenText>,
     pad_token: Option<TokenText>,
     unk_token: Option<TokenText>,
-    model_max_length: Option<f64>,
+    model_max_length: Option<Length>,
     do_lower_case: Option<bool>,
     added_tokens_decoder: Option<BTreeMap<u32, TokenText>>,
 }
@@ -90,7 +104,7 @@ impl TokenizerConfig {
     /// [`TokenizerError::Corrupt`] when one of them is not JSON of the usual form.
     pub fn from_json(tokenizer_config: Option<&str>, special_tokens_map: Option<&str>) -> Result<Self, TokenizerError> {
         let parse = |name: &str, text: Option<&str>| {
-            let parsed = text.map(serde_json::from_str::<SmallFile>).transpose();
+            let parsed = text.map(fabric_core::json::from_str::<SmallFile>).transpose();
             parsed.map_err(|error| corrupt(name, error, "a JSON object of settings and special tokens"))
         };
         let main = parse("tokenizer_config.json", tokenizer_config)?.unwrap_or_default();
@@ -107,7 +121,10 @@ impl TokenizerConfig {
             added_tokens: (main.added_tokens_decoder.unwrap_or_default().into_iter())
                 .map(|(id, token)| (token.into_text(), id))
                 .collect(),
-            model_max_length: match main.model_max_length {
+            model_max_length: match main.model_max_length.map(|length| match length {
+                Length::Tokens(length) => length,
+                Length::Word(Any::Infinity) => f64::INFINITY,
+            }) {
                 Some(length) if (2.0..=MAX_WINDOW).contains(&length) => length as usize,
                 Some(length) if length.is_nan() || length <= MAX_WINDOW => {
                     let wanted = "a `model_max_length` of at least 2";
@@ -121,28 +138,34 @@ impl TokenizerConfig {
 }
 
 impl ClipTokenizer {
-    /// Reads the tokenizer of a model folder: `vocab.json` and `merges.txt`, and where they exist
-    /// `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
+    /// Reads the tokenizer of a model folder: `vocab.json` and `merges.txt`, or `tokenizer.json` alone, and where they
+    /// exist `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
     ///
     /// # Errors
     ///
     /// [`TokenizerError`] when a file is missing, too large, corrupt, or does not fit the others.
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self, TokenizerError> {
         let folder = folder.as_ref();
-        let vocab = read(&folder.join("vocab.json"))?;
-        let merges = read(&folder.join("merges.txt"))?;
+        let has = |name: &str| folder.join(name).exists();
+        let one_file = has(TOKENIZER_JSON) && !(has("vocab.json") && has("merges.txt"));
         let optional = |name: &str| {
             let path = folder.join(name);
-            if path.exists() { read(&path).map(Some) } else { Ok(None) }
+            if has(name) { read(&path).map(Some) } else { Ok(None) }
         };
         let main = optional("tokenizer_config.json")?;
         let map = optional("special_tokens_map.json")?;
         let mut config = TokenizerConfig::from_json(main.as_deref(), map.as_deref())?;
         if let Some(added) = optional("added_tokens.json")? {
-            let added: BTreeMap<String, u32> = serde_json::from_str(&added)
+            let added: BTreeMap<String, u32> = fabric_core::json::from_str(&added)
                 .map_err(|error| corrupt("added_tokens.json", error, "one JSON object of tokens and their ids"))?;
             config.added_tokens.extend(added);
         }
+        if one_file {
+            let vocabulary = tokenizer_json::read(&read(&folder.join(TOKENIZER_JSON))?, &mut config)?;
+            return Self::build(Arc::new(vocabulary), &config);
+        }
+        let vocab = read(&folder.join("vocab.json"))?;
+        let merges = read(&folder.join("merges.txt"))?;
         Self::from_parts(&vocab, &merges, &config)
     }
 

@@ -21,6 +21,7 @@ mod emphasis;
 mod error;
 mod files;
 mod learn;
+mod tokenizer_json;
 mod vocabulary;
 mod weights;
 mod words;

@@ -170,6 +170,80 @@ fn settings_are_read_as_transformers_reads_them() {
     assert_eq!(TokenizerConfig::from_json(None, None).unwrap(), TokenizerConfig::default());
 }
 
+fn fixture() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tokenizer-json")
+}
+
+#[test]
+fn a_tokenizer_in_one_file_is_that_of_the_two() {
+    // The shipped model's tokenizer as transformers 5 saves it.
+    let one = ClipTokenizer::from_folder(fixture()).unwrap();
+    let two = ClipTokenizer::from_folder(fixture().join("../../../models/world/tokenizer")).unwrap();
+    assert_eq!((one.window(), one.padding(), one.bos()), (two.window(), two.padding(), two.bos()));
+    assert_eq!(one.vocabulary_size(), two.vocabulary_size());
+    for seed in 0..300 {
+        let text = random_text(seed);
+        assert_eq!(one.encode(&text).unwrap(), two.encode(&text).unwrap(), "{text:?}");
+    }
+    let text = "a large red star above two striped circles <|endoftext|>";
+    assert_eq!(one.encode(text).unwrap(), two.encode(text).unwrap());
+}
+
+/// The fixture's one file, changed.
+fn one_file(change: impl FnOnce(&mut serde_json::Value)) -> Result<ClipTokenizer, TokenizerError> {
+    let folder = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(fixture().join("tokenizer.json")).unwrap();
+    let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    change(&mut value);
+    fs::write(folder.path().join("tokenizer.json"), value.to_string()).unwrap();
+    ClipTokenizer::from_folder(folder.path())
+}
+
+#[test]
+fn a_tokenizer_in_one_file_of_any_version_is_read() {
+    let now = one_file(|_| ()).unwrap();
+    assert_eq!(now.window(), 77, "without the small files, CLIP's own settings");
+    let before = one_file(|file| {
+        for merge in file["model"]["merges"].as_array_mut().unwrap() {
+            *merge = format!("{} {}", merge[0].as_str().unwrap(), merge[1].as_str().unwrap()).into();
+        }
+    });
+    let text = "a striped circle above a star";
+    assert_eq!(before.unwrap().encode(text).unwrap(), now.encode(text).unwrap());
+    let inverted = one_file(|file| {
+        let cat = serde_json::json!({"id": 713, "content": "<my-cat>", "special": false});
+        file["added_tokens"].as_array_mut().unwrap().push(cat);
+    });
+    assert_eq!(inverted.unwrap().encode("<my-cat>").unwrap(), [713]);
+}
+
+#[test]
+fn tokenizers_in_one_file_that_are_not_clips_are_refused_with_the_reason() {
+    let refused = |change: &dyn Fn(&mut serde_json::Value), said: &str| {
+        let error = one_file(change).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json") && error.contains(said), "{error}");
+    };
+    refused(&|file| file["model"]["type"] = "Unigram".into(), "Unigram");
+    refused(&|file| file["model"] = serde_json::json!({"type": "WordPiece", "vocab": {}}), "WordPiece");
+    refused(&|file| file["model"]["end_of_word_suffix"] = "".into(), "end_of_word_suffix");
+    refused(&|file| file["model"]["merges"][3] = "a b c".into(), "list of pairs");
+    refused(&|file| file["model"]["merges"] = serde_json::json!(["a"]), "the merge \"a\"");
+    refused(&|file| file["model"]["merges"][3] = serde_json::json!(["a", "zzz"]), "merge 3 needs the token \"zzz\"");
+    refused(&|file| file["model"]["vocab"] = serde_json::json!({}), "no tokens");
+    refused(&|file| *file = serde_json::json!([]), "the library tokenizers");
+}
+
+#[test]
+fn small_files_are_read_as_python_writes_them() {
+    let main = "\u{feff}{\"model_max_length\": Infinity, \"note\": NaN}";
+    assert_eq!(TokenizerConfig::from_json(Some(main), None).unwrap(), TokenizerConfig::default());
+    assert!(TokenizerConfig::from_json(Some("{\"model_max_length\": -Infinity}"), None).is_err());
+    let (vocab, merges, config) = small();
+    let marked = |text: &str| format!("\u{feff}{text}");
+    let tokenizer = ClipTokenizer::from_parts(&marked(&vocab), &marked(&merges), &config).unwrap();
+    assert_eq!(tokenizer.encode("red").unwrap(), [515]);
+}
+
 #[track_caller]
 fn refused(vocab: &str, merges: &str, wanted: &str) {
     let error = ClipTokenizer::from_parts(vocab, merges, &TokenizerConfig::default()).unwrap_err().to_string();

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use super::alphabet::{BYTES, CHARACTERS, END_OF_WORD, byte_of};
 use super::error::TokenizerError;
+use super::tokenizer_json::TOKENIZER_JSON;
 
 /// The reference reads so many merges and no more.
 pub(super) const MAX_MERGES: usize = 49_152 - 256 - 2;
@@ -81,32 +82,10 @@ impl Vocabulary {
 
     /// From the text of `vocab.json` and `merges.txt`.
     pub(super) fn from_text(vocab_json: &str, merges_txt: &str) -> Result<Self, TokenizerError> {
-        let ids: HashMap<String, u32> = serde_json::from_str(vocab_json)
+        let ids: HashMap<String, u32> = fabric_core::json::from_str(vocab_json)
             .map_err(|error| corrupt("vocab.json", error, "one JSON object of tokens and their ids"))?;
-        let size = match ids.values().max() {
-            Some(&largest) if largest < MAX_IDS => largest as usize + 1,
-            Some(largest) => {
-                return Err(corrupt("vocab.json", format!("id {largest}"), format!("ids below {MAX_IDS}")));
-            }
-            None => return Err(corrupt("vocab.json", "no tokens", "at least the special tokens")),
-        };
-        let mut tokens = vec![String::new(); size];
-        for (token, &id) in &ids {
-            let slot = &mut tokens[id as usize];
-            if token.is_empty() || !slot.is_empty() {
-                let found = format!("the tokens {slot:?} and {token:?} for id {id}");
-                return Err(corrupt("vocab.json", found, "one token for each id"));
-            }
-            slot.clone_from(token);
-        }
-        let id = |line: usize, token: &str| {
-            ids.get(token).copied().ok_or_else(|| TokenizerError::UnknownToken {
-                file: "merges.txt".to_owned(),
-                what: format!("line {line}"),
-                token: token.to_owned(),
-            })
-        };
-        let mut lines = merges_txt.trim().split('\n').enumerate();
+        let tokens = by_id("vocab.json", &ids)?;
+        let mut lines = merges_txt.trim_start_matches('\u{feff}').trim().split('\n').enumerate();
         if !lines.next().is_some_and(|(_, first)| first.starts_with('#')) {
             return Err(corrupt("merges.txt", "no first line that starts with `#`", "`#version: 0.2` and then merges"));
         }
@@ -117,9 +96,18 @@ impl Vocabulary {
                 let found: String = line.chars().take(40).collect();
                 return Err(corrupt("merges.txt", format!("{found:?} in line {number}"), "two tokens in each line"));
             };
-            merges.push((id(number, left)?, id(number, right)?, id(number, &format!("{left}{right}"))?));
+            merges.push(merged("merges.txt", || format!("line {number}"), &ids, left, right)?);
         }
         Ok(Self::new(tokens, merges))
+    }
+
+    /// From the tokens and merges of a `tokenizer.json`.
+    pub(super) fn from_json(ids: &HashMap<String, u32>, pairs: &[(String, String)]) -> Result<Self, TokenizerError> {
+        let tokens = by_id(TOKENIZER_JSON, ids)?;
+        let merge = |(i, (left, right)): (usize, &(String, String))| {
+            merged(TOKENIZER_JSON, || format!("merge {i}"), ids, left, right)
+        };
+        Ok(Self::new(tokens, pairs.iter().enumerate().map(merge).collect::<Result<_, _>>()?))
     }
 
     /// The id of a token, by search: for the few that are looked up by name.
@@ -176,6 +164,43 @@ impl Vocabulary {
         }
         Some(ends_word)
     }
+}
+
+/// The tokens of a file in the order of their ids.
+fn by_id(file: &str, ids: &HashMap<String, u32>) -> Result<Vec<String>, TokenizerError> {
+    let size = match ids.values().max() {
+        Some(&largest) if largest < MAX_IDS => largest as usize + 1,
+        Some(largest) => return Err(corrupt(file, format!("id {largest}"), format!("ids below {MAX_IDS}"))),
+        None => return Err(corrupt(file, "no tokens", "at least the special tokens")),
+    };
+    let mut tokens = vec![String::new(); size];
+    for (token, &id) in ids {
+        let slot = &mut tokens[id as usize];
+        if token.is_empty() || !slot.is_empty() {
+            let found = format!("the tokens {slot:?} and {token:?} for id {id}");
+            return Err(corrupt(file, found, "one token for each id"));
+        }
+        slot.clone_from(token);
+    }
+    Ok(tokens)
+}
+
+/// The ids of two tokens and of the one that they merge to; `what` names the merge.
+fn merged(
+    file: &str,
+    what: impl Fn() -> String,
+    ids: &HashMap<String, u32>,
+    left: &str,
+    right: &str,
+) -> Result<(u32, u32, u32), TokenizerError> {
+    let id = |token: &str| {
+        ids.get(token).copied().ok_or_else(|| TokenizerError::UnknownToken {
+            file: file.to_owned(),
+            what: what(),
+            token: token.to_owned(),
+        })
+    };
+    Ok((id(left)?, id(right)?, id(&format!("{left}{right}"))?))
 }
 
 /// A token without the mark of a word's end, and whether it had one.

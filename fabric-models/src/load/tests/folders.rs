@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use fabric_core::schedule::SchedulerConfig;
 use serde_json::{Value, json};
 
 use super::*;
@@ -144,6 +145,27 @@ fn the_index_never_becomes_a_path() {
 }
 
 #[test]
+fn settings_are_read_as_python_writes_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    model(folder.path());
+    let scheduler = folder.path().join("scheduler/scheduler_config.json");
+    fs::copy(fixture("schedulers/dpm-solver-infinity.json"), scheduler).expect("copied");
+    let model = ModelFolder::open(folder.path()).expect("opens");
+    let config: SchedulerConfig = model.scheduler_config().expect("settings");
+    assert_eq!((config.lambda_min_clipped, config.beta_end), (None, Some(0.012)));
+    for file in ["model_index.json", "unet/config.json"] {
+        let path = folder.path().join(file);
+        let text = fs::read_to_string(&path).expect("read");
+        fs::write(&path, format!("\u{feff}{{\"_x\": [NaN, Infinity, -Infinity], {}", &text[1..])).expect("written");
+    }
+    let model = ModelFolder::open(folder.path()).expect("opens");
+    assert_eq!(
+        model.config::<Value>(Component::UNet).expect("settings")["_x"],
+        json!(["NaN", "Infinity", "-Infinity"])
+    );
+}
+
+#[test]
 fn settings_that_are_no_json_too_long_or_too_deep_are_errors() {
     let folder = tempfile::tempdir().expect("a folder");
     model(folder.path());
@@ -166,7 +188,12 @@ fn files_are_taken_in_a_fixed_order_and_variants_on_demand() {
     };
     // From the least to the most wanted.
     for name in [
+        "pytorch_model.bin.index.fp16.json",
+        "pytorch_model.fp16.bin",
+        "pytorch_model.bin.index.json",
         "pytorch_model.bin",
+        "diffusion_pytorch_model.bin.index.json",
+        "diffusion_pytorch_model.bin",
         "model.fp16.safetensors",
         "model.safetensors.index.json",
         "model.safetensors",
@@ -176,6 +203,10 @@ fn files_are_taken_in_a_fixed_order_and_variants_on_demand() {
         assert_eq!(chosen(None).expect("weights"), name);
     }
     assert_eq!(chosen(Some("fp16")).expect("weights"), "model.fp16.safetensors");
+    fs::remove_file(path.join("model.fp16.safetensors")).expect("removed");
+    assert_eq!(chosen(Some("fp16")).expect("weights"), "pytorch_model.fp16.bin");
+    fs::remove_file(path.join("pytorch_model.fp16.bin")).expect("removed");
+    assert_eq!(chosen(Some("fp16")).expect("weights"), "pytorch_model.bin.index.fp16.json");
     assert_says(chosen(Some("ema")), &["variant `ema`", "only config.json, diffusion", "diffusion_pytorch_model.ema"]);
 }
 

@@ -124,6 +124,11 @@ impl TensorSource for InMemory {
     }
 }
 
+/// A file that is kept with the tests.
+pub(super) fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
+}
+
 /// Writes tensors as a safetensors file.
 pub(super) fn write(path: &Path, tensors: &BTreeMap<String, HostTensor>) -> PathBuf {
     let infos: Vec<(String, TensorInfo)> = tensors.iter().map(|(name, t)| (name.clone(), t.info.clone())).collect();

@@ -18,11 +18,6 @@ fn a_pickle_without_the_feature_is_an_error_that_names_it() {
 }
 
 #[cfg(feature = "pickle")]
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
-}
-
-#[cfg(feature = "pickle")]
 #[test]
 fn a_pickle_gives_the_tensors_it_holds() {
     use crate::load::{LoadDtype, LoadOptions, load_into};
@@ -70,4 +65,94 @@ fn a_training_checkpoint_says_its_step_beside_its_tensors() {
     assert_eq!(source.note("global_step").as_deref(), Some("5"));
     assert_eq!(source.note("state_dict"), None);
     assert_eq!(open_weights(fixture("tiny.bin")).expect("weights").note("global_step"), None);
+}
+
+#[cfg(feature = "pickle")]
+#[test]
+fn what_lies_beside_the_weights_may_have_any_keys() {
+    let source = open_weights(fixture("side-data.ckpt")).expect("opens");
+    assert_eq!(read_all(&source), tiny_tensors());
+    for name in ["class-key", "tuple-key", "bool-key"] {
+        let source = open_weights(fixture(&format!("pickles/{name}.ckpt"))).expect("opens");
+        assert_eq!(
+            read_all(&source),
+            BTreeMap::from([("a.weight".to_owned(), floats(&[4], &[0.0, 1.0, 2.0, 3.0]))]),
+            "{name}"
+        );
+    }
+}
+
+#[cfg(feature = "pickle")]
+#[test]
+fn a_network_saved_as_an_object_gives_its_state() {
+    assert_eq!(read_all(&open_weights(fixture("module.bin")).expect("opens")), tiny_tensors());
+}
+
+#[cfg(feature = "pickle")]
+#[test]
+fn archives_are_read_in_the_form_of_large_files_and_not_compressed() {
+    assert_eq!(read_all(&open_weights(fixture("zip64.bin")).expect("opens")), tiny_tensors());
+    assert_says(open_weights(fixture("compressed.bin")), &["compressed", "pack the archive without"]);
+}
+
+#[cfg(feature = "pickle")]
+#[test]
+fn a_tensor_that_is_no_plain_array_is_refused_by_name() {
+    assert_says(open_weights(fixture("sparse.bin")), &["`a.weight`", "`torch._utils._rebuild_sparse_tensor`"]);
+}
+
+#[cfg(feature = "pickle")]
+#[test]
+fn the_form_before_pytorch_1_6_gives_the_same_tensors() {
+    let before = open_weights(fixture("before-1.6.bin")).expect("opens");
+    assert_eq!(read_all(&before), read_all(&open_weights(fixture("tiny.ckpt")).expect("opens")));
+    let folder = tempfile::tempdir().expect("a folder");
+    let whole = fs::read(fixture("before-1.6.bin")).expect("a fixture");
+    let path = folder.path().join("a.bin");
+    for length in 0..whole.len() {
+        fs::write(&path, &whole[..length]).expect("written");
+        assert_says(open_weights(&path), &["a.bin"]);
+    }
+}
+
+#[cfg(feature = "pickle")]
+#[test]
+fn a_value_repeated_without_end_is_refused_and_not_made() {
+    assert_says(open_weights(fixture("expanded.bin")), &["`weight`", "[1000000, 1000000]", "repeats 1 values"]);
+}
+
+/// A plain pickle in the older form, with no storages.
+#[cfg(feature = "pickle")]
+fn older_form(values: &[u8]) -> Vec<u8> {
+    let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+    [magic.as_slice(), b"\x80\x02M\xe9\x03.", b"\x80\x02}.", values, b"\x80\x02]."].concat()
+}
+
+#[cfg(feature = "pickle")]
+#[test]
+fn pickles_made_to_fill_memory_or_never_to_end_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.bin");
+    let refused = |values: &[u8], part: &str| {
+        fs::write(&path, older_form(values)).expect("written");
+        assert_says(open_weights(&path), &["a.bin", part]);
+    };
+    // A list within itself, and lists of the same two lists, 60 times.
+    refused(b"\x80\x02]q\x00h\x00a.", "nested");
+    let mut doubled = b"\x80\x02]q\x00".to_vec();
+    for i in 1..60_u8 {
+        doubled.extend([b'h', i - 1, b'h', i - 1, 0x86, b'q', i]);
+    }
+    doubled.push(b'.');
+    refused(&doubled, "nested");
+    // A tensor without a storage must not go missing.
+    refused(b"\x80\x02}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n)Rs.", "`a`, a tensor made by");
+    // Bytes that are announced and do not come.
+    refused(b"\x80\x02X\xff\xff\xff\xff", "ends too early");
+    refused(b"\x80\x02\x8d\xff\xff\xff\xff\xff\xff\xff\xff", "ends too early");
+    for bad in [b"\x80\x020.".as_slice(), b"\x80\x02h\x07.", b"\x80\x02Na.", b"\x80\x02}(Nu.", b"\x80\x02NNs.", b"\xff"]
+    {
+        refused(bad, "PyTorch file");
+    }
+    refused(b"\x80\x02}.", "no tensors");
 }

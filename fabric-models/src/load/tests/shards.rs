@@ -38,6 +38,34 @@ fn shards_load_like_one_file() {
     assert!(report.is_complete());
 }
 
+#[cfg(feature = "pickle")]
+#[test]
+fn shards_of_pytorch_load_like_one_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shard = "pytorch_model.fp16-00001-of-00001.bin";
+    fs::copy(fixture("tiny.bin"), folder.path().join(shard)).expect("copied");
+    let map: serde_json::Map<_, _> = tiny_tensors().into_keys().map(|name| (name, json!(shard))).collect();
+    for name in ["pytorch_model.bin.index.json", "pytorch_model.bin.index.fp16.json"] {
+        let index = folder.path().join(name);
+        fs::write(&index, json!({ "metadata": {}, "weight_map": map }).to_string()).expect("a written index");
+        let shards = crate::load::open_weights(&index).expect("opens");
+        assert_eq!(read_all(&shards), tiny_tensors(), "{name}");
+    }
+    edit(&folder.path().join("pytorch_model.bin.index.json"), shard, "../x.bin");
+    let index = folder.path().join("pytorch_model.bin.index.json");
+    assert_says(crate::load::open_weights(index), &["shard name", "plain name"]);
+}
+
+#[cfg(not(feature = "pickle"))]
+#[test]
+fn shards_of_pytorch_need_the_feature() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("a.bin"), "").expect("written");
+    let index = folder.path().join("pytorch_model.bin.index.json");
+    fs::write(&index, json!({ "weight_map": { "x": "a.bin" } }).to_string()).expect("a written index");
+    assert_says(crate::load::open_weights(index), &["a.bin", "feature `pickle`"]);
+}
+
 #[test]
 fn a_shard_outside_the_folder_is_never_opened() {
     let outside = tempfile::tempdir().expect("a folder");

@@ -22,10 +22,33 @@ fn files_without_a_lora_are_refused() {
     let not_a_lora = |error: &LoraError| matches!(error, LoraError::NotALora { .. });
     refused(Memory::default().read_lora().unwrap_err(), not_a_lora, &["no tensors"]);
     let model = Memory::default().with("conv_in.weight", &[1], &[0.0]);
-    refused(model.read_lora().unwrap_err(), not_a_lora, &["conv_in.weight", "load this one as a model"]);
+    refused(model.read_lora().unwrap_err(), not_a_lora, &["conv_in.weight", "load this one as what it is"]);
     let mixed = good().with("conv_in.weight", &[1], &[0.0]);
     let unknown = |error: &LoraError| matches!(error, LoraError::UnknownKeys { .. });
     refused(mixed.read_lora().unwrap_err(), unknown, &["1 keys", "`conv_in.weight`"]);
+}
+
+#[test]
+fn files_of_other_kinds_are_called_by_their_name() {
+    let not_a_lora = |error: &LoraError| matches!(error, LoraError::NotALora { .. });
+    let file = |names: &[&str]| names.iter().fold(Memory::default(), |file, name| file.with(*name, &[1], &[0.0]));
+    let checkpoint = file(&["model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.encoder.conv_in.bias"]);
+    refused(checkpoint.read_lora().unwrap_err(), not_a_lora, &["a single-file checkpoint"]);
+    let control = file(&["input_blocks.1.0.emb_layers.1.down", "input_blocks.1.0.emb_layers.1.up", "lora_controlnet"]);
+    refused(control.read_lora().unwrap_err(), not_a_lora, &["a Control-LoRA"]);
+    let control = file(&["controlnet_cond_embedding.conv_in.bias"]);
+    refused(control.read_lora().unwrap_err(), not_a_lora, &["a ControlNet"]);
+}
+
+#[test]
+fn names_of_any_length_are_refused_cheaply() {
+    // A comparison by edit distance with every weight of the network would take minutes.
+    let module = "a_".repeat(200_000);
+    let file = Memory::default().with_pair(kohya_keys(&module), &[4, 4], 1, 0);
+    let error = merge(tiny_unet(), &file.read_lora().unwrap().unet, 1.0).unwrap_err();
+    let LoraError::Mismatch(mismatch) = &error else { panic!("{error}") };
+    assert_eq!(mismatch.unmatched[0].nearest, None);
+    assert!(error.to_string().len() < 1000, "the message shows the beginning of the name");
 }
 
 #[test]
@@ -83,6 +106,8 @@ fn absurd_numbers_are_refused() {
         let [_, up] = peft_keys("conv_in");
         refused(good().with(&up, &[8, 2], &values).read_lora().unwrap_err(), not_finite, &[&up, "index 5"]);
     }
+    let huge = good().with_integer("unet.conv_in.alpha", Dtype::I64, &i64::MAX.to_le_bytes());
+    refused(huge.read_lora().unwrap_err(), alpha, &["`conv_in`"]);
     let mut integers = good();
     integers.tensors.values_mut().for_each(|info| info.dtype = Dtype::I32);
     let wrong_type = |error: &LoraError| matches!(error, LoraError::Load(LoadError::WrongType { .. }));

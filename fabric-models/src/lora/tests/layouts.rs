@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::layers::{Conv2d, Linear};
-use crate::load::{original_unet_names, write_safetensors};
+use crate::load::{Component, Dtype, original_unet_names};
 use crate::lora::names::Names;
 
 #[test]
@@ -61,17 +61,20 @@ fn original_names_mean_the_same_weights() {
         ("conv_out", "out.2"),
     ];
     let shapes = adaptable(&unet);
-    let merged = |original: bool| {
+    let comfy_keys = |name: &str| ["down", "up"].map(|side| format!("diffusion_model.{name}.lora_{side}.weight"));
+    let merged = |keys: &dyn Fn(&str, &str) -> [String; 2]| {
         let file = names.iter().enumerate().fold(Memory::default(), |file, (seed, (published, name))| {
             let weight = format!("{published}.weight");
             let shape = &shapes.iter().find(|parameter| parameter.name == weight).unwrap().shape;
-            file.with_pair(kohya_keys(if original { name } else { published }), shape, 2, seed as u64)
+            file.with_pair(keys(published, name), shape, 2, seed as u64)
         });
         let (merged, report) = merge(unet.clone(), &file.read_lora().unwrap().unet, 1.0).unwrap();
         assert_eq!(report.applied.len(), names.len());
         weights(&merged)
     };
-    assert!(same_bits(&merged(true), &merged(false)));
+    let published = merged(&|published, _| kohya_keys(published));
+    assert!(same_bits(&merged(&|_, original| kohya_keys(original)), &published));
+    assert!(same_bits(&merged(&|_, original| comfy_keys(original)), &published));
 }
 
 #[test]
@@ -85,8 +88,8 @@ fn every_weight_of_the_published_networks_has_one_name_in_each_layout() {
         for parameter in &parameters {
             let module = parameter.name.strip_suffix(".weight").unwrap();
             let index = all.iter().position(|other| other == parameter).unwrap();
-            let original = originals[index].as_deref().unwrap().strip_suffix(".weight").unwrap().replace('.', "_");
-            for name in [module.to_owned(), module.replace('.', "_"), original] {
+            let original = originals[index].as_deref().unwrap().strip_suffix(".weight").unwrap().to_owned();
+            for name in [module.to_owned(), module.replace('.', "_"), original.replace('.', "_"), original] {
                 assert_eq!(names.find(&name), [parameter], "{name}");
             }
         }
@@ -168,9 +171,97 @@ fn alphas_in_the_header_count() {
     let tensors = Memory::default().with_pair(peft_keys("conv_in"), &[8, 4, 3, 3], 2, 0);
     let settings = json!({ "unet.lora_alpha": 3.0, "unet.r": 2 }).to_string();
     let metadata = [("format".into(), "pt".into()), ("lora_adapter_metadata".into(), settings)].into();
-    let list: Vec<_> = tensors.tensors.clone().into_iter().collect();
-    write_safetensors(&path, &metadata, &list, |name| tensors.read(name)).unwrap();
+    tensors.write(&path, &metadata);
     let file = LoraFile::open(&path).unwrap();
     assert_eq!(file.unet.targets()[0].factor(), 1.5);
     assert_eq!(file.to_string(), format!("{}: LoRA, unet: 1 weights (peft layout)", path.display()));
+}
+
+#[test]
+fn integer_alphas_count() {
+    let cases: [(Dtype, &[u8]); 6] = [
+        (Dtype::I64, &1_i64.to_le_bytes()),
+        (Dtype::I32, &1_i32.to_le_bytes()),
+        (Dtype::I16, &1_i16.to_le_bytes()),
+        (Dtype::U16, &1_u16.to_le_bytes()),
+        (Dtype::I8, &[1]),
+        (Dtype::U8, &[1]),
+    ];
+    for (dtype, bytes) in cases {
+        let file = Memory::default().with_pair(peft_keys("conv_in"), &[8, 4, 3, 3], 2, 0);
+        let lora = file.with_integer("unet.conv_in.alpha", dtype, bytes).read_lora().unwrap().unet;
+        assert_eq!(lora.targets()[0].factor(), 0.5, "{dtype:?}");
+    }
+}
+
+/// The folder that peft saves of an adapter.
+fn peft_folder(place: &Path, settings: &serde_json::Value, module: &str) {
+    let keys = ["A", "B"].map(|side| format!("base_model.model.{module}.lora_{side}.weight"));
+    let file = Memory::default().with_pair(keys, &[8, 4, 3, 3], 4, 0);
+    file.write(&place.join("adapter_model.safetensors"), &BTreeMap::new());
+    std::fs::write(place.join("adapter_config.json"), settings.to_string()).unwrap();
+}
+
+#[test]
+fn a_folder_of_pefts_is_scaled_as_its_settings_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let factor = |settings: serde_json::Value| {
+        peft_folder(folder.path(), &settings, "conv_in");
+        let from_folder = LoraFile::open(folder.path()).unwrap().unet.targets()[0].factor();
+        let from_file = LoraFile::open(folder.path().join("adapter_model.safetensors")).unwrap();
+        assert_eq!(from_file.unet.targets()[0].factor(), from_folder);
+        from_folder
+    };
+    assert_eq!(factor(json!({ "peft_type": "LORA", "r": 4, "lora_alpha": 2, "alpha_pattern": {} })), 0.5);
+    assert_eq!(factor(json!({ "r": 2, "rank_pattern": { "conv_in": 4 }, "lora_alpha": 2 })), 0.5);
+    assert_eq!(factor(json!({ "r": 4, "lora_alpha": 2, "alpha_pattern": { "conv_in": 6 } })), 1.5);
+    assert_eq!(factor(json!({ "r": 4, "lora_alpha": 2, "use_rslora": true })), 1.0);
+    // Without its settings, or under names that are not peft's, it is any other file.
+    std::fs::remove_file(folder.path().join("adapter_config.json")).unwrap();
+    assert_eq!(LoraFile::open(folder.path()).unwrap().unet.targets()[0].factor(), 1.0);
+    std::fs::write(folder.path().join("adapter_config.json"), r#"{"lora_alpha": 2}"#).unwrap();
+    let other = Memory::default().with_pair(peft_keys("conv_in"), &[8, 4, 3, 3], 4, 0);
+    other.write(&folder.path().join("other.safetensors"), &BTreeMap::new());
+    let other = LoraFile::open(folder.path().join("other.safetensors")).unwrap();
+    assert_eq!(other.unet.targets()[0].factor(), 1.0);
+}
+
+#[test]
+fn what_peft_saved_counts_half_where_alpha_is_half_of_the_rank() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/peft");
+    let file = LoraFile::open(folder).unwrap();
+    assert!(file.unet.targets().len() > 4 && file.text_encoder.is_empty());
+    assert!(file.unet.targets().iter().all(|entry| entry.factor() == 0.5 && entry.rank() == 4));
+}
+
+#[test]
+fn pefts_settings_say_which_network_they_are_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |class: &str, module: &str| {
+        let settings = json!({ "lora_alpha": 4, "auto_mapping": { "base_model_class": class } });
+        peft_folder(folder.path(), &settings, module);
+        let file = LoraFile::open(folder.path()).unwrap();
+        let lora = file.parts().into_iter().find(|lora| !lora.is_empty()).unwrap().clone();
+        (lora.part(), lora.targets()[0].target().to_owned())
+    };
+    let (bare, full) = ("encoder.layers.0.mlp.fc1", "text_model.encoder.layers.0.mlp.fc1");
+    for (class, part) in [
+        ("CLIPTextModel", Component::TextEncoder),
+        ("CLIPTextModelWithProjection", Component::TextEncoder2),
+        ("Another", Component::TextEncoder),
+    ] {
+        assert_eq!(read(class, bare), (part, full.to_owned()));
+        assert_eq!(read(class, full), (part, full.to_owned()));
+    }
+    assert_eq!(read("UNet2DConditionModel", "conv_in"), (Component::UNet, "conv_in".to_owned()));
+}
+
+#[test]
+fn a_folder_of_diffusers_has_its_own_name_for_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = LoraFile::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("adapter_model.safetensors") && error.contains("pytorch_lora_weights.bin"), "{error}");
+    let file = Memory::default().with_pair(peft_keys("conv_in"), &[8, 4, 3, 3], 4, 0);
+    file.write(&folder.path().join("pytorch_lora_weights.safetensors"), &BTreeMap::new());
+    assert_eq!(LoraFile::open(folder.path()).unwrap().unet.targets().len(), 1);
 }

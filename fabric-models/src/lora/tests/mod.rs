@@ -5,6 +5,7 @@ mod laws;
 mod layouts;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
@@ -12,7 +13,9 @@ use fabric_backends::{DeviceKind, device};
 use safetensors::Dtype;
 
 use super::*;
-use crate::load::{HostTensor, LoadError, ParameterInfo, PublishedNames, TensorInfo, TensorSource, parameters};
+use crate::load::{
+    HostTensor, LoadError, ParameterInfo, PublishedNames, TensorInfo, TensorSource, parameters, write_safetensors,
+};
 use crate::unet::{UNet, UNetConfig};
 
 fn cpu() -> Device {
@@ -57,6 +60,19 @@ impl Memory {
         self.tensors.insert(name.clone(), TensorInfo { dtype: Dtype::F32, shape: shape.to_vec() });
         self.bytes.insert(name, values.iter().flat_map(|x| x.to_le_bytes()).collect());
         self
+    }
+
+    /// A tensor that is one integer.
+    fn with_integer(mut self, name: &str, dtype: Dtype, bytes: &[u8]) -> Self {
+        self.tensors.insert(name.to_owned(), TensorInfo { dtype, shape: vec![] });
+        self.bytes.insert(name.to_owned(), bytes.to_vec());
+        self
+    }
+
+    /// Writes the file with this header.
+    fn write(&self, path: &Path, metadata: &BTreeMap<String, String>) {
+        let list: Vec<_> = self.tensors.clone().into_iter().collect();
+        write_safetensors(path, metadata, &list, |name| self.read(name)).unwrap();
     }
 
     /// A pair of matrices for a weight of this shape.

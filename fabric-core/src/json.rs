@@ -1,0 +1,121 @@
+//! JSON as Python's `json` module writes it.
+//!
+//! Python writes `NaN`, `Infinity` and `-Infinity`, which JSON does not have, and editors put a byte-order mark in
+//! front of a file. Configurations of published models contain both.
+
+use std::borrow::Cow;
+
+use serde::de::DeserializeOwned;
+
+/// The words that Python writes for numbers that are not finite. The longest comes first.
+const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Reads JSON, or what Python's `json` module takes for it.
+///
+/// A byte-order mark at the beginning is skipped. `NaN`, `Infinity` and `-Infinity` are read as strings of the same
+/// name, so that they do no harm where nobody reads them, and are errors that quote them where a number is expected.
+///
+/// ```
+/// let value: serde_json::Value = fabric_core::json::from_str(r#"{"lambda_min_clipped": -Infinity}"#)?;
+/// assert_eq!(value["lambda_min_clipped"], "-Infinity");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// When the text is not JSON, or does not hold a `T`.
+pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+    serde_json::from_str(&quoted(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)))
+}
+
+/// As [`from_str`], from bytes in UTF-8.
+///
+/// # Errors
+///
+/// As [`from_str`], and when the bytes are not UTF-8.
+pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => from_str(text),
+        // The parser says where the first wrong byte is.
+        Err(_) => serde_json::from_slice(bytes),
+    }
+}
+
+/// Puts quotes around the words for numbers that are not finite, but for those within strings.
+fn quoted(text: &str) -> Cow<'_, str> {
+    if !text.contains("NaN") && !text.contains("Infinity") {
+        return Cow::Borrowed(text);
+    }
+    let mut result = String::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        let length = if next == '"' {
+            string_length(rest)
+        } else if let Some(word) = WORDS.iter().find(|word| rest.starts_with(**word)) {
+            result.push('"');
+            result.push_str(word);
+            result.push('"');
+            rest = &rest[word.len()..];
+            continue;
+        } else {
+            next.len_utf8()
+        };
+        result.push_str(&rest[..length]);
+        rest = &rest[length..];
+    }
+    Cow::Owned(result)
+}
+
+/// Bytes of the string that `text` begins with, quotes included; all of the text if the string does not end.
+fn string_length(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn pythons_numbers_that_are_not_finite_are_read_outside_of_strings_only() {
+        let text = r#"{"a": -Infinity, "b": [Infinity,NaN], "NaN": "Infinity \" NaN", "c": {"d\\": NaN}, "é": -1}"#;
+        let value: Value = from_str(text).unwrap();
+        let wanted = json!({"a": "-Infinity", "b": ["Infinity", "NaN"], "NaN": "Infinity \" NaN",
+            "c": {"d\\": "NaN"}, "é": -1});
+        assert_eq!(value, wanted);
+        assert_eq!(from_slice::<Value>(text.as_bytes()).unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped() {
+        assert_eq!(from_str::<Value>("\u{feff}{\"a\": NaN}").unwrap(), json!({"a": "NaN"}));
+        assert_eq!(from_slice::<Value>(b"\xef\xbb\xbf[1]").unwrap(), json!([1]));
+        assert!(from_str::<Value>("\u{feff}\u{feff}1").is_err());
+    }
+
+    #[test]
+    fn what_python_does_not_read_is_an_error() {
+        for text in ["", "+Infinity", "NaNa", "nan", "inf", "\"NaN", "{\"a\": Infinity", "- Infinity", "[NaN NaN]"] {
+            assert!(from_str::<Value>(text).is_err(), "{text}");
+        }
+        assert!(from_slice::<Value>(b"\"\xff\"").is_err());
+    }
+
+    #[test]
+    fn a_number_that_is_not_finite_is_quoted_in_the_error_where_a_number_is_expected() {
+        let error = from_str::<Vec<f64>>("[1.0, NaN]").unwrap_err().to_string();
+        assert!(error.contains("\"NaN\""), "{error}");
+    }
+}

@@ -1,0 +1,145 @@
+//! `.ckpt`, `.bin`, `.pt`, `.pth`: PyTorch's files. Their pickles are programs; of these, only what describes tensors is
+//! followed, and nothing is executed.
+
+mod container;
+mod machine;
+mod tensors;
+mod values;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use self::container::Places;
+use self::machine::Fault;
+use self::values::{Id, Value, Values, View};
+use super::safetensors_file::{PositionedFile, open_file};
+use super::{HostTensor, LoadError, TensorInfo, TensorSource};
+
+/// A PyTorch file (feature `pickle`).
+///
+/// Where the file is a training checkpoint with a `state_dict`, only that is presented, without the prefix. What else it
+/// carries may be anything; tensors of which it says where their values are, can be read.
+#[derive(Debug)]
+pub struct PickleFile {
+    path: PathBuf,
+    file: PositionedFile,
+    tensors: BTreeMap<String, TensorInfo>,
+    views: BTreeMap<String, View>,
+    places: Places,
+    /// Whole numbers and texts at the top, beside the tensors.
+    notes: BTreeMap<String, String>,
+}
+
+impl PickleFile {
+    /// Opens a file and reads its list of tensors.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file, or it is no PyTorch file, or holds no tensors, or one that lies outside of it or is no
+    /// plain array (sparse, quantised).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
+        let path = path.as_ref();
+        let refused = |fault| match fault {
+            Fault::Io(source) => LoadError::io(path, "read", source),
+            Fault::Broken(found) => malformed(path, found),
+        };
+        let mut file = open_file(path)?;
+        let opened = container::open(&mut file).map_err(refused)?;
+        let views = tensors::find(&opened.values, opened.root).map_err(|found| malformed(path, found))?;
+        if views.is_empty() {
+            let next = "is this a file of weights?";
+            return Err(LoadError::malformed(path, "PyTorch file", "no tensors", "named tensors", next));
+        }
+        let info = |(name, view): (&String, &View)| Ok((name.clone(), tensors::info(name, view)?));
+        let tensors = views.iter().map(info).collect::<Result<BTreeMap<_, _>, String>>();
+        let tensors = tensors.map_err(|found| malformed(path, found))?;
+        let places = opened.places(&views, &mut file).map_err(refused)?;
+        for (name, view) in &views {
+            let place = places.get(&view.storage.key);
+            if place.is_none_or(|place| place.end - place.start < bytes_reached(view)) {
+                return Err(malformed(path, format!("tensor `{name}` longer than its storage in the file")));
+            }
+        }
+        let notes = notes(&opened.values, opened.root);
+        Ok(Self { path: path.to_owned(), file: PositionedFile::new(file), tensors, views, places, notes })
+    }
+}
+
+impl TensorSource for PickleFile {
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
+        &self.tensors
+    }
+
+    fn read(&self, name: &str) -> Result<HostTensor, LoadError> {
+        let (Some(info), Some(view)) = (self.tensors.get(name), self.views.get(name)) else {
+            return Err(LoadError::NoSuchTensor { place: self.place(), tensor: name.to_owned() });
+        };
+        let size = view.dtype.bitsize() / 8;
+        let first = (view.offset * size) as u64;
+        let start = self.places[&view.storage.key].start + first;
+        let mut stored = vec![0; (bytes_reached(view) - first) as usize];
+        let read = self.file.read_exact_at(&mut stored, start);
+        read.map_err(|e| LoadError::io(&self.path, format!("read tensor `{name}`"), e))?;
+        let bytes = if is_contiguous(view) { stored } else { gathered(&stored, view, size) };
+        Ok(HostTensor { info: info.clone(), bytes })
+    }
+
+    fn note(&self, name: &str) -> Option<String> {
+        self.notes.get(name).cloned()
+    }
+}
+
+/// Whole numbers and texts at the top of a training checkpoint.
+fn notes(values: &Values, root: Id) -> BTreeMap<String, String> {
+    let text = |id: Id| match &values[id] {
+        Value::Int(number) => Some(number.to_string()),
+        Value::Text(text) => Some(text.to_string()),
+        _ => None,
+    };
+    let entries = values.entries(root).unwrap_or_default().iter();
+    entries.filter_map(|&(key, value)| Some((values.text(key)?.to_string(), text(value)?))).collect()
+}
+
+/// The end in bytes of what a tensor reaches in its storage; it was checked when the file was opened.
+fn bytes_reached(view: &View) -> u64 {
+    let end = tensors::end(view).expect("a tensor within its storage");
+    (end * view.dtype.bitsize() / 8) as u64
+}
+
+/// Whether the values follow one another, last axis fastest.
+fn is_contiguous(view: &View) -> bool {
+    let mut step = 1;
+    view.shape.iter().zip(&view.stride).rev().all(|(side, stride)| {
+        let fits = *side == 1 || *stride == step;
+        step *= (*side).max(1);
+        fits
+    })
+}
+
+/// The values of a transposed or cut tensor in their order.
+fn gathered(stored: &[u8], view: &View, size: usize) -> Vec<u8> {
+    let count: usize = view.shape.iter().product();
+    let mut bytes = Vec::with_capacity(count * size);
+    let mut index = vec![0; view.shape.len()];
+    for _ in 0..count {
+        let at: usize = index.iter().zip(&view.stride).map(|(i, stride)| i * stride).sum();
+        bytes.extend_from_slice(&stored[at * size..][..size]);
+        for (i, side) in index.iter_mut().zip(&view.shape).rev() {
+            *i += 1;
+            if *i < *side {
+                break;
+            }
+            *i = 0;
+        }
+    }
+    bytes
+}
+
+fn malformed(path: &Path, found: impl Into<String>) -> LoadError {
+    let wanted = "a dictionary of dense tensors as torch.save writes it";
+    LoadError::malformed(path, "PyTorch file", found, wanted, "get the file again, or its safetensors version")
+}

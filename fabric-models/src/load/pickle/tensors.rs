@@ -1,0 +1,229 @@
+//! The tensors among a pickle's values, by their paths.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use super::values::{Id, Object, Value, Values, View};
+use crate::load::TensorInfo;
+
+/// Levels of dictionaries and lists that are searched.
+const MAX_DEPTH: usize = 128;
+
+/// Values that are looked at. One that occurs several times is looked at as often, so that a file of 1 kB could keep the
+/// search busy for ever; a checkpoint with its optimiser has some 100,000.
+const MAX_VISITS: usize = 1 << 22;
+
+/// Values of a tensor that may be one value of its storage, repeated. More than the storage has are a trap for memory.
+const MAX_REPEATED: usize = 1 << 20;
+
+/// Bytes of a tensor's name, and tensors of a file, beyond which a file is made up.
+const MAX_NAME_BYTES: usize = 1024;
+const MAX_TENSORS: usize = 1 << 17;
+
+/// The table of a training checkpoint that holds the weights.
+const STATE_DICT: &str = "state_dict";
+
+/// Tensors by name.
+pub(super) type Tensors = BTreeMap<String, View>;
+
+/// Finds the tensors of a file, of which only the `state_dict` counts if it has one with tensors.
+///
+/// Entries of dictionaries are named by their keys and those of lists by their numbers, joined with dots. A key that is
+/// no text is named by what it is, so that it takes no tensor's name.
+pub(super) fn find(values: &Values, root: Id) -> Result<Tensors, String> {
+    let search = |root| {
+        let mut search = Search { values, found: Tensors::new(), visits: 0, path: Vec::new() };
+        search.walk(root, 0).map(|()| search.found)
+    };
+    if let Some(state_dict) = values.entry(root, STATE_DICT) {
+        let found = search(state_dict)?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    search(root)
+}
+
+/// Checks that a tensor lies within its storage, and returns what is known of it.
+pub(super) fn info(name: &str, view: &View) -> Result<TensorInfo, String> {
+    let View { storage, dtype, offset, shape, stride } = view;
+    let fault = |what: String| Err(format!("tensor `{name}` of shape {shape:?} {what}"));
+    let size = dtype.bitsize() / 8;
+    // The length of a storage without type is in bytes.
+    let length = if storage.dtype.is_some() { storage.length } else { storage.length / size };
+    let elements = shape.iter().try_fold(1_usize, |product, side| product.checked_mul(*side));
+    let (Some(end), Some(elements)) = (end(view), elements) else {
+        return fault("that is larger than any memory".to_owned());
+    };
+    if shape.len() != stride.len() || end > length {
+        return fault(format!("and strides {stride:?} from value {offset} of {length} values"));
+    }
+    if elements > length.max(MAX_REPEATED) {
+        return fault(format!("that repeats {length} values {} times", elements / length.max(1)));
+    }
+    Ok(TensorInfo { dtype: *dtype, shape: shape.clone() })
+}
+
+/// The end of the values that a tensor reaches.
+pub(super) fn end(view: &View) -> Option<usize> {
+    if view.shape.contains(&0) {
+        return Some(view.offset);
+    }
+    let mut steps = view.shape.iter().zip(&view.stride);
+    steps.try_fold(view.offset.checked_add(1)?, |end, (side, step)| end.checked_add((side - 1).checked_mul(*step)?))
+}
+
+struct Search<'a> {
+    values: &'a Values,
+    found: Tensors,
+    visits: usize,
+    path: Vec<Arc<str>>,
+}
+
+impl Search<'_> {
+    fn walk(&mut self, id: Id, depth: usize) -> Result<(), String> {
+        self.visit(depth)?;
+        let values = self.values;
+        if let Some(entries) = values.entries(id) {
+            return self.entries(entries, depth);
+        }
+        match &values[id] {
+            Value::List(items) => self.items(items, depth),
+            Value::Tensor(view) => self.tensor(view),
+            Value::Object(object) => self.object(object, depth),
+            _ => Ok(()),
+        }
+    }
+
+    fn tensor(&mut self, view: &View) -> Result<(), String> {
+        let name = self.path.join(".");
+        if name.len() > MAX_NAME_BYTES || self.found.len() == MAX_TENSORS {
+            return Err(format!("more than {MAX_TENSORS} tensors, or a name of more than {MAX_NAME_BYTES} bytes"));
+        }
+        match self.found.insert(name, view.clone()) {
+            Some(_) => Err(format!("two tensors with the name `{}`", self.path.join("."))),
+            None => Ok(()),
+        }
+    }
+
+    fn entries(&mut self, entries: &[(Id, Id)], depth: usize) -> Result<(), String> {
+        for (key, value) in entries {
+            let name = match &self.values[*key] {
+                Value::Text(text) => text.clone(),
+                Value::Int(number) => number.to_string().into(),
+                Value::Class(_, name) => name.clone(),
+                Value::Plain(kind) => format!("<{kind} {key}>").into(),
+                _ => format!("<key {key}>").into(),
+            };
+            self.within(name, *value, depth)?;
+        }
+        Ok(())
+    }
+
+    fn items(&mut self, items: &[Id], depth: usize) -> Result<(), String> {
+        items.iter().enumerate().try_for_each(|(i, item)| self.within(i.to_string().into(), *item, depth))
+    }
+
+    fn within(&mut self, name: Arc<str>, value: Id, depth: usize) -> Result<(), String> {
+        self.path.push(name);
+        self.walk(value, depth + 1)?;
+        self.path.pop();
+        Ok(())
+    }
+
+    fn object(&mut self, object: &Object, depth: usize) -> Result<(), String> {
+        if let Some(tables) = object.state.and_then(|state| self.module(state)) {
+            // A whole network, saved as an object: what its `state_dict()` has.
+            let skipped = self.not_persistent(object.state);
+            for (i, table) in tables.into_iter().enumerate() {
+                let entries = self.values.entries(table).unwrap_or_default();
+                let is_kept = |key: Id| i != 1 || self.values.text(key).is_none_or(|name| !skipped.contains(name));
+                let kept: Vec<(Id, Id)> = entries.iter().filter(|(key, _)| is_kept(*key)).copied().collect();
+                self.entries(&kept, depth)?;
+            }
+            return Ok(());
+        }
+        let arguments = self.values.list(object.arguments).unwrap_or_default();
+        let (module, name) = match &self.values[object.callable] {
+            Value::Class(module, name) => (&**module, &**name),
+            _ => ("", ""),
+        };
+        if let ("collections", "OrderedDict", [pairs]) = (module, name, arguments) {
+            // As Python 2 wrote it.
+            for pair in self.values.list(*pairs).unwrap_or_default() {
+                if let Some(&[key, value]) = self.values.list(*pair) {
+                    self.entries(&[(key, value)], depth)?;
+                }
+            }
+            return Ok(());
+        }
+        if !object.items.is_empty() {
+            return self.items(&object.items, depth);
+        }
+        if self.is_other_tensor(module, name, object, depth)? {
+            return Err(format!("`{}`, a tensor made by `{module}.{name}`", self.path.join(".")));
+        }
+        Ok(())
+    }
+
+    /// Whether an object is a tensor that is no plain array (sparse, quantised), or does not show where its values are.
+    /// Such a one must not go missing without a word.
+    fn is_other_tensor(&mut self, module: &str, name: &str, object: &Object, depth: usize) -> Result<bool, String> {
+        if !matches!(module, "torch" | "torch._utils" | "torch._tensor") {
+            return Ok(false);
+        }
+        if name.starts_with("_rebuild_") {
+            return Ok(true);
+        }
+        let in_arguments = self.holds_storage(object.arguments, depth)?;
+        Ok(in_arguments || object.state.map_or(Ok(false), |state| self.holds_storage(state, depth))?)
+    }
+
+    /// The tables of a `torch.nn.Module`, by its attributes.
+    fn module(&self, state: Id) -> Option<[Id; 3]> {
+        let table = |name| {
+            let table = self.values.entry(state, name)?;
+            matches!(&self.values[table], Value::Dict(_)).then_some(table)
+        };
+        Some([table("_parameters")?, table("_buffers")?, table("_modules")?])
+    }
+
+    /// Keys of the buffers of a module that its `state_dict()` leaves out.
+    fn not_persistent(&self, state: Option<Id>) -> HashSet<Arc<str>> {
+        let list = state.and_then(|state| self.values.entry(state, "_non_persistent_buffers_set"));
+        let names = list.and_then(|list| self.values.list(list)).unwrap_or_default();
+        names.iter().filter_map(|name| self.values.text(*name).cloned()).collect()
+    }
+
+    fn holds_storage(&mut self, id: Id, depth: usize) -> Result<bool, String> {
+        self.visit(depth)?;
+        let values = self.values;
+        match &values[id] {
+            Value::Storage(_) | Value::Tensor(_) => return Ok(true),
+            Value::List(items) => {
+                for item in items {
+                    if self.holds_storage(*item, depth + 1)? {
+                        return Ok(true);
+                    }
+                }
+            }
+            Value::Dict(entries) => {
+                for (_, value) in entries {
+                    if self.holds_storage(*value, depth + 1)? {
+                        return Ok(true);
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    fn visit(&mut self, depth: usize) -> Result<(), String> {
+        self.visits += 1;
+        if depth > MAX_DEPTH || self.visits > MAX_VISITS {
+            return Err(format!("values nested more than {MAX_DEPTH} times, or more than {MAX_VISITS} of them"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! `tokenizer.json`: the one file into which the library tokenizers writes what `vocab.json` and `merges.txt` hold.
+//! transformers 5 saves no others.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use super::alphabet::END_OF_WORD;
+use super::error::TokenizerError;
+use super::files::TokenizerConfig;
+use super::vocabulary::{Vocabulary, corrupt};
+
+pub(super) const TOKENIZER_JSON: &str = "tokenizer.json";
+
+/// The part of the file that matters. What normalises and cuts texts is CLIP's own code here, as it is in transformers.
+#[derive(Deserialize)]
+struct File {
+    model: Model,
+    #[serde(default)]
+    added_tokens: Vec<AddedToken>,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    end_of_word_suffix: Option<String>,
+    vocab: HashMap<String, u32>,
+    merges: Merges,
+}
+
+/// Pairs of tokens; older versions wrote each as one text with a space.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a list of pairs of tokens")]
+enum Merges {
+    Pairs(Vec<(String, String)>),
+    Lines(Vec<String>),
+}
+
+#[derive(Deserialize)]
+struct AddedToken {
+    id: u32,
+    content: String,
+}
+
+/// Reads the file; its added tokens join those of the small files.
+pub(super) fn read(text: &str, config: &mut TokenizerConfig) -> Result<Vocabulary, TokenizerError> {
+    // The kind first: the models of other kinds have other fields.
+    #[derive(Deserialize)]
+    struct Outline {
+        model: ModelKind,
+    }
+    #[derive(Deserialize)]
+    struct ModelKind {
+        #[serde(rename = "type")]
+        kind: Option<String>,
+    }
+    let malformed = |error| corrupt(TOKENIZER_JSON, error, "a tokenizer as the library tokenizers writes it");
+    let outline: Outline = fabric_core::json::from_str(text).map_err(malformed)?;
+    if let Some(kind) = outline.model.kind.filter(|kind| kind != "BPE") {
+        return Err(not_clips(format!("a model of type {kind:?}")));
+    }
+    let File { model, added_tokens } = fabric_core::json::from_str(text).map_err(malformed)?;
+    match model.end_of_word_suffix.as_deref() {
+        Some(END_OF_WORD) => {}
+        other => return Err(not_clips(format!("end_of_word_suffix {other:?}"))),
+    }
+    let pairs = match model.merges {
+        Merges::Pairs(pairs) => pairs,
+        Merges::Lines(lines) => lines.iter().map(|line| pair(line)).collect::<Result<_, _>>()?,
+    };
+    config.added_tokens.extend(added_tokens.into_iter().map(|AddedToken { id, content }| (content, id)));
+    Vocabulary::from_json(&model.vocab, &pairs)
+}
+
+fn pair(line: &str) -> Result<(String, String), TokenizerError> {
+    match line.split_once(' ') {
+        Some((left, right)) if !left.is_empty() && !right.is_empty() && !right.contains(' ') => {
+            Ok((left.to_owned(), right.to_owned()))
+        }
+        _ => {
+            let found: String = line.chars().take(40).collect();
+            Err(corrupt(TOKENIZER_JSON, format!("the merge {found:?}"), "two tokens with a space between"))
+        }
+    }
+}
+
+fn not_clips(found: String) -> TokenizerError {
+    corrupt(TOKENIZER_JSON, found, "CLIP's kind: a model of type \"BPE\" with end_of_word_suffix \"</w>\"")
+}
