@@ -39,8 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let [picture, mask] = [&arguments.picture, &arguments.mask].map(Picture::open);
-    let (picture, mask) = (picture?, mask?);
+    let (picture, mask) = (Picture::open(&arguments.picture)?, Picture::open_mask(&arguments.mask)?);
     let settings = arguments.common.settings()?;
     let request = arguments.series.request(&arguments.prompt, settings);
     let request = request.with_start(picture.clone(), arguments.strength).with_mask(mask.clone());

@@ -290,7 +290,7 @@ fn grey(level: u8) -> Picture {
 }
 
 #[test]
-fn a_mask_of_nothing_keeps_the_picture_and_a_mask_of_all_is_a_picture_from_noise() {
+fn what_a_mask_leaves_out_is_kept_and_a_mask_of_all_is_a_picture_from_noise() {
     // The picture as the run's VAE and seeds encode it.
     let device = fabric::default_device().expect("a device");
     let pixels = vae_batch(&[picture(4)], 64, 64, Fit::SquashLanczos, &device).expect("pixels").repeat_dim(0, 2);
@@ -305,11 +305,82 @@ fn a_mask_of_nothing_keeps_the_picture_and_a_mask_of_all_is_a_picture_from_noise
         let mut plain = request.clone();
         plain.start = None;
         assert_again(&make(&request.clone().with_mask(grey(255))), &make(&plain), sampler);
-        let kept = make(&request.clone().with_mask(grey(0)));
-        let again = make(&request.clone().with_mask(grey(100)));
+        // One latent of the 64 is made anew.
+        let kept = make(&request.clone().with_mask(one_square(0)));
+        let again = make(&request.clone().with_mask(one_square(100)));
         assert_again(&kept, &again, &format!("{sampler}: below one half is dark"));
-        assert!(distance(&kept, &encoded) < ROUNDING, "{sampler}");
+        let changed = |(at, _): &(usize, &f32)| at % 64 == 0;
+        let outside = |x: &[f32]| x.iter().enumerate().filter(|one| !changed(one)).map(|(_, x)| *x).collect::<Vec<_>>();
+        assert!(distance(&outside(&kept), &outside(&encoded)) < ROUNDING, "{sampler}");
+        assert!(distance(&kept, &encoded) > 1e-2, "{sampler}");
     }
+}
+
+/// A mask of a run of 64x64 pixels that is light at its first latent, and elsewhere this grey.
+fn one_square(dark: u8) -> Picture {
+    light_where(dark, |x, y| x < 8 && y < 8)
+}
+
+fn light_where(dark: u8, light: impl Fn(usize, usize) -> bool) -> Picture {
+    let grey = |at: usize| if light(at % 64, at / 64) { 255 } else { dark };
+    Picture::from_rgb(64, 64, (0..64 * 64).flat_map(|at| [grey(at); 3]).collect()).expect("a picture")
+}
+
+/// A mask four times as large as a run of 64x64 pixels, with a line of one pixel.
+fn large_with_a_thin_line() -> Picture {
+    let grey = |at: usize| if at % 256 == 32 { 255 } else { 0 };
+    Picture::from_rgb(256, 256, (0..256 * 256).flat_map(|at| [grey(at); 3]).collect()).expect("a picture")
+}
+
+#[test]
+fn a_mask_that_names_no_part_of_the_result_is_an_error() {
+    let inpainting = inpainting();
+    for (mask, found, next) in [
+        (grey(0), "none at 64x64 (its lightest pixel has 0)", "Picture::open_mask"),
+        (grey(1), "none at 64x64 (its lightest pixel has 1)", "multiply its values by 255"),
+        (grey(127), "none at 64x64 (its lightest pixel has 127)", "white"),
+        (large_with_a_thin_line(), "none at 64x64 (its lightest pixel has 255)", "thicker"),
+        // Every eighth pixel counts: none of these lines has one.
+        (light_where(0, |x, _| x % 8 == 3), "512 pixels at 64x64, but none that a latent looks at", "thicker"),
+        (light_where(0, |_, y| y == 60), "64 pixels at 64x64, but none that a latent looks at", "thicker"),
+    ] {
+        for pipeline in [pipeline(), &inpainting] {
+            let request = request().with_start(picture(4), 0.8).with_mask(mask.clone());
+            let message = pipeline.generate(&request).expect_err("an empty mask").to_string();
+            assert!(message.starts_with(&format!("light part of the mask: found {found}, wanted")), "{message}");
+            assert!(message.contains(next), "{message}");
+        }
+    }
+    let thin = light_where(0, |x, y| x == 8 && y == 16);
+    assert_eq!(generate(pipeline(), &request().with_start(picture(4), 0.8).with_mask(thin)).pictures.len(), 2);
+}
+
+#[test]
+fn requests_on_rayons_threads_may_share_a_control() {
+    use rayon::prelude::*;
+    // A thread that waits for others within the network may take up another of these requests meanwhile. They run apart, so
+    // that a lock held by such a thread fails the test instead of stopping it.
+    let (done, all) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for round in 0..30 {
+            let control = Control::new(network(), picture(round));
+            let read: Vec<Vec<f32>> = (0..16).into_par_iter().map(|_| residuals_of(&control)).collect();
+            assert!(read.iter().all(|one| *one == read[0]));
+        }
+        done.send(()).expect("the test waits");
+    });
+    all.recv_timeout(std::time::Duration::from_secs(300)).expect("a thread waits for a lock that it holds itself");
+}
+
+/// What a control adds in the middle.
+fn residuals_of(control: &Control) -> Vec<f32> {
+    let device = fabric::default_device().expect("a device");
+    let level = NoiseLevel { timestep: 500.0, alpha: 0.5, sigma: 0.5 };
+    let call = ModelCall { index: 0, total: 1, level };
+    let (sample, context) = (Tensor::ones([1, 4, 32, 32], &device), Tensor::ones([1, 77, 32], &device));
+    let input = UNetInput::new(sample, &[500.0], context);
+    let added = control.residuals(&call, &input, &[(Branch::Conditional, 0..1)]).expect("a picture");
+    values(&added.and_then(|added| added.mid).expect("residuals"))
 }
 
 fn vae() -> Vae {

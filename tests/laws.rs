@@ -7,10 +7,13 @@ use std::sync::OnceLock;
 
 use burn::tensor::{DType, Tensor};
 use common::{assert_again, on_cpu};
+use fabric::core::Error;
 use fabric::core::fabric::{FabricSettings, ReferencePass};
-use fabric::core::picture::Picture;
-use fabric::core::pipeline::{Generation, Pipeline, Request, Settings};
+use fabric::core::noise::{Draw, RunNoise, SeededNoise};
+use fabric::core::picture::{Fit, Picture};
+use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, StepEvent};
 use fabric::core::schedule::{SamplerKind, SchedulerConfig};
+use fabric::core::session::KeepPolicy;
 use fabric::models::load::LoadDtype;
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::{ModelOptions, load_folder};
@@ -508,4 +511,201 @@ fn prompt_weights_are_read_only_when_asked_for() {
     assert_same(&prompt("a cat", false), &prompt("a cat", true));
     assert_differ(&prompt("a (cat:1.5)", false), &prompt("a (cat:1.5)", true));
     assert_differ(&prompt("a cat", true), &prompt("a (cat:1.5)", true));
+}
+
+/// A prompt of which some seeds keep more words than a window of the text encoder holds (75), and some fewer.
+fn dropping_out(seeds: std::ops::Range<u64>) -> Request {
+    let mut request = request(everywhere()).with_seeds(seeds);
+    request.prompt = vec!["cat"; 108].join(" ");
+    request.settings.prompt_dropout = 0.3;
+    request
+}
+
+#[test]
+fn an_image_of_a_long_prompt_with_dropout_does_not_depend_on_its_batch() {
+    let mut request = dropping_out(0..6);
+    let cut_off = |seed| !make(&Request { seeds: vec![seed], ..request.clone() }).report.truncated.is_empty();
+    let two_windows: Vec<bool> = (0..6).map(cut_off).collect();
+    assert!(two_windows.contains(&true) && two_windows.contains(&false), "else this proves nothing: {two_windows:?}");
+    request.settings.text.long_prompts = true;
+    let together = make(&request);
+    for seed in 0..6 {
+        let of_batch = together.latents.clone().slice_dim(0, seed..seed + 1);
+        let alone = make(&Request { seeds: vec![seed as u64], ..request.clone() });
+        assert_same(&Generation { latents: of_batch, ..together.clone() }, &alone);
+    }
+}
+
+#[test]
+fn a_report_says_what_each_batch_lost() {
+    let mut request = dropping_out(0..6);
+    let of_each = |seed| make(&Request { seeds: vec![seed], ..request.clone() }).report.truncated;
+    let mut wanted: Vec<String> = (0..6).flat_map(of_each).collect();
+    request.settings.batch = Some(1);
+    let mut found = make(&request).report.truncated;
+    [&mut wanted, &mut found].into_iter().for_each(|texts| texts.sort());
+    wanted.dedup();
+    assert!(wanted.len() > 1, "else this proves nothing: {wanted:?}");
+    assert_eq!(found, wanted);
+}
+
+/// Noise as a test or another program may inject it: half of what a seed gives on references.
+struct Injected(SeededNoise);
+
+impl RunNoise for Injected {
+    fn draw(&mut self, what: Draw<'_>, shape: [usize; 4]) -> Result<Tensor<4>, Error> {
+        let noise = self.0.draw(what, shape)?;
+        Ok(if matches!(what, Draw::Reference { .. }) { noise * 0.5 } else { noise })
+    }
+}
+
+#[test]
+fn keys_of_references_under_other_noise_are_neither_kept_nor_served() {
+    let pass = ReferencePass::Cached { chunk: 2, budget: 1 << 30, half: false };
+    let request = both(FabricSettings { pass, ..everywhere() });
+    let seeded = || SeededNoise::new(&request.seeds, &fabric::default_device().expect("a device"));
+    let injected = || Box::new(Injected(seeded())) as Box<dyn RunNoise>;
+    let fresh = || Box::new(seeded().with_fresh_references()) as Box<dyn RunNoise>;
+    let wanted = fresh_pipeline().generate(&request).expect("a generation");
+    for other in [&injected as &dyn Fn() -> Box<dyn RunNoise>, &fresh] {
+        let pipeline = fresh_pipeline();
+        let with_other = || pipeline.generate_with(&request, &mut *other(), &mut ()).expect("a generation");
+        let before = with_other();
+        assert_differ(&before, &wanted);
+        assert_eq!((before.report.reference_passes, pipeline.cache_stats().bytes), (9, 0), "nothing is kept");
+        let own = pipeline.generate(&request).expect("a generation");
+        assert_again(&values(&own.latents), &values(&wanted.latents), "a run with noise of its own");
+        assert_eq!(own.report.reference_passes, 9);
+        let after = with_other();
+        assert_again(&values(&after.latents), &values(&before.latents), "a run that must not be served");
+        assert_eq!(after.report.reference_passes, 9);
+    }
+    let pipeline = fresh_pipeline();
+    pipeline.generate_with(&request, &mut seeded(), &mut ()).expect("a generation");
+    assert_eq!(pipeline.generate(&request).expect("a generation").report.reference_passes, 0, "the same noise is");
+}
+
+#[test]
+fn references_that_cannot_act_take_no_place_and_are_named() {
+    // The liked one is the oldest, so the cap would leave it out first.
+    let liked = request(everywhere()).with_liked(picture(1, 64));
+    let all = liked.clone().with_disliked(picture(2, 64)).with_disliked(picture(3, 64));
+    let disliked = Request { feedback: all.feedback[1..].to_vec(), ..all.clone() };
+    let no_dislikes = FabricSettings { negative_scale: 0.0, ..everywhere() };
+    for (scale, fabric, acting, without, word) in [
+        (1.0, everywhere(), &liked, 2, "disliked images"),
+        (5.0, no_dislikes, &liked, 2, "disliked images"),
+        (0.0, everywhere(), &disliked, 1, "liked images"),
+    ] {
+        let make = |request: &Request, keep| {
+            let mut request = request.clone();
+            request.settings.guidance_scale = scale;
+            request.settings.fabric = FabricSettings { keep, ..fabric.clone() };
+            make(&request)
+        };
+        let (found, wanted) = (make(&all, KeepPolicy::MostRecent(2)), make(acting, KeepPolicy::All));
+        assert_again(&values(&found.latents), &values(&wanted.latents), word);
+        let report = &found.report;
+        assert_eq!((report.references_without_effect, report.references_left_out), (without, 0), "{report:?}");
+        assert_eq!(report.references, wanted.report.references);
+        assert_eq!(report.reference_passes, wanted.report.reference_passes);
+        assert!(report.notes.iter().any(|note| note.starts_with(word)), "{:?}", report.notes);
+        assert!(report.references.iter().sum::<usize>() > 0);
+        assert_eq!(wanted.report.references_without_effect, 0);
+    }
+}
+
+#[test]
+fn guidance_that_does_not_follow_the_prompt_says_so() {
+    let notes = |scale| {
+        let mut request = request(everywhere());
+        (request.settings.guidance_scale, request.settings.steps) = (scale, 1);
+        make(&request).report.notes
+    };
+    for (scale, words) in [(0.0, "no effect"), (0.25, "negative prompt counts 0.75"), (-1.0, "away from the prompt")] {
+        let notes = notes(scale);
+        assert!(notes.iter().any(|note| note.contains(words) && note.contains("set it to 1")), "{scale}: {notes:?}");
+    }
+    for scale in [1.0, 1.5, 7.5] {
+        assert_eq!(notes(scale), [""; 0], "{scale}");
+    }
+}
+
+#[test]
+fn noise_for_fewer_images_than_seeds_is_an_error_that_says_so() {
+    let request = request(everywhere()).with_seeds([1, 2]);
+    let mut noise = SeededNoise::new(&[1], &fabric::default_device().expect("a device"));
+    let message = pipeline().generate_with(&request, &mut noise, &mut ()).unwrap_err().to_string();
+    assert!(message.starts_with("seeds of the noise: found 1, wanted 2"), "{message}");
+}
+
+#[test]
+fn a_strength_of_zero_keeps_the_start_image() {
+    for sampler in [SamplerKind::Ddim, SamplerKind::EulerAncestral] {
+        let mut request = both(everywhere()).with_seeds([1, 2]).with_start(picture(9, 50), 0.0);
+        request.settings.sampler = Some(sampler);
+        let made = make(&request);
+        let kept = picture(9, 50).fit(64, 64, Fit::SquashLanczos).expect("a picture");
+        assert_eq!((made.pictures, made.seeds), (vec![kept.clone(), kept], vec![1, 2]));
+        assert_eq!((made.latents.dims()[0], made.report.calls, made.report.notes.len()), (2, 0, 1));
+        // The latents are those of the image, one posterior sample per seed.
+        let alone = make(&Request { seeds: vec![2], ..request.clone() });
+        let of_two = Generation { latents: made.latents.slice_dim(0, 1..2), ..alone.clone() };
+        assert_same(&of_two, &alone);
+    }
+}
+
+#[test]
+fn a_callback_counts_steps_as_errors_do_and_evaluations_beside_them() {
+    let run = |sampler: &str, stop_at: usize| {
+        let mut request = request(everywhere());
+        request.settings.sampler = Some(sampler.parse().expect("a sampler"));
+        let mut seen = Vec::new();
+        let mut watch = |event: &StepEvent<'_>| {
+            seen.push((event.step, event.steps, event.evaluation, event.evaluations));
+            let stop = event.evaluation == stop_at;
+            if stop { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
+        };
+        let made = pipeline().generate_observed(&request, &mut watch);
+        (seen, made)
+    };
+    for sampler in ["heun", "dpmpp_sde"] {
+        let (seen, made) = run(sampler, 0);
+        let wanted = [(1, 3, 1, 5), (1, 3, 2, 5), (2, 3, 3, 5), (2, 3, 4, 5), (3, 3, 5, 5)];
+        assert_eq!(seen, wanted, "{sampler}");
+        assert_eq!(made.expect("a generation").report.calls, 5);
+        for (stop_at, done) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 3)] {
+            let (_, stopped) = run(sampler, stop_at);
+            let is_done = |error| matches!(error, Error::Cancelled { step, steps: 3 } if step == done);
+            assert!(stopped.is_err_and(is_done), "{sampler}, {stop_at}");
+        }
+    }
+}
+
+#[test]
+fn references_count_in_the_memory_that_a_run_needs() {
+    let with = |references: usize, pass, memory_limit| {
+        let mut request = request(FabricSettings { pass, ..everywhere() });
+        (request.settings.width, request.settings.height, request.settings.steps) = (Some(32), Some(32), 1);
+        request.settings.memory_limit = Some(memory_limit);
+        pipeline().generate(&(0..references).fold(request, |request, at| request.with_liked(picture(at, 8))))
+    };
+    let cached = ReferencePass::Cached { chunk: 4, budget: 0, half: false };
+    for pass in [ReferencePass::Interleaved, ReferencePass::TwoPasses { chunk: 4 }, cached] {
+        let enough = (10..40).map(|power| 1 << power).find(|&limit| with(0, pass, limit).is_ok()).expect("a limit");
+        let message = with(100, pass, enough).unwrap_err().to_string();
+        assert!(message.starts_with("memory for 1 pictures of 32x32 at once beside 100 references"), "{message}");
+        let less = (10..40).map(|power| 1 << power).find(|&limit| with(100, pass, limit).is_ok());
+        assert!(less.is_some_and(|limit| limit > enough && limit < 1 << 34), "{less:?}");
+    }
+    // More references at once leave room for fewer images: the batch is smaller, and the run goes on.
+    let mut many = both(everywhere()).with_seeds(0..8);
+    let limit = (10..40).map(|power| 1 << power).find(|&limit| {
+        let settings = Settings { memory_limit: Some(limit), ..many.settings.clone() };
+        pipeline().generate(&Request { seeds: vec![0], settings, ..many.clone() }).is_ok()
+    });
+    many.settings.memory_limit = limit;
+    let parts = make(&many);
+    assert!(parts.report.calls > many.settings.steps, "in one batch: this would prove nothing");
+    assert_eq!(parts.pictures.len(), 8);
 }

@@ -13,7 +13,7 @@ use burn::tensor::{Device, Tensor};
 use common::{assert_again, on_cpu};
 use fabric::core::Error;
 use fabric::core::attention::AttnSite;
-use fabric::core::fabric::{FabricSettings, ReferenceNoise};
+use fabric::core::fabric::{FabricSettings, ReferenceNoise, ReferencePass};
 use fabric::core::models::{CrossAttention, NoisePredictor, UNetInput, UNetOutput};
 use fabric::core::picture::Picture;
 use fabric::core::pipeline::{DevicePool, Generation, Pipeline, Request, Settings};
@@ -123,6 +123,20 @@ fn pictures_are_those_of_one_device_in_their_order() {
     // Without batches each device has its share.
     let even = pool([pipeline(), pipeline()]).generate(&request(&[1, 2, 3], None)).expect("pictures").made;
     assert_eq!((even.seeds, even.pictures.len(), even.report.calls), (vec![1, 2, 3], 3, 6));
+}
+
+#[test]
+fn a_report_counts_the_caches_of_all_devices() {
+    let pass = ReferencePass::Cached { chunk: 1, budget: 1 << 30, half: false };
+    let mut request = request(&[1, 2, 3, 4], Some(1));
+    request.settings.fabric = FabricSettings { pass, start: 0.0, end: 1.0, ..FabricSettings::default() };
+    let request = request.with_liked(Picture::filled(64, 64, [200, 30, 60]).expect("a picture"));
+    let [one, two] = [pipeline(), pipeline()];
+    // The third device is the first one's again: they share one cache, which counts once.
+    let made = pool([one.clone(), two.clone(), one.clone()]).generate(&request).expect("pictures").made;
+    assert_eq!(made.report.cache, one.cache_stats().plus(two.cache_stats()));
+    let cache = made.report.cache;
+    assert_eq!(cache.hits + cache.misses, 4 * 3, "one reference at three steps of four images: {cache:?}");
 }
 
 #[test]

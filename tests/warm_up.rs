@@ -1,11 +1,20 @@
 //! A run before the first one leaves no trace.
 
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use burn::tensor::Tensor;
+use fabric::core::Error;
+use fabric::core::denoise::{ModelCall, NoiseLevel};
 use fabric::core::fabric::{FabricSettings, ReferencePass};
+use fabric::core::guidance::Branch;
+use fabric::core::models::{Residuals, UNetInput};
 use fabric::core::picture::Picture;
-use fabric::core::pipeline::{Pipeline, Request, Settings};
+use fabric::core::pipeline::{Pipeline, Request, Settings, Steering, Window};
 use fabric::default_device;
+use fabric::models::control::{Control, ControlNet};
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::{ModelOptions, load_model};
 
@@ -32,4 +41,56 @@ fn warming_up_leaves_no_trace() {
     // A request that no run can carry out warms nothing up.
     request.settings.width = Some(63);
     assert!(load().warm_up(&request).is_err());
+}
+
+/// Acts in a part of a run, and counts how often.
+#[derive(Debug, Clone)]
+struct Counted {
+    window: Window,
+    acted: Arc<AtomicUsize>,
+}
+
+impl Steering for Counted {
+    fn at_every_evaluation(&self) -> Option<Arc<dyn Steering>> {
+        Some(Arc::new(Self { window: Window::default(), ..self.clone() }))
+    }
+
+    fn residuals(
+        &self,
+        call: &ModelCall,
+        _: &UNetInput<'_>,
+        _: &[(Branch, Range<usize>)],
+    ) -> Result<Option<Residuals>, Error> {
+        self.acted.fetch_add(usize::from(self.window.contains(call)), Ordering::SeqCst);
+        Ok(None)
+    }
+}
+
+#[test]
+fn what_steers_a_part_of_a_run_is_warmed_up_too() {
+    let settings = Settings { width: Some(64), height: Some(64), steps: 10, ..Settings::default() };
+    let steering = Counted { window: Window::new(0.0, 0.5).expect("a window"), acted: Arc::default() };
+    let request = Request::new("a cat").with_settings(settings).with_steering(steering.clone());
+    let pipeline = load();
+    pipeline.warm_up(&request).expect("a warm-up");
+    assert_eq!(steering.acted.swap(0, Ordering::SeqCst), 1, "one step is enough");
+    pipeline.generate(&request).expect("pictures");
+    assert_eq!(steering.acted.load(Ordering::SeqCst), 5, "the request still has its window");
+}
+
+#[test]
+fn a_control_network_with_a_window_acts_at_every_evaluation_of_a_warm_up() {
+    let device = default_device().expect("a device");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models/controlnet");
+    let network = Arc::new(ControlNet::open(folder, &device).expect("a ControlNet"));
+    let edges = Picture::filled(64, 64, [200, 30, 60]).expect("a picture");
+    let control = Control::new(network, edges).with_window(Window::new(0.5, 1.0).expect("a window"));
+    let level = NoiseLevel { timestep: 500.0, alpha: 0.5, sigma: 0.5 };
+    let call = ModelCall { index: 0, total: 4, level };
+    let acts = |steering: &dyn Steering| {
+        let input = UNetInput::new(Tensor::ones([1, 4, 8, 8], &device), &[500.0], Tensor::ones([1, 77, 32], &device));
+        steering.residuals(&call, &input, &[(Branch::Conditional, 0..1)]).expect("residuals").is_some()
+    };
+    assert!(!acts(&control));
+    assert!(acts(&*control.at_every_evaluation().expect("one without a window")));
 }

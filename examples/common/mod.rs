@@ -177,7 +177,7 @@ pub(crate) fn bar(steps: usize) -> ProgressBar {
 pub(crate) fn print_report(report: &Report) {
     let steps: f64 = report.step_seconds.iter().sum();
     println!(
-        "{} steps, {:.2} s each; text {:.2} s, encoding {:.2} s, decoding {:.2} s",
+        "{} evaluations, {:.2} s each; text {:.2} s, encoding {:.2} s, decoding {:.2} s",
         report.step_seconds.len(),
         steps / report.step_seconds.len().max(1) as f64,
         report.text_seconds,
@@ -197,6 +197,9 @@ pub(crate) fn print_report(report: &Report) {
     }
     if let Some(error) = &report.spill_error {
         println!("{error}");
+    }
+    for note in &report.notes {
+        println!("{note}");
     }
     for rest in &report.truncated {
         println!("the prompt is too long, this was left out: {rest}");

@@ -7,6 +7,7 @@
 mod device;
 #[cfg(feature = "flex")]
 mod kernels;
+mod limits;
 mod memory;
 pub mod ops;
 mod panics;

@@ -44,7 +44,8 @@ pub enum Error {
     /// A network of the pipeline reports an error of its own.
     #[error(transparent)]
     Model(Box<dyn std::error::Error + Send + Sync>),
-    /// The device or its library failed while computing.
+    /// The device or its library failed while computing. A CPU that runs out of memory is not among it: that ends the
+    /// process.
     #[error(
         "the device failed while {doing}: {message}; try a smaller size, fewer pictures or references, or another device"
     )]

@@ -1,7 +1,7 @@
 //! Where every random number of a run comes from.
 //!
-//! Noise is drawn on the host, from one frozen stream per picture, so that a picture is the same alone and in
-//! any batch, on any device, and in every later version of this library.
+//! Noise is drawn on the host, from one frozen stream per picture, so that it is the same alone and in any batch, on any
+//! device, and in every later version of this library: a picture then differs by rounding alone.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
@@ -53,10 +53,38 @@ pub trait RunNoise {
     /// When recorded noise has run out or has another shape.
     fn draw(&mut self, what: Draw<'_>, shape: [usize; 4]) -> Result<Tensor<4>, Error>;
 
-    /// Whether the noise on a reference's posterior is always the same, so that its latents may be kept.
+    /// Whether the noise on a reference's posterior is the one that [`SeededNoise`] draws, which depends on the reference
+    /// alone, so that its latents may be kept for other runs, and others' for this one.
     fn is_seeded(&self) -> bool {
         false
     }
+
+    /// Whether the noise on the references is the one that [`SeededNoise`] draws where it is not fresh, which depends on
+    /// the reference and the noise level alone. Only then, and only where [`Self::is_seeded`] holds too, may keys and
+    /// values of references be kept for other runs, and others' be used in this one.
+    fn has_fixed_references(&self) -> bool {
+        false
+    }
+}
+
+/// Draws noise for a run, and checks its shape: a source may be anybody's.
+pub(crate) fn drawn(source: &mut dyn RunNoise, what: Draw<'_>, shape: [usize; 4]) -> Result<Tensor<4>, Error> {
+    let noise = source.draw(what, shape)?;
+    let found = noise.dims();
+    if found == shape {
+        return Ok(noise);
+    }
+    let purpose = match what {
+        Draw::Latents => "the first latents",
+        Draw::Step => "a sampler's step",
+        Draw::StartPosterior => "the start image's posterior",
+        Draw::StartNoise => "the start image's latents",
+        Draw::MaskedPosterior => "the masked image's posterior",
+        Draw::ReferencePosterior { .. } => "the references' posterior",
+        Draw::Reference { .. } => "the references' latents",
+    };
+    let next = "let the source of the noise draw what it is asked for";
+    Err(Error::settings(format!("noise for {purpose}"), format!("{found:?}"), format!("{shape:?}"), next))
 }
 
 /// One frozen stream per picture, and one per reference (and noise level).
@@ -89,6 +117,21 @@ impl SeededNoise {
         self.upload(rows, shape)
     }
 
+    /// Whether there is a stream for each row that is asked for.
+    fn check_rows(&self, what: Draw<'_>, wanted: usize) -> Result<(), Error> {
+        let (name, found, wanted_of_each) = match what {
+            Draw::ReferencePosterior { ids, .. } | Draw::Reference { ids, .. } => {
+                ("references that noise is drawn for", ids.len(), "reference")
+            }
+            _ => ("seeds of the noise", self.seeds.len(), "image"),
+        };
+        if found == wanted {
+            return Ok(());
+        }
+        let wanted = format!("{wanted}, one per {wanted_of_each}");
+        Err(Error::settings(name, found, wanted, "make the noise from the seeds of the request"))
+    }
+
     fn upload(&self, rows: impl Iterator<Item = Vec<f32>>, shape: [usize; 4]) -> Tensor<4> {
         let values: Vec<f32> = rows.flatten().collect();
         assert_eq!(values.len(), shape.iter().product::<usize>(), "noise for {shape:?} from {} values", values.len());
@@ -101,7 +144,12 @@ impl RunNoise for SeededNoise {
         true
     }
 
+    fn has_fixed_references(&self) -> bool {
+        self.fresh.is_none()
+    }
+
     fn draw(&mut self, what: Draw<'_>, shape: [usize; 4]) -> Result<Tensor<4>, Error> {
+        self.check_rows(what, shape[0])?;
         let count = shape[1] * shape[2] * shape[3];
         Ok(match what {
             Draw::Latents => self.per_picture(LATENTS, shape),
@@ -200,6 +248,45 @@ mod tests {
             assert_eq!(one, two[60..]);
             assert_ne!(one, two[..60]);
         }
+    }
+
+    #[test]
+    fn noise_for_another_number_of_images_is_an_error_that_says_so() {
+        let device = Device::flex();
+        let call = ModelCall { index: 0, total: 1, level: NoiseLevel { timestep: 1.0, alpha: 0.6, sigma: 0.8 } };
+        let ids = [ReferenceId([1; 32])];
+        let of_references =
+            [Draw::ReferencePosterior { liked: true, ids: &ids }, Draw::Reference { call: &call, ids: &ids }];
+        let of_images = [Draw::Latents, Draw::Step, Draw::StartPosterior, Draw::StartNoise, Draw::MaskedPosterior];
+        for (draws, start) in [
+            (&of_images[..], "seeds of the noise: found 1, wanted 2, one per image"),
+            (&of_references[..], "references that noise is drawn for: found 1, wanted 2, one per reference"),
+        ] {
+            for &what in draws {
+                for fresh in [false, true] {
+                    let mut noise = SeededNoise::new(&[7], &device);
+                    if fresh {
+                        noise = noise.with_fresh_references();
+                    }
+                    let message = noise.draw(what, [2, 4, 3, 5]).unwrap_err().to_string();
+                    assert!(message.starts_with(start), "{message}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn noise_of_another_shape_is_an_error_that_names_its_purpose() {
+        struct Same;
+        impl RunNoise for Same {
+            fn draw(&mut self, _: Draw<'_>, _: [usize; 4]) -> Result<Tensor<4>, Error> {
+                Ok(Tensor::zeros([1, 4, 8, 8], &Device::flex()))
+            }
+        }
+        assert!(drawn(&mut Same, Draw::Latents, [1, 4, 8, 8]).is_ok());
+        let message = drawn(&mut Same, Draw::StartNoise, [2, 4, 8, 8]).unwrap_err().to_string();
+        let wanted = "noise for the start image's latents: found [1, 4, 8, 8], wanted [2, 4, 8, 8]";
+        assert!(message.starts_with(wanted), "{message}");
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub struct Mask {
     grids: Mutex<BTreeMap<[usize; 2], Tensor<3>>>,
 }
 
+/// What an 8-bit mask of zeros and ones becomes once it is divided by 255: the adapter would act nowhere.
+const LEAST: f32 = 1.0 / 255.0;
+
 impl Clone for Mask {
     fn clone(&self) -> Self {
         Self { values: self.values.clone(), grids: Mutex::default(), ..*self }
@@ -39,7 +42,7 @@ impl Mask {
     ///
     /// # Errors
     ///
-    /// When there are more or fewer of them, or one is outside.
+    /// When there are more or fewer of them, one is outside, or the adapter would act nowhere.
     pub fn new(width: usize, height: usize, values: Vec<f32>) -> Result<Self, AdapterError> {
         let refused = |found: String, wanted: String| AdapterError::Setting {
             what: "a mask".to_owned(),
@@ -52,6 +55,13 @@ impl Mask {
         }
         if let Some((at, value)) = values.iter().enumerate().find(|(_, value)| !(0.0..=1.0).contains(*value)) {
             return Err(refused(format!("{value} at {}, {}", at % width, at / width), "0 to 1".to_owned()));
+        }
+        if values.iter().all(|value| *value <= LEAST) {
+            let found = format!("no value above {LEAST:.4}");
+            let wanted = "a part where the adapter acts".to_owned();
+            let next = "give an image that is to act nowhere a weight of 0, or leave it out; 0 and 1 of 255 are 0 and 1 as \
+                        they are, not divided by 255";
+            return Err(AdapterError::Setting { what: "a mask".to_owned(), found, wanted, next: next.to_owned() });
         }
         Ok(Self { width, height, values, mode: MaskMode::default(), grids: Mutex::default() })
     }
@@ -66,13 +76,18 @@ impl Mask {
 
     /// The mask of a layer, `[1, height * width, 1]`, like a tensor of its queries.
     pub(crate) fn at(&self, grid: [usize; 2], like: &Tensor<3>) -> Tensor<3> {
-        let mut grids = self.grids.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || {
-            let values = self.resampled(grid);
-            let shape = [1, values.len(), 1];
-            Tensor::from_data(TensorData::new(values, shape), (&like.device(), like.dtype()))
-        };
-        grids.entry(grid).or_insert_with(make).clone()
+        let grids = || self.grids.lock().unwrap_or_else(PoisonError::into_inner);
+        // One mask may serve models on several devices and in several number types.
+        let fits = |made: &&Tensor<3>| made.device() == like.device() && made.dtype() == like.dtype();
+        if let Some(made) = grids().get(&grid).filter(fits) {
+            return made.clone();
+        }
+        // Made without the lock: bringing numbers to a device may wait for other work, which may want this mask.
+        let values = self.resampled(grid);
+        let shape = [1, values.len(), 1];
+        let made = Tensor::from_data(TensorData::new(values, shape), (&like.device(), like.dtype()));
+        grids().insert(grid, made.clone());
+        made
     }
 
     /// The mask of a layer whose queries are a grid of `[height, width]`.
@@ -151,6 +166,8 @@ fn cubics(from: usize, to: usize) -> Vec<Vec<(usize, f32)>> {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::DType;
+
     use super::*;
 
     #[test]
@@ -173,6 +190,33 @@ mod tests {
         {
             let message = Mask::new(width, height, values).expect_err("no mask").to_string();
             assert!(message.starts_with("a mask: found") && message.contains("wanted"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_mask_that_lets_an_adapter_act_nowhere_is_an_error() {
+        for value in [0.0, 1.0 / 255.0] {
+            let message = Mask::new(2, 2, vec![0.0, value, 0.0, value]).expect_err("empty").to_string();
+            assert!(
+                message.starts_with("a mask: found no value above 0.0039") && message.contains("weight"),
+                "{message}"
+            );
+        }
+        assert!(Mask::new(2, 2, vec![0.0, 0.0, 0.0, 0.1]).is_ok());
+    }
+
+    #[test]
+    fn one_mask_serves_models_of_several_number_types() {
+        let device = fabric_backends::default_device().expect("a device");
+        let mask = Mask::new(2, 1, vec![0.0, 1.0]).expect("a mask");
+        let of = |dtype| mask.at([2, 2], &Tensor::<3>::zeros([1, 4, 1], (&device, dtype)));
+        for dtype in [DType::F32, DType::F16, DType::F32] {
+            if device.supports_dtype(dtype) {
+                let made = of(dtype);
+                assert_eq!((made.dtype(), made.dims()), (dtype, [1, 4, 1]));
+                let values = made.into_data().convert::<f32>().try_to_vec::<f32>().expect("f32");
+                assert_eq!(values, [0.0, 1.0, 0.0, 1.0]);
+            }
         }
     }
 

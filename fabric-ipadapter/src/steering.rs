@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use fabric_core::Error;
@@ -223,6 +224,10 @@ impl Steering for PicturePrompt {
 
     fn steers_references(&self) -> bool {
         self.references
+    }
+
+    fn at_every_evaluation(&self) -> Option<Arc<dyn Steering>> {
+        Some(Arc::new(self.clone().with_window(Window::default()).with_course(Course::default())))
     }
 
     fn processor<'a>(&'a self, call: &ModelCall, rows: &[(Branch, Range<usize>)]) -> Box<dyn AttnProcessor + 'a> {

@@ -55,7 +55,7 @@ impl Conv {
             return self.by_tiles(arch(), (x, weight, bias), &out);
         }
         let parts = self.parts(x);
-        // Too few for the threads: then they share every part's product.
+        // Too few for the threads: then they share every part's product, whose sums may round otherwise.
         if parts.len() < rayon::current_num_threads() {
             parts.iter().for_each(|part| self.multiply((x, weight, bias), part, &out, true));
         } else {

@@ -1,8 +1,9 @@
 //! The f32 kernels of the CPU, on plain slices: compiled for each generation of processors, chosen at run time.
 //!
-//! Nothing here knows of tensors. Work is split in the same way whatever the number of threads, and sums are added in
-//! a fixed order, so that on one machine results are the same to the bit from one run to the next. Another processor may
-//! have other vector lengths and caches, and with them other roundings.
+//! Nothing here knows of tensors. Sums are added in an order that follows from the sizes alone, and in some convolutions
+//! from the number of threads as well: on one machine with as many threads, results are the same to the bit from one run
+//! to the next. Another number of threads may round otherwise, and so may another processor, with other vector lengths
+//! and caches.
 
 pub(crate) mod activation;
 pub(crate) mod attention;

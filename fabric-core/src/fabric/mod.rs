@@ -19,6 +19,7 @@ mod spill;
 pub use cache::{CacheKey, CacheStats, TokenCache};
 pub use depth::depth_position;
 pub use lending::{Lender, LentRows, LentTokens, StoredTokens, TokensBySite};
+pub(crate) use reference::acted_on;
 pub use reference::{Reference, Side};
 pub use schedule::{CallWeights, FeedbackSchedule};
 pub use settings::{FabricSettings, ReferenceNoise, ReferencePass, ReferencePosterior, TimeCurve, WindowRule};

@@ -1,7 +1,10 @@
 //! A reference picture, encoded, and which half of the guidance it steers.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 
+use crate::guidance::Branch;
 use crate::noise::ReferenceId;
 
 /// Which half of the guidance a reference steers.
@@ -11,6 +14,18 @@ pub enum Side {
     Liked,
     /// The unconditional branch.
     Disliked,
+}
+
+/// Which of a run's branches, by their places, references of a side act on.
+///
+/// The branch under the prompt comes first. With Instruct's four, the disliked act on all others: together they are what
+/// guidance leads away from, whatever the scales.
+pub(crate) fn acted_on(side: Side, branches: &[Branch]) -> Range<usize> {
+    let prompted = branches.iter().take_while(|&&branch| branch == Branch::Conditional).count();
+    match side {
+        Side::Liked => 0..prompted,
+        Side::Disliked => prompted..branches.len(),
+    }
 }
 
 /// A reference picture, encoded and ready to be noised.

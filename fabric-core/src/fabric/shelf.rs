@@ -35,6 +35,11 @@ impl<T> Shelf<T> {
         self.bytes
     }
 
+    /// Whether something is kept under this key.
+    pub(super) fn has(&self, key: &CacheKey) -> bool {
+        self.things.contains_key(key)
+    }
+
     /// What is kept under this key, which this run now asked for.
     pub(super) fn get(&mut self, key: &CacheKey, run: u64) -> Option<&Kept<T>> {
         let kept = self.things.get_mut(key)?;

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use sha2::{Digest, Sha256};
@@ -16,7 +17,7 @@ use crate::attention::AttnSite;
 pub(super) struct SpillFolder {
     folder: TempDir,
     /// Files so far: each gets its number as its name, and no name is used twice.
-    files: u64,
+    files: AtomicU64,
 }
 
 impl SpillFolder {
@@ -27,13 +28,13 @@ impl SpillFolder {
         // Keys and values tell much of a person's pictures: nobody else on the machine is to read them.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
-        Ok(Self { folder: builder.tempdir_in(parent)?, files: 0 })
+        Ok(Self { folder: builder.tempdir_in(parent)?, files: AtomicU64::new(0) })
     }
 
     /// Writes a recording. Whoever gets a [`SpilledTokens`] gets a file that was written whole.
-    pub(super) fn write(&mut self, tokens: &TokensBySite) -> io::Result<SpilledTokens> {
-        let file = OwnFile(self.folder.path().join(self.files.to_string()));
-        self.files += 1;
+    pub(super) fn write(&self, tokens: &TokensBySite) -> io::Result<SpilledTokens> {
+        let number = self.files.fetch_add(1, Ordering::Relaxed);
+        let file = OwnFile(self.folder.path().join(number.to_string()));
         let mut out = File::create_new(&file.0)?;
         let mut digest = Sha256::new();
         let mut write = |x: &Tensor<3>| {
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn what_is_read_is_what_was_written_to_the_bit_in_every_type() {
         let place = tempfile::tempdir().unwrap();
-        let mut folder = SpillFolder::new(place.path()).unwrap();
+        let folder = SpillFolder::new(place.path()).unwrap();
         let tokens = recording();
         let spilled = folder.write(&tokens).unwrap();
         // Another file must not disturb the first.
@@ -192,7 +193,7 @@ mod tests {
     #[test]
     fn a_file_that_is_not_as_it_was_written_is_an_error() {
         let place = tempfile::tempdir().unwrap();
-        let mut folder = SpillFolder::new(place.path()).unwrap();
+        let folder = SpillFolder::new(place.path()).unwrap();
         let spilled = folder.write(&recording()).unwrap();
         let path = &spilled.file.0;
         let good = fs::read(path).unwrap();
@@ -216,7 +217,7 @@ mod tests {
     fn files_and_folder_go_with_their_owners() {
         let count = |folder: &Path| fs::read_dir(folder).unwrap().count();
         let place = tempfile::tempdir().unwrap();
-        let mut folder = SpillFolder::new(place.path()).unwrap();
+        let folder = SpillFolder::new(place.path()).unwrap();
         let path = folder.folder.path().to_owned();
         let [one, two] = [(); 2].map(|()| folder.write(&recording()).unwrap());
         assert_eq!(count(&path), 2);
@@ -229,7 +230,7 @@ mod tests {
     #[test]
     fn a_folder_that_is_gone_is_an_error() {
         let place = tempfile::tempdir().unwrap();
-        let mut folder = SpillFolder::new(place.path()).unwrap();
+        let folder = SpillFolder::new(place.path()).unwrap();
         fs::remove_dir(folder.folder.path()).unwrap();
         assert_eq!(folder.write(&recording()).unwrap_err().kind(), io::ErrorKind::NotFound);
     }

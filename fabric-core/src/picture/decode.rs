@@ -26,7 +26,11 @@ impl Picture {
     ///
     /// If there is no such file, or it is no picture, damaged, cut short, or too large ([`super::MAX_PIXELS`]).
     pub fn open(path: impl AsRef<Path>) -> Result<Self, PictureError> {
-        let path = path.as_ref();
+        Self::open_as(path.as_ref(), in_colour)
+    }
+
+    /// Reads a file, of which `read` takes what it is after.
+    pub(super) fn open_as(path: &Path, read: fn(DynamicImage) -> Self) -> Result<Self, PictureError> {
         let place = path.display().to_string();
         let read_error = |source| PictureError::Read { place: place.clone(), source };
         // Opening a pipe would wait for its other end: look before.
@@ -40,7 +44,7 @@ impl Picture {
         }
         let mut bytes = Vec::new();
         File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes)).map_err(read_error)?;
-        decode(&format!("`{place}`"), &bytes)
+        decode(&format!("`{place}`"), &bytes, read)
     }
 
     /// Decodes the bytes of a PNG, JPEG or WebP file, like [`Picture::open`].
@@ -49,11 +53,18 @@ impl Picture {
     ///
     /// If they are no picture, damaged, cut short, or too large.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PictureError> {
-        decode("in memory", bytes)
+        decode("in memory", bytes, in_colour)
     }
 }
 
-fn decode(place: &str, bytes: &[u8]) -> Result<Picture, PictureError> {
+/// Without what is transparent.
+pub(super) fn in_colour(image: DynamicImage) -> Picture {
+    let rgb = image.into_rgb8();
+    Picture::new(rgb.width() as usize, rgb.height() as usize, rgb.into_raw())
+}
+
+/// Decodes a file's bytes, of which `read` takes what it is after.
+pub(super) fn decode(place: &str, bytes: &[u8], read: fn(DynamicImage) -> Picture) -> Result<Picture, PictureError> {
     let (format, name) = match image::guess_format(bytes) {
         Ok(ImageFormat::Png) => (ImageFormat::Png, "PNG"),
         Ok(ImageFormat::Jpeg) => (ImageFormat::Jpeg, "JPEG"),
@@ -86,8 +97,7 @@ fn decode(place: &str, bytes: &[u8]) -> Result<Picture, PictureError> {
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| corrupt(e.into()))?;
     image.apply_orientation(orientation);
-    let rgb = image.into_rgb8();
-    Ok(Picture::new(rgb.width() as usize, rgb.height() as usize, rgb.into_raw()))
+    Ok(read(image))
 }
 
 /// Whether a JPEG file's segments lead to its end marker. The decoder would fill what is missing with grey.

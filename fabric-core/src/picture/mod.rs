@@ -3,6 +3,7 @@
 //! | from | to | by |
 //! |---|---|---|
 //! | a file, bytes | [`Picture`] | [`Picture::open`], [`Picture::from_bytes`] |
+//! | a mask's file or bytes | [`Picture`], light on dark | [`Picture::open_mask`], [`Picture::mask_from_bytes`] |
 //! | [`Picture`] | another size, as Pillow does it | [`Picture::resize`], [`Picture::fit`] |
 //! | pictures | pixels for a CLIP image encoder | [`clip_pixels`], [`clip_batch`] |
 //! | pictures | pixels for a VAE | [`vae_pixels`], [`vae_batch`] |
@@ -15,6 +16,7 @@ mod encode;
 mod error;
 mod fit;
 mod hash;
+mod mask;
 mod pixels;
 mod resize;
 mod sheet;
@@ -28,9 +30,10 @@ pub(crate) use encode::write_beside;
 pub use error::PictureError;
 pub use fit::{Crop, Fit};
 pub use hash::ContentHash;
+pub(crate) use pixels::brightest;
 pub use pixels::{
-    CLIP_MEAN, CLIP_STD, clip_batch, clip_pixels, control_batch, from_tensor, grey_batch, mask_batch, vae_batch,
-    vae_pixels,
+    CLIP_MEAN, CLIP_STD, clip_batch, clip_pixels, control_batch, from_tensor, grey_batch, mask_batch, mask_pixels,
+    vae_batch, vae_pixels,
 };
 pub use resize::Filter;
 pub use sheet::{Mark, contact_sheet};

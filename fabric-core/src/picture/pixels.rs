@@ -89,9 +89,7 @@ pub fn grey_batch(
     device: &Device,
 ) -> Result<Tensor<4>, PictureError> {
     batch(pictures, [1, height, width], device, |picture| {
-        let fitted = picture.fit(width, height, fit)?;
-        let pixels = fitted.rgb().chunks_exact(3);
-        Ok(pixels.map(|rgb| f32::from(luma([rgb[0], rgb[1], rgb[2]])) / 255.0).collect())
+        Ok(greys(&picture.fit(width, height, fit)?).map(|grey| f32::from(grey) / 255.0).collect())
     })
 }
 
@@ -102,10 +100,28 @@ pub fn grey_batch(
 ///
 /// [`PictureError::Size`] if a side is zero or too long.
 pub fn mask_batch(mask: &Picture, width: usize, height: usize, device: &Device) -> Result<Tensor<4>, PictureError> {
-    let mask = mask.fit(width, height, Fit::SquashLanczos)?;
-    let values: Vec<f32> =
-        mask.rgb().chunks_exact(3).map(|rgb| f32::from(u8::from(luma([rgb[0], rgb[1], rgb[2]]) >= 128))).collect();
+    let values = mask_pixels(mask, width, height)?;
     Ok(Tensor::from_data(TensorData::new(values, [1, 1, height, width]), device))
+}
+
+/// The values of [`mask_batch`], row by row.
+///
+/// # Errors
+///
+/// [`PictureError::Size`] if a side is zero or too long.
+pub fn mask_pixels(mask: &Picture, width: usize, height: usize) -> Result<Vec<f32>, PictureError> {
+    let mask = mask.fit(width, height, Fit::SquashLanczos)?;
+    Ok(greys(&mask).map(|grey| f32::from(u8::from(grey >= 128))).collect())
+}
+
+/// The brightness of an image's lightest pixel.
+pub(crate) fn brightest(picture: &Picture) -> u8 {
+    greys(picture).max().unwrap_or_default()
+}
+
+/// The brightness of all pixels.
+fn greys(picture: &Picture) -> impl Iterator<Item = u8> {
+    picture.rgb().chunks_exact(3).map(|rgb| luma([rgb[0], rgb[1], rgb[2]]))
 }
 
 /// Brightness of a pixel, as Pillow converts to grey.

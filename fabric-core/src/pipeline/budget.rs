@@ -2,10 +2,14 @@
 
 use burn::tensor::DType;
 use fabric_backends::available_memory;
+use fabric_backends::ops::computes_in;
 
+use super::references::Chosen;
 use super::{Pipeline, Request};
 use crate::Error;
-use crate::fabric::ReferencePass;
+use crate::attention::{AttnKind, AttnSite, Block};
+use crate::fabric::{FabricSettings, ReferencePass};
+use crate::models::CrossAttention;
 use crate::schedule::Schedule;
 
 impl Pipeline {
@@ -17,8 +21,9 @@ impl Pipeline {
         };
         let schedule = Schedule::new(&config, steps)?;
         Ok(match &request.start {
-            Some(start) => schedule.from_strength(start.strength)?,
-            None => schedule,
+            // At 0 no step is left, and the start image is kept.
+            Some(start) if start.strength > 0.0 => schedule.from_strength(start.strength)?,
+            _ => schedule,
         })
     }
 
@@ -45,10 +50,50 @@ impl Pipeline {
         }
         let free = || settings.memory_limit.or_else(|| available_memory(&self.unet.device()));
         let (None, Some(free)) = (settings.batch, free()) else { return Ok(settings.batch.unwrap_or(all)) };
-        let branches = request.guidance()?.branches().len();
-        let [_, _, height, width] = self.latent_shape(1, self.size(request)?);
-        let one = self.unet.working_bytes([branches, height, width]).max(1);
-        Ok(usize::try_from(free / one).unwrap_or(all).clamp(1, all))
+        let guidance = request.guidance()?;
+        let references = Chosen::of(request, &guidance, &self.schedule(request, settings.steps)?).len();
+        let (branches, size) = (guidance.branches().len(), self.size(request)?);
+        let fits =
+            |images: &usize| self.evaluation_bytes(&settings.fabric, images * branches, references, size) <= free;
+        Ok((1..=all).rev().find(fits).unwrap_or(1))
+    }
+
+    /// Bytes that one evaluation takes beside the weights, from below: of these rows of images, and of references that
+    /// all act.
+    fn evaluation_bytes(&self, fabric: &FabricSettings, rows: usize, references: usize, size: [usize; 2]) -> u64 {
+        let [_, _, height, width] = self.latent_shape(1, size);
+        let pass = |rows| self.unet.working_bytes([rows, height, width]);
+        let (chunk, half) = match fabric.pass {
+            ReferencePass::Interleaved => return pass(rows + references),
+            ReferencePass::TwoPasses { chunk } => (chunk, false),
+            ReferencePass::Cached { chunk, half, .. } => (chunk, half),
+        };
+        // Whatever a cache keeps, the keys and values of all references are there while the images attend to them.
+        let lent = self.reference_bytes([height, width], fabric.merge, half).saturating_mul(references as u64);
+        pass(rows).saturating_add(lent).max(pass(chunk.min(references)))
+    }
+
+    /// Bytes of one reference's keys and values in all self-attentions, from below.
+    fn reference_bytes(&self, latents: [usize; 2], merge: f64, half: bool) -> u64 {
+        // A network of halves computes in them, but on a CPU.
+        let computes = computes_in(&self.unet.device(), DType::F16);
+        let number = if half { DType::F16.size() } else { computes.size() };
+        let lowest = self.unet.levels().saturating_sub(1);
+        // Behind each self-attention is the cross-attention of the same layer, which is as wide.
+        let one = |layer: &CrossAttention| {
+            let level = match layer.site.block {
+                Block::Down(level) => level,
+                Block::Mid => lowest,
+                Block::Up(index) => lowest.saturating_sub(index),
+            };
+            let tokens: usize = latents.map(|side| (side >> level).max(1)).iter().product();
+            // Rounded down, as merging rounds how many go to the nearest number.
+            (tokens as f64 * (1.0 - merge)) as u64 * (2 * layer.channels * number) as u64
+        };
+        let (layers, sites) = (self.unet.cross_attentions(), self.unet.attention_sites());
+        let attends =
+            |layer: &&CrossAttention| sites.contains(&AttnSite { kind: AttnKind::SelfAttention, ..layer.site });
+        layers.iter().filter(attends).map(one).sum()
     }
 
     /// Refuses to keep halves where the device has none.
@@ -62,22 +107,24 @@ impl Pipeline {
     }
 
     /// Refuses what surely needs more memory than there is, before it drives the machine into the ground.
-    pub(super) fn check_memory(&self, request: &Request, size: [usize; 2]) -> Result<(), Error> {
+    pub(super) fn check_memory(&self, request: &Request, size: [usize; 2], chosen: &Chosen<'_>) -> Result<(), Error> {
         let settings = &request.settings;
         let Some(free) = settings.memory_limit.or_else(|| available_memory(&self.unet.device())) else { return Ok(()) };
         let branches = request.guidance()?.branches().len();
         let [_, _, height, width] = self.latent_shape(1, size);
-        let network = self.unet.working_bytes([request.seeds.len() * branches, height, width]);
+        let (images, references) = (request.seeds.len(), chosen.len());
+        let network = self.evaluation_bytes(&settings.fabric, images * branches, references, size);
         let needed = network.max(self.codec.working_bytes([height, width]));
         if needed <= free {
             return Ok(());
         }
         let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+        let beside = if references > 0 { format!(" beside {references} references") } else { String::new() };
         Err(Error::settings(
-            format!("memory for {} pictures of {}x{} at once", request.seeds.len(), size[0], size[1]),
+            format!("memory for {images} pictures of {}x{} at once{beside}", size[0], size[1]),
             format!("at least {} needed", gigabytes(needed)),
             format!("at most {}", gigabytes(free)),
-            "choose a smaller size, set `batch`, load with VAE tiles, or raise `memory_limit`",
+            "choose a smaller size or fewer references, set `batch`, load with VAE tiles, or raise `memory_limit`",
         ))
     }
 

@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
@@ -13,11 +13,11 @@ use crate::attention::{AttnProcessor, MeasuredMass, NoProcessor};
 use crate::denoise::{Denoiser, ModelCall, NoiseSource};
 use crate::fabric::{
     CacheKey, FabricSettings, FeedbackSchedule, Lender, LentRows, Reference, ReferencePass, Side, StoredTokens,
-    TokenCache, TokensBySite,
+    TokenCache, TokensBySite, acted_on,
 };
 use crate::guidance::{Branch, Guidance};
 use crate::models::{NoisePredictor, Record, Residuals, UNetInput};
-use crate::noise::{Draw, ReferenceId, RunNoise};
+use crate::noise::{self, Draw, ReferenceId, RunNoise};
 use crate::schedule::noised;
 
 /// A U-Net under text, guidance and references: what the sampler calls.
@@ -32,7 +32,7 @@ pub(super) struct SteeredDenoiser<'a, 'n> {
     pub(super) steering: &'a [Arc<dyn Steering>],
     /// For networks that were trained to fill in parts of pictures.
     pub(super) mask: Option<&'a MaskChannels>,
-    pub(super) cache: &'a Mutex<TokenCache>,
+    pub(super) cache: &'a TokenCache,
     /// Tells recordings apart that were made under other text settings.
     pub(super) cache_conditions: u64,
     pub(super) noise: &'a RefCell<&'n mut (dyn RunNoise + 'n)>,
@@ -94,13 +94,9 @@ impl SteeredDenoiser<'_, '_> {
         let count = |side| self.references.iter().filter(|reference| reference.side == side).count();
         let counts = [count(Side::Liked), count(Side::Disliked)];
         let lenders = self.references.iter().enumerate().filter_map(|(index, reference)| {
-            // The branch under the prompt comes first. With Instruct's four, the disliked act on all others: together they
-            // are what guidance leads away from, whatever the scales.
-            let prompted = branches.iter().take_while(|&&branch| branch == Branch::Conditional).count();
-            let (to, of) = match reference.side {
-                Side::Liked => (0..prompted * images, counts[0]),
-                Side::Disliked => (prompted * images..branches.len() * images, counts[1]),
-            };
+            let of = counts[usize::from(reference.side == Side::Disliked)];
+            let to = acted_on(reference.side, branches);
+            let to = to.start * images..to.end * images;
             let weights = self.schedule.weights(call, reference.side, reference.strength, of);
             (!to.is_empty() && !weights.is_zero()).then_some((index, Lender { to, weights }))
         });
@@ -111,7 +107,7 @@ impl SteeredDenoiser<'_, '_> {
     fn noised_references(&self, call: &ModelCall) -> Result<Tensor<4>, Error> {
         let clean = Tensor::cat(self.references.iter().map(|reference| reference.latents.clone()).collect(), 0);
         let ids: Vec<ReferenceId> = self.references.iter().map(|reference| reference.id).collect();
-        let noise = self.noise.borrow_mut().draw(Draw::Reference { call, ids: &ids }, clean.dims())?;
+        let noise = noise::drawn(&mut **self.noise.borrow_mut(), Draw::Reference { call, ids: &ids }, clean.dims())?;
         let noise = noise.cast(clean.dtype());
         let noised = noised(clean, noise, &call.level);
         self.observer.borrow_mut().references(call, &noised);
@@ -148,10 +144,7 @@ impl SteeredDenoiser<'_, '_> {
     ) -> Result<Tensor<4>, Error> {
         let (chunk, kept) = match self.settings.pass {
             ReferencePass::TwoPasses { chunk } => (chunk, None),
-            // What steers references belongs to this run alone, and so does what they then lend.
-            ReferencePass::Cached { chunk, .. } if self.steering.iter().any(|one| one.steers_references()) => {
-                (chunk, None)
-            }
+            ReferencePass::Cached { chunk, .. } if !self.may_keep() => (chunk, None),
             ReferencePass::Cached { chunk, budget, half } => (chunk, Some((budget, half))),
             ReferencePass::Interleaved => unreachable!("two_passes: asked for in interleaved mode"),
         };
@@ -170,7 +163,7 @@ impl SteeredDenoiser<'_, '_> {
                     };
                     let recorded = Arc::new(if half { StoredTokens::in_half(recorded) } else { recorded });
                     let key = self.cache_key(active.lenders[at].0, call, half);
-                    self.lock_cache().insert(key, recorded.clone(), budget);
+                    self.cache.insert(key, recorded.clone(), budget);
                     tokens[at] = Some(recorded);
                 }
             }
@@ -182,10 +175,12 @@ impl SteeredDenoiser<'_, '_> {
         self.steered(sample, None, branches, call, (&processor, &indices))
     }
 
-    fn lock_cache(&self) -> std::sync::MutexGuard<'_, TokenCache> {
-        // A panic elsewhere cannot leave it half changed: every change is one call, and a device that fails while a
-        // recording goes to disk or comes back loses no more than that recording.
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether keys and values of references are the same in every run that has the same [`CacheKey`].
+    fn may_keep(&self) -> bool {
+        let noise = self.noise.borrow();
+        // What steers references belongs to this run alone, and so does what they then lend.
+        let steered = self.steering.iter().any(|one| one.steers_references());
+        noise.is_seeded() && noise.has_fixed_references() && !steered
     }
 
     fn cache_key(&self, index: usize, call: &ModelCall, half: bool) -> CacheKey {
@@ -195,7 +190,7 @@ impl SteeredDenoiser<'_, '_> {
     }
 
     fn cached(&self, index: usize, call: &ModelCall, (budget, half): (u64, bool)) -> Option<Arc<TokensBySite>> {
-        self.lock_cache().get(&self.cache_key(index, call, half), budget)
+        self.cache.get(&self.cache_key(index, call, half), budget)
     }
 
     /// Passes references through the network under the empty prompt, and brings back their keys and values.

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::Pipeline;
 use crate::Error;
 use crate::models::Posterior;
-use crate::noise::{Draw, RunNoise};
+use crate::noise::{Draw, RunNoise, drawn};
 
 /// A mask and what it leaves of a picture, as channels beside the latents.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Pipeline {
         let pictures = match (picture, mask) {
             (Some((pixels, whole)), Some(mask)) => {
                 let kept = pixels * (whole.ones_like() - whole);
-                let posterior = noise.draw(Draw::MaskedPosterior, [images, channels, height, width])?;
+                let posterior = drawn(noise, Draw::MaskedPosterior, [images, channels, height, width])?;
                 let kept = self.codec.encode(kept, Posterior::Sample(posterior));
                 let mask = mask.clone().cast(kept.dtype()).repeat_dim(0, images);
                 Tensor::cat(vec![mask, kept], 1)

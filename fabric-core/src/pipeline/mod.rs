@@ -4,6 +4,7 @@ mod budget;
 mod denoiser;
 mod inpaint;
 mod latents;
+mod notes;
 mod pool;
 mod references;
 mod report;

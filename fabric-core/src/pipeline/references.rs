@@ -6,34 +6,77 @@ use burn::tensor::Tensor;
 use sha2::{Digest, Sha256};
 
 use super::latents::KeptLatents;
-use super::{FeedbackPicture, Pipeline, Report, Request};
+use super::{FeedbackPicture, Pipeline, Report, Request, notes};
 use crate::Error;
-use crate::fabric::{Reference, ReferencePosterior, Side};
+use crate::fabric::{FeedbackSchedule, Reference, ReferencePosterior, Side};
+use crate::guidance::Guidance;
 use crate::models::Posterior;
-use crate::noise::{Draw, ReferenceId, RunNoise};
+use crate::noise::{self, Draw, ReferenceId, RunNoise};
 use crate::picture::{self, Fit, Picture};
+use crate::schedule::Schedule;
+
+/// The judged images of a request that become references.
+#[derive(Debug)]
+pub(super) struct Chosen<'a> {
+    liked: Vec<&'a FeedbackPicture>,
+    disliked: Vec<&'a FeedbackPicture>,
+    /// How many the cap left out.
+    left_out: usize,
+    /// How many could not act, and were left out before the cap counted.
+    without_effect: usize,
+    notes: Vec<String>,
+}
+
+impl<'a> Chosen<'a> {
+    /// Chooses among those that can act: what has no effect must take no other's place under the cap.
+    pub(super) fn of(request: &'a Request, guidance: &Guidance, schedule: &Schedule) -> Self {
+        let settings = &request.settings.fabric;
+        let weights = FeedbackSchedule::new(settings, schedule.config().num_train_timesteps);
+        let side_of = |image: &FeedbackPicture| if image.strength > 0.0 { Side::Liked } else { Side::Disliked };
+        let mut judged: Vec<&FeedbackPicture> = request.feedback.iter().filter(|image| image.strength != 0.0).collect();
+        let (all, mut notes) = (judged.len(), Vec::new());
+        for side in [Side::Liked, Side::Disliked] {
+            let count = judged.iter().filter(|image| side_of(image) == side).count();
+            let why = notes::on_references(side, guidance, &weights, schedule);
+            if let Some(why) = why.filter(|_| count > 0) {
+                judged.retain(|image| side_of(image) != side);
+                let kind = if side == Side::Liked { "liked" } else { "disliked" };
+                notes.push(format!("{kind} images left out, as they would have no effect: {count}; {why}"));
+            }
+        }
+        let strengths: Vec<f64> = judged.iter().map(|image| image.strength).collect();
+        let kept = settings.keep.select(&strengths);
+        let left_out = judged.len() - kept.len();
+        let without_effect = all - judged.len();
+        let (liked, disliked) =
+            kept.into_iter().map(|index| judged[index]).partition(|image| side_of(image) == Side::Liked);
+        Self { liked, disliked, left_out, without_effect, notes }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.liked.len() + self.disliked.len()
+    }
+}
 
 impl Pipeline {
     /// Encodes the references, liked before disliked.
     pub(super) fn references(
         &self,
+        chosen: &Chosen<'_>,
         request: &Request,
         size: [usize; 2],
         noise: &mut dyn RunNoise,
         report: &mut Report,
     ) -> Result<Vec<Reference>, Error> {
-        let settings = &request.settings.fabric;
-        let judged: Vec<&FeedbackPicture> = request.feedback.iter().filter(|picture| picture.strength != 0.0).collect();
-        let strengths: Vec<f64> = judged.iter().map(|picture| picture.strength).collect();
-        let kept = settings.keep.select(&strengths);
-        report.references_left_out = judged.len() - kept.len();
+        report.references = [chosen.liked.len(), chosen.disliked.len()];
+        report.references_left_out = chosen.left_out;
+        report.references_without_effect = chosen.without_effect;
+        report.notes.extend_from_slice(&chosen.notes);
+        let posterior = request.settings.fabric.posterior;
         let mut references = Vec::new();
-        for side in [Side::Liked, Side::Disliked] {
-            let liked = side == Side::Liked;
-            let pictures: Vec<&FeedbackPicture> =
-                kept.iter().map(|&index| judged[index]).filter(|picture| (picture.strength > 0.0) == liked).collect();
-            report.references[usize::from(!liked)] = pictures.len();
-            let latents = self.encode_references(&pictures, side, size, settings.posterior, noise)?;
+        for (side, pictures) in [(Side::Liked, &chosen.liked), (Side::Disliked, &chosen.disliked)] {
+            let latents = self.encode_references(pictures, side, size, posterior, noise)?;
             references.extend(pictures.iter().zip(latents).map(|(picture, (id, latents))| Reference {
                 id,
                 latents,
@@ -61,7 +104,8 @@ impl Pipeline {
         let drawn = match posterior {
             ReferencePosterior::Mean => None,
             ReferencePosterior::Sample => {
-                Some(noise.draw(Draw::ReferencePosterior { liked: side == Side::Liked, ids: &ids }, shape)?)
+                let what = Draw::ReferencePosterior { liked: side == Side::Liked, ids: &ids };
+                Some(noise::drawn(noise, what, shape)?)
             }
         };
         let reusable = noise.is_seeded();

@@ -29,7 +29,7 @@ pub struct Report {
     pub calls_with_references: usize,
     /// References that passed through the network, summed over calls; fewer when a cache served some.
     pub reference_passes: usize,
-    /// Liked and disliked references in use.
+    /// Liked and disliked references in use: those that the cap kept, of those that can act.
     pub references: [usize; 2],
     /// Share of the pictures' self-attention that went to each reference (liked before disliked, oldest first), from 0
     /// to 1: the mean over the layers, queries, heads and calls that saw it. Empty unless
@@ -37,9 +37,14 @@ pub struct Report {
     pub attention_mass: Vec<f64>,
     /// References that the cap left out.
     pub references_left_out: usize,
+    /// References that were left out before the cap, because nothing in this run lets them act: [`Self::notes`] says why.
+    pub references_without_effect: usize,
+    /// What the request asks for that has no effect, or not the one that might be expected: a prompt under a guidance
+    /// scale of 0, disliked images under one of 1.
+    pub notes: Vec<String>,
     /// What prompts lost because they were longer than the text encoder's window.
     pub truncated: Vec<String>,
-    /// The cache of reference keys and values after the run.
+    /// The cache of reference keys and values after the run; of a pool, its pipelines' caches added up.
     pub cache: CacheStats,
     /// What went wrong on disk, where [`Pipeline::with_spill`](super::Pipeline::with_spill) is in use: in this run, or
     /// earlier if nothing is spilled since. No picture depends on it.
@@ -50,10 +55,14 @@ pub struct Report {
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct StepEvent<'a> {
-    /// Evaluations of the network so far, from 1: the step, but for samplers that evaluate twice a step.
+    /// The step of the sampler that this evaluation belongs to, from 1, as [`Error::Cancelled`] counts.
     pub step: usize,
-    /// Evaluations in all.
+    /// Steps of the run.
     pub steps: usize,
+    /// Evaluations of the network so far, from 1. Samplers such as Heun and DPM++ SDE evaluate twice a step.
+    pub evaluation: usize,
+    /// Evaluations in all.
+    pub evaluations: usize,
     /// The sampler's state.
     pub state: &'a Tensor<4>,
     /// The network's present idea of the clean latents.
@@ -63,7 +72,10 @@ pub struct StepEvent<'a> {
 
 impl std::fmt::Debug for StepEvent<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StepEvent").field("step", &self.step).field("steps", &self.steps).finish_non_exhaustive()
+        let Self { step, steps, evaluation, evaluations, .. } = self;
+        let mut shown = f.debug_struct("StepEvent");
+        shown.field("step", step).field("steps", steps);
+        shown.field("evaluation", evaluation).field("evaluations", evaluations).finish_non_exhaustive()
     }
 }
 

@@ -31,6 +31,9 @@ pub struct Settings {
     /// The sampler; none is the model's own.
     pub sampler: Option<SamplerKind>,
     /// Strength of classifier-free guidance; 1 switches it off.
+    ///
+    /// diffusers also switches it off at smaller scales, so the cards of distilled models (SD Turbo) ask for 0. Here 0 is
+    /// the negative prompt alone, and [`Report::notes`](super::Report::notes) says so: set 1 for them.
     pub guidance_scale: f64,
     /// Share of the conditional branch's spread to restore, 0 to 1.
     pub guidance_rescale: f64,
@@ -40,13 +43,18 @@ pub struct Settings {
     pub prompt_dropout: f64,
     /// How references act.
     pub fabric: FabricSettings,
-    /// Pictures computed at once; none is all of them, or as many as memory may hold. It changes the pictures only with
-    /// [`ReferenceNoise::Fresh`], where none is always all of them.
+    /// Pictures computed at once; none is all of them, or as many as memory may hold.
+    ///
+    /// Other batches sum in another order, which changes pictures by rounding: in some bytes, by 1 of 255. Nothing else of
+    /// a picture depends on its batch, but with [`ReferenceNoise::Fresh`], where none is always all of them.
     pub batch: Option<usize>,
     /// Measures how much of the attention each reference gets, for the report. Costs every self-attention once more.
     pub measure_attention: bool,
-    /// Bytes that a run may take beside the weights; none is what the machine has free, where that can be known. What
-    /// surely needs more is refused before it starts.
+    /// Bytes that a run may take beside the weights; none is what the machine and the limits of the process leave, where
+    /// that can be known. What surely needs more is refused before it starts.
+    ///
+    /// The estimate is from below. A run that passes it may still run out of memory: on a GPU that is an error, on a CPU
+    /// it ends the process.
     pub memory_limit: Option<u64>,
 }
 
@@ -110,7 +118,8 @@ impl Settings {
 pub struct StartPicture {
     /// The picture; it is resized to the size of the result.
     pub picture: Picture,
-    /// How much of it is given up: 0 keeps it, 1 starts from noise.
+    /// How much of it is given up: 0 keeps it, 1 starts from noise. Of a run's steps, this share is made, rounded down. At
+    /// 0 there are none, and the result is the image itself in its size; any other strength must leave one step.
     pub strength: f64,
 }
 
@@ -140,7 +149,8 @@ pub struct Request {
     pub seeds: Vec<u64>,
     /// Where to start.
     pub start: Option<StartPicture>,
-    /// Which part of the start picture to make anew (inpainting): where this is light. It is stretched over the picture.
+    /// Which part of the start picture to make anew (inpainting): where this is light (128 of 255 or more). It is stretched
+    /// over the picture.
     pub mask: Option<Picture>,
     /// Liked and disliked pictures, oldest first.
     pub feedback: Vec<FeedbackPicture>,
@@ -186,7 +196,7 @@ impl Request {
         self
     }
 
-    /// Starts from a picture; `strength` 0 keeps it, 1 gives it up.
+    /// Starts from a picture; `strength` 0 keeps it ([`StartPicture::strength`]), 1 gives it up.
     #[must_use]
     pub fn with_start(mut self, picture: Picture, strength: f64) -> Self {
         self.start = Some(StartPicture { picture, strength });
@@ -197,6 +207,9 @@ impl Request {
     ///
     /// A network that was trained for it is shown the mask and what is kept; with any other one, what is kept is put
     /// back after each step. Both as in diffusers. A start of strength 1 lets nothing of the part shine through.
+    ///
+    /// A mask that names no part of the result is an error: it is dark everywhere, or so thin that no latent sees it.
+    /// [`Picture::open_mask`] reads masks from files, also those that lie in an alpha channel.
     #[must_use]
     pub fn with_mask(mut self, mask: Picture) -> Self {
         self.mask = Some(mask);

@@ -12,8 +12,9 @@ use fabric_backends::panic_message;
 
 use super::denoiser::{Masses, SteeredDenoiser, StepNoise};
 use super::latents::KeptLatents;
+use super::references::Chosen;
 use super::text::Conditions;
-use super::{Observer, Report, Request, StepEvent};
+use super::{Observer, Report, Request, StepEvent, notes};
 use crate::Error;
 use crate::fabric::{CacheStats, FeedbackSchedule, ReferenceNoise, TokenCache};
 use crate::models::{CrossAttention, LatentCodec, NoisePredictor, TextEncoder};
@@ -45,7 +46,7 @@ pub struct Pipeline {
     text: Arc<dyn TextEncoder + Send + Sync>,
     pub(super) scheduler: SchedulerConfig,
     pub(super) native_size: usize,
-    pub(super) tokens: Arc<Mutex<TokenCache>>,
+    pub(super) tokens: Arc<TokenCache>,
     pub(super) latents: Arc<Mutex<KeptLatents>>,
 }
 
@@ -161,7 +162,7 @@ impl Pipeline {
     ///
     /// When no folder can be made within `folder`.
     pub fn with_spill(mut self, folder: impl AsRef<Path>, bytes: u64) -> Result<Self, Error> {
-        self.tokens = Arc::new(Mutex::new(TokenCache::spilling(folder.as_ref(), bytes)?));
+        self.tokens = Arc::new(TokenCache::spilling(folder.as_ref(), bytes)?);
         Ok(self)
     }
 
@@ -172,12 +173,12 @@ impl Pipeline {
 
     /// How well the cache of reference keys and values serves.
     pub fn cache_stats(&self) -> CacheStats {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).stats()
+        self.tokens.stats()
     }
 
     /// Drops everything that was kept for later runs, in memory and on disk.
     pub fn clear_caches(&self) {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.tokens.clear();
         self.latents.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
@@ -185,7 +186,9 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// When the request cannot be carried out; settings are checked before any long work starts.
+    /// When the request cannot be carried out; settings are checked before any long work starts. A device that fails is an
+    /// error, also one that runs out of memory, but for a CPU: what surely needs more memory than there is is refused, and
+    /// what needs it all the same ends the process, as in any Rust program.
     pub fn generate(&self, request: &Request) -> Result<Generation, Error> {
         self.generate_observed(request, &mut ())
     }
@@ -242,10 +245,16 @@ impl Pipeline {
         let size = self.size(request)?;
         let schedule = self.schedule(request, settings.steps)?;
         self.check_halves(request)?;
-        self.check_memory(request, size)?;
-        request.steering.iter().try_for_each(|steering| steering.check(&*self.unet))?;
+        self.check_mask(request, size)?;
         let guidance = request.guidance()?;
-        let report = RefCell::new(Report::default());
+        let chosen = Chosen::of(request, &guidance, &schedule);
+        self.check_memory(request, size, &chosen)?;
+        request.steering.iter().try_for_each(|steering| steering.check(&*self.unet))?;
+        if let Some(start) = request.start.as_ref().filter(|start| start.strength == 0.0) {
+            return self.unchanged(request, start, size, noise);
+        }
+        let notes = notes::on_guidance(settings.guidance_scale, &guidance).into_iter().collect();
+        let report = RefCell::new(Report { notes, ..Report::default() });
 
         let clock = Instant::now();
         let conditions = Conditions::encode(&*self.text, request, &request.seeds, size)?;
@@ -254,7 +263,7 @@ impl Pipeline {
 
         let clock = Instant::now();
         let start = self.start(request, &schedule, size, noise)?;
-        let references = self.references(request, size, noise, &mut report.borrow_mut())?;
+        let references = self.references(&chosen, request, size, noise, &mut report.borrow_mut())?;
         report.borrow_mut().encode_seconds = clock.elapsed().as_secs_f64();
 
         let masses = RefCell::new(Masses::default());
@@ -276,14 +285,15 @@ impl Pipeline {
             report: &report,
             masses: settings.measure_attention.then_some(&masses),
         };
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).begin_run();
+        self.tokens.begin_run();
         let mut clock = Instant::now();
         let mut observe = |step: StepReport<'_>| {
             report.borrow_mut().step_seconds.push(clock.elapsed().as_secs_f64());
             clock = Instant::now();
             let (state, denoised) = (step.state, step.denoised);
-            let (step, steps) = (step.call + 1, schedule.calls());
-            let event = StepEvent { step, steps, state, denoised, codec: &*self.codec };
+            let (evaluation, evaluations) = (step.call + 1, schedule.calls());
+            let (step, steps) = (step.step + 1, step.steps);
+            let event = StepEvent { step, steps, evaluation, evaluations, state, denoised, codec: &*self.codec };
             observer.borrow_mut().step(&event)
         };
         let (latents, repaint) = (start.latents, start.repaint.as_ref());
@@ -293,9 +303,7 @@ impl Pipeline {
         let pictures = decode(&*self.codec, &latents)?;
         let mut report = report.into_inner();
         report.decode_seconds = clock.elapsed().as_secs_f64();
-        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        (report.cache, report.spill_error) = (tokens.stats(), tokens.spill_error().map(str::to_owned));
-        drop(tokens);
+        (report.cache, report.spill_error) = (self.tokens.stats(), self.tokens.spill_error());
         if settings.measure_attention {
             report.attention_mass = masses.into_inner().means(references.len());
         }
@@ -321,10 +329,29 @@ impl Generation {
         report.calls += more.calls;
         report.calls_with_references += more.calls_with_references;
         report.reference_passes += more.reference_passes;
+        for (all, more) in [(&mut report.truncated, more.truncated), (&mut report.notes, more.notes)] {
+            more.into_iter().for_each(|one| {
+                if !all.contains(&one) {
+                    all.push(one)
+                }
+            });
+        }
         report.cache = more.cache;
         report.spill_error = more.spill_error.or(report.spill_error.take());
         self
     }
+}
+
+/// What the caches of several pipelines hold and how well they serve, added up. Copies of one pipeline share theirs, which
+/// counts once.
+pub(super) fn all_caches<'a>(pipelines: impl IntoIterator<Item = &'a Pipeline>) -> CacheStats {
+    let mut seen: Vec<&Arc<TokenCache>> = Vec::new();
+    for Pipeline { tokens, .. } in pipelines {
+        if !seen.iter().any(|one| Arc::ptr_eq(one, tokens)) {
+            seen.push(tokens);
+        }
+    }
+    seen.into_iter().map(|cache| cache.stats()).fold(CacheStats::default(), CacheStats::plus)
 }
 
 /// Decodes one picture after the other, which needs the memory of one.

@@ -5,10 +5,10 @@ use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 
 use super::inpaint::MaskChannels;
-use super::{Pipeline, Request};
+use super::{Generation, Pipeline, Report, Request, StartPicture};
 use crate::Error;
 use crate::models::Posterior;
-use crate::noise::{Draw, RunNoise};
+use crate::noise::{Draw, RunNoise, drawn};
 use crate::picture::{self, Fit};
 use crate::samplers::Repaint;
 use crate::schedule::Schedule;
@@ -23,6 +23,55 @@ pub(super) struct Start {
 }
 
 impl Pipeline {
+    /// Refuses a mask that names no part of the result: the run would return the start image as it is.
+    pub(super) fn check_mask(&self, request: &Request, [width, height]: [usize; 2]) -> Result<(), Error> {
+        let Some(mask) = &request.mask else { return Ok(()) };
+        let light = picture::mask_pixels(mask, width, height)?;
+        // As latents are masked in the published code: of the pixels that a latent stands for, the first one counts.
+        let step = self.codec.downscale();
+        let mut counted = (0..height).step_by(step).flat_map(|y| (0..width).step_by(step).map(move |x| y * width + x));
+        if counted.any(|at| light[at] > 0.0) {
+            return Ok(());
+        }
+        let (found, next) = match light.iter().filter(|value| **value > 0.0).count() {
+            0 => {
+                let brightest = picture::brightest(mask);
+                let next = match brightest {
+                    0 => "make the part white; a mask in a file's alpha channel is read by `Picture::open_mask`",
+                    1 => "multiply its values by 255, which is white",
+                    2..128 => "make the part white",
+                    _ => "paint the part thicker: it is lost when the mask is brought to the size of the result",
+                };
+                (format!("none at {width}x{height} (its lightest pixel has {brightest})"), next)
+            }
+            thin => {
+                let found = format!("{thin} pixels at {width}x{height}, but none that a latent looks at");
+                (found, "paint the part thicker: every latent looks at one pixel of its square")
+            }
+        };
+        let wanted = format!("a part of 128 to 255, at least {step} pixels wide and high, to be made anew");
+        Err(Error::settings("light part of the mask", found, wanted, next))
+    }
+
+    /// The start image in the size of the run, for each seed: what a strength of 0 keeps.
+    pub(super) fn unchanged(
+        &self,
+        request: &Request,
+        start: &StartPicture,
+        size @ [width, height]: [usize; 2],
+        noise: &mut dyn RunNoise,
+    ) -> Result<Generation, Error> {
+        let seeds = request.seeds.clone();
+        let kept = start.picture.fit(width, height, Fit::SquashLanczos)?;
+        let pixels = picture::vae_batch(std::slice::from_ref(&kept), width, height, Fit::Squash, &self.unet.device())?;
+        let posterior = drawn(noise, Draw::StartPosterior, self.latent_shape(seeds.len(), size))?;
+        let latents = self.codec.encode(pixels, Posterior::Sample(posterior));
+        let notes = vec!["a strength of 0 keeps the start image: nothing else of the request has an effect".to_owned()];
+        let cache = self.tokens.stats();
+        let report = Report { notes, cache, ..Report::default() };
+        Ok(Generation { pictures: vec![kept; seeds.len()], seeds, latents, report })
+    }
+
     /// Noise, or a picture with noise on it, and which part of it is made anew.
     pub(super) fn start(
         &self,
@@ -35,7 +84,7 @@ impl Pipeline {
         let shape = self.latent_shape(images, size);
         let referenced = !request.feedback.is_empty();
         let Some(start) = &request.start else {
-            let latents = noise.draw(Draw::Latents, shape)? * schedule.init_noise_sigma();
+            let latents = drawn(noise, Draw::Latents, shape)? * schedule.init_noise_sigma();
             let channels =
                 self.inpaints().then(|| self.mask_channels(referenced, None, None, shape, noise)).transpose()?;
             return Ok(Start { latents, repaint: None, channels });
@@ -49,14 +98,14 @@ impl Pipeline {
         let to_latents = InterpolateOptions::new(InterpolateMode::Nearest).with_output_size([shape[2], shape[3]]);
         let mask = whole.clone().map(|mask| interpolate(mask, to_latents));
 
-        let posterior = noise.draw(Draw::StartPosterior, shape)?;
+        let posterior = drawn(noise, Draw::StartPosterior, shape)?;
         let clean = self.codec.encode(pixels.clone(), Posterior::Sample(posterior));
-        let drawn = noise.draw(Draw::StartNoise, shape)?.cast(clean.dtype());
+        let fresh = drawn(noise, Draw::StartNoise, shape)?.cast(clean.dtype());
         // As published: a part that is given up entirely starts from noise alone.
         let latents = if start.strength == 1.0 && mask.is_some() {
-            drawn.clone() * schedule.init_noise_sigma()
+            fresh.clone() * schedule.init_noise_sigma()
         } else {
-            schedule.add_noise(clean.clone(), drawn.clone())
+            schedule.add_noise(clean.clone(), fresh.clone())
         };
         if self.inpaints() {
             let picture = whole.map(|mask| (pixels, mask));
@@ -65,7 +114,7 @@ impl Pipeline {
         }
         let repaint = mask.map(|mask| {
             let mask = mask.cast(clean.dtype()).repeat_dim(0, images);
-            Repaint { clean, noise: drawn, mask }
+            Repaint { clean, noise: fresh, mask }
         });
         Ok(Start { latents, repaint, channels: None })
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::Error;
 use crate::attention::{AttnProcessor, NoProcessor};
@@ -29,6 +30,12 @@ pub trait Steering: fmt::Debug + Send + Sync {
     /// not kept for others.
     fn steers_references(&self) -> bool {
         false
+    }
+
+    /// The same, but acting at every evaluation of a run; none for what does so anyway. A
+    /// [warm-up](super::Pipeline::warm_up) makes one step, and all that later steps do must happen in it.
+    fn at_every_evaluation(&self) -> Option<Arc<dyn Steering>> {
+        None
     }
 
     /// What one evaluation attends to. `rows` says which rows of the batch belong to which branch; one that

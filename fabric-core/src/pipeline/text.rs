@@ -40,6 +40,11 @@ pub(super) struct TextRows {
 
 impl Conditions {
     /// Encodes each picture's prompt, the negative prompt and the empty one, in one call.
+    ///
+    /// An encoder gives all rows of a call as many windows as its longest prompt has, and the U-Net attends to the windows
+    /// without text too. Where dropout shortens prompts, the whole prompt is therefore encoded as well, though nothing
+    /// attends to it: the number of windows then follows from the request, and not from which words the other images of
+    /// the batch kept.
     pub(super) fn encode(
         text: &dyn TextEncoder,
         request: &Request,
@@ -51,8 +56,13 @@ impl Conditions {
             seeds.iter().map(|&seed| without_words(&request.prompt, settings.prompt_dropout, seed)).collect();
         prompts.push(request.negative_prompt.clone().unwrap_or_default());
         prompts.push(String::new());
+        let read = prompts.len();
+        if settings.prompt_dropout > 0.0 && settings.text.long_prompts {
+            prompts.push(request.prompt.clone());
+        }
         let embedding = text.encode(&prompts, &settings.text)?;
-        let mut truncated: Vec<String> = embedding.truncated.into_iter().filter(|rest| !rest.is_empty()).collect();
+        let cut_off = embedding.truncated.into_iter().take(read);
+        let mut truncated: Vec<String> = cut_off.filter(|rest| !rest.is_empty()).collect();
         truncated.dedup();
         let (width, height) = (width as f32, height as f32);
         Ok(Self {

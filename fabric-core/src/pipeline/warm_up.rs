@@ -8,7 +8,7 @@ use crate::Error;
 
 impl Pipeline {
     /// Makes the device ready for requests of this kind, and says how long that took: as few steps of the request as its
-    /// sampler can do, references acting from the first, thrown away.
+    /// sampler can do, references and what else steers the run acting from the first, thrown away.
     ///
     /// A GPU compiles its kernels when each is first needed, and tries several to find the fastest; that takes far longer than the
     /// work itself, so a tool for people does it before the first of them waits. On a CPU there is
@@ -34,6 +34,11 @@ impl Pipeline {
         request.settings.steps = (1..request.settings.steps).find(enough).unwrap_or(request.settings.steps);
         let fabric = &mut request.settings.fabric;
         (fabric.start, fabric.end, fabric.min_weight) = (0.0, 1.0, fabric.max_weight);
+        for steering in &mut request.steering {
+            if let Some(always) = steering.at_every_evaluation() {
+                *steering = always;
+            }
+        }
         let mut own = self.clone();
         (own.tokens, own.latents) = (Arc::default(), Arc::default());
         own.generate(&request)?;

@@ -129,9 +129,13 @@ impl Control {
     }
 
     /// What the network makes of the picture for latents of this height and width.
+    ///
+    /// The lock is never held while the network runs. It computes on rayon's threads, and a thread that waits for them may
+    /// take up another request of the same control meanwhile, which would wait for the lock that its own thread holds. Two
+    /// requests at once may both run the network; the first result stays.
     fn read(&self, latents: [usize; 2]) -> Result<Vec<Tensor<4>>, Error> {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(read) = read.get(&latents) {
+        let kept = || self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(read) = kept().get(&latents) {
             return Ok(read.clone());
         }
         let [height, width] = self.network.picture_size(latents);
@@ -143,12 +147,15 @@ impl Control {
             control_batch(pictures, width, height, Fit::SquashLanczos, &device)?
         };
         let made = self.network.read(pixels);
-        read.insert(latents, made.clone());
-        Ok(made)
+        Ok(kept().entry(latents).or_insert(made).clone())
     }
 }
 
 impl Steering for Control {
+    fn at_every_evaluation(&self) -> Option<Arc<dyn Steering>> {
+        Some(Arc::new(self.clone().with_window(Window::default())))
+    }
+
     fn check(&self, unet: &dyn NoisePredictor) -> Result<(), Error> {
         let same = |what: &str, found: String, wanted: String| {
             if found == wanted {

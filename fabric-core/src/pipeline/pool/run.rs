@@ -11,6 +11,7 @@ use fabric_backends::panic_message;
 
 use super::{PoolStep, Pooled};
 use crate::Error;
+use crate::pipeline::run::all_caches;
 use crate::pipeline::{Generation, Pipeline, Request, StepEvent};
 
 /// Pictures of one request that one device makes at a time.
@@ -227,13 +228,17 @@ impl Run {
         let mut done = std::mem::take(&mut state.done);
         drop(state);
         let device = members[left].1.device();
+        let cache = all_caches(members.iter().map(|(_, pipeline)| pipeline));
         done.sort_by_key(|(piece, _)| (piece.request, piece.pictures.start));
         let made = done.chunk_by(|(a, _), (b, _)| a.request == b.request).map(|parts| {
             let parts = parts.iter().map(|(_, (made, latents))| {
                 let latents = Tensor::from_data(latents.clone(), &device);
                 Generation { latents, ..made.clone() }
             });
-            parts.reduce(Generation::joined).expect("at least one part")
+            let mut made = parts.reduce(Generation::joined).expect("at least one part");
+            // A part knows its own device's cache alone.
+            made.report.cache = cache;
+            made
         });
         let made = catch_unwind(AssertUnwindSafe(|| made.collect())).map_err(|panic| Error::Backend {
             doing: format!("bringing the latents of all devices to {}", members[left].0),
