@@ -37,6 +37,27 @@ fn a_pickle_gives_the_tensors_it_holds() {
 
 #[cfg(feature = "pickle")]
 #[test]
+fn where_burn_store_reads_a_file_its_tensors_are_the_same() {
+    use burn_store::pytorch_reader::PytorchReader;
+
+    for (name, prefix) in [("tiny.bin", ""), ("tiny.ckpt", "state_dict.")] {
+        let reader = PytorchReader::new(fixture(name)).expect("burn-store reads it");
+        let other: BTreeMap<String, (Vec<usize>, Vec<u8>)> = reader
+            .into_tensors()
+            .into_iter()
+            .filter_map(|(key, tensor)| {
+                let bytes = tensor.read().expect("a tensor");
+                Some((key.strip_prefix(prefix)?.to_owned(), (tensor.shape().to_vec(), bytes)))
+            })
+            .collect();
+        let own = read_all(&open_weights(fixture(name)).expect("opens"));
+        let own: BTreeMap<_, _> = own.into_iter().map(|(key, tensor)| (key, (tensor.info.shape, tensor.bytes))).collect();
+        assert!(!own.is_empty() && own == other, "{name}");
+    }
+}
+
+#[cfg(feature = "pickle")]
+#[test]
 fn a_pickle_that_would_run_a_program_runs_nothing() {
     let marker = std::env::temp_dir().join("fabric-pickle-was-run");
     let _ = fs::remove_file(&marker);
