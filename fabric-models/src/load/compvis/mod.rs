@@ -18,24 +18,37 @@ pub(super) type Pairs = Vec<(String, String)>;
 
 /// Translates names by the longest prefix that is known.
 #[derive(Debug)]
-pub(super) struct KeyTable(BTreeMap<String, String>);
+pub(super) struct KeyTable {
+    new: BTreeMap<String, String>,
+    /// Bytes of the longest known prefix.
+    longest: usize,
+}
 
 impl KeyTable {
     /// From CompVis' names to diffusers'.
     pub(super) fn to_diffusers(pairs: Pairs) -> Self {
-        Self(pairs.into_iter().map(|(diffusers, compvis)| (compvis, diffusers)).collect())
+        Self::new(pairs.into_iter().map(|(diffusers, compvis)| (compvis, diffusers)).collect())
     }
 
     /// From diffusers' names to CompVis'.
     pub(in crate::load) fn to_compvis(pairs: Pairs) -> Self {
-        Self(pairs.into_iter().collect())
+        Self::new(pairs.into_iter().collect())
+    }
+
+    fn new(new: BTreeMap<String, String>) -> Self {
+        let longest = new.keys().map(String::len).max().unwrap_or(0);
+        Self { new, longest }
     }
 
     /// The translated name, if a prefix of it is known.
     pub(super) fn translate(&self, name: &str) -> Option<String> {
         let mut end = name.len();
+        if end > self.longest {
+            // Names are as long as somebody likes, and may consist of dots.
+            end = name.as_bytes()[..=self.longest].iter().rposition(|byte| *byte == b'.')?;
+        }
         loop {
-            if let Some(prefix) = self.0.get(&name[..end]) {
+            if let Some(prefix) = self.new.get(&name[..end]) {
                 return Some(format!("{prefix}{}", &name[end..]));
             }
             end = name[..end].rfind('.')?;
@@ -79,6 +92,12 @@ mod tests {
         assert_eq!(table.translate("out.10.2.weight").as_deref(), Some("ten.2.weight"));
         assert_eq!(table.translate("out.1.0.bias").as_deref(), Some("one.first.bias"));
         assert_eq!(table.translate("out.100.bias"), None);
+        assert_eq!(table.translate("out.10").as_deref(), Some("ten"));
+        assert_eq!(table.translate("out.1.0é").as_deref(), Some("one.0é"));
+        assert_eq!(table.translate("out.1.0.é.é").as_deref(), Some("one.first.é.é"));
+        let dots = ".".repeat(1 << 20);
+        assert_eq!(table.translate(&format!("out.1{dots}")), Some(format!("one{dots}")));
+        assert_eq!(table.translate(&dots), None);
         assert_eq!(table.translate("other"), None);
     }
 }
