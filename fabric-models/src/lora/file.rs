@@ -155,7 +155,7 @@ fn group(
     for key in source.tensors().keys() {
         let LoraKey { part, target, role, layout } = match Key::parse(key) {
             Key::Lora(parsed) => parsed,
-            Key::Unsupported(kind) => return Err(LoraError::Unsupported { place, key: key.clone(), kind }),
+            Key::Unsupported(kind) => return Err(LoraError::Unsupported { place, key: shortened(key), kind }),
             Key::Unknown => {
                 unknown.push(key.clone());
                 continue;
@@ -169,7 +169,7 @@ fn group(
             Role::Alpha => &mut module.alpha,
         };
         if let Some(first) = slot.replace(key.clone()) {
-            return Err(LoraError::Duplicate { place, first, second: key.clone() });
+            return Err(LoraError::Duplicate { place, first: shortened(&first), second: shortened(key) });
         }
         module.layout = module.layout.or(layout);
     }
@@ -202,7 +202,8 @@ impl Reader<'_> {
                     (None, Some(_)) => ("the matrix up", "the one down"),
                     (None, None) => ("an alpha", "its two matrices"),
                 };
-                return Err(LoraError::Incomplete { place: self.place.clone(), target, found, wanted });
+                let (place, target) = (self.place.clone(), shortened(&target));
+                return Err(LoraError::Incomplete { place, target, found, wanted });
             }
         };
         let stored = keys.alpha.map(|key| self.number(&key)).transpose()?;
@@ -210,7 +211,7 @@ impl Reader<'_> {
         let (alpha, factor) = self.scaling.of(&target, rank, stored);
         // Not a number is not within either bound.
         if !(alpha > 0.0 && factor <= LARGEST_FACTOR) {
-            let (place, limit) = (self.place.clone(), LARGEST_FACTOR);
+            let (place, target, limit) = (self.place.clone(), shortened(&target), LARGEST_FACTOR);
             return Err(LoraError::Alpha { place, target, alpha, rank, limit });
         }
         let inputs = shape[1..].iter().product();
@@ -223,7 +224,7 @@ impl Reader<'_> {
     fn shapes(&self, down: &str, up: &str) -> Result<(usize, Vec<usize>), LoraError> {
         let shape = |key: &str| self.source.tensors()[key].shape.as_slice();
         let wrong = |key: &str, wanted: String| {
-            Err(LoraError::Shape { place: self.place.clone(), key: key.to_owned(), found: shape(key).to_vec(), wanted })
+            Err(LoraError::Shape { place: self.place.clone(), key: shortened(key), found: shape(key).to_vec(), wanted })
         };
         let (rank, inputs) = match shape(down) {
             [rank, inputs @ ..] if matches!(inputs.len(), 1 | 3) && *rank > 0 && !inputs.contains(&0) => {
@@ -258,7 +259,7 @@ impl Reader<'_> {
             [value] => Ok(f64::from(value)),
             _ => {
                 let (place, found) = (self.place.clone(), data.shape().to_vec());
-                Err(LoraError::Shape { place, key: key.to_owned(), found, wanted: "one number".into() })
+                Err(LoraError::Shape { place, key: shortened(key), found, wanted: "one number".into() })
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::names::{Names, underscored};
 use super::{Lora, LoraEntry, LoraError, LoraMismatch, LoraReport, UnmatchedEntry};
-use crate::load::{Component, Mismatch, ParameterInfo, ShapeMismatch};
+use crate::load::{Component, Mismatch, ParameterInfo, ShapeMismatch, shortened};
 
 /// The largest change of a weight that is taken for meant. Weights are of the order of 1; f16 ends at 65504.
 const LARGEST_CHANGE: f64 = 1e4;
@@ -46,7 +46,7 @@ impl<'a> Plan<'a> {
                 }
                 [parameter] if same_shape(&entry.shape, &parameter.shape) => {
                     if let Some((_, other)) = places.insert(&parameter.path, (parameter, entry)) {
-                        let (first, second) = (other.target.clone(), target.clone());
+                        let (first, second) = (shortened(&other.target), shortened(target));
                         return Err(LoraError::Duplicate { place: place(), first, second });
                     }
                 }
@@ -70,7 +70,7 @@ impl<'a> Plan<'a> {
         for (path, (_, entry)) in places {
             let found = f64::from(scale.abs()) * entry.strength();
             if found > LARGEST_CHANGE {
-                let target = entry.target.clone();
+                let target = shortened(&entry.target);
                 return Err(LoraError::TooStrong { place: place(), target, scale, found, wanted: LARGEST_CHANGE });
             }
             // A scale of 0 leaves the bits alone, also the sign of a zero.

@@ -49,6 +49,11 @@ fn names_of_any_length_are_refused_cheaply() {
     let LoraError::Mismatch(mismatch) = &error else { panic!("{error}") };
     assert_eq!(mismatch.unmatched[0].nearest, None);
     assert!(error.to_string().len() < 1000, "the message shows the beginning of the name");
+    let [down, up] = kohya_keys(&module);
+    for (key, shape) in [(down, [1, 4]), (up, [4, 1])] {
+        let half = Memory::default().with(key, &shape, &[0.0; 4]);
+        assert!(half.read_lora().unwrap_err().to_string().len() < 1000);
+    }
 }
 
 #[test]
