@@ -58,7 +58,7 @@ impl Pipeline {
             return Ok(());
         }
         let wanted = "false on a device that has no numbers of 16 bits";
-        Err(Error::settings("fabric.pass.half", true, wanted, "set it to false, or choose another device"))
+        Err(Error::device_limit("fabric.pass.half", true, wanted, "set it to false, or choose another device"))
     }
 
     /// Refuses what surely needs more memory than there is, before it drives the machine into the ground.
@@ -73,7 +73,7 @@ impl Pipeline {
             return Ok(());
         }
         let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
-        Err(Error::settings(
+        Err(Error::device_limit(
             format!("memory for {} pictures of {}x{} at once", request.seeds.len(), size[0], size[1]),
             format!("at least {} needed", gigabytes(needed)),
             format!("at most {}", gigabytes(free)),
