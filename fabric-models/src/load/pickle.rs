@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn_store::pytorch_reader::{DType, PytorchError, PytorchReader, Tensor};
+use fabric_backends::catch_panic;
 use safetensors::Dtype;
 
 use super::safetensors_file::open_file;
@@ -29,8 +30,9 @@ impl PickleFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let path = path.as_ref();
         drop(open_file(path)?);
-        let reader = PytorchReader::new(path).map_err(|e| refused(path, e))?;
-        let mut stored: BTreeMap<String, Tensor> = reader.into_tensors().into_iter().collect();
+        let tensors = || PytorchReader::new(path).map(|reader| reader.into_tensors().into_iter().collect());
+        let mut stored: BTreeMap<String, Tensor> =
+            catch_panic(tensors).map_err(|message| panicked(path, &message))?.map_err(|error| refused(path, error))?;
         const TOP: &str = "state_dict.";
         if stored.keys().any(|name| name.starts_with(TOP)) {
             stored = stored
@@ -66,7 +68,9 @@ impl TensorSource for PickleFile {
         let Some(tensor) = self.stored.get(name) else {
             return Err(LoadError::NoSuchTensor { place: self.place(), tensor: name.to_owned() });
         };
-        let mut bytes = tensor.read().map_err(|e| LoadError::io(&self.path, format!("read tensor `{name}`"), e))?;
+        let mut bytes = catch_panic(|| tensor.read())
+            .map_err(|message| panicked(&self.path, &message))?
+            .map_err(|e| LoadError::io(&self.path, format!("read tensor `{name}`"), e))?;
         let info = self.tensors[name].clone();
         if cfg!(target_endian = "big") {
             // The reader gives the machine's order, this trait is little-endian.
@@ -74,6 +78,13 @@ impl TensorSource for PickleFile {
         }
         Ok(HostTensor { info, bytes })
     }
+}
+
+/// A reader that panics tells of the file.
+fn panicked(path: &Path, message: &str) -> LoadError {
+    let wanted = "a dictionary of dense tensors as torch.save writes it";
+    let next = "get the file again, or its safetensors version";
+    LoadError::malformed(path, "PyTorch file", format!("what makes its reader panic: {message}"), wanted, next)
 }
 
 fn refused(path: &Path, error: PytorchError) -> LoadError {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::ClipTokenizer;
 use super::error::TokenizerError;
 use super::vocabulary::{Vocabulary, corrupt};
+use crate::load::{LoadError, write_text};
 
 /// No file of a tokenizer is larger: OpenAI's largest has 1 MB.
 const MAX_FILE_BYTES: u64 = 32 << 20;
@@ -203,7 +204,10 @@ impl ClipTokenizer {
         }
         for (name, text) in files {
             let path = folder.as_ref().join(name);
-            fs::write(&path, text).map_err(|source| TokenizerError::Write { path, source })?;
+            write_text(&path, &text).map_err(|error| match error {
+                LoadError::Io { source, .. } => TokenizerError::Write { path, source },
+                other => TokenizerError::Write { path, source: std::io::Error::other(other) },
+            })?;
         }
         Ok(())
     }
