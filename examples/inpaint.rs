@@ -39,6 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    arguments.series.prepare()?;
     let [picture, mask] = [&arguments.picture, &arguments.mask].map(Picture::open);
     let (picture, mask) = (picture?, mask?);
     let settings = arguments.common.settings()?;
