@@ -201,7 +201,7 @@ fn unusable_requests_are_refused_by_name_before_any_work() {
 #[test]
 fn a_weighted_prompt_is_read_before_its_words_are_left_out() {
     let pipeline = load(&golden(), &options()).expect("a pipeline");
-    let mut settings = Settings { width: Some(32), height: Some(32), steps: 1, ..Settings::default() };
+    let mut settings = Settings { width: Some(32), height: Some(32), steps: 2, ..Settings::default() };
     settings.text.weights = true;
     settings.prompt_dropout = 0.5;
     // Without the last word but one, the year would be the weight of the bracket.
