@@ -45,6 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    arguments.series.prepare()?;
     let (networks, given) = (arguments.network.len(), arguments.picture.len());
     if networks != given {
         return Err(format!("--picture: found {given}, wanted {networks}, one for each --network").into());

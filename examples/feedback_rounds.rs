@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use fabric::core::fabric::{FabricSettings, ReferencePass};
 use fabric::core::picture::Picture;
-use fabric::core::pipeline::{Pipeline, Report, StepEvent};
+use fabric::core::pipeline::{Pipeline, Report, Settings, StepEvent};
 use fabric::core::session::{FeedbackSession, FeedbackSource, Round};
 
 mod common;
@@ -50,7 +50,7 @@ enum Pass {
 
 /// Makes rounds of pictures that follow what you like and dislike.
 #[derive(Parser)]
-struct Arguments {
+pub(crate) struct Arguments {
     /// What the pictures should show. With `--continue-from`, a new prompt for the rounds to come.
     prompt: Option<String>,
     /// What they should not show.
@@ -67,33 +67,36 @@ struct Arguments {
     #[cfg(feature = "world")]
     #[arg(long, conflicts_with_all = ["like", "dislike"])]
     wants: Option<String>,
-    /// Rounds to make; in the terminal, as many as you answer.
+    /// Rounds to make, at least 1; in the terminal, as many as you answer.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Pictures of a round.
-    #[arg(long, default_value_t = 4)]
-    pictures: usize,
+    /// Pictures of a round; 4 if absent, or as many as the last round of a session to go on with.
+    #[arg(long)]
+    pictures: Option<usize>,
     /// Seed of the session.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, conflicts_with = "continue_from")]
     seed: u64,
-    /// Whose settings to use.
-    #[arg(long, value_enum, default_value = "official-demo")]
-    preset: Preset,
-    /// How references travel.
-    #[arg(long, value_enum, default_value = "interleaved")]
-    pass: Pass,
+    /// Whose settings to use; the official demonstration's if absent.
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
+    /// How references travel; interleaved if absent.
+    #[arg(long, value_enum)]
+    pass: Option<Pass>,
     /// Share of each reference's tokens to merge with others like them, 0 to 0.75: faster, and not exactly the same.
-    #[arg(long, default_value_t = 0.0)]
-    merge: f64,
+    #[arg(long)]
+    merge: Option<f64>,
     /// A folder for what `--pass cached` cannot keep in memory: up to 20 GB, removed at the end.
     #[arg(long)]
     spill: Option<PathBuf>,
     /// Where contact sheets and the session go.
     #[arg(long, default_value = "out")]
     out: PathBuf,
-    /// A session folder to go on with.
+    /// A session folder to go on with. Its settings stay, but for those that the command line names.
     #[arg(long)]
     continue_from: Option<PathBuf>,
+    /// Replaces a session of another run that `--out` holds.
+    #[arg(long)]
+    replace: bool,
     #[command(flatten)]
     common: common::Common,
 }
@@ -102,7 +105,13 @@ fn main() -> ExitCode {
     common::report(run(&Arguments::parse()))
 }
 
-fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    if arguments.rounds == 0 {
+        return Err("--rounds: found 0, wanted at least 1; leave it out for 3".into());
+    }
+    if arguments.pictures == Some(0) {
+        return Err("--pictures: found 0, wanted at least 1; leave it out for 4".into());
+    }
     let mut session = session(arguments)?;
     for path in &arguments.like {
         session.like(&Picture::open(path)?)?;
@@ -110,6 +119,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     for path in &arguments.dislike {
         session.dislike(&Picture::open(path)?)?;
     }
+    let place = place(arguments)?;
+    let pictures = arguments.pictures.unwrap_or_else(|| session.rounds().last().map_or(4, Round::len));
     let mut person = person(arguments)?;
     let given = person.is_some() || !arguments.like.is_empty() || !arguments.dislike.is_empty();
     let asks = !given && std::io::stdin().is_terminal();
@@ -117,25 +128,42 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(folder) = &arguments.spill {
         pipeline = pipeline.with_spill(folder, 20 << 30)?;
     }
-    std::fs::create_dir_all(&arguments.out)?;
     for made in 1.. {
-        let round = make(&mut session, &pipeline, arguments.pictures)?;
-        let sheet = arguments.out.join(format!("round-{}.png", round.index + 1));
-        round.contact_sheet()?.save(&sheet)?;
-        println!("{}", sheet.display());
+        let round = make(&mut session, &pipeline, pictures)?;
+        // Before anything else can go wrong, or whoever is asked walks away.
+        session.save(&place)?;
+        common::save_sheet(round.contact_sheet(), &arguments.out.join(format!("round-{}.png", round.index + 1)));
         common::print_report(&serde_json::from_value::<Report>(round.report.clone())?);
         if let Some(person) = &mut person {
             session.judge_with(&mut **person)?;
         }
         let goes_on = if asks { judge(&mut session, &round)? } else { made < arguments.rounds };
-        session.save(arguments.out.join("session"))?;
-        session.contact_sheet()?.save(arguments.out.join("session.png"))?;
+        session.save(&place)?;
+        common::save_sheet(session.contact_sheet(), &arguments.out.join("session.png"));
         if !goes_on {
             break;
         }
     }
-    println!("go on with --continue-from {}", arguments.out.join("session").display());
+    println!("go on with --continue-from {}", place.display());
     Ok(())
+}
+
+/// Where the session goes, once it is known that it can be written there and replaces no other one.
+fn place(arguments: &Arguments) -> Result<PathBuf, Box<dyn Error>> {
+    let place = arguments.out.join("session");
+    let is_it = |from: &PathBuf| matches!((from.canonicalize(), place.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    let goes_on = arguments.continue_from.as_ref().is_some_and(is_it);
+    if place.join("session.json").exists() && !goes_on && !arguments.replace {
+        let place = place.display();
+        let found = format!("--out {}: found a session in {place}, wanted none", arguments.out.display());
+        return Err(
+            format!("{found}; go on with --continue-from {place}, choose another folder, or give --replace").into()
+        );
+    }
+    common::prepare(&arguments.out, [])?;
+    common::prepare(&place, ["session.json".to_owned()])?;
+    common::prepare(&place.join("pictures"), [])?;
+    Ok(place)
 }
 
 /// Who answers in a person's stead.
@@ -152,23 +180,11 @@ fn person(_arguments: &Arguments) -> Result<Option<Box<dyn FeedbackSource>>, Box
 }
 
 fn session(arguments: &Arguments) -> Result<FeedbackSession, Box<dyn Error>> {
-    let mut settings = arguments.common.settings()?;
-    settings.fabric = match arguments.preset {
-        Preset::OfficialApi => FabricSettings::official_api(),
-        Preset::PaperPreference => FabricSettings::paper_preference(),
-        Preset::PaperTarget => FabricSettings::paper_target(),
-        Preset::OfficialDemo => FabricSettings::official_demo(),
-        Preset::WebUi => FabricSettings::web_ui(),
-    };
-    settings.fabric.pass = match arguments.pass {
-        Pass::Interleaved => ReferencePass::Interleaved,
-        Pass::TwoPasses => ReferencePass::TwoPasses { chunk: 1 },
-        Pass::Cached => ReferencePass::Cached { chunk: 4, budget: 4 << 30, half: false },
-        Pass::CachedInHalf => ReferencePass::Cached { chunk: 4, budget: 4 << 30, half: true },
-    };
-    settings.fabric.merge = arguments.merge;
-    settings.validate()?;
     let Some(folder) = &arguments.continue_from else {
+        let mut settings = arguments.common.settings()?;
+        settings.fabric = FabricSettings::official_demo();
+        change(arguments, &mut settings);
+        settings.validate()?;
         let prompt = arguments.prompt.as_deref().ok_or("give a prompt: what should the pictures show?")?;
         let mut session = FeedbackSession::new(prompt).with_seed(arguments.seed).with_generation_settings(&settings);
         if let Some(negative) = &arguments.negative {
@@ -183,8 +199,36 @@ fn session(arguments: &Arguments) -> Result<FeedbackSession, Box<dyn Error>> {
     if let Some(negative) = &arguments.negative {
         session.set_negative_prompt(negative);
     }
+    let mut settings = session.generation_settings()?;
+    arguments.common.change(&mut settings);
+    change(arguments, &mut settings);
+    settings.validate()?;
     session.set_settings(serde_json::to_value(&settings)?);
     Ok(session)
+}
+
+/// Changes what the command line says of references, and nothing else.
+fn change(arguments: &Arguments, settings: &mut Settings) {
+    if let Some(preset) = arguments.preset {
+        let (pass, merge) = (settings.fabric.pass, settings.fabric.merge);
+        let preset = match preset {
+            Preset::OfficialApi => FabricSettings::official_api(),
+            Preset::PaperPreference => FabricSettings::paper_preference(),
+            Preset::PaperTarget => FabricSettings::paper_target(),
+            Preset::OfficialDemo => FabricSettings::official_demo(),
+            Preset::WebUi => FabricSettings::web_ui(),
+        };
+        settings.fabric = FabricSettings { pass, merge, ..preset };
+    }
+    if let Some(pass) = arguments.pass {
+        settings.fabric.pass = match pass {
+            Pass::Interleaved => ReferencePass::Interleaved,
+            Pass::TwoPasses => ReferencePass::TwoPasses { chunk: 1 },
+            Pass::Cached => ReferencePass::Cached { chunk: 4, budget: 4 << 30, half: false },
+            Pass::CachedInHalf => ReferencePass::Cached { chunk: 4, budget: 4 << 30, half: true },
+        };
+    }
+    settings.fabric.merge = arguments.merge.unwrap_or(settings.fabric.merge);
 }
 
 fn make(session: &mut FeedbackSession, pipeline: &Pipeline, pictures: usize) -> Result<Round, fabric::core::Error> {

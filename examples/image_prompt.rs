@@ -61,6 +61,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    arguments.series.prepare()?;
     let settings = arguments.common.settings()?;
     let device = arguments.common.device()?;
     let adapter = IpAdapter::open(&arguments.adapter, &device)?;

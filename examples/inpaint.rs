@@ -39,6 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    arguments.series.prepare()?;
     let (picture, mask) = (Picture::open(&arguments.picture)?, Picture::open_mask(&arguments.mask)?);
     let settings = arguments.common.settings()?;
     let request = arguments.series.request(&arguments.prompt, settings);

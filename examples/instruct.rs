@@ -52,6 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    arguments.series.prepare()?;
     let settings = arguments.common.settings()?;
     let device = arguments.common.device()?;
     let adapter = IpAdapter::open(&arguments.adapter, &device)?;
@@ -84,8 +85,11 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         let request = arguments.series.request(prompt, settings.clone()).with_steering(steering);
         let made = pipeline.generate(&request)?;
         println!("row {}: {}, {} branches", rows.len() + 1, instruction.query, request.guidance()?.branches().len());
+        // Each row as it is made: an error in a later one, or a sheet that is too large, must not cost it.
+        arguments.series.save(&format!("row-{}-", rows.len() + 1), &made)?;
         rows.push(made.pictures);
     }
     let rows: Vec<&[Picture]> = rows.iter().map(Vec::as_slice).collect();
-    arguments.series.sheet(&rows)
+    arguments.series.sheet(&rows);
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
+use std::error::Error;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ mod common;
 
 /// Makes pictures from a prompt.
 #[derive(Parser)]
-struct Arguments {
+pub(crate) struct Arguments {
     /// What the pictures should show.
     prompt: String,
     /// What they should not show.
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
     common::report(run(Arguments::parse()))
 }
 
-fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let Arguments { prompt, negative, pictures, seed, from, strength, out, also, common } = arguments;
     let settings = common.settings()?;
     let mut request = Request::new(prompt).with_seeds((0..pictures).map(|i| seed.wrapping_add(i)));
@@ -56,6 +57,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         request = request.with_start(fabric::core::picture::Picture::open(path)?, strength);
     }
     request.validate()?;
+    common::prepare(&out, request.seeds.iter().map(|seed| format!("seed-{seed}.png")))?;
     let mut members = vec![("the first device".to_owned(), common.load()?)];
     for name in also {
         let pipeline = common.load_on(&common::device(Some(&name))?)?;
@@ -75,16 +77,14 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         println!("{device} was lost, and others made its pictures: {said}");
     }
     let made = made.into_iter().next().ok_or("no pictures")?;
-    std::fs::create_dir_all(&out)?;
     for (picture, seed) in made.pictures.iter().zip(&made.seeds) {
         let path = out.join(format!("seed-{seed}.png"));
         picture.save(&path)?;
         println!("{}", path.display());
     }
     if made.pictures.len() > 1 {
-        let path = out.join("sheet.png");
-        contact_sheet(&[made.pictures.iter().map(|picture| (picture, Mark::None)).collect()], 8)?.save(&path)?;
-        println!("{}", path.display());
+        let row = made.pictures.iter().map(|picture| (picture, Mark::None)).collect();
+        common::save_sheet(contact_sheet(&[row], 8), &out.join("sheet.png"));
     }
     common::print_report(&made.report);
     Ok(())

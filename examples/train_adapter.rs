@@ -93,6 +93,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         None => Config::default(),
     };
     let training = config.training()?;
+    common::prepare(&arguments.out, ["adapter.safetensors".to_owned()])?;
     let data = Dataset::open(&arguments.data, arguments.skip)?;
     println!("{} examples, {} lines left out", data.examples().len(), data.skipped().len());
     for skipped in data.skipped() {

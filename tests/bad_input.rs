@@ -4,11 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use fabric::core::Error;
 use fabric::core::fabric::{FabricSettings, ReferencePass};
 use fabric::core::picture::Picture;
 use fabric::core::pipeline::{Pipeline, Request, Settings};
 use fabric::core::schedule::Prediction;
-use fabric::core::session::FeedbackSession;
+use fabric::core::session::{FeedbackSession, MAX_SESSION_PIXELS, SessionError};
 use fabric::models::load::{Dtype, HostTensor, TensorInfo, write_safetensors};
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::{LoraChoice, ModelOptions, StableDiffusion, load_model};
@@ -256,12 +257,52 @@ fn unusable_requests_are_refused_by_name_before_any_work() {
 }
 
 #[test]
+fn a_weighted_prompt_is_read_before_its_words_are_left_out() {
+    let pipeline = load(&golden(), &options()).expect("a pipeline");
+    let mut settings = Settings { width: Some(32), height: Some(32), steps: 2, ..Settings::default() };
+    settings.text.weights = true;
+    settings.prompt_dropout = 0.5;
+    // Without the last word but one, the year would be the weight of the bracket.
+    for prompt in ["(year :1984 night )", "a (small (red star:1.5) on:1.2) blue"] {
+        let request = Request::new(prompt).with_seeds(0..128).with_settings(settings.clone());
+        pipeline.generate(&request).expect("pictures");
+    }
+}
+
+#[test]
 fn a_size_that_no_machine_can_hold_is_refused_and_not_tried() {
     let pipeline = load(&golden(), &options()).expect("a pipeline");
     let settings = Settings { width: Some(16384), height: Some(16384), steps: 2, ..Settings::default() };
     let request = Request::new("a cat").with_seeds(0..10_000).with_settings(settings);
     let message = pipeline.generate(&request).expect_err("an error").to_string();
     assert!(message.contains("memory") && message.contains("GB") && message.contains("smaller"), "{message}");
+}
+
+#[test]
+fn a_full_session_is_noticed_before_a_step_is_made() {
+    let settings = Settings { width: Some(1024), height: Some(1024), steps: 1, batch: Some(1), ..Settings::default() };
+    let pipeline = load(&golden(), &options()).expect("a pipeline");
+    let mut session = FeedbackSession::new("a cat").with_seed(7).with_generation_settings(&settings);
+    let most = MAX_SESSION_PIXELS / (1024 * 1024);
+    let mut steps = 0;
+    let mut watch = |_: &fabric::core::pipeline::StepEvent<'_>| {
+        steps += 1;
+        std::ops::ControlFlow::Break(())
+    };
+    let error = session.generate_observed(&pipeline, most + 1, &mut watch).expect_err("a full session");
+    assert!(matches!(error, Error::Session(SessionError::Full { .. })), "{error}");
+    assert_eq!(steps, 0);
+    // No seed is used up.
+    assert_eq!(session.next_seed(), FeedbackSession::new("").with_seed(7).next_seed());
+}
+
+#[test]
+fn settings_of_a_session_that_are_a_list_are_refused() {
+    for settings in [serde_json::json!([]), serde_json::json!([64, 64])] {
+        let session = FeedbackSession::new("a cat").with_settings(settings);
+        let message = session.generation_settings().expect_err("a list").to_string();
+        assert!(message.starts_with("the session's settings: found no JSON object"), "{message}");
+    }
 }
 
 #[test]

@@ -1,19 +1,36 @@
 //! Networks that rest in the machine's memory and take turns on a device make the pictures of networks that live there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use fabric::core::fabric::{FabricSettings, ReferencePass};
 use fabric::core::picture::Picture;
 use fabric::core::pipeline::{Pipeline, Request, Settings};
+use fabric::models::load::{LoadDtype, LoadError};
 use fabric::models::tokenizer::ClipTokenizer;
-use fabric::models::{ModelOptions, load_model};
+use fabric::models::{ModelError, ModelOptions, load_model};
 use fabric::{DeviceKind, default_device, device};
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models")
+}
 
 fn pipeline(device: &Device, offload: bool) -> Pipeline {
     let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), offload, ..ModelOptions::default() };
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models");
-    load_model(folder, device, &options).expect("a model").0
+    load_model(golden(), device, &options).expect("a model").0
+}
+
+#[test]
+fn weights_that_the_device_cannot_compute_with_are_refused_though_the_cpu_can() {
+    // The CPU where networks rest has halves; this one has none.
+    let Ok(device) = device(DeviceKind::NdArray) else { return };
+    for dtype in [LoadDtype::F16, LoadDtype::BF16] {
+        let tokenizer = Some(ClipTokenizer::openai());
+        let options = ModelOptions { tokenizer, offload: true, dtype, ..ModelOptions::default() };
+        let error = load_model(golden(), &device, &options).map(|_| ()).expect_err("no halves");
+        assert!(matches!(error, ModelError::Load(LoadError::UnsupportedType { .. })), "{error}");
+        assert!(error.to_string().contains("choose another device"), "{error}");
+    }
 }
 
 fn pixels(pipeline: &Pipeline) -> Vec<Vec<u8>> {

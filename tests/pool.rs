@@ -13,13 +13,15 @@ use burn::tensor::{Device, Tensor};
 use common::{assert_again, on_cpu};
 use fabric::core::Error;
 use fabric::core::attention::AttnSite;
+use fabric::core::denoise::ModelCall;
 use fabric::core::fabric::{FabricSettings, ReferenceNoise, ReferencePass};
-use fabric::core::models::{CrossAttention, NoisePredictor, UNetInput, UNetOutput};
+use fabric::core::models::{CrossAttention, LatentCodec, NoisePredictor, Posterior, UNetInput, UNetOutput};
 use fabric::core::picture::Picture;
-use fabric::core::pipeline::{DevicePool, Generation, Pipeline, Request, Settings};
+use fabric::core::pipeline::{DevicePool, Generation, Observer, Pipeline, Request, Settings, StepEvent};
 use fabric::core::schedule::SamplerKind;
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::unet::UNet;
+use fabric::models::vae::Vae;
 use fabric::models::{ModelOptions, StableDiffusion};
 
 fn model() -> StableDiffusion {
@@ -38,6 +40,8 @@ struct Mortal {
     network: UNet,
     passes: AtomicUsize,
     end: Box<dyn Fn() + Send + Sync>,
+    /// Memory that a pass takes; 0 is unknown.
+    needs: u64,
 }
 
 impl NoisePredictor for Mortal {
@@ -73,6 +77,10 @@ impl NoisePredictor for Mortal {
         self.network.in_channels()
     }
 
+    fn working_bytes(&self, _shape: [usize; 3]) -> u64 {
+        self.needs
+    }
+
     fn device(&self) -> Device {
         self.network.device()
     }
@@ -83,8 +91,20 @@ fn mortal(passes: usize) -> Pipeline {
 }
 
 fn ends(passes: usize, end: impl Fn() + Send + Sync + 'static) -> Pipeline {
+    limited(passes, end, 0)
+}
+
+/// A pipeline on a device that has less memory than a pass takes.
+fn too_small() -> Pipeline {
+    limited(0, || panic!("it was asked all the same"), LIMIT + 1)
+}
+
+/// More than the golden model needs, and what the memory is limited to in tests of too small devices.
+const LIMIT: u64 = 1 << 40;
+
+fn limited(passes: usize, end: impl Fn() + Send + Sync + 'static, needs: u64) -> Pipeline {
     let StableDiffusion { unet, vae, text, scheduler, native_size } = model();
-    let unet = Mortal { network: unet, passes: passes.into(), end: Box::new(end) };
+    let unet = Mortal { network: unet, passes: passes.into(), end: Box::new(end), needs };
     Pipeline::new(Arc::new(unet), Arc::new(vae), Arc::new(text), scheduler, native_size).expect("a pipeline")
 }
 
@@ -240,4 +260,122 @@ fn an_observer_sees_all_devices_and_cancels_them() {
         _ => ControlFlow::Continue(()),
     });
     assert!(matches!(stopped, Err(Error::Cancelled { step: 2, steps: 3 })), "{stopped:?}");
+}
+
+#[test]
+fn a_device_that_is_too_small_is_left_out() {
+    let mut request = request(&[1, 2, 3, 4], Some(1));
+    request.settings.memory_limit = Some(LIMIT);
+    let made = pool([too_small(), pipeline(), too_small()]).generate(&request).expect("pictures");
+    assert_equal(&made.made, &pipeline().generate(&request).expect("pictures"));
+    let mut lost = made.lost;
+    lost.sort();
+    let names: Vec<&str> = lost.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(names, ["device 0", "device 2"]);
+    assert!(lost.iter().all(|(_, said)| said.starts_with("memory for 1 pictures of 64x64")), "{lost:?}");
+}
+
+#[test]
+fn what_is_too_much_for_every_device_is_said_as_one_device_would() {
+    let mut request = request(&[1, 2], Some(1));
+    request.settings.memory_limit = Some(LIMIT);
+    let alone = too_small().generate(&request).expect_err("too much").to_string();
+    let error = pool([too_small(), too_small()]).generate(&request).expect_err("too much");
+    assert!(matches!(error, Error::DeviceLimit { .. }), "{error:?}");
+    assert_eq!(error.to_string(), alone);
+    // Of a device that is too small and one that fails, each says why.
+    let error = pool([too_small(), mortal(0)]).generate(&request).expect_err("no device is left").to_string();
+    assert!(error.contains("device 0: memory for 1") && error.contains("device 1: the cable was pulled"), "{error}");
+}
+
+/// Panics in one of its methods.
+struct Clumsy(&'static str);
+
+impl Clumsy {
+    fn called(&self, method: &str) {
+        assert_ne!(self.0, method, "the window is closed");
+    }
+}
+
+impl Observer for Clumsy {
+    fn step(&mut self, _event: &StepEvent<'_>) -> ControlFlow<()> {
+        self.called("step");
+        ControlFlow::Continue(())
+    }
+
+    fn references(&mut self, _call: &ModelCall, _noised: &Tensor<4>) {
+        self.called("references");
+    }
+
+    fn predictions(&mut self, _call: &ModelCall, _predictions: &Tensor<4>) {
+        self.called("predictions");
+    }
+}
+
+#[test]
+fn an_observers_panic_is_an_error_of_its_own_and_the_next_picture_is_the_same() {
+    let grey = Picture::filled(64, 64, [90, 90, 90]).expect("a picture");
+    let request = request(&[1, 2], Some(1)).with_liked(grey);
+    let pipeline = pipeline();
+    let wanted = pipeline.generate(&request).expect("pictures");
+    for method in ["step", "references", "predictions"] {
+        let error = pipeline.generate_observed(&request, &mut Clumsy(method)).expect_err("a panic");
+        assert!(matches!(error, Error::Callback { .. }), "{method}: {error:?}");
+        let message = error.to_string();
+        assert!(message.contains("observer panicked") && message.contains("the window is closed"), "{message}");
+        assert!(!message.contains("device"), "{message}");
+        assert_equal(&pipeline.generate(&request).expect("pictures"), &wanted);
+    }
+}
+
+#[test]
+fn an_observers_panic_is_no_lost_device() {
+    let request = request(&[1, 2, 3, 4], Some(1));
+    let pool = pool([pipeline(), pipeline()]);
+    let error = pool
+        .generate_observed(std::slice::from_ref(&request), |step| {
+            assert_ne!(step.event.step, 2, "the window is closed");
+            ControlFlow::Continue(())
+        })
+        .expect_err("a panic");
+    assert!(matches!(&error, Error::Callback { message, .. } if message.contains("the window is closed")), "{error:?}");
+    let again = pool.generate(&request).expect("pictures");
+    assert!(again.lost.is_empty());
+    assert_equal(&again.made, &pipeline().generate(&request).expect("pictures"));
+}
+
+#[test]
+fn a_device_that_fails_in_a_preview_is_no_panic_of_the_observer() {
+    /// A VAE on a device that has no memory left for decoding.
+    struct NoDecoder(Vae);
+
+    impl LatentCodec for NoDecoder {
+        fn encode(&self, pixels: Tensor<4>, posterior: Posterior) -> Tensor<4> {
+            LatentCodec::encode(&self.0, pixels, posterior)
+        }
+
+        fn decode(&self, _latents: Tensor<4>) -> Tensor<4> {
+            panic!("out of memory")
+        }
+
+        fn downscale(&self) -> usize {
+            LatentCodec::downscale(&self.0)
+        }
+
+        fn latent_channels(&self) -> usize {
+            LatentCodec::latent_channels(&self.0)
+        }
+    }
+
+    let StableDiffusion { unet, vae, text, scheduler, native_size } = model();
+    let pipeline = Pipeline::new(Arc::new(unet), Arc::new(NoDecoder(vae)), Arc::new(text), scheduler, native_size);
+    let mut said = None;
+    let mut watch = |event: &StepEvent<'_>| {
+        said = event.preview().err().map(|error| error.to_string());
+        ControlFlow::Break(())
+    };
+    let stopped = pipeline.expect("a pipeline").generate_observed(&request(&[1], None), &mut watch);
+    assert!(matches!(stopped, Err(Error::Cancelled { step: 1, .. })), "{stopped:?}");
+    let said = said.expect("a failed preview");
+    assert!(said.contains("the device failed while decoding a preview: out of memory"), "{said}");
 }

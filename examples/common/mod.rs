@@ -4,11 +4,12 @@
 #![allow(dead_code, reason = "not every example uses all of it")]
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use burn::tensor::Device;
 use clap::Args;
+use fabric::core::picture::{Picture, PictureError};
 use fabric::core::pipeline::{Pipeline, Report, Settings};
 use fabric::core::schedule::{Prediction, SamplerKind};
 use fabric::models::load::{LoadDtype, ProgressCallback};
@@ -26,9 +27,9 @@ pub(crate) struct Common {
     /// of 64x64 pictures in `models/world`.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Steps of the sampler.
-    #[arg(long, default_value_t = 20)]
-    steps: usize,
+    /// Steps of the sampler; 20 if absent.
+    #[arg(long)]
+    steps: Option<usize>,
     /// The sampler, for example euler_a, ddim, dpmpp_2m_karras; the model's own if absent.
     #[arg(long)]
     sampler: Option<SamplerKind>,
@@ -80,21 +81,25 @@ pub(crate) struct Common {
 
 impl Common {
     pub(crate) fn settings(&self) -> Result<Settings, Box<dyn Error>> {
-        let mut settings = Settings {
-            width: self.width,
-            height: self.height,
-            steps: self.steps,
-            sampler: self.sampler,
-            guidance_scale: self.guidance.unwrap_or(if self.model.is_some() { 7.5 } else { 3.0 }),
-            batch: self.batch,
-            measure_attention: self.measure_attention,
-            ..Settings::default()
-        };
-        settings.text.clip_skip = self.clip_skip;
-        settings.text.weights = self.prompt_weights;
-        settings.text.long_prompts = self.long_prompts;
+        let guidance_scale = if self.model.is_some() { 7.5 } else { 3.0 };
+        let mut settings = Settings { steps: 20, guidance_scale, ..Settings::default() };
+        self.change(&mut settings);
         settings.validate()?;
         Ok(settings)
+    }
+
+    /// Changes what the command line names, and nothing else.
+    pub(crate) fn change(&self, settings: &mut Settings) {
+        settings.width = self.width.or(settings.width);
+        settings.height = self.height.or(settings.height);
+        settings.steps = self.steps.unwrap_or(settings.steps);
+        settings.sampler = self.sampler.or(settings.sampler);
+        settings.guidance_scale = self.guidance.unwrap_or(settings.guidance_scale);
+        settings.batch = self.batch.or(settings.batch);
+        settings.measure_attention |= self.measure_attention;
+        settings.text.clip_skip = self.clip_skip.or(settings.text.clip_skip);
+        settings.text.weights |= self.prompt_weights;
+        settings.text.long_prompts |= self.long_prompts;
     }
 
     /// Where the model lies.
@@ -162,6 +167,28 @@ fn lora(choice: &str) -> LoraChoice {
     let scaled = choice.rsplit_once(':').and_then(|(path, scale)| Some((path, scale.parse().ok()?)));
     let (path, scale) = scaled.unwrap_or((choice, 1.0));
     LoraChoice { path: path.into(), scale }
+}
+
+/// Makes a folder that results will go to, and checks that each of these files can be written there: before the work, so that
+/// none of it is lost.
+pub(crate) fn prepare(folder: &Path, files: impl IntoIterator<Item = String>) -> Result<(), Box<dyn Error>> {
+    let refused = |error: &dyn std::fmt::Display| {
+        format!("--out {}: found {error}, wanted a folder that can be written to; choose another one", folder.display())
+    };
+    std::fs::create_dir_all(folder).map_err(|error| refused(&error))?;
+    tempfile::tempfile_in(folder).map_err(|error| refused(&error))?;
+    match files.into_iter().find(|name| folder.join(name).is_dir()) {
+        Some(name) => Err(refused(&format_args!("a folder named {name}")).into()),
+        None => Ok(()),
+    }
+}
+
+/// Saves a sheet of images that are saved already: that there is none is no reason to stop.
+pub(crate) fn save_sheet(sheet: Result<Picture, PictureError>, path: &Path) {
+    match sheet.and_then(|sheet| sheet.save(path)) {
+        Ok(()) => println!("{}", path.display()),
+        Err(error) => println!("no sheet {}: {error}", path.display()),
+    }
 }
 
 /// A bar that counts steps.

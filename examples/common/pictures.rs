@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use clap::Args;
-use fabric::core::picture::{Crop, Mark, Picture, contact_sheet};
+use fabric::core::picture::{Crop, Mark, Picture, PictureError, contact_sheet};
 use fabric::core::pipeline::{Generation, Request, Settings};
 use fabric::models::clip::ClipVision;
 
@@ -32,36 +32,49 @@ pub(crate) struct Series {
 }
 
 impl Series {
+    /// Makes the folder for the results and checks that they can be written there: to be called before the work.
+    pub(crate) fn prepare(&self) -> Result<(), Box<dyn Error>> {
+        super::prepare(&self.out, self.seeds().map(|seed| format!("seed-{seed}.png")))
+    }
+
+    fn seeds(&self) -> impl Iterator<Item = u64> {
+        (0..self.pictures).map(|at| self.seed.wrapping_add(at))
+    }
+
     /// The series under a prompt.
     pub(crate) fn request(&self, prompt: &str, settings: Settings) -> Request {
-        let seeds = (0..self.pictures).map(|at| self.seed.wrapping_add(at));
-        let mut request = Request::new(prompt).with_seeds(seeds).with_settings(settings);
+        let mut request = Request::new(prompt).with_seeds(self.seeds()).with_settings(settings);
         request.negative_prompt.clone_from(&self.negative);
         request
     }
 
     /// Saves what was made, by seeds and below what was given, and prints where and how it went.
     pub(crate) fn finish(&self, given: &[Picture], made: &Generation) -> Result<(), Box<dyn Error>> {
-        std::fs::create_dir_all(&self.out)?;
-        for (picture, seed) in made.pictures.iter().zip(&made.seeds) {
-            picture.save(self.out.join(format!("seed-{seed}.png")))?;
-        }
-        self.sheet(&[given, &made.pictures])?;
+        self.save("", made)?;
+        self.sheet(&[given, &made.pictures]);
         super::print_report(&made.report);
         Ok(())
     }
 
-    /// Saves rows of pictures as one, with given pictures in the size of made ones, and prints where.
-    pub(crate) fn sheet(&self, rows: &[&[Picture]]) -> Result<(), Box<dyn Error>> {
-        let side = rows.last().and_then(|row| row.first()).map_or(1, Picture::width);
-        let rows = rows.iter().map(|row| row.iter().map(|picture| picture.crop_square(side, Crop::Pad)).collect());
-        let rows: Vec<Vec<Picture>> = rows.collect::<Result<_, _>>()?;
-        let marked: Vec<Vec<_>> =
-            rows.iter().map(|row| row.iter().map(|picture| (picture, Mark::None)).collect()).collect();
-        std::fs::create_dir_all(&self.out)?;
-        let path = self.out.join("sheet.png");
-        contact_sheet(&marked, 8)?.save(&path)?;
-        println!("{}", path.display());
+    /// Saves each image under its seed, behind a prefix.
+    pub(crate) fn save(&self, prefix: &str, made: &Generation) -> Result<(), Box<dyn Error>> {
+        for (picture, seed) in made.pictures.iter().zip(&made.seeds) {
+            picture.save(self.out.join(format!("{prefix}seed-{seed}.png")))?;
+        }
         Ok(())
     }
+
+    /// Saves rows of pictures as one, with given pictures in the size of made ones, and prints where.
+    pub(crate) fn sheet(&self, rows: &[&[Picture]]) {
+        super::save_sheet(sheet(rows), &self.out.join("sheet.png"));
+    }
+}
+
+fn sheet(rows: &[&[Picture]]) -> Result<Picture, PictureError> {
+    let side = rows.last().and_then(|row| row.first()).map_or(1, Picture::width);
+    let rows = rows.iter().map(|row| row.iter().map(|picture| picture.crop_square(side, Crop::Pad)).collect());
+    let rows: Vec<Vec<Picture>> = rows.collect::<Result<_, _>>()?;
+    let marked: Vec<Vec<_>> =
+        rows.iter().map(|row| row.iter().map(|picture| (picture, Mark::None)).collect()).collect();
+    contact_sheet(&marked, 8)
 }

@@ -16,6 +16,6 @@ mod remote;
 
 pub use device::{DeviceError, DeviceKind, cpu, default_device, describe, device};
 pub use memory::available_memory;
-pub use panics::panic_message;
+pub use panics::{catch_panic, panic_message};
 #[cfg(feature = "remote")]
 pub use remote::serve;

@@ -21,6 +21,18 @@ pub enum Error {
         /// What to do.
         next: String,
     },
+    /// This device cannot carry out the request, for want of memory or of a number type; another device may.
+    #[error("{what}: found {found}, wanted {wanted}; {next}")]
+    DeviceLimit {
+        /// What it lacks, or what asks for it.
+        what: String,
+        /// What was found.
+        found: String,
+        /// What would be good.
+        wanted: String,
+        /// What to do.
+        next: String,
+    },
     /// A noise schedule cannot be built.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
@@ -55,6 +67,14 @@ pub enum Error {
         /// What it said.
         message: String,
     },
+    /// A callback that the caller gave panicked. The device and the networks are as they were.
+    #[error("the {callback} panicked: {message}; nothing else failed, so mend the callback and run again")]
+    Callback {
+        /// Which callback.
+        callback: &'static str,
+        /// What it said.
+        message: String,
+    },
     /// A step callback asked to stop.
     #[error("cancelled after {step} of {steps} steps")]
     Cancelled {
@@ -74,5 +94,15 @@ impl Error {
         next: impl Into<String>,
     ) -> Self {
         Self::Settings { what: what.into(), found: found.to_string(), wanted: wanted.into(), next: next.into() }
+    }
+
+    /// A request that is too much for one device.
+    pub(crate) fn device_limit(
+        what: impl Into<String>,
+        found: impl ToString,
+        wanted: impl Into<String>,
+        next: impl Into<String>,
+    ) -> Self {
+        Self::DeviceLimit { what: what.into(), found: found.to_string(), wanted: wanted.into(), next: next.into() }
     }
 }

@@ -255,6 +255,22 @@ pub trait TextEncoder {
     /// When a prompt or an option cannot be used.
     fn encode(&self, prompts: &[String], options: &TextOptions) -> Result<TextEmbedding, Error>;
 
+    /// The prompt without those of its words for which `keep`, asked once for each in their order, says false: what white space
+    /// parts, joined by single spaces. What is left of a prompt with weights has the weights that it had.
+    ///
+    /// # Errors
+    ///
+    /// When the prompt cannot be read under these options.
+    fn without_words(
+        &self,
+        prompt: &str,
+        options: &TextOptions,
+        keep: &mut dyn FnMut() -> bool,
+    ) -> Result<String, Error> {
+        let _ = options;
+        Ok(prompt.split_whitespace().filter(|_| keep()).collect::<Vec<_>>().join(" "))
+    }
+
     /// The last layer of the first text encoder, normed, `[prompts, tokens, channels]`: what IPAdapter-Instruct reads, which is
     /// not what SDXL's U-Net attends to.
     ///

@@ -105,6 +105,12 @@ enum OneOrMany {
     Many(Vec<f32>),
 }
 
+impl OneOrMany {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Many(list) if list.is_empty())
+    }
+}
+
 impl LayerScales {
     /// The same everywhere.
     pub fn same(scale: f32) -> Self {
@@ -172,6 +178,10 @@ impl LayerScales {
             wanted: r#"a number, or {"down": {"block_2": [0.0, 1.0]}, "mid": 1.0, "up": {"block_0": 1.0}}"#.to_owned(),
             next: "name blocks down, mid and up".to_owned(),
         };
+        // A list would be read as the blocks in their order, an empty one as none of them.
+        if text.trim_start().starts_with('[') {
+            return Err(refused(text.to_owned()));
+        }
         let written: Written =
             fabric_core::json::from_str(text).map_err(|error| refused(format!("{text} ({error})")))?;
         let blocks = match written {
@@ -188,12 +198,18 @@ impl LayerScales {
                     for (name, written) in blocks {
                         let index = name.strip_prefix("block_").and_then(|index| index.parse().ok());
                         let index = index.ok_or_else(|| refused(format!("block `{name}`")))?;
+                        if written.is_empty() {
+                            return Err(refused(format!("no scales for block `{name}`")));
+                        }
                         scales = scales.with_written(block(index), written);
                     }
                 }
             }
         }
         if let Some(written) = blocks.mid {
+            if written.is_empty() {
+                return Err(refused("no scales for block `mid`".to_owned()));
+            }
             scales = scales.with_written(Block::Mid, written);
         }
         Ok(scales)
@@ -245,6 +261,11 @@ mod tests {
             (r#"{"up": {"block_9": 1}}"#, "up_blocks.9"),
             (r#"{"down": {"block_0": [1, 1, 1]}}"#, "down_blocks.0"),
             (r#"{"down": {"block_0": [[], 1]}}"#, ""),
+            (r#"{"down": {"block_0": []}}"#, "no scales for block `block_0`"),
+            (r#"{"mid": []}"#, "no scales for block `mid`"),
+            ("[]", "found [], wanted a number"),
+            (" [1.0]", "wanted a number"),
+            ("[1, 0.5, {}]", "wanted a number"),
         ] {
             let error = LayerScales::from_json(bad).and_then(|scales| scales.check(sites.iter())).expect_err(bad);
             let message = error.to_string();

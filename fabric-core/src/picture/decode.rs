@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
+use fabric_backends::catch_panic;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::{Picture, PictureError, check_size};
@@ -82,7 +83,17 @@ pub(super) fn decode(place: &str, bytes: &[u8], read: fn(DynamicImage) -> Pictur
     if format == ImageFormat::Jpeg && !jpeg_has_end(bytes) {
         return Err(corrupt("it stops before its end marker".into()));
     }
+    // A decoder that panics (the one for PNG does, on palettes whose length is no multiple of 3) tells of the file.
+    catch_panic(|| decode_as(format, place, bytes, &corrupt).map(read))
+        .unwrap_or_else(|message| Err(corrupt(format!("its decoder panicked: {message}").into())))
+}
 
+fn decode_as(
+    format: ImageFormat,
+    place: &str,
+    bytes: &[u8],
+    corrupt: &dyn Fn(Box<dyn std::error::Error + Send + Sync>) -> PictureError,
+) -> Result<DynamicImage, PictureError> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_ALLOC);
@@ -97,7 +108,7 @@ pub(super) fn decode(place: &str, bytes: &[u8], read: fn(DynamicImage) -> Pictur
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| corrupt(e.into()))?;
     image.apply_orientation(orientation);
-    Ok(read(image))
+    Ok(image)
 }
 
 /// Whether a JPEG file's segments lead to its end marker. The decoder would fill what is missing with grey.

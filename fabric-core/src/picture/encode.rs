@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -66,12 +66,12 @@ impl Picture {
 ///
 /// Whatever happens in between, `path` is either what it was or what it is to be.
 pub(crate) fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // Two threads or processes that write the same file must not share the one beside it.
-    static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
     let mut beside = OsString::from(".");
     beside.push(name);
-    beside.push(format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+    // Two threads or processes that write the same file must not share the one beside it, nor find one that a crash left:
+    // in containers most process ids are 1, so the standard library's randomness names it.
+    beside.push(format!(".{:016x}.tmp", RandomState::new().hash_one(std::process::id())));
     let beside = path.with_file_name(beside);
 
     let written = File::create_new(&beside)

@@ -178,11 +178,44 @@ fn a_decompression_bomb_is_refused_before_it_goes_off() {
 fn png_header(width: u32, height: u32) -> Vec<u8> {
     let mut file = bytes("89504e470d0a1a0a0000000d");
     let body = [b"IHDR".as_slice(), &width.to_be_bytes(), &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
-    let crc = !body.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
-    });
-    file.extend([body.as_slice(), &crc.to_be_bytes(), &bytes("0000000a4944415478da")].concat());
+    file.extend([body.as_slice(), &crc(&body).to_be_bytes(), &bytes("0000000a4944415478da")].concat());
     file
+}
+
+/// The checksum of a PNG chunk.
+fn crc(body: &[u8]) -> u32 {
+    !body.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+    })
+}
+
+#[test]
+fn a_decoder_that_panics_is_an_error_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("palette.png");
+    let chunk = |name: &[u8; 4], data: &[u8]| {
+        let body = [name.as_slice(), data].concat();
+        [(data.len() as u32).to_be_bytes().as_slice(), &body, &crc(&body).to_be_bytes()].concat()
+    };
+    // Pixels 0 to 3 in four rows, as the bytes of an uncompressed zlib stream with its checksum.
+    let pixels = bytes("7801011400ebff000001020300000102030000010203000001020300f00019");
+    let whole = chunk(b"tRNS", &[5]);
+    for alpha in [&[][..], &whole] {
+        for length in [1, 2, 4, 5, 7, 766, 767] {
+            let file = [
+                bytes("89504e470d0a1a0a"),
+                chunk(b"IHDR", &bytes("00000004000000040803000000")),
+                chunk(b"PLTE", &vec![1; length]),
+                alpha.to_vec(),
+                chunk(b"IDAT", &pixels),
+                chunk(b"IEND", &[]),
+            ];
+            std::fs::write(&path, file.concat()).unwrap();
+            let found = Picture::open(&path).unwrap_err();
+            assert!(matches!(found, PictureError::Corrupt { format: "PNG", .. }), "{length}: {found}");
+            assert!(found.to_string().contains("palette.png"), "{found}");
+        }
+    }
 }
 
 #[test]

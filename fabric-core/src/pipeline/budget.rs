@@ -103,7 +103,7 @@ impl Pipeline {
             return Ok(());
         }
         let wanted = "false on a device that has no numbers of 16 bits";
-        Err(Error::settings("fabric.pass.half", true, wanted, "set it to false, or choose another device"))
+        Err(Error::device_limit("fabric.pass.half", true, wanted, "set it to false, or choose another device"))
     }
 
     /// Refuses what surely needs more memory than there is, before it drives the machine into the ground.
@@ -120,7 +120,7 @@ impl Pipeline {
         }
         let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
         let beside = if references > 0 { format!(" beside {references} references") } else { String::new() };
-        Err(Error::settings(
+        Err(Error::device_limit(
             format!("memory for {images} pictures of {}x{} at once{beside}", size[0], size[1]),
             format!("at least {} needed", gigabytes(needed)),
             format!("at most {}", gigabytes(free)),

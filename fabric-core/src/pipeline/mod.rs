@@ -1,6 +1,7 @@
 //! From a prompt and pictures to pictures: the networks, joined behind their traits.
 
 mod budget;
+mod callback;
 mod denoiser;
 mod inpaint;
 mod latents;

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::callback::contained;
 use crate::Error;
 use crate::denoise::ModelCall;
 use crate::fabric::CacheStats;
@@ -84,15 +85,16 @@ impl StepEvent<'_> {
     ///
     /// # Errors
     ///
-    /// When the latents hold no picture (NaN).
+    /// When the latents hold no picture (NaN), or the device fails.
     pub fn preview(&self) -> Result<Vec<Picture>, Error> {
-        super::run::decode(self.codec, self.denoised)
+        // A device that fails here is no panic of the observer who asked.
+        contained("decoding a preview", || super::run::decode(self.codec, self.denoised))
     }
 }
 
 /// Watches a run. Every method has a default that does nothing, and a closure that takes a [`StepEvent`] is one too.
 pub trait Observer {
-    /// After each evaluation; a break cancels the run.
+    /// After each evaluation; a break cancels the run, and a panic ends it as [`Error::Callback`].
     fn step(&mut self, event: &StepEvent<'_>) -> ControlFlow<()> {
         let _ = event;
         ControlFlow::Continue(())

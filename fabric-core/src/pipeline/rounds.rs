@@ -15,8 +15,15 @@ impl FeedbackSession {
         if self.settings().is_null() {
             return Ok(Settings::default());
         }
-        let settings: Settings = serde_json::from_value(self.settings().clone())
-            .map_err(|error| Error::settings("the session's settings", error, "pipeline settings", "set them again"))?;
+        let refused =
+            |found: String| Error::settings("the session's settings", found, "pipeline settings", "set them again");
+        // An array would be read as the settings in their order, an empty one as the defaults.
+        if !self.settings().is_object() {
+            let found = self.settings().to_string();
+            return Err(refused(format!("no JSON object: {found:.40}")));
+        }
+        let settings: Settings =
+            serde_json::from_value(self.settings().clone()).map_err(|error| refused(error.to_string()))?;
         settings.validate()?;
         Ok(settings)
     }
@@ -32,7 +39,8 @@ impl FeedbackSession {
     ///
     /// # Errors
     ///
-    /// When the pictures cannot be made. The session then has no new round, but the round's seeds are used up.
+    /// When the session has no room for the round, which is known before any picture is made, or when the pictures cannot
+    /// be made. The session then has no new round, but the round's seeds may be used up.
     pub fn generate(&mut self, pipeline: &Pipeline, count: usize) -> Result<Round, Error> {
         self.generate_observed(pipeline, count, &mut ())
     }
@@ -52,16 +60,19 @@ impl FeedbackSession {
         if count == 0 {
             return Err(Error::settings("pictures of a round", 0, "at least 1", "four is the paper's number"));
         }
-        let seeds: Vec<u64> = (0..count).map(|_| self.next_seed()).collect();
         let votes = self.votes().iter();
         let feedback = votes
             .map(|judged| FeedbackPicture { picture: judged.picture.clone(), strength: judged.vote.strength() })
             .collect();
-        let request = Request {
+        let mut request = Request {
             negative_prompt: Some(self.negative_prompt()).filter(|text| !text.is_empty()).map(str::to_owned),
             feedback,
-            ..Request::new(self.prompt()).with_seeds(seeds).with_settings(settings)
+            ..Request::new(self.prompt()).with_settings(settings)
         };
+        // Found out afterwards, the pictures would be lost.
+        let [width, height] = pipeline.size(&request)?;
+        self.check_room_for(count, width, height)?;
+        request.seeds = (0..count).map(|_| self.next_seed()).collect();
         let made = pipeline.generate_observed(&request, observer)?;
         let report = serde_json::to_value(&made.report).expect("a report is plain data");
         Ok(self.push_round(made.pictures.into_iter().zip(made.seeds).collect(), report)?)

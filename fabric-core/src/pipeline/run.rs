@@ -2,14 +2,13 @@
 
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
-use fabric_backends::panic_message;
 
+use super::callback::{Watched, contained};
 use super::denoiser::{Masses, SteeredDenoiser, StepNoise};
 use super::latents::KeptLatents;
 use super::references::Chosen;
@@ -197,8 +196,13 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// As [`Self::generate`], and [`Error::Cancelled`].
+    /// As [`Self::generate`], [`Error::Cancelled`], and [`Error::Callback`] if the observer panics.
     pub fn generate_observed(&self, request: &Request, observer: &mut dyn Observer) -> Result<Generation, Error> {
+        // Noise is made and batches are joined on the device, too.
+        contained("making pictures", || self.run_in_batches(request, observer))
+    }
+
+    fn run_in_batches(&self, request: &Request, observer: &mut dyn Observer) -> Result<Generation, Error> {
         request.validate()?;
         let batch = self.batch(request)?;
         let mut whole: Option<Generation> = None;
@@ -230,9 +234,7 @@ impl Pipeline {
     ) -> Result<Generation, Error> {
         request.validate()?;
         // burn reports what a device cannot do by panicking; here is the border where that becomes an error.
-        catch_unwind(AssertUnwindSafe(|| self.run(request, noise, observer))).unwrap_or_else(|panic| {
-            Err(Error::Backend { doing: "making pictures".to_owned(), message: panic_message(&*panic) })
-        })
+        contained("making pictures", || self.run(request, noise, &mut Watched(observer)))
     }
 
     fn run(

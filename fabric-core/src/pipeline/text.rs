@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
-use super::Request;
+use super::{Request, Settings};
 use crate::Error;
 use crate::guidance::Branch;
 use crate::models::{AddedConditions, TextEncoder, TextKeys};
@@ -52,8 +52,8 @@ impl Conditions {
         [width, height]: [usize; 2],
     ) -> Result<Self, Error> {
         let settings = &request.settings;
-        let mut prompts: Vec<String> =
-            seeds.iter().map(|&seed| without_words(&request.prompt, settings.prompt_dropout, seed)).collect();
+        let dropped = seeds.iter().map(|&seed| without_words(text, &request.prompt, settings, seed));
+        let mut prompts: Vec<String> = dropped.collect::<Result<_, _>>()?;
         prompts.push(request.negative_prompt.clone().unwrap_or_default());
         prompts.push(String::new());
         let read = prompts.len();
@@ -126,16 +126,17 @@ impl Conditions {
     }
 }
 
-/// Leaves out each word with this probability, as the official code does: split at white space, joined by one space.
-fn without_words(prompt: &str, dropout: f64, seed: u64) -> String {
+/// Leaves out each word with the probability of the settings, as the official code does: split at white space, joined by one
+/// space. Which words there are is the encoder's to say: brackets that give weights are none.
+fn without_words(text: &dyn TextEncoder, prompt: &str, settings: &Settings, seed: u64) -> Result<String, Error> {
+    let dropout = settings.prompt_dropout;
     if dropout == 0.0 {
-        return prompt.to_owned();
+        return Ok(prompt.to_owned());
     }
     let mut rng = ChaCha12Rng::seed_from_u64(seed);
     rng.set_stream(u64::from_le_bytes(*b"dropout\0"));
     let mut unit = || (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
-    let kept: Vec<&str> = prompt.split_whitespace().filter(|_| unit() > dropout).collect();
-    kept.join(" ")
+    text.without_words(prompt, &settings.text, &mut || unit() > dropout)
 }
 
 #[cfg(test)]
@@ -145,6 +146,9 @@ mod tests {
 
     #[test]
     fn dropout_leaves_out_about_its_share_of_words_and_depends_on_the_seed() {
+        let without_words = |prompt: &str, prompt_dropout: f64, seed: u64| {
+            without_words(&Length, prompt, &Settings { prompt_dropout, ..Settings::default() }, seed).expect("a prompt")
+        };
         let prompt = vec!["word"; 2000].join("  ");
         assert_eq!(without_words(&prompt, 0.0, 1), prompt);
         let kept = without_words(&prompt, 0.3, 1).split(' ').count();

@@ -75,6 +75,17 @@ pub enum SessionError {
         /// What is wrong, with line and column.
         source: serde_json::Error,
     },
+    /// What would be saved could not be loaded again, so it was not saved.
+    #[error(
+        "`{place}` is not written, because it could not be loaded again: {source}; wanted settings and reports nested at \
+         most 120 levels: go on from the session that was saved last, with flatter ones"
+    )]
+    NotLoadable {
+        /// The file.
+        place: String,
+        /// What loading it would have said.
+        source: Box<SessionError>,
+    },
     /// `session.json` was written by another program, or by another version of this one.
     #[error("`{place}` says it is {found}, wanted {wanted}: load it with the program that wrote it")]
     Version {

@@ -1,7 +1,8 @@
 //! A session as a folder: `session.json`, and `pictures/HASH.png` named by content.
 //!
 //! Pictures are written first and the JSON last, each beside its place and then renamed: at every moment the folder
-//! holds one whole session, the old one or the new one. Of two programs that save to one folder at a time, the last
+//! holds one whole session, the old one or the new one. The JSON is read back before it replaces the old one, so that
+//! what cannot be loaded is never saved. Of two programs that save to one folder at a time, the last
 //! to finish wins, and nothing is torn: pictures are only ever added. None are deleted either; files in `pictures/`
 //! that no step names (from undone rounds) may be removed by hand.
 
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::history::{State, Step};
-use super::{FeedbackSession, SessionError};
+use super::{FeedbackSession, MAX_SESSION_PIXELS, SessionError, check_room};
 use crate::picture::{ContentHash, Picture, write_beside};
 
 const FORMAT: &str = "fabric-session";
@@ -47,13 +48,14 @@ struct SessionFile {
 impl FeedbackSession {
     /// Saves everything, undone steps too, to a folder, which is made if need be.
     ///
-    /// Pictures that are there already are not written again. The folder is never torn, not even if the power
+    /// Pictures that are there already, undamaged, are not written again. The folder is never torn, not even if the power
     /// fails: it holds the session saved before until it holds this one. Of two programs that save to it at a time,
     /// the last one wins.
     ///
     /// # Errors
     ///
-    /// If the folder cannot be written, or the steps are too many for one session.
+    /// If the folder cannot be written, the steps are too many for one session, or what would be written could not be
+    /// loaded again ([`SessionError::NotLoadable`]). A session that was saved there before then stays as it is.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), SessionError> {
         let folder = folder.as_ref();
         let file = SessionFile {
@@ -71,14 +73,16 @@ impl FeedbackSession {
         let place = json_path.display().to_string();
         let json =
             serde_json::to_vec_pretty(&file).map_err(|source| SessionError::Json { place: place.clone(), source })?;
-        // What cannot be loaded again is not saved.
+        // What cannot be loaded again is not saved: the parser has limits that the writer does not have.
         check_length(&json_path, json.len() as u64)?;
+        parse(&place, &json).map_err(|source| SessionError::NotLoadable { place, source: Box::new(source) })?;
 
         let pictures = folder.join("pictures");
         fs::create_dir_all(&pictures).map_err(io_error("make the folder", &pictures))?;
         for (hash, picture) in &self.pictures {
             let path = picture_path(folder, *hash);
-            if !path.is_file() {
+            // A file that something else left under this name, or damaged, is replaced.
+            if load_picture(folder, *hash).is_err() {
                 write_beside(&path, &picture.to_png_bytes()?).map_err(io_error("write", &path))?;
             }
         }
@@ -96,14 +100,7 @@ impl FeedbackSession {
         let json_path = folder.join("session.json");
         let place = json_path.display().to_string();
         let json = read_json(&json_path)?;
-        let json_error = |source| SessionError::Json { place: place.clone(), source };
-        let Header { format, version } = serde_json::from_slice(&json).map_err(json_error)?;
-        if (format.as_str(), version) != (FORMAT, VERSION) {
-            let found = format!("`{}` version {version}", format.chars().take(80).collect::<String>());
-            return Err(SessionError::Version { place, found, wanted: format!("`{FORMAT}` version {VERSION}") });
-        }
-        let file: SessionFile = serde_json::from_slice(&json).map_err(json_error)?;
-        check_steps(&place, &file)?;
+        let file = parse(&place, &json)?;
 
         let origin =
             State { negative_prompt: file.negative_prompt, settings: file.settings, ..State::new(file.prompt) };
@@ -120,13 +117,27 @@ impl FeedbackSession {
         for hash in hashes {
             if !session.pictures.contains_key(&hash) {
                 let picture = load_picture(folder, hash)?;
-                session.check_room([&picture])?;
+                check_room(&session.pictures, [&picture], MAX_SESSION_PIXELS)?;
                 session.pictures.insert(hash, picture);
             }
         }
         session.replay();
         Ok(session)
     }
+}
+
+/// Reads `session.json` and checks that it is consistent.
+fn parse(place: &str, json: &[u8]) -> Result<SessionFile, SessionError> {
+    let json_error = |source| SessionError::Json { place: place.to_owned(), source };
+    let Header { format, version } = serde_json::from_slice(json).map_err(json_error)?;
+    if (format.as_str(), version) != (FORMAT, VERSION) {
+        let found = format!("`{}` version {version}", format.chars().take(80).collect::<String>());
+        let wanted = format!("`{FORMAT}` version {VERSION}");
+        return Err(SessionError::Version { place: place.to_owned(), found, wanted });
+    }
+    let file: SessionFile = serde_json::from_slice(json).map_err(json_error)?;
+    check_steps(place, &file)?;
+    Ok(file)
 }
 
 /// A hash is hex digits and nothing else, so that a name in the JSON cannot lead out of the folder.

@@ -171,7 +171,7 @@ impl FeedbackSession {
         if pictures.is_empty() {
             return Err(SessionError::EmptyRound);
         }
-        self.check_room(pictures.iter().map(|(picture, _)| picture))?;
+        self.check_room(pictures.iter().map(|(picture, _)| picture), MAX_SESSION_PIXELS)?;
         let (hashes, seeds) = pictures.iter().map(|(picture, seed)| (picture.content_hash(), *seed)).unzip();
         self.pictures.extend(pictures.into_iter().map(|(picture, _)| (picture.content_hash(), picture)));
         self.push(Step::Round { unix_ms: now(), pictures: hashes, seeds, report });
@@ -208,7 +208,7 @@ impl FeedbackSession {
         if self.vote_on(picture) == Some(&vote) {
             return Ok(());
         }
-        self.check_room([picture])?;
+        self.check_room([picture], MAX_SESSION_PIXELS)?;
         let hash = picture.content_hash();
         self.pictures.entry(hash).or_insert_with(|| picture.clone());
         self.push(Step::Vote { unix_ms: now(), picture: hash, vote: Some(vote) });
@@ -325,9 +325,27 @@ impl FeedbackSession {
         }
     }
 
+    /// Checks that a round of `count` new images of this size still fits into the session: before they are made, so that
+    /// none is made in vain.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Full`] if it does not.
+    pub fn check_room_for(&self, count: usize, width: usize, height: usize) -> Result<(), SessionError> {
+        let new = width.saturating_mul(height).saturating_mul(count);
+        let found = pixels(self.pictures_in_force().values()).saturating_add(new);
+        check_pixels(found, MAX_SESSION_PIXELS)
+    }
+
     /// Whether these pictures still fit into the session.
-    fn check_room<'a>(&self, new: impl IntoIterator<Item = &'a Picture>) -> Result<(), SessionError> {
-        check_room(&self.pictures, new, MAX_SESSION_PIXELS)
+    fn check_room<'a>(&self, new: impl IntoIterator<Item = &'a Picture>, most: usize) -> Result<(), SessionError> {
+        check_room(&self.pictures_in_force(), new, most)
+    }
+
+    /// Pictures that the steps in force speak of. Those of undone steps make room: the next step lets them go.
+    fn pictures_in_force(&self) -> BTreeMap<ContentHash, Picture> {
+        let hashes = self.steps[..self.done].iter().flat_map(Step::pictures);
+        hashes.map(|hash| (*hash, self.pictures[hash].clone())).collect()
     }
 }
 
@@ -342,7 +360,14 @@ fn check_room<'a>(
         .map(|picture| (picture.content_hash(), picture))
         .filter(|(hash, _)| !old.contains_key(hash))
         .collect();
-    let found: usize = old.values().chain(new.into_values()).map(|picture| picture.width() * picture.height()).sum();
+    check_pixels(pixels(old.values().chain(new.into_values())), most)
+}
+
+fn pixels<'a>(pictures: impl Iterator<Item = &'a Picture>) -> usize {
+    pictures.map(|picture| picture.width() * picture.height()).sum()
+}
+
+fn check_pixels(found: usize, most: usize) -> Result<(), SessionError> {
     if found <= most { Ok(()) } else { Err(SessionError::Full { found, wanted: most }) }
 }
 

@@ -355,3 +355,73 @@ fn what_is_no_session_folder_is_told_so() {
     fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
     assert!(matches!(load(), SessionError::TooLong { .. }));
 }
+
+/// A value within so many arrays.
+fn nested(levels: usize) -> Value {
+    (0..levels).fold(json!("the innermost"), |value, _| json!([value]))
+}
+
+#[test]
+fn what_cannot_be_loaded_again_leaves_the_session_saved_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = eventful();
+    good.save(folder.path()).unwrap();
+    let mut deep_report = good.clone();
+    deep_report.push_round(vec![(picture(50), 1)], nested(126)).unwrap();
+    let mut deep_settings = good.clone();
+    deep_settings.set_settings(nested(1000));
+    let deep_origin = FeedbackSession::new("other").with_settings(nested(200));
+    let mut too_many_seeds = good.clone();
+    too_many_seeds.seeds_drawn = u64::MAX;
+    for bad in [deep_report, deep_settings, deep_origin, too_many_seeds] {
+        let found = bad.save(folder.path()).unwrap_err();
+        assert!(matches!(found, SessionError::NotLoadable { .. }), "{found}");
+        assert_eq!(FeedbackSession::load(folder.path()).unwrap(), good);
+    }
+    // What the parser takes is saved.
+    let mut deep = good.clone();
+    deep.push_round(vec![(picture(50), 1)], nested(100)).unwrap();
+    deep.save(folder.path()).unwrap();
+    assert_eq!(FeedbackSession::load(folder.path()).unwrap(), deep);
+}
+
+#[test]
+fn a_damaged_picture_of_the_folder_is_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = eventful();
+    session.save(folder.path()).unwrap();
+    let file = |shade| folder.path().join(format!("pictures/{}.png", picture(shade).content_hash()));
+    fs::write(file(1), "half a pic").unwrap();
+    fs::copy(file(3), file(2)).unwrap();
+    session.save(folder.path()).unwrap();
+    assert_eq!(FeedbackSession::load(folder.path()).unwrap(), session);
+}
+
+#[test]
+fn undone_pictures_make_room() {
+    let mut session = FeedbackSession::new("");
+    let first = round(&mut session, &[1, 2]);
+    round(&mut session, &[3, 4]);
+    // Four pictures of 12 pixels, and two more.
+    let new = [picture(5), picture(6)];
+    assert!(matches!(session.check_room(&new, 71), Err(SessionError::Full { found: 72, wanted: 71 })));
+    session.undo();
+    assert!(session.check_room(&new, 48).is_ok());
+    assert!(matches!(session.check_room(&new, 47), Err(SessionError::Full { found: 48, wanted: 47 })));
+    session.like(&first[0]).unwrap();
+    assert!(session.check_room(&new, 48).is_ok());
+}
+
+#[test]
+fn room_for_a_round_is_known_before_it_is_made() {
+    let mut session = FeedbackSession::new("");
+    let most = MAX_SESSION_PIXELS / (512 * 512);
+    assert!(session.check_room_for(most, 512, 512).is_ok());
+    assert!(matches!(session.check_room_for(most + 1, 512, 512), Err(SessionError::Full { .. })));
+    assert!(matches!(session.check_room_for(usize::MAX, usize::MAX, 2), Err(SessionError::Full { .. })));
+    let big = Picture::filled(512, 512, [1, 2, 3]).unwrap();
+    session.push_round(vec![(big, 1)], Value::Null).unwrap();
+    assert!(matches!(session.check_room_for(most, 512, 512), Err(SessionError::Full { .. })));
+    session.undo();
+    assert!(session.check_room_for(most, 512, 512).is_ok());
+}

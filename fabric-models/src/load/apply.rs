@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Tensor, TensorData};
-use fabric_backends::ops::laid_out;
+use fabric_backends::{catch_panic, ops::laid_out};
 
 use super::contents::Contents;
 use super::device::guarded;
@@ -221,7 +221,8 @@ impl Loader<'_> {
         })?;
         if let Some(progress) = &self.options.progress {
             let (done_bytes, total_bytes) = (self.done_bytes, self.total_bytes);
-            progress.tell(&LoadProgress { tensor: name, done_bytes, total_bytes });
+            let told = catch_panic(|| progress.tell(&LoadProgress { tensor: name, done_bytes, total_bytes }));
+            told.map_err(|message| LoadError::Callback { place: self.place.clone(), message })?;
         }
         Ok(filled)
     }

@@ -137,6 +137,14 @@ pub enum LoadError {
         /// The type it would have.
         dtype: DType,
     },
+    /// The progress callback panicked; the file and the device are as they were.
+    #[error("{place}: the progress callback panicked: {message}; mend the callback, or load without one")]
+    Callback {
+        /// The file that was being loaded.
+        place: String,
+        /// What it said.
+        message: String,
+    },
     /// The device failed while taking a tensor.
     #[error("{place}: the device failed while taking tensor `{tensor}`: {message}; is its memory large enough?")]
     Device {

@@ -35,9 +35,7 @@ impl FolderWriter {
             let next = "choose another folder, or remove this one first";
             return Err(LoadError::malformed(path, "folder to write to", "something there", "nothing", next));
         }
-        let partial = Partial::beside(path)?;
-        std::fs::create_dir_all(partial.path())
-            .map_err(|error| LoadError::io(partial.path(), "make the folder", error))?;
+        let partial = Partial::folder_beside(path)?;
         let index = Map::from_iter([("_class_name".to_owned(), json!(pipeline))]);
         Ok(Self { path: path.to_owned(), partial, index })
     }

@@ -102,14 +102,37 @@ pub(super) fn read_header(path: &Path, file: &mut File) -> Result<Header, LoadEr
     }
     let mut text = vec![0; header_bytes as usize];
     file.read_exact(&mut text).map_err(|e| LoadError::io(path, "read the header", e))?;
-    let written: Written = serde_json::from_slice(&text)
-        .map_err(|e| malformed("safetensors header", e.to_string(), "JSON that describes each tensor once".into()))?;
-    check_layout(&written, room - header_bytes).map_err(|fault| malformed(&fault.what, fault.found, fault.wanted))?;
+    let written =
+        checked(&text, room - header_bytes).map_err(|fault| malformed(&fault.what, fault.found, fault.wanted))?;
     let start = LENGTH_BYTES + header_bytes;
     let offsets = written.tensors.iter().map(|(name, t)| (name.clone(), start + t.data_offsets.0)).collect();
     let tensors =
         written.tensors.into_iter().map(|(name, t)| (name, TensorInfo { dtype: t.dtype, shape: t.shape })).collect();
     Ok(Header { tensors, offsets, metadata: written.metadata })
+}
+
+/// Checks a header that is to be written, so that no file is written that could not be read again.
+pub(super) fn check_header(path: &Path, text: &str, data_bytes: u64) -> Result<(), LoadError> {
+    let refused = |what: &str, found: String, wanted: String| {
+        LoadError::malformed(path, format!("{what}, to be written"), found, wanted, "give fewer tensors or other names")
+    };
+    if text.len() as u64 > MAX_HEADER_BYTES {
+        let wanted = format!("at most {MAX_HEADER_BYTES}");
+        return Err(refused("length of the safetensors header", format!("{} bytes", text.len()), wanted));
+    }
+    checked(text.as_bytes(), data_bytes).map_err(|fault| refused(&fault.what, fault.found, fault.wanted))?;
+    Ok(())
+}
+
+/// Reads a header and checks what it describes.
+fn checked(text: &[u8], data_bytes: u64) -> Result<Written, Fault> {
+    let written = serde_json::from_slice(text).map_err(|error| Fault {
+        what: "safetensors header".into(),
+        found: error.to_string(),
+        wanted: "JSON that describes each tensor once".into(),
+    })?;
+    check_layout(&written, data_bytes)?;
+    Ok(written)
 }
 
 struct Fault {

@@ -72,11 +72,9 @@ pub use sharded::ShardedSafetensors;
 pub use single_file::SingleFile;
 pub use source::{HostTensor, TensorInfo, TensorSource};
 pub use write::write_safetensors;
+pub(crate) use write::write_text;
 #[cfg(feature = "train")]
-pub(crate) use {
-    parameters::ModulePath,
-    write::{Partial, write_text},
-};
+pub(crate) use {parameters::ModulePath, write::Partial};
 
 #[cfg(test)]
 mod tests;

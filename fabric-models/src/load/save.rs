@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::device::guarded;
 use super::parameters::ModulePath;
-use super::write::{write_json, write_safetensors};
+use super::write::{json_text, write_json, write_safetensors, write_text};
 use super::{HostTensor, LoadDtype, LoadError, PublishedNames, TensorInfo};
 
 /// How to save.
@@ -39,6 +39,9 @@ pub fn save_component<M: Module + PublishedNames>(
 ) -> Result<(), LoadError> {
     let folder = folder.as_ref();
     std::fs::create_dir_all(folder).map_err(|error| LoadError::io(folder, "make the folder", error))?;
+    // Known to be good before the weights of a component that was saved there before are replaced.
+    let config_path = folder.join("config.json");
+    let config_text = json_text(&config_path, config)?;
     let mut lister =
         Lister { path: ModulePath::default(), name: M::published_name, dtype: options.dtype, found: vec![] };
     module.visit(&mut lister);
@@ -61,7 +64,7 @@ pub fn save_component<M: Module + PublishedNames>(
         let index = json!({ "metadata": {}, "weight_map": weight_map });
         write_json(&folder.join(format!("{stem}.safetensors.index.json")), &index)?;
     }
-    write_json(&folder.join("config.json"), config)
+    write_text(&config_path, &config_text)
 }
 
 /// Saves a network's weights under their published names as one `.safetensors` file, without settings.

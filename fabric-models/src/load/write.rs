@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
+use super::header::check_header;
+use super::json::{MAX_CONFIG_BYTES, MAX_INDEX_BYTES};
 use super::{HostTensor, LoadError, TensorInfo};
 
 /// Writes a `.safetensors` file, asking for one tensor at a time.
@@ -17,7 +20,7 @@ use super::{HostTensor, LoadError, TensorInfo};
 ///
 /// # Errors
 ///
-/// When the file cannot be written, or `read` fails.
+/// When the file cannot be written or could not be read again, or `read` fails.
 ///
 /// # Panics
 ///
@@ -31,10 +34,11 @@ pub fn write_safetensors(
     let path = path.as_ref();
     let mut ordered: Vec<&(String, TensorInfo)> = tensors.iter().collect();
     ordered.sort_by_key(|(_, info)| std::cmp::Reverse(info.dtype.bitsize()));
+    let header = header(metadata, &ordered);
+    check_header(path, &header, ordered.iter().map(|(_, info)| info.bytes() as u64).sum())?;
     let partial = Partial::beside(path)?;
     let io = |error| LoadError::io(path, "write", error);
-    let mut out = BufWriter::new(File::create(partial.path()).map_err(io)?);
-    let header = header(metadata, &ordered);
+    let mut out = BufWriter::new(File::create_new(partial.path()).map_err(io)?);
     out.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
     out.write_all(header.as_bytes()).map_err(io)?;
     for (name, info) in ordered {
@@ -67,14 +71,30 @@ fn header(metadata: &BTreeMap<String, String>, tensors: &[&(String, TensorInfo)]
 
 /// Writes JSON the way diffusers does: indented, one file, all of it or nothing.
 pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), LoadError> {
-    write_text(path, &format!("{value:#}\n"))
+    write_text(path, &json_text(path, value)?)
+}
+
+/// The text of a JSON file. What could not be read again, because it is longer or nested deeper than a reader accepts, is an
+/// error.
+pub(super) fn json_text(path: &Path, value: &Value) -> Result<String, LoadError> {
+    let text = format!("{value:#}\n");
+    let limit = if path.to_string_lossy().ends_with(".index.json") { MAX_INDEX_BYTES } else { MAX_CONFIG_BYTES };
+    let refused = |found: String| {
+        let wanted = format!("at most {limit} bytes of JSON, nested less than 128 levels deep");
+        LoadError::malformed(path, "settings to write", found, wanted, "give shorter or flatter settings")
+    };
+    if text.len() as u64 > limit {
+        return Err(refused(format!("{} bytes", text.len())));
+    }
+    serde_json::from_str::<Value>(&text).map_err(|error| refused(error.to_string()))?;
+    Ok(text)
 }
 
 /// Writes a text, all of it or nothing.
 pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), LoadError> {
     let partial = Partial::beside(path)?;
     let io = |error| LoadError::io(path, "write", error);
-    let mut file = File::create(partial.path()).map_err(io)?;
+    let mut file = File::create_new(partial.path()).map_err(io)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
     partial.rename(path)
 }
@@ -84,14 +104,25 @@ pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), LoadError> {
 pub(crate) struct Partial(PathBuf);
 
 impl Partial {
-    /// A name beside `path` that no other process uses.
+    /// A name beside `path` that nobody else uses: no other thread or process, on this machine or another one that
+    /// shares the folder, and nothing that a crash left.
     pub(crate) fn beside(path: &Path) -> Result<Self, LoadError> {
         let Some(name) = path.file_name() else {
             let next = "give a path that ends with a name";
             return Err(LoadError::malformed(path, "path to write to", "no name at its end", "one", next));
         };
-        let name = format!(".{}.partial-{}", name.to_string_lossy(), std::process::id());
+        // Process ids are not enough: threads share one, and in containers most are 1. The standard library's randomness is.
+        let unique = RandomState::new().hash_one(std::process::id());
+        let name = format!(".{}.partial-{unique:016x}", name.to_string_lossy());
         Ok(Self(path.with_file_name(name)))
+    }
+
+    /// The same as an empty folder, with its parents.
+    pub(crate) fn folder_beside(path: &Path) -> Result<Self, LoadError> {
+        let partial = Self::beside(path)?;
+        std::fs::create_dir_all(partial.path())
+            .map_err(|error| LoadError::io(partial.path(), "make the folder", error))?;
+        Ok(partial)
     }
 
     pub(crate) fn path(&self) -> &Path {

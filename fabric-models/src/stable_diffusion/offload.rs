@@ -3,8 +3,8 @@
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, Tensor};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{DType, Device, Tensor};
 use fabric_backends::ops::laid_out;
 use fabric_core::Error;
 use fabric_core::attention::AttnSite;
@@ -15,6 +15,7 @@ use fabric_core::models::{
 
 use super::StableDiffusionText;
 use super::text::Tower;
+use crate::load::{LoadError, PublishedNames, parameters};
 use crate::unet::UNet;
 use crate::vae::Vae;
 
@@ -122,6 +123,15 @@ impl TextEncoder for Offloaded<StableDiffusionText> {
         self.here().encode(prompts, options)
     }
 
+    fn without_words(
+        &self,
+        prompt: &str,
+        options: &TextOptions,
+        keep: &mut dyn FnMut() -> bool,
+    ) -> Result<String, Error> {
+        self.resting.without_words(prompt, options, keep)
+    }
+
     fn last_hidden(&self, prompts: &[String], options: &TextOptions) -> Result<Tensor<3>, Error> {
         self.here().last_hidden(prompts, options)
     }
@@ -152,6 +162,25 @@ impl Moves for StableDiffusionText {
         };
         Self { towers: self.towers.iter().map(tower).collect(), ..*self }
     }
+}
+
+/// Refuses weights in a type that the device cannot compute with: where they rest, everything may be fine.
+pub(super) fn check_types<M: Module + PublishedNames>(network: &M, device: &Device) -> Result<(), LoadError> {
+    struct Types(Vec<DType>);
+    impl ModuleVisitor for Types {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.push(param.val().dtype());
+        }
+    }
+    let mut types = Types(Vec::new());
+    network.visit(&mut types);
+    for (parameter, dtype) in parameters(network).into_iter().zip(types.0) {
+        if dtype != DType::F32 && !device.supports_dtype(dtype) {
+            let place = format!("off-loading to {}", fabric_backends::describe(device));
+            return Err(LoadError::UnsupportedType { place, tensor: parameter.name, dtype });
+        }
+    }
+    Ok(())
 }
 
 fn copied<M: Module>(network: &M, device: &Device) -> M {

@@ -58,6 +58,18 @@ impl TextEncoder for StableDiffusionText {
         Ok(TextEmbedding { context, pooled: pooled.filter(|_| self.pooled), truncated })
     }
 
+    fn without_words(
+        &self,
+        prompt: &str,
+        options: &TextOptions,
+        keep: &mut dyn FnMut() -> bool,
+    ) -> Result<String, Error> {
+        let prompt =
+            if options.weights { WeightedPrompt::parse(prompt).map_err(model)? } else { WeightedPrompt::plain(prompt) };
+        let kept = prompt.without_words(keep);
+        Ok(if options.weights { kept.to_text() } else { kept.runs.into_iter().map(|run| run.text).collect() })
+    }
+
     fn last_hidden(&self, prompts: &[String], options: &TextOptions) -> Result<Tensor<3>, Error> {
         let first = self.towers.first().expect("every model has a text encoder");
         Ok(first.encode(prompts, options, State::Last)?.context)

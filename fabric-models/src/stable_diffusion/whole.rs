@@ -8,7 +8,7 @@ use fabric_core::pipeline::Pipeline;
 use fabric_core::schedule::SchedulerConfig;
 
 use super::fit::{self, TextPart};
-use super::offload::{Offloaded, Turns};
+use super::offload::{Offloaded, Turns, check_types};
 use super::text::Tower;
 use super::{ModelError, ModelOptions, ModelReport, StableDiffusionText, assemble};
 use crate::load::{ModelFolder, SingleFile};
@@ -104,9 +104,12 @@ impl StableDiffusion {
     ///
     /// # Errors
     ///
-    /// When they do not fit one another.
+    /// When they do not fit one another, or hold weights in a type that the device cannot compute with.
     pub fn into_offloaded(self, device: &Device) -> Result<Pipeline, ModelError> {
         self.check()?;
+        check_types(&self.unet, device)?;
+        check_types(&self.vae, device)?;
+        self.text.towers.iter().try_for_each(|tower| check_types(&tower.encoder, device))?;
         let turns = Turns::default();
         let unet = Arc::new(Offloaded::new(self.unet, device, &turns));
         let vae = Arc::new(Offloaded::new(self.vae, device, &turns));

@@ -27,7 +27,9 @@ pub fn apply_weights(context: Tensor<3>, weights: &[Vec<f32>]) -> Tensor<3> {
     if weights.iter().flatten().all(|&weight| weight == 1.0) {
         return context;
     }
-    let weights = Tensor::<3>::from_data(TensorData::new(weights.concat(), [rows, tokens, 1]), &context.device());
+    // In the type that the device computes in, which need not be its default.
+    let like = (&context.device(), context.dtype());
+    let weights = Tensor::<3>::from_data(TensorData::new(weights.concat(), [rows, tokens, 1]), like);
     let mean = |x: &Tensor<3>| x.clone().mean_dim(2).mean_dim(1);
     let weighted = context.clone() * weights;
     let weighted_mean = mean(&weighted);
@@ -39,6 +41,8 @@ pub fn apply_weights(context: Tensor<3>, weights: &[Vec<f32>]) -> Tensor<3> {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::DType;
+
     use super::*;
 
     fn context() -> Tensor<3> {
@@ -62,6 +66,16 @@ mod tests {
         let wanted = [4.0 / 7.0, 8.0 / 7.0, 24.0 / 7.0, 48.0 / 7.0, 1.0, -1.0, 5.0, 7.0];
         for (a, b) in found.iter().zip(wanted) {
             assert!((a - b).abs() < 1e-5, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn weights_take_the_type_of_the_context() {
+        for dtype in [DType::F16, DType::BF16] {
+            let found = apply_weights(context().cast(dtype), &[vec![1.0, 1.0], vec![1.0, 0.0]]);
+            assert_eq!(found.dtype(), dtype);
+            // A row without weights comes back to the bit.
+            assert_eq!(values(found.cast(DType::F32))[..4], [1.0, 2.0, 3.0, 6.0]);
         }
     }
 

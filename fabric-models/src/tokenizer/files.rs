@@ -11,6 +11,7 @@ use super::ClipTokenizer;
 use super::error::TokenizerError;
 use super::tokenizer_json::{self, TOKENIZER_JSON};
 use super::vocabulary::{Vocabulary, corrupt};
+use crate::load::{LoadError, write_text};
 
 /// No file of a tokenizer is larger: OpenAI's largest has 1 MB.
 const MAX_FILE_BYTES: u64 = 32 << 20;
@@ -226,7 +227,10 @@ impl ClipTokenizer {
         }
         for (name, text) in files {
             let path = folder.as_ref().join(name);
-            fs::write(&path, text).map_err(|source| TokenizerError::Write { path, source })?;
+            write_text(&path, &text).map_err(|error| match error {
+                LoadError::Io { source, .. } => TokenizerError::Write { path, source },
+                other => TokenizerError::Write { path, source: std::io::Error::other(other) },
+            })?;
         }
         Ok(())
     }

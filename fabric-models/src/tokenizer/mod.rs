@@ -17,6 +17,7 @@ mod alphabet;
 mod bpe;
 mod chunks;
 mod clean;
+mod dropout;
 mod emphasis;
 mod error;
 mod files;

@@ -94,7 +94,7 @@ impl WeightedPrompt {
         Ok(prompt)
     }
 
-    fn push(&mut self, c: char, weight: f32) {
+    pub(super) fn push(&mut self, c: char, weight: f32) {
         match self.runs.last_mut() {
             Some(run) if run.weight == weight => run.text.push(c),
             _ => self.runs.push(WeightedRun { text: c.into(), weight }),

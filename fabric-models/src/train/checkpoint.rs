@@ -44,8 +44,7 @@ pub(super) fn save<M: Module + PublishedNames>(
     if place.join(STATE).is_file() {
         return Ok(place);
     }
-    let partial = Partial::beside(&place)?;
-    fs::create_dir_all(partial.path()).map_err(|error| LoadError::io(partial.path(), "make the folder", error))?;
+    let partial = Partial::folder_beside(&place)?;
     let mut weights = BTreeMap::new();
     visit(module, &mut |name, values, shape| {
         weights.insert(name, (values, shape));

@@ -14,7 +14,7 @@ use run::Run;
 /// A picture does not depend on its batch, so it does not depend on the device that makes it either, but for rounding.
 /// Each device makes [`Settings::batch`](super::Settings::batch) pictures at a time, or an even share of them where that is
 /// not set, and whoever is done takes the next ones: with small batches a faster device makes more of them. A device that
-/// fails is left out for the rest of the run, and the others make its pictures. A device that neither answers nor fails (another
+/// fails, or lacks the memory for a request, is left out for the rest of the run, and the others make its pictures. A device that neither answers nor fails (another
 /// machine that lost its power closes no connection) is waited for, or counts as lost after [`Self::with_patience`].
 ///
 /// With [`ReferenceNoise::Fresh`](crate::fabric::ReferenceNoise::Fresh) a picture does depend on its batch, so one device
@@ -32,7 +32,7 @@ pub struct Pooled<T> {
     /// As a single device would have made it. Seconds of the report are sums over the devices, and latents lie on the
     /// first device that is left.
     pub made: T,
-    /// Devices that failed or fell silent, with what they said or how long they said nothing. Their pictures were made by others.
+    /// Devices that failed, fell silent or were too small, with what they said or how long they said nothing. Their pictures were made by others.
     pub lost: Vec<(String, String)>,
 }
 
@@ -97,7 +97,8 @@ impl DevicePool {
     ///
     /// # Errors
     ///
-    /// As [`Pipeline::generate`]; [`Error::Backend`] when all devices failed, with what each of them said.
+    /// As [`Pipeline::generate`]; [`Error::Backend`] when all devices failed, with what each of them said;
+    /// [`Error::DeviceLimit`] when the request is too much for each of them.
     pub fn generate(&self, request: &Request) -> Result<Pooled<Generation>, Error> {
         let Pooled { made, lost } = self.generate_all(std::slice::from_ref(request))?;
         let made = made.into_iter().next().expect("one for one request");
@@ -118,7 +119,8 @@ impl DevicePool {
     ///
     /// # Errors
     ///
-    /// As [`Self::generate_all`], and [`Error::Cancelled`].
+    /// As [`Self::generate_all`], [`Error::Cancelled`], and [`Error::Callback`] if the observer panics, which is no device's
+    /// failure.
     pub fn generate_observed(
         &self,
         requests: &[Request],

@@ -2,16 +2,16 @@
 
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Tensor, TensorData};
-use fabric_backends::panic_message;
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{PoolStep, Pooled};
 use crate::Error;
+use crate::fabric::CacheStats;
 use crate::pipeline::run::all_caches;
+use crate::pipeline::callback::contained;
 use crate::pipeline::{Generation, Pipeline, Request, StepEvent};
 
 /// Pictures of one request that one device makes at a time.
@@ -32,6 +32,15 @@ struct Work {
     heard: Instant,
 }
 
+/// A device that is left out of the rest of the run.
+#[derive(Debug)]
+struct Loss {
+    member: usize,
+    said: String,
+    /// The error where the device has not failed, but is too small for the request.
+    limit: Option<Error>,
+}
+
 /// What threads share.
 #[derive(Debug)]
 struct State {
@@ -39,14 +48,14 @@ struct State {
     /// By device. What is no longer here when a device comes back with it was given to others.
     at_work: Vec<Option<Work>>,
     done: Vec<(Piece, Part)>,
-    lost: Vec<(usize, String)>,
+    lost: Vec<Loss>,
     failure: Option<Error>,
 }
 
 impl State {
-    fn lose(&mut self, member: usize, piece: Piece, said: String) {
+    fn lose(&mut self, piece: Piece, loss: Loss) {
         self.waiting.push_front(piece);
-        self.lost.push((member, said));
+        self.lost.push(loss);
     }
 
     /// Whether nobody is at work, and nobody will be.
@@ -98,7 +107,7 @@ impl Run {
         for member in 0..self.members.len() {
             let run = self.clone();
             if let Err(error) = std::thread::Builder::new().spawn(move || run.work(member)) {
-                self.lock().lost.push((member, format!("no thread for it: {error}")));
+                self.lock().lost.push(Loss { member, said: format!("no thread for it: {error}"), limit: None });
             }
         }
         self.watch(patience);
@@ -127,7 +136,7 @@ impl Run {
                         let piece = work.piece.clone();
                         state.at_work[member] = None;
                         let said = format!("silent for {:.1} s", patience.as_secs_f64());
-                        state.lose(member, piece, said);
+                        state.lose(piece, Loss { member, said, limit: None });
                         self.changed.notify_all();
                     }
                 }
@@ -152,7 +161,12 @@ impl Run {
                     true
                 }
                 Err(Error::Backend { message, .. }) => {
-                    state.lose(member, piece, message);
+                    state.lose(piece, Loss { member, said: message, limit: None });
+                    false
+                }
+                // Another device may have the memory or the number type that this one lacks.
+                Err(limit @ Error::DeviceLimit { .. }) => {
+                    state.lose(piece, Loss { member, said: limit.to_string(), limit: Some(limit) });
                     false
                 }
                 Err(error) => {
@@ -201,13 +215,10 @@ impl Run {
             drop(shared);
             (self.observe)(PoolStep { device: name, request: piece.request, pictures: piece.pictures.clone(), event })
         };
-        catch_unwind(AssertUnwindSafe(|| {
+        contained("making pictures on a pool", || {
             let made = pipeline.generate_observed(&part, &mut observer)?;
             let latents = made.latents.clone().into_data();
             Ok((made, latents))
-        }))
-        .unwrap_or_else(|panic| {
-            Err(Error::Backend { doing: "making pictures on a pool".to_owned(), message: panic_message(&*panic) })
         })
     }
 
@@ -216,34 +227,49 @@ impl Run {
         if let Some(failure) = state.failure.take() {
             return Err(failure);
         }
-        let members = &self.members;
-        let lost: Vec<(String, String)> =
-            state.lost.iter().map(|(member, said)| (members[*member].0.clone(), said.clone())).collect();
-        let left = (0..members.len()).find(|member| state.lost.iter().all(|(gone, _)| gone != member));
-        let Some(left) = left.filter(|_| state.waiting.is_empty()) else {
-            let said: Vec<String> = lost.iter().map(|(name, said)| format!("{name}: {said}")).collect();
-            let doing = "making pictures on a pool, of which no device is left".to_owned();
-            return Err(Error::Backend { doing, message: said.join("; ") });
-        };
-        let mut done = std::mem::take(&mut state.done);
+        let State { waiting, done, lost, .. } = &mut *state;
+        let (all_done, mut done, mut lost) = (waiting.is_empty(), std::mem::take(done), std::mem::take(lost));
         drop(state);
-        let device = members[left].1.device();
-        let cache = all_caches(members.iter().map(|(_, pipeline)| pipeline));
+        let cache = all_caches(self.members.iter().map(|(_, pipeline)| pipeline));
         done.sort_by_key(|(piece, _)| (piece.request, piece.pictures.start));
-        let made = done.chunk_by(|(a, _), (b, _)| a.request == b.request).map(|parts| {
-            let parts = parts.iter().map(|(_, (made, latents))| {
-                let latents = Tensor::from_data(latents.clone(), &device);
-                Generation { latents, ..made.clone() }
-            });
-            let mut made = parts.reduce(Generation::joined).expect("at least one part");
-            // A part knows its own device's cache alone.
-            made.report.cache = cache;
-            made
-        });
-        let made = catch_unwind(AssertUnwindSafe(|| made.collect())).map_err(|panic| Error::Backend {
-            doing: format!("bringing the latents of all devices to {}", members[left].0),
-            message: panic_message(&*panic),
-        })?;
-        Ok(Pooled { made, lost })
+        for (member, (name, pipeline)) in self.members.iter().enumerate().filter(|_| all_done) {
+            if lost.iter().any(|loss| loss.member == member) {
+                continue;
+            }
+            let doing = format!("bringing the latents of all devices to {name}");
+            match contained(&doing, || Ok(joined(&done, &pipeline.device(), cache))) {
+                Ok(made) => return Ok(Pooled { made, lost: self.named(&lost) }),
+                // The pictures are there; the latents can lie on another device.
+                Err(error) => lost.push(Loss { member, said: error.to_string(), limit: None }),
+            }
+        }
+        // What is too much for every device is an error of the request.
+        if lost.iter().all(|loss| loss.limit.is_some())
+            && let Some(limit) = lost.iter_mut().find_map(|loss| loss.limit.take())
+        {
+            return Err(limit);
+        }
+        let said: Vec<String> = self.named(&lost).into_iter().map(|(name, said)| format!("{name}: {said}")).collect();
+        let doing = "making pictures on a pool, of which no device is left".to_owned();
+        Err(Error::Backend { doing, message: said.join("; ") })
     }
+
+    fn named(&self, lost: &[Loss]) -> Vec<(String, String)> {
+        lost.iter().map(|loss| (self.members[loss.member].0.clone(), loss.said.clone())).collect()
+    }
+}
+
+/// The parts of each request, as one, with latents on this device.
+fn joined(done: &[(Piece, Part)], device: &Device, cache: CacheStats) -> Vec<Generation> {
+    let made = done.chunk_by(|(a, _), (b, _)| a.request == b.request).map(|parts| {
+        let parts = parts.iter().map(|(_, (made, latents))| {
+            let latents = Tensor::from_data(latents.clone(), device);
+            Generation { latents, ..made.clone() }
+        });
+        let mut made = parts.reduce(Generation::joined).expect("at least one part");
+        // A part knows its own device's cache alone.
+        made.report.cache = cache;
+        made
+    });
+    made.collect()
 }

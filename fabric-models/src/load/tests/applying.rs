@@ -191,3 +191,15 @@ fn a_network_of_another_family_is_recognised() {
         &["looks like the U-Net of Stable Diffusion 2", "found [320, 1024], wanted [320, 768]"],
     );
 }
+
+#[test]
+fn a_progress_callback_that_panics_is_an_error_of_its_own() {
+    let source = InMemory::new(tiny_tensors());
+    let options = LoadOptions::default().with_progress(|_| panic!("the window is closed"));
+    let error = assert_says(
+        load_into(Tiny::untouchable(), &source, &options),
+        &["memory: the progress callback panicked: the window is closed"],
+    );
+    assert!(matches!(error, LoadError::Callback { .. }), "{error:?}");
+    load_into(Tiny::untouchable(), &source, &LoadOptions::default()).expect("loads without it");
+}

@@ -129,3 +129,60 @@ fn a_whole_folder_appears_at_once_or_not_at_all() {
     let again = FolderWriter::create(&path, "StableDiffusionPipeline");
     assert_says(again, &["something there", "choose another folder"]);
 }
+
+#[test]
+fn threads_that_write_one_file_at_a_time_leave_it_whole_for_its_readers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.safetensors");
+    // Files of different lengths, each filled with one number.
+    let tensors = |writer: usize| {
+        let count = 40_000 * (writer + 1);
+        BTreeMap::from([("x".to_owned(), floats(&[count], &vec![writer as f32; count]))])
+    };
+    write(&path, &tensors(0));
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let path = &path;
+                scope.spawn(move || (0..30).for_each(|_| drop(write(path, &tensors(writer)))))
+            })
+            .collect();
+        while !writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            let found = &read_all(&crate::load::SafetensorsFile::open(&path).expect("a whole file"))["x"];
+            let writer = f32::from_le_bytes(*found.bytes.first_chunk().expect("a number")) as usize;
+            assert_eq!(found, &tensors(writer)["x"]);
+        }
+    });
+    assert_eq!(files(folder.path()), ["a.safetensors"], "nothing is left beside it");
+}
+
+#[test]
+fn what_a_crash_left_beside_a_file_is_in_nobodys_way() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.safetensors");
+    let left = folder.path().join(format!(".a.safetensors.partial-{}", std::process::id()));
+    fs::create_dir(&left).expect("a folder");
+    write(&path, &tiny_tensors());
+    assert_eq!(read_all(&crate::load::SafetensorsFile::open(&path).expect("opens")), tiny_tensors());
+}
+
+#[test]
+fn what_could_not_be_read_again_is_not_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let good = json!({ "width": 3 });
+    let save =
+        |config: &Value| save_component(&loaded(&delicate(Dtype::F32)), folder.path(), config, &SaveOptions::default());
+    save(&good).expect("saves");
+    let deep = (0..200).fold(json!(1), |value, _| json!([value]));
+    assert_says(save(&json!({ "width": deep })), &["config.json", "128 levels", "recursion"]);
+    assert_says(save(&json!({ "width": "x".repeat(5 << 20) })), &["config.json", "at most 4194304 bytes"]);
+    let saved = ComponentFolder::open(folder.path(), None).expect("opens");
+    assert_eq!(saved.config::<Value>().expect("settings"), good);
+    // A tensor under the name of the free text would be read as that.
+    let path = folder.path().join("a.safetensors");
+    write(&path, &tiny_tensors());
+    let infos = [("__metadata__".to_owned(), floats(&[1], &[0.0]).info)];
+    let written = crate::load::write_safetensors(&path, &BTreeMap::new(), &infos, |_| Ok(floats(&[1], &[0.0])));
+    assert_says(written, &["a.safetensors", "header, to be written"]);
+    assert_eq!(read_all(&crate::load::SafetensorsFile::open(&path).expect("opens")), tiny_tensors());
+}
