@@ -186,7 +186,7 @@ impl TokenCache {
     /// Moves to disk what has no place in memory, if it has one there.
     ///
     /// Whoever asks for it meanwhile records it again, which is slower but the same.
-    fn spill(&self, key: CacheKey, kept: Kept<Arc<TokensBySite>>) {
+    fn spill(&self, key: CacheKey, kept: KeptTokens) {
         let Some(folder) = &self.folder else { return };
         let Some(mut reservation) = self.reserve(&kept) else { return };
         let written = folder.write(&kept.thing);
@@ -195,7 +195,7 @@ impl TokenCache {
     }
 
     /// Takes a place on disk, for which older files go.
-    fn reserve(&self, kept: &Kept<Arc<TokensBySite>>) -> Option<Reservation<'_>> {
+    fn reserve(&self, kept: &KeptTokens) -> Option<Reservation<'_>> {
         let mut state = self.lock();
         let Disk { files, budget, reserved, off, .. } = &mut state.disk;
         let bytes = *reserved + kept.bytes;
@@ -210,6 +210,9 @@ impl TokenCache {
     }
 }
 
+type KeptTokens = Kept<Arc<TokensBySite>>;
+type KeptFile = Kept<Arc<SpilledTokens>>;
+
 /// Where a recording was found.
 enum Found {
     InMemory(Arc<TokensBySite>),
@@ -219,9 +222,9 @@ enum Found {
 /// What giving a recording its place left over.
 struct Placed {
     /// What lay under the same key: dropped once the lock is free.
-    replaced: (Option<Kept<Arc<TokensBySite>>>, Option<Kept<Arc<SpilledTokens>>>),
+    replaced: (Option<KeptTokens>, Option<KeptFile>),
     /// What memory does not hold.
-    without_place: Vec<(CacheKey, Kept<Arc<TokensBySite>>)>,
+    without_place: Vec<(CacheKey, KeptTokens)>,
 }
 
 impl State {
