@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "not every example uses all of it")]
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use burn::tensor::Device;
@@ -14,6 +14,7 @@ use fabric::core::schedule::SamplerKind;
 use fabric::models::load::{LoadDtype, ProgressCallback};
 use fabric::models::{LoraChoice, ModelOptions, demo_folder, load_model};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::de::DeserializeOwned;
 
 pub(crate) mod pictures;
 #[cfg(feature = "world")]
@@ -130,6 +131,12 @@ impl Common {
         bar.finish_and_clear();
         Ok(pipeline)
     }
+}
+
+/// Settings from a JSON file.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Box<dyn Error>> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?)
 }
 
 /// The device of this name, or the first that this build has.
