@@ -30,7 +30,7 @@ def main(folder):
     text = CLIPTextModel(text_config).eval().requires_grad_(False)
     average = copy.deepcopy(unet).requires_grad_(False)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01)
-    channels, side = unet.config.in_channels, 8
+    channels, side = unet.config.in_channels, unet.config.sample_size
     print(f"{sum(p.numel() for p in unet.parameters()) / 1e6:.2f} M parameters, {torch.get_num_threads()} threads")
     times = []
     for step in range(16):

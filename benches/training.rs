@@ -8,6 +8,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fabric::core::noise::normal;
 use fabric::core::schedule::{SchedulerConfig, training_levels};
 use fabric::models::train::{TrainSettings, Trainer};
+use fabric::models::world::SIDE;
 use fabric::models::world::learn::{StageOptions, UNetTask, WorldConfig, world_tokenizer};
 
 const PICTURES: usize = 64;
@@ -16,7 +17,7 @@ const POOL: usize = 256;
 fn unet_step(c: &mut Criterion) {
     let device = fabric::default_device().expect("a device");
     let world = WorldConfig::small().expect("a world");
-    let side = 8;
+    let side = SIDE as usize / world.vae.downscale();
     let shape = [world.vae.latent_channels, side, side];
     let mut group = c.benchmark_group("train_world_unet");
     group.sample_size(10).warm_up_time(Duration::from_secs(3)).measurement_time(Duration::from_secs(20));

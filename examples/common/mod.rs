@@ -15,6 +15,7 @@ use fabric::core::schedule::{Prediction, SamplerKind};
 use fabric::models::load::{LoadDtype, ProgressCallback};
 use fabric::models::{LoraChoice, ModelOptions, demo_folder, load_model};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::de::DeserializeOwned;
 
 pub(crate) mod pictures;
 #[cfg(feature = "world")]
@@ -140,6 +141,12 @@ impl Common {
         bar.finish_and_clear();
         Ok(pipeline)
     }
+}
+
+/// Settings from a JSON file.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Box<dyn Error>> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?)
 }
 
 /// The device of this name, or the first that this build has.

@@ -3,15 +3,19 @@
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
 use std::error::Error;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{Device, Tensor};
-use fabric::core::picture::{Crop, Fit, Picture, clip_batch, vae_batch};
+use fabric::core::picture::{Crop, Fit, Picture, clip_batch, from_tensor, vae_batch};
+use fabric::core::pipeline::{Pipeline, Request};
 use fabric::core::session::{BestAndWorst, FeedbackSource, Round, Vote};
 use fabric::models::clip::{ClipText, ClipVision};
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::vae::Vae;
 use fabric::models::world::{Judge, Named, SIDE, Sample, Tally, full_caption, parse_caption};
+use rayon::ThreadPoolBuilder;
 
 /// A side of this world's pictures.
 const PIXELS: usize = SIDE as usize;
@@ -25,6 +29,44 @@ pub(crate) fn drawn(samples: &[Sample]) -> Result<Vec<Picture>, Box<dyn Error>> 
 /// Pictures as a VAE takes them.
 pub(crate) fn pixels(pictures: &[Picture], device: &Device) -> Result<Tensor<4>, Box<dyn Error>> {
     Ok(vae_batch(pictures, PIXELS, PIXELS, Fit::Squash, device)?)
+}
+
+/// Images encoded and decoded by a VAE.
+pub(crate) fn reconstructed(vae: &Vae, images: &[Picture], device: &Device) -> Result<Vec<Picture>, Box<dyn Error>> {
+    let mut decoded = Vec::with_capacity(images.len());
+    for images in images.chunks(32) {
+        let latents = vae.encode_distribution(pixels(images, device)?).mean;
+        decoded.extend(from_tensor(vae.decode_unscaled(latents))?);
+    }
+    Ok(decoded)
+}
+
+/// The images of many requests, in their order.
+///
+/// Networks as small as this world's leave cores waiting for one another, so each request is made by one thread.
+pub(crate) fn generate_all(pipeline: &Pipeline, requests: &[Request]) -> Result<Vec<Picture>, Box<dyn Error>> {
+    let threads = std::thread::available_parallelism()?.get();
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(usize, Vec<Picture>)>, fabric::core::Error> {
+        let mut made = Vec::new();
+        while let Some((at, request)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, requests.get(at)?)))
+        {
+            made.push((at, pipeline.generate(request)?.pictures));
+        }
+        Ok(made)
+    };
+    let pools = (0..threads).map(|_| ThreadPoolBuilder::new().num_threads(1).build()).collect::<Result<Vec<_>, _>>()?;
+    let mut made = std::thread::scope(|scope| {
+        let threads: Vec<_> = pools.iter().map(|pool| scope.spawn(|| pool.install(work))).collect();
+        let mut made = Vec::with_capacity(requests.len());
+        for thread in threads {
+            made.extend(thread.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+        }
+        Ok::<_, fabric::core::Error>(made)
+    })?;
+    made.sort_by_key(|(at, _)| *at);
+    Ok(made.into_iter().flat_map(|(_, images)| images).collect())
 }
 
 /// How often the readers are right on drawn pictures.

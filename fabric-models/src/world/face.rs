@@ -17,7 +17,7 @@ const LENS: Rgb = [206, 232, 246];
 const THROAT: Rgb = [150, 20, 36];
 
 /// How far the eyes are from the middle, and how low.
-const EYE: Point = [0.25, 0.16];
+const EYE: Point = [0.27, 0.20];
 
 /// What surrounds the features, from back to front: hair behind the head, the head, hair before it.
 struct Head {
@@ -110,46 +110,46 @@ fn hair_before(hair: Hair) -> Path {
 fn eye(canvas: &mut Canvas, eyes: Eyes, side: f32) {
     let [x, y] = [side * EYE[0], EYE[1]];
     match eyes {
-        Eyes::Round => canvas.fill(&ellipse([x, y], [0.085, 0.095]), INK, None),
+        Eyes::Round => canvas.fill(&ellipse([x, y], [0.11, 0.12]), INK, None),
         Eyes::Wide => {
-            canvas.fill(&ellipse([x, y], [0.15, 0.15]), WHITE, None);
-            canvas.fill(&ellipse([x, y + 0.02], [0.075, 0.075]), INK, None);
+            canvas.fill(&ellipse([x, y], [0.19, 0.19]), WHITE, None);
+            canvas.fill(&ellipse([x, y + 0.02], [0.085, 0.085]), INK, None);
         }
-        Eyes::Closed => canvas.stroke(&bow([x, y], 0.13, 0.14), 0.08, INK, None),
+        Eyes::Closed => canvas.stroke(&bow([x, y], 0.17, 0.18), 0.1, INK, None),
     }
 }
 
 fn brow(canvas: &mut Canvas, brows: Brows, side: f32) {
-    let [x, y] = [side * EYE[0], EYE[1] - 0.22];
+    let [x, y] = [side * EYE[0], EYE[1] - 0.26];
     let line = match brows {
-        Brows::Flat => bow([x, y], 0.14, 0.0),
-        Brows::Raised => bow([x, y - 0.06], 0.14, -0.18),
+        Brows::Flat => bow([x, y], 0.16, 0.0),
+        Brows::Raised => bow([x, y - 0.07], 0.16, -0.20),
         Brows::Angry => {
             let mut builder = PathBuilder::new();
-            builder.move_to(x + side * 0.15, y - 0.10);
-            builder.line_to(x - side * 0.13, y + 0.08);
+            builder.move_to(x + side * 0.17, y - 0.12);
+            builder.line_to(x - side * 0.14, y + 0.10);
             finish(builder)
         }
     };
-    canvas.stroke(&line, 0.085, INK, None);
+    canvas.stroke(&line, 0.105, INK, None);
 }
 
 fn lens(canvas: &mut Canvas, side: f32) {
-    let rim = ellipse([side * EYE[0], EYE[1] + 0.01], [0.21, 0.19]);
+    let rim = ellipse([side * EYE[0], EYE[1] + 0.01], [0.25, 0.23]);
     canvas.fill(&rim, LENS, None);
-    canvas.stroke(&rim, 0.07, INK, None);
+    canvas.stroke(&rim, 0.08, INK, None);
     let mut temple = PathBuilder::new();
-    temple.move_to(side * 0.46, EYE[1]);
+    temple.move_to(side * 0.52, EYE[1]);
     temple.line_to(side * 0.60, EYE[1] - 0.03);
     canvas.stroke(&finish(temple), 0.07, INK, None);
 }
 
 fn mouth(canvas: &mut Canvas, mouth: Mouth) {
     match mouth {
-        Mouth::Smile => canvas.stroke(&bow([0.0, 0.55], 0.26, 0.34), 0.1, INK, None),
-        Mouth::Frown => canvas.stroke(&bow([0.0, 0.69], 0.24, -0.32), 0.1, INK, None),
+        Mouth::Smile => canvas.stroke(&bow([0.0, 0.55], 0.29, 0.40), 0.12, INK, None),
+        Mouth::Frown => canvas.stroke(&bow([0.0, 0.73], 0.27, -0.38), 0.12, INK, None),
         Mouth::Open => {
-            let lips = ellipse([0.0, 0.62], [0.17, 0.15]);
+            let lips = ellipse([0.0, 0.64], [0.19, 0.17]);
             canvas.fill(&lips, THROAT, None);
             canvas.stroke(&lips, 0.06, INK, None);
         }

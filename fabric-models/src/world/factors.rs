@@ -75,9 +75,9 @@ factor! {
 factor! {
     /// How large the thing is.
     Size, "size", {
-        /// A radius of 10 pixels in 64.
+        /// A radius of 12 pixels in 64.
         Small = "small",
-        /// A radius of 15 pixels in 64.
+        /// A radius of 16 pixels in 64.
         Medium = "medium",
         /// A radius of 21 pixels in 64.
         Large = "large",

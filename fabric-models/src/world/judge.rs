@@ -1,17 +1,16 @@
-//! Eyes for this world: what pictures show, whoever made them.
+//! Reads what images of this world show, whichever model made them.
 
 use std::path::Path;
 
 use burn::tensor::Device;
-use fabric_core::picture::{Crop, Picture, PictureError, clip_batch};
+use fabric_core::picture::{Fit, Picture, PictureError, vae_batch};
 use serde_json::json;
 
-use super::{Attribute, Named, Readers};
+use super::{Attribute, Named, Readers, SIDE};
 use crate::ModelError;
-use crate::clip::{ClipVision, ClipVisionConfig};
 use crate::load::{ComponentFolder, LoadDtype, LoadError, LoadOptions, SaveOptions, load_into, save_component};
 
-/// The image encoder of a model of this world, and the readers that go with it.
+/// The [`Readers`] that ship with a model of this world, on a device.
 ///
 /// ```no_run
 /// use fabric_core::picture::Picture;
@@ -24,7 +23,6 @@ use crate::load::{ComponentFolder, LoadDtype, LoadError, LoadOptions, SaveOption
 /// ```
 #[derive(Debug)]
 pub struct Judge {
-    encoder: ClipVision,
     readers: Readers,
     device: Device,
 }
@@ -36,25 +34,21 @@ const FOLDER: &str = "readers";
 const BATCH: usize = 64;
 
 impl Judge {
-    /// From networks.
-    pub fn new(encoder: ClipVision, readers: Readers, device: &Device) -> Self {
-        Self { encoder, readers, device: device.clone() }
+    /// A judge with these readers.
+    pub fn new(readers: Readers, device: &Device) -> Self {
+        Self { readers, device: device.clone() }
     }
 
-    /// From a model folder with an `image_encoder` and `readers`.
+    /// Loads the readers in a model's folder.
     ///
     /// # Errors
     ///
-    /// When one of them is missing, does not fit, or cannot be built.
+    /// When they are missing, or their weights do not fit.
     pub fn load(model: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
-        let model = model.as_ref();
         let options = LoadOptions::default().with_dtype(LoadDtype::F32);
-        let encoder = ComponentFolder::open(model.join("image_encoder"), None)?;
-        let config: ClipVisionConfig = encoder.config()?;
-        let (vision, _) = load_into(config.init(device)?, &*encoder.weights()?, &options)?;
-        let readers = ComponentFolder::open(model.join(FOLDER), None)?.weights()?;
-        let (readers, _) = load_into(Readers::new(config.hidden_size, device), &*readers, &options)?;
-        Ok(Self::new(vision, readers, device))
+        let weights = ComponentFolder::open(model.as_ref().join(FOLDER), None)?.weights()?;
+        let (readers, _) = load_into(Readers::new(device), &*weights, &options)?;
+        Ok(Self::new(readers, device))
     }
 
     /// Writes readers into a model's folder, in half precision.
@@ -74,13 +68,12 @@ impl Judge {
     ///
     /// # Errors
     ///
-    /// When a picture cannot be brought into the encoder's size.
+    /// When an image cannot be resized to 64x64 pixels.
     pub fn read(&self, pictures: &[Picture]) -> Result<Vec<Named>, PictureError> {
         let mut seen = Vec::with_capacity(pictures.len());
         for pictures in pictures.chunks(BATCH) {
-            let size = fabric_core::models::ImageEncoder::image_size(&self.encoder);
-            let pixels = clip_batch(pictures, size, Crop::Centre, &self.device)?;
-            seen.extend(self.readers.read(&self.encoder, pixels));
+            let side = SIDE as usize;
+            seen.extend(self.readers.read(vae_batch(pictures, side, side, Fit::Squash, &self.device)?));
         }
         Ok(seen)
     }

@@ -29,6 +29,7 @@
 //! | in faces | [`Eyes`], [`Brows`], [`Mouth`], [`Hair`], [`Skin`], [`Glasses`] |
 //! | all of these alike | [`Factor`] as a trait, [`Attribute`] as a value |
 //! | what was said | [`Named`] |
+//! | images that share factors | [`Pair`], [`InstructTask`] |
 //! | which words there are | [`words`] |
 
 mod attribute;
@@ -38,12 +39,15 @@ mod draws;
 mod error;
 mod face;
 mod factor;
+mod factor_heads;
 mod factors;
 mod identity;
+mod instruct_task;
 mod judge;
 #[cfg(feature = "train")]
 pub mod learn;
 mod named;
+mod pair;
 mod palette;
 mod parse;
 mod patterns;
@@ -65,10 +69,13 @@ pub use canvas::{MAX_SIDE, MIN_SIDE};
 pub use caption::{Caption, Wording, caption, full_caption};
 pub use error::WorldError;
 pub use factor::Factor;
+pub use factor_heads::FactorHeads;
 pub use factors::{BackgroundColour, BackgroundPattern, Colour, Kind, Position, Size, Texture};
 pub use identity::{Brows, Eyes, Glasses, Hair, Identity, Mouth, Skin};
+pub use instruct_task::InstructTask;
 pub use judge::Judge;
 pub use named::Named;
+pub use pair::{Pair, pair};
 pub use palette::{Rgb, Tones};
 pub use parse::parse_caption;
 pub use readers::Readers;

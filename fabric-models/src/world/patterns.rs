@@ -5,25 +5,34 @@ use tiny_skia::{Path, PathBuilder, Rect, Transform};
 use super::shapes::finish;
 use super::{BackgroundPattern, SIDE, Size, Texture};
 
-/// How wide an outline is, as a share of the thing's radius.
-pub(super) const OUTLINE: f32 = 0.15;
+/// Width of the outline of a thing of radius 1.
+pub(super) fn outline_width(size: Size) -> f32 {
+    pixels(size, [2.4, 3.0, 3.6])
+}
+
+/// A length in pixels of 64, for small, medium and large things, as a share of the thing's radius.
+///
+/// Small things have fewer stripes and dots rather than thinner ones, which 64 pixels could not show: no stripe, dot or
+/// cell is narrower than 4 pixels.
+fn pixels(size: Size, [small, medium, large]: [f32; 3]) -> f32 {
+    let length = match size {
+        Size::Small => small,
+        Size::Medium => medium,
+        Size::Large => large,
+    };
+    length / size.radius()
+}
 
 /// The second shade of a thing of radius 1, to be clipped to its outline.
 pub(super) fn of_texture(texture: Texture, size: Size) -> Option<Path> {
-    // Small things have fewer stripes rather than thinner ones, which 64 pixels could not show.
-    let pixels = |small: f32, medium: f32, large: f32| match size {
-        Size::Small => small / size.radius(),
-        Size::Medium => medium / size.radius(),
-        Size::Large => large / size.radius(),
-    };
     match texture {
         Texture::Plain | Texture::Outlined => None,
         Texture::Striped => {
             let slant = Transform::from_rotate(-45.0);
-            Some(stripes(-1.0, 1.0, pixels(6.0, 7.0, 8.0), 0.43).transform(slant).expect("stripes stay finite"))
+            Some(stripes(-1.0, 1.0, pixels(size, [8.0, 9.0, 10.0]), 0.5).transform(slant).expect("stripes stay finite"))
         }
-        Texture::Dotted => Some(dots(-1.0, 1.0, pixels(8.0, 9.5, 11.0), 0.2)),
-        Texture::Checked => Some(checks(pixels(4.5, 5.5, 6.5))),
+        Texture::Dotted => Some(dots(-1.0, 1.0, pixels(size, [10.5, 11.5, 13.0]), 0.21)),
+        Texture::Checked => Some(checks(pixels(size, [5.0, 5.5, 6.5]))),
     }
 }
 

@@ -1,24 +1,37 @@
-//! What a picture shows, read off an image encoder's tokens.
+//! Convolutional network that reads the factors of this world off an image.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use fabric_backends::ops::softmax;
 
-use super::{Attribute, Kind, Named};
-use crate::clip::ClipVision;
-use crate::layers::{Embedding, LayerNorm, Linear};
+use super::factor_heads::most_likely;
+use super::{FactorHeads, Named, SIDE};
+use crate::layers::{Activation, Conv2d, Downsample, Embedding, Resnet, ResnetConfig};
 use crate::load::PublishedNames;
 
-/// One reader for each factor of the world: a query of its own over the encoder's tokens, then a linear layer.
+/// Channels of each level; each level after the first has half the height and width of the one before.
+const CHANNELS: [usize; 4] = [16, 48, 96, 128];
+
+/// Residual blocks of each level: texture is read at a fourth of the resolution, shape at an eighth.
+const BLOCKS: [usize; 4] = [1, 1, 2, 2];
+
+/// Network that reads every factor of the world off an image: residual convolutions to 8x8 tokens, then
+/// [`FactorHeads`].
 ///
-/// The ruler for everything that makes pictures of this world; what it reads of a face or of a texture depends on the kind it saw.
+/// It measures every model of this world, so it shares nothing with the networks that it measures: not the image
+/// encoder, which an IP-Adapter is conditioned on, and not the VAE.
 #[derive(Module, Debug)]
 pub struct Readers {
-    norm: LayerNorm,
-    /// A row for each attribute.
-    query: Embedding,
-    /// As [`Attribute::ALL`].
-    heads: Vec<Linear>,
+    conv_in: Conv2d,
+    levels: Vec<Level>,
+    /// One row for each of the 8x8 tokens.
+    positions: Embedding,
+    heads: FactorHeads,
+}
+
+#[derive(Module, Debug)]
+struct Level {
+    resnets: Vec<Resnet>,
+    downsampler: Option<Downsample>,
 }
 
 impl PublishedNames for Readers {
@@ -28,55 +41,51 @@ impl PublishedNames for Readers {
 }
 
 impl Readers {
-    /// Readers of an encoder's tokens of so many channels, with random weights.
-    pub fn new(channels: usize, device: &Device) -> Self {
-        let head = |attribute: Attribute| Linear::new(channels, attribute.values().len(), true, device);
+    /// Readers with random weights.
+    pub fn new(device: &Device) -> Self {
+        let resnet = ResnetConfig { time_dim: None, groups: 8, epsilon: 1e-6, act: Activation::Silu };
+        let level = |at: usize| {
+            let inputs = |block: usize| CHANNELS[if block == 0 { at.saturating_sub(1) } else { at }];
+            Level {
+                resnets: (0..BLOCKS[at]).map(|block| resnet.init(inputs(block), CHANNELS[at], device)).collect(),
+                downsampler: (at + 1 < CHANNELS.len()).then(|| Downsample::new(CHANNELS[at], 1, device)),
+            }
+        };
+        let side = SIDE as usize >> (CHANNELS.len() - 1);
+        let channels = CHANNELS[CHANNELS.len() - 1];
         Self {
-            norm: LayerNorm::new(channels, 1e-5, device),
-            query: Embedding::new(Attribute::ALL.len(), channels, device),
-            heads: Attribute::ALL.into_iter().map(head).collect(),
+            conv_in: Conv2d::new(3, CHANNELS[0], 3, device),
+            levels: (0..CHANNELS.len()).map(level).collect(),
+            positions: Embedding::new(side * side, channels, device),
+            heads: FactorHeads::new(channels, device),
         }
     }
 
-    /// Logits of the values of each attribute.
+    /// Logits of the values of each factor.
     ///
     /// # Shapes
     ///
-    /// - `hidden`: `[images, tokens, channels]`, the encoder's last state
-    /// - returns: for each of [`Attribute::ALL`], `[images, values]`
-    pub fn forward(&self, hidden: Tensor<3>) -> Vec<Tensor<2>> {
-        let [images, _, channels] = hidden.dims();
-        let hidden = self.norm.forward(hidden);
-        let query = self.query.weight.val().unsqueeze::<3>();
-        let shares = softmax(query.matmul(hidden.clone().swap_dims(1, 2)));
-        let seen = shares.matmul(hidden);
-        let seen = |at: usize| seen.clone().narrow(1, at, 1).reshape([images, channels]);
-        self.heads.iter().enumerate().map(|(at, head)| head.forward(seen(at))).collect()
+    /// - `pixels`: `[images, 3, 64, 64]` in [-1, 1]
+    /// - returns: for each of [`Attribute::ALL`](super::Attribute::ALL), `[images, values]`
+    pub fn forward(&self, pixels: Tensor<4>) -> Vec<Tensor<2>> {
+        let mut x = self.conv_in.forward(pixels);
+        for level in &self.levels {
+            x = level.resnets.iter().fold(x, |x, resnet| resnet.forward(x, None));
+            if let Some(downsampler) = &level.downsampler {
+                x = downsampler.forward(x);
+            }
+        }
+        let [images, channels, height, width] = x.dims();
+        let tokens = x.reshape([images, channels, height * width]).swap_dims(1, 2);
+        self.heads.forward(tokens + self.positions.weight.val().unsqueeze::<3>())
     }
 
-    /// What pictures show: of a face everything but its texture, of another thing no identity.
+    /// What images show: the most likely value of each factor.
     ///
     /// # Shapes
     ///
-    /// - `pixels`: `[images, 3, image_size, image_size]`, as the encoder wants them
-    pub fn read(&self, encoder: &ClipVision, pixels: Tensor<4>) -> Vec<Named> {
-        let images = pixels.dims()[0];
-        let hidden = encoder.forward(pixels).hidden.pop().expect("an encoder has states");
-        let mut found = vec![Named::default(); images];
-        for (attribute, logits) in Attribute::ALL.into_iter().zip(self.forward(hidden)) {
-            let best = logits.argmax(1).into_data();
-            for (named, index) in found.iter_mut().zip(best.iter::<i64>()) {
-                *named = named.with(attribute, Some(index as usize));
-            }
-        }
-        for named in &mut found {
-            let is_face = named.kind == Some(Kind::Face);
-            for attribute in Attribute::ALL {
-                if attribute.is_of_faces().is_some_and(|of_faces| of_faces != is_face) {
-                    *named = named.with(attribute, None);
-                }
-            }
-        }
-        found
+    /// - `pixels`: `[images, 3, 64, 64]` in [-1, 1]
+    pub fn read(&self, pixels: Tensor<4>) -> Vec<Named> {
+        most_likely(self.forward(pixels))
     }
 }

@@ -90,7 +90,7 @@ impl Scene {
         if self.texture == Texture::Outlined {
             // Half of the line lies outside, where it is cut off.
             let clip = canvas.clip(outline);
-            canvas.stroke(outline, 2.0 * patterns::OUTLINE, second, Some(&clip));
+            canvas.stroke(outline, 2.0 * patterns::outline_width(self.size), second, Some(&clip));
         } else if let Some(pattern) = patterns::of_texture(self.texture, self.size) {
             let clip = canvas.clip(outline);
             canvas.fill(&pattern, second, Some(&clip));

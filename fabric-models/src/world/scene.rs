@@ -108,8 +108,8 @@ impl Size {
     /// The nominal radius of the circle around the thing, in pixels of 64.
     pub fn radius(self) -> f32 {
         match self {
-            Self::Small => 10.0,
-            Self::Medium => 15.0,
+            Self::Small => 12.0,
+            Self::Medium => 16.0,
             Self::Large => 21.0,
         }
     }
@@ -120,8 +120,8 @@ impl Size {
     /// twice the largest shift, so that the nearest center is decidable.
     pub fn spacing(self) -> f32 {
         match self {
-            Self::Small => 18.0,
-            Self::Medium => 13.5,
+            Self::Small => 17.0,
+            Self::Medium => 12.5,
             Self::Large => 7.5,
         }
     }

@@ -27,7 +27,7 @@ fn trace(kind: Kind) -> Path {
         Kind::Star => star(),
         Kind::Heart => heart(),
         Kind::Cross => cross(),
-        Kind::Ring => circles(&[0.97, 0.45]),
+        Kind::Ring => circles(&[0.97, 0.38]),
         Kind::Moon => moon(),
         Kind::Flower => flower(),
         Kind::House => house(),

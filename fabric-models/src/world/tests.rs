@@ -319,6 +319,13 @@ fn captions_say_what_they_name_and_nothing_false() {
             used.insert(*words.get(word).unwrap_or_else(|| panic!("`{word}` in `{text}`")));
         }
     }
+    let instructions =
+        InstructTask::ALL.into_iter().flat_map(|task| Split::ALL.map(|split| task.instructions(split, None)));
+    for text in instructions.flatten() {
+        for word in text.split(' ') {
+            used.insert(*words.get(word).unwrap_or_else(|| panic!("`{word}` in `{text}`")));
+        }
+    }
     assert_eq!(used, words, "every word is used");
 }
 

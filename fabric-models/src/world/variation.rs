@@ -26,7 +26,7 @@ impl Variation {
     /// The largest turn, in degrees.
     pub const TURN: f32 = 10.0;
     /// The largest growth, as a share of the nominal size.
-    pub const GROWTH: f32 = 0.05;
+    pub const GROWTH: f32 = 0.04;
     /// The largest shade, as a share of full brightness.
     pub const SHADE: f32 = 0.06;
 

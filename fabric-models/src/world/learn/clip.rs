@@ -1,4 +1,4 @@
-//! Captions and pictures into one space.
+//! Images into the space of captions.
 
 use std::sync::Arc;
 
@@ -7,6 +7,8 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::{Value, json};
 
+use super::readers::misread;
+use super::text::padded;
 use super::{StageOptions, WorldConfig, seen, sketches, upload};
 use crate::clip::{ClipText, ClipTextError, ClipVision};
 use crate::config::ConfigError;
@@ -14,7 +16,8 @@ use crate::layers::Linear;
 use crate::load::PublishedNames;
 use crate::tokenizer::ClipTokenizer;
 use crate::train::{Task, TrainSettings};
-use crate::world::{Attribute, Named, Readers, SIDE, Split, sample};
+use crate::world::factor_heads::most_likely;
+use crate::world::{FactorHeads, Named, SIDE, Split, sample};
 
 /// A text and an image encoder that are trained together (transformers' `CLIPModel`).
 #[derive(Module, Debug)]
@@ -23,8 +26,8 @@ pub struct WorldClip {
     pub text: ClipText,
     /// Sees pictures.
     pub vision: ClipVision,
-    /// Read the world's factors off the image encoder.
-    pub readers: Readers,
+    /// Classify the world's factors from the image encoder's tokens. Only training needs them.
+    pub heads: FactorHeads,
     /// Draws the thing from each patch, half way through the image encoder, as it would be in another colour. Only
     /// learning needs it.
     pub sketch: Linear,
@@ -69,10 +72,20 @@ impl WorldClip {
         Ok(Self {
             text: config.text.init(device)?,
             vision: config.vision.init(device)?.with_longer_positions(POSITIONS),
-            readers: Readers::new(config.vision.hidden_size, device),
+            heads: FactorHeads::new(config.vision.hidden_size, device),
             sketch: Linear::new(config.vision.hidden_size, config.vision.patch_size.pow(2), true, device),
             logit_scale: Param::from_tensor(scale),
         })
+    }
+
+    /// The most likely value of each factor, from the image encoder's tokens.
+    ///
+    /// # Shapes
+    ///
+    /// - `pixels`: `[images, 3, 64, 64]`, normalised as CLIP expects
+    pub fn classify(&self, pixels: Tensor<4>) -> Vec<Named> {
+        let last = self.vision.forward(pixels).hidden.pop().expect("an encoder has states");
+        most_likely(self.heads.forward(last))
     }
 
     /// Embedded captions, `[captions, channels]`.
@@ -170,12 +183,8 @@ impl Task for ClipTask {
         // The class token sees no patch.
         let patches = found.hidden[found.hidden.len() / 2].clone().slice([0..images, 1..found.hidden[0].dims()[1]]);
         let sketch = binary_cross_entropy(model.sketch.forward(patches), batch.sketches, device);
-        let logits = model.readers.forward(found.hidden.pop().expect("an encoder has states"));
-        let mut read = Tensor::zeros([1], device);
-        for (attribute, logits) in Attribute::ALL.into_iter().zip(logits) {
-            read = read + misread(logits, &batch.shown, attribute, device);
-        }
-        Ok(contrast + read * READING + sketch * SKETCH)
+        let logits = model.heads.forward(found.hidden.pop().expect("an encoder has states"));
+        Ok(contrast + misread(logits, &batch.shown, device) * READING + sketch * SKETCH)
     }
 }
 
@@ -185,24 +194,4 @@ fn binary_cross_entropy(logits: Tensor<3>, shares: Vec<f32>, device: &Device) ->
     let positive = logits.clone().clamp_min(0.0);
     let rest = (logits.clone().abs().neg().exp() + 1.0).log();
     (positive - logits * shares + rest).mean()
-}
-
-/// Cross-entropy of a reader's logits over the pictures that have its factor.
-fn misread(logits: Tensor<2>, shown: &[Named], attribute: Attribute, device: &Device) -> Tensor<1> {
-    let wanted: Vec<Option<usize>> = shown.iter().map(|named| named.index_of(attribute)).collect();
-    let count = wanted.iter().flatten().count().max(1) as f32;
-    let indices = wanted.iter().map(|index| index.unwrap_or(0) as i64).collect();
-    let shares = wanted.iter().map(|index| if index.is_some() { 1.0 / count } else { 0.0 }).collect();
-    let indices = Tensor::<2, Int>::from_data(TensorData::new(indices, [shown.len(), 1]), device);
-    let shares = Tensor::<2>::from_data(TensorData::new(shares, [shown.len(), 1]), device);
-    (log_softmax(logits, 1).gather(1, indices) * shares).sum().neg()
-}
-
-/// Tokens of a caption in one window.
-pub(super) fn padded(tokenizer: &ClipTokenizer, caption: &str) -> Vec<u32> {
-    let mut ids = vec![tokenizer.bos()];
-    ids.extend(tokenizer.encode(caption).expect("captions consist of the world's words"));
-    ids.truncate(tokenizer.window() - 1);
-    ids.resize(tokenizer.window(), tokenizer.eos());
-    ids
 }

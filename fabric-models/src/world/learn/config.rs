@@ -1,20 +1,26 @@
 //! The small networks, and the settings of each stage.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::super::words;
 use crate::clip::{ClipTextConfig, ClipVisionConfig};
 use crate::layers::Activation;
 use crate::tokenizer::{ClipTokenizer, TokenizerConfig, TokenizerError};
 use crate::train::TrainSettings;
-use crate::unet::UNetConfig;
-use crate::vae::VaeConfig;
+use crate::unet::{DownBlockType as Down, UNetConfig, UpBlockType as Up};
+use crate::vae::{DecoderBlockType, EncoderBlockType, VaeConfig};
 
 /// What is trained, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Text and image encoder.
+    /// Readers of the world's factors, which measure the others.
+    Readers,
+    /// Text encoder.
+    Text,
+    /// Image encoder.
     Clip,
     /// Pictures to latents and back.
     Vae,
@@ -33,6 +39,24 @@ pub struct StageConfig {
     /// What is special about the stage.
     #[serde(default)]
     pub options: StageOptions,
+    /// Fields of the stage's network that differ from [`WorldConfig::small`].
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub network: Map<String, Value>,
+}
+
+impl StageConfig {
+    /// The network's configuration with this stage's changes.
+    ///
+    /// # Errors
+    ///
+    /// When a field has another type than the network's.
+    pub fn with_changes<C: Serialize + DeserializeOwned>(&self, network: &C) -> Result<C, serde_json::Error> {
+        let mut fields = serde_json::to_value(network)?;
+        if let Some(fields) = fields.as_object_mut() {
+            fields.extend(self.network.clone());
+        }
+        serde_json::from_value(fields)
+    }
 }
 
 /// What one stage or another needs to know.
@@ -48,6 +72,8 @@ pub struct StageOptions {
     pub edges: f64,
     /// VAE: side of cut-outs around the things, of which every second batch consists; 0 is none.
     pub crop: usize,
+    /// Readers: largest standard deviation of the noise that every second image carries, of pixels in [-1, 1].
+    pub noise: f64,
     /// U-Net: share of captions that are left out, for guidance.
     pub drop_captions: f64,
     /// U-Net: signal-to-noise ratio beyond which a level counts less (Hang et al. 2023); 0 is no such weighting.
@@ -69,6 +95,7 @@ impl Default for StageOptions {
             kl: 1e-6,
             edges: 0.5,
             crop: 0,
+            noise: 0.0,
             drop_captions: 0.1,
             min_snr: 5.0,
             least_weight: 0.0,
@@ -104,7 +131,7 @@ pub fn world_tokenizer() -> Result<ClipTokenizer, TokenizerError> {
 }
 
 impl WorldConfig {
-    /// Small enough to be trained on a CPU: 64x64 pixels, 8x8 latents of 16 channels.
+    /// Small enough to be trained on a CPU: 64x64 pixels, 16x16 latents of 4 channels.
     ///
     /// # Errors
     ///
@@ -135,26 +162,29 @@ impl WorldConfig {
             ..ClipVisionConfig::default()
         };
         let vae = VaeConfig {
-            block_out_channels: vec![16, 32, 64, 96],
+            block_out_channels: vec![24, 48, 96],
+            down_block_types: vec![EncoderBlockType::DownEncoderBlock2D; 3],
+            up_block_types: vec![DecoderBlockType::UpDecoderBlock2D; 3],
             layers_per_block: 1,
-            latent_channels: 16,
-            norm_num_groups: 16,
+            latent_channels: 4,
+            norm_num_groups: 8,
             sample_size: 64.into(),
             scaling_factor: 1.0,
             mid_block_add_attention: false,
             ..VaeConfig::default()
         };
         let unet = UNetConfig {
-            in_channels: 16,
-            out_channels: 16,
-            block_out_channels: vec![64, 128],
+            in_channels: 4,
+            out_channels: 4,
+            block_out_channels: vec![64, 128, 192],
             layers_per_block: 1.into(),
-            down_block_types: vec![crate::unet::DownBlockType::CrossAttnDownBlock2D; 2],
-            up_block_types: vec![crate::unet::UpBlockType::CrossAttnUpBlock2D; 2],
+            // Attention at 16x16 would cost more than everything else.
+            down_block_types: vec![Down::DownBlock2D, Down::CrossAttnDownBlock2D, Down::CrossAttnDownBlock2D],
+            up_block_types: vec![Up::CrossAttnUpBlock2D, Up::CrossAttnUpBlock2D, Up::UpBlock2D],
             cross_attention_dim: 128.into(),
             attention_head_dim: 4.into(),
             norm_num_groups: 16,
-            sample_size: Some(8.into()),
+            sample_size: Some(16.into()),
             ..UNetConfig::sd15()
         };
         Ok(Self { text, vision, vae, unet })

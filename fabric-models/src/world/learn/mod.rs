@@ -1,15 +1,20 @@
 //! Learning this world: the tasks of its model, in the order in which they need one another.
 //!
-//! [`ClipTask`] (text and pictures into one space), [`VaeTask`] (pictures to latents and back), [`UNetTask`] (latents
+//! [`ReadersTask`] (images to factors, the ruler), [`TextTask`] (texts
+//! to features), [`ClipTask`] (images into the space of texts), [`VaeTask`] (pictures to latents and back), [`UNetTask`] (latents
 //! from text). Networks and files are Stable Diffusion's; only [`WorldConfig`] is small.
 
 mod clip;
 mod config;
+mod readers;
+mod text;
 mod unet;
 mod vae;
 
 pub use clip::{ClipBatch, ClipTask, WorldClip};
 pub use config::{Stage, StageConfig, StageOptions, WorldConfig, world_tokenizer};
+pub use readers::{ReadersBatch, ReadersTask};
+pub use text::{TextBatch, TextTask, WorldText};
 pub use unet::{LatentBatch, UNetTask};
 pub use vae::{PictureBatch, VaeTask};
 

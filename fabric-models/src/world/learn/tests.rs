@@ -10,7 +10,7 @@ use super::config::StageOptions;
 use super::*;
 use crate::load::{ComponentFolder, LoadDtype, PublishedNames, SaveOptions, TensorSource, save_component};
 use crate::train::{Optimizer, Task, TrainSettings, Trainer};
-use crate::world::{Split, full_caption, sample};
+use crate::world::{Readers, Split, full_caption, sample};
 
 fn device() -> Device {
     fabric_backends::default_device().expect("a device")
@@ -24,8 +24,8 @@ fn miniature() -> WorldConfig {
     (world.text.num_hidden_layers, world.vision.num_hidden_layers) = (1, 1);
     (world.text.projection_dim, world.vision.projection_dim) = (32, 32);
     world.vision.patch_size = 16;
-    world.vae.block_out_channels = vec![16, 16, 32, 32];
-    world.unet.block_out_channels = vec![16, 32];
+    world.vae.block_out_channels = vec![16, 16, 32];
+    world.unet.block_out_channels = vec![16, 32, 32];
     world.unet.cross_attention_dim = 32.into();
     world
 }
@@ -74,6 +74,14 @@ fn captions_find_their_pictures() {
     let model = WorldClip::new(&world, &device().autodiff()).expect("networks");
     let task = || ClipTask::new(&world, world_tokenizer().expect("a tokenizer"), &settings, &StageOptions::default());
     falls(&losses(&settings, &model, task), 0.95);
+}
+
+#[test]
+fn factors_are_read_off_images() {
+    let settings = settings(40, 8);
+    let model = Readers::new(&device().autodiff());
+    let options = StageOptions { noise: 0.1, ..StageOptions::default() };
+    falls(&losses(&settings, &model, || ReadersTask::new(&settings, &options)), 0.95);
 }
 
 #[test]
@@ -141,7 +149,7 @@ fn cut_outs_show_the_things() {
 fn noise_is_told_from_latents() {
     let (world, settings) = (miniature(), settings(60, 8));
     let clip = WorldClip::new(&world, &device()).expect("networks");
-    let pool: Vec<f32> = (0..16 * 16 * 64).map(|at| ((at / 64) as f32 * 0.7).sin()).collect();
+    let pool: Vec<f32> = (0..16 * 4 * 256).map(|at| ((at / 256) as f32 * 0.7).sin()).collect();
     let scheduler =
         r#"{"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}"#;
     let levels = training_levels(&SchedulerConfig::from_json(scheduler).expect("a scheduler")).expect("levels");
@@ -149,12 +157,12 @@ fn noise_is_told_from_latents() {
     let options = StageOptions { min_snr: 0.0, ..StageOptions::default() };
     let task = || {
         let text = (world_tokenizer().expect("a tokenizer"), clip.text.clone());
-        UNetTask::new(&world, &settings, &options, text, (pool.clone(), [16, 8, 8]), levels.clone()).expect("a task")
+        UNetTask::new(&world, &settings, &options, text, (pool.clone(), [4, 16, 16]), levels.clone()).expect("a task")
     };
     let model = world.unet.init(&device().autodiff()).expect("a network");
     let bad = StageOptions { focus: f64::NAN, ..options.clone() };
     let text = (world_tokenizer().expect("a tokenizer"), clip.text.clone());
-    let refused = UNetTask::new(&world, &settings, &bad, text, (pool.clone(), [16, 8, 8]), levels.clone());
+    let refused = UNetTask::new(&world, &settings, &bad, text, (pool.clone(), [4, 16, 16]), levels.clone());
     assert!(refused.expect_err("NaN").to_string().starts_with("focus: found NaN"));
     falls(&losses(&settings, &model, task), 0.92);
 }

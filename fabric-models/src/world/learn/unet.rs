@@ -11,8 +11,8 @@ use rand_chacha::ChaCha12Rng;
 use serde_json::{Value, json};
 
 use super::WorldConfig;
-use super::clip::padded;
 use super::config::StageOptions;
+use super::text::padded;
 use crate::clip::ClipText;
 use crate::tokenizer::ClipTokenizer;
 use crate::train::{Task, TrainError, TrainSettings};

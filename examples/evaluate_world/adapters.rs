@@ -1,0 +1,133 @@
+//! What adapters take from an image: an image prompt alone and against text, and each task of Instruct.
+
+use std::error::Error;
+
+use fabric::core::models::{ImageEncoder, TextOptions};
+use fabric::core::picture::{Crop, clip_batch};
+use fabric::core::pipeline::Request;
+use fabric::ipadapter::{Features, InstructTexts, Instruction, IpAdapter, PicturePrompt};
+use fabric::models::clip::ClipVision;
+use fabric::models::world::{Attribute, Factor, InstructTask, Kind, Named, Pair, SIDE, Sample, Split, Tally, pair};
+
+use super::{Evaluation, SEED, common, print_head, print_line};
+
+/// Prints what an image prompt carries over at scale 1 without text, and at 0.5 with a text that names another kind.
+pub(crate) fn measure_image_prompt(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>> {
+    let adapters = Adapters::open(evaluation, "plus")?;
+    let conditions = super::samples(Split::Train, evaluation.arguments.pairs);
+    print_head(&["image prompt, percent as in the image (or the text)"]);
+    let requests = (0..).zip(&conditions).map(|(seed, sample)| adapters.image_prompt(sample, "", 1.0, seed));
+    let made = common::world::generate_all(&evaluation.pipeline, &requests.collect::<Result<Vec<_>, _>>()?)?;
+    let mut tally = Tally::default();
+    for (sample, seen) in conditions.iter().zip(evaluation.judge.read(&made)?) {
+        tally.add(&Named::of(&sample.scene), &seen);
+    }
+    print_line(&["scale 1, no text"], &tally);
+
+    let conditions: Vec<&Sample> = conditions.iter().filter(|sample| !sample.scene.is_face()).collect();
+    let other = |sample: &Sample| Kind::ALL[(sample.scene.kind.index() + 5) % (Kind::ALL.len() - 1)];
+    let requests = (0..)
+        .zip(&conditions)
+        .map(|(seed, sample)| adapters.image_prompt(sample, &format!("a {}", other(sample).name()), 0.5, seed));
+    let made = common::world::generate_all(&evaluation.pipeline, &requests.collect::<Result<Vec<_>, _>>()?)?;
+    let mut tally = Tally::default();
+    for (sample, seen) in conditions.iter().zip(evaluation.judge.read(&made)?) {
+        tally.add(&Named { kind: Some(other(sample)), ..Named::of(&sample.scene) }, &seen);
+    }
+    print_line(&["scale 0.5, the text names another kind"], &tally);
+    Ok(())
+}
+
+/// Prints, for each task and for instructions shown and held out, how often the asked factors come from the image and the
+/// named ones from the text.
+pub(crate) fn measure_instruct(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>> {
+    let adapters = Adapters::open(evaluation, "instruct")?;
+    for wordings in Split::ALL {
+        print_head(&["instructions", "task", "percent as in"]);
+        let mut sums = [0.0; 2];
+        for task in InstructTask::ALL {
+            let pairs: Vec<Pair> =
+                (0..evaluation.arguments.pairs).map(|index| pair(SEED, index, task, wordings)).collect();
+            let requests = (0..).zip(&pairs).map(|(seed, pair)| adapters.instructed(pair, seed));
+            let made = common::world::generate_all(&evaluation.pipeline, &requests.collect::<Result<Vec<_>, _>>()?)?;
+            let (mut image, mut text) = (Tally::default(), Tally::default());
+            for (pair, seen) in pairs.iter().zip(evaluation.judge.read(&made)?) {
+                image.add(&asked(pair), &seen);
+                text.add(&pair.named, &seen);
+            }
+            let name = task.to_string();
+            print_line(&[wordings.name(), &name, "the image, as asked"], &image);
+            print_line(&[wordings.name(), &name, "the text"], &text);
+            for (sum, tally) in sums.iter_mut().zip([image, text]) {
+                *sum += 100.0 * mean(&tally) / InstructTask::ALL.len() as f64;
+            }
+        }
+        println!("\nmean over tasks and their factors: asked {:.1} %, named {:.1} %", sums[0], sums[1]);
+    }
+    Ok(())
+}
+
+/// What the condition is to give: the task's factors that the text does not name.
+fn asked(pair: &Pair) -> Named {
+    let from = Named::of(&pair.condition.0);
+    let asked = pair.task.shared().iter().filter(|&&attribute| pair.named.index_of(attribute).is_none());
+    asked.fold(Named::default(), |named, &attribute| named.with(attribute, from.index_of(attribute)))
+}
+
+/// The mean over the factors that were asked for.
+fn mean(tally: &Tally) -> f64 {
+    let shares: Vec<f64> = Attribute::ALL.into_iter().filter_map(|attribute| tally.share(attribute)).collect();
+    shares.iter().sum::<f64>() / shares.len().max(1) as f64
+}
+
+/// An adapter of the model under test, and what it needs beside it.
+struct Adapters<'a> {
+    evaluation: &'a Evaluation<'a>,
+    adapter: IpAdapter,
+    encoder: ClipVision,
+}
+
+impl<'a> Adapters<'a> {
+    fn open(evaluation: &'a Evaluation<'a>, name: &str) -> Result<Self, Box<dyn Error>> {
+        let path = evaluation.folder.join(format!("ip_adapter/{name}.safetensors"));
+        let adapter = IpAdapter::open(path, &evaluation.device)?;
+        let encoder = common::pictures::encoder(&evaluation.folder.join("image_encoder"), &evaluation.device)?;
+        Ok(Self { evaluation, adapter, encoder })
+    }
+
+    fn image_prompt(&self, sample: &Sample, text: &str, scale: f32, seed: u64) -> Result<Request, Box<dyn Error>> {
+        let drawn = common::world::drawn(std::slice::from_ref(sample))?;
+        let pixels = clip_batch(&drawn, SIDE as usize, Crop::Centre, &self.evaluation.device)?;
+        let reads = self.adapter.config().reads();
+        let features =
+            Features::of(&self.encoder, pixels.clone(), reads).ok_or("the adapter reads no image features")?;
+        let none = Features::none_of(&self.encoder, &pixels, reads).ok_or("the adapter reads no image features")?;
+        let layers = self.evaluation.pipeline.cross_attentions();
+        let prompt = PicturePrompt::new(&self.adapter, &layers, &features, &none)?.with_scale(scale)?;
+        Ok(self.evaluation.request(text, seed).with_steering(prompt))
+    }
+
+    fn instructed(&self, pair: &Pair, seed: u64) -> Result<Request, Box<dyn Error>> {
+        let (scene, variation) = &pair.condition;
+        let drawn =
+            fabric::core::picture::Picture::from_rgb(SIDE as usize, SIDE as usize, scene.render(variation, SIDE)?)?;
+        let pixels = clip_batch(&[drawn], SIDE as usize, Crop::Centre, &self.evaluation.device)?;
+        let [with, without] = [pixels.clone(), pixels.zeros_like()].map(|pixels| self.encoder.penultimate(pixels));
+        let pipeline = &self.evaluation.pipeline;
+        let instruction = Instruction::new(&pair.instruction);
+        let options = TextOptions::default();
+        let texts = InstructTexts::encode(
+            pipeline.text_encoder(),
+            self.adapter.config(),
+            &pair.text,
+            "",
+            &instruction,
+            &options,
+        )?;
+        let layers = pipeline.cross_attentions();
+        let prompt =
+            PicturePrompt::instructed(&self.adapter, &layers, [&with, &without], &texts, instruction.guidance)?;
+        let scale = instruction.corrected_scale(1.0);
+        Ok(self.evaluation.request(&pair.text, seed).with_steering(prompt.with_scale(scale)?))
+    }
+}

@@ -1,0 +1,42 @@
+//! Images made from captions, and how often they show what was named.
+
+use std::error::Error;
+use std::time::Instant;
+
+use fabric::core::picture::{Mark, Picture, contact_sheet};
+use fabric::models::world::{Split, Tally};
+
+use super::{Evaluation, common, print_head, print_line, samples};
+
+/// Images of each row of the sheet.
+const ROW: usize = 8;
+
+/// Prints how often images show what their captions name, and writes the sheet if one is wanted.
+pub(crate) fn measure(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>> {
+    print_head(&["images made from captions, percent right"]);
+    let mut sheet: Vec<Picture> = Vec::new();
+    let mut seconds = 0.0;
+    for (name, split) in [("combinations shown", Split::Train), ("combinations never shown", Split::HeldOut)] {
+        let wanted = samples(split, evaluation.arguments.captions);
+        let requests: Vec<_> =
+            (0..).zip(&wanted).map(|(seed, sample)| evaluation.request(&sample.caption.text, seed)).collect();
+        let clock = Instant::now();
+        let made = common::world::generate_all(&evaluation.pipeline, &requests)?;
+        seconds += clock.elapsed().as_secs_f64();
+        let mut tally = Tally::default();
+        for (sample, seen) in wanted.iter().zip(evaluation.judge.read(&made)?) {
+            tally.add(&sample.caption.named, &seen);
+        }
+        print_line(&[name], &tally);
+        sheet.extend(made.into_iter().take(2 * ROW));
+    }
+    let images = 2 * evaluation.arguments.captions.max(1);
+    println!("\n{:.2} s for each image, several at once on the cores of this machine", seconds / images as f64);
+    if let Some(path) = &evaluation.arguments.sheet {
+        let rows: Vec<Vec<_>> =
+            sheet.chunks(ROW).map(|row| row.iter().map(|image| (image, Mark::None)).collect()).collect();
+        contact_sheet(&rows, 4)?.save(path)?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! Stage `clip`: images to the features of their captions.
+
+use std::error::Error;
+
+use fabric::core::picture::{Crop, clip_batch};
+use fabric::models::train::Trainer;
+use fabric::models::world::learn::{ClipTask, Stage, WorldClip, WorldText};
+use fabric::models::world::{Named, SIDE, Split, Tally, sample};
+
+use super::{Job, common};
+
+impl Job<'_> {
+    /// Trains the image encoder; whether it is done.
+    pub(crate) fn clip(&self) -> Result<bool, Box<dyn Error>> {
+        if self.is_done("clip") {
+            return Ok(true);
+        }
+        let config = self.config("clip", Stage::Clip)?;
+        let settings = config.training;
+        self.training.seed(settings.seed);
+        let task = ClipTask::new(&self.world, self.tokenizer.clone(), &settings, &config.options);
+        let mut model = WorldClip::new(&self.world, &self.training)?;
+        model.text = self.finished("text", WorldText::new(&self.world, &self.training)?)?.text;
+        model.vision = self.begun("image_encoder", model.vision)?;
+        let trainer =
+            Trainer::new(task, model, &settings, self.folder("clip"), &self.training, self.arguments.workers)?;
+        self.train("clip", trainer, 250, &mut |trainer| {
+            let clip = trainer.averaged();
+            let samples = |seed, count, split| -> Vec<_> { (0..count).map(|i| sample(seed, i, split)).collect() };
+            let parts = (&clip.text, &clip.vision);
+            let asked = samples(777, 512, Split::Train);
+            let share = 100.0 * common::world::retrieval(parts, &self.tokenizer, &asked, &self.device)?;
+            println!("clip: {share:.1} % of captions find their own picture among 64");
+            let mut tally = Tally::default();
+            for samples in samples(776, 1024, Split::HeldOut).chunks(64) {
+                let pixels = clip_batch(&common::world::drawn(samples)?, SIDE as usize, Crop::Centre, &self.device)?;
+                let classified = clip.classify(pixels);
+                samples.iter().zip(classified).for_each(|(sample, seen)| tally.add(&Named::of(&sample.scene), &seen));
+            }
+            println!("clip: factors classified right in percent, held-out combinations: {tally}");
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,30 @@
+//! Stage `readers`: images to factors.
+
+use std::error::Error;
+
+use fabric::models::train::Trainer;
+use fabric::models::world::learn::{ReadersTask, Stage};
+use fabric::models::world::{Judge, Readers, sample};
+
+use super::{Job, common};
+
+impl Job<'_> {
+    /// Trains the readers; whether they are done.
+    pub(crate) fn readers(&self) -> Result<bool, Box<dyn Error>> {
+        if self.is_done("readers") {
+            return Ok(true);
+        }
+        let config = self.config("readers", Stage::Readers)?;
+        self.training.seed(config.training.seed);
+        let task = ReadersTask::new(&config.training, &config.options);
+        let model = self.begun("readers", Readers::new(&self.training))?;
+        let folder = self.folder("readers");
+        let trainer = Trainer::new(task, model, &config.training, &folder, &self.training, self.arguments.workers)?;
+        self.train("readers", trainer, 250, &mut |trainer| {
+            let judge = Judge::new(trainer.averaged(), &self.device);
+            let samples: Vec<_> = (0..2048).map(|index| sample(776, index, None)).collect();
+            println!("readers: percent right: {}", common::world::readers(&judge, &samples)?);
+            Ok(())
+        })
+    }
+}

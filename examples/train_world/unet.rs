@@ -1,0 +1,96 @@
+//! Stage `unet`: captions to latents.
+
+use std::error::Error;
+use std::path::Path;
+use std::time::Instant;
+
+use fabric::core::models::LatentCodec;
+use fabric::core::picture::{Mark, contact_sheet};
+use fabric::core::pipeline::{Request, Settings};
+use fabric::core::schedule::training_levels;
+use fabric::models::train::Trainer;
+use fabric::models::vae::Vae;
+use fabric::models::world::learn::{Stage, UNetTask, WorldText};
+use fabric::models::world::{SIDE, Split, full_caption, sample};
+use fabric::models::{ModelOptions, load_folder};
+
+use super::model::scheduler;
+use super::{Job, common};
+
+impl Job<'_> {
+    /// Trains the U-Net; whether it is done.
+    pub(crate) fn unet(&self) -> Result<bool, Box<dyn Error>> {
+        if self.is_done("unet") {
+            return Ok(true);
+        }
+        let config = self.config("unet", Stage::Unet)?;
+        let text = self.finished("text", WorldText::new(&self.world, &self.device)?)?.text;
+        let (vae, scale) = self.scaled_vae()?;
+        println!("latents are scaled by {scale:.4}");
+        if config.options.pool == 0 {
+            return Err("unet.json: pool: found 0 pictures, wanted as many as there are to learn from".into());
+        }
+        let pool = self.pool(&vae, config.training.seed, config.options.pool)?;
+        let levels = training_levels(&scheduler())?;
+        let side = SIDE as usize / vae.downscale();
+        let shape = [vae.latent_channels(), side, side];
+        let task = UNetTask::new(
+            &self.world,
+            &config.training,
+            &config.options,
+            (self.tokenizer.clone(), text),
+            (pool, shape),
+            levels,
+        )?;
+        self.training.seed(config.training.seed);
+        let model = self.begun("unet", self.world.unet.init(&self.training)?)?;
+        let folder = self.folder("unet");
+        let trainer = Trainer::new(task, model, &config.training, &folder, &self.training, self.arguments.workers)?;
+        self.train("unet", trainer, 1000, &mut |trainer| {
+            let place = self.folder("unet").join("preview");
+            self.write_model(&place, &trainer.averaged())?;
+            self.samples(&place, &folder.join(format!("samples-{:06}.png", trainer.steps_done())))
+        })
+    }
+
+    /// Encodes the pictures that the U-Net learns from.
+    fn pool(&self, vae: &Vae, seed: u64, count: usize) -> Result<Vec<f32>, Box<dyn Error>> {
+        let mut pool = Vec::new();
+        let clock = Instant::now();
+        for first in (0..count).step_by(64) {
+            let samples: Vec<_> =
+                (first..count.min(first + 64)).map(|i| sample(seed, i as u64, Split::Train)).collect();
+            let pixels = common::world::pixels(&common::world::drawn(&samples)?, &self.device)?;
+            let latents = vae.encode(pixels, fabric::core::models::Posterior::Mean);
+            pool.extend(latents.into_data().convert::<f32>().try_to_vec::<f32>()?);
+            if first % 6400 == 0 {
+                println!("encoded {first} of {count} pictures, {:.0} s", clock.elapsed().as_secs_f64());
+            }
+        }
+        Ok(pool)
+    }
+
+    /// Pictures from captions that training never showed, on one sheet.
+    fn samples(&self, model: &Path, sheet: &Path) -> Result<(), Box<dyn Error>> {
+        let (pipeline, _) = load_folder(model, &self.device, &ModelOptions::default())?;
+        let samples: Vec<_> = (0..32).map(|index| sample(780, index, Split::HeldOut)).collect();
+        let mut rows = Vec::new();
+        for (row, samples) in samples.chunks(8).enumerate() {
+            let mut pictures = Vec::new();
+            for (column, drawn) in common::world::drawn(samples)?.into_iter().enumerate() {
+                let settings = Settings { steps: 20, guidance_scale: 3.0, ..Settings::default() };
+                let request = Request::new(full_caption(&samples[column].scene))
+                    .with_seeds([(row * 8 + column) as u64])
+                    .with_settings(settings);
+                pictures.push(drawn);
+                pictures.extend(pipeline.generate(&request)?.pictures);
+            }
+            rows.push(pictures);
+        }
+        let rows: Vec<Vec<_>> =
+            rows.iter().map(|row| row.iter().map(|picture| (picture, Mark::None)).collect()).collect();
+        contact_sheet(&rows, 4)?.save(sheet)?;
+        println!("{} (drawn, then made, by turns)", sheet.display());
+        Ok(())
+    }
+}

@@ -1,0 +1,51 @@
+//! Stage `vae`: images to latents and back.
+
+use std::error::Error;
+
+use fabric::core::picture::{Mark, contact_sheet};
+use fabric::models::train::Trainer;
+use fabric::models::vae::Vae;
+use fabric::models::world::learn::{Stage, VaeTask};
+use fabric::models::world::{Split, sample};
+
+use super::{Job, common};
+
+impl Job<'_> {
+    /// Trains the VAE; whether it is done.
+    pub(crate) fn vae(&self) -> Result<bool, Box<dyn Error>> {
+        if self.is_done("vae") {
+            return Ok(true);
+        }
+        let config = self.config("vae", Stage::Vae)?;
+        self.training.seed(config.training.seed);
+        let task = VaeTask::new(&self.world, &config.training, &config.options)?;
+        let model = self.begun("vae", self.world.vae.init(&self.training)?)?;
+        let folder = self.folder("vae");
+        let trainer = Trainer::new(task, model, &config.training, &folder, &self.training, self.arguments.workers)?;
+        self.train("vae", trainer, 250, &mut |trainer| {
+            let vae = trainer.averaged();
+            let held: Vec<_> = (0..128).map(|index| sample(778, index, Split::HeldOut)).collect();
+            println!("vae: {:.2} dB on held-out pictures", common::world::fidelity(&vae, &held, &self.device)?);
+            let drawn = common::world::drawn(&held[..12])?;
+            let latents = vae.encode_distribution(common::world::pixels(&drawn, &self.device)?).mean;
+            let back = fabric::core::picture::from_tensor(vae.decode_unscaled(latents))?;
+            let rows = [drawn, back];
+            let rows: Vec<Vec<_>> =
+                rows.iter().map(|row| row.iter().map(|picture| (picture, Mark::None)).collect()).collect();
+            contact_sheet(&rows, 4)?.save(folder.join("pictures.png"))?;
+            Ok(())
+        })
+    }
+
+    /// The VAE of its stage, with latents of about unit variance, and the factor that makes them so.
+    pub(crate) fn scaled_vae(&self) -> Result<(Vae, f64), Box<dyn Error>> {
+        let vae = self.finished("vae", self.world.vae.init(&self.device)?)?;
+        let samples: Vec<_> = (0..256).map(|index| sample(779, index, Split::Train)).collect();
+        let drawn = common::world::drawn(&samples)?;
+        let latents = vae.encode_distribution(common::world::pixels(&drawn, &self.device)?).mean;
+        let scale = 1.0 / latents.square().mean().into_scalar::<f64>().sqrt();
+        let mut config = self.world.vae.clone();
+        config.scaling_factor = scale;
+        Ok((self.finished("vae", config.init(&self.device)?)?, scale))
+    }
+}

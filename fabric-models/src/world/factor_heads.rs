@@ -1,0 +1,80 @@
+//! Classification heads for all factors, over the tokens of an image network.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use fabric_backends::ops::softmax;
+
+use super::{Attribute, Kind, Named};
+use crate::layers::{Embedding, LayerNorm, Linear};
+use crate::load::PublishedNames;
+
+/// One classification head for each factor: attention pooling with a query of its own, then a linear layer.
+#[derive(Module, Debug)]
+pub struct FactorHeads {
+    norm: LayerNorm,
+    /// A row for each attribute.
+    query: Embedding,
+    /// As [`Attribute::ALL`].
+    heads: Vec<Linear>,
+}
+
+impl PublishedNames for FactorHeads {
+    fn published_name(path: &str) -> String {
+        path.to_owned()
+    }
+}
+
+impl FactorHeads {
+    /// Heads over tokens of `channels` channels, with random weights.
+    pub fn new(channels: usize, device: &Device) -> Self {
+        let head = |attribute: Attribute| Linear::new(channels, attribute.values().len(), true, device);
+        Self {
+            norm: LayerNorm::new(channels, 1e-5, device),
+            query: Embedding::new(Attribute::ALL.len(), channels, device),
+            heads: Attribute::ALL.into_iter().map(head).collect(),
+        }
+    }
+
+    /// Logits of the values of each attribute.
+    ///
+    /// # Shapes
+    ///
+    /// - `hidden`: `[images, tokens, channels]`
+    /// - returns: for each of [`Attribute::ALL`], `[images, values]`
+    pub fn forward(&self, hidden: Tensor<3>) -> Vec<Tensor<2>> {
+        let [images, _, channels] = hidden.dims();
+        let hidden = self.norm.forward(hidden);
+        let query = self.query.weight.val().unsqueeze::<3>();
+        let shares = softmax(query.matmul(hidden.clone().swap_dims(1, 2)));
+        let seen = shares.matmul(hidden);
+        let seen = |at: usize| seen.clone().narrow(1, at, 1).reshape([images, channels]);
+        self.heads.iter().enumerate().map(|(at, head)| head.forward(seen(at))).collect()
+    }
+}
+
+/// The most likely value of each factor.
+///
+/// What a picture shows depends on the kind that was read: a face has no texture, and nothing else has an identity.
+///
+/// # Shapes
+///
+/// - `logits`: for each of [`Attribute::ALL`], `[images, values]`
+pub(super) fn most_likely(logits: Vec<Tensor<2>>) -> Vec<Named> {
+    let images = logits.first().map_or(0, |logits| logits.dims()[0]);
+    let mut found = vec![Named::default(); images];
+    for (attribute, logits) in Attribute::ALL.into_iter().zip(logits) {
+        let best = logits.argmax(1).into_data();
+        for (named, index) in found.iter_mut().zip(best.iter::<i64>()) {
+            *named = named.with(attribute, Some(index as usize));
+        }
+    }
+    for named in &mut found {
+        let is_face = named.kind == Some(Kind::Face);
+        for attribute in Attribute::ALL {
+            if attribute.is_of_faces().is_some_and(|of_faces| of_faces != is_face) {
+                *named = named.with(attribute, None);
+            }
+        }
+    }
+    found
+}

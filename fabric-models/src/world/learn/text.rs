@@ -1,0 +1,181 @@
+//! Texts to features: the text encoder.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+use serde_json::{Value, json};
+
+use super::WorldConfig;
+use crate::clip::{ClipText, ClipTextError};
+use crate::config::ConfigError;
+use crate::layers::Linear;
+use crate::load::PublishedNames;
+use crate::tokenizer::ClipTokenizer;
+use crate::train::{Task, TrainSettings};
+use crate::world::draws::{below, chance, pick};
+use crate::world::{Attribute, Factor, InstructTask, Named, Scene, Split, Wording};
+
+/// A text encoder and what it is trained to say: which value each factor has, or that the text does not name it, and what
+/// an instruction asks for.
+#[derive(Module, Debug)]
+pub struct WorldText {
+    /// The text encoder.
+    pub text: ClipText,
+    /// One for each of [`Attribute::ALL`]; the last output stands for "not named".
+    factors: Vec<Linear>,
+    /// One output for each of [`InstructTask::ALL`]; the last stands for "no instruction".
+    task: Linear,
+}
+
+impl PublishedNames for WorldText {
+    fn published_name(path: &str) -> String {
+        match path.split_once('.') {
+            Some(("text", rest)) => ClipText::published_name(rest),
+            _ => path.to_owned(),
+        }
+    }
+}
+
+impl WorldText {
+    /// A text encoder with random weights.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot be built.
+    pub fn new(config: &WorldConfig, device: &Device) -> Result<Self, ConfigError> {
+        let head = |values: usize| Linear::new(config.text.projection_dim, values + 1, true, device);
+        Ok(Self {
+            text: config.text.init(device)?,
+            factors: Attribute::ALL.into_iter().map(|attribute| head(attribute.values().len())).collect(),
+            task: head(InstructTask::ALL.len()),
+        })
+    }
+
+    /// The most likely reading of each text: the factors that it names, and what it asks for if it is an instruction.
+    ///
+    /// # Errors
+    ///
+    /// When texts are of different lengths, or hold unknown tokens.
+    pub fn read(&self, ids: &[Vec<u32>]) -> Result<Vec<(Named, Option<InstructTask>)>, ClipTextError> {
+        let embeds = self.text.forward(ids)?.text_embeds.expect("the world's text encoder projects");
+        let best = |head: &Linear| -> Vec<usize> {
+            let indices = head.forward(embeds.clone()).argmax(1).into_data();
+            indices.iter::<i64>().map(|index| index as usize).collect()
+        };
+        let tasks = best(&self.task).into_iter().map(|index| InstructTask::ALL.get(index).copied());
+        let mut found: Vec<_> = tasks.map(|task| (Named::default(), task)).collect();
+        for (attribute, head) in Attribute::ALL.into_iter().zip(&self.factors) {
+            for ((named, _), index) in found.iter_mut().zip(best(head)) {
+                // The last output is beyond the values: not named.
+                *named = named.with(attribute, Some(index));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Trains the text encoder alone, before anything that reads its output: from the embedding of a whole text, linear
+/// layers tell everything that the text says.
+///
+/// So the U-Net can be trained before or beside the image encoder, which later learns to agree with these embeddings.
+#[derive(Debug)]
+pub struct TextTask {
+    tokenizer: ClipTokenizer,
+    settings: TrainSettings,
+    identity: Value,
+}
+
+/// Texts, and what they say.
+#[derive(Debug)]
+pub struct TextBatch {
+    ids: Vec<Vec<u32>>,
+    named: Vec<Named>,
+    tasks: Vec<Option<InstructTask>>,
+}
+
+impl TextTask {
+    /// A task for this text encoder.
+    pub fn new(config: &WorldConfig, tokenizer: ClipTokenizer, settings: &TrainSettings) -> Self {
+        let identity = json!({ "stage": "text", "text": config.text });
+        Self { tokenizer, settings: settings.clone(), identity }
+    }
+}
+
+/// A third of the factors that are named.
+///
+/// Where most texts name both, an encoder learns which kinds never come in which colours, and misreads those that training
+/// holds out; texts that name one factor without the other show that they are independent.
+fn thinned(named: Named, rng: &mut impl Rng) -> Named {
+    let dropped: Vec<_> = named.attributes().filter(|_| chance(rng, 0.67)).collect();
+    dropped.into_iter().fold(named, |named, attribute| named.with(attribute, None))
+}
+
+/// Share of texts that are instructions.
+const INSTRUCTIONS: f32 = 0.25;
+
+impl Task for TextTask {
+    type Model = WorldText;
+    type Batch = TextBatch;
+
+    fn identity(&self) -> Value {
+        self.identity.clone()
+    }
+
+    fn batches(&self) -> Arc<dyn Fn(u64) -> TextBatch + Send + Sync> {
+        let (seed, size, tokenizer) = (self.settings.seed, self.settings.batch, self.tokenizer.clone());
+        Arc::new(move |number| {
+            let mut rng = ChaCha12Rng::seed_from_u64(seed);
+            rng.set_stream(number);
+            let mut batch = TextBatch { ids: Vec::new(), named: Vec::new(), tasks: Vec::new() };
+            for _ in 0..size {
+                let scene = Scene::random_of(Split::Train, &mut rng);
+                let (text, named, task) = if chance(&mut rng, INSTRUCTIONS) {
+                    let task: InstructTask = pick(&mut rng);
+                    let instructions = task.instructions(Split::Train, Some(scene.kind));
+                    (instructions[below(&mut rng, instructions.len())].clone(), None, Some(task))
+                } else {
+                    let mut named = Named::some_of(&scene, &mut rng);
+                    if chance(&mut rng, 0.5) {
+                        named = thinned(named, &mut rng);
+                    }
+                    let wording: Wording = pick(&mut rng);
+                    (named.caption(wording), Some(named), None)
+                };
+                batch.ids.push(padded(&tokenizer, &text));
+                batch.named.push(named.unwrap_or_default());
+                batch.tasks.push(task);
+            }
+            batch
+        })
+    }
+
+    fn loss(&self, model: &WorldText, batch: TextBatch, device: &Device) -> Result<Tensor<1>, String> {
+        let read = model.text.forward(&batch.ids).map_err(|error| error.to_string())?;
+        let read = read.text_embeds.expect("the world's text encoder projects");
+        let cross_entropy = |head: &Linear, wanted: Vec<Option<usize>>| {
+            let logits = head.forward(read.clone());
+            let [rows, outputs] = logits.dims();
+            let wanted: Vec<i64> = wanted.into_iter().map(|index| index.unwrap_or(outputs - 1) as i64).collect();
+            let wanted = Tensor::<2, Int>::from_data(TensorData::new(wanted, [rows, 1]), device);
+            log_softmax(logits, 1).gather(1, wanted).mean().neg()
+        };
+        let task = cross_entropy(&model.task, batch.tasks.iter().map(|task| task.map(Factor::index)).collect());
+        let factors = Attribute::ALL.into_iter().zip(&model.factors);
+        Ok(factors.fold(task, |sum, (attribute, head)| {
+            sum + cross_entropy(head, batch.named.iter().map(|named| named.index_of(attribute)).collect())
+        }))
+    }
+}
+
+/// Tokens of a text in one window.
+pub(super) fn padded(tokenizer: &ClipTokenizer, text: &str) -> Vec<u32> {
+    let mut ids = vec![tokenizer.bos()];
+    ids.extend(tokenizer.encode(text).expect("texts consist of the world's words"));
+    ids.truncate(tokenizer.window() - 1);
+    ids.resize(tokenizer.window(), tokenizer.eos());
+    ids
+}
