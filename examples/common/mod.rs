@@ -136,7 +136,8 @@ impl Common {
         let loras = self.lora.iter().map(|choice| lora(choice)).collect();
         let Self { tile_vae, offload, sampler, .. } = *self;
         let progress = Some(progress);
-        let options = ModelOptions { dtype, sampler, tile_vae, offload, loras, progress, prediction, ..ModelOptions::default() };
+        let options =
+            ModelOptions { dtype, sampler, tile_vae, offload, loras, progress, prediction, ..ModelOptions::default() };
         let (pipeline, _) = load_model(self.model()?, device, &options)?;
         bar.finish_and_clear();
         Ok(pipeline)

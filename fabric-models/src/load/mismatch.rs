@@ -177,17 +177,6 @@ mod tests {
     }
 
     #[test]
-    fn the_search_for_a_near_name_is_bounded_whatever_the_names() {
-        let long = "a".repeat(9000);
-        // Compared in full, this pair would fill a table of 81 million cells.
-        assert_eq!(nearest(&long, ["conv_in.weight", long.as_str()]), None);
-        assert_eq!(nearest("conv_in.weight", [long.as_str(), "conv_in.weigth"]), Some("conv_in.weigth"));
-        // A row that outgrows the bound ends the search; what lies before it was compared.
-        let many = std::iter::repeat_n("conv_in.bias__", 1 << 20);
-        assert_eq!(nearest("conv_in.weight", ["conv_in.weigth"].into_iter().chain(many)), Some("conv_in.weigth"));
-    }
-
-    #[test]
     fn a_long_list_is_cut_and_counted() {
         let mismatch = Mismatch {
             place: "x.safetensors".into(),

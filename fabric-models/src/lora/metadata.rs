@@ -150,6 +150,9 @@ impl Scaling {
     }
 }
 
+/// Names longer than this match no pattern: every end of a name is looked up, and published ones have up to 90 bytes.
+const MAX_MODULE_BYTES: usize = 1024;
+
 /// Modules by the ends of their names, as peft finds them: the first pattern that matches counts.
 #[derive(Debug, Default)]
 struct Patterns {
@@ -177,6 +180,9 @@ impl Patterns {
     }
 
     fn find(&self, module: &str) -> Option<f64> {
+        if module.len() > MAX_MODULE_BYTES {
+            return None;
+        }
         let ends = std::iter::once(module).chain(module.match_indices('.').map(|(dot, _)| &module[dot + 1..]));
         let named = ends.filter_map(|end| self.names.get(end).copied());
         let matching = self.expressions.iter().filter(|(_, expression, _)| expression.is_match(module));

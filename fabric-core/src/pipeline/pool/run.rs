@@ -10,8 +10,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::{PoolStep, Pooled};
 use crate::Error;
 use crate::fabric::CacheStats;
-use crate::pipeline::run::all_caches;
 use crate::pipeline::callback::contained;
+use crate::pipeline::run::all_caches;
 use crate::pipeline::{Generation, Pipeline, Request, StepEvent};
 
 /// Pictures of one request that one device makes at a time.

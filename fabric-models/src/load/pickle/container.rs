@@ -85,10 +85,14 @@ impl Opened {
                     let Some(dtype) = sizes.get(&**key) else {
                         return broken(format!("a storage `{}` that nothing describes", key.escape_debug()));
                     };
+                    // Whatever follows a storage of unknown length would be read from a wrong place.
+                    let Some(dtype) = dtype else {
+                        return broken(format!("a storage `{}` of a type that is not known", key.escape_debug()));
+                    };
                     file.seek(SeekFrom::Start(at))?;
                     let mut count = [0; 8];
                     file.read_exact(&mut count)?;
-                    let size = dtype.map_or(1, |dtype| dtype.bitsize() / 8) as u64;
+                    let size = (dtype.bitsize() / 8) as u64;
                     let from = at + 8;
                     let Some(to) =
                         u64::from_le_bytes(count).checked_mul(size).and_then(|bytes| from.checked_add(bytes))

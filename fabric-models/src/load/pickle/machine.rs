@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io::{self, BufRead, Read};
 
-use super::values::{Id, Object, Value, Values};
+use super::values::{Id, MAX_VALUES, Object, Value, Values};
 
 /// Why a pickle cannot be read.
 #[derive(Debug)]
@@ -51,6 +51,9 @@ struct Machine<'a, R> {
 impl<R: BufRead> Machine<'_, R> {
     /// Runs one instruction; false at the last.
     fn step(&mut self) -> Result<bool, Fault> {
+        if self.values.count() > MAX_VALUES || self.stack.len() > MAX_VALUES {
+            return broken(format!("a pickle of more than {MAX_VALUES} values"));
+        }
         let code = self.u8()?;
         match code {
             b'.' => return Ok(false),

@@ -7,6 +7,7 @@ mod tensors;
 mod values;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use self::container::Places;
@@ -26,7 +27,21 @@ pub struct PickleFile {
     tensors: BTreeMap<String, TensorInfo>,
     views: BTreeMap<String, View>,
     places: Places,
-    /// Whole numbers and texts at the top, beside the tensors.
+    /// Refuses a file whose tensors are much larger than itself: they may share storages and repeat values, but a file of
+/// 1 MB that describes gigabytes is a trap for memory.
+fn check_size(tensors: &BTreeMap<String, TensorInfo>, file: &File) -> Result<Result<(), String>, Fault> {
+    const ALLOWANCE: u64 = 64 << 20;
+    let length = file.metadata()?.len();
+    let bytes = |info: &TensorInfo| {
+        let elements = info.shape.iter().fold(1_u64, |product, &side| product.saturating_mul(side as u64));
+        elements.saturating_mul(info.dtype.bitsize() as u64 / 8)
+    };
+    let sum = tensors.values().fold(0_u64, |sum, info| sum.saturating_add(bytes(info)));
+    let most = length.saturating_mul(4).saturating_add(ALLOWANCE);
+    Ok(if sum > most { Err(format!("tensors of {sum} bytes in a file of {length} bytes")) } else { Ok(()) })
+}
+
+/// Whole numbers and texts at the top, beside the tensors.
     notes: BTreeMap<String, String>,
 }
 
@@ -53,6 +68,7 @@ impl PickleFile {
         let info = |(name, view): (&String, &View)| Ok((name.clone(), tensors::info(name, view)?));
         let tensors = views.iter().map(info).collect::<Result<BTreeMap<_, _>, String>>();
         let tensors = tensors.map_err(|found| malformed(path, found))?;
+        check_size(&tensors, &file).map_err(refused)?.map_err(|found| malformed(path, found))?;
         let places = opened.places(&views, &mut file).map_err(refused)?;
         for (name, view) in &views {
             let place = places.get(&view.storage.key);
@@ -95,13 +111,17 @@ impl TensorSource for PickleFile {
 
 /// Whole numbers and texts at the top of a training checkpoint.
 fn notes(values: &Values, root: Id) -> BTreeMap<String, String> {
+    // Longer texts are no settings, and the same one may be there a million times.
+    const LONGEST: usize = 256;
+    const MOST: usize = 1024;
     let text = |id: Id| match &values[id] {
         Value::Int(number) => Some(number.to_string()),
-        Value::Text(text) => Some(text.to_string()),
+        Value::Text(text) if text.len() <= LONGEST => Some(text.to_string()),
         _ => None,
     };
-    let entries = values.entries(root).unwrap_or_default().iter();
-    entries.filter_map(|&(key, value)| Some((values.text(key)?.to_string(), text(value)?))).collect()
+    let name = |id: Id| values.text(id).filter(|name| name.len() <= LONGEST).map(|name| name.to_string());
+    let entries = values.entries(root).unwrap_or_default().iter().take(MOST);
+    entries.filter_map(|&(key, value)| Some((name(key)?, text(value)?))).collect()
 }
 
 /// The end in bytes of what a tensor reaches in its storage; it was checked when the file was opened.
@@ -112,6 +132,9 @@ fn bytes_reached(view: &View) -> u64 {
 
 /// Whether the values follow one another, last axis fastest.
 fn is_contiguous(view: &View) -> bool {
+    if view.shape.contains(&0) {
+        return true;
+    }
     let mut step = 1;
     view.shape.iter().zip(&view.stride).rev().all(|(side, stride)| {
         let fits = *side == 1 || *stride == step;

@@ -96,10 +96,12 @@ impl Search<'_> {
     }
 
     fn tensor(&mut self, view: &View) -> Result<(), String> {
-        let name = self.path.join(".");
-        if name.len() > MAX_NAME_BYTES || self.found.len() == MAX_TENSORS {
+        // Summed up first: the same long key may occur at every level.
+        let length: usize = self.path.iter().map(|part| part.len() + 1).sum();
+        if length > MAX_NAME_BYTES || self.found.len() == MAX_TENSORS {
             return Err(format!("more than {MAX_TENSORS} tensors, or a name of more than {MAX_NAME_BYTES} bytes"));
         }
+        let name = self.path.join(".");
         match self.found.insert(name, view.clone()) {
             Some(_) => Err(format!("two tensors with the name `{}`", self.path.join("."))),
             None => Ok(()),
@@ -132,11 +134,15 @@ impl Search<'_> {
     }
 
     fn object(&mut self, object: &Object, depth: usize) -> Result<(), String> {
+        // Looking for a key goes through all entries, as often as the object occurs.
+        let entries = object.state.and_then(|state| self.values.entries(state)).unwrap_or_default().len();
+        self.visits = self.visits.saturating_add(entries);
         if let Some(tables) = object.state.and_then(|state| self.module(state)) {
             // A whole network, saved as an object: what its `state_dict()` has.
             let skipped = self.not_persistent(object.state);
             for (i, table) in tables.into_iter().enumerate() {
                 let entries = self.values.entries(table).unwrap_or_default();
+                self.visits = self.visits.saturating_add(entries.len() + skipped.len());
                 let is_kept = |key: Id| i != 1 || self.values.text(key).is_none_or(|name| !skipped.contains(name));
                 let kept: Vec<(Id, Id)> = entries.iter().filter(|(key, _)| is_kept(*key)).copied().collect();
                 self.entries(&kept, depth)?;

@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-/// Axes of a tensor; PyTorch allows 64, and no weights have more than five.
-const MAX_AXES: usize = 64;
+/// Axes of a tensor; no weights have more than five.
+const MAX_AXES: usize = 8;
+
+/// Values of a pickle, each of which takes some 100 bytes; a checkpoint with its optimiser has some 100,000.
+pub(super) const MAX_VALUES: usize = 1 << 22;
 
 /// A value, by its place among [`Values`].
 pub(super) type Id = usize;
@@ -85,6 +88,10 @@ impl std::ops::IndexMut<Id> for Values {
 }
 
 impl Values {
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn add(&mut self, value: Value) -> Id {
         self.0.push(value);
         self.0.len() - 1
