@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use burn::tensor::Device;
 use clap::Args;
+use fabric::core::models::WeightNormalisation;
 use fabric::core::pipeline::{Pipeline, Report, Settings};
 use fabric::core::schedule::SamplerKind;
 use fabric::models::load::{LoadDtype, ProgressCallback};
@@ -50,6 +51,9 @@ pub(crate) struct Common {
     /// Reads `(word:1.2)` as a weight.
     #[arg(long)]
     prompt_weights: bool,
+    /// With weights: what keeps them in bounds, which is none, mean (AUTOMATIC1111's) or comfy (ComfyUI's).
+    #[arg(long, default_value_t)]
+    weight_normalisation: WeightNormalisation,
     /// Reads prompts longer than 77 tokens in several windows.
     #[arg(long)]
     long_prompts: bool,
@@ -88,6 +92,7 @@ impl Common {
         };
         settings.text.clip_skip = self.clip_skip;
         settings.text.weights = self.prompt_weights;
+        settings.text.weight_normalisation = self.weight_normalisation;
         settings.text.long_prompts = self.long_prompts;
         settings.validate()?;
         Ok(settings)
