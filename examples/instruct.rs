@@ -66,13 +66,12 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let [with, without] = [pixels.clone(), pixels.zeros_like()].map(|pixels| encoder.penultimate(pixels));
     let pipeline = arguments.common.load()?;
     let layers = pipeline.cross_attentions();
-    // Which the published code treats otherwise here and there.
-    let xl = adapter.config().context == 2048;
     let mut rows = vec![vec![picture]];
     for query in &arguments.queries {
         let mut instruction = Instruction::new(format!("use {query}"));
-        if instruction.guidance != InstructGuidance::Simple {
-            let scale = arguments.instruction_scale.unwrap_or(if xl { 5.0 } else { 6.0 });
+        let published = instruction.guidance.for_adapter(adapter.config());
+        if let InstructGuidance::ThreeWay { instruction: published, .. } = published {
+            let scale = arguments.instruction_scale.unwrap_or(published);
             let guidance = InstructGuidance::ThreeWay { instruction: scale, image: arguments.image_scale };
             instruction = instruction.with_guidance(guidance);
         }
@@ -81,7 +80,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         let encoder = pipeline.text_encoder();
         let texts = InstructTexts::encode(encoder, adapter.config(), prompt, negative, &instruction, &settings.text)?;
         let steering = PicturePrompt::instructed(&adapter, &layers, [&with, &without], &texts, instruction.guidance)?
-            .with_scale(if xl { arguments.scale } else { instruction.corrected_scale(arguments.scale) })?;
+            .with_scale(instruction.corrected_scale(arguments.scale, adapter.config()))?;
         let request = arguments.series.request(prompt, settings.clone()).with_steering(steering);
         let made = pipeline.generate(&request)?;
         println!("row {}: {}, {} branches", rows.len() + 1, instruction.query, request.guidance()?.branches().len());

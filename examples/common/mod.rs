@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use burn::tensor::Device;
 use clap::Args;
+use fabric::core::models::WeightNormalisation;
 use fabric::core::picture::{Picture, PictureError};
 use fabric::core::pipeline::{Pipeline, Report, Settings};
 use fabric::core::schedule::{Prediction, SamplerKind};
@@ -52,6 +53,9 @@ pub(crate) struct Common {
     /// Reads `(word:1.2)` as a weight.
     #[arg(long)]
     prompt_weights: bool,
+    /// With weights: what keeps them in bounds, which is none, mean (AUTOMATIC1111's) or comfy (ComfyUI's).
+    #[arg(long)]
+    weight_normalisation: Option<WeightNormalisation>,
     /// Reads prompts longer than 77 tokens in several windows.
     #[arg(long)]
     long_prompts: bool,
@@ -100,6 +104,7 @@ impl Common {
         settings.measure_attention |= self.measure_attention;
         settings.text.clip_skip = self.clip_skip.or(settings.text.clip_skip);
         settings.text.weights |= self.prompt_weights;
+        settings.text.weight_normalisation = self.weight_normalisation.unwrap_or(settings.text.weight_normalisation);
         settings.text.long_prompts |= self.long_prompts;
     }
 

@@ -127,7 +127,7 @@ impl<'a> Adapters<'a> {
         let layers = pipeline.cross_attentions();
         let prompt =
             PicturePrompt::instructed(&self.adapter, &layers, [&with, &without], &texts, instruction.guidance)?;
-        let scale = instruction.corrected_scale(1.0);
+        let scale = instruction.corrected_scale(1.0, self.adapter.config());
         Ok(self.evaluation.request(&pair.text, seed).with_steering(prompt.with_scale(scale)?))
     }
 }

@@ -234,6 +234,52 @@ pub struct TextEmbedding {
     pub truncated: Vec<String>,
 }
 
+/// What keeps a weighted prompt in the range that the U-Net knows: the published rules, by name.
+///
+/// ```
+/// use fabric_core::models::WeightNormalisation;
+///
+/// let rule: WeightNormalisation = "mean".parse()?;
+/// assert_eq!((rule, rule.to_string().as_str()), (WeightNormalisation::Mean, "mean"));
+/// # Ok::<(), fabric_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightNormalisation {
+    /// A token's encoding is multiplied by its weight, and nothing else happens (AUTOMATIC1111's "No norm").
+    None,
+    /// Then the prompt as a whole is multiplied by a factor that restores its mean (AUTOMATIC1111's "Original"). The factor stays
+    /// within 0.5 and 2, and is 1 where the weights change the mean's sign.
+    Mean,
+    /// A token's encoding moves away from the encoding that the empty prompt has at its place, and the others stay as
+    /// they are (ComfyUI).
+    #[default]
+    Comfy,
+}
+
+impl WeightNormalisation {
+    const NAMES: [(Self, &'static str); 3] = [(Self::None, "none"), (Self::Mean, "mean"), (Self::Comfy, "comfy")];
+}
+
+impl std::fmt::Display for WeightNormalisation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = Self::NAMES.iter().find(|(rule, _)| rule == self).map_or("", |(_, name)| name);
+        f.write_str(name)
+    }
+}
+
+impl std::str::FromStr for WeightNormalisation {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let known = Self::NAMES.iter().find(|(_, name)| *name == text).map(|(rule, _)| *rule);
+        known.ok_or_else(|| {
+            let names = Self::NAMES.map(|(_, name)| name).join(", ");
+            Error::settings("text.weight_normalisation", format!("`{text}`"), names, "`comfy` is the default")
+        })
+    }
+}
+
 /// How prompts are read. The default is the published behaviour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -244,6 +290,8 @@ pub struct TextOptions {
     pub long_prompts: bool,
     /// Reads `(word:1.2)` and `[word]` as weights, instead of as they are written.
     pub weights: bool,
+    /// How weights act.
+    pub weight_normalisation: WeightNormalisation,
 }
 
 /// Turns prompts into what the U-Net attends to.

@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use crate::AdapterConfig;
+
+/// Channels of the text that SDXL's U-Net attends to, by which its adapters are known.
+pub(crate) const SDXL_CONTEXT: usize = 2048;
+
 /// What IPAdapter-Instruct can take from a picture.
 ///
 /// ```
@@ -53,18 +58,47 @@ impl fmt::Display for Aspect {
 pub enum InstructGuidance {
     /// Classifier-free guidance: two branches.
     Simple,
-    /// The instruction and the picture have scales of their own: four branches.
+    /// Four branches with the scales that are published for the adapter's model: 6 and 1 for Stable Diffusion 1.5, 5 and
+    /// 1 for SDXL.
+    PublishedThreeWay,
+    /// The instruction and the image have scales of their own: four branches.
     ThreeWay {
-        /// Towards what the instruction says, away from everything of the picture: 6 in the published defaults.
+        /// Scale from everything in the image towards what the instruction says.
         instruction: f64,
-        /// Towards the picture: 1 in the published defaults.
+        /// Scale towards the image.
         image: f64,
     },
 }
 
 impl InstructGuidance {
-    /// The published scales of four branches for Stable Diffusion 1.5; for SDXL the first is 5.
-    pub const THREE_WAY: Self = Self::ThreeWay { instruction: 6.0, image: 1.0 };
+    /// Four branches with the scales that are published for the adapter's model.
+    pub const THREE_WAY: Self = Self::PublishedThreeWay;
+
+    /// The same with numbers: [`Self::PublishedThreeWay`] becomes [`Self::ThreeWay`] with the scales that are published for
+    /// this adapter's model. [`PicturePrompt::instructed`](crate::PicturePrompt::instructed) does this itself.
+    ///
+    /// ```
+    /// use fabric_ipadapter::{AdapterConfig, InstructGuidance, ProjectionConfig};
+    ///
+    /// let projection = ProjectionConfig::Pooled { features: 1024, tokens: 4 };
+    /// let sdxl = AdapterConfig { projection, widths: vec![640], context: 2048, lora_rank: None };
+    /// let guidance = InstructGuidance::THREE_WAY.for_adapter(&sdxl);
+    /// assert_eq!(guidance, InstructGuidance::ThreeWay { instruction: 5.0, image: 1.0 });
+    /// ```
+    #[must_use]
+    pub fn for_adapter(self, adapter: &AdapterConfig) -> Self {
+        self.scales(adapter).map_or(Self::Simple, |[instruction, image]| Self::ThreeWay { instruction, image })
+    }
+
+    /// Scales of the instruction and the image with this adapter; none where two branches mix.
+    pub(crate) fn scales(self, adapter: &AdapterConfig) -> Option<[f64; 2]> {
+        match self {
+            Self::Simple => None,
+            Self::PublishedThreeWay if adapter.context == SDXL_CONTEXT => Some([5.0, 1.0]),
+            Self::PublishedThreeWay => Some([6.0, 1.0]),
+            Self::ThreeWay { instruction, image } => Some([instruction, image]),
+        }
+    }
 }
 
 /// What of a picture is meant, in words, and how strongly the words count.
@@ -95,11 +129,12 @@ impl Instruction {
         Self { guidance, ..self }
     }
 
-    /// The adapter's scale as the published code corrects it for Stable Diffusion 1.5: 0.2 less for compositions and
-    /// poses.
-    pub fn corrected_scale(&self, scale: f32) -> f32 {
+    /// The adapter's scale as the published code corrects it by default: 0.2 less for compositions and poses with Stable
+    /// Diffusion 1.5, and as it is with SDXL.
+    pub fn corrected_scale(&self, scale: f32, adapter: &AdapterConfig) -> f32 {
         let query = self.query.to_lowercase();
-        if query.contains("composition") || query.contains("pose") { scale - 0.2 } else { scale }
+        let corrects = adapter.context != SDXL_CONTEXT;
+        if corrects && (query.contains("composition") || query.contains("pose")) { scale - 0.2 } else { scale }
     }
 }
 
@@ -130,7 +165,32 @@ mod tests {
             assert_eq!(Instruction::from(aspect).guidance, InstructGuidance::THREE_WAY);
         }
         assert_eq!(Instruction::new("Copy the STYLE").guidance, InstructGuidance::Simple);
-        assert_eq!(Instruction::new("use the pose").corrected_scale(1.0), 0.8);
-        assert_eq!(Instruction::new("use the style").corrected_scale(1.0), 1.0);
+    }
+
+    fn adapter(context: usize) -> AdapterConfig {
+        let projection = crate::ProjectionConfig::Pooled { features: 4, tokens: 1 };
+        AdapterConfig { projection, widths: vec![8], context, lora_rank: None }
+    }
+
+    #[test]
+    fn each_model_has_its_own_published_scales() {
+        let (sd15, sdxl) = (adapter(768), adapter(2048));
+        let pose = Instruction::from(Aspect::Pose);
+        let three_way = |instruction| InstructGuidance::ThreeWay { instruction, image: 1.0 };
+        assert_eq!(pose.guidance.for_adapter(&sd15), three_way(6.0));
+        assert_eq!(pose.guidance.for_adapter(&sdxl), three_way(5.0));
+        // What somebody asked for stays, also where it is another model's published value.
+        assert_eq!(three_way(6.0).for_adapter(&sdxl), three_way(6.0));
+        assert_eq!(InstructGuidance::Simple.for_adapter(&sdxl), InstructGuidance::Simple);
+    }
+
+    #[test]
+    fn the_scale_of_compositions_and_poses_is_corrected_with_stable_diffusion_15_alone() {
+        let (sd15, sdxl) = (adapter(768), adapter(2048));
+        for aspect in [Aspect::Pose, Aspect::Composition] {
+            assert_eq!(Instruction::from(aspect.clone()).corrected_scale(1.0, &sd15), 0.8);
+            assert_eq!(Instruction::from(aspect).corrected_scale(1.0, &sdxl), 1.0);
+        }
+        assert_eq!(Instruction::from(Aspect::Style).corrected_scale(1.0, &sd15), 1.0);
     }
 }

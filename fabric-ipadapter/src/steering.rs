@@ -12,6 +12,7 @@ use fabric_core::guidance::{Branch, Guidance};
 use fabric_core::models::{CrossAttention, NoisePredictor, TextEncoder, TextOptions};
 use fabric_core::pipeline::{Steering, Window};
 
+use crate::instruction::SDXL_CONTEXT;
 use crate::prompt::PromptedRows;
 use crate::{
     AdapterConfig, AdapterError, Course, Features, ImagePrompt, InstructGuidance, Instruction, IpAdapter, LayerScales,
@@ -39,9 +40,17 @@ pub struct PicturePrompt {
     course: Course,
     /// Layers in which the branch under the prompt sees nothing of the pictures, and the other one sees them.
     away: BTreeSet<AttnSite>,
-    guidance: Option<InstructGuidance>,
+    /// How an instruction's branches mix.
+    guidance: Option<InstructedMix>,
     /// Whether FABRIC's references see it too.
     references: bool,
+}
+
+/// How the branches of an instruction mix: two by classifier-free guidance, or four.
+#[derive(Debug, Clone, Copy)]
+struct InstructedMix {
+    /// Scales of the instruction and the image, where there are four branches.
+    three_way: Option<[f64; 2]>,
 }
 
 impl PicturePrompt {
@@ -64,7 +73,8 @@ impl PicturePrompt {
         Ok(Self::seen(seen.into(), None))
     }
 
-    /// Pictures under an instruction, for an Instruct adapter: two branches or four, as the instruction has it.
+    /// Pictures under an instruction, for an Instruct adapter: two branches or four, as the instruction has it. Four have
+    /// the scales that are published for the adapter's model, unless `guidance` gives others.
     ///
     /// # Shapes
     ///
@@ -81,11 +91,10 @@ impl PicturePrompt {
         texts: &InstructTexts,
         guidance: InstructGuidance,
     ) -> Result<Self, AdapterError> {
-        let branches = match guidance {
-            InstructGuidance::Simple => vec![Branch::Conditional, Branch::Unconditional],
-            InstructGuidance::ThreeWay { .. } => {
-                vec![Branch::Conditional, Branch::ImageOnly, Branch::Everything, Branch::Unconditional]
-            }
+        let mix = InstructedMix { three_way: guidance.scales(adapter.config()) };
+        let branches = match mix.three_way {
+            None => vec![Branch::Conditional, Branch::Unconditional],
+            Some(_) => vec![Branch::Conditional, Branch::ImageOnly, Branch::Everything, Branch::Unconditional],
         };
         texts.check()?;
         let none = &as_many(none.clone(), pictures.dims()[0])?;
@@ -95,11 +104,11 @@ impl PicturePrompt {
             let features = texts.features(branch, tokens.clone());
             seen.insert(branch, ImagePrompt::new(adapter, adapter.tokens(&features)?, layers)?);
         }
-        Ok(Self::seen(seen, Some(guidance)))
+        Ok(Self::seen(seen, Some(mix)))
     }
 
     /// Of full strength, everywhere and always.
-    fn seen(seen: BTreeMap<Branch, ImagePrompt>, guidance: Option<InstructGuidance>) -> Self {
+    fn seen(seen: BTreeMap<Branch, ImagePrompt>, guidance: Option<InstructedMix>) -> Self {
         let (window, course) = (Window::default(), Course::default());
         Self { seen, window, course, away: BTreeSet::new(), guidance, references: false }
     }
@@ -251,9 +260,9 @@ impl Steering for PicturePrompt {
     }
 
     fn guidance(&self, scale: f64) -> Option<Guidance> {
-        Some(match self.guidance? {
-            InstructGuidance::Simple => Guidance::classifier_free(scale),
-            InstructGuidance::ThreeWay { instruction, image } => Guidance::instructed(scale, instruction, image),
+        Some(match self.guidance?.three_way {
+            None => Guidance::classifier_free(scale),
+            Some([instruction, image]) => Guidance::instructed(scale, instruction, image),
         })
     }
 }
@@ -274,9 +283,6 @@ pub struct InstructTexts {
     pub empty: Tensor<3>,
 }
 
-/// Channels of the text that SDXL's U-Net attends to.
-const SDXL: usize = 2048;
-
 impl InstructTexts {
     /// Reads all five with a model's text encoder, of which the projection reads CLIP ViT-L's last layer. Of a text longer than
     /// the encoder's window, it reads what fits.
@@ -294,7 +300,7 @@ impl InstructTexts {
         instruction: &Instruction,
         options: &TextOptions,
     ) -> Result<Self, Error> {
-        let negative = if adapter.context == SDXL { "" } else { negative };
+        let negative = if adapter.context == SDXL_CONTEXT { "" } else { negative };
         let texts = [prompt, negative, &instruction.query, "everything", ""].map(str::to_owned);
         let context = encoder.last_hidden(&texts, options)?;
         let text = |index| context.clone().narrow(0, index, 1);
@@ -333,9 +339,11 @@ impl InstructTexts {
 
 #[cfg(test)]
 mod tests {
+    use fabric_core::attention::{AttnKind, Block};
     use fabric_core::models::TextEmbedding;
 
     use super::*;
+    use crate::projection::ResamplerConfig;
 
     #[test]
     fn each_branch_reads_its_own_texts() {
@@ -389,6 +397,44 @@ mod tests {
             [prompt, negative, query, everything, empty].map(|text| text.into_scalar::<f32>())
         };
         assert_eq!(read(768), [4.0, 8.0, 13.0, 10.0, 0.0]);
-        assert_eq!(read(SDXL), [4.0, 0.0, 13.0, 10.0, 0.0]);
+        assert_eq!(read(SDXL_CONTEXT), [4.0, 0.0, 13.0, 10.0, 0.0]);
+    }
+
+    /// A small Instruct adapter for a U-Net of one cross-attention that reads text of so many channels, and that layer.
+    fn instruct(context: usize) -> (IpAdapter, CrossAttention) {
+        let device = fabric_backends::default_device().expect("a device");
+        let resampler =
+            ResamplerConfig { features: 4, channels: 64, heads: 1, depth: 1, factor: 1, tokens: 2, context };
+        let projection = crate::ProjectionConfig::Instruct { resampler, text: 3 };
+        let config = AdapterConfig { projection, widths: vec![8], context, lora_rank: None };
+        let weights = config.init(&device);
+        let site = AttnSite { block: Block::Mid, attention: 0, layer: 0, kind: AttnKind::CrossAttention };
+        (IpAdapter::new(config, weights).expect("an adapter"), CrossAttention { site, channels: 8, context })
+    }
+
+    #[test]
+    fn instruct_for_sdxl_mixes_with_its_own_scales() {
+        let device = fabric_backends::default_device().expect("a device");
+        let text = Tensor::<3>::ones([1, 2, 3], &device);
+        let texts = InstructTexts {
+            prompt: text.clone(),
+            negative: text.clone(),
+            query: text.clone(),
+            everything: text.clone(),
+            empty: text,
+        };
+        let image = Tensor::<3>::ones([1, 5, 4], &device);
+        let mixed = |context, guidance| {
+            let (adapter, layer) = instruct(context);
+            let prompt = PicturePrompt::instructed(&adapter, &[layer], [&image, &image], &texts, guidance);
+            prompt.expect("a prompt").guidance(7.0)
+        };
+        let pose = Instruction::new("use the pose").guidance;
+        assert_eq!(mixed(768, pose), Some(Guidance::instructed(7.0, 6.0, 1.0)));
+        assert_eq!(mixed(SDXL_CONTEXT, pose), Some(Guidance::instructed(7.0, 5.0, 1.0)));
+        let asked = InstructGuidance::ThreeWay { instruction: 6.0, image: 0.5 };
+        assert_eq!(mixed(SDXL_CONTEXT, asked), Some(Guidance::instructed(7.0, 6.0, 0.5)));
+        let style = Instruction::new("use the style").guidance;
+        assert_eq!(mixed(SDXL_CONTEXT, style), Some(Guidance::classifier_free(7.0)));
     }
 }

@@ -2,11 +2,11 @@
 
 use burn::tensor::Tensor;
 use fabric_core::Error;
-use fabric_core::models::{TextEmbedding, TextEncoder, TextOptions};
+use fabric_core::models::{TextEmbedding, TextEncoder, TextOptions, WeightNormalisation};
 
 use super::fit::TextPart;
 use crate::clip::{ClipText, ClipTextOutput};
-use crate::tokenizer::{Chunks, ClipTokenizer, PadWith, WeightedPrompt, apply_weights};
+use crate::tokenizer::{Chunks, ClipTokenizer, Emphasis, PadWith, WeightedPrompt, apply_weights};
 
 /// Most windows that a long prompt is read in.
 const MAX_WINDOWS: usize = 32;
@@ -107,15 +107,19 @@ impl Tower {
         let windows = chunks.iter().map(|chunks| chunks.windows.len()).max().unwrap_or(1);
         chunks.iter_mut().for_each(|chunks| chunks.lengthen(windows));
 
+        let emphasis = match chunks.iter().find(|chunks| chunks.is_weighted()) {
+            Some(weighted) => Some(self.emphasis(weighted.blank(), options, state)?),
+            None => None,
+        };
         let mut contexts = Vec::with_capacity(windows);
         let mut pooled = None;
         for window in 0..windows {
             let ids: Vec<Vec<u32>> = chunks.iter().map(|chunks| chunks.windows[window].clone()).collect();
             let output = self.encoder.forward(&ids).map_err(model)?;
             let mut context = self.state(&output, state, options.clip_skip)?;
-            if chunks.iter().any(Chunks::is_weighted) {
+            if let Some(emphasis) = &emphasis {
                 let weights: Vec<Vec<f32>> = chunks.iter().map(|chunks| chunks.weights[window].clone()).collect();
-                context = apply_weights(context, &weights);
+                context = apply_weights(context, &weights, emphasis);
             }
             contexts.push(context);
             // The first window speaks for the prompt as a whole.
@@ -124,6 +128,18 @@ impl Tower {
         let context = Tensor::cat(contexts, 1);
         let truncated = chunks.into_iter().map(|chunks| chunks.truncated.unwrap_or_default()).collect();
         Ok(TextEmbedding { context, pooled, truncated })
+    }
+
+    /// How weights act; `blank` is a window without text, which ComfyUI's rule compares with.
+    fn emphasis(&self, blank: &[u32], options: &TextOptions, state: State) -> Result<Emphasis, Error> {
+        Ok(match options.weight_normalisation {
+            WeightNormalisation::None => Emphasis::Plain,
+            WeightNormalisation::Mean => Emphasis::MeanRestored,
+            WeightNormalisation::Comfy => {
+                let output = self.encoder.forward(&[blank.to_vec()]).map_err(model)?;
+                Emphasis::FromEmpty(self.state(&output, state, options.clip_skip)?)
+            }
+        })
     }
 
     /// diffusers' rule: `clip_skip` counts from the state that the family uses, and XL's has no final norm.

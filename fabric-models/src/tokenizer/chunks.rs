@@ -37,6 +37,12 @@ impl Chunks {
         self.windows.resize(count, self.blank.clone());
     }
 
+    /// The ids of a window without text.
+    #[must_use]
+    pub fn blank(&self) -> &[u32] {
+        &self.blank
+    }
+
     /// Whether any token has a weight other than 1.
     #[must_use]
     pub fn is_weighted(&self) -> bool {

@@ -1,25 +1,43 @@
 //! Weights of tokens, applied to the encoded prompt.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 
-/// Multiplies each token's encoding by its weight, then restores the mean of the row.
-///
-/// The rule of the common web interfaces: without the second step heavy prompts would leave the range that the
-/// U-Net knows. The mean is taken over tokens and channels of a row, so no prompt depends on its batch. Where all
-/// weights are 1 the context comes back as it is.
+/// Smallest and largest factor by which [`Emphasis::MeanRestored`] multiplies a prompt as a whole.
+const FACTORS: [f64; 2] = [0.5, 2.0];
+
+/// How weights act on an encoded prompt.
+#[derive(Debug, Clone)]
+pub enum Emphasis {
+    /// A token's encoding is multiplied by its weight (AUTOMATIC1111's "No norm").
+    Plain,
+    /// The same, then a factor for the row as a whole restores its mean (AUTOMATIC1111's "Original").
+    ///
+    /// Means of encodings lie near 0, where a weight easily changes the sign: the published rule then turns the whole
+    /// prompt around, or makes it many times as long. So the factor stays within 0.5 and 2, and is 1 where the two
+    /// means have different signs or one is 0, as neither then says how large the row is. The mean is taken over tokens
+    /// and channels of a row, so no prompt depends on its batch.
+    MeanRestored,
+    /// A token's encoding moves away from the encoding that the empty prompt has at its place (ComfyUI): a weight of 0 is
+    /// the empty prompt there, 2 is twice as far from it, and tokens of weight 1 stay as they are.
+    ///
+    /// Takes the encoded empty prompt, `[1, tokens, context_dim]`.
+    FromEmpty(Tensor<3>),
+}
+
+/// Applies a weight to each token's encoding. Where all weights are 1 the context comes back as it is.
 ///
 /// # Shapes
 ///
 /// - `context`: `[rows, tokens, context_dim]`, one row for each window
 /// - `weights`: a weight for each token of each row
-/// - returns: `[rows, tokens, context_dim]`
+/// - returns: `[rows, tokens, context_dim]`, of the context's type
 ///
 /// # Panics
 ///
-/// When the number of weights is not the number of tokens.
+/// When the number of weights, or of the empty prompt's tokens, is not the number of tokens.
 #[must_use]
-pub fn apply_weights(context: Tensor<3>, weights: &[Vec<f32>]) -> Tensor<3> {
-    let [rows, tokens, _] = context.dims();
+pub fn apply_weights(context: Tensor<3>, weights: &[Vec<f32>], emphasis: &Emphasis) -> Tensor<3> {
+    let [rows, tokens, channels] = context.dims();
     assert_eq!(weights.len(), rows, "rows of weights and of the context");
     for row in weights {
         assert_eq!(row.len(), tokens, "weights of a row and tokens of the context");
@@ -27,60 +45,136 @@ pub fn apply_weights(context: Tensor<3>, weights: &[Vec<f32>]) -> Tensor<3> {
     if weights.iter().flatten().all(|&weight| weight == 1.0) {
         return context;
     }
-    // In the type that the device computes in, which need not be its default.
-    let like = (&context.device(), context.dtype());
-    let weights = Tensor::<3>::from_data(TensorData::new(weights.concat(), [rows, tokens, 1]), like);
-    let mean = |x: &Tensor<3>| x.clone().mean_dim(2).mean_dim(1);
-    let weighted = context.clone() * weights;
-    let weighted_mean = mean(&weighted);
-    // A mean of 0 cannot be scaled to another: such a row stays as the weights made it.
-    let is_zero = weighted_mean.clone().equal_elem(0.0);
-    let ratio = (mean(&context) / weighted_mean).mask_fill(is_zero, 1.0);
-    weighted * ratio
+    let own_type = (&context.device(), context.dtype());
+    let data = TensorData::new(weights.concat(), [rows, tokens, 1]);
+    let weights = Tensor::<3>::from_data(data, own_type);
+    match emphasis {
+        Emphasis::Plain => context * weights,
+        Emphasis::MeanRestored => {
+            let weighted = context.clone() * weights;
+            let factor = restoring_factor(&context, &weighted);
+            weighted * factor
+        }
+        Emphasis::FromEmpty(empty) => {
+            assert_eq!(empty.dims(), [1, tokens, channels], "the empty prompt and the context");
+            // Added to the context, so that a weight of 1 leaves a token as it is to the last bit.
+            context.clone() + (context - empty.clone()) * (weights - 1.0)
+        }
+    }
+}
+
+/// What restores the mean of each row, within bounds, `[rows, 1, 1]`.
+fn restoring_factor(context: &Tensor<3>, weighted: &Tensor<3>) -> Tensor<3> {
+    // In f32 whatever the type is: sums of some ten thousand halves have no digits left.
+    let mean = |x: &Tensor<3>| x.clone().cast(DType::F32).mean_dim(2).mean_dim(1);
+    let (before, after) = (mean(context), mean(weighted));
+    let says_nothing = (before.clone() * after.clone()).lower_equal_elem(0.0);
+    let factor = (before / after).mask_fill(says_nothing, 1.0).clamp(FACTORS[0], FACTORS[1]);
+    factor.cast(context.dtype())
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::DType;
-
     use super::*;
 
+    fn tensor<const R: usize, const T: usize, const C: usize>(values: [[[f32; C]; T]; R]) -> Tensor<3> {
+        Tensor::from_data(values, &fabric_backends::default_device().expect("a device"))
+    }
+
     fn context() -> Tensor<3> {
-        let device = fabric_backends::default_device().expect("a device");
-        Tensor::from_data([[[1.0, 2.0], [3.0, 6.0]], [[1.0, -1.0], [5.0, 7.0]]], &device)
+        tensor([[[1.0, 2.0], [3.0, 6.0]], [[1.0, -1.0], [5.0, 7.0]]])
+    }
+
+    fn every_rule() -> [Emphasis; 3] {
+        [Emphasis::Plain, Emphasis::MeanRestored, Emphasis::FromEmpty(tensor([[[0.5, -0.5], [1.0, 2.0]]]))]
     }
 
     fn values(x: Tensor<3>) -> Vec<f32> {
-        x.into_data().try_to_vec().expect("f32")
+        x.into_data().convert::<f32>().try_to_vec().expect("f32")
+    }
+
+    #[track_caller]
+    fn assert_close(found: &[f32], wanted: &[f32]) {
+        assert_eq!(found.len(), wanted.len());
+        assert!(found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?}, wanted {wanted:?}");
     }
 
     #[test]
     fn weights_of_one_change_nothing() {
-        assert_eq!(values(apply_weights(context(), &[vec![1.0; 2], vec![1.0; 2]])), values(context()));
+        for emphasis in every_rule() {
+            let plain = values(apply_weights(context(), &[vec![1.0; 2], vec![1.0; 2]], &emphasis));
+            assert_eq!(plain, values(context()), "{emphasis:?}");
+            // Nor do they in a batch with a row that has weights.
+            let beside = values(apply_weights(context(), &[vec![1.0, 2.0], vec![1.0; 2]], &emphasis));
+            assert_eq!(beside[4..], values(context())[4..], "{emphasis:?}");
+        }
+    }
+
+    #[test]
+    fn without_normalisation_a_weight_multiplies_its_token() {
+        let found = values(apply_weights(context(), &[vec![1.0, 2.0], vec![0.5, 1.0]], &Emphasis::Plain));
+        assert_close(&found, &[1.0, 2.0, 6.0, 12.0, 0.5, -0.5, 5.0, 7.0]);
     }
 
     #[test]
     fn weights_shift_the_balance_and_keep_the_mean_of_each_row() {
         // Row 0: [1 2 | 6 12] has mean 5.25, the row had 3. Row 1 has no weights.
-        let found = values(apply_weights(context(), &[vec![1.0, 2.0], vec![1.0, 1.0]]));
-        let wanted = [4.0 / 7.0, 8.0 / 7.0, 24.0 / 7.0, 48.0 / 7.0, 1.0, -1.0, 5.0, 7.0];
-        for (a, b) in found.iter().zip(wanted) {
-            assert!((a - b).abs() < 1e-5, "{found:?}");
+        let weights = [vec![1.0, 2.0], vec![1.0, 1.0]];
+        let found = values(apply_weights(context(), &weights, &Emphasis::MeanRestored));
+        assert_close(&found, &[4.0 / 7.0, 8.0 / 7.0, 24.0 / 7.0, 48.0 / 7.0, 1.0, -1.0, 5.0, 7.0]);
+    }
+
+    #[test]
+    fn a_mean_of_zero_is_not_restored() {
+        let weights = [vec![1.0; 2], vec![1.0, 0.0]];
+        let found = values(apply_weights(context(), &weights, &Emphasis::MeanRestored));
+        assert_eq!(found[4..], [1.0, -1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn the_factor_of_the_mean_stays_within_a_half_and_two() {
+        // The first token says by what factor the row was multiplied. Its mean is that of the second token, plus `mean`.
+        let factor = |mean: f32, weight: f32| {
+            let row = tensor([[[1.0, -1.0], [4.0 + mean, -4.0 + mean]]]);
+            let row = row + tensor([[[2.0 * mean, 2.0 * mean], [0.0, 0.0]]]);
+            let before = values(row.clone());
+            let after = values(apply_weights(row, &[vec![1.0, weight]], &Emphasis::MeanRestored));
+            after[0] / before[0]
+        };
+        // Without bounds 1/6, 3/13, 3/5, 3, and 3 / (2 - 2.02), which turns the prompt around.
+        for (weight, wanted) in [(16.0, 0.5), (11.0, 0.5), (3.0, 0.6), (-1.0, 2.0), (-2.02, 1.0)] {
+            for mean in [0.25, -0.25] {
+                let found = factor(mean, weight);
+                assert!((found - wanted).abs() < 1e-4, "mean {mean}, weight {weight}: {found}, wanted {wanted}");
+            }
         }
     }
 
     #[test]
-    fn weights_take_the_type_of_the_context() {
-        for dtype in [DType::F16, DType::BF16] {
-            let found = apply_weights(context().cast(dtype), &[vec![1.0, 1.0], vec![1.0, 0.0]]);
-            assert_eq!(found.dtype(), dtype);
-            // A row without weights comes back to the bit.
-            assert_eq!(values(found.cast(DType::F32))[..4], [1.0, 2.0, 3.0, 6.0]);
-        }
+    fn comfys_rule_moves_a_token_from_the_empty_prompts() {
+        let empty = tensor([[[0.5, -0.5], [1.0, 2.0]]]);
+        let weights = [vec![1.0, 1.5], vec![0.0, 2.0]];
+        let found = values(apply_weights(context(), &weights, &Emphasis::FromEmpty(empty)));
+        assert_close(&found, &[1.0, 2.0, 4.0, 8.0, 0.5, -0.5, 9.0, 12.0]);
     }
 
     #[test]
-    fn a_mean_of_zero_stays_finite() {
-        assert_eq!(values(apply_weights(context(), &[vec![1.0; 2], vec![1.0, 0.0]]))[4..], [1.0, -1.0, 0.0, 0.0]);
+    fn weights_take_the_contexts_type() {
+        let device = fabric_backends::default_device().expect("a device");
+        if !device.supports_dtype(DType::F16) {
+            return;
+        }
+        let weights = [vec![1.0, 1.5], vec![0.5, 1.0]];
+        for emphasis in every_rule() {
+            let exact = values(apply_weights(context(), &weights, &emphasis));
+            let emphasis = match emphasis {
+                Emphasis::FromEmpty(empty) => Emphasis::FromEmpty(empty.cast(DType::F16)),
+                other => other,
+            };
+            let found = apply_weights(context().cast(DType::F16), &weights, &emphasis);
+            assert_eq!(found.dtype(), DType::F16);
+            let apart = values(found).into_iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(apart < 0.02, "{emphasis:?}: {apart}");
+        }
     }
 }

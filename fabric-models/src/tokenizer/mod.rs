@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 pub use chunks::{Chunks, Tokenized};
 pub use clean::Cleaning;
-pub use emphasis::apply_weights;
+pub use emphasis::{Emphasis, apply_weights};
 pub use error::TokenizerError;
 pub use files::TokenizerConfig;
 pub use weights::{MAX_WEIGHT, WeightedPrompt, WeightedRun};

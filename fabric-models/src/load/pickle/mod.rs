@@ -27,21 +27,7 @@ pub struct PickleFile {
     tensors: BTreeMap<String, TensorInfo>,
     views: BTreeMap<String, View>,
     places: Places,
-    /// Refuses a file whose tensors are much larger than itself: they may share storages and repeat values, but a file of
-/// 1 MB that describes gigabytes is a trap for memory.
-fn check_size(tensors: &BTreeMap<String, TensorInfo>, file: &File) -> Result<Result<(), String>, Fault> {
-    const ALLOWANCE: u64 = 64 << 20;
-    let length = file.metadata()?.len();
-    let bytes = |info: &TensorInfo| {
-        let elements = info.shape.iter().fold(1_u64, |product, &side| product.saturating_mul(side as u64));
-        elements.saturating_mul(info.dtype.bitsize() as u64 / 8)
-    };
-    let sum = tensors.values().fold(0_u64, |sum, info| sum.saturating_add(bytes(info)));
-    let most = length.saturating_mul(4).saturating_add(ALLOWANCE);
-    Ok(if sum > most { Err(format!("tensors of {sum} bytes in a file of {length} bytes")) } else { Ok(()) })
-}
-
-/// Whole numbers and texts at the top, beside the tensors.
+    /// Whole numbers and texts at the top, beside the tensors.
     notes: BTreeMap<String, String>,
 }
 
@@ -107,6 +93,20 @@ impl TensorSource for PickleFile {
     fn note(&self, name: &str) -> Option<String> {
         self.notes.get(name).cloned()
     }
+}
+
+/// Refuses a file whose tensors are much larger than itself: they may share storages and repeat values, but a file of
+/// 1 MB that describes gigabytes is a trap for memory.
+fn check_size(tensors: &BTreeMap<String, TensorInfo>, file: &File) -> Result<Result<(), String>, Fault> {
+    const ALLOWANCE: u64 = 64 << 20;
+    let length = file.metadata()?.len();
+    let bytes = |info: &TensorInfo| {
+        let elements = info.shape.iter().fold(1_u64, |product, &side| product.saturating_mul(side as u64));
+        elements.saturating_mul(info.dtype.bitsize() as u64 / 8)
+    };
+    let sum = tensors.values().fold(0_u64, |sum, info| sum.saturating_add(bytes(info)));
+    let most = length.saturating_mul(4).saturating_add(ALLOWANCE);
+    Ok(if sum > most { Err(format!("tensors of {sum} bytes in a file of {length} bytes")) } else { Ok(()) })
 }
 
 /// Whole numbers and texts at the top of a training checkpoint.

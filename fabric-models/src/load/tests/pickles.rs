@@ -51,7 +51,8 @@ fn where_burn_store_reads_a_file_its_tensors_are_the_same() {
             })
             .collect();
         let own = read_all(&open_weights(fixture(name)).expect("opens"));
-        let own: BTreeMap<_, _> = own.into_iter().map(|(key, tensor)| (key, (tensor.info.shape, tensor.bytes))).collect();
+        let own: BTreeMap<_, _> =
+            own.into_iter().map(|(key, tensor)| (key, (tensor.info.shape, tensor.bytes))).collect();
         assert!(!own.is_empty() && own == other, "{name}");
     }
 }
