@@ -216,7 +216,6 @@ fn case(number: u64) -> Case {
     }
     let mut request = Request::new(prompt).with_seeds((0..draws.one(&[2, 3])).map(|seed| number * 10 + seed));
     request.settings = settings;
-    without_known_faults(&mut request);
     if draws.yes(0.6) {
         request = request.with_negative_prompt("a (blurry:1.3) thing");
     }
@@ -282,15 +281,6 @@ fn instructed(draws: &mut Draws) -> PicturePrompt {
     let (layers, none) = (pipeline().cross_attentions(), tokens.zeros_like());
     let prompt = PicturePrompt::instructed(&adapter, &layers, [&tokens, &none], &texts.expect("texts"), guidance);
     prompt.expect("a prompt").with_window(draws.window())
-}
-
-/// Takes out what is known not to hold yet: words are dropped before weights are read, which leaves brackets open, and
-/// the number of windows that a long prompt is read in is the batch's and not the image's own.
-fn without_known_faults(request: &mut Request) {
-    let text = request.settings.text;
-    if text.weights || text.long_prompts {
-        request.settings.prompt_dropout = 0.0;
-    }
 }
 
 fn values(made: &Generation) -> Vec<f32> {
@@ -368,7 +358,10 @@ fn the_requests_of_every_day_have_something_of_everything() {
         assert!(settings(&|settings| settings.fabric.window == window), "{window:?}");
     }
     assert!(settings(&|settings| settings.text.long_prompts) && settings(&|settings| settings.text.weights));
-    assert!(settings(&|settings| settings.prompt_dropout > 0.0) && settings(&|settings| settings.fabric.merge > 0.0));
+    for of in [|text: &TextOptions| text.long_prompts, |text: &TextOptions| text.weights] {
+        assert!(settings(&|settings| settings.prompt_dropout > 0.0 && of(&settings.text)));
+    }
+    assert!(settings(&|settings| settings.fabric.merge > 0.0));
     assert!(settings(&|settings| settings.fabric.posterior == ReferencePosterior::Mean));
     assert!(any(&|case| case.request.mask.is_some()) && any(&|case| case.request.start.is_some()));
     assert!(any(&|case| case.request.steering.len() > 1) && any(&|case| case.request.feedback.len() > 1));

@@ -19,8 +19,9 @@ pub(crate) fn room(free_swap: u64) -> Option<u64> {
 struct Names {
     limit: &'static str,
     usage: &'static str,
-    /// In `memory.stat`: what the system drops when it needs memory, though it counts as used.
-    reclaimable: &'static str,
+    /// In `memory.stat`: what the system drops when it needs memory, though it counts as used. Files that were read twice are
+    /// active, and are dropped all the same.
+    reclaimable: [&'static str; 2],
     swap_limit: &'static str,
     swap_usage: &'static str,
     /// Whether the swap files count memory and swap together.
@@ -30,7 +31,7 @@ struct Names {
 const SECOND: Names = Names {
     limit: "memory.max",
     usage: "memory.current",
-    reclaimable: "inactive_file",
+    reclaimable: ["inactive_file", "active_file"],
     swap_limit: "memory.swap.max",
     swap_usage: "memory.swap.current",
     together: false,
@@ -39,7 +40,7 @@ const SECOND: Names = Names {
 const FIRST: Names = Names {
     limit: "memory.limit_in_bytes",
     usage: "memory.usage_in_bytes",
-    reclaimable: "total_inactive_file",
+    reclaimable: ["total_inactive_file", "total_active_file"],
     swap_limit: "memory.memsw.limit_in_bytes",
     swap_usage: "memory.memsw.usage_in_bytes",
     together: true,
@@ -73,7 +74,7 @@ fn room_in_group(folder: &Path, names: &Names, free_swap: u64) -> Option<u64> {
     let number = |name: &str| std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
     let limit = number(names.limit)?;
     let stat = std::fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
-    let reclaimable = field(&stat, names.reclaimable).unwrap_or(0);
+    let reclaimable: u64 = names.reclaimable.iter().filter_map(|name| field(&stat, name)).sum();
     let memory = limit.saturating_sub(number(names.usage)?.saturating_sub(reclaimable));
     let swap = number(names.swap_limit).map(|limit| limit.saturating_sub(number(names.swap_usage).unwrap_or(0)));
     Some(match swap {
@@ -127,9 +128,9 @@ mod tests {
         assert_eq!(room(0), Some(100));
         // What was read from files and is not in use makes room.
         group(&mount.path().join("outer"), &[("memory.stat", "anon 500\ninactive_file 300\nactive_file 100")]);
-        assert_eq!((room(0), room(50)), (Some(400), Some(450)));
+        assert_eq!((room(0), room(50)), (Some(500), Some(550)));
         group(&mount.path().join("outer"), &[("memory.swap.max", "30"), ("memory.swap.current", "10")]);
-        assert_eq!(room(50), Some(420), "a group may swap less than there is");
+        assert_eq!(room(50), Some(520), "a group may swap less than there is");
         group(&mount.path().join("outer/inner"), &[("memory.max", "750")]);
         assert_eq!(room(0), Some(50));
         // A container that sees itself at the mount.
@@ -141,7 +142,10 @@ mod tests {
     fn groups_of_the_first_version_count_too() {
         let mount = tempfile::tempdir().expect("a folder");
         let own = mount.path().join("memory/job");
-        let used = [("memory.usage_in_bytes", "600"), ("memory.stat", "inactive_file 7\ntotal_inactive_file 200")];
+        let used = [
+            ("memory.usage_in_bytes", "600"),
+            ("memory.stat", "inactive_file 7\ntotal_inactive_file 150\ntotal_active_file 50"),
+        ];
         group(&own, &used);
         let groups = "4:cpu,memory:/job\n1:cpu:/other\n0::/\n";
         let room = |swap| room_in_groups(groups, mount.path(), swap);

@@ -86,6 +86,8 @@ struct State {
     /// Counts; the bytes are those of the shelves.
     stats: CacheStats,
     run: u64,
+    /// How often everything was forgotten.
+    cleared: u64,
 }
 
 #[derive(Debug, Default)]
@@ -144,6 +146,7 @@ impl TokenCache {
         let mut state = self.lock();
         let forgotten = (std::mem::take(&mut state.memory), std::mem::take(&mut state.disk.files));
         (state.disk.off, state.disk.error) = (false, None);
+        state.cleared += 1;
         drop(state);
         drop(forgotten);
     }
@@ -204,9 +207,10 @@ impl TokenCache {
         }
         let older = files.make_room(bytes, *budget, kept.last_run);
         *reserved = bytes;
+        let cleared = state.cleared;
         drop(state);
         drop(older);
-        Some(Reservation { cache: self, bytes: kept.bytes })
+        Some(Reservation { cache: self, bytes: kept.bytes, cleared })
     }
 }
 
@@ -280,6 +284,8 @@ impl State {
 struct Reservation<'a> {
     cache: &'a TokenCache,
     bytes: u64,
+    /// [`State::cleared`] when it was made.
+    cleared: u64,
 }
 
 impl Reservation<'_> {
@@ -288,8 +294,12 @@ impl Reservation<'_> {
     fn fill(&mut self, key: CacheKey, last_run: u64, written: std::io::Result<SpilledTokens>) -> Option<SpilledTokens> {
         let bytes = std::mem::take(&mut self.bytes);
         let mut state = self.cache.lock();
-        let State { memory, disk, stats, .. } = &mut *state;
+        let State { memory, disk, stats, cleared, .. } = &mut *state;
         disk.reserved -= bytes;
+        if *cleared != self.cleared {
+            // Everything was forgotten meanwhile, this too.
+            return written.ok();
+        }
         match written {
             Ok(file) if memory.has(&key) || disk.files.has(&key) => return Some(file),
             Ok(file) => disk.files.put(key, Kept { thing: Arc::new(file), bytes, last_run }),
@@ -522,6 +532,21 @@ mod tests {
         // As when a device panics while its numbers are brought to the host.
         drop(writing);
         assert!(cache.reserve(&kept).is_some());
+    }
+
+    #[test]
+    fn what_was_being_written_is_forgotten_with_everything_else() {
+        let place = tempfile::tempdir().unwrap();
+        let cache = TokenCache::spilling(place.path(), 1 << 20).unwrap();
+        cache.begin_run();
+        let kept = Kept { thing: tokens(0), bytes: 64, last_run: 1 };
+        let [mut whole, mut failed] = [0, 1].map(|_| cache.reserve(&kept).expect("room"));
+        let written = cache.folder.as_ref().unwrap().write(&kept.thing);
+        cache.clear();
+        assert!(whole.fill(key(0, 0), 1, written).is_some(), "a file that nobody needs");
+        assert!(failed.fill(key(1, 0), 1, Err(std::io::Error::other("full"))).is_none());
+        assert_eq!((cache.stats().disk_bytes, cache.stats().disk_failures, cache.spill_error()), (0, 0, None));
+        assert!(cache.get(&key(0, 0), 0).is_none());
     }
 
     #[test]

@@ -5,10 +5,10 @@ use fabric_backends::available_memory;
 use fabric_backends::ops::computes_in;
 
 use super::references::Chosen;
-use super::{Pipeline, Request};
+use super::{Pipeline, Request, Settings};
 use crate::Error;
 use crate::attention::{AttnKind, AttnSite, Block};
-use crate::fabric::{FabricSettings, ReferencePass};
+use crate::fabric::ReferencePass;
 use crate::models::CrossAttention;
 use crate::schedule::Schedule;
 
@@ -53,24 +53,26 @@ impl Pipeline {
         let guidance = request.guidance()?;
         let references = Chosen::of(request, &guidance, &self.schedule(request, settings.steps)?).len();
         let (branches, size) = (guidance.branches().len(), self.size(request)?);
-        let fits =
-            |images: &usize| self.evaluation_bytes(&settings.fabric, images * branches, references, size) <= free;
+        let fits = |images: &usize| self.evaluation_bytes(settings, images * branches, references, size) <= free;
         Ok((1..=all).rev().find(fits).unwrap_or(1))
     }
 
     /// Bytes that one evaluation takes beside the weights, from below: of these rows of images, and of references that
     /// all act.
-    fn evaluation_bytes(&self, fabric: &FabricSettings, rows: usize, references: usize, size: [usize; 2]) -> u64 {
+    fn evaluation_bytes(&self, settings: &Settings, rows: usize, references: usize, size: [usize; 2]) -> u64 {
+        let fabric = &settings.fabric;
         let [_, _, height, width] = self.latent_shape(1, size);
         let pass = |rows| self.unet.working_bytes([rows, height, width]);
-        let (chunk, half) = match fabric.pass {
+        // What earlier runs left in the cache is missing from the free memory already, unless that is not what counts.
+        let cached = || if settings.memory_limit.is_none() { self.tokens.stats().bytes } else { 0 };
+        let (chunk, half, there) = match fabric.pass {
             ReferencePass::Interleaved => return pass(rows + references),
-            ReferencePass::TwoPasses { chunk } => (chunk, false),
-            ReferencePass::Cached { chunk, half, .. } => (chunk, half),
+            ReferencePass::TwoPasses { chunk } => (chunk, false, 0),
+            ReferencePass::Cached { chunk, half, .. } => (chunk, half, cached()),
         };
         // Whatever a cache keeps, the keys and values of all references are there while the images attend to them.
         let lent = self.reference_bytes([height, width], fabric.merge, half).saturating_mul(references as u64);
-        pass(rows).saturating_add(lent).max(pass(chunk.min(references)))
+        pass(rows).saturating_add(lent.saturating_sub(there)).max(pass(chunk.min(references)))
     }
 
     /// Bytes of one reference's keys and values in all self-attentions, from below.
@@ -113,7 +115,7 @@ impl Pipeline {
         let branches = request.guidance()?.branches().len();
         let [_, _, height, width] = self.latent_shape(1, size);
         let (images, references) = (request.seeds.len(), chosen.len());
-        let network = self.evaluation_bytes(&settings.fabric, images * branches, references, size);
+        let network = self.evaluation_bytes(settings, images * branches, references, size);
         let needed = network.max(self.codec.working_bytes([height, width]));
         if needed <= free {
             return Ok(());

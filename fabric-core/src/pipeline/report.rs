@@ -56,7 +56,8 @@ pub struct Report {
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct StepEvent<'a> {
-    /// The step of the sampler that this evaluation belongs to, from 1, as [`Error::Cancelled`] counts.
+    /// The step of the sampler that this evaluation belongs to, from 1. [`Error::Cancelled`] counts the steps that were
+    /// finished.
     pub step: usize,
     /// Steps of the run.
     pub steps: usize,

@@ -31,8 +31,8 @@ impl WeightedPrompt {
                 if !*word.get_or_insert_with(&mut keep) {
                     continue;
                 }
-                if begins && let Some(weight) = kept.runs.last().map(|run| run.weight) {
-                    kept.push(' ', weight);
+                if begins && let Some(before) = kept.runs.last().map(|run| run.weight) {
+                    kept.push(' ', if before == run.weight { before } else { 1.0 });
                 }
                 kept.push(c, run.weight);
             }

@@ -107,7 +107,9 @@ fn overridden(rng: &mut impl Rng) -> (Scene, Scene, Named) {
                 named = named.with(attribute, said.index_of(attribute));
             }
         }
-        if is_shown(&target) && named.is_true_of(&target) {
+        // A face has no texture to share with another thing, nor that an identity.
+        let is_alike = condition.is_face() == target.is_face();
+        if is_alike && is_shown(&target) && named.is_true_of(&target) {
             return (condition, target, named);
         }
     }
