@@ -7,6 +7,7 @@ const FACTORS: [f64; 2] = [0.5, 2.0];
 
 /// How weights act on an encoded prompt.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "a tensor is a handle, and a run has one of these")]
 pub enum Emphasis {
     /// A token's encoding is multiplied by its weight (AUTOMATIC1111's "No norm").
     Plain,
