@@ -342,4 +342,12 @@ mod tests {
         assert!(refused((0..300).map(|i| format!("a{i}.*")).collect()));
         assert!(!refused((0..5000).map(|i| format!("down_blocks.{i}.to_q")).collect()), "names cost nothing");
     }
+    #[test]
+    fn no_pattern_matches_a_name_that_no_model_has() {
+        let mut patterns = Patterns::default();
+        patterns.add("to_q", 2.0).expect("a pattern");
+        assert_eq!(patterns.find("blocks.0.to_q"), Some(2.0));
+        // Each dot begins another end of the name.
+        assert_eq!(patterns.find(&format!("{}to_q", "a.".repeat(600))), None);
+    }
 }

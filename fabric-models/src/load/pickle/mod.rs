@@ -166,3 +166,26 @@ fn malformed(path: &Path, found: impl Into<String>) -> LoadError {
     let wanted = "a dictionary of dense tensors as torch.save writes it";
     LoadError::malformed(path, "PyTorch file", found, wanted, "get the file again, or its safetensors version")
 }
+
+#[cfg(test)]
+mod tests {
+    use safetensors::Dtype;
+
+    use super::*;
+
+    #[test]
+    fn tensors_much_larger_than_their_file_are_refused() {
+        let file = tempfile::tempfile().expect("a file");
+        let check = |count: usize, shape: &[usize]| {
+            let info = TensorInfo { dtype: Dtype::F32, shape: shape.to_vec() };
+            let tensors = (0..count).map(|at| (at.to_string(), info.clone())).collect();
+            check_size(&tensors, &file).expect("the length of the file")
+        };
+        assert_eq!(check(16, &[1024, 1024]), Ok(()), "64 MB may share and repeat what there is");
+        let message = check(17, &[1024, 1024]).expect_err("more than that");
+        assert!(message.contains("tensors of 71303168 bytes in a file of 0 bytes"), "{message}");
+        assert!(check(1, &[usize::MAX, usize::MAX]).is_err(), "a product beyond all numbers");
+        file.set_len(4 << 20).expect("a longer file");
+        assert_eq!(check(20, &[1024, 1024]), Ok(()));
+    }
+}

@@ -177,4 +177,7 @@ fn pickles_made_to_fill_memory_or_never_to_end_are_refused() {
         refused(bad, "PyTorch file");
     }
     refused(b"\x80\x02}.", "no tensors");
+    // One byte makes a value of a hundred.
+    let many = [b"\x80\x02".as_slice(), &vec![b'N'; (1 << 22) + 2]].concat();
+    refused(&many, "a pickle of more than 4194304 values");
 }
