@@ -1,4 +1,4 @@
-//! What adapters take from an image: an image prompt alone and against text, and each task of Instruct.
+//! Measures what adapters take from an image: an image prompt alone and against text, and each task of Instruct.
 
 use std::error::Error;
 
@@ -67,7 +67,7 @@ pub(crate) fn measure_instruct(evaluation: &Evaluation<'_>) -> Result<(), Box<dy
     Ok(())
 }
 
-/// What the condition is to give: the task's factors that the text does not name.
+/// The factors that the made image should share with the condition: the task's, without those that the text names.
 fn asked(pair: &Pair) -> Named {
     let from = Named::of(&pair.condition.0);
     let asked = pair.task.shared().iter().filter(|&&attribute| pair.named.index_of(attribute).is_none());

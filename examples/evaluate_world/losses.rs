@@ -1,4 +1,4 @@
-//! Where factors are lost: on the drawing, in the VAE, or in the U-Net.
+//! Measures where factors are lost: on the drawing, in the VAE, or in the U-Net.
 
 use std::error::Error;
 

@@ -26,7 +26,7 @@ struct Arguments {
     /// The model's folder; the demonstration model's if absent.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// What to measure; may be given several times, everything if absent.
+    /// A part to measure; may be given several times, all parts if absent.
     #[arg(long, value_enum)]
     part: Vec<Part>,
     /// Captions of factor combinations that training showed, and as many that it never showed.
@@ -52,7 +52,7 @@ struct Arguments {
     device: Option<String>,
 }
 
-/// What can be measured.
+/// The parts of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
 enum Part {
     /// Readers on drawings, retrieval, and the VAE's error.

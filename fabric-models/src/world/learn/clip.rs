@@ -19,7 +19,7 @@ use crate::train::{Task, TrainSettings};
 use crate::world::factor_heads::most_likely;
 use crate::world::{FactorHeads, Named, SIDE, Split, sample};
 
-/// A text and an image encoder that are trained together (transformers' `CLIPModel`).
+/// A text and an image encoder with a common space (transformers' `CLIPModel`), and what training them needs besides.
 #[derive(Module, Debug)]
 pub struct WorldClip {
     /// Reads captions.
@@ -109,8 +109,7 @@ fn unit(x: Tensor<2>) -> Tensor<2> {
 /// Learns which caption belongs to which picture (Radford et al. 2021), and to read the world's factors off pictures:
 /// an encoder that is also asked for them learns to see small things in fewer steps.
 ///
-/// Readers see the whole world: they are the ruler for combinations that are held out, and one that had never seen them
-/// would deny them. Captions never speak of those.
+/// The classification heads are trained on the whole world, held-out combinations included; captions never speak of those.
 #[derive(Debug)]
 pub struct ClipTask {
     tokenizer: ClipTokenizer,
