@@ -63,16 +63,15 @@ impl Pipeline {
         let fabric = &settings.fabric;
         let [_, _, height, width] = self.latent_shape(1, size);
         let pass = |rows| self.unet.working_bytes([rows, height, width]);
-        // What earlier runs left in the cache is missing from the free memory already, unless that is not what counts.
-        let cached = || if settings.memory_limit.is_none() { self.tokens.stats().bytes } else { 0 };
-        let (chunk, half, there) = match fabric.pass {
+        let (chunk, half, cached) = match fabric.pass {
             ReferencePass::Interleaved => return pass(rows + references),
             ReferencePass::TwoPasses { chunk } => (chunk, false, 0),
-            ReferencePass::Cached { chunk, half, .. } => (chunk, half, cached()),
+            ReferencePass::Cached { chunk, half, .. } => (chunk, half, self.tokens.stats().bytes),
         };
         // Whatever a cache keeps, the keys and values of all references are there while the images attend to them.
-        let lent = self.reference_bytes([height, width], fabric.merge, half).saturating_mul(references as u64);
-        pass(rows).saturating_add(lent.saturating_sub(there)).max(pass(chunk.min(references)))
+        let tokens = self.reference_bytes([height, width], fabric.merge, half).saturating_mul(references as u64);
+        let missing = not_yet_allocated(tokens, cached, settings.memory_limit);
+        pass(rows).saturating_add(missing).max(pass(chunk.min(references)))
     }
 
     /// Bytes of one reference's keys and values in all self-attentions, from below.
@@ -133,5 +132,24 @@ impl Pipeline {
     pub(super) fn latent_shape(&self, rows: usize, [width, height]: [usize; 2]) -> [usize; 4] {
         let step = self.codec.downscale();
         [rows, self.codec.latent_channels(), height / step, width / step]
+    }
+}
+
+/// Bytes of the references' keys and values that still have to come out of the free memory. What earlier runs left in
+/// the cache is missing from the free memory already; a limit that the caller sets is for all of it.
+fn not_yet_allocated(tokens: u64, cached: u64, memory_limit: Option<u64>) -> u64 {
+    if memory_limit.is_some() { tokens } else { tokens.saturating_sub(cached) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cached_references_are_not_counted_twice() {
+        assert_eq!(not_yet_allocated(100, 0, None), 100);
+        assert_eq!(not_yet_allocated(100, 60, None), 40);
+        assert_eq!(not_yet_allocated(100, 130, None), 0);
+        assert_eq!(not_yet_allocated(100, 130, Some(1000)), 100, "a limit is for all that a run uses");
     }
 }

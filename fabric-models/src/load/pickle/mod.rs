@@ -189,3 +189,31 @@ mod tests {
         assert_eq!(check(20, &[1024, 1024]), Ok(()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_short_and_few_whatever_a_file_holds() {
+        let mut values = Values::default();
+        let long = "x".repeat(257);
+        let mut entries = Vec::new();
+        let mut add = |name: &str, value: Value| {
+            let name = values.add(Value::Text(name.into()));
+            let value = values.add(value);
+            entries.push((name, value));
+        };
+        add("global_step", Value::Int(5));
+        add("long", Value::Text(long.as_str().into()));
+        add(&long, Value::Int(1));
+        (0..3000).for_each(|i| add(&format!("note {i}"), Value::Int(i)));
+        let root = values.add(Value::Dict(entries));
+        let notes = notes(&values, root);
+        assert_eq!(notes["global_step"], "5");
+        assert_eq!(notes["note 0"], "0");
+        assert!(notes.len() <= 1024, "{} notes", notes.len());
+        assert!(notes.iter().all(|(name, note)| name.len() <= 256 && note.len() <= 256));
+        assert!(!notes.contains_key("long"), "a text of 257 bytes was kept");
+    }
+}

@@ -146,8 +146,37 @@ fn a_value_repeated_without_end_is_refused_and_not_made() {
 /// A plain pickle in the older form, with no storages.
 #[cfg(feature = "pickle")]
 fn older_form(values: &[u8]) -> Vec<u8> {
+    older_form_with_storages(values, b"\x80\x02].")
+}
+
+#[cfg(feature = "pickle")]
+fn older_form_with_storages(values: &[u8], storages: &[u8]) -> Vec<u8> {
     let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
-    [magic.as_slice(), b"\x80\x02M\xe9\x03.", b"\x80\x02}.", values, b"\x80\x02]."].concat()
+    [magic.as_slice(), b"\x80\x02M\xe9\x03.", b"\x80\x02}.", values, storages].concat()
+}
+
+#[cfg(feature = "pickle")]
+#[test]
+fn a_tensor_has_at_most_eight_axes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.bin");
+    // One value, shared by as many axes of length 1 as asked for.
+    let opened = |axes: usize| {
+        let ones = [b"(".as_slice(), &b"K\x01".repeat(axes), b"t"].concat();
+        let values = [
+            b"\x80\x02}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n(".as_slice(),
+            b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01tQK\x00",
+            &ones,
+            &ones,
+            b"\x89}tRs.",
+        ];
+        let storages = [b"\x80\x02]X\x01\0\0\x000a.".as_slice(), &1_u64.to_le_bytes(), &3_f32.to_le_bytes()];
+        fs::write(&path, older_form_with_storages(&values.concat(), &storages.concat())).expect("written");
+        open_weights(&path)
+    };
+    let source = opened(8).expect("opens");
+    assert_eq!(read_all(&source), BTreeMap::from([("a".to_owned(), floats(&[1; 8], &[3.0]))]));
+    assert_says(opened(9), &["a.bin", "`a`"]);
 }
 
 #[cfg(feature = "pickle")]
