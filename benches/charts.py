@@ -55,7 +55,7 @@ def kernels():
 
 
 def references():
-    """How long a picture takes, by way and number of references."""
+    """How long an image takes, by way and number of references."""
     plain = median("world_20_steps", "plain")
     if plain is None:
         return "", [], ""
@@ -65,7 +65,7 @@ def references():
             number = median("world_20_steps", f"{way}_{count}_and_{count}")
             if number is not None:
                 rows.append((f"{count} liked, {count} disliked: {way.replace('_', ' ')}", number, colour))
-    return "A picture of the small world, 20 guided steps", rows, " ms"
+    return "An image of the small world, 20 guided steps", rows, " ms"
 
 
 def main():

@@ -8,9 +8,9 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use fabric::core::attention::AttnProcessor;
-use fabric::core::fabric::{CallWeights, Lender, LentRows, StoredTokens};
-use fabric::core::models::{LatentCodec, NoisePredictor, Record, UNetInput};
-use fabric::ipadapter::{AdapterConfig, ImagePrompt, IpAdapter, ProjectionConfig, numbered_layers};
+use fabric::core::fabric::{CallWeights, InBatchReferences, RecordedReferences, ReferenceWeight};
+use fabric::core::models::{Autoencoder, Record, UNetInput, UNetModel};
+use fabric::ipadapter::{AdapterConfig, ImagePromptKv, IpAdapter, ProjectionConfig, numbered_layers};
 use fabric::models::unet::{UNet, UNetConfig};
 use fabric::models::vae::VaeConfig;
 
@@ -34,7 +34,7 @@ fn weights(unet: UNet) -> UNet {
         Err(_) | Ok("f32") => return unet,
         Ok("f16") => DType::F16,
         Ok("bf16") => DType::BF16,
-        Ok(other) => panic!("FABRIC_DTYPE: found {other}, wanted f32, f16 or bf16"),
+        Ok(other) => panic!("FABRIC_DTYPE: expected f32, f16 or bf16, got {other}"),
     };
     unet.map(&mut Cast(dtype))
 }
@@ -59,9 +59,9 @@ impl Case {
     }
 
     /// One liked and one disliked reference per two.
-    fn lenders(references: usize) -> Vec<Lender> {
+    fn lenders(references: usize) -> Vec<ReferenceWeight> {
         let weights = CallWeights { shallow: 0.8, deep: 0.8 };
-        (0..references).map(|index| Lender { to: index % 2..index % 2 + 1, weights }).collect()
+        (0..references).map(|index| ReferenceWeight { to: index % 2..index % 2 + 1, weights }).collect()
     }
 }
 
@@ -72,8 +72,8 @@ fn steps(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case, references: &[us
     group.bench_function("plain", |b| b.iter(|| black_box(predict(plain.clone()))));
     for &count in references {
         let lenders = Case::lenders(count);
-        let processor = LentRows { first: 2, lenders: lenders.clone(), merge: 0.0, levels };
-        let input = UNetInput { processor: &processor, lending_rows: count, ..case.input(2 + count) };
+        let processor = InBatchReferences { first: 2, lenders: lenders.clone(), merge: 0.0, levels };
+        let input = UNetInput { processor: &processor, reference_rows: count, ..case.input(2 + count) };
         group.bench_function(format!("interleaved_{count}"), |b| b.iter(|| black_box(predict(input.clone()))));
 
         let mut recording = case.input(count);
@@ -88,8 +88,8 @@ fn steps(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case, references: &[us
         for (name, merge) in [("cached", 0.0), ("cached_half_merged", 0.5)] {
             // Recorded only if this case runs: it takes as much time and memory as all others.
             let processor = LazyCell::new(|| {
-                let tokens = StoredTokens::split(case.record(count), merge).into_iter().map(std::sync::Arc::new);
-                StoredTokens { lenders: lenders.iter().cloned().zip(tokens).collect(), levels }
+                let tokens = RecordedReferences::split(case.record(count), merge).into_iter().map(std::sync::Arc::new);
+                RecordedReferences { lenders: lenders.iter().cloned().zip(tokens).collect(), levels }
             });
             group.bench_function(format!("{name}_{count}"), |b| {
                 let input = UNetInput { processor: &*processor, ..case.input(2) };
@@ -122,7 +122,7 @@ fn unet_sd15(c: &mut Criterion) {
     group.finish();
 }
 
-/// A step with an adapter's pictures beside the text, on the branch under the prompt and on the other one.
+/// A step with an adapter's images beside the text, on the branch under the prompt and on the other one.
 fn adapter(c: &mut Criterion) {
     let device = fabric::default_device().expect("a device");
     let case = Case { unet: UNetConfig::sd15().init(&device).expect("a U-Net"), side: 32, context: 768, device };
@@ -137,8 +137,8 @@ fn adapter(c: &mut Criterion) {
     let predict = |input: UNetInput<'_>| case.unet.forward(input).sample.expect("a prediction").into_data();
     group.bench_function("off", |b| b.iter(|| black_box(predict(input.clone()))));
     for tokens in [4, 16] {
-        let pictures = || random([1, tokens, 768], &case.device);
-        let prompts = [(); 2].map(|()| ImagePrompt::new(&adapter, pictures(), &layers).expect("a prompt"));
+        let images = || random([1, tokens, 768], &case.device);
+        let prompts = [(); 2].map(|()| ImagePromptKv::new(&adapter, images(), &layers).expect("a prompt"));
         let rows = [prompts[0].on(0..1), prompts[1].on(1..2)];
         let processors: [&dyn AttnProcessor; 2] = [&rows[0], &rows[1]];
         let processor = processors.as_slice();

@@ -16,7 +16,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-PICTURES = 64
+IMAGES = 64
 
 
 def config(folder, part):
@@ -35,9 +35,9 @@ def main(folder):
     times = []
     for step in range(16):
         began = time.perf_counter()
-        ids = torch.randint(0, text_config.vocab_size, (PICTURES, text_config.max_position_embeddings))
-        clean, noise = torch.randn(2, PICTURES, channels, side, side)
-        level = torch.rand(PICTURES, 1, 1, 1)
+        ids = torch.randint(0, text_config.vocab_size, (IMAGES, text_config.max_position_embeddings))
+        clean, noise = torch.randn(2, IMAGES, channels, side, side)
+        level = torch.rand(IMAGES, 1, 1, 1)
         alpha, sigma = (1 - level**2).sqrt(), level
         timesteps = (level.flatten() * 999).long()
         with torch.no_grad():
@@ -55,7 +55,7 @@ def main(folder):
             times.append(time.perf_counter() - began)
     times.sort()
     median = times[len(times) // 2]
-    print(f"step: {median * 1e3:.0f} ms (best {times[0] * 1e3:.0f}), {PICTURES / median:.1f} pictures a second")
+    print(f"step: {median * 1e3:.0f} ms (best {times[0] * 1e3:.0f}), {IMAGES / median:.1f} images a second")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-//! A step of training the small world's U-Net on 64 pictures: at once, and as two halves beside each other.
+//! A step of training the small world's U-Net on 64 images: at once, and as two halves beside each other.
 //!
 //! `training.py` beside this file is the same step in PyTorch.
 
@@ -11,7 +11,7 @@ use fabric::models::train::{TrainSettings, Trainer};
 use fabric::models::world::SIDE;
 use fabric::models::world::learn::{StageOptions, UNetTask, WorldConfig, world_tokenizer};
 
-const PICTURES: usize = 64;
+const IMAGES: usize = 64;
 const POOL: usize = 256;
 
 fn unet_step(c: &mut Criterion) {
@@ -21,11 +21,11 @@ fn unet_step(c: &mut Criterion) {
     let shape = [world.vae.latent_channels, side, side];
     let mut group = c.benchmark_group("train_world_unet");
     group.sample_size(10).warm_up_time(Duration::from_secs(3)).measurement_time(Duration::from_secs(20));
-    group.throughput(Throughput::Elements(PICTURES as u64));
+    group.throughput(Throughput::Elements(IMAGES as u64));
     for parts in [1, 2] {
         let settings = TrainSettings {
             steps: u64::MAX,
-            batch: PICTURES / parts,
+            batch: IMAGES / parts,
             accumulate: parts as u64,
             save_every: u64::MAX,
             ..TrainSettings::default()

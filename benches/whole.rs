@@ -1,4 +1,4 @@
-//! What a person waits for: a prompt's text, a network's loading, and whole pictures of the model that ships.
+//! What a person waits for: a prompt's text, a network's loading, and whole images of the model that ships.
 
 use std::cell::OnceCell;
 use std::hint::black_box;
@@ -11,7 +11,7 @@ use fabric::models::LoadPipeline;
 use fabric::models::clip::ClipTextConfig;
 use fabric::models::load::{LoadDtype, LoadOptions, SafetensorsFile, load_into, save_weights};
 use fabric::models::unet::UNetConfig;
-use fabric::prelude::Picture;
+use fabric::prelude::Image;
 
 /// A prompt and an empty one, at the size of Stable Diffusion 1.5's encoder.
 fn text(c: &mut Criterion) {
@@ -50,7 +50,7 @@ fn load(c: &mut Criterion) {
     group.finish();
 }
 
-/// Pictures of 64x64 in 20 steps with guidance, and FABRIC with as many liked as disliked pictures.
+/// Images of 64x64 in 20 steps with guidance, and FABRIC with as many liked as disliked images.
 fn world(c: &mut Criterion) {
     let device = fabric::default_device().expect("a device");
     let pipeline = Pipeline::demo(&device).expect("the model that ships");
@@ -58,16 +58,16 @@ fn world(c: &mut Criterion) {
     // The weight acts from beginning to end.
     settings.fabric.end = 1.0;
     let request = |references: u8| {
-        let picture = |value: u8| Picture::from_rgb(64, 64, vec![value; 64 * 64 * 3]).expect("a picture");
+        let image = |value: u8| Image::from_rgb(64, 64, vec![value; 64 * 64 * 3]).expect("an image");
         let mut request = Request::new("a small red star on blue").with_seeds([0]).with_settings(settings.clone());
         for number in 0..references {
-            request = request.with_liked(picture(number)).with_disliked(picture(255 - number));
+            request = request.with_liked(image(number)).with_disliked(image(255 - number));
         }
         request
     };
     let mut group = c.benchmark_group("world_20_steps");
     group.sample_size(10).measurement_time(Duration::from_secs(10));
-    let generate = |request: &Request| pipeline.generate(request).expect("a picture");
+    let generate = |request: &Request| pipeline.generate(request).expect("an image");
     group.bench_function("plain", |b| b.iter(|| black_box(generate(&request(0)))));
     for count in [1, 2, 4, 8] {
         for (name, pass) in [

@@ -1,4 +1,4 @@
-//! Pictures that follow a control picture: `cargo run --release --example control -- --network control_v11p_sd15_canny --picture edges.png "a house"`.
+//! Images that follow a control image: `cargo run --release --example control -- --network control_v11p_sd15_canny --image edges.png "a house"`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -8,23 +8,23 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use fabric::core::picture::Picture;
+use fabric::core::image::Image;
 use fabric::core::pipeline::Window;
 use fabric::models::control::{Control, ControlNet, ControlNetwork, T2IAdapter};
 
 mod common;
 
-/// Makes pictures that follow edges, poses, depths or whatever the control network reads.
+/// Makes images that follow edges, poses, depths or whatever the control network reads.
 #[derive(Parser)]
 struct Arguments {
-    /// What the pictures should show.
+    /// What the images should show.
     prompt: String,
     /// A ControlNet's folder or file, or a T2I-Adapter's folder; may be given several times.
     #[arg(long, required = true)]
     network: Vec<PathBuf>,
-    /// The picture that it reads, one for each network.
+    /// The image that it reads, one for each network.
     #[arg(long, required = true)]
-    picture: Vec<PathBuf>,
+    image: Vec<PathBuf>,
     /// How strongly they act.
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
@@ -35,7 +35,7 @@ struct Arguments {
     #[arg(long)]
     guess: bool,
     #[command(flatten)]
-    series: common::pictures::Series,
+    series: common::images::Series,
     #[command(flatten)]
     common: common::Common,
 }
@@ -46,14 +46,14 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     arguments.series.prepare()?;
-    let (networks, given) = (arguments.network.len(), arguments.picture.len());
+    let (networks, given) = (arguments.network.len(), arguments.image.len());
     if networks != given {
-        return Err(format!("--picture: found {given}, wanted {networks}, one for each --network").into());
+        return Err(format!("--image: expected {networks}, got {given}, one for each --network").into());
     }
-    let pictures = arguments.picture.iter().map(Picture::open).collect::<Result<Vec<_>, _>>()?;
+    let images = arguments.image.iter().map(Image::open).collect::<Result<Vec<_>, _>>()?;
     let mut request = arguments.series.request(&arguments.prompt, arguments.common.settings()?);
     let device = arguments.common.device()?;
-    for (path, picture) in arguments.network.iter().zip(&pictures) {
+    for (path, image) in arguments.network.iter().zip(&images) {
         // The two kinds tell themselves by what their settings say.
         let t2i = std::fs::read_to_string(path.join("config.json")).is_ok_and(|text| text.contains("\"T2IAdapter\""));
         let network: ControlNetwork = if t2i {
@@ -61,11 +61,11 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         } else {
             Arc::new(ControlNet::open(path, &device)?).into()
         };
-        let control = Control::new(network, picture.clone())
+        let control = Control::new(network, image.clone())
             .with_scale(arguments.scale)?
             .with_window(Window::new(0.0, arguments.end)?);
         request = request.with_steering(if arguments.guess { control.with_guess(true) } else { control });
     }
     let made = arguments.common.load()?.generate(&request)?;
-    arguments.series.finish(&pictures, &made)
+    arguments.series.finish(&images, &made)
 }

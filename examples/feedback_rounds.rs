@@ -1,7 +1,7 @@
-//! Rounds of pictures that follow what you like and dislike.
+//! Rounds of images that follow what you like and dislike.
 //!
 //! In the terminal: `cargo run --release --example feedback_rounds -- "a red star"`, then look at
-//! `out/round-1.png` and answer with numbers. Or give the pictures: `--like a.png --dislike b.png`. Or let a simulated
+//! `out/round-1.png` and answer with numbers. Or give the images: `--like a.png --dislike b.png`. Or let a simulated
 //! person answer, who knows what it wants: `--features world .. -- "a star" --wants "a small red star on blue"`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use fabric::core::fabric::{FabricSettings, ReferencePass};
-use fabric::core::picture::Picture;
+use fabric::core::image::Image;
 use fabric::core::pipeline::{Pipeline, Report, Settings, StepEvent};
 use fabric::core::session::{FeedbackSession, FeedbackSource, Round};
 
@@ -38,9 +38,9 @@ enum Preset {
 /// How references travel.
 #[derive(Clone, Copy, ValueEnum)]
 enum Pass {
-    /// In the same batch as the pictures: fastest without a cache.
+    /// In the same batch as the images: fastest without a cache.
     Interleaved,
-    /// Before the pictures, one after the other: least memory.
+    /// Before the images, one after the other: least memory.
     TwoPasses,
     /// Kept from round to round, in up to 4 GB.
     Cached,
@@ -48,21 +48,21 @@ enum Pass {
     CachedInHalf,
 }
 
-/// Makes rounds of pictures that follow what you like and dislike.
+/// Makes rounds of images that follow what you like and dislike.
 #[derive(Parser)]
 pub(crate) struct Arguments {
-    /// What the pictures should show. With `--continue-from`, a new prompt for the rounds to come.
+    /// What the images should show. With `--continue-from`, a new prompt for the rounds to come.
     prompt: Option<String>,
     /// What they should not show.
     #[arg(long)]
     negative: Option<String>,
-    /// A picture to like; may be given several times.
+    /// An image to like; may be given several times.
     #[arg(long)]
     like: Vec<PathBuf>,
-    /// A picture to dislike; may be given several times.
+    /// An image to dislike; may be given several times.
     #[arg(long)]
     dislike: Vec<PathBuf>,
-    /// A caption of the small world: a simulated person likes the picture of a round that shows most of it, and dislikes
+    /// A caption of the small world: a simulated person likes the image of a round that shows most of it, and dislikes
     /// the one that shows least.
     #[cfg(feature = "world")]
     #[arg(long, conflicts_with_all = ["like", "dislike"])]
@@ -70,9 +70,9 @@ pub(crate) struct Arguments {
     /// Rounds to make, at least 1; in the terminal, as many as you answer.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Pictures of a round; 4 if absent, or as many as the last round of a session to go on with.
+    /// Images of a round; 4 if absent, or as many as the last round of a session to go on with.
     #[arg(long)]
-    pictures: Option<usize>,
+    images: Option<usize>,
     /// Seed of the session.
     #[arg(long, default_value_t = 0, conflicts_with = "continue_from")]
     seed: u64,
@@ -107,20 +107,20 @@ fn main() -> ExitCode {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.rounds == 0 {
-        return Err("--rounds: found 0, wanted at least 1; leave it out for 3".into());
+        return Err("--rounds: expected at least 1, got 0; leave it out for 3".into());
     }
-    if arguments.pictures == Some(0) {
-        return Err("--pictures: found 0, wanted at least 1; leave it out for 4".into());
+    if arguments.images == Some(0) {
+        return Err("--images: expected at least 1, got 0; leave it out for 4".into());
     }
     let mut session = session(arguments)?;
     for path in &arguments.like {
-        session.like(&Picture::open(path)?)?;
+        session.like(&Image::open(path)?)?;
     }
     for path in &arguments.dislike {
-        session.dislike(&Picture::open(path)?)?;
+        session.dislike(&Image::open(path)?)?;
     }
     let place = place(arguments)?;
-    let pictures = arguments.pictures.unwrap_or_else(|| session.rounds().last().map_or(4, Round::len));
+    let images = arguments.images.unwrap_or_else(|| session.rounds().last().map_or(4, Round::len));
     let mut person = person(arguments)?;
     let given = person.is_some() || !arguments.like.is_empty() || !arguments.dislike.is_empty();
     let asks = !given && std::io::stdin().is_terminal();
@@ -129,7 +129,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         pipeline = pipeline.with_spill(folder, 20 << 30)?;
     }
     for made in 1.. {
-        let round = make(&mut session, &pipeline, pictures)?;
+        let round = make(&mut session, &pipeline, images)?;
         // Before anything else can go wrong, or whoever is asked walks away.
         session.save(&place)?;
         common::save_sheet(round.contact_sheet(), &arguments.out.join(format!("round-{}.png", round.index + 1)));
@@ -155,14 +155,14 @@ fn place(arguments: &Arguments) -> Result<PathBuf, Box<dyn Error>> {
     let goes_on = arguments.continue_from.as_ref().is_some_and(is_it);
     if place.join("session.json").exists() && !goes_on && !arguments.replace {
         let place = place.display();
-        let found = format!("--out {}: found a session in {place}, wanted none", arguments.out.display());
+        let got = format!("--out {}: expected none, got a session in {place}", arguments.out.display());
         return Err(
-            format!("{found}; go on with --continue-from {place}, choose another folder, or give --replace").into()
+            format!("{got}; go on with --continue-from {place}, choose another folder, or give --replace").into()
         );
     }
     common::prepare(&arguments.out, [])?;
     common::prepare(&place, ["session.json".to_owned()])?;
-    common::prepare(&place.join("pictures"), [])?;
+    common::prepare(&place.join("images"), [])?;
     Ok(place)
 }
 
@@ -185,7 +185,7 @@ fn session(arguments: &Arguments) -> Result<FeedbackSession, Box<dyn Error>> {
         settings.fabric = FabricSettings::official_demo();
         change(arguments, &mut settings);
         settings.validate()?;
-        let prompt = arguments.prompt.as_deref().ok_or("give a prompt: what should the pictures show?")?;
+        let prompt = arguments.prompt.as_deref().ok_or("give a prompt: what should the images show?")?;
         let mut session = FeedbackSession::new(prompt).with_seed(arguments.seed).with_generation_settings(&settings);
         if let Some(negative) = &arguments.negative {
             session = session.with_negative_prompt(negative);
@@ -231,19 +231,19 @@ fn change(arguments: &Arguments, settings: &mut Settings) {
     settings.fabric.merge = arguments.merge.unwrap_or(settings.fabric.merge);
 }
 
-fn make(session: &mut FeedbackSession, pipeline: &Pipeline, pictures: usize) -> Result<Round, fabric::core::Error> {
+fn make(session: &mut FeedbackSession, pipeline: &Pipeline, images: usize) -> Result<Round, fabric::core::Error> {
     let bar = common::bar(0);
     let mut watch = |event: &StepEvent<'_>| {
         bar.set_length(event.steps as u64);
         bar.set_position(event.step as u64);
         ControlFlow::Continue(())
     };
-    let round = session.generate_observed(pipeline, pictures, &mut watch);
+    let round = session.generate_observed(pipeline, images, &mut watch);
     bar.finish_and_clear();
     round
 }
 
-/// Asks which pictures are liked and disliked; false when there is no answer.
+/// Asks which images are liked and disliked; false when there is no answer.
 fn judge(session: &mut FeedbackSession, round: &Round) -> Result<bool, Box<dyn Error>> {
     let liked = ask("like which (numbers from 1, empty for none)?", round.len())?;
     let disliked = ask("dislike which?", round.len())?;
@@ -256,7 +256,7 @@ fn judge(session: &mut FeedbackSession, round: &Round) -> Result<bool, Box<dyn E
     Ok(!(liked.is_empty() && disliked.is_empty()))
 }
 
-fn ask(question: &str, pictures: usize) -> Result<Vec<usize>, Box<dyn Error>> {
+fn ask(question: &str, images: usize) -> Result<Vec<usize>, Box<dyn Error>> {
     loop {
         print!("{question} ");
         std::io::stdout().flush()?;
@@ -266,10 +266,10 @@ fn ask(question: &str, pictures: usize) -> Result<Vec<usize>, Box<dyn Error>> {
         }
         let words = answer.split(|c: char| c.is_whitespace() || c == ',').filter(|word| !word.is_empty());
         let numbers: Option<Vec<usize>> =
-            words.map(|word| word.parse().ok().filter(|number| (1..=pictures).contains(number))).collect();
+            words.map(|word| word.parse().ok().filter(|number| (1..=images).contains(number))).collect();
         match numbers {
             Some(numbers) => return Ok(numbers.into_iter().map(|number| number - 1).collect()),
-            None => println!("numbers from 1 to {pictures}, please"),
+            None => println!("numbers from 1 to {images}, please"),
         }
     }
 }

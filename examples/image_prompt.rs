@@ -1,4 +1,4 @@
-//! A picture as a prompt: `cargo run --release --example image_prompt -- --model MODEL --adapter ADAPTER --picture a.png "a cat"`.
+//! An image as a prompt: `cargo run --release --example image_prompt -- --model MODEL --adapter ADAPTER --image a.png "a cat"`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -8,19 +8,19 @@ use std::process::ExitCode;
 
 use burn::tensor::Tensor;
 use clap::Parser;
+use fabric::core::image::{Crop, Image, clip_batch};
 use fabric::core::models::{ImageEncoder, TextOptions};
-use fabric::core::picture::{Crop, Picture, clip_batch};
 use fabric::core::pipeline::{Pipeline, Window};
 use fabric::ipadapter::{
-    FeatureKind, Features, InstructTexts, Instruction, IpAdapter, LayerScales, PicturePrompt, Preset,
+    FeatureKind, Features, ImagePrompt, InstructTexts, Instruction, IpAdapter, LayerScales, Preset,
 };
 
 mod common;
 
-/// Makes pictures with others as their prompt.
+/// Makes images with others as their prompt.
 #[derive(Parser)]
 struct Arguments {
-    /// What the pictures should show, besides.
+    /// What the images should show, besides.
     #[arg(default_value = "best quality, high quality")]
     prompt: String,
     /// The adapter's file.
@@ -29,29 +29,29 @@ struct Arguments {
     /// The image encoder's folder; the model's `image_encoder` if absent.
     #[arg(long)]
     encoder: Option<PathBuf>,
-    /// A picture; may be given several times.
+    /// An image; may be given several times.
     #[arg(long, required = true)]
-    picture: Vec<PathBuf>,
-    /// For an Instruct adapter: what to take of the pictures, for example "use the style".
+    image: Vec<PathBuf>,
+    /// For an Instruct adapter: what to take of the images, for example "use the style".
     #[arg(long)]
     instruction: Option<String>,
-    /// How strongly the pictures act: a number, or numbers by block as in {"up": {"block_1": 1.0}}.
+    /// How strongly the images act: a number, or numbers by block as in {"up": {"block_1": 1.0}}.
     #[arg(long, default_value = "1.0")]
     scale: String,
     /// Spreads the strength over the layers, for example "ease in" or "style transfer"; the scale is then a number.
     #[arg(long)]
     preset: Option<Preset>,
-    /// A weight for each picture in the attention that they share; 2 is the same picture twice.
+    /// A weight for each image in the attention that they share; 2 is the same image twice.
     #[arg(long)]
     weight: Vec<f32>,
-    /// Share of the run after which the pictures begin to act, 0 to 1.
+    /// Share of the run after which the images begin to act, 0 to 1.
     #[arg(long, default_value_t = 0.0)]
     start: f64,
     /// Share of the run after which they act no more, 0 to 1.
     #[arg(long, default_value_t = 1.0)]
     end: f64,
     #[command(flatten)]
-    series: common::pictures::Series,
+    series: common::images::Series,
     #[command(flatten)]
     common: common::Common,
 }
@@ -67,12 +67,12 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let adapter = IpAdapter::open(&arguments.adapter, &device)?;
     println!("{}; it reads {}", adapter.config(), adapter.config().reads());
     let encoder = match &arguments.encoder {
-        Some(folder) => common::pictures::encoder(folder, &device)?,
-        None => common::pictures::encoder(&arguments.common.model()?.join("image_encoder"), &device)?,
+        Some(folder) => common::images::encoder(folder, &device)?,
+        None => common::images::encoder(&arguments.common.model()?.join("image_encoder"), &device)?,
     };
-    let paths = arguments.picture.iter();
-    let pictures = paths.map(Picture::open).collect::<Result<Vec<_>, _>>()?;
-    let pixels = clip_batch(&pictures, encoder.image_size(), Crop::Centre, &device)?;
+    let paths = arguments.image.iter();
+    let images = paths.map(Image::open).collect::<Result<Vec<_>, _>>()?;
+    let pixels = clip_batch(&images, encoder.image_size(), Crop::Centre, &device)?;
     let pipeline = arguments.common.load()?;
     let prompt = prompt(arguments, &adapter, &encoder, pixels, &pipeline, &settings.text)?;
     let prompt = match arguments.preset {
@@ -83,10 +83,10 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let prompt = prompt.with_window(Window::new(arguments.start, arguments.end)?);
     let request = arguments.series.request(&arguments.prompt, settings).with_steering(prompt);
     let made = pipeline.generate(&request)?;
-    arguments.series.finish(&pictures, &made)
+    arguments.series.finish(&images, &made)
 }
 
-/// The pictures for every branch, under an instruction where the adapter reads one.
+/// The images for every branch, under an instruction where the adapter reads one.
 fn prompt(
     arguments: &Arguments,
     adapter: &IpAdapter,
@@ -94,7 +94,7 @@ fn prompt(
     pixels: Tensor<4>,
     pipeline: &Pipeline,
     text: &TextOptions,
-) -> Result<PicturePrompt, Box<dyn Error>> {
+) -> Result<ImagePrompt, Box<dyn Error>> {
     let layers = pipeline.cross_attentions();
     let reads = adapter.config().reads();
     if let FeatureKind::Instructed(..) = reads {
@@ -105,18 +105,18 @@ fn prompt(
         let (reader, prompt) = (pipeline.text_encoder(), &*arguments.prompt);
         let texts = InstructTexts::encode(reader, adapter.config(), prompt, negative, &instruction, text)?;
         let [with, without] = [pixels.clone(), pixels.zeros_like()].map(|pixels| encoder.penultimate(pixels));
-        return Ok(PicturePrompt::instructed(adapter, &layers, [&with, &without], &texts, instruction.guidance)?);
+        return Ok(ImagePrompt::instructed(adapter, &layers, [&with, &without], &texts, instruction.guidance)?);
     }
     if arguments.instruction.is_some() {
-        return Err("--instruction: found one, wanted none: only Instruct adapters read instructions".into());
+        return Err("--instruction: expected none, got one: only Instruct adapters read instructions".into());
     }
     if matches!(reads, FeatureKind::Pooled(_)) && !encoder.has_projection() {
-        let found = "an image encoder without `visual_projection`";
-        return Err(format!("{}: found {found}, wanted one that projects pooled features", adapter.config()).into());
+        let got = "an image encoder without `visual_projection`";
+        return Err(format!("{}: expected one that projects pooled features, got {got}", adapter.config()).into());
     }
     let unreadable =
-        || format!("{}: found {reads}, wanted features of pictures: faces are not read here", adapter.config());
+        || format!("{}: expected features of images, got {reads}: faces are not read here", adapter.config());
     let with = Features::of(encoder, pixels.clone(), reads).ok_or_else(unreadable)?;
     let without = Features::none_of(encoder, &pixels, reads).ok_or_else(unreadable)?;
-    Ok(PicturePrompt::new(adapter, &layers, &with, &without)?)
+    Ok(ImagePrompt::new(adapter, &layers, &with, &without)?)
 }

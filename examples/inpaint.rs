@@ -1,6 +1,6 @@
-//! A part of a picture made anew: `cargo run --release --example inpaint -- --picture a.png --mask mask.png "a red star"`.
+//! A part of an image made anew: `cargo run --release --example inpaint -- --image a.png --mask mask.png "a red star"`.
 //!
-//! The mask is light where the picture is to change. A model that was trained for it (nine input channels) is shown the mask; with
+//! The mask is light where the image is to change. A model that was trained for it (nine input channels) is shown the mask; with
 //! any other one, what is kept is put back after each step.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
@@ -10,18 +10,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use fabric::core::picture::Picture;
+use fabric::core::image::Image;
 
 mod common;
 
-/// Makes a part of a picture anew.
+/// Makes a part of an image anew.
 #[derive(Parser)]
 struct Arguments {
     /// What the part should show.
     prompt: String,
-    /// The picture.
+    /// The image.
     #[arg(long)]
-    picture: PathBuf,
+    image: PathBuf,
     /// Light where it is to change.
     #[arg(long)]
     mask: PathBuf,
@@ -29,7 +29,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1.0)]
     strength: f64,
     #[command(flatten)]
-    series: common::pictures::Series,
+    series: common::images::Series,
     #[command(flatten)]
     common: common::Common,
 }
@@ -40,11 +40,11 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     arguments.series.prepare()?;
-    let (picture, mask) = (Picture::open(&arguments.picture)?, Picture::open_mask(&arguments.mask)?);
+    let (image, mask) = (Image::open(&arguments.image)?, Image::open_mask(&arguments.mask)?);
     let settings = arguments.common.settings()?;
     let request = arguments.series.request(&arguments.prompt, settings);
-    let request = request.with_start(picture.clone(), arguments.strength).with_mask(mask.clone());
+    let request = request.with_init_image(image.clone(), arguments.strength).with_mask(mask.clone());
     request.validate()?;
     let made = arguments.common.load()?.generate(&request)?;
-    arguments.series.finish(&[picture, mask], &made)
+    arguments.series.finish(&[image, mask], &made)
 }

@@ -1,4 +1,4 @@
-//! Pictures from a prompt: `cargo run --release --example text_to_image -- "a small red star on blue"`.
+//! Images from a prompt: `cargo run --release --example text_to_image -- "a small red star on blue"`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -8,35 +8,35 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use fabric::core::picture::{Mark, contact_sheet};
+use fabric::core::image::{Mark, contact_sheet};
 use fabric::core::pipeline::{DevicePool, PoolStep, Pooled, Request};
 
 mod common;
 
-/// Makes pictures from a prompt.
+/// Makes images from a prompt.
 #[derive(Parser)]
 pub(crate) struct Arguments {
-    /// What the pictures should show.
+    /// What the images should show.
     prompt: String,
     /// What they should not show.
     #[arg(long)]
     negative: Option<String>,
-    /// How many pictures.
+    /// How many images.
     #[arg(long, default_value_t = 1)]
-    pictures: u64,
-    /// Seed of the first picture; the others count up.
+    images: u64,
+    /// Seed of the first image; the others count up.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// A picture to start from.
+    /// An image to start from.
     #[arg(long)]
     from: Option<PathBuf>,
     /// How much of it to give up, 0 to 1.
     #[arg(long, default_value_t = 0.7)]
     strength: f64,
-    /// Where the pictures go.
+    /// Where the images go.
     #[arg(long, default_value = "out")]
     out: PathBuf,
-    /// Another device that shares the pictures, named as in --device; may be given several times.
+    /// Another device that shares the images, named as in --device; may be given several times.
     #[arg(long)]
     also: Vec<String>,
     #[command(flatten)]
@@ -48,13 +48,13 @@ fn main() -> ExitCode {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let Arguments { prompt, negative, pictures, seed, from, strength, out, also, common } = arguments;
+    let Arguments { prompt, negative, images, seed, from, strength, out, also, common } = arguments;
     let settings = common.settings()?;
-    let mut request = Request::new(prompt).with_seeds((0..pictures).map(|i| seed.wrapping_add(i)));
+    let mut request = Request::new(prompt).with_seeds((0..images).map(|i| seed.wrapping_add(i)));
     request.negative_prompt = negative;
     request.settings = settings;
     if let Some(path) = from {
-        request = request.with_start(fabric::core::picture::Picture::open(path)?, strength);
+        request = request.with_init_image(fabric::core::image::Image::open(path)?, strength);
     }
     request.validate()?;
     common::prepare(&out, request.seeds.iter().map(|seed| format!("seed-{seed}.png")))?;
@@ -74,16 +74,16 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let Pooled { made, lost, .. } = DevicePool::new(members)?.generate_observed(&[request], watch)?;
     bar.finish_and_clear();
     for (device, said) in lost {
-        println!("{device} was lost, and others made its pictures: {said}");
+        println!("{device} was lost, and others made its images: {said}");
     }
-    let made = made.into_iter().next().ok_or("no pictures")?;
-    for (picture, seed) in made.pictures.iter().zip(&made.seeds) {
+    let made = made.into_iter().next().ok_or("no images")?;
+    for (image, seed) in made.images.iter().zip(&made.seeds) {
         let path = out.join(format!("seed-{seed}.png"));
-        picture.save(&path)?;
+        image.save(&path)?;
         println!("{}", path.display());
     }
-    if made.pictures.len() > 1 {
-        let row = made.pictures.iter().map(|picture| (picture, Mark::None)).collect();
+    if made.images.len() > 1 {
+        let row = made.images.iter().map(|image| (image, Mark::None)).collect();
         common::save_sheet(contact_sheet(&[row], 8), &out.join("sheet.png"));
     }
     common::print_report(&made.report);

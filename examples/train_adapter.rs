@@ -1,7 +1,7 @@
-//! An adapter learned from pictures: `cargo run --release --features train --example train_adapter -- --data data.jsonl --model MODEL --like ip-adapter_sd15.safetensors`.
+//! An adapter learned from images: `cargo run --release --features train --example train_adapter -- --data data.jsonl --model MODEL --like ip-adapter_sd15.safetensors`.
 //!
 //! `data.jsonl` has a line for each example: `{"image": "a.png", "text": "what it shows"}`, with `"condition": "b.png"` where the
-//! prompt is another picture, and for Instruct `"task"` and `"instruction"`. Stopped and begun again with the same
+//! prompt is another image, and for Instruct `"task"` and `"instruction"`. Stopped and begun again with the same
 //! settings, a run goes on where it was.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
@@ -33,7 +33,7 @@ struct Arguments {
     /// Examples, one JSON object per line.
     #[arg(long)]
     data: PathBuf,
-    /// Lines that may be broken, or whose pictures are missing or cannot be read.
+    /// Lines that may be broken, or whose images are missing or cannot be read.
     #[arg(long, default_value_t = 0)]
     skip: usize,
     /// The model's folder, which stays as it is.
@@ -57,7 +57,7 @@ struct Arguments {
     /// Where checkpoints, the loss curve and the adapter go.
     #[arg(long, default_value = "adapter")]
     out: PathBuf,
-    /// Threads that prepare pictures.
+    /// Threads that prepare images.
     #[arg(long, default_value_t = 2)]
     workers: usize,
     /// Where to compute; the first device that this build has if absent.
@@ -148,7 +148,7 @@ fn partners(
         unet: Arc::new(model.unet.fork(tracking).no_grad()),
         codec: Arc::new(model.vae),
         text: Arc::new(model.text),
-        vision: Arc::new(common::pictures::encoder(&encoder, plain)?),
+        vision: Arc::new(common::images::encoder(&encoder, plain)?),
     };
     Ok((partners, model.scheduler))
 }

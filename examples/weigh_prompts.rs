@@ -7,8 +7,8 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
+use fabric::core::image::Image;
 use fabric::core::models::WeightNormalisation;
-use fabric::core::picture::Picture;
 use fabric::core::pipeline::{Pipeline, Request, Settings};
 use fabric::models::world::{Attribute, Judge, Named, Split, full_caption, sample};
 use fabric::models::{ModelOptions, demo_folder, load_folder};
@@ -137,13 +137,13 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn make(pipeline: &Pipeline, caption: &str, seed: u64, settings: &Settings) -> Result<Picture, Box<dyn Error>> {
+fn make(pipeline: &Pipeline, caption: &str, seed: u64, settings: &Settings) -> Result<Image, Box<dyn Error>> {
     let request = Request::new(caption).with_seeds([seed]).with_settings(settings.clone());
-    pipeline.generate(&request)?.pictures.pop().ok_or_else(|| "no image was made".into())
+    pipeline.generate(&request)?.images.pop().ok_or_else(|| "no image was made".into())
 }
 
 /// Root of the mean square of the differences.
-fn distance(a: &Picture, b: &Picture) -> f64 {
+fn distance(a: &Image, b: &Image) -> f64 {
     let square = |(a, b): (&u8, &u8)| (f64::from(*a) - f64::from(*b)).powi(2);
     (a.rgb().iter().zip(b.rgb()).map(square).sum::<f64>() / a.rgb().len() as f64).sqrt()
 }

@@ -1,4 +1,4 @@
-//! Steer Stable Diffusion with pictures and feedback.
+//! Steer Stable Diffusion with images and feedback.
 //!
 //! This crate joins the parts: [`backends`] (devices), [`core`] (attention seams, FABRIC, guidance, samplers, sessions,
 //! the pipeline), [`models`] (networks, tokenizer, files) and [`ipadapter`].
@@ -11,13 +11,13 @@
 //! let first = pipeline.generate(&Request::new("a small red star on blue").with_seeds([1, 2, 3, 4]))?;
 //! // More like the third, less like the first.
 //! let request = Request::new("a small red star on blue")
-//!     .with_liked(first.pictures[2].clone())
-//!     .with_disliked(first.pictures[0].clone());
-//! pipeline.generate(&request)?.pictures[0].save("better.png")?;
+//!     .with_liked(first.images[2].clone())
+//!     .with_disliked(first.images[0].clone());
+//! pipeline.generate(&request)?.images[0].save("better.png")?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Where pictures touch the network:
+//! Where images touch the network:
 //!
 //! | seam | value | who |
 //! |---|---|---|
@@ -44,7 +44,7 @@ struct Readme;
 /// What most programs need.
 pub mod prelude {
     pub use fabric_core::fabric::FabricSettings;
-    pub use fabric_core::picture::Picture;
+    pub use fabric_core::image::Image;
     pub use fabric_core::pipeline::{Generation, Pipeline, Request, Settings, StepEvent};
     pub use fabric_core::schedule::SamplerKind;
     pub use fabric_core::session::{FeedbackSession, FeedbackSource, Vote};

@@ -38,15 +38,15 @@ fn upload<const D: usize>(values: &[f64], shape: [usize; D]) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), &device())
 }
 
-fn check<const D: usize>(found: Tensor<D>, wanted: &[f64]) {
-    let found: Vec<f32> = found.into_data().convert::<f32>().try_to_vec().unwrap();
-    assert_eq!(found.len(), wanted.len());
-    let scale = wanted.iter().fold(1e-12_f64, |m, x| m.max(x.abs()));
-    let error = found.iter().zip(wanted).fold(0.0_f64, |worst, (&a, b)| {
+fn check<const D: usize>(got: Tensor<D>, expected: &[f64]) {
+    let got: Vec<f32> = got.into_data().convert::<f32>().try_to_vec().unwrap();
+    assert_eq!(got.len(), expected.len());
+    let scale = expected.iter().fold(1e-12_f64, |m, x| m.max(x.abs()));
+    let error = got.iter().zip(expected).fold(0.0_f64, |worst, (&a, b)| {
         let error = (f64::from(a) - b).abs() / scale;
         if error.is_nan() { f64::INFINITY } else { worst.max(error) }
     });
-    assert!(error <= tolerance(), "error {error:.1e}, at most {:.0e} wanted", tolerance());
+    assert!(error <= tolerance(), "error {error:.1e}, at most {:.0e} expected", tolerance());
 }
 
 /// `softmax(q·k / sqrt(d))`, multiplied by the weights, each row normalised, times `v`: the official code's way.
@@ -79,13 +79,13 @@ fn check_attention(sizes: [usize; 4], runs: &[(usize, f32)]) {
     let (q, k, v) = (values(heads * queries * dim, 1), values(heads * keys * dim, 2), values(heads * keys * dim, 3));
     let mut weights: Vec<f64> = runs.iter().flat_map(|&(n, w)| std::iter::repeat_n(f64::from(w), n)).collect();
     weights.resize(keys, 1.0);
-    let found = weighted_attention(
+    let got = weighted_attention(
         upload(&q, [1, heads, queries, dim]),
         upload(&k, [1, heads, keys, dim]),
         upload(&v, [1, heads, keys, dim]),
         runs,
     );
-    check(found, &attention_on_host(&q, &k, &v, sizes, &weights));
+    check(got, &attention_on_host(&q, &k, &v, sizes, &weights));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn convolution_is_the_sum_over_its_window() {
         let b = values(outputs, 6);
         let out_h = (height + 2 * padding - kernel) / stride + 1;
         let out_w = (width + 2 * padding - kernel) / stride + 1;
-        let mut wanted = Vec::new();
+        let mut expected = Vec::new();
         for row in 0..2 {
             for o in 0..outputs {
                 for i in 0..out_h * out_w {
@@ -137,18 +137,18 @@ fn convolution_is_the_sum_over_its_window() {
                             }
                         }
                     }
-                    wanted.push(sum);
+                    expected.push(sum);
                 }
             }
         }
-        let found = conv2d(
+        let got = conv2d(
             upload(&x, [2, channels, height, width]),
             upload(&w, [outputs, channels, kernel, kernel]),
             Some(upload(&b, [outputs])),
             stride,
             (padding, padding),
         );
-        check(found, &wanted);
+        check(got, &expected);
     }
 }
 
@@ -168,18 +168,18 @@ fn norms_are_their_formulas() {
     let (rows, channels, area, groups) = (3, 12, 35, 4);
     let (x, w, b) = (values(rows * channels * area, 10), values(channels, 11), values(channels, 12));
     let plain = normalised(&x, channels / groups * area, 1e-5);
-    let wanted: Vec<f64> =
+    let expected: Vec<f64> =
         (0..).zip(plain).map(|(at, x)| x * w[at / area % channels] + b[at / area % channels]).collect();
     let norm = |silu| {
         let x = upload(&x, [rows, channels, 5, 7]);
         group_norm(x, upload(&w, [channels]), upload(&b, [channels]), groups, 1e-5, silu)
     };
-    check(norm(false), &wanted);
-    check(norm(true), &wanted.iter().map(|x| x / (1.0 + (-x).exp())).collect::<Vec<f64>>());
+    check(norm(false), &expected);
+    check(norm(true), &expected.iter().map(|x| x / (1.0 + (-x).exp())).collect::<Vec<f64>>());
     let plain = normalised(&x, channels, 1e-5);
-    let wanted: Vec<f64> = (0..).zip(plain).map(|(at, x)| x * w[at % channels] + b[at % channels]).collect();
+    let expected: Vec<f64> = (0..).zip(plain).map(|(at, x)| x * w[at % channels] + b[at % channels]).collect();
     let x = upload(&x, [rows, area, channels]);
-    check(layer_norm(x, upload(&w, [channels]), upload(&b, [channels]), 1e-5), &wanted);
+    check(layer_norm(x, upload(&w, [channels]), upload(&b, [channels]), 1e-5), &expected);
 }
 
 #[test]
@@ -189,14 +189,14 @@ fn causal_attention_sees_no_later_key() {
     let (q, k, v) = (of(13), of(14), of(15));
     let part =
         |x: &[f64], head: usize, first: usize, count: usize| x[(head * tokens + first) * dim..][..count * dim].to_vec();
-    let mut wanted = Vec::new();
+    let mut expected = Vec::new();
     for (head, query) in (0..heads).flat_map(|head| (0..tokens).map(move |query| (head, query))) {
         let seen = query + 1;
         let (k, v) = (part(&k, head, 0, seen), part(&v, head, 0, seen));
-        wanted.extend(attention_on_host(&part(&q, head, query, 1), &k, &v, [1, 1, seen, dim], &vec![1.0; seen]));
+        expected.extend(attention_on_host(&part(&q, head, query, 1), &k, &v, [1, 1, seen, dim], &vec![1.0; seen]));
     }
     let shape = [1, heads, tokens, dim];
-    check(causal_attention(upload(&q, shape), upload(&k, shape), upload(&v, shape)), &wanted);
+    check(causal_attention(upload(&q, shape), upload(&k, shape), upload(&v, shape)), &expected);
 }
 
 #[test]
@@ -227,19 +227,19 @@ fn erf(x: f64) -> f64 {
 #[test]
 fn softmax_rows_are_normalised_exponentials() {
     let x: Vec<f64> = values(6 * 50, 8).into_iter().map(|x| x * 20.0).collect();
-    let mut wanted = Vec::new();
+    let mut expected = Vec::new();
     for row in x.chunks(50) {
         let top = row.iter().fold(f64::MIN, |m, &x| m.max(x));
         let sum: f64 = row.iter().map(|x| (x - top).exp()).sum();
-        wanted.extend(row.iter().map(|x| (x - top).exp() / sum));
+        expected.extend(row.iter().map(|x| (x - top).exp() / sum));
     }
-    check(softmax(upload(&x, [6, 50])), &wanted);
+    check(softmax(upload(&x, [6, 50])), &expected);
 }
 
 #[test]
 fn nearest_neighbours_double_every_pixel() {
     let x = values(12, 9);
-    let wanted: Vec<f64> = (0..48).map(|i| x[i / 8 / 2 * 4 + i % 8 / 2]).collect();
+    let expected: Vec<f64> = (0..48).map(|i| x[i / 8 / 2 * 4 + i % 8 / 2]).collect();
     let options = InterpolateOptions::new(InterpolateMode::Nearest).with_output_size([6, 8]);
-    check(interpolate(upload(&x, [1, 1, 3, 4]), options), &wanted);
+    check(interpolate(upload(&x, [1, 1, 3, 4]), options), &expected);
 }

@@ -1,12 +1,12 @@
-//! Whatever comes from outside: each wrong folder, file, picture or setting is a typed error that says where it is and
-//! what to do, before any picture is made.
+//! Whatever comes from outside: each wrong folder, file, image or setting is a typed error that says where it is and
+//! what to do, before any image is made.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use fabric::core::Error;
 use fabric::core::fabric::{FabricSettings, ReferencePass};
-use fabric::core::picture::Picture;
+use fabric::core::image::Image;
 use fabric::core::pipeline::{Pipeline, Request, Settings};
 use fabric::core::schedule::Prediction;
 use fabric::core::session::{FeedbackSession, MAX_SESSION_PIXELS, SessionError};
@@ -94,17 +94,17 @@ fn missing_files_are_named() {
 fn damaged_weights_are_refused() {
     type Change = fn(&mut Vec<u8>);
     let cases: [(Change, &str); 6] = [
-        (|bytes| bytes.clear(), "found"),
-        (|bytes| bytes.truncate(5), "found"),
-        (|bytes| bytes.truncate(100), "found"),
-        (|bytes| bytes.truncate(bytes.len() / 2), "found"),
-        (|bytes| bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes()), "found"),
-        (|bytes| bytes[8..40].fill(b'{'), "found"),
+        (|bytes| bytes.clear(), "got"),
+        (|bytes| bytes.truncate(5), "got"),
+        (|bytes| bytes.truncate(100), "got"),
+        (|bytes| bytes.truncate(bytes.len() / 2), "got"),
+        (|bytes| bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes()), "got"),
+        (|bytes| bytes[8..40].fill(b'{'), "got"),
     ];
     for (change, word) in cases {
         let place = copy();
         spoil(&place.path().join(UNET), change);
-        refused(place.path(), &options(), &[UNET, word, "wanted", ";"]);
+        refused(place.path(), &options(), &[UNET, word, "expected", ";"]);
     }
     let place = copy();
     spoil(&place.path().join(UNET), |bytes| {
@@ -120,7 +120,7 @@ fn a_folder_cannot_reach_outside_itself() {
     fs::remove_file(place.path().join(UNET)).expect("a removed file");
     let index = r#"{"metadata": {}, "weight_map": {"conv_in.weight": "../vae/diffusion_pytorch_model.safetensors"}}"#;
     fs::write(place.path().join(format!("{UNET}.index.json")), index).expect("an index");
-    refused(place.path(), &options(), &["index.json", "../vae", "wanted"]);
+    refused(place.path(), &options(), &["index.json", "../vae", "expected"]);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn files_of_another_kind_are_refused_as_what_they_are() {
     let golden = golden();
     for (path, said) in [
         (golden.join("unet/config.json"), "config.json"),
-        (golden.join(UNET), "wanted"),
+        (golden.join(UNET), "expected"),
         (golden.join("vae"), "model_index.json"),
         (golden.join("../../../examples/pictures/coffee.jpg"), "coffee.jpg"),
     ] {
@@ -248,11 +248,11 @@ fn unusable_requests_are_refused_by_name_before_any_work() {
     refused(&|r| r.settings.text.clip_skip = Some(1000), "clip_skip");
     refused(&|r| r.settings.memory_limit = Some(1000), "memory");
     refused(&|r| r.seeds.clear(), "seeds");
-    let picture = || Picture::from_rgb(1, 1, vec![1, 2, 3]).expect("a picture");
-    refused(&|r| *r = r.clone().with_feedback(picture(), f64::NAN), "strength");
-    refused(&|r| *r = r.clone().with_start(picture(), 1.5), "strength");
+    let image = || Image::from_rgb(1, 1, vec![1, 2, 3]).expect("an image");
+    refused(&|r| *r = r.clone().with_feedback(image(), f64::NAN), "strength");
+    refused(&|r| *r = r.clone().with_init_image(image(), 1.5), "strength");
     // What is odd but means something goes.
-    assert!(pipeline.generate(&good().with_liked(picture()).with_start(picture(), 0.5)).is_ok());
+    assert!(pipeline.generate(&good().with_liked(image()).with_init_image(image(), 0.5)).is_ok());
     assert!(pipeline.generate(&Request { prompt: String::new(), ..good() }).is_ok());
 }
 
@@ -265,7 +265,7 @@ fn a_weighted_prompt_is_read_before_its_words_are_left_out() {
     // Without the last word but one, the year would be the weight of the bracket.
     for prompt in ["(year :1984 night )", "a (small (red star:1.5) on:1.2) blue"] {
         let request = Request::new(prompt).with_seeds(0..128).with_settings(settings.clone());
-        pipeline.generate(&request).expect("pictures");
+        pipeline.generate(&request).expect("images");
     }
 }
 
@@ -301,7 +301,10 @@ fn settings_of_a_session_that_are_a_list_are_refused() {
     for settings in [serde_json::json!([]), serde_json::json!([64, 64])] {
         let session = FeedbackSession::new("a cat").with_settings(settings);
         let message = session.generation_settings().expect_err("a list").to_string();
-        assert!(message.starts_with("the session's settings: found no JSON object"), "{message}");
+        assert!(
+            message.starts_with("the session's settings: expected") && message.contains("got no JSON object"),
+            "{message}"
+        );
     }
 }
 

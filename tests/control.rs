@@ -11,9 +11,9 @@ use common::{assert_again, distance};
 use fabric::core::denoise::{ModelCall, NoiseLevel};
 use fabric::core::fabric::{FabricSettings, ReferencePass};
 use fabric::core::guidance::Branch;
-use fabric::core::models::{LatentCodec, Posterior, TextEncoder, UNetInput};
+use fabric::core::image::{Fit, Image, vae_batch};
+use fabric::core::models::{Autoencoder, Posterior, TextEncoder, UNetInput};
 use fabric::core::noise::{Draw, RunNoise, SeededNoise};
-use fabric::core::picture::{Fit, Picture, vae_batch};
 use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, Steering, Window};
 use fabric::core::schedule::SchedulerConfig;
 use fabric::models::control::{Control, ControlNet, ControlNetConfig, T2IAdapter, T2IAdapterConfig};
@@ -47,14 +47,14 @@ fn network() -> Arc<ControlNet> {
     NETWORK.get_or_init(open).clone()
 }
 
-/// A picture that no other salt gives.
-fn picture(salt: usize) -> Picture {
+/// An image that no other salt gives.
+fn image(salt: usize) -> Image {
     let rgb = (0..50 * 40 * 3).map(|at| ((at * (5 + salt) + salt) % 251) as u8).collect();
-    Picture::from_rgb(50, 40, rgb).expect("a picture")
+    Image::from_rgb(50, 40, rgb).expect("an image")
 }
 
 fn control(scale: f64) -> Control {
-    Control::new(network(), picture(1)).with_scale(scale).expect("a scale")
+    Control::new(network(), image(1)).with_scale(scale).expect("a scale")
 }
 
 fn request() -> Request {
@@ -96,7 +96,7 @@ fn several_control_networks_are_added() {
 }
 
 #[test]
-fn a_picture_under_control_is_the_same_alone_and_in_a_batch() {
+fn an_image_under_control_is_the_same_alone_and_in_a_batch() {
     for control in [control(1.0), control(1.0).with_guess(true)] {
         let request = request().with_steering(control);
         let both = make(&request);
@@ -117,7 +117,7 @@ fn guess_mode_adds_under_the_prompt_alone() {
     let said = |guess: bool| {
         let input = UNetInput::new(sample.clone(), &[500.0], context.clone());
         let control = control(1.0).with_guess(guess);
-        control.residuals(&call, &input, &rows).expect("pictures").expect("residuals")
+        control.residuals(&call, &input, &rows).expect("images").expect("residuals")
     };
     let (guess, plain) = (said(true), said(false));
     let largest = |x: Tensor<4>| x.abs().max().into_scalar::<f32>();
@@ -126,8 +126,8 @@ fn guess_mode_adds_under_the_prompt_alone() {
         let share = 10_f64.powf(index as f64 / count as f64 - 1.0);
         assert_eq!(largest(guess.clone().narrow(0, 2, 2)), 0.0);
         assert!(largest(plain.clone().narrow(0, 2, 2)) > 0.0);
-        let (found, wanted) = (values(&guess.narrow(0, 0, 2)), values(&(plain.narrow(0, 0, 2) * share)));
-        assert!(distance(&found, &wanted) < ROUNDING);
+        let (got, expected) = (values(&guess.narrow(0, 0, 2)), values(&(plain.narrow(0, 0, 2) * share)));
+        assert!(distance(&got, &expected) < ROUNDING);
     }
 }
 
@@ -135,10 +135,10 @@ fn guess_mode_adds_under_the_prompt_alone() {
 fn t2i_adapters_and_networks_that_pool_run_beside_the_others() {
     let device = fabric::default_device().expect("a device");
     let plain = make(&request());
-    // Its pictures are grey, as those of the published sketch and edge adapters.
+    // Its images are grey, as those of the published sketch and edge adapters.
     let config = T2IAdapterConfig { in_channels: 1, channels: vec![32, 64], ..T2IAdapterConfig::default() };
     let t2i: Arc<T2IAdapter> = Arc::new(config.init(&device).expect("a network"));
-    let t2i = |scale| Control::new(t2i.clone(), picture(2)).with_scale(scale).expect("a scale");
+    let t2i = |scale| Control::new(t2i.clone(), image(2)).with_scale(scale).expect("a scale");
     let whole = make(&request().with_steering(t2i(1.0)));
     assert!(distance(&whole, &plain) > 1e-4);
     assert_again(&make(&request().with_steering(t2i(0.0))), &plain, "switched off");
@@ -148,21 +148,24 @@ fn t2i_adapters_and_networks_that_pool_run_beside_the_others() {
     let config = ControlNetConfig::from_json(&text).expect("a configuration");
     let pooled = ControlNetConfig { global_pool_conditions: true, ..config.clone() };
     let pooled = Arc::new(pooled.init(&device).expect("a network"));
-    let both = request().with_steering(Control::new(pooled, picture(1))).with_steering(t2i(1.0));
+    let both = request().with_steering(Control::new(pooled, image(1))).with_steering(t2i(1.0));
     let both_made = make(&both);
     assert!(distance(&both_made, &whole) > 1e-4);
     for (seed, part) in [3, 4].into_iter().zip(both_made.chunks_exact(both_made.len() / 2)) {
         assert!(distance(&make(&both.clone().with_seeds([seed])), part) < ROUNDING);
     }
     let four = ControlNetConfig { conditioning_channels: 4, ..config }.init(&device).expect("a network");
-    let refused = pipeline().generate(&request().with_steering(Control::new(Arc::new(four), picture(1))));
+    let refused = pipeline().generate(&request().with_steering(Control::new(Arc::new(four), image(1))));
     let message = refused.expect_err("four channels").to_string();
-    assert!(message.starts_with("channels of a control network's picture: found 4"), "{message}");
+    assert!(
+        message.starts_with("channels of a control network's image: expected") && message.contains("got 4"),
+        "{message}"
+    );
 }
 
 #[test]
 fn feedback_and_control_act_together_in_all_passes() {
-    let mut liked = request().with_liked(picture(2)).with_disliked(picture(3));
+    let mut liked = request().with_liked(image(2)).with_disliked(image(3));
     liked.settings.fabric = FabricSettings { start: 0.0, end: 1.0, ..FabricSettings::paper_target() };
     let (plain, controlled) = (make(&liked), make(&request().with_steering(control(1.0))));
     let together = make(&liked.clone().with_steering(control(1.0)));
@@ -182,15 +185,21 @@ fn a_control_network_for_another_model_is_refused_by_name() {
     let device = fabric::default_device().expect("a device");
     let large = UNetConfig::sdxl().init(&device).expect("a network");
     let message = control(1.0).check(&large).expect_err("XL").to_string();
-    assert!(message.starts_with("channels that a ControlNet adds to: found [32"), "{message}");
+    assert!(
+        message.starts_with("channels that a ControlNet adds to: expected") && message.contains("got [32"),
+        "{message}"
+    );
     let other = UNetConfig { cross_attention_dim: 48.into(), ..golden_unet() }.init(&device).expect("a network");
     let message = control(1.0).check(&other).expect_err("another text").to_string();
-    assert!(message.starts_with("channels of the text that a ControlNet reads: found 32, wanted 48"), "{message}");
+    assert!(message.starts_with("channels of the text that a ControlNet reads: expected 48, got 32"), "{message}");
     let t2i =
         T2IAdapterConfig { channels: vec![8, 16], ..T2IAdapterConfig::default() }.init(&device).expect("a network");
     let t2i: Arc<T2IAdapter> = Arc::new(t2i);
-    let message = Control::new(t2i, picture(1)).check(&large).expect_err("XL").to_string();
-    assert!(message.starts_with("channels that a T2I-Adapter adds to: found [8, 16]"), "{message}");
+    let message = Control::new(t2i, image(1)).check(&large).expect_err("XL").to_string();
+    assert!(
+        message.starts_with("channels that a T2I-Adapter adds to: expected") && message.contains("got [8, 16]"),
+        "{message}"
+    );
     for (json, word) in [
         (r#"{"_class_name": "ControlNetUnionModel"}"#, "_class_name"),
         (r#"{"conditioning_embedding_out_channels": []}"#, "conditioning_embedding_out_channels"),
@@ -274,32 +283,32 @@ fn files_of_the_original_releases_are_read() {
     let config = config.expect("a configuration");
     let (network, _) = ControlNet::load(&config, file.weights(), &LoadOptions::default(), &device).expect("a network");
     assert_eq!(parameters(&network).len(), golden.tensors().len());
-    let found = file.weights().tensors().keys().collect::<Vec<_>>();
-    assert_eq!(found, golden.tensors().keys().collect::<Vec<_>>());
+    let got = file.weights().tensors().keys().collect::<Vec<_>>();
+    assert_eq!(got, golden.tensors().keys().collect::<Vec<_>>());
     for name in golden.tensors().keys() {
         assert_eq!(file.weights().read(name).expect("a tensor"), golden.read(name).expect("a tensor"), "{name}");
     }
     // What is something else says so.
     let vae = models().join("vae/diffusion_pytorch_model.safetensors");
     let message = fabric::models::control::ControlNetFile::open(vae).expect_err("a VAE").to_string();
-    assert!(message.contains("found a VAE, wanted a ControlNet"), "{message}");
+    assert!(message.contains("expected a ControlNet, got a VAE"), "{message}");
 }
 
-fn grey(level: u8) -> Picture {
-    Picture::filled(30, 30, [level; 3]).expect("a picture")
+fn grey(level: u8) -> Image {
+    Image::filled(30, 30, [level; 3]).expect("an image")
 }
 
 #[test]
-fn what_a_mask_leaves_out_is_kept_and_a_mask_of_all_is_a_picture_from_noise() {
-    // The picture as the run's VAE and seeds encode it.
+fn what_a_mask_leaves_out_is_kept_and_a_mask_of_all_is_an_image_from_noise() {
+    // The image as the run's VAE and seeds encode it.
     let device = fabric::default_device().expect("a device");
-    let pixels = vae_batch(&[picture(4)], 64, 64, Fit::SquashLanczos, &device).expect("pixels").repeat_dim(0, 2);
+    let pixels = vae_batch(&[image(4)], 64, 64, Fit::SquashLanczos, &device).expect("pixels").repeat_dim(0, 2);
     let vae = vae();
     let shape = [2, vae.latent_channels(), 64 / vae.downscale(), 64 / vae.downscale()];
     let posterior = SeededNoise::new(&[3, 4], &device).draw(Draw::StartPosterior, shape).expect("noise");
     let encoded = values(&vae.encode(pixels, Posterior::Sample(posterior)));
     for sampler in ["ddim", "euler_a", "dpmpp_2m", "heun", "pndm", "unipc", "lcm"] {
-        let mut request = request().with_start(picture(4), 1.0);
+        let mut request = request().with_init_image(image(4), 1.0);
         request.settings.sampler = Some(sampler.parse().expect("a sampler"));
         request.settings.steps = 4;
         let mut plain = request.clone();
@@ -317,26 +326,26 @@ fn what_a_mask_leaves_out_is_kept_and_a_mask_of_all_is_a_picture_from_noise() {
 }
 
 /// A mask of a run of 64x64 pixels that is light at its first latent, and elsewhere this grey.
-fn one_square(dark: u8) -> Picture {
+fn one_square(dark: u8) -> Image {
     light_where(dark, |x, y| x < 8 && y < 8)
 }
 
-fn light_where(dark: u8, light: impl Fn(usize, usize) -> bool) -> Picture {
+fn light_where(dark: u8, light: impl Fn(usize, usize) -> bool) -> Image {
     let grey = |at: usize| if light(at % 64, at / 64) { 255 } else { dark };
-    Picture::from_rgb(64, 64, (0..64 * 64).flat_map(|at| [grey(at); 3]).collect()).expect("a picture")
+    Image::from_rgb(64, 64, (0..64 * 64).flat_map(|at| [grey(at); 3]).collect()).expect("an image")
 }
 
 /// A mask four times as large as a run of 64x64 pixels, with a line of one pixel.
-fn large_with_a_thin_line() -> Picture {
+fn large_with_a_thin_line() -> Image {
     let grey = |at: usize| if at % 256 == 32 { 255 } else { 0 };
-    Picture::from_rgb(256, 256, (0..256 * 256).flat_map(|at| [grey(at); 3]).collect()).expect("a picture")
+    Image::from_rgb(256, 256, (0..256 * 256).flat_map(|at| [grey(at); 3]).collect()).expect("an image")
 }
 
 #[test]
 fn a_mask_that_names_no_part_of_the_result_is_an_error() {
     let inpainting = inpainting();
-    for (mask, found, next) in [
-        (grey(0), "none at 64x64 (its lightest pixel has 0)", "Picture::open_mask"),
+    for (mask, got, next) in [
+        (grey(0), "none at 64x64 (its lightest pixel has 0)", "Image::open_mask"),
         (grey(1), "none at 64x64 (its lightest pixel has 1)", "multiply its values by 255"),
         (grey(127), "none at 64x64 (its lightest pixel has 127)", "white"),
         (large_with_a_thin_line(), "none at 64x64 (its lightest pixel has 255)", "thicker"),
@@ -345,14 +354,17 @@ fn a_mask_that_names_no_part_of_the_result_is_an_error() {
         (light_where(0, |_, y| y == 60), "64 pixels at 64x64, but none that a latent looks at", "thicker"),
     ] {
         for pipeline in [pipeline(), &inpainting] {
-            let request = request().with_start(picture(4), 0.8).with_mask(mask.clone());
+            let request = request().with_init_image(image(4), 0.8).with_mask(mask.clone());
             let message = pipeline.generate(&request).expect_err("an empty mask").to_string();
-            assert!(message.starts_with(&format!("light part of the mask: found {found}, wanted")), "{message}");
+            assert!(
+                message.starts_with("light part of the mask: expected") && message.contains(&format!("got {got}")),
+                "{message}"
+            );
             assert!(message.contains(next), "{message}");
         }
     }
     let thin = light_where(0, |x, y| x == 8 && y == 16);
-    assert_eq!(generate(pipeline(), &request().with_start(picture(4), 0.8).with_mask(thin)).pictures.len(), 2);
+    assert_eq!(generate(pipeline(), &request().with_init_image(image(4), 0.8).with_mask(thin)).images.len(), 2);
 }
 
 #[test]
@@ -365,7 +377,7 @@ fn requests_on_rayons_threads_may_share_a_control() {
     let threads = rayon::ThreadPoolBuilder::new().num_threads(4).build().expect("threads");
     std::thread::spawn(move || {
         for round in 0..8 {
-            let control = Control::new(network(), picture(round));
+            let control = Control::new(network(), image(round));
             let read = || (0..16).into_par_iter().map(|_| residuals_of(&control)).collect();
             let read: Vec<Vec<f32>> = threads.install(read);
             assert!(read.iter().all(|one| *one == read[0]));
@@ -382,7 +394,7 @@ fn residuals_of(control: &Control) -> Vec<f32> {
     let call = ModelCall { index: 0, total: 1, level };
     let (sample, context) = (Tensor::ones([1, 4, 32, 32], &device), Tensor::ones([1, 77, 32], &device));
     let input = UNetInput::new(sample, &[500.0], context);
-    let added = control.residuals(&call, &input, &[(Branch::Conditional, 0..1)]).expect("a picture");
+    let added = control.residuals(&call, &input, &[(Branch::Conditional, 0..1)]).expect("an image");
     values(&added.and_then(|added| added.mid).expect("residuals"))
 }
 
@@ -407,7 +419,7 @@ fn inpainting() -> Pipeline {
 #[test]
 fn references_ride_along_in_networks_that_inpaint() {
     let pipeline = inpainting();
-    let mut request = request().with_start(picture(4), 0.8).with_mask(picture(5)).with_liked(picture(2));
+    let mut request = request().with_init_image(image(4), 0.8).with_mask(image(5)).with_liked(image(2));
     request.settings.fabric = FabricSettings { start: 0.0, end: 1.0, ..FabricSettings::paper_target() };
     let interleaved = values(&generate(&pipeline, &request).latents);
     let mut plain = request.clone();
@@ -424,13 +436,13 @@ fn references_ride_along_in_networks_that_inpaint() {
         let alone = values(&generate(&pipeline, &plain.clone().with_seeds([seed])).latents);
         assert!(distance(&alone, part) < ROUNDING);
     }
-    // Without a picture all of it is made; what the mask shows matters.
-    let mut other = plain.clone().with_mask(picture(6));
+    // Without an image all of it is made; what the mask shows matters.
+    let mut other = plain.clone().with_mask(image(6));
     assert!(
         distance(&values(&generate(&pipeline, &other).latents), &values(&generate(&pipeline, &plain).latents)) > 1e-4
     );
     (other.start, other.mask) = (None, None);
-    assert_eq!(generate(&pipeline, &other).pictures.len(), 2);
-    let message = self::request().with_mask(grey(255)).validate().expect_err("no picture").to_string();
-    assert!(message.starts_with("mask: found one, but no start picture"), "{message}");
+    assert_eq!(generate(&pipeline, &other).images.len(), 2);
+    let message = self::request().with_mask(grey(255)).validate().expect_err("no image").to_string();
+    assert!(message.starts_with("mask: expected") && message.contains("got one, but no start image"), "{message}");
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fabric::core::picture::Picture;
+use fabric::core::image::Image;
 use fabric::models::demo_folder;
 use fabric::models::world::{Attribute, Judge, Named, SIDE, Sample, Split, Tally, full_caption, sample};
 use fabric::prelude::*;
@@ -28,10 +28,10 @@ fn every_file_is_the_one_that_was_shipped() {
     let sums = fs::read_to_string(folder.join(NAMES)).expect("checksums");
     let mut named = BTreeSet::from([folder.join(NAMES)]);
     for line in sums.lines() {
-        let (wanted, name) = line.split_once("  ").expect("a checksum and a name");
-        let found: String =
+        let (expected, name) = line.split_once("  ").expect("a checksum and a name");
+        let got: String =
             Sha256::digest(fs::read(folder.join(name)).expect(name)).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(found, wanted, "{name}");
+        assert_eq!(got, expected, "{name}");
         named.insert(folder.join(name));
     }
     assert_eq!(named, BTreeSet::from_iter(files(&folder)), "every file has its checksum");
@@ -45,8 +45,8 @@ fn readers_see_what_was_drawn() {
     let judge = Judge::load(demo_folder().expect("the model ships"), &device).expect("readers");
     let samples = samples(128, Split::HeldOut);
     let draw = |sample: &Sample| {
-        let rgb = sample.scene.render(&sample.variation, SIDE).expect("a picture");
-        Picture::from_rgb(SIDE as usize, SIDE as usize, rgb).expect("a picture")
+        let rgb = sample.scene.render(&sample.variation, SIDE).expect("an image");
+        Image::from_rgb(SIDE as usize, SIDE as usize, rgb).expect("an image")
     };
     let mut tally = Tally::default();
     for (sample, seen) in samples.iter().zip(judge.read(&samples.iter().map(draw).collect::<Vec<_>>()).expect("eyes")) {
@@ -58,7 +58,7 @@ fn readers_see_what_was_drawn() {
 }
 
 #[test]
-fn pictures_show_what_their_captions_say() {
+fn images_show_what_their_captions_say() {
     let device = fabric::default_device().expect("a device");
     let judge = Judge::load(demo_folder().expect("the model ships"), &device).expect("readers");
     let pipeline = Pipeline::demo(&device).expect("the model ships");
@@ -66,8 +66,8 @@ fn pictures_show_what_their_captions_say() {
     let mut tally = Tally::default();
     for (number, sample) in (0..).zip(samples(24, Split::HeldOut)) {
         let request = Request::new(full_caption(&sample.scene)).with_seeds([number]).with_settings(settings.clone());
-        let made = pipeline.generate(&request).expect("a picture");
-        tally.add(&Named::of(&sample.scene), &judge.read(&made.pictures).expect("eyes")[0]);
+        let made = pipeline.generate(&request).expect("an image");
+        tally.add(&Named::of(&sample.scene), &judge.read(&made.images).expect("eyes")[0]);
     }
     // A guess is right once in 12 (kinds), 9 (colours, positions) or 8 (backgrounds) times.
     for attribute in [Attribute::Kind, Attribute::Colour, Attribute::Position, Attribute::BackgroundColour] {

@@ -1,4 +1,4 @@
-//! Laws that hold whatever the weights are, on the tiny networks of `tests/golden/models` and random pictures.
+//! Laws that hold whatever the weights are, on the tiny networks of `tests/golden/models` and random images.
 
 mod common;
 
@@ -9,8 +9,8 @@ use burn::tensor::{DType, Tensor};
 use common::{assert_again, on_cpu};
 use fabric::core::Error;
 use fabric::core::fabric::{FabricSettings, ReferencePass};
+use fabric::core::image::{Fit, Image};
 use fabric::core::noise::{Draw, RunNoise, SeededNoise};
-use fabric::core::picture::{Fit, Picture};
 use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, StepEvent};
 use fabric::core::schedule::{SamplerKind, SchedulerConfig};
 use fabric::core::session::KeepPolicy;
@@ -30,14 +30,14 @@ fn fresh_pipeline() -> Pipeline {
     load_folder(folder, &device, &options).expect("a pipeline").0
 }
 
-/// Smooth random pictures, so that no two are alike.
-fn picture(seed: usize, side: usize) -> Picture {
+/// Smooth random images, so that no two are alike.
+fn image(seed: usize, side: usize) -> Image {
     let wave = |x: usize, y: usize, c: usize| {
         let phase = (seed * 37 + c * 11) as f64;
         ((x as f64 * 0.09 + phase).sin() * (y as f64 * 0.07 + phase * 0.3).cos() * 127.0 + 128.0) as u8
     };
     let pixels = (0..side * side * 3).map(|i| wave(i / 3 % side, i / 3 / side, i % 3)).collect();
-    Picture::from_rgb(side, side, pixels).expect("a picture")
+    Image::from_rgb(side, side, pixels).expect("an image")
 }
 
 fn settings(fabric: FabricSettings) -> Settings {
@@ -54,7 +54,7 @@ fn request(fabric: FabricSettings) -> Request {
 }
 
 fn both(fabric: FabricSettings) -> Request {
-    request(fabric).with_liked(picture(1, 64)).with_liked(picture(2, 64)).with_disliked(picture(3, 64))
+    request(fabric).with_liked(image(1, 64)).with_liked(image(2, 64)).with_disliked(image(3, 64))
 }
 
 fn make(request: &Request) -> Generation {
@@ -85,10 +85,10 @@ fn assert_differ(a: &Generation, b: &Generation) {
 }
 
 #[test]
-fn references_change_the_picture() {
+fn references_change_the_image() {
     let plain = make(&request(everywhere()));
-    let liked = make(&request(everywhere()).with_liked(picture(1, 64)));
-    let disliked = make(&request(everywhere()).with_disliked(picture(1, 64)));
+    let liked = make(&request(everywhere()).with_liked(image(1, 64)));
+    let disliked = make(&request(everywhere()).with_disliked(image(1, 64)));
     assert_differ(&plain, &liked);
     assert_differ(&plain, &disliked);
     assert_differ(&liked, &disliked);
@@ -106,15 +106,15 @@ fn zero_weight_is_no_feedback() {
 #[test]
 fn zero_strength_is_no_feedback() {
     let plain = make(&request(everywhere()));
-    let fed = make(&request(everywhere()).with_feedback(picture(1, 64), 0.0));
+    let fed = make(&request(everywhere()).with_feedback(image(1, 64), 0.0));
     assert_again(&values(&plain.latents), &values(&fed.latents), "latents");
 }
 
 #[test]
 fn zero_negative_scale_leaves_the_disliked_out() {
     let settings = FabricSettings { negative_scale: 0.0, ..everywhere() };
-    let liked = make(&request(settings.clone()).with_liked(picture(1, 64)));
-    let with_disliked = make(&request(settings).with_liked(picture(1, 64)).with_disliked(picture(3, 64)));
+    let liked = make(&request(settings.clone()).with_liked(image(1, 64)));
+    let with_disliked = make(&request(settings).with_liked(image(1, 64)).with_disliked(image(3, 64)));
     assert_again(&values(&liked.latents), &values(&with_disliked.latents), "latents");
     assert_eq!(liked.report.reference_passes, with_disliked.report.reference_passes);
 }
@@ -131,8 +131,8 @@ fn order_of_references_is_nothing() {
 fn a_reference_twice_is_double_weight() {
     let single = FabricSettings { max_weight: 0.6, ..everywhere() };
     let half = FabricSettings { max_weight: 0.3, ..everywhere() };
-    let once = make(&request(single).with_liked(picture(1, 64)));
-    let twice = make(&request(half).with_liked(picture(1, 64)).with_liked(picture(1, 64)));
+    let once = make(&request(single).with_liked(image(1, 64)));
+    let twice = make(&request(half).with_liked(image(1, 64)).with_liked(image(1, 64)));
     assert_same(&once, &twice);
 }
 
@@ -140,15 +140,15 @@ fn a_reference_twice_is_double_weight() {
 fn half_the_strength_is_half_the_weight() {
     let full = FabricSettings { max_weight: 0.8, ..everywhere() };
     let half = FabricSettings { max_weight: 0.4, ..everywhere() };
-    let weak = make(&request(full).with_feedback(picture(1, 64), 0.5));
-    assert_same(&weak, &make(&request(half).with_feedback(picture(1, 64), 1.0)));
+    let weak = make(&request(full).with_feedback(image(1, 64), 0.5));
+    assert_same(&weak, &make(&request(half).with_feedback(image(1, 64), 1.0)));
 }
 
 #[test]
 fn normalised_weights_do_not_grow_with_the_number_of_references() {
     let settings = FabricSettings { normalise: true, ..everywhere() };
-    let once = make(&request(settings.clone()).with_liked(picture(1, 64)));
-    let thrice = (0..3).fold(request(settings), |request, _| request.with_liked(picture(1, 64)));
+    let once = make(&request(settings.clone()).with_liked(image(1, 64)));
+    let thrice = (0..3).fold(request(settings), |request, _| request.with_liked(image(1, 64)));
     assert_same(&once, &make(&thrice));
 }
 
@@ -182,7 +182,7 @@ fn kept_tokens_serve_their_own_noise_level_only() {
     let cached =
         FabricSettings { pass: ReferencePass::Cached { chunk: 2, budget: 1 << 30, half: false }, ..everywhere() };
     let with = |fabric: &FabricSettings, sampler: &str, steps| {
-        let mut request = request(fabric.clone()).with_liked(picture(1, 64));
+        let mut request = request(fabric.clone()).with_liked(image(1, 64));
         (request.settings.sampler, request.settings.steps) = (Some(sampler.parse().expect("a sampler")), steps);
         request
     };
@@ -205,7 +205,7 @@ fn has_halves() -> bool {
     if !has {
         let pass = ReferencePass::Cached { chunk: 4, budget: 1 << 30, half: true };
         let message = pipeline().generate(&both(FabricSettings { pass, ..everywhere() })).unwrap_err().to_string();
-        assert!(message.starts_with("fabric.pass.half: found true"), "{message}");
+        assert!(message.starts_with("fabric.pass.half: expected") && message.contains("got true"), "{message}");
     }
     has
 }
@@ -219,7 +219,7 @@ fn tokens_kept_in_half_precision_take_half_the_bytes() {
     let request =
         |half| both(FabricSettings { pass: ReferencePass::Cached { chunk: 4, budget: 1 << 30, half }, ..everywhere() });
     let exact = pipeline.generate(&request(false)).expect("a generation");
-    // What was kept in full does not serve a request for halves: else a picture would depend on what came before.
+    // What was kept in full does not serve a request for halves: else an image would depend on what came before.
     let first = pipeline.generate(&request(true)).expect("a generation");
     assert_eq!((first.report.reference_passes, exact.report.reference_passes), (9, 9));
     assert_eq!(first.report.cache.bytes, exact.report.cache.bytes * 3 / 2, "both are kept");
@@ -241,7 +241,7 @@ fn spilled(place: &Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
-fn what_was_spilled_to_disk_makes_the_same_pictures() {
+fn what_was_spilled_to_disk_makes_the_same_images() {
     // Nothing fits in memory, and some does; as recorded, rounded, and with merged tokens.
     for (budget, half, merge) in [(0, false, 0.0), (200_000, false, 0.0), (0, true, 0.0), (0, false, 0.5)] {
         if half && !has_halves() {
@@ -271,7 +271,7 @@ fn what_was_spilled_to_disk_makes_the_same_pictures() {
 }
 
 #[test]
-fn a_disk_that_fails_changes_no_picture() {
+fn a_disk_that_fails_changes_no_image() {
     let pass = ReferencePass::Cached { chunk: 2, budget: 0, half: false };
     let request = both(FabricSettings { pass, ..everywhere() });
     let unspilled = make(&request);
@@ -382,7 +382,7 @@ fn other_text_settings_do_not_get_kept_tokens() {
 }
 
 #[test]
-fn a_picture_is_the_same_alone_and_in_any_batch() {
+fn an_image_is_the_same_alone_and_in_any_batch() {
     for sampler in [SamplerKind::EulerAncestral, SamplerKind::Ddim] {
         let mut request = both(everywhere()).with_seeds([4, 7, 11]);
         request.settings.sampler = Some(sampler);
@@ -396,7 +396,7 @@ fn a_picture_is_the_same_alone_and_in_any_batch() {
 }
 
 #[test]
-fn little_memory_means_smaller_batches_of_the_same_pictures() {
+fn little_memory_means_smaller_batches_of_the_same_images() {
     let mut request = request(everywhere()).with_seeds(0..64);
     request.settings.width = Some(32);
     request.settings.height = Some(32);
@@ -417,7 +417,7 @@ fn little_memory_means_smaller_batches_of_the_same_pictures() {
 #[test]
 fn a_guidance_of_one_is_the_conditional_branch_alone() {
     let scaled = |scale| {
-        let mut request = request(everywhere()).with_liked(picture(1, 64));
+        let mut request = request(everywhere()).with_liked(image(1, 64));
         request.settings.guidance_scale = scale;
         make(&request)
     };
@@ -425,7 +425,7 @@ fn a_guidance_of_one_is_the_conditional_branch_alone() {
 }
 
 #[test]
-fn every_sampler_runs_with_feedback_and_from_a_picture() {
+fn every_sampler_runs_with_feedback_and_from_an_image() {
     for sampler in SamplerKind::ALL {
         let mut request = both(everywhere());
         request.settings.sampler = Some(sampler);
@@ -433,8 +433,8 @@ fn every_sampler_runs_with_feedback_and_from_a_picture() {
         let made = make(&request);
         assert!(values(&made.latents).iter().all(|x| x.is_finite()), "{sampler}");
         assert!(made.report.calls_with_references > 0, "{sampler}");
-        let from = make(&request.clone().with_start(picture(9, 64), 0.5));
-        assert!(values(&from.latents).iter().all(|x| x.is_finite()), "{sampler}, from a picture");
+        let from = make(&request.clone().with_init_image(image(9, 64), 0.5));
+        assert!(values(&from.latents).iter().all(|x| x.is_finite()), "{sampler}, from an image");
         assert!(from.report.calls < made.report.calls, "{sampler}");
     }
 }
@@ -442,11 +442,11 @@ fn every_sampler_runs_with_feedback_and_from_a_picture() {
 #[test]
 fn any_size_goes_and_references_are_fitted_to_it() {
     for (width, height) in [(64, 40), (72, 56), (8, 8)] {
-        let mut request = request(everywhere()).with_liked(picture(1, 50)).with_disliked(picture(2, 33));
+        let mut request = request(everywhere()).with_liked(image(1, 50)).with_disliked(image(2, 33));
         request.settings.width = Some(width);
         request.settings.height = Some(height);
         let made = make(&request);
-        assert_eq!((made.pictures[0].width(), made.pictures[0].height()), (width, height));
+        assert_eq!((made.images[0].width(), made.images[0].height()), (width, height));
     }
 }
 
@@ -458,7 +458,7 @@ fn two_hundred_references_go_in_chunks() {
     request.settings.width = Some(32);
     request.settings.height = Some(32);
     for index in 0..200 {
-        request = request.with_feedback(picture(index, 8), if index % 2 == 0 { 1.0 } else { -1.0 });
+        request = request.with_feedback(image(index, 8), if index % 2 == 0 { 1.0 } else { -1.0 });
     }
     let made = make(&request);
     assert_eq!(made.report.references, [100, 100]);
@@ -480,11 +480,11 @@ fn a_callback_sees_every_step_and_can_cancel() {
 
 #[test]
 fn unusable_sizes_are_refused_before_any_work() {
-    for (width, wanted) in [(60, "multiple of 8"), (0, "pixels"), (1 << 20, "pixels")] {
+    for (width, expected) in [(60, "multiple of 8"), (0, "pixels"), (1 << 20, "pixels")] {
         let mut request = request(everywhere());
         request.settings.width = Some(width);
         let message = pipeline().generate(&request).unwrap_err().to_string();
-        assert!(message.contains("width") && message.contains(wanted), "{message}");
+        assert!(message.contains("width") && message.contains(expected), "{message}");
     }
 }
 
@@ -540,13 +540,13 @@ fn an_image_of_a_long_prompt_with_dropout_does_not_depend_on_its_batch() {
 fn a_report_says_what_each_batch_lost() {
     let mut request = dropping_out(0..6);
     let of_each = |seed| make(&Request { seeds: vec![seed], ..request.clone() }).report.truncated;
-    let mut wanted: Vec<String> = (0..6).flat_map(of_each).collect();
+    let mut expected: Vec<String> = (0..6).flat_map(of_each).collect();
     request.settings.batch = Some(1);
-    let mut found = make(&request).report.truncated;
-    [&mut wanted, &mut found].into_iter().for_each(|texts| texts.sort());
-    wanted.dedup();
-    assert!(wanted.len() > 1, "else this proves nothing: {wanted:?}");
-    assert_eq!(found, wanted);
+    let mut got = make(&request).report.truncated;
+    [&mut expected, &mut got].into_iter().for_each(|texts| texts.sort());
+    expected.dedup();
+    assert!(expected.len() > 1, "else this proves nothing: {expected:?}");
+    assert_eq!(got, expected);
 }
 
 /// Noise as a test or another program may inject it: half of what a seed gives on references.
@@ -566,15 +566,15 @@ fn keys_of_references_under_other_noise_are_neither_kept_nor_served() {
     let seeded = || SeededNoise::new(&request.seeds, &fabric::default_device().expect("a device"));
     let injected = || Box::new(Injected(seeded())) as Box<dyn RunNoise>;
     let fresh = || Box::new(seeded().with_fresh_references()) as Box<dyn RunNoise>;
-    let wanted = fresh_pipeline().generate(&request).expect("a generation");
+    let expected = fresh_pipeline().generate(&request).expect("a generation");
     for other in [&injected as &dyn Fn() -> Box<dyn RunNoise>, &fresh] {
         let pipeline = fresh_pipeline();
         let with_other = || pipeline.generate_with(&request, &mut *other(), &mut ()).expect("a generation");
         let before = with_other();
-        assert_differ(&before, &wanted);
+        assert_differ(&before, &expected);
         assert_eq!((before.report.reference_passes, pipeline.cache_stats().bytes), (9, 0), "nothing is kept");
         let own = pipeline.generate(&request).expect("a generation");
-        assert_again(&values(&own.latents), &values(&wanted.latents), "a run with noise of its own");
+        assert_again(&values(&own.latents), &values(&expected.latents), "a run with noise of its own");
         assert_eq!(own.report.reference_passes, 9);
         let after = with_other();
         assert_again(&values(&after.latents), &values(&before.latents), "a run that must not be served");
@@ -588,8 +588,8 @@ fn keys_of_references_under_other_noise_are_neither_kept_nor_served() {
 #[test]
 fn references_that_cannot_act_take_no_place_and_are_named() {
     // The liked one is the oldest, so the cap would leave it out first.
-    let liked = request(everywhere()).with_liked(picture(1, 64));
-    let all = liked.clone().with_disliked(picture(2, 64)).with_disliked(picture(3, 64));
+    let liked = request(everywhere()).with_liked(image(1, 64));
+    let all = liked.clone().with_disliked(image(2, 64)).with_disliked(image(3, 64));
     let disliked = Request { feedback: all.feedback[1..].to_vec(), ..all.clone() };
     let no_dislikes = FabricSettings { negative_scale: 0.0, ..everywhere() };
     for (scale, fabric, acting, without, word) in [
@@ -603,15 +603,15 @@ fn references_that_cannot_act_take_no_place_and_are_named() {
             request.settings.fabric = FabricSettings { keep, ..fabric.clone() };
             make(&request)
         };
-        let (found, wanted) = (make(&all, KeepPolicy::MostRecent(2)), make(acting, KeepPolicy::All));
-        assert_again(&values(&found.latents), &values(&wanted.latents), word);
-        let report = &found.report;
+        let (got, expected) = (make(&all, KeepPolicy::MostRecent(2)), make(acting, KeepPolicy::All));
+        assert_again(&values(&got.latents), &values(&expected.latents), word);
+        let report = &got.report;
         assert_eq!((report.references_without_effect, report.references_left_out), (without, 0), "{report:?}");
-        assert_eq!(report.references, wanted.report.references);
-        assert_eq!(report.reference_passes, wanted.report.reference_passes);
+        assert_eq!(report.references, expected.report.references);
+        assert_eq!(report.reference_passes, expected.report.reference_passes);
         assert!(report.notes.iter().any(|note| note.starts_with(word)), "{:?}", report.notes);
         assert!(report.references.iter().sum::<usize>() > 0);
-        assert_eq!(wanted.report.references_without_effect, 0);
+        assert_eq!(expected.report.references_without_effect, 0);
     }
 }
 
@@ -636,17 +636,17 @@ fn noise_for_fewer_images_than_seeds_is_an_error_that_says_so() {
     let request = request(everywhere()).with_seeds([1, 2]);
     let mut noise = SeededNoise::new(&[1], &fabric::default_device().expect("a device"));
     let message = pipeline().generate_with(&request, &mut noise, &mut ()).unwrap_err().to_string();
-    assert!(message.starts_with("seeds of the noise: found 1, wanted 2"), "{message}");
+    assert!(message.starts_with("seeds of the noise: expected 2, got 1"), "{message}");
 }
 
 #[test]
 fn a_strength_of_zero_keeps_the_start_image() {
     for sampler in [SamplerKind::Ddim, SamplerKind::EulerAncestral] {
-        let mut request = both(everywhere()).with_seeds([1, 2]).with_start(picture(9, 50), 0.0);
+        let mut request = both(everywhere()).with_seeds([1, 2]).with_init_image(image(9, 50), 0.0);
         request.settings.sampler = Some(sampler);
         let made = make(&request);
-        let kept = picture(9, 50).fit(64, 64, Fit::SquashLanczos).expect("a picture");
-        assert_eq!((made.pictures, made.seeds), (vec![kept.clone(), kept], vec![1, 2]));
+        let kept = image(9, 50).fit(64, 64, Fit::SquashLanczos).expect("an image");
+        assert_eq!((made.images, made.seeds), (vec![kept.clone(), kept], vec![1, 2]));
         assert_eq!((made.latents.dims()[0], made.report.calls, made.report.notes.len()), (2, 0, 1));
         // The latents are those of the image, one posterior sample per seed.
         let alone = make(&Request { seeds: vec![2], ..request.clone() });
@@ -671,8 +671,8 @@ fn a_callback_counts_steps_as_errors_do_and_evaluations_beside_them() {
     };
     for sampler in ["heun", "dpmpp_sde"] {
         let (seen, made) = run(sampler, 0);
-        let wanted = [(1, 3, 1, 5), (1, 3, 2, 5), (2, 3, 3, 5), (2, 3, 4, 5), (3, 3, 5, 5)];
-        assert_eq!(seen, wanted, "{sampler}");
+        let expected = [(1, 3, 1, 5), (1, 3, 2, 5), (2, 3, 3, 5), (2, 3, 4, 5), (3, 3, 5, 5)];
+        assert_eq!(seen, expected, "{sampler}");
         assert_eq!(made.expect("a generation").report.calls, 5);
         for (stop_at, done) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 3)] {
             let (_, stopped) = run(sampler, stop_at);
@@ -688,13 +688,13 @@ fn references_count_in_the_memory_that_a_run_needs() {
         let mut request = request(FabricSettings { pass, ..everywhere() });
         (request.settings.width, request.settings.height, request.settings.steps) = (Some(32), Some(32), 1);
         request.settings.memory_limit = Some(memory_limit);
-        pipeline().generate(&(0..references).fold(request, |request, at| request.with_liked(picture(at, 8))))
+        pipeline().generate(&(0..references).fold(request, |request, at| request.with_liked(image(at, 8))))
     };
     let cached = ReferencePass::Cached { chunk: 4, budget: 0, half: false };
     for pass in [ReferencePass::Interleaved, ReferencePass::TwoPasses { chunk: 4 }, cached] {
         let enough = (10..40).map(|power| 1 << power).find(|&limit| with(0, pass, limit).is_ok()).expect("a limit");
         let message = with(100, pass, enough).unwrap_err().to_string();
-        assert!(message.starts_with("memory for 1 pictures of 32x32 at once beside 100 references"), "{message}");
+        assert!(message.starts_with("memory for 1 images of 32x32 at once beside 100 references"), "{message}");
         let less = (10..40).map(|power| 1 << power).find(|&limit| with(100, pass, limit).is_ok());
         assert!(less.is_some_and(|limit| limit > enough && limit < 1 << 34), "{less:?}");
     }
@@ -707,5 +707,5 @@ fn references_count_in_the_memory_that_a_run_needs() {
     many.settings.memory_limit = limit;
     let parts = make(&many);
     assert!(parts.report.calls > many.settings.steps, "in one batch: this would prove nothing");
-    assert_eq!(parts.pictures.len(), 8);
+    assert_eq!(parts.images.len(), 8);
 }

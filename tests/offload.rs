@@ -1,10 +1,10 @@
-//! Networks that rest in the machine's memory and take turns on a device make the pictures of networks that live there.
+//! Networks that rest in the machine's memory and take turns on a device make the images of networks that live there.
 
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use fabric::core::fabric::{FabricSettings, ReferencePass};
-use fabric::core::picture::Picture;
+use fabric::core::image::Image;
 use fabric::core::pipeline::{Pipeline, Request, Settings};
 use fabric::models::load::{LoadDtype, LoadError};
 use fabric::models::tokenizer::ClipTokenizer;
@@ -36,10 +36,10 @@ fn weights_that_the_device_cannot_compute_with_are_refused_though_the_cpu_can() 
 fn pixels(pipeline: &Pipeline) -> Vec<Vec<u8>> {
     let fabric = FabricSettings { pass: ReferencePass::TwoPasses { chunk: 1 }, ..FabricSettings::default() };
     let settings = Settings { width: Some(64), height: Some(64), steps: 3, fabric, ..Settings::default() };
-    let liked = Picture::filled(64, 64, [200, 30, 60]).expect("a picture");
+    let liked = Image::filled(64, 64, [200, 30, 60]).expect("an image");
     let request = Request::new("a cat").with_seeds([3, 4]).with_settings(settings).with_liked(liked);
-    let pictures = pipeline.generate(&request).expect("pictures").pictures;
-    pictures.iter().map(|picture| picture.rgb().to_vec()).collect()
+    let images = pipeline.generate(&request).expect("images").images;
+    images.iter().map(|image| image.rgb().to_vec()).collect()
 }
 
 /// Another device than the CPU where the networks rest, if this build has one.
@@ -51,13 +51,13 @@ fn elsewhere() -> Device {
 }
 
 #[test]
-fn pictures_are_those_of_networks_that_live_there() {
+fn images_are_those_of_networks_that_live_there() {
     let device = elsewhere();
     let offloaded = pipeline(&device, true);
     assert_eq!(offloaded.device(), device);
-    let wanted = pixels(&pipeline(&device, false));
+    let expected = pixels(&pipeline(&device, false));
     // Also in a second run, when the VAE is what the first one left there.
     for _ in 0..2 {
-        assert_eq!(pixels(&offloaded), wanted);
+        assert_eq!(pixels(&offloaded), expected);
     }
 }

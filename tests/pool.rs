@@ -1,4 +1,4 @@
-//! One request on several devices, which here are all the CPU: the same pictures as on one, whoever makes them.
+//! One request on several devices, which here are all the CPU: the same images as on one, whoever makes them.
 
 mod common;
 
@@ -15,8 +15,8 @@ use fabric::core::Error;
 use fabric::core::attention::AttnSite;
 use fabric::core::denoise::ModelCall;
 use fabric::core::fabric::{FabricSettings, ReferenceNoise, ReferencePass};
-use fabric::core::models::{CrossAttention, LatentCodec, NoisePredictor, Posterior, UNetInput, UNetOutput};
-use fabric::core::picture::Picture;
+use fabric::core::image::Image;
+use fabric::core::models::{Autoencoder, CrossAttention, Posterior, UNetInput, UNetModel, UNetOutput};
 use fabric::core::pipeline::{DevicePool, Generation, Observer, Pipeline, Request, Settings, StepEvent};
 use fabric::core::schedule::SamplerKind;
 use fabric::models::tokenizer::ClipTokenizer;
@@ -44,7 +44,7 @@ struct Mortal {
     needs: u64,
 }
 
-impl NoisePredictor for Mortal {
+impl UNetModel for Mortal {
     fn forward(&self, input: UNetInput<'_>) -> UNetOutput {
         let left = self.passes.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if left.is_err() {
@@ -123,26 +123,26 @@ fn values(x: &Tensor<4>) -> Vec<f32> {
 }
 
 #[track_caller]
-fn assert_equal(found: &Generation, wanted: &Generation) {
-    assert_eq!(found.seeds, wanted.seeds);
-    assert_again(&values(&found.latents), &values(&wanted.latents), "latents");
+fn assert_equal(got: &Generation, expected: &Generation) {
+    assert_eq!(got.seeds, expected.seeds);
+    assert_again(&values(&got.latents), &values(&expected.latents), "latents");
     // Elsewhere rounding may cross from one level of a pixel to the next.
-    assert!(!on_cpu() || found.pictures == wanted.pictures, "pictures differ");
-    assert_eq!(found.report.calls, wanted.report.calls);
+    assert!(!on_cpu() || got.images == expected.images, "images differ");
+    assert_eq!(got.report.calls, expected.report.calls);
 }
 
 #[test]
-fn pictures_are_those_of_one_device_in_their_order() {
+fn images_are_those_of_one_device_in_their_order() {
     let requests = [request(&[5, 1, 4, 2, 3], Some(2)), request(&[9], Some(1))];
     let alone = pipeline();
-    let made = pool([pipeline(), pipeline()]).generate_all(&requests).expect("pictures");
+    let made = pool([pipeline(), pipeline()]).generate_all(&requests).expect("images");
     assert!(made.lost.is_empty());
-    for (found, request) in made.made.iter().zip(&requests) {
-        assert_equal(found, &alone.generate(request).expect("pictures"));
+    for (got, request) in made.made.iter().zip(&requests) {
+        assert_equal(got, &alone.generate(request).expect("images"));
     }
     // Without batches each device has its share.
-    let even = pool([pipeline(), pipeline()]).generate(&request(&[1, 2, 3], None)).expect("pictures").made;
-    assert_eq!((even.seeds, even.pictures.len(), even.report.calls), (vec![1, 2, 3], 3, 6));
+    let even = pool([pipeline(), pipeline()]).generate(&request(&[1, 2, 3], None)).expect("images").made;
+    assert_eq!((even.seeds, even.images.len(), even.report.calls), (vec![1, 2, 3], 3, 6));
 }
 
 #[test]
@@ -150,10 +150,10 @@ fn a_report_counts_the_caches_of_all_devices() {
     let pass = ReferencePass::Cached { chunk: 1, budget: 1 << 30, half: false };
     let mut request = request(&[1, 2, 3, 4], Some(1));
     request.settings.fabric = FabricSettings { pass, start: 0.0, end: 1.0, ..FabricSettings::default() };
-    let request = request.with_liked(Picture::filled(64, 64, [200, 30, 60]).expect("a picture"));
+    let request = request.with_liked(Image::filled(64, 64, [200, 30, 60]).expect("an image"));
     let [one, two] = [pipeline(), pipeline()];
     // The third device is the first one's again: they share one cache, which counts once.
-    let made = pool([one.clone(), two.clone(), one.clone()]).generate(&request).expect("pictures").made;
+    let made = pool([one.clone(), two.clone(), one.clone()]).generate(&request).expect("images").made;
     assert_eq!(made.report.cache, one.cache_stats().plus(two.cache_stats()));
     let cache = made.report.cache;
     assert_eq!(cache.hits + cache.misses, 4 * 3, "one reference at three steps of four images: {cache:?}");
@@ -163,20 +163,20 @@ fn a_report_counts_the_caches_of_all_devices() {
 fn fresh_noise_is_that_of_one_device() {
     let mut request = request(&[1, 2, 3], None);
     request.settings.fabric = FabricSettings { noise: ReferenceNoise::Fresh, ..FabricSettings::default() };
-    let grey = Picture::from_rgb(8, 8, vec![90; 8 * 8 * 3]).expect("a picture");
+    let grey = Image::from_rgb(8, 8, vec![90; 8 * 8 * 3]).expect("an image");
     for batch in [None, Some(2)] {
         request.settings.batch = batch;
         let request = request.clone().with_liked(grey.clone());
-        let found = pool([pipeline(), pipeline()]).generate(&request).expect("pictures").made;
-        assert_equal(&found, &pipeline().generate(&request).expect("pictures"));
+        let got = pool([pipeline(), pipeline()]).generate(&request).expect("images").made;
+        assert_equal(&got, &pipeline().generate(&request).expect("images"));
     }
 }
 
 #[test]
 fn a_lost_devices_work_goes_to_the_others() {
     let request = request(&[1, 2, 3, 4], Some(1));
-    let made = pool([mortal(4), pipeline()]).generate(&request).expect("pictures");
-    assert_equal(&made.made, &pipeline().generate(&request).expect("pictures"));
+    let made = pool([mortal(4), pipeline()]).generate(&request).expect("images");
+    assert_equal(&made.made, &pipeline().generate(&request).expect("images"));
     let [(name, said)] = &made.lost[..] else { panic!("{:?}", made.lost) };
     assert_eq!(name, "device 0");
     assert!(said.contains("the cable was pulled"), "{said}");
@@ -196,8 +196,8 @@ fn a_silent_devices_work_goes_to_the_others() {
     });
     // A software renderer is silent for long while it compiles its kernels.
     let patience = Duration::from_secs(if on_cpu() { 5 } else { 60 });
-    let made = pool([silent, pipeline()]).with_patience(patience).generate(&request).expect("pictures");
-    assert_equal(&made.made, &pipeline().generate(&request).expect("pictures"));
+    let made = pool([silent, pipeline()]).with_patience(patience).generate(&request).expect("images");
+    assert_equal(&made.made, &pipeline().generate(&request).expect("images"));
     assert_eq!(made.lost, [("device 0".to_owned(), format!("silent for {}.0 s", patience.as_secs()))]);
     wake.send(()).expect("a device that sleeps");
     awake.recv().expect("it wakes");
@@ -249,11 +249,11 @@ fn an_observer_sees_all_devices_and_cancels_them() {
     let steps = Arc::new(AtomicUsize::new(0));
     let count = steps.clone();
     let watch = move |step: fabric::core::pipeline::PoolStep<'_>| {
-        assert!(step.device.starts_with("device ") && step.request == 0 && step.pictures.len() == 1);
+        assert!(step.device.starts_with("device ") && step.request == 0 && step.images.len() == 1);
         count.fetch_add(1, Ordering::SeqCst);
         ControlFlow::Continue(())
     };
-    pool.generate_observed(&[request(&[1, 2, 3], Some(1))], watch).expect("pictures");
+    pool.generate_observed(&[request(&[1, 2, 3], Some(1))], watch).expect("images");
     assert_eq!(steps.load(Ordering::SeqCst), 9);
     let stopped = pool.generate_observed(&[request(&[1, 2, 3, 4], Some(1))], |step| match step.event.step {
         2 => ControlFlow::Break(()),
@@ -266,12 +266,12 @@ fn an_observer_sees_all_devices_and_cancels_them() {
 fn a_device_that_is_too_small_is_left_out() {
     let mut request = request(&[1, 2, 3, 4], Some(1));
     request.settings.memory_limit = Some(LIMIT);
-    let made = pool([too_small(), pipeline(), too_small()]).generate(&request).expect("pictures");
-    assert_equal(&made.made, &pipeline().generate(&request).expect("pictures"));
+    let made = pool([too_small(), pipeline(), too_small()]).generate(&request).expect("images");
+    assert_equal(&made.made, &pipeline().generate(&request).expect("images"));
     // A device that got no image to make, because the others were faster, is not lost.
     let lost = made.lost;
     assert!(lost.iter().all(|(name, _)| ["device 0", "device 2"].contains(&&**name)), "{lost:?}");
-    assert!(lost.iter().all(|(_, said)| said.starts_with("memory for 1 pictures of 64x64")), "{lost:?}");
+    assert!(lost.iter().all(|(_, said)| said.starts_with("memory for 1 images of 64x64")), "{lost:?}");
 }
 
 #[test]
@@ -312,18 +312,18 @@ impl Observer for Clumsy {
 }
 
 #[test]
-fn an_observers_panic_is_an_error_of_its_own_and_the_next_picture_is_the_same() {
-    let grey = Picture::filled(64, 64, [90, 90, 90]).expect("a picture");
+fn an_observers_panic_is_an_error_of_its_own_and_the_next_image_is_the_same() {
+    let grey = Image::filled(64, 64, [90, 90, 90]).expect("an image");
     let request = request(&[1, 2], Some(1)).with_liked(grey);
     let pipeline = pipeline();
-    let wanted = pipeline.generate(&request).expect("pictures");
+    let expected = pipeline.generate(&request).expect("images");
     for method in ["step", "references", "predictions"] {
         let error = pipeline.generate_observed(&request, &mut Clumsy(method)).expect_err("a panic");
         assert!(matches!(error, Error::Callback { .. }), "{method}: {error:?}");
         let message = error.to_string();
         assert!(message.contains("observer panicked") && message.contains("the window is closed"), "{message}");
         assert!(!message.contains("device"), "{message}");
-        assert_equal(&pipeline.generate(&request).expect("pictures"), &wanted);
+        assert_equal(&pipeline.generate(&request).expect("images"), &expected);
     }
 }
 
@@ -338,9 +338,9 @@ fn an_observers_panic_is_no_lost_device() {
         })
         .expect_err("a panic");
     assert!(matches!(&error, Error::Callback { message, .. } if message.contains("the window is closed")), "{error:?}");
-    let again = pool.generate(&request).expect("pictures");
+    let again = pool.generate(&request).expect("images");
     assert!(again.lost.is_empty());
-    assert_equal(&again.made, &pipeline().generate(&request).expect("pictures"));
+    assert_equal(&again.made, &pipeline().generate(&request).expect("images"));
 }
 
 #[test]
@@ -348,9 +348,9 @@ fn a_device_that_fails_in_a_preview_is_no_panic_of_the_observer() {
     /// A VAE on a device that has no memory left for decoding.
     struct NoDecoder(Vae);
 
-    impl LatentCodec for NoDecoder {
+    impl Autoencoder for NoDecoder {
         fn encode(&self, pixels: Tensor<4>, posterior: Posterior) -> Tensor<4> {
-            LatentCodec::encode(&self.0, pixels, posterior)
+            Autoencoder::encode(&self.0, pixels, posterior)
         }
 
         fn decode(&self, _latents: Tensor<4>) -> Tensor<4> {
@@ -358,11 +358,11 @@ fn a_device_that_fails_in_a_preview_is_no_panic_of_the_observer() {
         }
 
         fn downscale(&self) -> usize {
-            LatentCodec::downscale(&self.0)
+            Autoencoder::downscale(&self.0)
         }
 
         fn latent_channels(&self) -> usize {
-            LatentCodec::latent_channels(&self.0)
+            Autoencoder::latent_channels(&self.0)
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use fabric::core::fabric::FabricSettings;
-use fabric::core::picture::Picture;
+use fabric::core::image::Image;
 use fabric::core::pipeline::Settings;
 use fabric::core::session::FeedbackSession;
 
@@ -20,10 +20,10 @@ mod feedback_rounds;
 )]
 mod text_to_image;
 
-/// `feedback_rounds` with a red picture to like (so that nobody is asked at the terminal), in one round of one step.
+/// `feedback_rounds` with a red image to like (so that nobody is asked at the terminal), in one round of one step.
 fn rounds(folder: &Path, arguments: &[&str]) -> Result<(), String> {
     let red = folder.join("red.png");
-    Picture::filled(64, 64, [200, 0, 0]).expect("an image").save(&red).expect("a file");
+    Image::filled(64, 64, [200, 0, 0]).expect("an image").save(&red).expect("a file");
     let red = ["--like", red.to_str().expect("a path")];
     let words = ["feedback_rounds"].iter().chain(&red).chain(arguments);
     let arguments = feedback_rounds::Arguments::try_parse_from(words).map_err(|error| error.to_string())?;
@@ -46,12 +46,12 @@ fn places() -> (tempfile::TempDir, PathBuf, String) {
 fn a_session_is_never_replaced_without_being_told_to() {
     let (folder, out, named) = places();
     let few = ["a red star", "--rounds", "1", "--steps", "2", "--out", &named];
-    rounds(folder.path(), &[&few[..], &["--pictures", "2"]].concat()).expect("a round");
+    rounds(folder.path(), &[&few[..], &["--images", "2"]].concat()).expect("a round");
     let first = session(&out);
     assert_eq!(first.rounds()[0].len(), 2);
 
     let said = rounds(folder.path(), &few).expect_err("a session is there");
-    assert!(said.contains("found a session in") && said.contains("--continue-from"), "{said}");
+    assert!(said.contains("got a session in") && said.contains("--continue-from"), "{said}");
     // Nor with another session to go on with.
     let elsewhere = folder.path().join("elsewhere");
     first.save(&elsewhere).expect("a copy");
@@ -60,7 +60,7 @@ fn a_session_is_never_replaced_without_being_told_to() {
     assert!(rounds(folder.path(), &[&goes_on[..], &from].concat()).is_err());
     assert_eq!(session(&out), first);
 
-    rounds(folder.path(), &[&few[..], &["--replace", "--pictures", "1"]].concat()).expect("another session");
+    rounds(folder.path(), &[&few[..], &["--replace", "--images", "1"]].concat()).expect("another session");
     assert_eq!(session(&out).rounds()[0].len(), 1);
 }
 
@@ -68,7 +68,7 @@ fn a_session_is_never_replaced_without_being_told_to() {
 fn a_session_goes_on_with_its_own_settings_but_for_what_is_named() {
     let (folder, out, named) = places();
     let settings = "--rounds 1 --steps 2 --guidance 5.5 --preset paper-preference --pass two-passes --merge 0.25 \
-                    --sampler ddim --clip-skip 1 --pictures 2 --prompt-weights";
+                    --sampler ddim --clip-skip 1 --images 2 --prompt-weights";
     let words: Vec<&str> = ["a red star", "--out", &named].into_iter().chain(settings.split(' ')).collect();
     rounds(folder.path(), &words).expect("a round");
     let before: Settings = session(&out).generation_settings().expect("settings");
@@ -93,7 +93,7 @@ fn places_that_cannot_take_the_results_are_refused_before_anything_is_loaded() {
     // No model, so that a refusal that comes later is another one.
     let model = ["--model", "no/such/model", "--out", &named];
     let draw = || {
-        let words = [&["text_to_image", "a red star", "--pictures", "2", "--seed", "7"], &model[..]].concat();
+        let words = [&["text_to_image", "a red star", "--images", "2", "--seed", "7"], &model[..]].concat();
         let arguments = text_to_image::Arguments::try_parse_from(words).expect("arguments");
         text_to_image::run(arguments).expect_err("no model").to_string()
     };
@@ -101,7 +101,7 @@ fn places_that_cannot_take_the_results_are_refused_before_anything_is_loaded() {
     assert!(draw().contains("no/such/model") && feed_back().contains("no/such/model"), "a good place");
 
     fs::create_dir_all(out.join("seed-8.png")).expect("a folder");
-    assert!(draw().contains("found a folder named seed-8.png"), "{}", draw());
+    assert!(draw().contains("got a folder named seed-8.png"), "{}", draw());
     fs::remove_dir_all(&out).expect("removed");
     fs::create_dir_all(out.join("session/session.json/x")).expect("a folder");
     assert!(feed_back().contains("--out"), "{}", feed_back());
@@ -120,9 +120,9 @@ fn places_that_cannot_take_the_results_are_refused_before_anything_is_loaded() {
 #[test]
 fn no_rounds_and_rounds_of_no_images_are_refused() {
     let (folder, out, named) = places();
-    for option in ["--rounds", "--pictures"] {
+    for option in ["--rounds", "--images"] {
         let said = rounds(folder.path(), &["a red star", option, "0", "--out", &named]).expect_err("nothing to make");
-        assert!(said.starts_with(&format!("{option}: found 0, wanted at least 1")), "{said}");
+        assert!(said.starts_with(&format!("{option}: expected at least 1, got 0")), "{said}");
     }
     assert!(!out.exists());
 }
@@ -131,7 +131,7 @@ fn no_rounds_and_rounds_of_no_images_are_refused() {
 fn a_sheet_that_is_too_large_is_no_reason_to_stop() {
     let (folder, out, named) = places();
     let mut old = FeedbackSession::new("a red star");
-    let grey = Picture::filled(64, 64, [90, 90, 90]).expect("an image");
+    let grey = Image::filled(64, 64, [90, 90, 90]).expect("an image");
     // One below the other, too many for the tallest image.
     for seed in 0..1000 {
         old.push_round(vec![(grey.clone(), seed)], serde_json::Value::Null).expect("a round");

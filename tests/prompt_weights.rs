@@ -53,10 +53,10 @@ fn a_weight_never_runs_away_with_the_shipped_model() {
             let texts: Vec<String> =
                 std::iter::once(plain).chain(weighted.iter().map(|(_, text)| text.clone())).collect();
             let encoded = encode(&pipeline, &texts, rule);
-            for ((_, text), found) in weighted.iter().zip(&encoded[1..]) {
+            for ((_, text), got) in weighted.iter().zip(&encoded[1..]) {
                 // What begins the prompt has no weight: what became of it is the factor for the whole.
                 let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
-                let factor = dot(&found[0], &encoded[0][0]) / dot(&encoded[0][0], &encoded[0][0]);
+                let factor = dot(&got[0], &encoded[0][0]) / dot(&encoded[0][0], &encoded[0][0]);
                 if !(0.4999..2.0001).contains(&factor) {
                     worst.push(format!("{rule}, {text}: {factor}"));
                 }
@@ -78,8 +78,8 @@ fn weights_leave_other_tokens_alone() {
         // What begins the prompt, "a", "white".
         let weight = if token == 2 { 1.2 } else { 1.0 };
         for ((plain, weighted), empty) in plain.iter().zip(weighted).zip(empty) {
-            let wanted = empty + weight * (plain - empty);
-            assert!((weighted - wanted).abs() < 1e-4, "token {token}: {weighted}, wanted {wanted}");
+            let expected = empty + weight * (plain - empty);
+            assert!((weighted - expected).abs() < 1e-4, "token {token}: {weighted}, expected {expected}");
         }
     }
 }
@@ -91,14 +91,14 @@ fn a_small_weight_changes_an_image_less_than_another_seed() {
         let mut settings = Settings { steps: 8, guidance_scale: 3.0, ..Settings::default() };
         settings.text = options(WeightNormalisation::default());
         let request = Request::new(prompt).with_seeds([seed]).with_settings(settings);
-        pipeline.generate(&request).expect("an image").pictures.remove(0)
+        pipeline.generate(&request).expect("an image").images.remove(0)
     };
     let mut shares = Vec::new();
     for (colour, thing) in [("white", "square"), ("red", "star"), ("blue", "circle"), ("green", "heart")] {
         let prompt = format!("a {colour} {thing}");
         let (plain, other) = (make(&prompt, 1), make(&prompt, 2));
         let weighted = make(&format!("a ({colour}:1.2) {thing}"), 1);
-        let distance = |image: &fabric::core::picture::Picture| -> f64 {
+        let distance = |image: &fabric::core::image::Image| -> f64 {
             let square = |(a, b): (&u8, &u8)| (f64::from(*a) - f64::from(*b)).powi(2);
             image.rgb().iter().zip(plain.rgb()).map(square).sum::<f64>().sqrt()
         };

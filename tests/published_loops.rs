@@ -253,9 +253,9 @@ fn run(config: &SchedulerConfig, steps: usize, last: Option<usize>, height: usiz
 #[test]
 fn noise_is_pytorchs() {
     // What PyTorch's users know by heart: `torch.manual_seed(0); torch.randn(16)` begins like this.
-    let found = TorchNoise::new(0).normal(16);
+    let got = TorchNoise::new(0).normal(16);
     let known = [-1.1258, -1.1524, -0.2506, -0.4339, 0.8487, 0.6920, -0.3160, -2.1152];
-    assert!(found.iter().zip(known).all(|(a, b)| (a - b).abs() < 1e-4), "{found:?}");
+    assert!(got.iter().zip(known).all(|(a, b)| (a - b).abs() < 1e-4), "{got:?}");
 }
 
 fn with(key: &str, value: impl Into<Value>) -> Value {

@@ -13,12 +13,12 @@ use std::sync::{Arc, OnceLock};
 use burn::tensor::{Tensor, TensorData};
 use common::{assert_again, distance};
 use fabric::core::fabric::{FabricSettings, ReferencePass, ReferencePosterior, TimeCurve, WindowRule};
+use fabric::core::image::Image;
 use fabric::core::models::{TextOptions, WeightNormalisation};
-use fabric::core::picture::Picture;
 use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, Window};
 use fabric::core::schedule::SchedulerConfig;
 use fabric::ipadapter::{
-    FeatureKind, Features, InstructGuidance, InstructTexts, Instruction, IpAdapter, LayerScales, Mask, PicturePrompt,
+    FeatureKind, Features, ImagePrompt, InstructGuidance, InstructTexts, Instruction, IpAdapter, LayerScales, Mask,
 };
 use fabric::models::control::{Control, ControlNet};
 use fabric::models::load::{LoadOptions, SafetensorsFile, load_into};
@@ -99,7 +99,7 @@ impl Draws {
     }
 
     /// A smooth image of any size that no other is like.
-    fn image(&mut self) -> Picture {
+    fn image(&mut self) -> Image {
         let (width, height) = (self.one(&[40, 64, 90]), self.one(&[48, 64]));
         let phase = self.number(0.0, 100.0);
         let wave = |x: usize, y: usize, c: usize| {
@@ -107,7 +107,7 @@ impl Draws {
             ((x as f64 * 0.09 + phase).sin() * (y as f64 * 0.07 + phase * 0.3).cos() * 127.0 + 128.0) as u8
         };
         let rgb = (0..width * height * 3).map(|i| wave(i / 3 % width, i / 3 / width, i % 3)).collect();
-        Picture::from_rgb(width, height, rgb).expect("an image")
+        Image::from_rgb(width, height, rgb).expect("an image")
     }
 
     fn tensor<const D: usize>(&mut self, shape: [usize; D]) -> Tensor<D> {
@@ -225,7 +225,7 @@ fn case(number: u64) -> Case {
     }
     if draws.yes(0.4) {
         let (image, strength) = (draws.image(), draws.one(&[0.5, 0.7, 1.0]));
-        request = request.with_start(image, strength);
+        request = request.with_init_image(image, strength);
         if draws.yes(0.5) {
             request = request.with_mask(draws.image());
         }
@@ -246,7 +246,7 @@ fn case(number: u64) -> Case {
     Case { number, request, pipeline, chunk, budget, batch }
 }
 
-fn image_prompt(draws: &mut Draws) -> PicturePrompt {
+fn image_prompt(draws: &mut Draws) -> ImagePrompt {
     let adapter = adapter(draws.one(&["base", "plus", "full-face"]));
     let images = draws.one(&[1, 2]);
     let features = match adapter.config().reads() {
@@ -260,7 +260,7 @@ fn image_prompt(draws: &mut Draws) -> PicturePrompt {
         other => panic!("not in these tests: {}", other.kind()),
     };
     let layers = pipeline().cross_attentions();
-    let prompt = PicturePrompt::new(&adapter, &layers, &features, &none).expect("a prompt");
+    let prompt = ImagePrompt::new(&adapter, &layers, &features, &none).expect("a prompt");
     let mut prompt = prompt.with_scale(draws.number(0.2, 1.0) as f32).expect("a scale").with_window(draws.window());
     if draws.yes(0.3) {
         let values = (0..15).map(|_| draws.number(0.0, 1.0) as f32).collect();
@@ -270,7 +270,7 @@ fn image_prompt(draws: &mut Draws) -> PicturePrompt {
     if draws.yes(0.25) { prompt.seen_by_references() } else { prompt }
 }
 
-fn instructed(draws: &mut Draws) -> PicturePrompt {
+fn instructed(draws: &mut Draws) -> ImagePrompt {
     let adapter = adapter("instruct");
     let FeatureKind::Instructed(channels, _) = adapter.config().reads() else { panic!("no Instruct adapter") };
     let tokens = draws.tensor([1, 5, channels]);
@@ -279,7 +279,7 @@ fn instructed(draws: &mut Draws) -> PicturePrompt {
     let (encoder, options) = (pipeline().text_encoder(), TextOptions::default());
     let texts = InstructTexts::encode(encoder, adapter.config(), "a star", "", &instruction, &options);
     let (layers, none) = (pipeline().cross_attentions(), tokens.zeros_like());
-    let prompt = PicturePrompt::instructed(&adapter, &layers, [&tokens, &none], &texts.expect("texts"), guidance);
+    let prompt = ImagePrompt::instructed(&adapter, &layers, [&tokens, &none], &texts.expect("texts"), guidance);
     prompt.expect("a prompt").with_window(draws.window())
 }
 
@@ -306,8 +306,8 @@ impl Case {
         if !largest.is_finite() {
             return Err(format!("{self:?}: not finite"));
         }
-        let same = |what: &str, found: &[f32], wanted: &[f32]| {
-            let error = distance(found, wanted) / largest;
+        let same = |what: &str, got: &[f32], expected: &[f32]| {
+            let error = distance(got, expected) / largest;
             if error < ROUNDING { Ok(()) } else { Err(format!("{self:?}\n{what}: differ by {error:.1e}")) }
         };
         let two_passes = self.make(&self.with_pass(ReferencePass::TwoPasses { chunk: self.chunk }))?;
@@ -337,7 +337,7 @@ impl Case {
 fn requests() -> Range<u64> {
     let Ok(asked) = std::env::var("FABRIC_REQUESTS") else { return REQUESTS };
     let ends = asked.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
-    ends.unwrap_or_else(|| panic!("FABRIC_REQUESTS: found {asked:?}, wanted two numbers, as in 100..400"))
+    ends.unwrap_or_else(|| panic!("FABRIC_REQUESTS: expected two numbers, as in 100..400, got {asked:?}"))
 }
 
 #[test]

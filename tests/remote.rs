@@ -11,7 +11,7 @@ use burn::tensor::Tensor;
 use burn::tensor::server::telemetry::{DrainStatus, TelemetryEvent, TelemetryProbe};
 use burn::tensor::server::{RemoteServer, WebSocketTransport};
 use fabric::core::fabric::{FabricSettings, ReferencePass};
-use fabric::core::picture::Picture;
+use fabric::core::image::Image;
 use fabric::core::pipeline::{DevicePool, Pipeline, Request, Settings};
 use fabric::core::schedule::SamplerKind;
 use fabric::models::LoadPipeline;
@@ -88,28 +88,28 @@ fn values(x: &Tensor<4>) -> Vec<f32> {
 
 /// The golden tests' tolerance: a server computes with burn's operations where this process has its own kernels.
 #[track_caller]
-fn assert_same(found: &Tensor<4>, wanted: &Tensor<4>) {
-    let (found, wanted) = (values(found), values(wanted));
-    assert_eq!(found.len(), wanted.len());
-    let scale = wanted.iter().fold(0.0_f32, |top, x| top.max(x.abs()));
-    let error = found.iter().zip(&wanted).fold(0.0_f32, |top, (a, b)| top.max((a - b).abs())) / scale;
+fn assert_same(got: &Tensor<4>, expected: &Tensor<4>) {
+    let (got, expected) = (values(got), values(expected));
+    assert_eq!(got.len(), expected.len());
+    let scale = expected.iter().fold(0.0_f32, |top, x| top.max(x.abs()));
+    let error = got.iter().zip(&expected).fold(0.0_f32, |top, (a, b)| top.max((a - b).abs())) / scale;
     assert!(error < 1e-4, "{error}");
 }
 
 fn local() -> Tensor<4> {
     let device = fabric::default_device().expect("a device");
-    Pipeline::demo(&device).expect("the model that ships").generate(&request()).expect("pictures").latents
+    Pipeline::demo(&device).expect("the model that ships").generate(&request()).expect("images").latents
 }
 
 #[test]
-fn two_servers_make_the_pictures_of_one_device_and_one_goes_on_alone() {
+fn two_servers_make_the_images_of_one_device_and_one_goes_on_alone() {
     within_minutes(|| {
         let (one, two) = (Server::start(), Server::start());
         let pool = DevicePool::new([one.pipeline(), two.pipeline()]).expect("a pool");
-        let made = pool.generate(&request()).expect("pictures");
+        let made = pool.generate(&request()).expect("images");
         assert!(made.lost.is_empty(), "{:?}", made.lost);
-        let wanted = local();
-        assert_same(&made.made.latents, &wanted);
+        let expected = local();
+        assert_same(&made.made.latents, &expected);
 
         // The second server dies at its first step.
         let (url, two) = (two.url.clone(), Mutex::new(two));
@@ -120,10 +120,10 @@ fn two_servers_make_the_pictures_of_one_device_and_one_goes_on_alone() {
             }
             ControlFlow::Continue(())
         });
-        let made = made.expect("pictures");
+        let made = made.expect("images");
         let [(name, said)] = &made.lost[..] else { panic!("{:?}", made.lost) };
         assert!(*name == url && !said.is_empty());
-        assert_same(&made.made[0].latents, &wanted);
+        assert_same(&made.made[0].latents, &expected);
     });
 }
 
@@ -141,12 +141,12 @@ fn nothing_is_read_back_between_steps() {
         let mut waits = |steps, sampler, pass| {
             let fabric = FabricSettings { start: 0.0, end: 1.0, pass, ..FabricSettings::default() };
             let settings = Settings { steps, sampler: Some(sampler), fabric, ..Settings::default() };
-            let picture = |shade| Picture::from_rgb(8, 8, vec![shade; 8 * 8 * 3]).expect("a picture");
+            let image = |shade| Image::from_rgb(8, 8, vec![shade; 8 * 8 * 3]).expect("an image");
             let request =
-                Request::new("a ring").with_settings(settings).with_liked(picture(40)).with_disliked(picture(200));
+                Request::new("a ring").with_settings(settings).with_liked(image(40)).with_disliked(image(200));
             let mut seen = Vec::new();
             events.drain_into(&mut seen);
-            pipeline.generate(&request).expect("a picture");
+            pipeline.generate(&request).expect("an image");
             seen.clear();
             let status = events.drain_into(&mut seen);
             assert!(matches!(status, DrainStatus::Open { lagged: 0 }), "events were lost");
@@ -161,7 +161,7 @@ fn nothing_is_read_back_between_steps() {
             (SamplerKind::EulerAncestral, ReferencePass::TwoPasses { chunk: 2 }),
             ("dpmpp_2m_karras".parse().expect("a sampler"), cached),
         ] {
-            // The picture, when it is done.
+            // The image, when it is done.
             assert_eq!((waits(2, sampler, pass), waits(5, sampler, pass)), (1, 1), "{sampler}, {pass:?}");
         }
     });

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use fabric::core::models::NoisePredictor;
-use fabric::core::picture::Picture;
+use fabric::core::image::Image;
+use fabric::core::models::UNetModel;
 use fabric::core::schedule::SchedulerConfig;
 use fabric::ipadapter::projection::ResamplerConfig;
 use fabric::ipadapter::train::{
@@ -69,10 +69,10 @@ fn scheduler() -> SchedulerConfig {
     SchedulerConfig::from_json(&text("scheduler/scheduler_config.json")).expect("a schedule")
 }
 
-/// Two plain pictures and what they show.
+/// Two plain images and what they show.
 fn data(folder: &Path) -> Dataset {
     for (name, colour) in [("red.png", [250, 20, 30]), ("blue.png", [20, 40, 240])] {
-        Picture::filled(40, 32, colour).expect("a picture").save(folder.join(name)).expect("saved");
+        Image::filled(40, 32, colour).expect("an image").save(folder.join(name)).expect("saved");
     }
     let lines = [
         r#"{"image": "red.png", "text": "red", "task": "colour"}"#,
@@ -174,12 +174,12 @@ fn adapters_learn_and_a_resumed_run_ends_with_the_same_bits() {
 }
 
 #[test]
-fn lines_whose_pictures_cannot_be_read_are_left_out_as_often_as_allowed() {
+fn lines_whose_images_cannot_be_read_are_left_out_as_often_as_allowed() {
     let folder = tempfile::tempdir().expect("a folder");
     let (config, first) = begin("base");
     data(folder.path());
-    // Cut off behind its header: a picture by its name alone.
-    let whole = std::fs::read(folder.path().join("red.png")).expect("a picture");
+    // Cut off behind its header: an image by its name alone.
+    let whole = std::fs::read(folder.path().join("red.png")).expect("an image");
     std::fs::write(folder.path().join("cut.png"), &whole[..40]).expect("written");
     let lines = [r#"{"image": "cut.png", "text": "red"}"#, r#"{"image": "blue.png", "text": "blue"}"#];
     std::fs::write(folder.path().join("data.jsonl"), lines.join("\n")).expect("written");
@@ -199,11 +199,11 @@ fn lines_whose_pictures_cannot_be_read_are_left_out_as_often_as_allowed() {
     assert_eq!(broken.len(), 1, "{broken:?}");
     assert!(broken[0].line == 1 && broken[0].reason.contains("cut.png"), "{broken:?}");
     let message = run(0).expect_err("none may be broken").to_string();
-    assert!(message.contains("lines that cannot be used: found 1, wanted at most 0"), "{message}");
+    assert!(message.contains("lines that cannot be used: expected at most 0, got 1"), "{message}");
     assert!(message.contains("line 1: ") && message.contains("cut.png"), "{message}");
     std::fs::write(folder.path().join("data.jsonl"), lines[0]).expect("written");
     let message = run(9).expect_err("none can be read").to_string();
-    assert!(message.contains("no picture of the data can be read; line 1") && message.contains("cut.png"), "{message}");
+    assert!(message.contains("no image of the data can be read; line 1") && message.contains("cut.png"), "{message}");
     // One that is hardly ever drawn is found once the others are out.
     let rare = r#"{"image": "blue.png", "text": "blue", "task": "rare"}"#;
     std::fs::write(folder.path().join("data.jsonl"), [lines[0], rare].join("\n")).expect("written");
@@ -271,7 +271,7 @@ fn instruct_begins_as_the_plus_adapter_that_hardly_hears_instructions() {
     let base = AdapterFile::open(models().join("ip_adapter/base.safetensors")).expect("a file");
     let message = first_weights_of_instruct(&config, &base, &plain).expect_err("a base adapter").to_string();
     assert!(
-        message.contains("found an adapter of pooled features") && message.contains("wanted a plus adapter"),
+        message.contains("got an adapter of pooled features") && message.contains("expected a plus adapter"),
         "{message}"
     );
 }
@@ -305,7 +305,7 @@ fn training_begins_with_the_u_nets_own_keys_and_values() {
     };
     assert!(new(&face, &options()).expect_err("a face").contains("identities of faces"));
     let odd = AdapterOptions { size: 33, ..options() };
-    assert!(new(&begin("base").0, &odd).expect_err("33 pixels").starts_with("size: found 33"));
+    assert!(new(&begin("base").0, &odd).expect_err("33 pixels").starts_with("size: expected"));
     let resampler = ResamplerConfig { features: 1, channels: 64, heads: 1, depth: 1, factor: 1, tokens: 1, context: 1 };
     let wrong = AdapterConfig { projection: ProjectionConfig::Resampler(resampler), ..begin("base").0 };
     assert!(

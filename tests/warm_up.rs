@@ -10,8 +10,8 @@ use fabric::core::Error;
 use fabric::core::denoise::{ModelCall, NoiseLevel};
 use fabric::core::fabric::{FabricSettings, ReferencePass};
 use fabric::core::guidance::Branch;
+use fabric::core::image::Image;
 use fabric::core::models::{Residuals, UNetInput};
-use fabric::core::picture::Picture;
 use fabric::core::pipeline::{Pipeline, Request, Settings, Steering, Window};
 use fabric::default_device;
 use fabric::models::control::{Control, ControlNet};
@@ -29,15 +29,15 @@ fn warming_up_leaves_no_trace() {
     let pass = ReferencePass::Cached { chunk: 1, budget: 1 << 30, half: false };
     let fabric = FabricSettings { pass, start: 0.5, ..FabricSettings::default() };
     let settings = Settings { width: Some(64), height: Some(64), steps: 4, fabric, ..Settings::default() };
-    let liked = Picture::filled(64, 64, [200, 30, 60]).expect("a picture");
+    let liked = Image::filled(64, 64, [200, 30, 60]).expect("an image");
     let mut request = Request::new("a cat").with_seeds([3]).with_settings(settings).with_liked(liked);
     let warm = load();
     assert!(!warm.warm_up(&request).expect("a warm-up").is_zero());
     let kept = warm.cache_stats();
     assert_eq!((kept.bytes, kept.misses), (0, 0));
-    let [found, wanted] = [warm, load()].map(|pipeline| pipeline.generate(&request).expect("pictures"));
-    assert_eq!(found.report.calls, wanted.report.calls);
-    assert_eq!(found.pictures, wanted.pictures);
+    let [got, expected] = [warm, load()].map(|pipeline| pipeline.generate(&request).expect("images"));
+    assert_eq!(got.report.calls, expected.report.calls);
+    assert_eq!(got.images, expected.images);
     // A request that no run can carry out warms nothing up.
     request.settings.width = Some(63);
     assert!(load().warm_up(&request).is_err());
@@ -74,7 +74,7 @@ fn what_steers_a_part_of_a_run_is_warmed_up_too() {
     let pipeline = load();
     pipeline.warm_up(&request).expect("a warm-up");
     assert_eq!(steering.acted.swap(0, Ordering::SeqCst), 1, "one step is enough");
-    pipeline.generate(&request).expect("pictures");
+    pipeline.generate(&request).expect("images");
     assert_eq!(steering.acted.load(Ordering::SeqCst), 5, "the request still has its window");
 }
 
@@ -83,7 +83,7 @@ fn a_control_network_with_a_window_acts_at_every_evaluation_of_a_warm_up() {
     let device = default_device().expect("a device");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models/controlnet");
     let network = Arc::new(ControlNet::open(folder, &device).expect("a ControlNet"));
-    let edges = Picture::filled(64, 64, [200, 30, 60]).expect("a picture");
+    let edges = Image::filled(64, 64, [200, 30, 60]).expect("an image");
     let control = Control::new(network, edges).with_window(Window::new(0.5, 1.0).expect("a window"));
     let level = NoiseLevel { timestep: 500.0, alpha: 0.5, sigma: 0.5 };
     let call = ModelCall { index: 0, total: 4, level };

@@ -1,8 +1,8 @@
 //! Whole models of other families than the golden one, written, loaded and run: random weights in small networks.
 
 use fabric::core::fabric::FabricSettings;
+use fabric::core::image::Image;
 use fabric::core::models::TextOptions;
-use fabric::core::picture::Picture;
 use fabric::core::pipeline::{Generation, Pipeline, Request, Settings};
 use fabric::models::clip::ClipTextConfig;
 use fabric::models::config::OneOrMany;
@@ -88,19 +88,19 @@ fn values(made: &Generation) -> Vec<f32> {
 }
 
 #[test]
-fn xl_runs_from_a_prompt_to_pictures_and_follows_feedback() {
+fn xl_runs_from_a_prompt_to_images_and_follows_feedback() {
     let (pipeline, report) = xl(&[]);
     assert_eq!(report.family, Family::Sdxl);
     assert_eq!(pipeline.native_size(), 64);
-    let plain = pipeline.generate(&request()).expect("pictures");
-    assert_eq!(plain.pictures.iter().map(|p| (p.width(), p.height())).collect::<Vec<_>>(), [(64, 96), (64, 96)]);
+    let plain = pipeline.generate(&request()).expect("images");
+    assert_eq!(plain.images.iter().map(|p| (p.width(), p.height())).collect::<Vec<_>>(), [(64, 96), (64, 96)]);
     assert!(values(&plain).iter().all(|x| x.is_finite()));
-    assert_ne!(plain.pictures[0], plain.pictures[1]);
+    assert_ne!(plain.images[0], plain.images[1]);
 
-    let mut liked = request().with_liked(plain.pictures[1].clone());
+    let mut liked = request().with_liked(plain.images[1].clone());
     liked.settings.fabric = FabricSettings { start: 0.0, end: 1.0, ..FabricSettings::default() };
     liked.settings.measure_attention = true;
-    let steered = pipeline.generate(&liked).expect("pictures");
+    let steered = pipeline.generate(&liked).expect("images");
     assert!(values(&steered) != values(&plain));
     let mass = &steered.report.attention_mass;
     assert!(mass.len() == 1 && mass[0] > 0.05 && mass[0] < 0.95, "{mass:?}");
@@ -112,7 +112,7 @@ fn a_tokenizer_for_both_encoders_leaves_each_its_padding() {
     let given = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
     let [own, given] = [ModelOptions::default(), given].map(|options| {
         let (pipeline, _) = load(&folder, &options);
-        values(&pipeline.generate(&request()).expect("pictures"))
+        values(&pipeline.generate(&request()).expect("images"))
     });
     assert_eq!(own, given, "the carried vocabulary, and the same vocabulary given");
 }
@@ -121,9 +121,8 @@ fn a_tokenizer_for_both_encoders_leaves_each_its_padding() {
 fn an_absent_negative_prompt_of_xl_is_zeros_unless_its_folder_says_otherwise() {
     let (by_rule, _) = xl(&[]);
     let (by_setting, _) = xl(&[("force_zeros_for_empty_prompt", json!(false))]);
-    let absent = |pipeline: &Pipeline| values(&pipeline.generate(&request()).expect("pictures"));
-    let empty =
-        |pipeline: &Pipeline| values(&pipeline.generate(&request().with_negative_prompt("")).expect("pictures"));
+    let absent = |pipeline: &Pipeline| values(&pipeline.generate(&request()).expect("images"));
+    let empty = |pipeline: &Pipeline| values(&pipeline.generate(&request().with_negative_prompt("")).expect("images"));
     assert!(absent(&by_rule) != empty(&by_rule), "zeros are not the empty prompt");
     assert!(absent(&by_setting) == empty(&by_setting), "the empty prompt stands in for an absent one");
 }
@@ -133,12 +132,12 @@ fn the_first_and_the_second_encoder_both_speak() {
     let (pipeline, _) = xl(&[]);
     let with = |prompt: &str| {
         let request = Request { prompt: prompt.to_owned(), ..request() };
-        values(&pipeline.generate(&request).expect("pictures"))
+        values(&pipeline.generate(&request).expect("images"))
     };
     assert!(with("a photo of a cat") != with("a photo of a dog"));
-    let picture = Picture::from_rgb(8, 8, vec![90; 192]).expect("a picture");
-    let start = request().with_start(picture, 0.5);
-    assert!(pipeline.generate(&start).expect("pictures").report.calls > 0);
+    let image = Image::from_rgb(8, 8, vec![90; 192]).expect("an image");
+    let start = request().with_init_image(image, 0.5);
+    assert!(pipeline.generate(&start).expect("images").report.calls > 0);
 }
 
 #[test]

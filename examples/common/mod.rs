@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use burn::tensor::Device;
 use clap::Args;
+use fabric::core::image::{Image, ImageError};
 use fabric::core::models::WeightNormalisation;
-use fabric::core::picture::{Picture, PictureError};
 use fabric::core::pipeline::{Pipeline, Report, Settings};
 use fabric::core::schedule::{Prediction, SamplerKind};
 use fabric::models::load::{LoadDtype, ProgressCallback};
@@ -18,7 +18,7 @@ use fabric::models::{LoraChoice, ModelOptions, demo_folder, load_model};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::DeserializeOwned;
 
-pub(crate) mod pictures;
+pub(crate) mod images;
 #[cfg(feature = "world")]
 pub(crate) mod world;
 
@@ -26,7 +26,7 @@ pub(crate) mod world;
 #[derive(Args)]
 pub(crate) struct Common {
     /// A model folder in the diffusers layout, or a single checkpoint file; if absent, the demonstration model, a small world
-    /// of 64x64 pictures in `models/world`.
+    /// of 64x64 images in `models/world`.
     #[arg(long)]
     model: Option<PathBuf>,
     /// Steps of the sampler; 20 if absent.
@@ -44,7 +44,7 @@ pub(crate) struct Common {
     /// Height in pixels.
     #[arg(long)]
     height: Option<usize>,
-    /// Pictures computed at once; fewer need less memory.
+    /// Images computed at once; fewer need less memory.
     #[arg(long)]
     batch: Option<usize>,
     /// Layers of the text encoder to leave out at its end.
@@ -62,7 +62,7 @@ pub(crate) struct Common {
     /// A LoRA file to merge, or FILE:SCALE; may be given several times.
     #[arg(long)]
     lora: Vec<String>,
-    /// Encodes and decodes large pictures in tiles, for less memory.
+    /// Encodes and decodes large images in tiles, for less memory.
     #[arg(long)]
     tile_vae: bool,
     /// Keeps the networks in the machine's memory and one at a time on the device, for GPUs with little of their own.
@@ -126,7 +126,7 @@ impl Common {
             "f32" => LoadDtype::F32,
             "f16" => LoadDtype::F16,
             "bf16" => LoadDtype::BF16,
-            other => return Err(format!("--dtype: found {other}, wanted f32, f16 or bf16").into()),
+            other => return Err(format!("--dtype: expected f32, f16 or bf16, got {other}").into()),
         };
         let prediction = self.prediction.as_deref().map(prediction).transpose()?;
         let bar = ProgressBar::new(0);
@@ -170,7 +170,7 @@ fn prediction(name: &str) -> Result<Prediction, Box<dyn Error>> {
         "v_prediction" => Prediction::Velocity,
         "sample" => Prediction::Sample,
         other => {
-            return Err(format!("--prediction: found {other}, wanted epsilon, v_prediction or sample").into());
+            return Err(format!("--prediction: expected epsilon, v_prediction or sample, got {other}").into());
         }
     })
 }
@@ -186,7 +186,7 @@ fn lora(choice: &str) -> LoraChoice {
 /// none of it is lost.
 pub(crate) fn prepare(folder: &Path, files: impl IntoIterator<Item = String>) -> Result<(), Box<dyn Error>> {
     let refused = |error: &dyn std::fmt::Display| {
-        format!("--out {}: found {error}, wanted a folder that can be written to; choose another one", folder.display())
+        format!("--out {}: expected a folder that can be written to, got {error}; choose another one", folder.display())
     };
     std::fs::create_dir_all(folder).map_err(|error| refused(&error))?;
     tempfile::tempfile_in(folder).map_err(|error| refused(&error))?;
@@ -197,7 +197,7 @@ pub(crate) fn prepare(folder: &Path, files: impl IntoIterator<Item = String>) ->
 }
 
 /// Saves a sheet of images that are saved already: that there is none is no reason to stop.
-pub(crate) fn save_sheet(sheet: Result<Picture, PictureError>, path: &Path) {
+pub(crate) fn save_sheet(sheet: Result<Image, ImageError>, path: &Path) {
     match sheet.and_then(|sheet| sheet.save(path)) {
         Ok(()) => println!("{}", path.display()),
         Err(error) => println!("no sheet {}: {error}", path.display()),

@@ -1,4 +1,4 @@
-//! Pictures of the small world, and what its networks make of them.
+//! Images of the small world, and what its networks make of them.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{Device, Tensor};
-use fabric::core::picture::{Crop, Fit, Picture, clip_batch, from_tensor, vae_batch};
+use fabric::core::image::{Crop, Fit, Image, clip_batch, from_tensor, vae_batch};
 use fabric::core::pipeline::{Pipeline, Request};
 use fabric::core::session::{BestAndWorst, FeedbackSource, Round, Vote};
 use fabric::models::clip::{ClipText, ClipVision};
@@ -17,22 +17,22 @@ use fabric::models::vae::Vae;
 use fabric::models::world::{Judge, Named, SIDE, Sample, Tally, full_caption, parse_caption};
 use rayon::ThreadPoolBuilder;
 
-/// A side of this world's pictures.
+/// A side of this world's images.
 const PIXELS: usize = SIDE as usize;
 
-/// The pictures of samples.
-pub(crate) fn drawn(samples: &[Sample]) -> Result<Vec<Picture>, Box<dyn Error>> {
-    let draw = |sample: &Sample| Ok(Picture::from_rgb(PIXELS, PIXELS, sample.scene.render(&sample.variation, SIDE)?)?);
+/// The images of samples.
+pub(crate) fn drawn(samples: &[Sample]) -> Result<Vec<Image>, Box<dyn Error>> {
+    let draw = |sample: &Sample| Ok(Image::from_rgb(PIXELS, PIXELS, sample.scene.render(&sample.variation, SIDE)?)?);
     samples.iter().map(draw).collect()
 }
 
-/// Pictures as a VAE takes them.
-pub(crate) fn pixels(pictures: &[Picture], device: &Device) -> Result<Tensor<4>, Box<dyn Error>> {
-    Ok(vae_batch(pictures, PIXELS, PIXELS, Fit::Squash, device)?)
+/// Images as a VAE takes them.
+pub(crate) fn pixels(images: &[Image], device: &Device) -> Result<Tensor<4>, Box<dyn Error>> {
+    Ok(vae_batch(images, PIXELS, PIXELS, Fit::Squash, device)?)
 }
 
 /// Images encoded and decoded by a VAE.
-pub(crate) fn reconstructed(vae: &Vae, images: &[Picture], device: &Device) -> Result<Vec<Picture>, Box<dyn Error>> {
+pub(crate) fn reconstructed(vae: &Vae, images: &[Image], device: &Device) -> Result<Vec<Image>, Box<dyn Error>> {
     let mut decoded = Vec::with_capacity(images.len());
     for images in images.chunks(32) {
         let latents = vae.encode_distribution(pixels(images, device)?).mean;
@@ -44,15 +44,15 @@ pub(crate) fn reconstructed(vae: &Vae, images: &[Picture], device: &Device) -> R
 /// The images of many requests, in their order.
 ///
 /// Networks as small as this world's leave cores waiting for one another, so each request is made by one thread.
-pub(crate) fn generate_all(pipeline: &Pipeline, requests: &[Request]) -> Result<Vec<Picture>, Box<dyn Error>> {
+pub(crate) fn generate_all(pipeline: &Pipeline, requests: &[Request]) -> Result<Vec<Image>, Box<dyn Error>> {
     let threads = std::thread::available_parallelism()?.get();
     let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<(usize, Vec<Picture>)>, fabric::core::Error> {
+    let work = || -> Result<Vec<(usize, Vec<Image>)>, fabric::core::Error> {
         let mut made = Vec::new();
         while let Some((at, request)) =
             Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, requests.get(at)?)))
         {
-            made.push((at, pipeline.generate(request)?.pictures));
+            made.push((at, pipeline.generate(request)?.images));
         }
         Ok(made)
     };
@@ -69,7 +69,7 @@ pub(crate) fn generate_all(pipeline: &Pipeline, requests: &[Request]) -> Result<
     Ok(made.into_iter().flat_map(|(_, images)| images).collect())
 }
 
-/// How often the readers are right on drawn pictures.
+/// How often the readers are right on drawn images.
 pub(crate) fn readers(judge: &Judge, samples: &[Sample]) -> Result<Tally, Box<dyn Error>> {
     let mut tally = Tally::default();
     for (sample, seen) in samples.iter().zip(judge.read(&drawn(samples)?)?) {
@@ -78,7 +78,7 @@ pub(crate) fn readers(judge: &Judge, samples: &[Sample]) -> Result<Tally, Box<dy
     Ok(tally)
 }
 
-/// Share of captions that say everything whose own picture is the most similar one among 64.
+/// Share of captions that say everything whose own image is the most similar one among 64.
 pub(crate) fn retrieval(
     (text, vision): (&ClipText, &ClipVision),
     tokenizer: &ClipTokenizer,
@@ -95,13 +95,13 @@ pub(crate) fn retrieval(
         }
         let read = text.forward(&ids)?.text_embeds.ok_or("the text encoder has no projection")?;
         let seen = vision.forward(clip_batch(&drawn(group)?, PIXELS, Crop::Centre, device)?).image_embeds;
-        let found = unit(seen).matmul(unit(read).transpose()).argmax(0).into_data();
-        right += found.iter::<i64>().zip(0..).filter(|(found, own)| found == own).count();
+        let got = unit(seen).matmul(unit(read).transpose()).argmax(0).into_data();
+        right += got.iter::<i64>().zip(0..).filter(|(got, own)| got == own).count();
     }
     Ok(right as f64 / samples.len() as f64)
 }
 
-/// Peak signal to noise ratio, in dB, of pictures that a VAE encoded and decoded; it scales its latents or not.
+/// Peak signal to noise ratio, in dB, of images that a VAE encoded and decoded; it scales its latents or not.
 pub(crate) fn fidelity(vae: &Vae, samples: &[Sample], device: &Device) -> Result<f64, Box<dyn Error>> {
     let mut error = 0.0;
     for group in samples.chunks(32) {
@@ -113,29 +113,29 @@ pub(crate) fn fidelity(vae: &Vae, samples: &[Sample], device: &Device) -> Result
     Ok(10.0 * (4.0 * samples.len() as f64 / error).log10())
 }
 
-/// Somebody who knows what it wants: likes the picture that shows most of it, dislikes the one that shows least.
+/// Somebody who knows what it wants: likes the image that shows most of it, dislikes the one that shows least.
 pub(crate) struct Person {
-    wanted: Named,
+    expected: Named,
     judge: Judge,
 }
 
 impl Person {
     /// One who wants what a caption says, and sees through the readers in a model's folder.
     pub(crate) fn new(caption: &str, model: &Path, device: &Device) -> Result<Self, Box<dyn Error>> {
-        let wanted = parse_caption(caption);
-        if wanted.attributes().next().is_none() {
-            return Err(format!("--wants: found nothing of the small world in {caption:?}, wanted a caption like \"a small red star on blue\"").into());
+        let expected = parse_caption(caption);
+        if expected.attributes().next().is_none() {
+            return Err(format!("--wants: expected a caption like \"a small red star on blue\", got nothing of the small world in {caption:?}").into());
         }
-        Ok(Self { wanted, judge: Judge::load(model, device)? })
+        Ok(Self { expected, judge: Judge::load(model, device)? })
     }
 }
 
 impl FeedbackSource for Person {
     fn judge(&mut self, round: &Round) -> Result<Vec<(usize, Vote)>, fabric::core::Error> {
-        let seen = self.judge.read(&round.pictures)?;
-        let scores: Vec<f64> = seen.iter().map(|seen| self.wanted.agreement(seen)).collect();
+        let seen = self.judge.read(&round.images)?;
+        let scores: Vec<f64> = seen.iter().map(|seen| self.expected.agreement(seen)).collect();
         let shown: Vec<_> = scores.iter().map(|score| format!("{:.0} %", 100.0 * score)).collect();
-        println!("pictures show {} of what is wanted", shown.join(", "));
+        println!("images show {} of what is wanted", shown.join(", "));
         let mut scores = scores.into_iter();
         BestAndWorst::new(|_, _| Ok(scores.next().unwrap_or_default())).judge(round)
     }

@@ -2,10 +2,10 @@
 
 use std::error::Error;
 
+use fabric::core::image::{Crop, clip_batch};
 use fabric::core::models::{ImageEncoder, TextOptions};
-use fabric::core::picture::{Crop, clip_batch};
 use fabric::core::pipeline::Request;
-use fabric::ipadapter::{Features, InstructTexts, Instruction, IpAdapter, PicturePrompt};
+use fabric::ipadapter::{Features, ImagePrompt, InstructTexts, Instruction, IpAdapter};
 use fabric::models::clip::ClipVision;
 use fabric::models::world::{Attribute, Factor, InstructTask, Kind, Named, Pair, SIDE, Sample, Split, Tally, pair};
 
@@ -91,7 +91,7 @@ impl<'a> Adapters<'a> {
     fn open(evaluation: &'a Evaluation<'a>, name: &str) -> Result<Self, Box<dyn Error>> {
         let path = evaluation.folder.join(format!("ip_adapter/{name}.safetensors"));
         let adapter = IpAdapter::open(path, &evaluation.device)?;
-        let encoder = common::pictures::encoder(&evaluation.folder.join("image_encoder"), &evaluation.device)?;
+        let encoder = common::images::encoder(&evaluation.folder.join("image_encoder"), &evaluation.device)?;
         Ok(Self { evaluation, adapter, encoder })
     }
 
@@ -103,14 +103,13 @@ impl<'a> Adapters<'a> {
             Features::of(&self.encoder, pixels.clone(), reads).ok_or("the adapter reads no image features")?;
         let none = Features::none_of(&self.encoder, &pixels, reads).ok_or("the adapter reads no image features")?;
         let layers = self.evaluation.pipeline.cross_attentions();
-        let prompt = PicturePrompt::new(&self.adapter, &layers, &features, &none)?.with_scale(scale)?;
+        let prompt = ImagePrompt::new(&self.adapter, &layers, &features, &none)?.with_scale(scale)?;
         Ok(self.evaluation.request(text, seed).with_steering(prompt))
     }
 
     fn instructed(&self, pair: &Pair, seed: u64) -> Result<Request, Box<dyn Error>> {
         let (scene, variation) = &pair.condition;
-        let drawn =
-            fabric::core::picture::Picture::from_rgb(SIDE as usize, SIDE as usize, scene.render(variation, SIDE)?)?;
+        let drawn = fabric::core::image::Image::from_rgb(SIDE as usize, SIDE as usize, scene.render(variation, SIDE)?)?;
         let pixels = clip_batch(&[drawn], SIDE as usize, Crop::Centre, &self.evaluation.device)?;
         let [with, without] = [pixels.clone(), pixels.zeros_like()].map(|pixels| self.encoder.penultimate(pixels));
         let pipeline = &self.evaluation.pipeline;
@@ -125,8 +124,7 @@ impl<'a> Adapters<'a> {
             &options,
         )?;
         let layers = pipeline.cross_attentions();
-        let prompt =
-            PicturePrompt::instructed(&self.adapter, &layers, [&with, &without], &texts, instruction.guidance)?;
+        let prompt = ImagePrompt::instructed(&self.adapter, &layers, [&with, &without], &texts, instruction.guidance)?;
         let scale = instruction.corrected_scale(1.0, self.adapter.config());
         Ok(self.evaluation.request(&pair.text, seed).with_steering(prompt.with_scale(scale)?))
     }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Instant;
 
-use fabric::core::picture::{Mark, Picture, contact_sheet};
+use fabric::core::image::{Image, Mark, contact_sheet};
 use fabric::models::world::{Split, Tally};
 
 use super::{Evaluation, common, print_head, print_line, samples};
@@ -14,17 +14,17 @@ const ROW: usize = 8;
 /// Prints how often images show what their captions name, and writes the sheet if one is wanted.
 pub(crate) fn measure(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>> {
     print_head(&["images made from captions, percent right"]);
-    let mut sheet: Vec<Picture> = Vec::new();
+    let mut sheet: Vec<Image> = Vec::new();
     let mut seconds = 0.0;
     for (name, split) in [("combinations shown", Split::Train), ("combinations never shown", Split::HeldOut)] {
-        let wanted = samples(split, evaluation.arguments.captions);
+        let expected = samples(split, evaluation.arguments.captions);
         let requests: Vec<_> =
-            (0..).zip(&wanted).map(|(seed, sample)| evaluation.request(&sample.caption.text, seed)).collect();
+            (0..).zip(&expected).map(|(seed, sample)| evaluation.request(&sample.caption.text, seed)).collect();
         let clock = Instant::now();
         let made = common::world::generate_all(&evaluation.pipeline, &requests)?;
         seconds += clock.elapsed().as_secs_f64();
         let mut tally = Tally::default();
-        for (sample, seen) in wanted.iter().zip(evaluation.judge.read(&made)?) {
+        for (sample, seen) in expected.iter().zip(evaluation.judge.read(&made)?) {
             tally.add(&sample.caption.named, &seen);
         }
         print_line(&[name], &tally);

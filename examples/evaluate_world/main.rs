@@ -62,7 +62,7 @@ enum Part {
     /// Images made from captions of combinations shown and never shown.
     Captions,
     /// What the image prompt carries over.
-    ImagePrompt,
+    ImagePromptKv,
     /// What instructions take from an image.
     Instruct,
 }
@@ -98,7 +98,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             Part::Networks => networks::measure(&evaluation)?,
             Part::Losses => losses::measure(&evaluation)?,
             Part::Captions => captions::measure(&evaluation)?,
-            Part::ImagePrompt => adapters::measure_image_prompt(&evaluation)?,
+            Part::ImagePromptKv => adapters::measure_image_prompt(&evaluation)?,
             Part::Instruct => adapters::measure_instruct(&evaluation)?,
         }
     }

@@ -25,8 +25,8 @@ pub(crate) fn measure(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>>
     let vision = load_into(vision, &*folder.weights(Component::ImageEncoder)?, &options)?.0;
     let tokenizer = ClipTokenizer::from_folder(evaluation.folder.join("tokenizer"))?;
     let asked = samples(Split::Train, 512);
-    let found = common::world::retrieval((&text, &vision), &tokenizer, &asked, device)?;
-    println!("\n{:.1} % of captions find their own image among 64", 100.0 * found);
+    let got = common::world::retrieval((&text, &vision), &tokenizer, &asked, device)?;
+    println!("\n{:.1} % of captions find their own image among 64", 100.0 * got);
     let vae = load_vae(evaluation)?;
     let drawings = samples(Split::HeldOut, 512);
     println!("VAE, drawings of combinations never shown: {:.2} dB", common::world::fidelity(&vae, &drawings, device)?);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::module::Module;
-use fabric::core::picture::Picture;
+use fabric::core::image::Image;
 use fabric::ipadapter::projection::ResamplerConfig;
 use fabric::ipadapter::train::{
     AdapterOptions, AdapterTask, Dataset, Partners, first_weights, first_weights_of_instruct,
@@ -82,7 +82,7 @@ impl Job<'_> {
             unet: Arc::new(networks.unet.fork(&self.training).no_grad()),
             codec: Arc::new(networks.vae),
             text: Arc::new(networks.text),
-            vision: Arc::new(common::pictures::encoder(&model.join("image_encoder"), &self.device)?),
+            vision: Arc::new(common::images::encoder(&model.join("image_encoder"), &self.device)?),
         };
         let layers = partners.unet.cross_attentions();
         let (features, context) = (self.world.vision.hidden_size, self.world.text.hidden_size);
@@ -132,7 +132,7 @@ fn write_pairs(folder: &Path, adapter: Adapter, count: u64) -> Result<PathBuf, B
             let names = ["condition", "target"].map(|part| format!("{task}-{index}-{part}.png"));
             for ((scene, variation), name) in [condition, target].iter().zip(&names) {
                 let side = SIDE as usize;
-                Picture::from_rgb(side, side, scene.render(variation, SIDE)?)?.save(folder.join(name))?;
+                Image::from_rgb(side, side, scene.render(variation, SIDE)?)?.save(folder.join(name))?;
             }
             let [condition, target] = names;
             let mut line = json!({ "image": target, "condition": condition, "text": text });

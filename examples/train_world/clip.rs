@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use fabric::core::picture::{Crop, clip_batch};
+use fabric::core::image::{Crop, clip_batch};
 use fabric::models::train::Trainer;
 use fabric::models::world::learn::{ClipTask, Stage, WorldClip, WorldText};
 use fabric::models::world::{Named, SIDE, Split, Tally, sample};
@@ -30,7 +30,7 @@ impl Job<'_> {
             let parts = (&clip.text, &clip.vision);
             let asked = samples(777, 512, Split::Train);
             let share = 100.0 * common::world::retrieval(parts, &self.tokenizer, &asked, &self.device)?;
-            println!("clip: {share:.1} % of captions find their own picture among 64");
+            println!("clip: {share:.1} % of captions find their own image among 64");
             let mut tally = Tally::default();
             for samples in samples(776, 1024, Split::HeldOut).chunks(64) {
                 let pixels = clip_batch(&common::world::drawn(samples)?, SIDE as usize, Crop::Centre, &self.device)?;

@@ -39,7 +39,7 @@ enum Stages {
     Text,
     /// Image encoder.
     Clip,
-    /// Pictures to latents and back.
+    /// Images to latents and back.
     Vae,
     /// Latents from text.
     Unet,
@@ -126,7 +126,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 /// So many minutes from now.
 fn deadline(minutes: f64) -> Result<Instant, Box<dyn Error>> {
     let left = Duration::try_from_secs_f64(minutes * 60.0).ok().and_then(|left| Instant::now().checked_add(left));
-    left.ok_or_else(|| format!("--minutes: found {minutes}, wanted a number of minutes, 0 or more").into())
+    left.ok_or_else(|| format!("--minutes: expected a number of minutes, 0 or more, got {minutes}").into())
 }
 
 struct Job<'a> {

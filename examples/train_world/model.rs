@@ -32,7 +32,7 @@ impl Job<'_> {
         if folder.join("model_index.json").is_file() {
             fs::remove_dir_all(folder)?;
         } else if folder.exists() {
-            return Err(format!("{}: found a folder that is no model, wanted none: move it", folder.display()).into());
+            return Err(format!("{}: expected none, got a folder that is no model: move it", folder.display()).into());
         }
         let text = self.finished("text", WorldText::new(&self.world, &self.device)?)?.text;
         let (vae, scale) = self.scaled_vae()?;

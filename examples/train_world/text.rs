@@ -37,7 +37,7 @@ impl Job<'_> {
             });
             let (tasks, ids): (Vec<_>, Vec<_>) = asked.map(|(task, instruction)| (task, tokens(&instruction))).unzip();
             let read = text.read(&ids.into_iter().collect::<Result<Vec<_>, _>>()?)?;
-            let right = tasks.iter().zip(read).filter(|(task, (_, found))| Some(**task) == *found).count();
+            let right = tasks.iter().zip(read).filter(|(task, (_, got))| Some(**task) == *got).count();
             println!("text: {right} of {} held-out instructions read right", tasks.len());
             Ok(())
         })

@@ -4,8 +4,8 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-use fabric::core::models::LatentCodec;
-use fabric::core::picture::{Mark, contact_sheet};
+use fabric::core::image::{Mark, contact_sheet};
+use fabric::core::models::Autoencoder;
 use fabric::core::pipeline::{Request, Settings};
 use fabric::core::schedule::training_levels;
 use fabric::models::train::Trainer;
@@ -28,7 +28,7 @@ impl Job<'_> {
         let (vae, scale) = self.scaled_vae()?;
         println!("latents are scaled by {scale:.4}");
         if config.options.pool == 0 {
-            return Err("unet.json: pool: found 0 pictures, wanted as many as there are to learn from".into());
+            return Err("unet.json: pool: expected as many as there are to learn from, got 0 images".into());
         }
         let pool = self.pool(&vae, config.training.seed, config.options.pool)?;
         let levels = training_levels(&scheduler())?;
@@ -53,7 +53,7 @@ impl Job<'_> {
         })
     }
 
-    /// Encodes the pictures that the U-Net learns from.
+    /// Encodes the images that the U-Net learns from.
     fn pool(&self, vae: &Vae, seed: u64, count: usize) -> Result<Vec<f32>, Box<dyn Error>> {
         let mut pool = Vec::new();
         let clock = Instant::now();
@@ -64,31 +64,30 @@ impl Job<'_> {
             let latents = vae.encode(pixels, fabric::core::models::Posterior::Mean);
             pool.extend(latents.into_data().convert::<f32>().try_to_vec::<f32>()?);
             if first % 6400 == 0 {
-                println!("encoded {first} of {count} pictures, {:.0} s", clock.elapsed().as_secs_f64());
+                println!("encoded {first} of {count} images, {:.0} s", clock.elapsed().as_secs_f64());
             }
         }
         Ok(pool)
     }
 
-    /// Pictures from captions that training never showed, on one sheet.
+    /// Images from captions that training never showed, on one sheet.
     fn samples(&self, model: &Path, sheet: &Path) -> Result<(), Box<dyn Error>> {
         let (pipeline, _) = load_folder(model, &self.device, &ModelOptions::default())?;
         let samples: Vec<_> = (0..32).map(|index| sample(780, index, Split::HeldOut)).collect();
         let mut rows = Vec::new();
         for (row, samples) in samples.chunks(8).enumerate() {
-            let mut pictures = Vec::new();
+            let mut images = Vec::new();
             for (column, drawn) in common::world::drawn(samples)?.into_iter().enumerate() {
                 let settings = Settings { steps: 20, guidance_scale: 3.0, ..Settings::default() };
                 let request = Request::new(full_caption(&samples[column].scene))
                     .with_seeds([(row * 8 + column) as u64])
                     .with_settings(settings);
-                pictures.push(drawn);
-                pictures.extend(pipeline.generate(&request)?.pictures);
+                images.push(drawn);
+                images.extend(pipeline.generate(&request)?.images);
             }
-            rows.push(pictures);
+            rows.push(images);
         }
-        let rows: Vec<Vec<_>> =
-            rows.iter().map(|row| row.iter().map(|picture| (picture, Mark::None)).collect()).collect();
+        let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|image| (image, Mark::None)).collect()).collect();
         contact_sheet(&rows, 4)?.save(sheet)?;
         println!("{} (drawn, then made, by turns)", sheet.display());
         Ok(())

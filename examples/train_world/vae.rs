@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use fabric::core::picture::{Mark, contact_sheet};
+use fabric::core::image::{Mark, contact_sheet};
 use fabric::models::train::Trainer;
 use fabric::models::vae::Vae;
 use fabric::models::world::learn::{Stage, VaeTask};
@@ -25,14 +25,14 @@ impl Job<'_> {
         self.train("vae", trainer, 250, &mut |trainer| {
             let vae = trainer.averaged();
             let held: Vec<_> = (0..128).map(|index| sample(778, index, Split::HeldOut)).collect();
-            println!("vae: {:.2} dB on held-out pictures", common::world::fidelity(&vae, &held, &self.device)?);
+            println!("vae: {:.2} dB on held-out images", common::world::fidelity(&vae, &held, &self.device)?);
             let drawn = common::world::drawn(&held[..12])?;
             let latents = vae.encode_distribution(common::world::pixels(&drawn, &self.device)?).mean;
-            let back = fabric::core::picture::from_tensor(vae.decode_unscaled(latents))?;
+            let back = fabric::core::image::from_tensor(vae.decode_unscaled(latents))?;
             let rows = [drawn, back];
             let rows: Vec<Vec<_>> =
-                rows.iter().map(|row| row.iter().map(|picture| (picture, Mark::None)).collect()).collect();
-            contact_sheet(&rows, 4)?.save(folder.join("pictures.png"))?;
+                rows.iter().map(|row| row.iter().map(|image| (image, Mark::None)).collect()).collect();
+            contact_sheet(&rows, 4)?.save(folder.join("images.png"))?;
             Ok(())
         })
     }

@@ -68,7 +68,7 @@ impl FromStr for DeviceKind {
 pub enum DeviceError {
     /// The name means nothing.
     #[error(
-        "device `{name}` is unknown: wanted `flex` (or `cpu`), `ndarray`, `cuda`, `cuda:N`, `wgpu`, `wgpu:N`, or another machine's as `ws://HOST:PORT` or `ws://HOST:PORT#N`"
+        "device `{name}` is unknown: expected `flex` (or `cpu`), `ndarray`, `cuda`, `cuda:N`, `wgpu`, `wgpu:N`, or another machine's as `ws://HOST:PORT` or `ws://HOST:PORT#N`"
     )]
     Unknown {
         /// What was asked for.
@@ -95,11 +95,11 @@ pub enum DeviceError {
     },
     /// The instruction set that the CPU's kernels are to stop at means nothing.
     #[error(
-        "FABRIC_MAX_ISA is `{found}`: wanted `avx512`, `avx2` or `none`, or leave it unset for the processor's best"
+        "FABRIC_MAX_ISA is `{got}`: expected `avx512`, `avx2` or `none`, or leave it unset for the processor's best"
     )]
     Isa {
         /// What it is set to.
-        found: String,
+        got: String,
     },
     /// Another machine's device cannot be reached.
     #[error("{url}: no device there ({message}): start the server, or check address, port and firewall")]
@@ -219,7 +219,7 @@ pub fn default_device() -> Result<Device, DeviceError> {
     [DeviceKind::Flex, DeviceKind::NdArray, DeviceKind::Cuda(0), DeviceKind::Wgpu(None)]
         .into_iter()
         .map(device)
-        .find(|found| !matches!(found, Err(DeviceError::NotBuilt { .. })))
+        .find(|got| !matches!(got, Err(DeviceError::NotBuilt { .. })))
         .unwrap_or(Err(DeviceError::NoneBuilt))
 }
 

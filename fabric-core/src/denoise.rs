@@ -36,9 +36,9 @@ pub struct ModelCall {
     pub level: NoiseLevel,
 }
 
-/// Predicts from a noisy picture; samplers know nothing else about networks.
+/// Predicts from a noisy image; samplers know nothing else about networks.
 ///
-/// The answer is the network's own quantity (noise, velocity or clean picture), after guidance.
+/// The answer is the network's own quantity (noise, velocity or clean image), after guidance.
 pub trait Denoiser {
     /// Predicts for `latents` `[images, channels, height, width]`, scaled as in [`NoiseLevel`].
     ///

@@ -1,6 +1,6 @@
 //! One error type for everything that can stop a run.
 
-use crate::picture::PictureError;
+use crate::image::ImageError;
 use crate::samplers::SamplerError;
 use crate::schedule::ScheduleError;
 use crate::session::SessionError;
@@ -10,26 +10,26 @@ use crate::session::SessionError;
 #[non_exhaustive]
 pub enum Error {
     /// A setting is out of its range, or two settings exclude each other.
-    #[error("{what}: found {found}, wanted {wanted}; {next}")]
+    #[error("{what}: expected {expected}, got {got}; {next}")]
     Settings {
         /// The setting.
         what: String,
         /// Its value.
-        found: String,
+        got: String,
         /// What would be good.
-        wanted: String,
+        expected: String,
         /// What to do.
         next: String,
     },
     /// This device cannot carry out the request, for want of memory or of a number type; another device may.
-    #[error("{what}: found {found}, wanted {wanted}; {next}")]
+    #[error("{what}: expected {expected}, got {got}; {next}")]
     DeviceLimit {
         /// What it lacks, or what asks for it.
         what: String,
         /// What was found.
-        found: String,
+        got: String,
         /// What would be good.
-        wanted: String,
+        expected: String,
         /// What to do.
         next: String,
     },
@@ -39,9 +39,9 @@ pub enum Error {
     /// A sampler cannot run.
     #[error(transparent)]
     Sampler(#[from] SamplerError),
-    /// A picture cannot be read.
+    /// An image cannot be read.
     #[error(transparent)]
-    Picture(#[from] PictureError),
+    Image(#[from] ImageError),
     /// A session cannot be saved or loaded.
     #[error(transparent)]
     Session(#[from] SessionError),
@@ -59,7 +59,7 @@ pub enum Error {
     /// The device or its library failed while computing. A CPU that runs out of memory is not among it: that ends the
     /// process.
     #[error(
-        "the device failed while {doing}: {message}; try a smaller size, fewer pictures or references, or another device"
+        "the device failed while {doing}: {message}; try a smaller size, fewer images or references, or another device"
     )]
     Backend {
         /// What was going on.
@@ -89,20 +89,20 @@ impl Error {
     /// A setting that cannot be used.
     pub fn settings(
         what: impl Into<String>,
-        found: impl ToString,
-        wanted: impl Into<String>,
+        got: impl ToString,
+        expected: impl Into<String>,
         next: impl Into<String>,
     ) -> Self {
-        Self::Settings { what: what.into(), found: found.to_string(), wanted: wanted.into(), next: next.into() }
+        Self::Settings { what: what.into(), got: got.to_string(), expected: expected.into(), next: next.into() }
     }
 
     /// A request that is too much for one device.
     pub(crate) fn device_limit(
         what: impl Into<String>,
-        found: impl ToString,
-        wanted: impl Into<String>,
+        got: impl ToString,
+        expected: impl Into<String>,
         next: impl Into<String>,
     ) -> Self {
-        Self::DeviceLimit { what: what.into(), found: found.to_string(), wanted: wanted.into(), next: next.into() }
+        Self::DeviceLimit { what: what.into(), got: got.to_string(), expected: expected.into(), next: next.into() }
     }
 }

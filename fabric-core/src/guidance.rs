@@ -2,17 +2,17 @@
 
 use burn::tensor::Tensor;
 
-/// One way of looking at the picture being made; every branch has its rows in the batch.
+/// One way of looking at the image being made; every branch has its rows in the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Branch {
-    /// Under the prompt. FABRIC's liked pictures act here.
+    /// Under the prompt. FABRIC's liked images act here.
     Conditional,
-    /// Instruct: under the negative prompt, with the picture and no instruction.
+    /// Instruct: under the negative prompt, with the image and no instruction.
     ImageOnly,
-    /// Instruct: under the negative prompt, with the picture and the instruction to take everything of it.
+    /// Instruct: under the negative prompt, with the image and the instruction to take everything of it.
     Everything,
-    /// Under the negative prompt. FABRIC's disliked pictures act here, and on Instruct's two other branches.
+    /// Under the negative prompt. FABRIC's disliked images act here, and on Instruct's two other branches.
     Unconditional,
 }
 
@@ -128,7 +128,7 @@ fn rescaled(mixed: Tensor<4>, conditional: Tensor<4>, share: f64) -> Tensor<4> {
         let [images, channels, height, width] = x.dims();
         x.reshape([images, channels * height * width]).var(1).sqrt().reshape([images, 1, 1, 1])
     };
-    // The floor only keeps a constant picture from dividing 0 by 0.
+    // The floor only keeps a constant image from dividing 0 by 0.
     let factor = std(conditional) / std(mixed.clone()).clamp_min(1e-12);
     mixed.clone() * factor * share + mixed * (1.0 - share)
 }
@@ -154,9 +154,9 @@ mod tests {
     #[test]
     fn guidance_moves_away_from_the_unconditional_branch() {
         let parts = predictions().chunk(2, 0);
-        let wanted = parts[1].clone() + (parts[0].clone() - parts[1].clone()) * 7.5;
-        let found = Guidance::classifier_free(7.5).mix(predictions());
-        found.into_data().assert_approx_eq::<f32>(&wanted.into_data(), Tolerance::absolute(1e-6));
+        let expected = parts[1].clone() + (parts[0].clone() - parts[1].clone()) * 7.5;
+        let got = Guidance::classifier_free(7.5).mix(predictions());
+        got.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-6));
     }
 
     #[test]
@@ -164,16 +164,16 @@ mod tests {
         let values: Vec<f32> = (0..32).map(|i| (i as f32 * 0.7).sin()).collect();
         let four = Tensor::<4>::from_data(TensorData::new(values, [4, 2, 2, 2]), &Device::flex());
         let two = Tensor::cat(vec![four.clone().narrow(0, 0, 1), four.clone().narrow(0, 3, 1)], 0);
-        let found = Guidance::instructed(5.0, 5.0, 5.0).mix(four);
-        let wanted = Guidance::classifier_free(5.0).mix(two);
-        found.into_data().assert_approx_eq::<f32>(&wanted.into_data(), Tolerance::absolute(1e-5));
+        let got = Guidance::instructed(5.0, 5.0, 5.0).mix(four);
+        let expected = Guidance::classifier_free(5.0).mix(two);
+        got.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-5));
     }
 
     #[test]
     fn full_rescale_restores_the_conditional_spread() {
         let mixed = Guidance::classifier_free(7.5).with_rescale(1.0).mix(predictions());
         let std = |x: Tensor<4>| x.reshape([1, 8]).var(1).sqrt().into_scalar::<f32>();
-        let wanted = std(predictions().slice([0..1, 0..2, 0..2, 0..2]));
-        assert!((std(mixed) - wanted).abs() < 1e-5);
+        let expected = std(predictions().slice([0..1, 0..2, 0..2, 0..2]));
+        assert!((std(mixed) - expected).abs() < 1e-5);
     }
 }

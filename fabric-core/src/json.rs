@@ -92,10 +92,10 @@ mod tests {
     fn pythons_numbers_that_are_not_finite_are_read_outside_of_strings_only() {
         let text = r#"{"a": -Infinity, "b": [Infinity,NaN], "NaN": "Infinity \" NaN", "c": {"d\\": NaN}, "é": -1}"#;
         let value: Value = from_str(text).unwrap();
-        let wanted = json!({"a": "-Infinity", "b": ["Infinity", "NaN"], "NaN": "Infinity \" NaN",
+        let expected = json!({"a": "-Infinity", "b": ["Infinity", "NaN"], "NaN": "Infinity \" NaN",
             "c": {"d\\": "NaN"}, "é": -1});
-        assert_eq!(value, wanted);
-        assert_eq!(from_slice::<Value>(text.as_bytes()).unwrap(), wanted);
+        assert_eq!(value, expected);
+        assert_eq!(from_slice::<Value>(text.as_bytes()).unwrap(), expected);
     }
 
     #[test]

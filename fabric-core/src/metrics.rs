@@ -1,4 +1,4 @@
-//! How alike pictures are, by their CLIP embeddings: what FABRIC's experiments report.
+//! How alike images are, by their CLIP embeddings: what FABRIC's experiments report.
 //!
 //! Computed on the host in f64, in percent: 100 is the same direction.
 
@@ -11,8 +11,8 @@ const MIN_NORM: f64 = 1e-12;
 ///
 /// # Shapes
 ///
-/// - `a`: `[pictures, dim]`, `b`: `[others, dim]`
-/// - returns: a row of `others` values for each picture
+/// - `a`: `[images, dim]`, `b`: `[others, dim]`
+/// - returns: a row of `others` values for each image
 ///
 /// # Panics
 ///
@@ -37,35 +37,35 @@ pub fn similarity(a: Tensor<2>, b: Tensor<2>) -> Vec<Vec<f64>> {
     a.iter().map(|x| b.iter().map(|y| percent(x, y)).collect()).collect()
 }
 
-/// Mean similarity of all pictures to all references: the papers' positive and negative similarity.
+/// Mean similarity of all images to all references: the papers' positive and negative similarity.
 ///
-/// `None` where there are no pictures or no references, as before the first feedback.
+/// `None` where there are no images or no references, as before the first feedback.
 #[must_use]
-pub fn mean_similarity(pictures: Tensor<2>, references: Tensor<2>) -> Option<f64> {
-    mean(similarity(pictures, references).concat())
+pub fn mean_similarity(images: Tensor<2>, references: Tensor<2>) -> Option<f64> {
+    mean(similarity(images, references).concat())
 }
 
-/// Mean similarity of the pairs of a batch; lower is more diverse. `None` for fewer than two pictures.
+/// Mean similarity of the pairs of a batch; lower is more diverse. `None` for fewer than two images.
 ///
 /// The published code logs this number and calls it diversity.
 #[must_use]
-pub fn in_batch_similarity(pictures: Tensor<2>) -> Option<f64> {
-    let all = similarity(pictures.clone(), pictures);
+pub fn in_batch_similarity(images: Tensor<2>) -> Option<f64> {
+    let all = similarity(images.clone(), images);
     mean(all.iter().enumerate().flat_map(|(i, row)| row[i + 1..].to_vec()).collect())
 }
 
 /// Diversity of a batch as FABRIC's paper defines it: one minus the mean cosine of its pairs.
 ///
-/// `d = 1 - 2/(n(n-1)) sum_(i>j) cos(x_i, x_j)`. `None` for fewer than two pictures.
+/// `d = 1 - 2/(n(n-1)) sum_(i>j) cos(x_i, x_j)`. `None` for fewer than two images.
 #[must_use]
-pub fn diversity(pictures: Tensor<2>) -> Option<f64> {
-    in_batch_similarity(pictures).map(|percent| 1.0 - percent / 100.0)
+pub fn diversity(images: Tensor<2>) -> Option<f64> {
+    in_batch_similarity(images).map(|percent| 1.0 - percent / 100.0)
 }
 
-/// For each picture the similarity to the reference that is most like it; empty without references.
+/// For each image the similarity to the reference that is most like it; empty without references.
 #[must_use]
-pub fn nearest(pictures: Tensor<2>, references: Tensor<2>) -> Vec<f64> {
-    similarity(pictures, references).into_iter().filter_map(|row| row.into_iter().reduce(f64::max)).collect()
+pub fn nearest(images: Tensor<2>, references: Tensor<2>) -> Vec<f64> {
+    similarity(images, references).into_iter().filter_map(|row| row.into_iter().reduce(f64::max)).collect()
 }
 
 fn mean(values: Vec<f64>) -> Option<f64> {
@@ -100,14 +100,14 @@ mod tests {
     }
 
     #[test]
-    fn equal_pictures_have_no_diversity() {
+    fn equal_images_have_no_diversity() {
         assert_eq!(diversity(rows([[1.0, 0.0]; 3])), Some(0.0));
         assert_eq!(diversity(rows([[1.0, 0.0], [0.0, 1.0]])), Some(1.0));
         assert_eq!(in_batch_similarity(rows([[1.0, 0.0]; 3])), Some(100.0));
     }
 
     #[test]
-    fn one_picture_has_no_pairs() {
+    fn one_image_has_no_pairs() {
         assert_eq!(in_batch_similarity(rows([[1.0, 0.0]])), None);
         assert_eq!(diversity(rows([[1.0, 0.0]])), None);
     }

@@ -68,9 +68,9 @@ pub enum Record {
 /// Keys and values that a network's cross-attentions made of a context: the same at every step of a run, so they are made
 /// once.
 #[derive(Debug, Default)]
-pub struct TextKeys(RefCell<HashMap<AttnSite, [Tensor<3>; 2]>>);
+pub struct TextKvCache(RefCell<HashMap<AttnSite, [Tensor<3>; 2]>>);
 
-impl TextKeys {
+impl TextKvCache {
     /// Keys and values of this layer, `[rows, tokens, channels]`, made now if they have not been made before.
     pub fn at(&self, site: AttnSite, make: impl FnOnce() -> [Tensor<3>; 2]) -> [Tensor<3>; 2] {
         if let Some(made) = self.0.borrow().get(&site) {
@@ -92,7 +92,7 @@ pub struct UNetInput<'a> {
     /// Text `[rows, tokens, context_dim]`.
     pub context: Tensor<3>,
     /// What earlier passes of the same network over the same context and rows left here.
-    pub text_keys: Option<&'a TextKeys>,
+    pub text_kv_cache: Option<&'a TextKvCache>,
     /// For networks that want it (SDXL).
     pub added: Option<AddedConditions>,
     /// For ControlNet and its like.
@@ -101,7 +101,7 @@ pub struct UNetInput<'a> {
     pub processor: &'a dyn AttnProcessor,
     /// So many rows at the end of the batch only lend their keys and values to the others (FABRIC's
     /// references): they are dropped after the last self-attention's keys and values, and not predicted.
-    pub lending_rows: usize,
+    pub reference_rows: usize,
     /// What to bring back.
     pub record: Record,
 }
@@ -113,11 +113,11 @@ impl<'a> UNetInput<'a> {
             sample,
             timesteps,
             context,
-            text_keys: None,
+            text_kv_cache: None,
             added: None,
             residuals: None,
             processor: &crate::attention::NoProcessor,
-            lending_rows: 0,
+            reference_rows: 0,
             record: Record::Nothing,
         }
     }
@@ -150,14 +150,14 @@ pub struct CrossAttention {
 /// What one U-Net pass returns.
 #[derive(Debug, Clone)]
 pub struct UNetOutput {
-    /// `[rows - lending_rows, channels, height, width]`; absent when the pass only recorded.
+    /// `[rows - reference_rows, channels, height, width]`; absent when the pass only recorded.
     pub sample: Option<Tensor<4>>,
     /// In the order in which the layers run; empty unless asked for.
     pub recorded: Vec<RecordedTokens>,
 }
 
-/// A U-Net: predicts noise (or velocity, or the picture) under text and what processors add.
-pub trait NoisePredictor {
+/// A U-Net: predicts noise (or velocity, or the image) under text and what processors add.
+pub trait UNetModel {
     /// One pass.
     fn forward(&self, input: UNetInput<'_>) -> UNetOutput;
 
@@ -196,14 +196,14 @@ pub trait NoisePredictor {
 pub enum Posterior {
     /// The most likely latents.
     Mean,
-    /// `mean + std * noise`, noise `[images, channels, height, width]`; with one picture, noise for as many samples of it as
+    /// `mean + std * noise`, noise `[images, channels, height, width]`; with one image, noise for as many samples of it as
     /// are wanted.
     Sample(Tensor<4>),
 }
 
-/// Between pictures and latents (a VAE), including the model's scaling factor.
-pub trait LatentCodec {
-    /// Pixels in [-1, 1] `[images, 3, height, width]` to scaled latents, one row for each picture or sample.
+/// Between images and latents (a VAE), including the model's scaling factor.
+pub trait Autoencoder {
+    /// Pixels in [-1, 1] `[images, 3, height, width]` to scaled latents, one row for each image or sample.
     fn encode(&self, pixels: Tensor<4>, posterior: Posterior) -> Tensor<4>;
 
     /// Scaled latents to pixels, about [-1, 1].
@@ -215,7 +215,7 @@ pub trait LatentCodec {
     /// Channels of the latents.
     fn latent_channels(&self) -> usize;
 
-    /// Bytes that decoding one picture of these many latents, `[height, width]`, takes beside the weights, estimated
+    /// Bytes that decoding one image of these many latents, `[height, width]`, takes beside the weights, estimated
     /// from below; 0 is unknown.
     fn working_bytes(&self, latents: [usize; 2]) -> u64 {
         let _ = latents;
@@ -335,7 +335,7 @@ pub trait TextEncoder {
     }
 }
 
-/// Turns pictures into features (a CLIP image encoder).
+/// Turns images into features (a CLIP image encoder).
 pub trait ImageEncoder {
     /// Preprocessed pixels `[images, 3, size, size]` to pooled, projected features `[images, feature_dim]`.
     fn embed(&self, pixels: Tensor<4>) -> Tensor<2>;
@@ -343,7 +343,7 @@ pub trait ImageEncoder {
     /// Preprocessed pixels to the tokens of the last layer but one, `[images, tokens, hidden_dim]`.
     fn penultimate(&self, pixels: Tensor<4>) -> Tensor<3>;
 
-    /// Side of the square pictures it takes.
+    /// Side of the square images it takes.
     fn image_size(&self) -> usize;
 
     /// Whether it projects pooled features; without, [`Self::embed`] gives what adapters of pooled features do not read.

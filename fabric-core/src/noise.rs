@@ -1,7 +1,7 @@
 //! Where every random number of a run comes from.
 //!
-//! Noise is drawn on the host, from one frozen stream per picture, so that it is the same alone and in any batch, on any
-//! device, and in every later version of this library: a picture then differs by rounding alone.
+//! Noise is drawn on the host, from one frozen stream per image, so that it is the same alone and in any batch, on any
+//! device, and in every later version of this library: an image then differs by rounding alone.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
@@ -11,22 +11,22 @@ use sha2::{Digest, Sha256};
 use crate::Error;
 use crate::denoise::ModelCall;
 
-/// Names a reference picture for noise and caches: a digest of its pixels and of how they were encoded.
+/// Names a reference image for noise and caches: a digest of its pixels and of how they were encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReferenceId(pub [u8; 32]);
 
 /// What a draw is for.
 #[derive(Debug, Clone, Copy)]
 pub enum Draw<'a> {
-    /// The latents a run starts from, one row per picture.
+    /// The latents a run starts from, one row per image.
     Latents,
-    /// A stochastic sampler's step, one row per picture.
+    /// A stochastic sampler's step, one row per image.
     Step,
-    /// The posterior of image-to-image's starting picture, one row per picture.
+    /// The posterior of image-to-image's starting image, one row per image.
     StartPosterior,
-    /// The noise on image-to-image's starting latents, one row per picture.
+    /// The noise on image-to-image's starting latents, one row per image.
     StartNoise,
-    /// The posterior of the picture without the part that an inpainting network is to make, one row per picture.
+    /// The posterior of the image without the part that an inpainting network is to make, one row per image.
     MaskedPosterior,
     /// The posterior of the liked (or disliked) references, one row each.
     ReferencePosterior {
@@ -70,8 +70,8 @@ pub trait RunNoise {
 /// Draws noise for a run, and checks its shape: a source may be anybody's.
 pub(crate) fn drawn(source: &mut dyn RunNoise, what: Draw<'_>, shape: [usize; 4]) -> Result<Tensor<4>, Error> {
     let noise = source.draw(what, shape)?;
-    let found = noise.dims();
-    if found == shape {
+    let got = noise.dims();
+    if got == shape {
         return Ok(noise);
     }
     let purpose = match what {
@@ -84,10 +84,10 @@ pub(crate) fn drawn(source: &mut dyn RunNoise, what: Draw<'_>, shape: [usize; 4]
         Draw::Reference { .. } => "the references' latents",
     };
     let next = "let the source of the noise draw what it is asked for";
-    Err(Error::settings(format!("noise for {purpose}"), format!("{found:?}"), format!("{shape:?}"), next))
+    Err(Error::settings(format!("noise for {purpose}"), format!("{got:?}"), format!("{shape:?}"), next))
 }
 
-/// One frozen stream per picture, and one per reference (and noise level).
+/// One frozen stream per image, and one per reference (and noise level).
 #[derive(Debug, Clone)]
 pub struct SeededNoise {
     seeds: Vec<u64>,
@@ -97,39 +97,39 @@ pub struct SeededNoise {
 }
 
 impl SeededNoise {
-    /// Noise for one picture per seed.
+    /// Noise for one image per seed.
     pub fn new(seeds: &[u64], device: &Device) -> Self {
         let steps = seeds.iter().map(|&seed| NormalStream::new(seed, STEP)).collect();
         Self { seeds: seeds.to_vec(), steps, fresh: None, device: device.clone() }
     }
 
     /// Draws new noise on the references at every evaluation, as published, instead of noise that depends on the
-    /// picture and the noise level alone. The pictures of a batch then depend on the batch's first seed.
+    /// image and the noise level alone. The images of a batch then depend on the batch's first seed.
     #[must_use]
     pub fn with_fresh_references(mut self) -> Self {
         self.fresh = Some(NormalStream::new(self.seeds.first().copied().unwrap_or(0), FRESH_REFERENCE));
         self
     }
 
-    fn per_picture(&self, purpose: u64, shape: [usize; 4]) -> Tensor<4> {
+    fn per_image(&self, purpose: u64, shape: [usize; 4]) -> Tensor<4> {
         let count = shape[1] * shape[2] * shape[3];
         let rows = self.seeds.iter().map(|&seed| NormalStream::new(seed, purpose).take(count));
         self.upload(rows, shape)
     }
 
     /// Whether there is a stream for each row that is asked for.
-    fn check_rows(&self, what: Draw<'_>, wanted: usize) -> Result<(), Error> {
-        let (name, found, wanted_of_each) = match what {
+    fn check_rows(&self, what: Draw<'_>, expected: usize) -> Result<(), Error> {
+        let (name, got, wanted_of_each) = match what {
             Draw::ReferencePosterior { ids, .. } | Draw::Reference { ids, .. } => {
                 ("references that noise is drawn for", ids.len(), "reference")
             }
             _ => ("seeds of the noise", self.seeds.len(), "image"),
         };
-        if found == wanted {
+        if got == expected {
             return Ok(());
         }
-        let wanted = format!("{wanted}, one per {wanted_of_each}");
-        Err(Error::settings(name, found, wanted, "make the noise from the seeds of the request"))
+        let expected = format!("{expected}, one per {wanted_of_each}");
+        Err(Error::settings(name, got, expected, "make the noise from the seeds of the request"))
     }
 
     fn upload(&self, rows: impl Iterator<Item = Vec<f32>>, shape: [usize; 4]) -> Tensor<4> {
@@ -152,10 +152,10 @@ impl RunNoise for SeededNoise {
         self.check_rows(what, shape[0])?;
         let count = shape[1] * shape[2] * shape[3];
         Ok(match what {
-            Draw::Latents => self.per_picture(LATENTS, shape),
-            Draw::StartPosterior => self.per_picture(START_POSTERIOR, shape),
-            Draw::MaskedPosterior => self.per_picture(MASKED_POSTERIOR, shape),
-            Draw::StartNoise => self.per_picture(LATENTS, shape),
+            Draw::Latents => self.per_image(LATENTS, shape),
+            Draw::StartPosterior => self.per_image(START_POSTERIOR, shape),
+            Draw::MaskedPosterior => self.per_image(MASKED_POSTERIOR, shape),
+            Draw::StartNoise => self.per_image(LATENTS, shape),
             Draw::Step => {
                 let rows: Vec<Vec<f32>> = self.steps.iter_mut().map(|stream| stream.take(count)).collect();
                 self.upload(rows.into_iter(), shape)
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_gets_the_same_noise_alone_and_in_a_batch() {
+    fn an_image_gets_the_same_noise_alone_and_in_a_batch() {
         let device = Device::flex();
         let mut alone = SeededNoise::new(&[7], &device);
         let mut batch = SeededNoise::new(&[3, 7], &device);
@@ -259,8 +259,8 @@ mod tests {
             [Draw::ReferencePosterior { liked: true, ids: &ids }, Draw::Reference { call: &call, ids: &ids }];
         let of_images = [Draw::Latents, Draw::Step, Draw::StartPosterior, Draw::StartNoise, Draw::MaskedPosterior];
         for (draws, start) in [
-            (&of_images[..], "seeds of the noise: found 1, wanted 2, one per image"),
-            (&of_references[..], "references that noise is drawn for: found 1, wanted 2, one per reference"),
+            (&of_images[..], "seeds of the noise: expected 2, one per image, got 1"),
+            (&of_references[..], "references that noise is drawn for: expected 2, one per reference, got 1"),
         ] {
             for &what in draws {
                 for fresh in [false, true] {
@@ -285,12 +285,12 @@ mod tests {
         }
         assert!(drawn(&mut Same, Draw::Latents, [1, 4, 8, 8]).is_ok());
         let message = drawn(&mut Same, Draw::StartNoise, [2, 4, 8, 8]).unwrap_err().to_string();
-        let wanted = "noise for the start image's latents: found [1, 4, 8, 8], wanted [2, 4, 8, 8]";
-        assert!(message.starts_with(wanted), "{message}");
+        let expected = "noise for the start image's latents: expected [2, 4, 8, 8], got [1, 4, 8, 8]";
+        assert!(message.starts_with(expected), "{message}");
     }
 
     #[test]
-    fn reference_noise_depends_on_picture_and_level_alone() {
+    fn reference_noise_depends_on_image_and_level_alone() {
         let device = Device::flex();
         let (a, b) = (ReferenceId([1; 32]), ReferenceId([2; 32]));
         let call =
@@ -307,10 +307,10 @@ mod tests {
 
     #[test]
     fn the_streams_are_frozen() {
-        let found = NormalStream::new(42, LATENTS).take(4);
-        let wanted = FROZEN;
-        for (a, b) in found.iter().zip(wanted) {
-            assert!((a - b).abs() < 1e-6, "{found:?}");
+        let got = NormalStream::new(42, LATENTS).take(4);
+        let expected = FROZEN;
+        for (a, b) in got.iter().zip(expected) {
+            assert!((a - b).abs() < 1e-6, "{got:?}");
         }
     }
 

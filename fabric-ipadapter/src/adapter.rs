@@ -117,15 +117,15 @@ impl IpAdapter {
     /// When they are of another kind, or of other sizes.
     pub fn new(config: AdapterConfig, weights: AdapterWeights) -> Result<Self, AdapterError> {
         let device = weights.devices().into_iter().next().unwrap_or_default();
-        let (found, wanted) = (parameters(&weights), parameters(&config.init(&device)));
+        let (got, expected) = (parameters(&weights), parameters(&config.init(&device)));
         let named =
             |one: Option<&ParameterInfo>| one.map_or("none".to_owned(), |one| format!("{} {:?}", one.name, one.shape));
-        let longest = found.len().max(wanted.len());
-        if let Some(at) = (0..longest).find(|&at| found.get(at) != wanted.get(at)) {
+        let longest = got.len().max(expected.len());
+        if let Some(at) = (0..longest).find(|&at| got.get(at) != expected.get(at)) {
             return Err(AdapterError::Setting {
                 what: format!("weights of {config}"),
-                found: named(found.get(at)),
-                wanted: named(wanted.get(at)),
+                got: named(got.get(at)),
+                expected: named(expected.get(at)),
                 next: "make them with the same configuration".to_owned(),
             });
         }
@@ -157,11 +157,11 @@ impl IpAdapter {
         &self.weights
     }
 
-    /// Tokens of pictures, `[images, tokens, context]`, computed in f32 as the published resamplers overflow in f16.
+    /// Tokens of images, `[images, tokens, context]`, computed in f32 as the published resamplers overflow in f16.
     ///
     /// # Errors
     ///
-    /// When the features are of another kind than the adapter reads, have another number of channels, are of no picture,
+    /// When the features are of another kind than the adapter reads, have another number of channels, are of no image,
     /// or of different numbers of them.
     pub fn tokens(&self, features: &Features) -> Result<Tensor<3>, AdapterError> {
         self.config.check_features(features)?;

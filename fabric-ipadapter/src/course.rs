@@ -8,22 +8,22 @@ use crate::AdapterError;
 /// there are evaluations are one for each (some samplers evaluate a step twice), two are a ramp.
 ///
 /// ```
-/// use fabric_ipadapter::Course;
-/// let fading = Course::new([1.0, 0.0])?;
-/// assert!(Course::new([]).is_err());
+/// use fabric_ipadapter::ScaleSchedule;
+/// let fading = ScaleSchedule::new([1.0, 0.0])?;
+/// assert!(ScaleSchedule::new([]).is_err());
 /// # Ok::<(), fabric_ipadapter::AdapterError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
-pub struct Course(Vec<f32>);
+pub struct ScaleSchedule(Vec<f32>);
 
 /// Full strength from beginning to end.
-impl Default for Course {
+impl Default for ScaleSchedule {
     fn default() -> Self {
         Self(vec![1.0])
     }
 }
 
-impl Course {
+impl ScaleSchedule {
     /// Of these factors.
     ///
     /// # Errors
@@ -36,8 +36,8 @@ impl Course {
         }
         Err(AdapterError::Setting {
             what: "factors over a run".to_owned(),
-            found: format!("{factors:?}"),
-            wanted: "one finite number at least".to_owned(),
+            got: format!("{factors:?}"),
+            expected: "one finite number at least".to_owned(),
             next: "1 is full strength".to_owned(),
         })
     }
@@ -64,13 +64,13 @@ mod tests {
     fn factors_are_those_of_the_steps_or_lie_between_them() {
         let level = NoiseLevel { timestep: 1.0, alpha: 0.5, sigma: 0.5 };
         let over = |factors: &[f32], total| -> Vec<f32> {
-            let course = Course::new(factors.iter().copied()).expect("factors");
+            let course = ScaleSchedule::new(factors.iter().copied()).expect("factors");
             (0..total).map(|index| course.at(&ModelCall { index, total, level })).collect()
         };
         assert_eq!(over(&[0.5, 1.0, 0.0], 3), [0.5, 1.0, 0.0]);
         assert_eq!(over(&[1.0, 0.0], 5), [1.0, 0.75, 0.5, 0.25, 0.0]);
         assert_eq!(over(&[0.3], 4), [0.3; 4]);
         assert_eq!(over(&[1.0, 0.0], 1), [1.0]);
-        assert!(Course::new([1.0, f32::NAN]).is_err());
+        assert!(ScaleSchedule::new([1.0, f32::NAN]).is_err());
     }
 }

@@ -11,7 +11,7 @@ use fabric_models::lora::LoraError;
 pub enum AdapterError {
     /// A file's tensors are not those of an adapter.
     #[error(
-        "{place}: {what}: found {found}, wanted {wanted}; is this an IP-Adapter? get the file again, or another one"
+        "{place}: {what}: expected {expected}, got {got}; is this an IP-Adapter? get the file again, or another one"
     )]
     NotAnAdapter {
         /// The file.
@@ -19,33 +19,33 @@ pub enum AdapterError {
         /// The part of it that is wrong.
         what: String,
         /// What is there.
-        found: String,
+        got: String,
         /// What would be good.
-        wanted: String,
+        expected: String,
     },
     /// Adapter, image encoder and U-Net do not belong together.
-    #[error("{adapter} does not fit: {what}: found {found}, wanted {wanted}; {next}")]
+    #[error("{adapter} does not fit: {what}: expected {expected}, got {got}; {next}")]
     Unfit {
         /// The adapter, in words.
         adapter: String,
         /// What does not fit it.
         what: String,
         /// What that offers.
-        found: String,
+        got: String,
         /// What the adapter wants.
-        wanted: String,
+        expected: String,
         /// What to do.
         next: String,
     },
     /// A setting cannot be used.
-    #[error("{what}: found {found}, wanted {wanted}; {next}")]
+    #[error("{what}: expected {expected}, got {got}; {next}")]
     Setting {
         /// Which setting.
         what: String,
         /// What it is.
-        found: String,
+        got: String,
         /// What it may be.
-        wanted: String,
+        expected: String,
         /// What to do.
         next: String,
     },

@@ -1,4 +1,4 @@
-//! What of a picture is meant.
+//! What of an image is meant.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::AdapterConfig;
 /// Channels of the text that SDXL's U-Net attends to, by which its adapters are known.
 pub(crate) const SDXL_CONTEXT: usize = 2048;
 
-/// What IPAdapter-Instruct can take from a picture.
+/// What IPAdapter-Instruct can take from an image.
 ///
 /// ```
 /// use fabric_ipadapter::Aspect;
@@ -75,7 +75,7 @@ impl InstructGuidance {
     pub const THREE_WAY: Self = Self::PublishedThreeWay;
 
     /// The same with numbers: [`Self::PublishedThreeWay`] becomes [`Self::ThreeWay`] with the scales that are published for
-    /// this adapter's model. [`PicturePrompt::instructed`](crate::PicturePrompt::instructed) does this itself.
+    /// this adapter's model. [`ImagePrompt::instructed`](crate::ImagePrompt::instructed) does this itself.
     ///
     /// ```
     /// use fabric_ipadapter::{AdapterConfig, InstructGuidance, ProjectionConfig};
@@ -101,7 +101,7 @@ impl InstructGuidance {
     }
 }
 
-/// What of a picture is meant, in words, and how strongly the words count.
+/// What of an image is meant, in words, and how strongly the words count.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instruction {
     /// What the projector reads.

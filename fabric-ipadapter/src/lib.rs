@@ -1,9 +1,9 @@
-//! IP-Adapter and IPAdapter-Instruct: pictures as prompts.
+//! IP-Adapter and IPAdapter-Instruct: images as prompts.
 //!
-//! An [`IpAdapter`] makes tokens of [`Features`] that an image encoder found in pictures; an [`ImagePrompt`] offers their
+//! An [`IpAdapter`] makes tokens of [`Features`] that an image encoder found in images; an [`ImagePromptKv`] offers their
 //! keys and values to a U-Net's cross-attention layers, as
 //! [`DecoupledTokens`](fabric_core::attention::DecoupledTokens): a softmax of their own, whose result is added to the
-//! text's. A [`PicturePrompt`] does so for a whole run, and with an [`Instruction`] takes of the pictures what is meant.
+//! text's. An [`ImagePrompt`] does so for a whole run, and with an [`Instruction`] takes of the images what is meant.
 
 #![forbid(unsafe_code)]
 
@@ -27,16 +27,16 @@ mod tiles;
 pub mod train;
 
 pub use adapter::{AdapterWeights, IpAdapter, KeyValue};
-pub use course::Course;
+pub use course::ScaleSchedule;
 pub use error::AdapterError;
 pub use features::{Combine, FeatureKind, Features};
 pub use file::{AdapterConfig, AdapterFile, FaceVersion, ProjectionConfig};
 pub use instruction::{Aspect, InstructGuidance, Instruction};
 pub use mask::{Mask, MaskMode};
-pub use noise::{NoiseKind, noised_picture};
+pub use noise::{NoiseKind, noised_image};
 pub use numbering::numbered_layers;
 pub use preset::{Preset, Spread};
-pub use prompt::{ImagePrompt, PromptedRows};
+pub use prompt::{ImagePromptKv, ImagePromptRows};
 pub use scales::LayerScales;
-pub use steering::{InstructTexts, PicturePrompt};
+pub use steering::{ImagePrompt, InstructTexts};
 pub use tiles::{Tile, tiles};

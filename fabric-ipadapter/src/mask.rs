@@ -1,4 +1,4 @@
-//! Where in the picture an adapter acts.
+//! Where in the image an adapter acts.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +17,7 @@ pub enum MaskMode {
     Diffusers,
 }
 
-/// How much an adapter acts at each point of the picture, 0 to 1, row by row; it is stretched over the picture.
+/// How much an adapter acts at each point of the image, 0 to 1, row by row; it is stretched over the image.
 #[derive(Debug)]
 pub struct Mask {
     width: usize,
@@ -44,11 +44,11 @@ impl Mask {
     ///
     /// When there are more or fewer of them, one is outside, or the adapter would act nowhere.
     pub fn new(width: usize, height: usize, values: Vec<f32>) -> Result<Self, AdapterError> {
-        let refused = |found: String, wanted: String| AdapterError::Setting {
+        let refused = |got: String, expected: String| AdapterError::Setting {
             what: "a mask".to_owned(),
-            found,
-            wanted,
-            next: "make it of a grey picture divided by 255".to_owned(),
+            got,
+            expected,
+            next: "make it of a grey image divided by 255".to_owned(),
         };
         if values.is_empty() || width.checked_mul(height) != Some(values.len()) {
             return Err(refused(format!("{} values", values.len()), format!("{width} times {height}, not 0")));
@@ -57,11 +57,11 @@ impl Mask {
             return Err(refused(format!("{value} at {}, {}", at % width, at / width), "0 to 1".to_owned()));
         }
         if values.iter().all(|value| *value <= LEAST) {
-            let found = format!("no value above {LEAST:.4}");
-            let wanted = "a part where the adapter acts".to_owned();
+            let got = format!("no value above {LEAST:.4}");
+            let expected = "a part where the adapter acts".to_owned();
             let next = "give an image that is to act nowhere a weight of 0, or leave it out; 0 and 1 of 255 are 0 and 1 as \
                         they are, not divided by 255";
-            return Err(AdapterError::Setting { what: "a mask".to_owned(), found, wanted, next: next.to_owned() });
+            return Err(AdapterError::Setting { what: "a mask".to_owned(), got, expected, next: next.to_owned() });
         }
         Ok(Self { width, height, values, mode: MaskMode::default(), grids: Mutex::default() })
     }
@@ -104,7 +104,7 @@ impl Mask {
                 if !queries.is_multiple_of(rows) {
                     rows += 1;
                 }
-                // A mask far taller than the picture: more rows than there are queries.
+                // A mask far taller than the image: more rows than there are queries.
                 let rows = rows.min(queries);
                 let columns = queries / rows;
                 let mut values = self.separably(&cubics(self.width, columns), &cubics(self.height, rows));
@@ -189,7 +189,7 @@ mod tests {
             [(2, 2, vec![0.0; 3]), (0, 0, vec![]), (1 << 63, 2, vec![]), (1, 1, vec![f32::NAN]), (1, 1, vec![1.5])]
         {
             let message = Mask::new(width, height, values).expect_err("no mask").to_string();
-            assert!(message.starts_with("a mask: found") && message.contains("wanted"), "{message}");
+            assert!(message.starts_with("a mask: expected") && message.contains("got"), "{message}");
         }
     }
 
@@ -198,7 +198,9 @@ mod tests {
         for value in [0.0, 1.0 / 255.0] {
             let message = Mask::new(2, 2, vec![0.0, value, 0.0, value]).expect_err("empty").to_string();
             assert!(
-                message.starts_with("a mask: found no value above 0.0039") && message.contains("weight"),
+                message.starts_with("a mask: expected")
+                    && message.contains("got no value above 0.0039")
+                    && message.contains("weight"),
                 "{message}"
             );
         }

@@ -1,15 +1,15 @@
-//! Pictures made unlike themselves, to lead away from.
+//! Images made unlike themselves, to lead away from.
 
-use fabric_core::picture::Picture;
+use fabric_core::image::Image;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 use crate::AdapterError;
 
-/// How noise comes into a picture, as in ComfyUI_IPAdapter_plus (with a random stream of its own).
+/// How noise comes into an image, as in ComfyUI_IPAdapter_plus (with a random stream of its own).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoiseKind {
-    /// The picture fades into even noise.
+    /// The image fades into even noise.
     Fade,
     /// Values are replaced by even noise, one by one.
     Dissolve,
@@ -17,25 +17,25 @@ pub enum NoiseKind {
     Gaussian,
 }
 
-/// A picture with noise in it. Its features instead of none make an adapter lead away from what is left of the picture:
+/// An image with noise in it. Its features instead of none make an adapter lead away from what is left of the image:
 /// the usual negative of a sharper result.
 ///
-/// `strength` is from 0, the picture, to 1, noise.
+/// `strength` is from 0, the image, to 1, noise.
 ///
 /// # Errors
 ///
 /// When the strength is not between 0 and 1.
-pub fn noised_picture(picture: &Picture, kind: NoiseKind, strength: f32, seed: u64) -> Result<Picture, AdapterError> {
+pub fn noised_image(image: &Image, kind: NoiseKind, strength: f32, seed: u64) -> Result<Image, AdapterError> {
     if !(0.0..=1.0).contains(&strength) {
         return Err(AdapterError::Setting {
             what: "strength of noise".to_owned(),
-            found: strength.to_string(),
-            wanted: "0 to 1".to_owned(),
-            next: "0 is the picture, 1 is noise".to_owned(),
+            got: strength.to_string(),
+            expected: "0 to 1".to_owned(),
+            next: "0 is the image, 1 is noise".to_owned(),
         });
     }
     let mut rng = ChaCha12Rng::seed_from_u64(seed);
-    let noised = picture.rgb().iter().map(|&byte| {
+    let noised = image.rgb().iter().map(|&byte| {
         let value = f32::from(byte) / 255.0;
         let (first, second): (f32, f32) = (rng.random(), rng.random());
         let value = match kind {
@@ -50,7 +50,7 @@ pub fn noised_picture(picture: &Picture, kind: NoiseKind, strength: f32, seed: u
         };
         (value.clamp(0.0, 1.0) * 255.0).round() as u8
     });
-    let noised = Picture::from_rgb(picture.width(), picture.height(), noised.collect());
+    let noised = Image::from_rgb(image.width(), image.height(), noised.collect());
     Ok(noised.unwrap_or_else(|error| unreachable!("as many values as before: {error}")))
 }
 
@@ -59,23 +59,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strength_goes_from_the_picture_to_noise() {
-        let picture = Picture::filled(64, 64, [200, 100, 50]).expect("a picture");
+    fn strength_goes_from_the_image_to_noise() {
+        let image = Image::filled(64, 64, [200, 100, 50]).expect("an image");
         for kind in [NoiseKind::Fade, NoiseKind::Dissolve, NoiseKind::Gaussian] {
-            let noised = |strength, seed| noised_picture(&picture, kind, strength, seed).expect("a picture");
-            assert_eq!(noised(0.0, 1), picture, "{kind:?}");
+            let noised = |strength, seed| noised_image(&image, kind, strength, seed).expect("an image");
+            assert_eq!(noised(0.0, 1), image, "{kind:?}");
             assert_eq!(noised(0.5, 1), noised(0.5, 1), "{kind:?}");
             assert_ne!(noised(0.5, 1), noised(0.5, 2), "{kind:?}");
-            let changed = |noised: Picture| {
-                let pairs = noised.rgb().iter().zip(picture.rgb());
+            let changed = |noised: Image| {
+                let pairs = noised.rgb().iter().zip(image.rgb());
                 pairs.map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>()
             };
             assert!(changed(noised(0.8, 1)) > changed(noised(0.2, 1)), "{kind:?}");
         }
-        assert!(noised_picture(&picture, NoiseKind::Fade, 1.5, 1).is_err());
-        // Half of the values of a dissolved picture stay.
-        let half = noised_picture(&picture, NoiseKind::Dissolve, 0.5, 3).expect("a picture");
-        let same = half.rgb().iter().zip(picture.rgb()).filter(|(a, b)| a == b).count() as f64 / 12288.0;
+        assert!(noised_image(&image, NoiseKind::Fade, 1.5, 1).is_err());
+        // Half of the values of a dissolved image stay.
+        let half = noised_image(&image, NoiseKind::Dissolve, 0.5, 3).expect("an image");
+        let same = half.rgb().iter().zip(image.rgb()).filter(|(a, b)| a == b).count() as f64 / 12288.0;
         assert!((0.45..0.55).contains(&same), "{same}");
     }
 }

@@ -50,7 +50,7 @@ pub enum Preset {
     StyleAndComposition,
     /// Everything, and composition with a strength of its own.
     StrongStyleAndComposition,
-    /// Style, and away from the picture's composition.
+    /// Style, and away from the image's composition.
     StyleTransferPrecise,
     /// Composition, and away from everything else.
     CompositionPrecise,
@@ -60,7 +60,7 @@ pub enum Preset {
     InstantStyleAndLayout,
 }
 
-/// How strongly each layer acts, and in which layers the picture is something to lead away from: there the branch under
+/// How strongly each layer acts, and in which layers the image is something to lead away from: there the branch under
 /// the prompt sees nothing of it, and the other one sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spread {
@@ -231,8 +231,8 @@ impl Preset {
     fn unknown_layers(self, count: usize) -> AdapterError {
         AdapterError::Setting {
             what: format!("preset `{self}`"),
-            found: format!("a U-Net with {count} transformers"),
-            wanted: "one with 16 (Stable Diffusion 1 and 2) or 11 (XL), whose layers it names".to_owned(),
+            got: format!("a U-Net with {count} transformers"),
+            expected: "one with 16 (Stable Diffusion 1 and 2) or 11 (XL), whose layers it names".to_owned(),
             next: "take a curve such as `ease in`, or scales for each layer".to_owned(),
         }
     }
@@ -262,8 +262,8 @@ impl FromStr for Preset {
     fn from_str(name: &str) -> Result<Self, AdapterError> {
         Self::all().find(|preset| preset.to_string() == name).ok_or_else(|| AdapterError::Setting {
             what: "preset of an adapter".to_owned(),
-            found: format!("`{}`", name.chars().take(40).collect::<String>()),
-            wanted: Self::all().map(|preset| preset.to_string()).collect::<Vec<_>>().join(", "),
+            got: format!("`{}`", name.chars().take(40).collect::<String>()),
+            expected: Self::all().map(|preset| preset.to_string()).collect::<Vec<_>>().join(", "),
             next: "choose one of them".to_owned(),
         })
     }
@@ -320,17 +320,17 @@ mod tests {
 
     #[test]
     fn strengths_are_those_of_the_table() {
-        let mut wanted = vec![0.0; 16];
-        wanted[..4].fill(1.0);
-        (wanted[4], wanted[5]) = (0.125, 0.5);
-        wanted[9..].fill(1.0);
-        assert_eq!(scales(Preset::StyleAndComposition, &sd()), wanted);
+        let mut expected = vec![0.0; 16];
+        expected[..4].fill(1.0);
+        (expected[4], expected[5]) = (0.125, 0.5);
+        expected[9..].fill(1.0);
+        assert_eq!(scales(Preset::StyleAndComposition, &sd()), expected);
         assert_eq!(scales(Preset::StrongMiddle, &xl()), [0.2, 0.2, 0.2, 0.2, 1.0, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2]);
-        let mut wanted = vec![0.05; 16];
-        wanted[..4].fill(0.5);
-        (wanted[4], wanted[5]) = (0.25, 1.0);
-        wanted[9..].fill(0.5);
-        assert_eq!(scales(Preset::CompositionPrecise, &sd()), wanted);
+        let mut expected = vec![0.05; 16];
+        expected[..4].fill(0.5);
+        (expected[4], expected[5]) = (0.25, 1.0);
+        expected[9..].fill(0.5);
+        assert_eq!(scales(Preset::CompositionPrecise, &sd()), expected);
         assert_eq!(scales(Preset::WeakInput, &xl())[..5], [0.2, 0.2, 0.2, 0.2, 1.0]);
         assert_eq!(scales(Preset::WeakOutput, &sd())[5..8], [1.0, 1.0, 0.2]);
         let away = |preset: Preset| preset.spread(&xl(), 1.0, None).expect("XL").away.len();

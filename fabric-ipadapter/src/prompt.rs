@@ -1,4 +1,4 @@
-//! Pictures as a prompt: what an adapter's tokens add to a pass of the U-Net.
+//! Images as a prompt: what an adapter's tokens add to a pass of the U-Net.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -9,25 +9,25 @@ use fabric_core::models::CrossAttention;
 
 use crate::{AdapterError, IpAdapter, LayerScales, Mask, numbered_layers};
 
-/// Pictures, as keys and values for each cross-attention layer of one U-Net; made once, used in every step.
+/// Images, as keys and values for each cross-attention layer of one U-Net; made once, used in every step.
 ///
-/// Several pictures share one softmax, as published, unless each has a mask.
+/// Several images share one softmax, as published, unless each has a mask.
 #[derive(Debug, Clone)]
-pub struct ImagePrompt {
+pub struct ImagePromptKv {
     /// Keys and values `[images, tokens, channels]`.
     layers: BTreeMap<AttnSite, [Tensor<3>; 2]>,
     images: usize,
     /// Channels of a token.
     context: usize,
     scales: LayerScales,
-    /// One for each picture, or none.
+    /// One for each image, or none.
     masked: Vec<(Mask, LayerScales)>,
-    /// One for each picture.
+    /// One for each image.
     weights: Vec<f32>,
 }
 
-impl ImagePrompt {
-    /// Projects tokens of pictures, `[images, tokens, context]`, for the cross-attentions of a U-Net.
+impl ImagePromptKv {
+    /// Projects tokens of images, `[images, tokens, context]`, for the cross-attentions of a U-Net.
     ///
     /// # Errors
     ///
@@ -38,9 +38,9 @@ impl ImagePrompt {
         if images == 0 || count == 0 || context != adapter.config().context {
             return Err(AdapterError::Unfit {
                 adapter: adapter.config().to_string(),
-                what: "the tokens of the pictures".to_owned(),
-                found: format!("{:?}", tokens.dims()),
-                wanted: format!("one picture and token at least, of {} channels", adapter.config().context),
+                what: "the tokens of the images".to_owned(),
+                got: format!("{:?}", tokens.dims()),
+                expected: format!("one image and token at least, of {} channels", adapter.config().context),
                 next: "give the tokens that this adapter made".to_owned(),
             });
         }
@@ -72,13 +72,13 @@ impl ImagePrompt {
         }
         Err(AdapterError::Setting {
             what: "keys and values of an image prompt".to_owned(),
-            found: format!("those for {} layers of another U-Net", self.layers.len()),
-            wanted: format!("those for this model's {} cross-attentions", layers.len()),
+            got: format!("those for {} layers of another U-Net", self.layers.len()),
+            expected: format!("those for this model's {} cross-attentions", layers.len()),
             next: "make the prompt again, with this pipeline's `cross_attentions`".to_owned(),
         })
     }
 
-    /// With these scales for all pictures.
+    /// With these scales for all images.
     ///
     /// # Errors
     ///
@@ -90,18 +90,18 @@ impl ImagePrompt {
         Ok(self)
     }
 
-    /// With a mask and scales for each picture; each then has a softmax of its own, as in diffusers.
+    /// With a mask and scales for each image; each then has a softmax of its own, as in diffusers.
     ///
     /// # Errors
     ///
-    /// When there is not one mask per picture, or as [`Self::with_scales`].
+    /// When there is not one mask per image, or as [`Self::with_scales`].
     pub fn with_masks(mut self, masked: Vec<(Mask, LayerScales)>) -> Result<Self, AdapterError> {
         if masked.len() != self.images {
             return Err(AdapterError::Setting {
-                what: "masks of pictures".to_owned(),
-                found: masked.len().to_string(),
-                wanted: format!("{}, one for each picture", self.images),
-                next: "give a mask of ones to a picture that acts everywhere".to_owned(),
+                what: "masks of images".to_owned(),
+                got: masked.len().to_string(),
+                expected: format!("{}, one for each image", self.images),
+                next: "give a mask of ones to an image that acts everywhere".to_owned(),
             });
         }
         masked.iter().try_for_each(|(_, scales)| scales.check(self.layers.keys()))?;
@@ -109,36 +109,36 @@ impl ImagePrompt {
         Ok(self)
     }
 
-    /// With a weight for each picture in the softmax that they share: 1 is an ordinary one, 2 the same picture twice, 0 none
-    /// at all. With masks, which give each picture a softmax of its own, a weight only switches a picture off.
+    /// With a weight for each image in the softmax that they share: 1 is an ordinary one, 2 the same image twice, 0 none
+    /// at all. With masks, which give each image a softmax of its own, a weight only switches a picture off.
     ///
     /// # Errors
     ///
-    /// When there is not one weight per picture, or one is negative or not finite.
+    /// When there is not one weight per image, or one is negative or not finite.
     pub fn with_weights(mut self, weights: Vec<f32>) -> Result<Self, AdapterError> {
         let usable = |weight: &f32| weight.is_finite() && *weight >= 0.0;
         if weights.len() != self.images || !weights.iter().all(usable) {
             return Err(AdapterError::Setting {
-                what: "weights of pictures".to_owned(),
-                found: format!("{weights:?}"),
-                wanted: format!("{} finite numbers, none below 0", self.images),
-                next: "1 is an ordinary picture, 0 switches one off".to_owned(),
+                what: "weights of images".to_owned(),
+                got: format!("{weights:?}"),
+                expected: format!("{} finite numbers, none below 0", self.images),
+                next: "1 is an ordinary image, 0 switches one off".to_owned(),
             });
         }
         self.weights = weights;
         Ok(self)
     }
 
-    /// These pictures for these rows of a batch.
-    pub fn on(&self, rows: Range<usize>) -> PromptedRows<'_> {
-        PromptedRows { prompt: self, rows, factor: 1.0, layers: Layers::All }
+    /// These images for these rows of a batch.
+    pub fn on(&self, rows: Range<usize>) -> ImagePromptRows<'_> {
+        ImagePromptRows { prompt: self, rows, factor: 1.0, layers: Layers::All }
     }
 }
 
-/// An [`ImagePrompt`] that some rows of a batch see.
+/// An [`ImagePromptKv`] that some rows of a batch see.
 #[derive(Debug, Clone)]
-pub struct PromptedRows<'a> {
-    prompt: &'a ImagePrompt,
+pub struct ImagePromptRows<'a> {
+    prompt: &'a ImagePromptKv,
     rows: Range<usize>,
     factor: f32,
     layers: Layers<'a>,
@@ -152,7 +152,7 @@ enum Layers<'a> {
     AllBut(&'a BTreeSet<AttnSite>),
 }
 
-impl<'a> PromptedRows<'a> {
+impl<'a> ImagePromptRows<'a> {
     /// With all scales times a number.
     #[must_use]
     pub fn times(self, factor: f32) -> Self {
@@ -170,9 +170,9 @@ impl<'a> PromptedRows<'a> {
     }
 }
 
-impl AttnProcessor for PromptedRows<'_> {
+impl AttnProcessor for ImagePromptRows<'_> {
     fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
-        let ImagePrompt { layers, scales, masked, weights, .. } = self.prompt;
+        let ImagePromptKv { layers, scales, masked, weights, .. } = self.prompt;
         let seen = match self.layers {
             Layers::All => true,
             Layers::Only(layers) => layers.contains(&call.site),

@@ -141,10 +141,10 @@ impl LayerScales {
 
     /// Whether these are scales for a U-Net with these cross-attentions.
     pub(crate) fn check<'a>(&self, sites: impl Iterator<Item = &'a AttnSite> + Clone) -> Result<(), AdapterError> {
-        let refused = |found: String, wanted: String| AdapterError::Setting {
+        let refused = |got: String, expected: String| AdapterError::Setting {
             what: "scales of an adapter".to_owned(),
-            found,
-            wanted,
+            got,
+            expected,
             next: "1 is the strength of training, 0 is off".to_owned(),
         };
         let mut scales = self.rules.iter().map(|rule| rule.scale).chain([self.otherwise]);
@@ -158,8 +158,8 @@ impl LayerScales {
             if let Part::Listed(block, _, count) = part {
                 let last = sites.clone().filter(|site| site.block == *block).map(|site| site.attention + 1).max();
                 if last != Some(*count) {
-                    let wanted = format!("{}, one for each", last.unwrap_or_default());
-                    return Err(refused(format!("{count} scales for {}", Part::Block(*block)), wanted));
+                    let expected = format!("{}, one for each", last.unwrap_or_default());
+                    return Err(refused(format!("{count} scales for {}", Part::Block(*block)), expected));
                 }
             }
         }
@@ -172,10 +172,11 @@ impl LayerScales {
     ///
     /// When the text is something else.
     pub fn from_json(text: &str) -> Result<Self, AdapterError> {
-        let refused = |found: String| AdapterError::Setting {
+        let refused = |got: String| AdapterError::Setting {
             what: "scales of an adapter".to_owned(),
-            found,
-            wanted: r#"a number, or {"down": {"block_2": [0.0, 1.0]}, "mid": 1.0, "up": {"block_0": 1.0}}"#.to_owned(),
+            got,
+            expected: r#"a number, or {"down": {"block_2": [0.0, 1.0]}, "mid": 1.0, "up": {"block_0": 1.0}}"#
+                .to_owned(),
             next: "name blocks down, mid and up".to_owned(),
         };
         // A list would be read as the blocks in their order, an empty one as none of them.
@@ -263,13 +264,13 @@ mod tests {
             (r#"{"down": {"block_0": [[], 1]}}"#, ""),
             (r#"{"down": {"block_0": []}}"#, "no scales for block `block_0`"),
             (r#"{"mid": []}"#, "no scales for block `mid`"),
-            ("[]", "found [], wanted a number"),
-            (" [1.0]", "wanted a number"),
-            ("[1, 0.5, {}]", "wanted a number"),
+            ("[]", "expected a number, got []"),
+            (" [1.0]", "expected a number"),
+            ("[1, 0.5, {}]", "expected a number"),
         ] {
             let error = LayerScales::from_json(bad).and_then(|scales| scales.check(sites.iter())).expect_err(bad);
             let message = error.to_string();
-            assert!(message.starts_with("scales of an adapter: found") && message.contains(word), "{message}");
+            assert!(message.starts_with("scales of an adapter: expected") && message.contains(word), "{message}");
         }
         assert!(LayerScales::from_json(r#"{"middle": 1}"#).is_err());
     }

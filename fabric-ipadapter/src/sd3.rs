@@ -83,7 +83,7 @@ impl JointLayer {
 /// The weights of `ip-adapter-instruct-sd3`: the projection, and a part for each second block of the transformer.
 #[derive(Module, Debug)]
 pub struct JointInstruct {
-    /// Makes tokens of pictures, prompt and instruction; the transformer's context embedder reads them with its text.
+    /// Makes tokens of images, prompt and instruction; the transformer's context embedder reads them with its text.
     pub projection: InstructResampler,
     /// For blocks 0, 2, 4 and so on.
     pub layers: Vec<JointLayer>,
@@ -176,7 +176,7 @@ mod tests {
             "ip_adapter.0.to_k_ip.weight",
             "ip_adapter.22.proj_encoder_passthrough_ip.weight",
         ] {
-            assert!(names.iter().any(|found| found == name), "{name} is not among {names:?}");
+            assert!(names.iter().any(|got| got == name), "{name} is not among {names:?}");
         }
     }
 
@@ -193,7 +193,7 @@ mod tests {
         let product = |x: &Tensor<3>, layer: &Linear| {
             x.clone().matmul(layer.weight.val().transpose().unsqueeze::<3>().expand([2, 8, 8]))
         };
-        let found = layer.forward(state.clone(), 0.7);
+        let got = layer.forward(state.clone(), 0.7);
         // Written out with one head.
         let key =
             Tensor::cat(vec![product(&state.latents, &layer.to_k_ip), product(&state.image, &layer.add_k_proj_ip)], 1);
@@ -205,8 +205,8 @@ mod tests {
         let latents = state.latents.clone() + product(&seen.clone().narrow(1, 0, 5), &layer.proj_ip) * 0.7;
         let text = state.text.clone() + product(&seen.narrow(1, 5, 3), &layer.proj_encoder_hidden_states_ip) * 0.7;
         let image = product(&state.image, &layer.proj_encoder_passthrough_ip);
-        for (found, wanted) in [(found.latents, latents), (found.text, text), (found.image, image)] {
-            let error: f32 = (found - wanted).abs().max().into_scalar();
+        for (got, expected) in [(got.latents, latents), (got.text, text), (got.image, image)] {
+            let error: f32 = (got - expected).abs().max().into_scalar();
             assert!(error < 1e-5, "{error}");
         }
         // Without strength only the image tokens move on.

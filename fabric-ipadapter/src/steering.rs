@@ -1,4 +1,4 @@
-//! Pictures as prompts for a whole run.
+//! Images as prompts for a whole run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -9,36 +9,36 @@ use fabric_core::Error;
 use fabric_core::attention::{AttnCall, AttnExtras, AttnProcessor, AttnSite};
 use fabric_core::denoise::ModelCall;
 use fabric_core::guidance::{Branch, Guidance};
-use fabric_core::models::{CrossAttention, NoisePredictor, TextEncoder, TextOptions};
+use fabric_core::models::{CrossAttention, TextEncoder, TextOptions, UNetModel};
 use fabric_core::pipeline::{Steering, Window};
 
 use crate::instruction::SDXL_CONTEXT;
-use crate::prompt::PromptedRows;
+use crate::prompt::ImagePromptRows;
 use crate::{
-    AdapterConfig, AdapterError, Course, Features, ImagePrompt, InstructGuidance, Instruction, IpAdapter, LayerScales,
-    Mask, Preset, Spread,
+    AdapterConfig, AdapterError, Features, ImagePromptKv, InstructGuidance, Instruction, IpAdapter, LayerScales, Mask,
+    Preset, ScaleSchedule, Spread,
 };
 
-/// Pictures as a prompt: what each branch of the guidance sees, how strongly, where, and in which steps.
+/// Images as a prompt: what each branch of the guidance sees, how strongly, where, and in which steps.
 ///
 /// Give it to a run with [`Request::with_steering`](fabric_core::pipeline::Request::with_steering).
 ///
 /// ```no_run
 /// # use fabric_core::pipeline::{Pipeline, Request};
-/// # use fabric_ipadapter::{AdapterError, Features, IpAdapter, PicturePrompt};
-/// # fn example(pipeline: &Pipeline, adapter: &IpAdapter, picture: &Features, none: &Features) -> Result<(), Box<dyn std::error::Error>> {
-/// let prompt = PicturePrompt::new(adapter, &pipeline.cross_attentions(), picture, none)?.with_scale(0.6)?;
+/// # use fabric_ipadapter::{AdapterError, Features, IpAdapter, ImagePrompt};
+/// # fn example(pipeline: &Pipeline, adapter: &IpAdapter, image: &Features, none: &Features) -> Result<(), Box<dyn std::error::Error>> {
+/// let prompt = ImagePrompt::new(adapter, &pipeline.cross_attentions(), image, none)?.with_scale(0.6)?;
 /// let made = pipeline.generate(&Request::new("best quality").with_steering(prompt))?;
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-pub struct PicturePrompt {
-    seen: BTreeMap<Branch, ImagePrompt>,
+pub struct ImagePrompt {
+    seen: BTreeMap<Branch, ImagePromptKv>,
     window: Window,
     /// How strongly over the run.
-    course: Course,
-    /// Layers in which the branch under the prompt sees nothing of the pictures, and the other one sees them.
+    course: ScaleSchedule,
+    /// Layers in which the branch under the prompt sees nothing of the images, and the other one sees them.
     away: BTreeSet<AttnSite>,
     /// How an instruction's branches mix.
     guidance: Option<InstructedMix>,
@@ -53,8 +53,8 @@ struct InstructedMix {
     three_way: Option<[f64; 2]>,
 }
 
-impl PicturePrompt {
-    /// Pictures for the branch under the prompt, and what stands for no picture (one, or as many) for all others, for a
+impl ImagePrompt {
+    /// Images for the branch under the prompt, and what stands for no image (one, or as many) for all others, for a
     /// U-Net with these cross-attentions ([`Features::of`] and [`Features::none_of`] are the published ones).
     ///
     /// # Errors
@@ -63,23 +63,23 @@ impl PicturePrompt {
     pub fn new(
         adapter: &IpAdapter,
         layers: &[CrossAttention],
-        pictures: &Features,
+        images: &Features,
         none: &Features,
     ) -> Result<Self, AdapterError> {
-        let with = adapter.tokens(pictures)?;
+        let with = adapter.tokens(images)?;
         let without = as_many(adapter.tokens(none)?, with.dims()[0])?;
-        let prompt = |tokens| ImagePrompt::new(adapter, tokens, layers);
+        let prompt = |tokens| ImagePromptKv::new(adapter, tokens, layers);
         let seen = [(Branch::Conditional, prompt(with)?), (Branch::Unconditional, prompt(without)?)];
         Ok(Self::seen(seen.into(), None))
     }
 
-    /// Pictures under an instruction, for an Instruct adapter: two branches or four, as the instruction has it. Four have
+    /// Images under an instruction, for an Instruct adapter: two branches or four, as the instruction has it. Four have
     /// the scales that are published for the adapter's model, unless `guidance` gives others.
     ///
     /// # Shapes
     ///
-    /// - `pictures`, `none`: `[images, tokens, channels]`, the image encoder's last layer but one of the pictures, and of
-    ///   pictures that are zero once normalised
+    /// - `images`, `none`: `[images, tokens, channels]`, the image encoder's last layer but one of the images, and of
+    ///   images that are zero once normalised
     ///
     /// # Errors
     ///
@@ -87,7 +87,7 @@ impl PicturePrompt {
     pub fn instructed(
         adapter: &IpAdapter,
         layers: &[CrossAttention],
-        [pictures, none]: [&Tensor<3>; 2],
+        [images, none]: [&Tensor<3>; 2],
         texts: &InstructTexts,
         guidance: InstructGuidance,
     ) -> Result<Self, AdapterError> {
@@ -97,19 +97,19 @@ impl PicturePrompt {
             Some(_) => vec![Branch::Conditional, Branch::ImageOnly, Branch::Everything, Branch::Unconditional],
         };
         texts.check()?;
-        let none = &as_many(none.clone(), pictures.dims()[0])?;
+        let none = &as_many(none.clone(), images.dims()[0])?;
         let mut seen = BTreeMap::new();
         for branch in branches {
-            let tokens = if branch == Branch::Unconditional { none } else { pictures };
+            let tokens = if branch == Branch::Unconditional { none } else { images };
             let features = texts.features(branch, tokens.clone());
-            seen.insert(branch, ImagePrompt::new(adapter, adapter.tokens(&features)?, layers)?);
+            seen.insert(branch, ImagePromptKv::new(adapter, adapter.tokens(&features)?, layers)?);
         }
         Ok(Self::seen(seen, Some(mix)))
     }
 
     /// Of full strength, everywhere and always.
-    fn seen(seen: BTreeMap<Branch, ImagePrompt>, guidance: Option<InstructedMix>) -> Self {
-        let (window, course) = (Window::default(), Course::default());
+    fn seen(seen: BTreeMap<Branch, ImagePromptKv>, guidance: Option<InstructedMix>) -> Self {
+        let (window, course) = (Window::default(), ScaleSchedule::default());
         Self { seen, window, course, away: BTreeSet::new(), guidance, references: false }
     }
 
@@ -122,7 +122,7 @@ impl PicturePrompt {
         self.with_scales(&LayerScales::same(scale))
     }
 
-    /// With a scale for each layer, for all pictures, instead of a preset's.
+    /// With a scale for each layer, for all images, instead of a preset's.
     ///
     /// # Errors
     ///
@@ -138,37 +138,40 @@ impl PicturePrompt {
     ///
     /// When a strength is not finite, or the preset does not know this U-Net's layers.
     pub fn with_preset(self, preset: Preset, strength: f32, other: Option<f32>) -> Result<Self, AdapterError> {
-        let layers = self.seen.values().next().map(ImagePrompt::layers).unwrap_or_default();
+        let layers = self.seen.values().next().map(ImagePromptKv::layers).unwrap_or_default();
         let Spread { scales, away } = preset.spread(&layers, strength, other)?;
         Ok(Self { away, ..self.with_scales(&scales)? })
     }
 
-    /// With a weight for each picture in the softmax that they share: 2 is the same picture twice, 0 none at all.
+    /// With a weight for each image in the softmax that they share: 2 is the same image twice, 0 none at all.
     ///
     /// # Errors
     ///
-    /// When there is not one weight per picture, or one is negative or not finite.
+    /// When there is not one weight per image, or one is negative or not finite.
     pub fn with_weights(self, weights: &[f32]) -> Result<Self, AdapterError> {
         self.each(|seen| seen.with_weights(weights.to_vec()))
     }
 
     /// With a strength that changes over the run: all scales times the course's factor.
     #[must_use]
-    pub fn with_course(self, course: Course) -> Self {
+    pub fn with_scale_schedule(self, course: ScaleSchedule) -> Self {
         Self { course, ..self }
     }
 
-    /// With a mask and scales for each picture, which then has a softmax of its own.
+    /// With a mask and scales for each image, which then has a softmax of its own.
     ///
     /// # Errors
     ///
-    /// When there is not one mask per picture.
+    /// When there is not one mask per image.
     pub fn with_masks(self, masked: &[(Mask, LayerScales)]) -> Result<Self, AdapterError> {
         self.each(|seen| seen.with_masks(masked.to_vec()))
     }
 
     /// Changes what each branch sees.
-    fn each(mut self, change: impl Fn(ImagePrompt) -> Result<ImagePrompt, AdapterError>) -> Result<Self, AdapterError> {
+    fn each(
+        mut self,
+        change: impl Fn(ImagePromptKv) -> Result<ImagePromptKv, AdapterError>,
+    ) -> Result<Self, AdapterError> {
         let seen = self.seen.into_iter().map(|(branch, seen)| Ok((branch, change(seen)?)));
         self.seen = seen.collect::<Result<_, AdapterError>>()?;
         Ok(self)
@@ -177,7 +180,7 @@ impl PicturePrompt {
     /// Seen by FABRIC's references too: by liked ones as by the branch under the prompt, by disliked ones as by the unconditional
     /// branch. Masks apply to them as to the result. By default they see nothing of it, as they see nothing of the text.
     ///
-    /// What they lend then depends on these pictures: [`ReferencePass::Cached`](fabric_core::fabric::ReferencePass::Cached)
+    /// What they lend then depends on these images: [`ReferencePass::Cached`](fabric_core::fabric::ReferencePass::Cached)
     /// keeps none of it.
     #[must_use]
     pub fn seen_by_references(self) -> Self {
@@ -191,23 +194,23 @@ impl PicturePrompt {
     }
 }
 
-/// Tokens or features of no picture, for as many pictures.
+/// Tokens or features of no image, for as many images.
 fn as_many(none: Tensor<3>, images: usize) -> Result<Tensor<3>, AdapterError> {
     if images == 0 {
         return Err(AdapterError::Setting {
-            what: "pictures of a prompt".to_owned(),
-            found: "none".to_owned(),
-            wanted: "one at least".to_owned(),
-            next: "leave the adapter out where there is no picture".to_owned(),
+            what: "images of a prompt".to_owned(),
+            got: "none".to_owned(),
+            expected: "one at least".to_owned(),
+            next: "leave the adapter out where there is no image".to_owned(),
         });
     }
     match none.dims()[0] {
-        found if found == images => Ok(none),
+        got if got == images => Ok(none),
         1 => Ok(none.repeat_dim(0, images)),
-        found => Err(AdapterError::Setting {
-            what: "features of no picture".to_owned(),
-            found: found.to_string(),
-            wanted: format!("1, or {images} as there are pictures"),
+        got => Err(AdapterError::Setting {
+            what: "features of no image".to_owned(),
+            got: got.to_string(),
+            expected: format!("1, or {images} as there are images"),
             next: "give one".to_owned(),
         }),
     }
@@ -215,7 +218,7 @@ fn as_many(none: Tensor<3>, images: usize) -> Result<Tensor<3>, AdapterError> {
 
 /// What each branch of a run sees.
 #[derive(Debug)]
-struct PromptedBranches<'a>(Vec<PromptedRows<'a>>);
+struct PromptedBranches<'a>(Vec<ImagePromptRows<'a>>);
 
 impl AttnProcessor for PromptedBranches<'_> {
     fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
@@ -225,8 +228,8 @@ impl AttnProcessor for PromptedBranches<'_> {
     }
 }
 
-impl Steering for PicturePrompt {
-    fn check(&self, unet: &dyn NoisePredictor) -> Result<(), Error> {
+impl Steering for ImagePrompt {
+    fn check(&self, unet: &dyn UNetModel) -> Result<(), Error> {
         let layers = unet.cross_attentions();
         self.seen.values().try_for_each(|seen| seen.check(&layers)).map_err(Error::from)
     }
@@ -236,19 +239,19 @@ impl Steering for PicturePrompt {
     }
 
     fn at_every_evaluation(&self) -> Option<Arc<dyn Steering>> {
-        Some(Arc::new(self.clone().with_window(Window::default()).with_course(Course::default())))
+        Some(Arc::new(self.clone().with_window(Window::default()).with_scale_schedule(ScaleSchedule::default())))
     }
 
     fn processor<'a>(&'a self, call: &ModelCall, rows: &[(Branch, Range<usize>)]) -> Box<dyn AttnProcessor + 'a> {
         if !self.window.contains(call) {
             return Box::new(PromptedBranches(Vec::new()));
         }
-        // Beside an Instruct adapter, its branches other than the prompt's are without this picture.
+        // Beside an Instruct adapter, its branches other than the prompt's are without this image.
         let of = |branch| self.seen.get(branch).or_else(|| self.seen.get(&Branch::Unconditional));
         let factor = self.course.at(call);
         let mut seen = Vec::new();
         for (branch, rows) in rows {
-            let on = |prompt: &'a ImagePrompt| prompt.on(rows.clone()).times(factor);
+            let on = |prompt: &'a ImagePromptKv| prompt.on(rows.clone()).times(factor);
             seen.extend(of(branch).map(|prompt| on(prompt).all_but(&self.away)));
             // Of Instruct's four branches, whatever scales they have, all others lead away from what the one under the
             // prompt does not see.
@@ -311,18 +314,18 @@ impl InstructTexts {
     fn check(&self) -> Result<(), AdapterError> {
         let texts = [&self.prompt, &self.negative, &self.query, &self.everything, &self.empty];
         let dims = texts.map(Tensor::dims);
-        if dims.iter().all(|found| *found == dims[0] && found[0] == 1 && found[1] > 0) {
+        if dims.iter().all(|got| *got == dims[0] && got[0] == 1 && got[1] > 0) {
             return Ok(());
         }
         Err(AdapterError::Setting {
             what: "texts of an Instruct adapter".to_owned(),
-            found: format!("{dims:?}"),
-            wanted: "one row of each, all of the same size".to_owned(),
+            got: format!("{dims:?}"),
+            expected: "one row of each, all of the same size".to_owned(),
             next: "make them with `InstructTexts::encode`".to_owned(),
         })
     }
 
-    /// What the projection reads on a branch, with tokens of pictures `[images, tokens, channels]`.
+    /// What the projection reads on a branch, with tokens of images `[images, tokens, channels]`.
     fn features(&self, branch: Branch, tokens: Tensor<3>) -> Features {
         // The published code reads the prompt with "everything", though the U-Net then sees the negative prompt.
         let (prompt, instruction) = match branch {
@@ -426,7 +429,7 @@ mod tests {
         let image = Tensor::<3>::ones([1, 5, 4], &device);
         let mixed = |context, guidance| {
             let (adapter, layer) = instruct(context);
-            let prompt = PicturePrompt::instructed(&adapter, &[layer], [&image, &image], &texts, guidance);
+            let prompt = ImagePrompt::instructed(&adapter, &[layer], [&image, &image], &texts, guidance);
             prompt.expect("a prompt").guidance(7.0)
         };
         let pose = Instruction::new("use the pose").guidance;

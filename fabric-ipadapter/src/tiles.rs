@@ -1,14 +1,14 @@
-//! Wide and tall pictures with both of their ends: several squares, each with the part of the result that it speaks for.
+//! Wide and tall images with both of their ends: several squares, each with the part of the result that it speaks for.
 
-use fabric_core::picture::{Filter, Fit, Picture, PictureError};
+use fabric_core::image::{Filter, Fit, Image, ImageError};
 
 use crate::Mask;
 
-/// A square of a picture, and where in the result it acts.
+/// A square of an image, and where in the result it acts.
 #[derive(Debug, Clone)]
 pub struct Tile {
     /// What the image encoder is to see.
-    pub picture: Picture,
+    pub image: Image,
     /// 1 where this tile alone acts, less where others do too; the masks of all tiles add up to 1.
     pub mask: Mask,
 }
@@ -18,38 +18,35 @@ const SIDE: usize = 256;
 /// Tiles along the longer side.
 const MOST: usize = 4;
 
-/// Cuts a picture into squares, as ComfyUI_IPAdapter_plus does: two by two of one that is nearly square (its sides differ
+/// Cuts an image into squares, as ComfyUI_IPAdapter_plus does: two by two of one that is nearly square (its sides differ
 /// by a third at most), else a row or column of up to four that overlap where they must. Beyond
-/// four to one, a picture is squashed to that.
+/// four to one, an image is squashed to that.
 ///
-/// Features of the tiles, in this order, go into one [`PicturePrompt`](crate::PicturePrompt), the masks into its
-/// [`with_masks`](crate::PicturePrompt::with_masks).
+/// Features of the tiles, in this order, go into one [`ImagePrompt`](crate::ImagePrompt), the masks into its
+/// [`with_masks`](crate::ImagePrompt::with_masks).
 ///
 /// # Errors
 ///
-/// When the picture cannot be resized.
-pub fn tiles(picture: &Picture) -> Result<Vec<Tile>, PictureError> {
-    let (width, height) = (picture.width(), picture.height());
+/// When the image cannot be resized.
+pub fn tiles(image: &Image) -> Result<Vec<Tile>, ImageError> {
+    let (width, height) = (image.width(), image.height());
     if 3 * width <= 4 * height && 3 * height <= 4 * width {
-        let whole = picture.fit(2 * SIDE, 2 * SIDE, Fit::SquashLanczos)?;
+        let whole = image.fit(2 * SIDE, 2 * SIDE, Fit::SquashLanczos)?;
         let quarter = |at: usize| {
             let mut mask = vec![0.0; 4];
             mask[at] = 1.0;
-            let picture = whole.cropped(at % 2 * SIDE, at / 2 * SIDE, SIDE, SIDE)?;
-            Ok(Tile { picture, mask: mask_of(2, 2, mask) })
+            let image = whole.cropped(at % 2 * SIDE, at / 2 * SIDE, SIDE, SIDE)?;
+            Ok(Tile { image, mask: mask_of(2, 2, mask) })
         };
         return (0..4).map(quarter).collect();
     }
     let wide = width > height;
     let (short, long) = if wide { (height, width) } else { (width, height) };
     let long = (long as u64 * SIDE as u64 / short as u64) as usize;
-    // Beyond four tiles, they leave gaps: so the picture is squashed to what four can see.
+    // Beyond four tiles, they leave gaps: so the image is squashed to what four can see.
     let long = long.min(MOST * SIDE);
-    let whole = if wide {
-        picture.resize(long, SIDE, Filter::Lanczos)?
-    } else {
-        picture.resize(SIDE, long, Filter::Lanczos)?
-    };
+    let whole =
+        if wide { image.resize(long, SIDE, Filter::Lanczos)? } else { image.resize(SIDE, long, Filter::Lanczos)? };
     let count = long.div_ceil(SIDE);
     let start = |tile: usize| tile * (long - SIDE) / (count - 1).max(1);
     let seen = |tile: usize, at: usize| (start(tile)..start(tile) + SIDE).contains(&at);
@@ -61,7 +58,7 @@ pub fn tiles(picture: &Picture) -> Result<Vec<Tile>, PictureError> {
         let mask: Vec<f32> = (0..long).map(share).collect();
         let (left, top) = if wide { (start(tile), 0) } else { (0, start(tile)) };
         let mask = if wide { mask_of(long, 1, mask) } else { mask_of(1, long, mask) };
-        Ok(Tile { picture: whole.cropped(left, top, SIDE, SIDE)?, mask })
+        Ok(Tile { image: whole.cropped(left, top, SIDE, SIDE)?, mask })
     };
     (0..count).map(tile).collect()
 }
@@ -75,26 +72,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tiles_show_the_whole_picture_and_their_masks_add_up_to_one() {
+    fn tiles_show_the_whole_image_and_their_masks_add_up_to_one() {
         for (width, height, count) in [(100, 100, 4), (130, 100, 4), (100, 140, 2), (300, 100, 3), (90, 900, 4)] {
             let rgb = (0..width * height * 3).map(|at| (at % 251) as u8).collect();
-            let tiles = tiles(&Picture::from_rgb(width, height, rgb).expect("a picture")).expect("tiles");
+            let tiles = tiles(&Image::from_rgb(width, height, rgb).expect("an image")).expect("tiles");
             assert_eq!(tiles.len(), count, "{width}x{height}");
-            assert!(tiles.iter().all(|tile| tile.picture.width() == SIDE && tile.picture.height() == SIDE));
+            assert!(tiles.iter().all(|tile| tile.image.width() == SIDE && tile.image.height() == SIDE));
             let grids: Vec<Vec<f32>> = tiles.iter().map(|tile| tile.mask.resampled([16, 16])).collect();
             for at in 0..16 * 16 {
                 let sum: f32 = grids.iter().map(|grid| grid[at]).sum();
                 assert!((sum - 1.0).abs() < 1e-5, "{width}x{height}: {sum} at {at}");
             }
         }
-        let black = Picture::filled(600, 200, [0; 3]).expect("a picture");
+        let black = Image::filled(600, 200, [0; 3]).expect("an image");
         let marked = |from: usize, to: usize| {
             let rgb = (0..600 * 200).flat_map(|at| [u8::from((from..to).contains(&(at % 600))) * 255; 3]).collect();
-            tiles(&Picture::from_rgb(600, 200, rgb).expect("a picture")).expect("tiles")
+            tiles(&Image::from_rgb(600, 200, rgb).expect("an image")).expect("tiles")
         };
         // The first third is in the first tile alone.
         let seen: Vec<bool> =
-            marked(0, 190).iter().map(|tile| tile.picture.rgb().iter().any(|&byte| byte > 128)).collect();
+            marked(0, 190).iter().map(|tile| tile.image.rgb().iter().any(|&byte| byte > 128)).collect();
         assert_eq!(seen, [true, false, false]);
         assert_eq!(tiles(&black).expect("tiles").len(), 3);
     }

@@ -18,7 +18,7 @@ pub enum ConfigError {
     },
     /// A field has a value that makes no sense.
     #[error(
-        "{model} configuration, `{field}`: found {found}, wanted {wanted}: take config.json from the model's folder again"
+        "{model} configuration, `{field}`: expected {expected}, got {got}: take config.json from the model's folder again"
     )]
     Invalid {
         /// Which network.
@@ -26,13 +26,13 @@ pub enum ConfigError {
         /// The field as it is called in the file.
         field: String,
         /// Its value.
-        found: String,
+        got: String,
         /// What would be good.
-        wanted: String,
+        expected: String,
     },
     /// A field asks for something that this library does not compute.
     #[error(
-        "{model} configuration, `{field}`: found {found}, supported is {wanted}: use a model of another family, this one needs layers that fabric does not have"
+        "{model} configuration, `{field}`: expected {expected}, got {got}: use a model of another family, this one needs layers that fabric does not have"
     )]
     Unsupported {
         /// Which network.
@@ -40,9 +40,9 @@ pub enum ConfigError {
         /// The field as it is called in the file.
         field: String,
         /// Its value.
-        found: String,
+        got: String,
         /// What is supported.
-        wanted: String,
+        expected: String,
     },
 }
 
@@ -50,10 +50,10 @@ impl ConfigError {
     pub(crate) fn invalid(
         model: &'static str,
         field: impl Into<String>,
-        found: impl ToString,
-        wanted: impl Into<String>,
+        got: impl ToString,
+        expected: impl Into<String>,
     ) -> Self {
-        Self::Invalid { model, field: field.into(), found: found.to_string(), wanted: wanted.into() }
+        Self::Invalid { model, field: field.into(), got: got.to_string(), expected: expected.into() }
     }
 
     /// The same of another network that is built like this one.
@@ -69,10 +69,10 @@ impl ConfigError {
     pub(crate) fn unsupported(
         model: &'static str,
         field: impl Into<String>,
-        found: impl ToString,
-        wanted: impl Into<String>,
+        got: impl ToString,
+        expected: impl Into<String>,
     ) -> Self {
-        Self::Unsupported { model, field: field.into(), found: found.to_string(), wanted: wanted.into() }
+        Self::Unsupported { model, field: field.into(), got: got.to_string(), expected: expected.into() }
     }
 }
 
@@ -146,19 +146,19 @@ pub(crate) mod limits {
 }
 
 /// Refuses a count of zero or beyond `most`.
-pub(crate) fn check_count(model: &'static str, field: &str, found: usize, most: usize) -> Result<(), ConfigError> {
-    if (1..=most).contains(&found) {
+pub(crate) fn check_count(model: &'static str, field: &str, got: usize, most: usize) -> Result<(), ConfigError> {
+    if (1..=most).contains(&got) {
         return Ok(());
     }
-    Err(ConfigError::invalid(model, field, found, format!("1 to {most}")))
+    Err(ConfigError::invalid(model, field, got, format!("1 to {most}")))
 }
 
 /// Refuses the epsilon of a norm that is not a small positive number.
-pub(crate) fn check_epsilon(model: &'static str, field: &str, found: f64) -> Result<(), ConfigError> {
-    if found > 0.0 && found < 1.0 {
+pub(crate) fn check_epsilon(model: &'static str, field: &str, got: f64) -> Result<(), ConfigError> {
+    if got > 0.0 && got < 1.0 {
         return Ok(());
     }
-    Err(ConfigError::invalid(model, field, found, "a number above 0 and below 1"))
+    Err(ConfigError::invalid(model, field, got, "a number above 0 and below 1"))
 }
 
 #[cfg(test)]
@@ -185,7 +185,7 @@ mod tests {
         assert!(message.contains("`heads`") && message.contains("\"many\""), "{message}");
         assert!(message.contains("one value or a list"), "{message}");
         let error = parse::<Sample>("sample", r#"{"width": -4}"#).unwrap_err();
-        assert!(error.to_string().contains("`width`: found -4"), "{error}");
+        assert!(error.to_string().contains("`width`: expected") && error.to_string().contains("got -4"), "{error}");
     }
 
     #[test]
@@ -199,7 +199,10 @@ mod tests {
         let sample: Sample = parse("sample", "\u{feff}{\"heads\": 2, \"colour\": NaN, \"size\": -Infinity}").unwrap();
         assert_eq!((sample.width, sample.heads), (3, OneOrMany::One(2)));
         let error = parse::<Sample>("sample", r#"{"width": Infinity}"#).unwrap_err();
-        assert!(error.to_string().contains("`width`: found \"Infinity\""), "{error}");
+        assert!(
+            error.to_string().contains("`width`: expected") && error.to_string().contains("got \"Infinity\""),
+            "{error}"
+        );
     }
 
     #[test]

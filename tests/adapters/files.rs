@@ -7,7 +7,7 @@ fn what_diffusers_saved_is_the_adapter_that_it_loaded() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/diffusers-adapters.safetensors");
     let file = std::sync::Arc::new(SafetensorsFile::open(path).expect("a file"));
     let message = AdapterFile::new(file.clone()).expect_err("three adapters").to_string();
-    assert!(message.contains("found 3, wanted one"), "{message}");
+    assert!(message.contains("expected one, got 3"), "{message}");
     for (index, kind) in ["base", "full-face", "plus"].into_iter().enumerate() {
         let saved = AdapterFile::one_of_several(file.clone(), index).expect("an adapter");
         let published =
@@ -61,8 +61,8 @@ fn the_lora_of_faceid_changes_the_u_net_under_the_adapter() {
     let identity = |value: f32| Features::Face(Tensor::<2>::ones([1, 8], &device) * value);
     let made = |pipeline: &Pipeline| {
         let layers = pipeline.cross_attentions();
-        let prompt = PicturePrompt::new(&adapter, &layers, &identity(0.5), &identity(0.0)).expect("a prompt");
-        latents(&pipeline.generate(&request().with_steering(prompt)).expect("pictures"))
+        let prompt = ImagePrompt::new(&adapter, &layers, &identity(0.5), &identity(0.0)).expect("a prompt");
+        latents(&pipeline.generate(&request().with_steering(prompt)).expect("images"))
     };
     let [with, without] = [tuned, model()].map(|model| made(&model.into_pipeline().expect("a pipeline")));
     assert!(distance(&with, &without) > 1e-3);
@@ -93,7 +93,7 @@ fn damaged_adapter_files_are_refused_by_name() {
         std::fs::write(&path, bytes).expect("written");
         let message = IpAdapter::open(&path, &device).expect_err(name).to_string();
         assert!(message.contains(&format!("{name}.safetensors")), "{message}");
-        assert!(message.contains("found") || message.contains("NaN"), "{message}");
+        assert!(message.contains("got") || message.contains("NaN"), "{message}");
     }
     let message = IpAdapter::open(place.path().join("none.safetensors"), &device).expect_err("no file").to_string();
     assert!(message.contains("none.safetensors"), "{message}");

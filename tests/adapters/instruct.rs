@@ -20,25 +20,25 @@ fn instruct_runs_with_two_branches_and_with_four() {
     }
     // Two adapters that want different branches cannot share a run; one without a wish can join.
     let clash = request.clone().with_steering(published.clone()).with_steering(instructed(&adapter, equal));
-    assert!(clash.validate().expect_err("two kinds of guidance").to_string().starts_with("guidance: found"));
+    assert!(clash.validate().expect_err("two kinds of guidance").to_string().starts_with("guidance: expected"));
     let plus = self::adapter("plus");
     let joined = request.with_steering(published).with_steering(prompt(&plus, &features(&plus, 1, 1)));
     assert!(distance(&make(&joined), &both) > 1e-3);
 }
 
 #[test]
-fn disliked_pictures_act_under_four_branches() {
+fn disliked_images_act_under_four_branches() {
     let adapter = adapter("instruct");
     let mut request = request().with_steering(instructed(&adapter, InstructGuidance::THREE_WAY));
     request.settings.fabric = FabricSettings { start: 0.0, end: 1.0, ..FabricSettings::paper_target() };
     let plain = make(&request);
-    for judged in [request.clone().with_disliked(picture()), request.clone().with_liked(picture())] {
+    for judged in [request.clone().with_disliked(image()), request.clone().with_liked(image())] {
         assert!(distance(&make(&judged), &plain) > 1e-3);
     }
 }
 
 #[test]
-fn an_instruction_without_a_picture_is_refused() {
+fn an_instruction_without_an_image_is_refused() {
     let adapter = adapter("instruct");
     let Features::Instructed { tokens, .. } = features(&adapter, 1, 3) else { panic!("no Instruct adapter") };
     let (instruction, options) = (Instruction::new("use the style"), TextOptions::default());
@@ -47,16 +47,16 @@ fn an_instruction_without_a_picture_is_refused() {
     let texts = texts.expect("texts");
     let (layers, none) = (pipeline().cross_attentions(), Tensor::zeros([0, 5, tokens.dims()[2]], &tokens.device()));
     let empty = InstructTexts { query: texts.query.clone().narrow(1, 0, 1), ..texts.clone() };
-    let refused = PicturePrompt::instructed(&adapter, &layers, [&tokens, &tokens], &empty, instruction.guidance);
+    let refused = ImagePrompt::instructed(&adapter, &layers, [&tokens, &tokens], &empty, instruction.guidance);
     let message = refused.expect_err("a text cut short").to_string();
-    assert!(message.starts_with("texts of an Instruct adapter: found"), "{message}");
-    let refused = PicturePrompt::instructed(&adapter, &layers, [&none, &tokens], &texts, instruction.guidance);
-    let message = refused.expect_err("no picture").to_string();
-    assert!(message.starts_with("pictures of a prompt: found none, wanted one at least"), "{message}");
+    assert!(message.starts_with("texts of an Instruct adapter: expected"), "{message}");
+    let refused = ImagePrompt::instructed(&adapter, &layers, [&none, &tokens], &texts, instruction.guidance);
+    let message = refused.expect_err("no image").to_string();
+    assert!(message.starts_with("images of a prompt: expected one at least, got none"), "{message}");
 }
 
 #[test]
-fn any_instruction_and_a_hundred_pictures_can_be_used() {
+fn any_instruction_and_a_hundred_images_can_be_used() {
     let adapter = adapter("instruct");
     let Features::Instructed { tokens, .. } = features(&adapter, 1, 3) else { panic!("no Instruct adapter") };
     let (layers, none) = (pipeline().cross_attentions(), tokens.zeros_like());
@@ -68,7 +68,7 @@ fn any_instruction_and_a_hundred_pictures_can_be_used() {
         let texts = InstructTexts::encode(encoder, adapter.config(), "a red star", "", &instruction, &options);
         let texts = texts.expect("texts");
         let guidance = instruction.guidance;
-        let prompt = PicturePrompt::instructed(&adapter, &layers, [&tokens, &none], &texts, guidance);
+        let prompt = ImagePrompt::instructed(&adapter, &layers, [&tokens, &none], &texts, guidance);
         made.push(make(&request().with_steering(prompt.expect("a prompt"))));
     }
     // Ten megabytes are no instruction.

@@ -1,4 +1,4 @@
-//! Laws of picture prompts, on the tiny networks of `tests/golden/models` and random features.
+//! Laws of image prompts, on the tiny networks of `tests/golden/models` and random features.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -15,13 +15,13 @@ use fabric::core::attention::AttnCall;
 use fabric::core::denoise::{ModelCall, NoiseLevel};
 use fabric::core::fabric::{FabricSettings, ReferencePass};
 use fabric::core::guidance::Branch;
-use fabric::core::models::{CrossAttention, NoisePredictor, TextOptions};
-use fabric::core::picture::Picture;
+use fabric::core::image::Image;
+use fabric::core::models::{CrossAttention, TextOptions, UNetModel};
 use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, Steering, Window};
 use fabric::ipadapter::projection::ResamplerConfig;
 use fabric::ipadapter::{
-    AdapterConfig, AdapterError, AdapterFile, Course, FaceVersion, FeatureKind, Features, InstructGuidance,
-    InstructTexts, Instruction, IpAdapter, LayerScales, Mask, PicturePrompt, Preset, ProjectionConfig, numbered_layers,
+    AdapterConfig, AdapterError, AdapterFile, FaceVersion, FeatureKind, Features, ImagePrompt, InstructGuidance,
+    InstructTexts, Instruction, IpAdapter, LayerScales, Mask, Preset, ProjectionConfig, ScaleSchedule, numbered_layers,
     tiles,
 };
 use fabric::models::load::{LoadDtype, SafetensorsFile, parameters};
@@ -50,7 +50,7 @@ fn adapter(kind: &str) -> IpAdapter {
     IpAdapter::open(path, &fabric::default_device().expect("a device")).expect("an adapter")
 }
 
-/// Random features of so many pictures; a seed of 0 is no picture.
+/// Random features of so many images; a seed of 0 is no image.
 fn features(adapter: &IpAdapter, images: usize, seed: usize) -> Features {
     let device = fabric::default_device().expect("a device");
     let values = |count: usize| -> Vec<f32> {
@@ -78,12 +78,12 @@ fn features(adapter: &IpAdapter, images: usize, seed: usize) -> Features {
     }
 }
 
-fn picture() -> Picture {
-    Picture::from_rgb(64, 64, (0..64 * 64 * 3).map(|at| (at * 5 % 251) as u8).collect()).expect("a picture")
+fn image() -> Image {
+    Image::from_rgb(64, 64, (0..64 * 64 * 3).map(|at| (at * 5 % 251) as u8).collect()).expect("an image")
 }
 
-fn prompt(adapter: &IpAdapter, pictures: &Features) -> PicturePrompt {
-    PicturePrompt::new(adapter, &pipeline().cross_attentions(), pictures, &features(adapter, 1, 0)).expect("a prompt")
+fn prompt(adapter: &IpAdapter, images: &Features) -> ImagePrompt {
+    ImagePrompt::new(adapter, &pipeline().cross_attentions(), images, &features(adapter, 1, 0)).expect("a prompt")
 }
 
 fn request() -> Request {
@@ -92,7 +92,7 @@ fn request() -> Request {
 }
 
 fn make(request: &Request) -> Vec<f32> {
-    latents(&pipeline().generate(request).expect("pictures"))
+    latents(&pipeline().generate(request).expect("images"))
 }
 
 fn latents(made: &Generation) -> Vec<f32> {
@@ -103,7 +103,7 @@ fn latents(made: &Generation) -> Vec<f32> {
 const ROUNDING: f32 = 1e-4;
 
 /// An Instruct adapter's prompt for a picture of this number, with this guidance.
-fn instructed(adapter: &IpAdapter, guidance: InstructGuidance) -> PicturePrompt {
+fn instructed(adapter: &IpAdapter, guidance: InstructGuidance) -> ImagePrompt {
     let Features::Instructed { tokens, .. } = features(adapter, 1, 3) else { panic!("no Instruct adapter") };
     let instruction = Instruction::new("use the pose").with_guidance(guidance);
     let options = TextOptions::default();
@@ -117,7 +117,7 @@ fn instructed(adapter: &IpAdapter, guidance: InstructGuidance) -> PicturePrompt 
     );
     let none = tokens.zeros_like();
     let layers = pipeline().cross_attentions();
-    PicturePrompt::instructed(adapter, &layers, [&tokens, &none], &texts.expect("texts"), guidance).expect("a prompt")
+    ImagePrompt::instructed(adapter, &layers, [&tokens, &none], &texts.expect("texts"), guidance).expect("a prompt")
 }
 
 #[test]
@@ -142,23 +142,23 @@ fn a_mask_of_ones_is_no_mask() {
 }
 
 #[test]
-fn one_picture_several_times_is_that_picture() {
+fn one_image_several_times_is_that_image() {
     let adapter = adapter("base");
     let one = features(&adapter, 1, 1);
     let Features::Pooled(pooled) = one.clone() else { panic!("base reads pooled features") };
     let three = Features::Pooled(pooled.repeat_dim(0, 3));
-    let [one, three] = [one, three].map(|pictures| make(&request().with_steering(prompt(&adapter, &pictures))));
+    let [one, three] = [one, three].map(|images| make(&request().with_steering(prompt(&adapter, &images))));
     assert!(distance(&one, &three) < ROUNDING);
 }
 
 #[test]
-fn a_weight_of_two_is_the_picture_twice() {
+fn a_weight_of_two_is_the_image_twice() {
     let adapter = adapter("base");
     let Features::Pooled(two) = features(&adapter, 2, 1) else { panic!("base reads pooled features") };
     let row = |at| two.clone().narrow(0, at, 1);
     let made = |rows: Vec<Tensor<2>>, weights: &[f32]| {
-        let pictures = Features::Pooled(Tensor::cat(rows, 0));
-        let prompt = prompt(&adapter, &pictures).with_weights(weights).expect("weights");
+        let images = Features::Pooled(Tensor::cat(rows, 0));
+        let prompt = prompt(&adapter, &images).with_weights(weights).expect("weights");
         make(&request().with_steering(prompt))
     };
     let twice = made(vec![row(0), row(1), row(1)], &[1.0; 3]);
@@ -177,18 +177,21 @@ fn a_weight_of_two_is_the_picture_twice() {
 fn a_course_and_a_preset_are_scales_over_time_and_layers() {
     let adapter = adapter("plus");
     let prompt = prompt(&adapter, &features(&adapter, 1, 1));
-    let with = |prompt: PicturePrompt| make(&request().with_steering(prompt));
+    let with = |prompt: ImagePrompt| make(&request().with_steering(prompt));
     let half = with(prompt.clone().with_scale(0.5).expect("a scale"));
-    assert_eq!(with(prompt.clone().with_course(Course::new([0.5]).expect("a course"))), half);
+    assert_eq!(with(prompt.clone().with_scale_schedule(ScaleSchedule::new([0.5]).expect("a course"))), half);
     assert_eq!(with(prompt.clone().with_preset(Preset::Linear, 0.5, None).expect("a preset")), half);
     // The first of three steps alone, once as a window and once as a course.
     let first = Window::new(0.0, 0.34).expect("a window");
-    let course = Course::new([1.0, 0.0, 0.0]).expect("a course");
-    assert_eq!(with(prompt.clone().with_window(first)), with(prompt.clone().with_course(course)));
+    let course = ScaleSchedule::new([1.0, 0.0, 0.0]).expect("a course");
+    assert_eq!(with(prompt.clone().with_window(first)), with(prompt.clone().with_scale_schedule(course)));
     let eased = with(prompt.clone().with_preset(Preset::EaseIn, 1.0, None).expect("a preset"));
     assert!(distance(&eased, &with(prompt.clone())) > 1e-3);
     let message = prompt.with_preset(Preset::StyleTransfer, 1.0, None).expect_err("a small U-Net").to_string();
-    assert!(message.starts_with("preset `style transfer`: found a U-Net with 6 transformers"), "{message}");
+    assert!(
+        message.starts_with("preset `style transfer`: expected") && message.contains("got a U-Net with 6 transformers"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -208,13 +211,13 @@ fn what_a_precise_preset_leads_away_from_is_seen_on_all_other_branches() {
     let config = AdapterConfig { projection, widths, context: 12, lora_rank: None };
     let adapter = IpAdapter::new(config.clone(), config.init(&device)).expect("an adapter");
     let pooled = |value: f32| Features::Pooled(Tensor::ones([1, 6], &device) * value);
-    let prompt = PicturePrompt::new(&adapter, &layers, &pooled(1.0), &pooled(0.0)).expect("a prompt");
+    let prompt = ImagePrompt::new(&adapter, &layers, &pooled(1.0), &pooled(0.0)).expect("a prompt");
     let prompt = prompt.with_preset(Preset::StyleTransferPrecise, 1.0, Some(0.5)).expect("a preset");
     let level = NoiseLevel { timestep: 500.0, alpha: 0.5, sigma: 0.5 };
     let call = ModelCall { index: 0, total: 1, level };
     /// Rows that see something in a layer, how strongly, and the first number of the keys.
     fn seen(
-        prompt: &PicturePrompt,
+        prompt: &ImagePrompt,
         call: &ModelCall,
         branches: &[Branch],
         layer: &CrossAttention,
@@ -224,34 +227,32 @@ fn what_a_precise_preset_leads_away_from_is_seen_on_all_other_branches() {
         let device = fabric::default_device().expect("a device");
         let query = Tensor::<3>::zeros([branches.len(), 4, layer.channels], &device);
         let asked = AttnCall { site: layer.site, query: &query, key: &query, value: &query, grid: [2, 2], heads: 2 };
-        let found = processor.extras(&asked).decoupled.into_iter().filter(|tokens| tokens.scale != 0.0);
-        found
-            .map(|tokens| {
-                let key = tokens.key.flatten::<1>(0, 2).slice_dim(0, 0..1).into_scalar::<f32>();
-                (tokens.rows.start, tokens.scale, key)
-            })
-            .collect()
+        let got = processor.extras(&asked).decoupled.into_iter().filter(|tokens| tokens.scale != 0.0);
+        got.map(|tokens| {
+            let key = tokens.key.flatten::<1>(0, 2).slice_dim(0, 0..1).into_scalar::<f32>();
+            (tokens.rows.start, tokens.scale, key)
+        })
+        .collect()
     }
     let four = [Branch::Conditional, Branch::ImageOnly, Branch::Everything, Branch::Unconditional];
     for (t, layer) in layers.iter().enumerate() {
         for branches in [&[Branch::Conditional, Branch::Unconditional][..], &four] {
-            let found = seen(&prompt, &call, branches, layer);
-            let rows: Vec<usize> = found.iter().map(|(row, ..)| *row).collect();
+            let got = seen(&prompt, &call, branches, layer);
+            let rows: Vec<usize> = got.iter().map(|(row, ..)| *row).collect();
             match t {
-                // Transformers of composition: turned round, the same picture on all branches but the prompt's.
+                // Transformers of composition: turned round, the same image on all branches but the prompt's.
                 4 | 5 => {
                     assert_eq!(rows, (1..branches.len()).collect::<Vec<_>>(), "{}", layer.site);
                     assert!(
-                        found
-                            .iter()
-                            .all(|(_, scale, key)| *scale == if t == 4 { 0.125 } else { 0.5 } && *key == found[0].2)
+                        got.iter()
+                            .all(|(_, scale, key)| *scale == if t == 4 { 0.125 } else { 0.5 } && *key == got[0].2)
                     );
                 }
                 0..=3 | 9..=15 => {
                     assert_eq!(rows, (0..branches.len()).collect::<Vec<_>>(), "{}", layer.site);
-                    assert!(found[1..].iter().all(|(_, scale, key)| *scale == 1.0 && *key != found[0].2));
+                    assert!(got[1..].iter().all(|(_, scale, key)| *scale == 1.0 && *key != got[0].2));
                 }
-                _ => assert!(found.is_empty(), "{}", layer.site),
+                _ => assert!(got.is_empty(), "{}", layer.site),
             }
         }
     }
@@ -261,14 +262,14 @@ fn what_a_precise_preset_leads_away_from_is_seen_on_all_other_branches() {
 }
 
 #[test]
-fn tiles_of_one_colour_are_one_picture() {
+fn tiles_of_one_colour_are_one_image() {
     let adapter = adapter("plus");
-    let tiles = tiles(&Picture::filled(60, 20, [9, 90, 200]).expect("a picture")).expect("tiles");
+    let tiles = tiles(&Image::filled(60, 20, [9, 90, 200]).expect("an image")).expect("tiles");
     let one = features(&adapter, 1, 1);
     let Features::Tokens(tokens) = one.clone() else { panic!("plus reads tokens") };
-    let pictures = Features::Tokens(tokens.repeat_dim(0, tiles.len()));
+    let images = Features::Tokens(tokens.repeat_dim(0, tiles.len()));
     let masked: Vec<_> = tiles.into_iter().map(|tile| (tile.mask, LayerScales::same(1.0))).collect();
-    let tiled = prompt(&adapter, &pictures).with_masks(&masked).expect("masks");
+    let tiled = prompt(&adapter, &images).with_masks(&masked).expect("masks");
     let plain = make(&request().with_steering(prompt(&adapter, &one)));
     assert!(distance(&make(&request().with_steering(tiled)), &plain) < ROUNDING);
 }
@@ -284,7 +285,7 @@ fn order_of_adapters_is_nothing() {
 }
 
 #[test]
-fn a_picture_is_the_same_alone_and_in_a_batch() {
+fn an_image_is_the_same_alone_and_in_a_batch() {
     let adapter = adapter("plus");
     let request = request().with_steering(prompt(&adapter, &features(&adapter, 1, 1)));
     let both = make(&request);
@@ -297,7 +298,7 @@ fn a_picture_is_the_same_alone_and_in_a_batch() {
 fn together_with_feedback_either_can_be_switched_off() {
     let adapter = adapter("plus");
     let prompt = prompt(&adapter, &features(&adapter, 1, 1));
-    let mut liked = request().with_liked(picture());
+    let mut liked = request().with_liked(image());
     liked.settings.fabric = FabricSettings { start: 0.0, end: 1.0, ..FabricSettings::paper_target() };
     let mut unweighted = liked.clone();
     unweighted.settings.fabric = FabricSettings { min_weight: 0.0, max_weight: 0.0, ..liked.settings.fabric.clone() };
@@ -317,10 +318,10 @@ fn references_may_see_the_prompt_whichever_way_they_lend() {
     let [plus, instruct] = ["plus", "instruct"].map(adapter);
     let four = InstructGuidance::ThreeWay { instruction: 4.0, image: 1.5 };
     let prompts = [prompt(&plus, &features(&plus, 1, 1)), instructed(&instruct, four)];
-    let made = |prompt: &PicturePrompt, pass| {
-        let mut request = request().with_liked(picture()).with_steering(prompt.clone());
-        let other = Picture::from_rgb(64, 64, (0..64 * 64 * 3).map(|at| (at * 3 % 199) as u8).collect());
-        request = request.with_disliked(other.expect("a picture"));
+    let made = |prompt: &ImagePrompt, pass| {
+        let mut request = request().with_liked(image()).with_steering(prompt.clone());
+        let other = Image::from_rgb(64, 64, (0..64 * 64 * 3).map(|at| (at * 3 % 199) as u8).collect());
+        request = request.with_disliked(other.expect("an image"));
         request.settings.fabric = FabricSettings { start: 0.0, end: 1.0, pass, ..FabricSettings::paper_target() };
         make(&request)
     };
@@ -358,11 +359,11 @@ fn a_window_says_when() {
     assert_again(&windowed(0.0, 0.1), &make(&request()), "never on");
     assert_ne!(windowed(0.0, 0.5), windowed(0.5, 1.0));
     let message = Window::new(0.7, 0.2).expect_err("no window").to_string();
-    assert!(message.starts_with("window: found 0.7 to 0.2"), "{message}");
+    assert!(message.starts_with("window: expected") && message.contains("got 0.7 to 0.2"), "{message}");
 }
 
 #[test]
-fn scales_after_masks_keep_all_pictures() {
+fn scales_after_masks_keep_all_images() {
     let adapter = adapter("base");
     let two = prompt(&adapter, &features(&adapter, 2, 1));
     let mask = || (Mask::new(1, 1, vec![1.0]).expect("a mask"), LayerScales::same(0.3));

@@ -11,12 +11,12 @@ fn layers_of_the_large_model_are_numbered_as_published() {
     let path = |block: &str, attention: usize, layer: usize| {
         format!("{block}.attentions.{attention}.transformer_blocks.{layer}.attn2")
     };
-    let mut wanted: Vec<String> = Vec::new();
+    let mut expected: Vec<String> = Vec::new();
     for (block, attentions, depth) in blocks.into_iter().chain([("mid_block", 1, 10)]) {
-        wanted.extend((0..attentions * depth).map(|at| path(block, at / depth, at % depth)));
+        expected.extend((0..attentions * depth).map(|at| path(block, at / depth, at % depth)));
     }
-    let found: Vec<String> = numbered_layers(&layers).iter().map(|layer| layer.site.to_string()).collect();
-    assert_eq!(found, wanted);
+    let got: Vec<String> = numbered_layers(&layers).iter().map(|layer| layer.site.to_string()).collect();
+    assert_eq!(got, expected);
     assert!(layers.iter().all(|layer| layer.context == 2048));
 }
 
@@ -25,13 +25,12 @@ fn an_adapter_for_another_model_is_refused_by_name() {
     let adapter = adapter("base");
     let device = fabric::default_device().expect("a device");
     let large = UNetConfig::sdxl().init(&device).expect("a network").cross_attentions();
-    let picture = features(&adapter, 1, 1);
-    let message = PicturePrompt::new(&adapter, &large, &picture, &picture).expect_err("SDXL").to_string();
-    assert!(message.contains("the U-Net: found 70 cross-attentions, wanted 6"), "{message}");
+    let image = features(&adapter, 1, 1);
+    let message = ImagePrompt::new(&adapter, &large, &image, &image).expect_err("SDXL").to_string();
+    assert!(message.contains("the U-Net: expected 6, got 70 cross-attentions"), "{message}");
     let none = features(&adapter, 0, 1);
-    let message =
-        PicturePrompt::new(&adapter, &pipeline().cross_attentions(), &none, &none).expect_err("0").to_string();
-    assert!(message.starts_with("features of pictures: found [0] of them"), "{message}");
+    let message = ImagePrompt::new(&adapter, &pipeline().cross_attentions(), &none, &none).expect_err("0").to_string();
+    assert!(message.starts_with("features of images: expected") && message.contains("got [0] of them"), "{message}");
 }
 
 /// Six families of published adapters, and the U-Nets and features that each was made for; small where nothing depends on
@@ -71,7 +70,7 @@ fn families() -> Vec<(AdapterConfig, UNetConfig, FeatureKind)> {
     .to_vec()
 }
 
-/// Features of one picture, all 0.
+/// Features of one image, all 0.
 fn zeros(kind: FeatureKind) -> Features {
     let device = fabric::default_device().expect("a device");
     let pooled = |channels| Tensor::zeros([1, channels], &device);
@@ -110,7 +109,7 @@ fn each_wrong_pairing_of_encoder_adapter_and_model_is_refused_by_name() {
                 // The adapter, the U-Net and the encoder's features that belong to it, and what was there instead.
                 assert!(message.starts_with(&format!("{adapter}, reading {reads} does not fit")), "{message}");
                 assert!(message.contains("for a U-Net of context"), "{message}");
-                assert!(message.contains("found") && message.contains("wanted"), "{message}");
+                assert!(message.contains("got") && message.contains("expected"), "{message}");
                 assert!(message.contains("take") || message.contains("give") || message.contains("make"), "{message}");
                 refused += 1;
             }
@@ -129,6 +128,6 @@ fn features_of_another_encoder_are_refused_by_name() {
         [Features::Pooled(Tensor::zeros([1, 24], &device)), Features::Tokens(Tensor::zeros([1, 17, 99], &device))]
     {
         let message = adapter.tokens(&wrong).expect_err("another encoder").to_string();
-        assert!(message.contains("a plus adapter (16 tokens)") && message.contains("wanted tokens of"), "{message}");
+        assert!(message.contains("a plus adapter (16 tokens)") && message.contains("expected tokens of"), "{message}");
     }
 }

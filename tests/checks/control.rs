@@ -9,11 +9,9 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use fabric::core::models::{
-    AddedConditions, NoisePredictor, Residuals, TextEmbedding, TextEncoder, TextOptions, UNetInput,
-};
+use fabric::core::image::Image;
+use fabric::core::models::{AddedConditions, Residuals, TextEmbedding, TextEncoder, TextOptions, UNetInput, UNetModel};
 use fabric::core::noise::{Draw, RunNoise};
-use fabric::core::picture::Picture;
 use fabric::core::pipeline::{Pipeline, Request, Settings, StepEvent};
 use fabric::core::schedule::SchedulerConfig;
 use fabric::models::control::{ControlNet, ControlNetConfig, T2IAdapter, T2IAdapterConfig};
@@ -138,7 +136,7 @@ fn t2i_adapter(golden: &Golden, name: &str, config: &Value, large: &Value) {
     let key = |part: &str| format!("t2i/{name}/{part}");
     let config = T2IAdapterConfig::from_json(&config.to_string()).expect("a configuration");
     let adapter: T2IAdapter = loaded(config.init(&device).expect("a network"), &Weights::of(golden, &key("weights/")));
-    let levels = adapter.forward(golden.tensor(&key("picture"), &device));
+    let levels = adapter.forward(golden.tensor(&key("image"), &device));
     for (index, x) in levels.iter().enumerate() {
         golden.compare(&key(&format!("features/{index}")), x.clone());
     }
@@ -177,7 +175,7 @@ impl TextEncoder for Said {
 struct Recorded<'a> {
     golden: &'a Golden,
     name: &'a str,
-    /// Whether the published pipeline encodes the start picture at all.
+    /// Whether the published pipeline encodes the start image at all.
     start: bool,
 }
 
@@ -196,12 +194,12 @@ impl RunNoise for Recorded<'_> {
 
 fn inpainting(golden: &Golden, name: &str, run: &Value) {
     let device = device();
-    let picture = |key: &str| {
+    let image = |key: &str| {
         let bytes = golden.values(key).into_iter().map(|value| value as u8).collect();
         let shape = golden.shape(key);
-        Picture::from_rgb(shape[1], shape[0], bytes).expect("a picture")
+        Image::from_rgb(shape[1], shape[0], bytes).expect("an image")
     };
-    let (start, mask) = (picture("inpaint/picture"), picture("inpaint/mask"));
+    let (start, mask) = (image("inpaint/picture"), image("inpaint/mask"));
     let strength = run["strength"].as_f64().expect("a strength");
     let nine = run["nine"] == true;
     let unet = if nine { nine_channels(golden) } else { model::unet_in(&own_folder()) };
@@ -214,14 +212,14 @@ fn inpainting(golden: &Golden, name: &str, run: &Value) {
     let request = Request::new("prompt")
         .with_negative_prompt("negative")
         .with_settings(settings)
-        .with_start(start, strength)
+        .with_init_image(start, strength)
         .with_mask(mask);
     let states = RefCell::new(Vec::new());
     let mut watch = |event: &StepEvent<'_>| {
         states.borrow_mut().push(event.state.clone());
         ControlFlow::Continue(())
     };
-    // A ninth-channel network that starts from noise is not shown the whole picture.
+    // A ninth-channel network that starts from noise is not shown the whole image.
     let encoded = !(nine && strength == 1.0);
     let mut noise = Recorded { golden, name, start: encoded };
     pipeline.generate_with(&request, &mut noise, &mut watch).unwrap_or_else(|e| panic!("{name}: {e}"));

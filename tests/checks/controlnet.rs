@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Tensor;
-use fabric::core::models::{NoisePredictor, Residuals, UNetInput};
+use fabric::core::models::{Residuals, UNetInput, UNetModel};
 use fabric::models::control::ControlNet;
 
 use super::harness::{Golden, device, folder, meaning, numbers};

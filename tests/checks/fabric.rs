@@ -7,12 +7,13 @@ use fabric::backends::ops::weighted_attention;
 use fabric::core::attention::{merge_heads, split_heads};
 use fabric::core::denoise::ModelCall;
 use fabric::core::fabric::{
-    CallWeights, FabricSettings, Lender, LentRows, ReferenceNoise, ReferencePass, ReferencePosterior, StoredTokens,
+    CallWeights, FabricSettings, InBatchReferences, RecordedReferences, ReferenceNoise, ReferencePass,
+    ReferencePosterior, ReferenceWeight,
 };
-use fabric::core::models::{NoisePredictor, Record, UNetInput};
+use fabric::core::image::{Fit, Image, vae_batch};
+use fabric::core::models::{Record, UNetInput, UNetModel};
 use fabric::core::noise::{Draw, RunNoise};
-use fabric::core::picture::{Fit, Picture, vae_batch};
-use fabric::core::pipeline::{FeedbackPicture, Observer, Request, Settings, StepEvent};
+use fabric::core::pipeline::{FeedbackImage, Observer, Request, Settings, StepEvent};
 use fabric::models::unet::UNet;
 
 use super::harness::{Golden, device, json, meaning, numbers, relative_error};
@@ -93,12 +94,12 @@ fn recording(golden: &Golden, unet: &UNet) {
     for (index, tokens) in recorded.into_iter().enumerate() {
         let name = format!("ref/hidden/{index}");
         let mut worst: f64 = 0.0;
-        for (found, projection) in [(tokens.key, "to_k"), (tokens.value, "to_v")] {
+        for (got, projection) in [(tokens.key, "to_k"), (tokens.value, "to_v")] {
             let weight = unet_weight::<2>(&format!("{}.{projection}.weight", tokens.site), &device);
-            let wanted = linear(golden.tensor(&name, &device), weight);
-            assert_eq!(found.dims(), wanted.dims());
+            let expected = linear(golden.tensor(&name, &device), weight);
+            assert_eq!(got.dims(), expected.dims());
             let values = |x: Tensor<3>| -> Vec<f64> { x.into_data().convert::<f64>().try_to_vec().expect("f64 data") };
-            worst = worst.max(relative_error(&values(found), &values(wanted)));
+            worst = worst.max(relative_error(&values(got), &values(expected)));
         }
         golden.note(&name, worst);
     }
@@ -128,12 +129,13 @@ fn forward(golden: &Golden, unet: &UNet) {
         let said = numbers(&meaning("fabric", &name, fallback(&case)));
         let timesteps = [said[0]];
         let weights = |at: usize| CallWeights { shallow: said[at], deep: said[at + 1] };
-        let mut chosen: Vec<(usize, Lender)> = Vec::new();
+        let mut chosen: Vec<(usize, ReferenceWeight)> = Vec::new();
         if matches!(case.as_str(), "both" | "bottleneck" | "pos_only") {
-            chosen.extend((0..liked).map(|row| (row, Lender { to: 0..1, weights: weights(1) })));
+            chosen.extend((0..liked).map(|row| (row, ReferenceWeight { to: 0..1, weights: weights(1) })));
         }
         if matches!(case.as_str(), "both" | "bottleneck" | "neg_only") {
-            chosen.extend((liked..liked + disliked).map(|row| (row, Lender { to: 1..2, weights: weights(3) })));
+            chosen
+                .extend((liked..liked + disliked).map(|row| (row, ReferenceWeight { to: 1..2, weights: weights(3) })));
         }
         if chosen.is_empty() {
             assert_eq!(case, "plain", "a case of this name says nothing about its references");
@@ -145,12 +147,12 @@ fn forward(golden: &Golden, unet: &UNet) {
             Tensor::cat(chosen.iter().map(|(row, _)| references.clone().slice_dim(0, *row..row + 1)).collect(), 0);
         let count = chosen.len();
         let levels = unet.levels();
-        let lenders: Vec<Lender> = chosen.into_iter().map(|(_, lender)| lender).collect();
+        let lenders: Vec<ReferenceWeight> = chosen.into_iter().map(|(_, lender)| lender).collect();
 
-        let riding = LentRows { first: 2, lenders: lenders.clone(), merge: 0.0, levels };
+        let riding = InBatchReferences { first: 2, lenders: lenders.clone(), merge: 0.0, levels };
         let input = UNetInput {
             processor: &riding,
-            lending_rows: count,
+            reference_rows: count,
             ..UNetInput::new(
                 Tensor::cat(vec![sample.clone(), picked.clone()], 0),
                 &timesteps,
@@ -161,8 +163,8 @@ fn forward(golden: &Golden, unet: &UNet) {
 
         let mut input = UNetInput::new(picked, &timesteps, null.clone().repeat_dim(0, count));
         input.record = Record::SelfAttentionOnly;
-        let tokens = StoredTokens::split(unet.forward(input).recorded, 0.0).into_iter().map(std::sync::Arc::new);
-        let stored = StoredTokens { lenders: lenders.into_iter().zip(tokens).collect(), levels };
+        let tokens = RecordedReferences::split(unet.forward(input).recorded, 0.0).into_iter().map(std::sync::Arc::new);
+        let stored = RecordedReferences { lenders: lenders.into_iter().zip(tokens).collect(), levels };
         let input = UNetInput { processor: &stored, ..UNetInput::new(sample.clone(), &timesteps, context.clone()) };
         let two_passes = unet.forward(input).sample.expect("a prediction");
 
@@ -175,21 +177,21 @@ fn forward(golden: &Golden, unet: &UNet) {
 
 fn image_to_tensor(golden: &Golden) {
     let shape = golden.shape("image_to_tensor/in");
-    let picture = picture(golden, "image_to_tensor/in", &shape, 0);
-    let wanted = golden.shape("image_to_tensor/out_strided");
+    let image = image(golden, "image_to_tensor/in", &shape, 0);
+    let expected = golden.shape("image_to_tensor/out_strided");
     // The official code resizes to 512x512; the file keeps every 8th pixel.
-    let pixels = vae_batch(&[picture], 512, 512, Fit::Squash, &device()).expect("pixels");
-    let stride = 512 / wanted[1];
+    let pixels = vae_batch(&[image], 512, 512, Fit::Squash, &device()).expect("pixels");
+    let stride = 512 / expected[1];
     let strided = pixels.slice(burn::tensor::s![0..1, 0..3, 0..512;stride as i32, 0..512;stride as i32]);
     golden.compare("image_to_tensor/out_strided", strided.squeeze_dim::<3>(0));
 }
 
-/// Picture `index` of a uint8 tensor `[(pictures,) height, width, 3]`.
-pub(super) fn picture(golden: &Golden, key: &str, shape: &[usize], index: usize) -> Picture {
+/// Image `index` of a uint8 tensor `[(images,) height, width, 3]`.
+pub(super) fn image(golden: &Golden, key: &str, shape: &[usize], index: usize) -> Image {
     let [height, width] = [shape[shape.len() - 3], shape[shape.len() - 2]];
     let bytes: Vec<u8> = golden.values(key).into_iter().map(|x| x as u8).collect();
     let size = height * width * 3;
-    Picture::from_rgb(width, height, bytes[index * size..(index + 1) * size].to_vec()).expect("a picture")
+    Image::from_rgb(width, height, bytes[index * size..(index + 1) * size].to_vec()).expect("an image")
 }
 
 /// The draws of a recorded run, in the order in which they were made.
@@ -278,8 +280,8 @@ fn generation(golden: &Golden, name: &str, case: &serde_json::Value) {
     for (side, strength) in [("liked", 1.0), ("disliked", -1.0)] {
         for index in 0..count(side) {
             let key = format!("{name}/{side}");
-            let picture = picture(golden, &key, &golden.shape(&key), index);
-            feedback.push(FeedbackPicture { picture, strength });
+            let image = image(golden, &key, &golden.shape(&key), index);
+            feedback.push(FeedbackImage { image, strength });
         }
     }
     let said = text("scheduler");
@@ -310,12 +312,12 @@ fn generation(golden: &Golden, name: &str, case: &serde_json::Value) {
         golden.compare_also(&format!("{name}/unet_out"), stack(&watch.predictions));
         golden.compare_also(&format!("{name}/z"), stack(&watch.states));
         let bytes: Vec<f64> =
-            made.pictures.iter().flat_map(|picture| picture.rgb().iter().map(|&byte| f64::from(byte))).collect();
-        let wanted = golden.values(&format!("{name}/images"));
+            made.images.iter().flat_map(|image| image.rgb().iter().map(|&byte| f64::from(byte))).collect();
+        let expected = golden.values(&format!("{name}/images"));
         // Rounding to 8 bits turns an error of 1e-6 into a whole level now and then, and never into two.
-        let off: Vec<f64> = bytes.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).collect();
+        let off: Vec<f64> = bytes.iter().zip(&expected).map(|(a, b)| (a - b).abs()).collect();
         let worst = off.iter().fold(0.0_f64, |m, &x| m.max(x));
         let share = off.iter().filter(|&&x| x > 0.0).count() as f64 / off.len() as f64;
-        assert!(worst <= 1.0 && share < 1e-3, "{name}: pictures differ by {worst} in {share:.1e} of their bytes");
+        assert!(worst <= 1.0 && share < 1e-3, "{name}: images differ by {worst} in {share:.1e} of their bytes");
     }
 }

@@ -127,17 +127,17 @@ impl Golden {
     }
 
     /// Compares with the golden tensor `key` and remembers the error; shapes must be equal.
-    pub(crate) fn compare<const D: usize>(&self, key: &str, found: Tensor<D>) {
-        assert_eq!(found.dims().to_vec(), self.shape(key), "{}/{key}: shape", self.name);
-        let found: Vec<f32> = found.into_data().convert::<f32>().try_to_vec().expect("f32 data");
-        let found: Vec<f64> = found.into_iter().map(f64::from).collect();
-        self.compare_values(key, &found);
+    pub(crate) fn compare<const D: usize>(&self, key: &str, got: Tensor<D>) {
+        assert_eq!(got.dims().to_vec(), self.shape(key), "{}/{key}: shape", self.name);
+        let got: Vec<f32> = got.into_data().convert::<f32>().try_to_vec().expect("f32 data");
+        let got: Vec<f64> = got.into_iter().map(f64::from).collect();
+        self.compare_values(key, &got);
     }
 
     /// Compares plain values with the golden tensor `key` and remembers the error.
-    pub(crate) fn compare_values(&self, key: &str, found: &[f64]) {
-        let wanted = self.values(key);
-        self.note(key, relative_error(found, &wanted));
+    pub(crate) fn compare_values(&self, key: &str, got: &[f64]) {
+        let expected = self.values(key);
+        self.note(key, relative_error(got, &expected));
     }
 
     /// Remembers an error that was measured elsewhere.
@@ -151,9 +151,9 @@ impl Golden {
     }
 
     /// Compares once more with a tensor that may have been compared before, and remembers the larger error.
-    pub(crate) fn compare_also<const D: usize>(&self, key: &str, found: Tensor<D>) {
+    pub(crate) fn compare_also<const D: usize>(&self, key: &str, got: Tensor<D>) {
         let before = self.errors.borrow().get(key).copied().unwrap_or(0.0);
-        self.compare(key, found);
+        self.compare(key, got);
         self.note(key, before.max(self.error(key)));
     }
 
@@ -192,10 +192,10 @@ pub(crate) fn numbers(text: &str) -> Vec<f64> {
 }
 
 /// Largest difference divided by the largest expected value; NaN counts as infinitely wrong.
-pub(crate) fn relative_error(found: &[f64], wanted: &[f64]) -> f64 {
-    assert_eq!(found.len(), wanted.len(), "number of values");
-    let scale = wanted.iter().fold(1e-12_f64, |m, x| m.max(x.abs()));
-    found.iter().zip(wanted).fold(0.0, |worst, (a, b)| {
+pub(crate) fn relative_error(got: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(got.len(), expected.len(), "number of values");
+    let scale = expected.iter().fold(1e-12_f64, |m, x| m.max(x.abs()));
+    got.iter().zip(expected).fold(0.0, |worst, (a, b)| {
         let error = (a - b).abs() / scale;
         if error.is_nan() { f64::INFINITY } else { worst.max(error) }
     })

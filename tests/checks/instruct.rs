@@ -7,12 +7,12 @@ use burn::tensor::{Device, Tensor};
 use fabric::core::attention::AttnProcessor;
 use fabric::core::denoise::{Denoiser, ModelCall};
 use fabric::core::guidance::{Branch, Guidance};
-use fabric::core::models::{ImageEncoder, NoisePredictor, UNetInput};
+use fabric::core::models::{ImageEncoder, UNetInput, UNetModel};
 use fabric::core::pipeline::Steering;
 use fabric::core::samplers::sample;
 use fabric::core::schedule::Schedule;
 use fabric::ipadapter::projection::ImageProjection;
-use fabric::ipadapter::{Features, InstructGuidance, InstructTexts, IpAdapter, PicturePrompt};
+use fabric::ipadapter::{Features, ImagePrompt, InstructGuidance, InstructTexts, IpAdapter};
 use fabric::models::unet::UNet;
 
 use super::harness::{Golden, device, folder, meaning, numbers};
@@ -33,8 +33,8 @@ struct World {
     unet: UNet,
     adapter: IpAdapter,
     texts: InstructTexts,
-    /// Tokens of the picture, and of none.
-    pictures: [Tensor<3>; 2],
+    /// Tokens of the image, and of none.
+    images: [Tensor<3>; 2],
 }
 
 impl World {
@@ -57,23 +57,18 @@ impl World {
         };
         let vision = vision::load(&device);
         let pixels: Tensor<4> = golden.tensor("pixel_values", &device);
-        let pictures = [vision.penultimate(pixels.clone()), vision.penultimate(pixels.zeros_like())];
-        golden.compare("clip_penultimate", pictures[0].clone());
-        golden.compare("clip_penultimate_zero", pictures[1].clone());
+        let images = [vision.penultimate(pixels.clone()), vision.penultimate(pixels.zeros_like())];
+        golden.compare("clip_penultimate", images[0].clone());
+        golden.compare("clip_penultimate_zero", images[1].clone());
         let path = folder().join("models/ip_adapter/instruct.safetensors");
         let adapter = IpAdapter::open(path, &device).expect("an adapter");
-        Self { golden, unet: model::unet(), adapter, texts, pictures, device }
+        Self { golden, unet: model::unet(), adapter, texts, images, device }
     }
 
-    fn prompt(&self, guidance: InstructGuidance, scale: f64) -> PicturePrompt {
-        let [picture, none] = &self.pictures;
-        let prompt = PicturePrompt::instructed(
-            &self.adapter,
-            &self.unet.cross_attentions(),
-            [picture, none],
-            &self.texts,
-            guidance,
-        );
+    fn prompt(&self, guidance: InstructGuidance, scale: f64) -> ImagePrompt {
+        let [image, none] = &self.images;
+        let prompt =
+            ImagePrompt::instructed(&self.adapter, &self.unet.cross_attentions(), [image, none], &self.texts, guidance);
         prompt.expect("a prompt").with_scale(scale as f32).expect("a scale")
     }
 
@@ -86,7 +81,7 @@ impl World {
         Tensor::cat(branches.iter().map(context).collect(), 0)
     }
 
-    fn pass(&self, sample: Tensor<4>, branches: &[Branch], prompt: &PicturePrompt, call: &ModelCall) -> Tensor<4> {
+    fn pass(&self, sample: Tensor<4>, branches: &[Branch], prompt: &ImagePrompt, call: &ModelCall) -> Tensor<4> {
         let rows: Vec<(Branch, Range<usize>)> =
             branches.iter().enumerate().map(|(row, branch)| (*branch, row..row + 1)).collect();
         let processor = prompt.processor(call, &rows);
@@ -117,10 +112,10 @@ fn instruct_equals_the_reference() {
 fn projection(world: &World) {
     let texts = &world.texts;
     let reads: BTreeMap<&str, (&Tensor<3>, &Tensor<3>, &Tensor<3>)> = [
-        ("full", (&world.pictures[0], &texts.prompt, &texts.query)),
-        ("everything", (&world.pictures[0], &texts.prompt, &texts.everything)),
-        ("image_only", (&world.pictures[0], &texts.negative, &texts.negative)),
-        ("uncond", (&world.pictures[1], &texts.negative, &texts.empty)),
+        ("full", (&world.images[0], &texts.prompt, &texts.query)),
+        ("everything", (&world.images[0], &texts.prompt, &texts.everything)),
+        ("image_only", (&world.images[0], &texts.negative, &texts.negative)),
+        ("uncond", (&world.images[1], &texts.negative, &texts.empty)),
     ]
     .into();
     for (name, (tokens, prompt, instruction)) in reads {
@@ -131,8 +126,8 @@ fn projection(world: &World) {
     let ImageProjection::Instruct(projection) = &world.adapter.weights().projection else {
         panic!("the file is no Instruct adapter: {}", world.adapter.config());
     };
-    let [picture, prompt, query] = [&world.pictures[0], &texts.prompt, &texts.query].map(Tensor::clone);
-    let reads = projection.first_reads(picture, prompt, query);
+    let [image, prompt, query] = [&world.images[0], &texts.prompt, &texts.query].map(Tensor::clone);
+    let reads = projection.first_reads(image, prompt, query);
     for (name, read) in ["image", "prompt", "instruct"].into_iter().zip(reads) {
         world.golden.compare(&format!("layer0/{name}_attn"), read);
     }
@@ -176,7 +171,7 @@ fn first_call(schedule: &Schedule) -> ModelCall {
 
 struct Instructed<'a> {
     world: &'a World,
-    prompt: PicturePrompt,
+    prompt: ImagePrompt,
     guidance: Guidance,
 }
 

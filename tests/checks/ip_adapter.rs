@@ -1,4 +1,4 @@
-//! Golden file `ip_adapter`: tokens, single passes with scales, several pictures, masks and two adapters, and a run.
+//! Golden file `ip_adapter`: tokens, single passes with scales, several images, masks and two adapters, and a run.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -7,10 +7,10 @@ use burn::tensor::{Device, Tensor};
 use fabric::core::attention::AttnProcessor;
 use fabric::core::denoise::{Denoiser, ModelCall, NoiseSource};
 use fabric::core::guidance::Guidance;
-use fabric::core::models::{CrossAttention, NoisePredictor, UNetInput};
+use fabric::core::models::{CrossAttention, UNetInput, UNetModel};
 use fabric::core::samplers::sample;
 use fabric::core::schedule::Schedule;
-use fabric::ipadapter::{Features, ImagePrompt, IpAdapter, LayerScales, Mask, MaskMode};
+use fabric::ipadapter::{Features, ImagePromptKv, IpAdapter, LayerScales, Mask, MaskMode};
 use fabric::models::clip::ClipVision;
 use fabric::models::unet::UNet;
 
@@ -25,7 +25,7 @@ struct World {
     encoder: ClipVision,
 }
 
-/// An adapter, and the tokens of both rows of the golden batch: without pictures, and with them.
+/// An adapter, and the tokens of both rows of the golden batch: without images, and with them.
 struct Adapter {
     adapter: IpAdapter,
     /// `[images, tokens, context]` each.
@@ -62,8 +62,8 @@ impl World {
         Adapter { adapter, tokens }
     }
 
-    /// A pass of both rows under these prompts: of each adapter, for the row without pictures and the row with them.
-    fn pass(&self, prompts: &[[ImagePrompt; 2]]) -> Tensor<4> {
+    /// A pass of both rows under these prompts: of each adapter, for the row without images and the row with them.
+    fn pass(&self, prompts: &[[ImagePromptKv; 2]]) -> Tensor<4> {
         let rows: Vec<_> = prompts
             .iter()
             .flat_map(|prompts| prompts.iter().zip([0..1, 1..2]).map(|(prompt, row)| prompt.on(row)))
@@ -85,14 +85,19 @@ impl World {
 }
 
 impl Adapter {
-    /// The first pictures as prompts of both rows.
-    fn prompts(&self, world: &World, images: usize, change: impl Fn(ImagePrompt) -> ImagePrompt) -> [ImagePrompt; 2] {
+    /// The first images as prompts of both rows.
+    fn prompts(
+        &self,
+        world: &World,
+        images: usize,
+        change: impl Fn(ImagePromptKv) -> ImagePromptKv,
+    ) -> [ImagePromptKv; 2] {
         self.tokens.clone().map(|tokens| {
-            change(ImagePrompt::new(&self.adapter, tokens.narrow(0, 0, images), &world.layers()).expect("a prompt"))
+            change(ImagePromptKv::new(&self.adapter, tokens.narrow(0, 0, images), &world.layers()).expect("a prompt"))
         })
     }
 
-    fn scaled(&self, world: &World, images: usize, scale: f64) -> [ImagePrompt; 2] {
+    fn scaled(&self, world: &World, images: usize, scale: f64) -> [ImagePromptKv; 2] {
         self.prompts(world, images, |prompt| prompt.with_scales(LayerScales::same(scale as f32)).expect("scales"))
     }
 }
@@ -123,8 +128,8 @@ fn adapters_equal_the_reference() {
                     let scales = LayerScales::from_json(&scales).expect("scales");
                     let resolved = &settings["cases"][format!("{kind}/per_block_resolved")];
                     for CrossAttention { site, .. } in world.layers() {
-                        let wanted = resolved[format!("{site}.processor")].as_f64().unwrap_or(0.0);
-                        assert_eq!(scales.of(&site), wanted as f32, "{site}");
+                        let expected = resolved[format!("{site}.processor")].as_f64().unwrap_or(0.0);
+                        assert_eq!(scales.of(&site), expected as f32, "{site}");
                     }
                     adapter.prompts(&world, 1, |prompt| prompt.with_scales(scales.clone()).expect("scales"))
                 }
@@ -157,7 +162,7 @@ fn adapters_equal_the_reference() {
     golden.finish();
 }
 
-/// The masks of the pictures, as diffusers resamples them; those of the first are compared level by level.
+/// The masks of the images, as diffusers resamples them; those of the first are compared level by level.
 fn masks(world: &World) -> Vec<Mask> {
     let shape = world.golden.shape("masks");
     let [images, height, width] = shape[1..] else { panic!("masks: {shape:?}") };
@@ -170,8 +175,8 @@ fn masks(world: &World) -> Vec<Mask> {
     for level in world.golden.cases_under("masks_down") {
         let key = format!("masks_down/{level}");
         let shrink = 1 << level.parse::<u32>().expect("a level");
-        let found = masks[0].resampled([sample[2].div_ceil(shrink), sample[3].div_ceil(shrink)]);
-        world.golden.compare_values(&key, &found.into_iter().map(f64::from).collect::<Vec<_>>());
+        let got = masks[0].resampled([sample[2].div_ceil(shrink), sample[3].div_ceil(shrink)]);
+        world.golden.compare_values(&key, &got.into_iter().map(f64::from).collect::<Vec<_>>());
     }
     masks
 }
@@ -182,7 +187,7 @@ struct Prompted<'a> {
     guidance: Guidance,
     /// Of the prompt, then of the negative prompt.
     context: Tensor<3>,
-    prompts: [ImagePrompt; 2],
+    prompts: [ImagePromptKv; 2],
 }
 
 impl Denoiser for Prompted<'_> {

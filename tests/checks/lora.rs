@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
-use fabric::core::models::{NoisePredictor, UNetInput};
+use fabric::core::models::{UNetInput, UNetModel};
 use fabric::models::load::PublishedNames;
 use fabric::models::lora::{LoraFile, attach, merge};
 use fabric::models::unet::UNet;
@@ -17,7 +17,7 @@ fn weights<M: Module + PublishedNames>(module: &M) -> BTreeMap<String, Vec<f64>>
     struct Collector<F> {
         path: Vec<String>,
         name: F,
-        found: BTreeMap<String, Vec<f64>>,
+        got: BTreeMap<String, Vec<f64>>,
     }
     impl<F: Fn(&str) -> String> ModuleVisitor for Collector<F> {
         fn enter_module(&mut self, name: &str, _container_type: &str) {
@@ -30,12 +30,12 @@ fn weights<M: Module + PublishedNames>(module: &M) -> BTreeMap<String, Vec<f64>>
 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let values = param.val().into_data().iter::<f64>().collect();
-            self.found.insert((self.name)(&self.path.join(".")), values);
+            self.got.insert((self.name)(&self.path.join(".")), values);
         }
     }
-    let mut collector = Collector { path: Vec::new(), name: M::published_name, found: BTreeMap::new() };
+    let mut collector = Collector { path: Vec::new(), name: M::published_name, got: BTreeMap::new() };
     module.visit(&mut collector);
-    collector.found
+    collector.got
 }
 
 /// How many parameters differ in any bit.
@@ -81,9 +81,9 @@ fn merged_and_attached_loras_equal_the_reference() {
             ("unet_changed", unet_report.applied, &base_unet, "unet"),
             ("text_changed", text_report.applied, &base_text, "text_encoder"),
         ] {
-            let wanted = counts[count].as_u64().expect("a count") as usize;
-            assert_eq!(applied.len(), wanted, "{name}: {count}, as reported");
-            assert_eq!(changed(base, &merged[part]), wanted, "{name}: {count}");
+            let expected = counts[count].as_u64().expect("a count") as usize;
+            assert_eq!(applied.len(), expected, "{name}: {count}, as reported");
+            assert_eq!(changed(base, &merged[part]), expected, "{name}: {count}");
         }
         for key in golden.keys() {
             let Some(weight) = key.strip_prefix(&format!("{name}/merged/")) else { continue };
@@ -97,9 +97,9 @@ fn merged_and_attached_loras_equal_the_reference() {
 
         let (attached, _) = attach(unet.clone(), &file.unet, scale).expect("fits the U-Net");
         let (attached_text, _) = attach(encoder.clone(), &file.text_encoder, scale).expect("fits the encoder");
-        for (key, found) in [("out", predict(&attached).into_data()), ("text", encode(&attached_text).into_data())] {
+        for (key, got) in [("out", predict(&attached).into_data()), ("text", encode(&attached_text).into_data())] {
             let key = format!("{name}/{key}");
-            let error = relative_error(&found.iter::<f64>().collect::<Vec<_>>(), &golden.values(&key));
+            let error = relative_error(&got.iter::<f64>().collect::<Vec<_>>(), &golden.values(&key));
             assert!(error <= tolerance(), "{key}, attached: {error:.1e}");
         }
         assert_eq!(changed(&base_unet, &weights(&attached.detach())), 0, "{name}: detached");

@@ -18,7 +18,7 @@ fn metrics_equal_the_reference() {
         golden.compare_values(&key("similarity"), &all.concat());
         golden.compare_values(&key("self_similarity"), &similarity(a.clone(), a.clone()).concat());
         golden.compare_values(&key("diversity"), &[in_batch_similarity(a.clone()).expect("pairs")]);
-        golden.compare_values(&key("mean"), &[mean_similarity(a.clone(), b.clone()).expect("pictures")]);
+        golden.compare_values(&key("mean"), &[mean_similarity(a.clone(), b.clone()).expect("images")]);
         golden.compare_values(&key("nearest"), &nearest(a, b));
     }
     golden.finish();

@@ -17,17 +17,17 @@ use super::harness::{device, folder};
 
 /// All files with this extension under `path`, sorted.
 fn files(path: &Path, extension: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
+    let mut got = Vec::new();
     for entry in std::fs::read_dir(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())) {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
-            found.extend(files(&path, extension));
+            got.extend(files(&path, extension));
         } else if path.extension().is_some_and(|e| e == extension) {
-            found.push(path);
+            got.push(path);
         }
     }
-    found.sort();
-    found
+    got.sort();
+    got
 }
 
 /// A tensor's values as f32, exactly.

@@ -3,12 +3,12 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor};
-use fabric::core::models::LatentCodec;
+use fabric::core::models::Autoencoder;
 use fabric::core::noise::{Draw, RunNoise};
 use fabric::core::pipeline::{Request, Settings, StepEvent};
 use fabric::core::schedule::{Schedule, SchedulerConfig};
 
-use super::fabric::picture;
+use super::fabric::image;
 use super::harness::{Golden, device, json, meaning, numbers};
 use super::model::{pipeline, vae};
 
@@ -130,6 +130,6 @@ fn image_to_image(golden: &Golden, prompts: &Request) {
         ..Settings::default()
     };
     let request =
-        prompts.clone().with_settings(settings).with_start(picture(golden, "img2img/image", &shape, 0), strength);
+        prompts.clone().with_settings(settings).with_init_image(image(golden, "img2img/image", &shape, 0), strength);
     run(golden, "img2img", &request, scheduler("ddim", "leading", None));
 }

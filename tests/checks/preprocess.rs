@@ -1,65 +1,65 @@
-//! Pictures before they meet a network, against Pillow, transformers and diffusers.
+//! Images before they meet a network, against Pillow, transformers and diffusers.
 
-use fabric::core::picture::{Crop, Filter, Fit, Picture, clip_pixels, vae_pixels};
+use fabric::core::image::{Crop, Filter, Fit, Image, clip_pixels, vae_pixels};
 
 use super::harness::Golden;
 
-/// Every picture of the file through every preprocessing that the file has of it.
+/// Every image of the file through every preprocessing that the file has of it.
 ///
-/// Resized pictures must be equal in every bit: one level of 255 would already be beyond the tolerance.
+/// Resized images must be equal in every bit: one level of 255 would already be beyond the tolerance.
 #[test]
 fn preprocess_equals_the_authors_code() {
     let golden = Golden::open("preprocess");
     for key in golden.keys() {
         let (case, what) = key.split_once('/').expect("CASE/WHAT");
-        let picture = picture(&golden, &format!("{case}/image"));
+        let image = image(&golden, &format!("{case}/image"));
         let (name, size) = what.split_once('_').unwrap_or((what, ""));
         let shape = golden.shape(&key);
-        let found = match name {
+        let got = match name {
             "image" => continue,
-            "bicubic" => resized(&picture, size, Filter::Bicubic),
-            "lanczos" => resized(&picture, size, Filter::Lanczos),
-            "bilinear" => resized(&picture, size, Filter::Bilinear),
+            "bicubic" => resized(&image, size, Filter::Bicubic),
+            "lanczos" => resized(&image, size, Filter::Lanczos),
+            "bilinear" => resized(&image, size, Filter::Bilinear),
             "vae" => {
-                let (width, height) = picture.size_in_multiples_of(8);
-                let pixels = vae_pixels(&picture, width, height, Fit::SquashLanczos).expect("a size that fits");
+                let (width, height) = image.size_in_multiples_of(8);
+                let pixels = vae_pixels(&image, width, height, Fit::SquashLanczos).expect("a size that fits");
                 strided(&pixels, width, height, &shape)
             }
             clip => {
                 let size = clip.strip_prefix("clip").and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{key}"));
-                let pixels = clip_pixels(&picture, size, Crop::Centre).expect("a size that fits");
+                let pixels = clip_pixels(&image, size, Crop::Centre).expect("a size that fits");
                 strided(&pixels, size, size, &shape)
             }
         };
-        golden.compare_values(&key, &found);
+        golden.compare_values(&key, &got);
     }
     golden.finish();
 }
 
-/// The reference pictures of FABRIC's authors' code: squashed to 512x512 by Pillow's default filter.
+/// The reference images of FABRIC's authors' code: squashed to 512x512 by Pillow's default filter.
 #[test]
-fn reference_pictures_are_squashed_as_by_the_authors() {
+fn reference_images_are_squashed_as_by_the_authors() {
     let golden = Golden::open("fabric");
-    let picture = picture(&golden, "image_to_tensor/in");
-    let pixels = vae_pixels(&picture, 512, 512, Fit::Squash).expect("a size that fits");
+    let image = image(&golden, "image_to_tensor/in");
+    let pixels = vae_pixels(&image, 512, 512, Fit::Squash).expect("a size that fits");
     let shape = golden.shape("image_to_tensor/out_strided");
-    let found = strided(&pixels, 512, 512, &shape);
-    let wanted = golden.values("image_to_tensor/out_strided");
-    assert!(super::harness::relative_error(&found, &wanted) < 1e-6);
+    let got = strided(&pixels, 512, 512, &shape);
+    let expected = golden.values("image_to_tensor/out_strided");
+    assert!(super::harness::relative_error(&got, &expected) < 1e-6);
 }
 
-fn picture(golden: &Golden, key: &str) -> Picture {
+fn image(golden: &Golden, key: &str) -> Image {
     let shape = golden.shape(key);
     let rgb = golden.values(key).into_iter().map(|value| value as u8).collect();
-    Picture::from_rgb(shape[1], shape[0], rgb).expect("the pixels of a picture")
+    Image::from_rgb(shape[1], shape[0], rgb).expect("the pixels of an image")
 }
 
 /// `HEIGHTxWIDTH` of a key; bytes as the golden has them.
-fn resized(picture: &Picture, size: &str, filter: Filter) -> Vec<f64> {
+fn resized(image: &Image, size: &str, filter: Filter) -> Vec<f64> {
     let (height, width) = size.split_once('x').expect("HEIGHTxWIDTH");
     let number = |text: &str| text.parse::<usize>().expect("a number of pixels");
-    let found = picture.resize(number(width), number(height), filter).expect("a size that fits");
-    found.rgb().iter().map(|value| f64::from(*value)).collect()
+    let got = image.resize(number(width), number(height), filter).expect("a size that fits");
+    got.rgb().iter().map(|value| f64::from(*value)).collect()
 }
 
 /// Every n-th pixel, n being what makes the golden's size of ours.
@@ -70,11 +70,11 @@ fn strided(pixels: &[f32], width: usize, height: usize, shape: &[usize]) -> Vec<
         shape[1..],
         "a golden of {width}x{height}, every {stride}th pixel"
     );
-    let mut found = Vec::new();
+    let mut got = Vec::new();
     for plane in pixels.chunks_exact(width * height) {
         for row in plane.chunks_exact(width).step_by(stride) {
-            found.extend(row.iter().step_by(stride).map(|value| f64::from(*value)));
+            got.extend(row.iter().step_by(stride).map(|value| f64::from(*value)));
         }
     }
-    found
+    got
 }

@@ -111,15 +111,15 @@ fn trajectory(golden: &Golden, file: &Value, name: &str, case: &Value) -> Option
         ("sigmas", schedule.sigmas()),
         ("init_noise_sigma", vec![schedule.init_noise_sigma()]),
     ];
-    for (table, found) in tables {
+    for (table, got) in tables {
         if golden.has(&key(table)) {
-            let wanted = golden.values(&key(table));
-            let exact = table == "timesteps" && wanted.iter().all(|timestep| timestep.fract() == 0.0);
+            let expected = golden.values(&key(table));
+            let exact = table == "timesteps" && expected.iter().all(|timestep| timestep.fract() == 0.0);
             let allowed = if exact { 0.0 } else { 1e-6 };
-            if found.len() != wanted.len() || relative_error(&found, &wanted) > allowed {
-                return Some(format!("{name}, {table}: found {found:?}, wanted {wanted:?}"));
+            if got.len() != expected.len() || relative_error(&got, &expected) > allowed {
+                return Some(format!("{name}, {table}: expected {expected:?}, got {got:?}"));
             }
-            golden.note(&key(table), relative_error(&found, &wanted));
+            golden.note(&key(table), relative_error(&got, &expected));
         }
     }
 
@@ -156,12 +156,12 @@ fn betas_and_alphas(golden: &Golden, file: &Value) {
         let mut case = any.clone();
         case["config"]["beta_schedule"] = table.into();
         let config = config(&case);
-        let found: Vec<f64> = match what {
+        let got: Vec<f64> = match what {
             "betas" => training_betas(&config).expect("betas").into_iter().map(f64::from).collect(),
             "alphas_cumprod" => training_levels(&config).expect("levels").iter().map(|l| l.alpha * l.alpha).collect(),
             other => panic!("a table that this test does not know: {other}"),
         };
-        golden.compare_values(key, &found);
+        golden.compare_values(key, &got);
     }
 }
 
@@ -176,8 +176,7 @@ fn noise_is_added(golden: &Golden, file: &Value) {
     if !golden.has("add_noise/x") {
         return;
     }
-    let (pictures, noises) =
-        (golden.tensor::<4>("add_noise/x", &device()), golden.tensor("add_noise/noise", &device()));
+    let (images, noises) = (golden.tensor::<4>("add_noise/x", &device()), golden.tensor("add_noise/noise", &device()));
     let row = |tensor: &Tensor<4>, i: usize| tensor.clone().slice_dim(0, i..i + 1);
     let plain = |case: &&Value| {
         let setting = |name: &str| &case["config"][name];
@@ -195,8 +194,8 @@ fn noise_is_added(golden: &Golden, file: &Value) {
     let (mut noised, mut velocities) = (Vec::new(), Vec::new());
     for (i, step) in golden.values("add_noise/t").into_iter().enumerate() {
         let level = &levels[step as usize];
-        noised.push(schedule::noised(row(&pictures, i), row(&noises, i), level));
-        velocities.push(schedule::velocity(row(&pictures, i), row(&noises, i), level));
+        noised.push(schedule::noised(row(&images, i), row(&noises, i), level));
+        velocities.push(schedule::velocity(row(&images, i), row(&noises, i), level));
     }
     golden.compare("add_noise/ddpm", Tensor::cat(noised, 0));
     golden.compare("add_noise/velocity", Tensor::cat(velocities, 0));
@@ -207,7 +206,7 @@ fn noise_is_added(golden: &Golden, file: &Value) {
         let strength = (steps as f64 - at as f64 + 0.5) / steps as f64;
         let rest = euler.from_strength(strength.min(1.0)).expect("a schedule that starts later");
         assert_eq!(rest.timesteps()[0], timestep);
-        noised.push(rest.add_noise(row(&pictures, i), row(&noises, i)));
+        noised.push(rest.add_noise(row(&images, i), row(&noises, i)));
     }
     golden.compare("add_noise/euler", Tensor::cat(noised, 0));
 }

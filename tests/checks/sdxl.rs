@@ -2,7 +2,7 @@
 //! transformer layers and heads per level.
 
 use burn::tensor::Tensor;
-use fabric::core::models::{AddedConditions, NoisePredictor, UNetInput};
+use fabric::core::models::{AddedConditions, UNetInput, UNetModel};
 
 use super::harness::{Golden, device, meaning, numbers};
 use super::{text, unet};

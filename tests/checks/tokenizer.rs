@@ -9,17 +9,17 @@ use super::harness::{Golden, json};
 fn compare(golden: &serde_json::Value, list: &str, cleaning: Cleaning) {
     let tokenizer = ClipTokenizer::openai().with_cleaning(cleaning);
     let texts = golden["texts"].as_array().expect("texts");
-    let wanted = golden[list].as_array().unwrap_or_else(|| panic!("no list {list}"));
-    assert_eq!(texts.len(), wanted.len(), "{list}");
+    let expected = golden[list].as_array().unwrap_or_else(|| panic!("no list {list}"));
+    assert_eq!(texts.len(), expected.len(), "{list}");
     let mut wrong = Vec::new();
-    for (text, wanted) in texts.iter().zip(wanted) {
+    for (text, expected) in texts.iter().zip(expected) {
         let text = text.as_str().expect("a text");
-        let wanted: Vec<u32> = serde_json::from_value(wanted.clone()).expect("ids");
+        let expected: Vec<u32> = serde_json::from_value(expected.clone()).expect("ids");
         // The window is as long as the row: no padding, and cut where the reference cut.
-        let found = tokenizer.tokenize(text, wanted.len(), PadWith::Eos).expect("ids");
-        let fits = found.length == wanted.len() || (found.length > 77 && wanted.len() == 77);
-        if found.ids != wanted || !fits {
-            wrong.push(format!("{text:?}: found {:?}, wanted {wanted:?}", found.ids));
+        let got = tokenizer.tokenize(text, expected.len(), PadWith::Eos).expect("ids");
+        let fits = got.length == expected.len() || (got.length > 77 && expected.len() == 77);
+        if got.ids != expected || !fits {
+            wrong.push(format!("{text:?}: expected {expected:?}, got {:?}", got.ids));
         }
     }
     assert!(
@@ -56,10 +56,10 @@ fn untruncated_lengths_are_reported() {
     let golden = json("tokenizer.json");
     let tokenizer = ClipTokenizer::openai();
     let lengths = golden["untruncated_hf_len"].as_array().expect("lengths");
-    for (text, wanted) in golden["texts"].as_array().expect("texts").iter().zip(lengths) {
-        let found = tokenizer.tokenize(text.as_str().expect("a text"), 77, PadWith::Eos).expect("ids");
-        assert_eq!(Some(found.length as u64), wanted.as_u64(), "{text}");
-        assert_eq!(found.truncated.is_some(), found.length > 77, "{text}");
+    for (text, expected) in golden["texts"].as_array().expect("texts").iter().zip(lengths) {
+        let got = tokenizer.tokenize(text.as_str().expect("a text"), 77, PadWith::Eos).expect("ids");
+        assert_eq!(Some(got.length as u64), expected.as_u64(), "{text}");
+        assert_eq!(got.truncated.is_some(), got.length > 77, "{text}");
     }
 }
 
@@ -77,10 +77,10 @@ fn padded_rows_are_equal() {
         let rows = texts
             .iter()
             .flat_map(|text| tokenizer.tokenize(text.as_str().expect("a text"), window, pad).expect("ids").ids);
-        let found: Vec<f64> = rows.map(f64::from).collect();
+        let got: Vec<f64> = rows.map(f64::from).collect();
         // Ids are equal or wrong: nothing is allowed for rounding.
-        assert_eq!(found, golden.values(key), "{key}");
-        golden.compare_values(key, &found);
+        assert_eq!(got, golden.values(key), "{key}");
+        golden.compare_values(key, &got);
     }
     golden.finish();
 }

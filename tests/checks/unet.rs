@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
-use fabric::core::models::{NoisePredictor, UNetInput};
+use fabric::core::models::{UNetInput, UNetModel};
 use fabric::models::load::{LoadOptions, SafetensorsFile, load_into};
 use fabric::models::unet::{UNet, UNetConfig, timestep_embedding};
 
@@ -27,10 +27,10 @@ pub(crate) fn compare_blocks(golden: &Golden, prefix: &str, unet: &UNet, input: 
     });
     for key in golden.keys() {
         let Some(name) = key.strip_prefix(prefix) else { continue };
-        let found = blocks.remove(name).unwrap_or_else(|| panic!("{key}: the U-Net shows no `{name}`"));
+        let got = blocks.remove(name).unwrap_or_else(|| panic!("{key}: the U-Net shows no `{name}`"));
         match golden.shape(&key)[..] {
-            [rows, channels] => golden.compare(&key, found.reshape([rows, channels])),
-            _ => golden.compare(&key, found),
+            [rows, channels] => golden.compare(&key, got.reshape([rows, channels])),
+            _ => golden.compare(&key, got),
         }
     }
     output.sample.expect("a prediction")
@@ -45,8 +45,8 @@ fn unet_passes_equal_the_reference() {
         if case == "time_proj" {
             let timesteps = golden.values("time_proj/t");
             let dim = golden.shape("time_proj/out")[1];
-            let found = timestep_embedding(&timesteps, dim, config.flip_sin_to_cos, config.freq_shift, &device);
-            golden.compare("time_proj/out", found);
+            let got = timestep_embedding(&timesteps, dim, config.flip_sin_to_cos, config.freq_shift, &device);
+            golden.compare("time_proj/out", got);
             continue;
         }
         let key = |name: &str| format!("{case}/{name}");

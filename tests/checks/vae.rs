@@ -36,8 +36,8 @@ fn vae_equals_the_reference() {
         golden.compare(&key("decoded"), decoded);
         for part in golden.keys() {
             if part.starts_with(&key("encoder/")) || part.starts_with(&key("decoder/")) {
-                let found = parts.remove(&part).unwrap_or_else(|| panic!("the VAE shows no {part}"));
-                golden.compare(&part, found);
+                let got = parts.remove(&part).unwrap_or_else(|| panic!("the VAE shows no {part}"));
+                golden.compare(&part, got);
             }
         }
     }

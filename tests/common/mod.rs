@@ -19,8 +19,8 @@ pub(crate) fn distance(a: &[f32], b: &[f32]) -> f32 {
 /// Elsewhere operations are fused with those that come before them, so that the same numbers are added up in another order
 /// when a part of them was kept from before, or comes from somewhere else.
 #[track_caller]
-pub(crate) fn assert_again(found: &[f32], wanted: &[f32], what: &str) {
-    let scale = wanted.iter().fold(1e-6_f32, |most, x| most.max(x.abs()));
-    let (apart, most) = (distance(found, wanted), if on_cpu() { 0.0 } else { 2e-5 * scale });
-    assert!(apart <= most, "{what}: differ by {apart:.1e} of {scale:.1e}, wanted at most {most:.1e}");
+pub(crate) fn assert_again(got: &[f32], expected: &[f32], what: &str) {
+    let scale = expected.iter().fold(1e-6_f32, |most, x| most.max(x.abs()));
+    let (apart, most) = (distance(got, expected), if on_cpu() { 0.0 } else { 2e-5 * scale });
+    assert!(apart <= most, "{what}: differ by {apart:.1e} of {scale:.1e}, expected at most {most:.1e}");
 }

@@ -1,4 +1,4 @@
-//! Convolutions as matrix products over windows, a few rows or pictures at a time.
+//! Convolutions as matrix products over windows, a few rows or images at a time.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -20,10 +20,10 @@ pub(crate) struct Conv {
 /// Columns of windows that one product takes: enough for the product to be worth its packing.
 const COLUMNS: usize = 512;
 
-/// A part of a convolution's work: these pictures' output rows. Several pictures are always whole.
+/// A part of a convolution's work: these images' output rows. Several images are always whole.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
-    pub(super) pictures: Range<usize>,
+    pub(super) images: Range<usize>,
     pub(super) rows: Range<usize>,
 }
 
@@ -72,11 +72,11 @@ impl Conv {
         let (rows, columns) = self.columns(part);
         let weight = (weight, Strides::rows(depth));
         let start = if bias.is_empty() { Start::Nothing } else { Start::Column(bias) };
-        let first = part.pictures.start * outputs * area + part.rows.start * self.windows.output[1];
+        let first = part.images.start * outputs * area + part.rows.start * self.windows.output[1];
         let place = Target { all: out, first, strides: Strides::rows(area) };
         let sizes = [outputs, columns, depth];
-        #[allow(unsafe_code, reason = "rows of a picture are not contiguous over its channels")]
-        // SAFETY: nobody else has these rows of these pictures, or this thread's buffer.
+        #[allow(unsafe_code, reason = "rows of an image are not contiguous over its channels")]
+        // SAFETY: nobody else has these rows of these images, or this thread's buffer.
         let multiply = |target: Target<'_>, matrix: (&[f32], Strides)| unsafe {
             if all {
                 product_shared(sizes, target, weight, matrix, start);
@@ -84,9 +84,9 @@ impl Conv {
                 gemm_shared(sizes, target, weight, matrix, start);
             }
         };
-        let one = part.pictures.len() == 1;
-        if one && self.windows.is_picture() {
-            let first = part.pictures.start * self.windows.channels * area + part.rows.start * self.windows.output[1];
+        let one = part.images.len() == 1;
+        if one && self.windows.is_image() {
+            let first = part.images.start * self.windows.channels * area + part.rows.start * self.windows.output[1];
             return multiply(place, (&x[first..], Strides::rows(area)));
         }
         with_scratch([depth * columns, if one { 0 } else { outputs * columns }], |windows, product| {
@@ -96,11 +96,11 @@ impl Conv {
                 return multiply(place, matrix);
             }
             multiply(Target { all: &Shared::new(product), first: 0, strides: Strides::rows(columns) }, matrix);
-            for (at, picture) in part.pictures.clone().enumerate() {
+            for (at, image) in part.images.clone().enumerate() {
                 for output in 0..outputs {
-                    let first = (picture * outputs + output) * area;
-                    #[allow(unsafe_code, reason = "rows of a picture are not contiguous over its channels")]
-                    // SAFETY: nobody else has these pictures.
+                    let first = (image * outputs + output) * area;
+                    #[allow(unsafe_code, reason = "rows of an image are not contiguous over its channels")]
+                    // SAFETY: nobody else has these images.
                     let to = unsafe { out.part(first..first + rows) };
                     to.copy_from_slice(&product[output * columns + at * rows..][..rows]);
                 }
@@ -113,8 +113,8 @@ impl Conv {
         let (rows, length) = self.columns(part);
         let area = self.windows.input_area();
         let channel = |(channel, matrix): (usize, &mut [f32])| {
-            for (at, picture) in part.pictures.clone().enumerate() {
-                let plane = &x[(picture * self.windows.channels + channel) * area..][..area];
+            for (at, image) in part.images.clone().enumerate() {
+                let plane = &x[(image * self.windows.channels + channel) * area..][..area];
                 self.windows.unfold(plane, part.rows.clone(), matrix, (at * rows, length));
             }
         };
@@ -126,29 +126,29 @@ impl Conv {
         }
     }
 
-    /// A part's output pixels in one picture, and in all.
+    /// A part's output pixels in one image, and in all.
     pub(super) fn columns(&self, part: &Part) -> (usize, usize) {
         let rows = part.rows.len() * self.windows.output[1];
-        (rows, part.pictures.len() * rows)
+        (rows, part.images.len() * rows)
     }
 
     /// The work in parts of about as many output pixels as are worth a task.
     pub(super) fn parts(&self, x: &[f32]) -> Vec<Part> {
-        let pictures = x.len() / (self.windows.channels * self.windows.input_area());
+        let images = x.len() / (self.windows.channels * self.windows.input_area());
         let [height, width] = self.windows.output;
         let area = height * width;
         let columns = if self.is_direct() { self.direct_columns() } else { COLUMNS };
         if area >= columns {
             let rows = (columns / width).max(1);
-            let starts = (0..pictures).flat_map(|picture| (0..height).step_by(rows).map(move |row| (picture, row)));
+            let starts = (0..images).flat_map(|image| (0..height).step_by(rows).map(move |row| (image, row)));
             return starts
-                .map(|(picture, row)| Part { pictures: picture..picture + 1, rows: row..height.min(row + rows) })
+                .map(|(image, row)| Part { images: image..image + 1, rows: row..height.min(row + rows) })
                 .collect();
         }
         let together = (columns / area).max(1);
-        (0..pictures)
+        (0..images)
             .step_by(together)
-            .map(|first| Part { pictures: first..pictures.min(first + together), rows: 0..height })
+            .map(|first| Part { images: first..images.min(first + together), rows: 0..height })
             .collect()
     }
 }

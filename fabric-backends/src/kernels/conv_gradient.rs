@@ -37,8 +37,8 @@ impl Conv {
             let back = Self { windows: back, outputs: windows.channels };
             return back.forward(gradient, &self.turned(weight), &[], out);
         }
-        let picture = windows.channels * windows.input_area();
-        let tasks = out.par_chunks_exact_mut(picture).zip(gradient.par_chunks_exact(outputs * area));
+        let image = windows.channels * windows.input_area();
+        let tasks = out.par_chunks_exact_mut(image).zip(gradient.par_chunks_exact(outputs * area));
         tasks.for_each(|(out, gradient)| {
             with_scratch([depth * area, 0], |matrix, _| {
                 let weight = (weight, Strides::rows(depth).transposed());
@@ -116,9 +116,9 @@ impl Conv {
         let (rows, columns) = self.columns(part);
         with_scratch([depth * columns, outputs * columns], |windows, gathered| {
             self.unfold(x, part, windows, all);
-            for (at, picture) in part.pictures.clone().enumerate() {
+            for (at, image) in part.images.clone().enumerate() {
                 for output in 0..outputs {
-                    let first = (picture * outputs + output) * area + part.rows.start * self.windows.output[1];
+                    let first = (image * outputs + output) * area + part.rows.start * self.windows.output[1];
                     gathered[output * columns + at * rows..][..rows].copy_from_slice(&gradient[first..first + rows]);
                 }
             }

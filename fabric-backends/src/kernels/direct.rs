@@ -1,7 +1,7 @@
 //! Convolutions with a kernel of 3x3, a stride of 1 and a padding of 1, without windows.
 //!
-//! Rows of a picture lie one after the other with a single zero between them, so that each place in the kernel reads
-//! the whole picture from another beginning: nine sums over shifted runs of memory, whatever the width. What is
+//! Rows of an image lie one after the other with a single zero between them, so that each place in the kernel reads
+//! the whole image from another beginning: nine sums over shifted runs of memory, whatever the width. What is
 //! computed at the zeros is thrown away.
 
 use pulp::{Simd, WithSimd};
@@ -15,7 +15,7 @@ use super::shared::Shared;
 /// Places in the kernel.
 const TAPS: usize = 9;
 
-/// Registers along the pictures, and output channels, that fill the processor's registers with sums: half as many
+/// Registers along the images, and output channels, that fill the processor's registers with sums: half as many
 /// channels where there are 16 of them instead of 32.
 const ALONG: usize = 3;
 const OUTPUTS: usize = 8;
@@ -26,20 +26,20 @@ const BLOCK: usize = ALONG * 16;
 /// Channels up to which this is faster than products over windows, whose blocks fit the caches better.
 const FEW_CHANNELS: usize = 256;
 
-/// Numbers of a part's padded pictures, about: what the second cache holds beside weights.
+/// Numbers of a part's padded images, about: what the second cache holds beside weights.
 const CACHED: usize = 1 << 17;
 
-/// How a part's pictures lie in memory: rows and a zero after each, one row of zeros between pictures.
+/// How a part's images lie in memory: rows and a zero after each, one row of zeros between images.
 #[derive(Debug, Clone, Copy)]
 struct Strip {
-    pictures: usize,
+    images: usize,
     rows: usize,
     width: usize,
 }
 
 impl Strip {
     fn of(conv: &Conv, part: &Part) -> Self {
-        Self { pictures: part.pictures.len(), rows: part.rows.len(), width: conv.windows.output[1] }
+        Self { images: part.images.len(), rows: part.rows.len(), width: conv.windows.output[1] }
     }
 
     fn pitch(&self) -> usize {
@@ -48,7 +48,7 @@ impl Strip {
 
     /// Places for which sums are taken.
     fn places(&self) -> usize {
-        ((self.pictures * (self.rows + 1) - 1) * self.pitch()).next_multiple_of(BLOCK)
+        ((self.images * (self.rows + 1) - 1) * self.pitch()).next_multiple_of(BLOCK)
     }
 
     /// Numbers of a channel with one more row on both sides, and a zero before them all.
@@ -57,18 +57,18 @@ impl Strip {
     }
 
     /// Calls `f` for the pixels among `length` places from `first` on, run by run: the run's first place after
-    /// `first`, its picture, its first pixel in that picture's rows, and its length.
+    /// `first`, its image, its first pixel in that image's rows, and its length.
     fn runs(&self, first: usize, length: usize, mut f: impl FnMut(usize, usize, usize, usize)) {
         let mut at = 0;
         while at < length {
             let (line, x) = ((first + at) / self.pitch(), (first + at) % self.pitch());
-            let (picture, row) = (line / (self.rows + 1), line % (self.rows + 1));
-            if picture >= self.pictures {
+            let (image, row) = (line / (self.rows + 1), line % (self.rows + 1));
+            if image >= self.images {
                 return;
             }
             let run = self.width.saturating_sub(x).min(length - at);
             if row < self.rows && run > 0 {
-                f(at, picture, row * self.width + x, run);
+                f(at, image, row * self.width + x, run);
             }
             at += run.max(1);
         }
@@ -98,8 +98,8 @@ impl Conv {
                 let output = |at: usize| (first + at).min(self.outputs - 1);
                 let write = |at: usize, place: usize, length: usize, sums: &[[f32; BLOCK]]| {
                     let count = sums.len().min(self.outputs.saturating_sub(first + at));
-                    strip.runs(place, length, |from, picture, pixel, run| {
-                        let plane = (part.pictures.start + picture) * self.outputs + first + at;
+                    strip.runs(place, length, |from, image, pixel, run| {
+                        let plane = (part.images.start + image) * self.outputs + first + at;
                         for (nth, sums) in sums[..count].iter().enumerate() {
                             let to = (plane + nth) * area + part.rows.start * strip.width + pixel;
                             #[allow(unsafe_code, reason = "channels of a part are not contiguous")]
@@ -135,8 +135,8 @@ impl Conv {
             self.pad(x, part, strip, padded, all);
             for (output, spread) in spread.chunks_exact_mut(places).enumerate() {
                 spread.fill(0.0);
-                strip.runs(0, places, |to, picture, pixel, run| {
-                    let plane = ((part.pictures.start + picture) * self.outputs + output) * area;
+                strip.runs(0, places, |to, image, pixel, run| {
+                    let plane = ((part.images.start + image) * self.outputs + output) * area;
                     let from = plane + part.rows.start * strip.width + pixel;
                     spread[to..to + run].copy_from_slice(&gradient[from..from + run]);
                 });
@@ -159,17 +159,17 @@ impl Conv {
         });
     }
 
-    /// The pictures of a part as [`Strip`] has them, on `all` threads or on this one; the rows above and below are the
-    /// picture's own where it has any.
+    /// The images of a part as [`Strip`] has them, on `all` threads or on this one; the rows above and below are the
+    /// image's own where it has any.
     fn pad(&self, x: &[f32], part: &Part, strip: Strip, padded: &mut [f32], all: bool) {
         let [height, width] = self.windows.input;
         let channel = |(channel, padded): (usize, &mut [f32])| {
             padded[0] = 0.0;
-            let lines = strip.pictures * (strip.rows + 1) + 1;
+            let lines = strip.images * (strip.rows + 1) + 1;
             let (lines, rest) = padded[1..].split_at_mut(lines * strip.pitch());
             rest.fill(0.0);
             for (line, to) in lines.chunks_exact_mut(strip.pitch()).enumerate() {
-                let (picture, row) = if strip.pictures == 1 {
+                let (image, row) = if strip.images == 1 {
                     // The row before its first is line 0.
                     (0, (part.rows.start + line).checked_sub(1).filter(|row| *row < height))
                 } else {
@@ -180,7 +180,7 @@ impl Conv {
                     to.fill(0.0);
                     continue;
                 };
-                let plane = ((part.pictures.start + picture) * self.windows.channels + channel) * height * width;
+                let plane = ((part.images.start + image) * self.windows.channels + channel) * height * width;
                 to[..width].copy_from_slice(&x[plane + row * width..][..width]);
                 to[width] = 0.0;
             }

@@ -28,7 +28,7 @@ fn up_to(name: &str) -> Result<Arch, DeviceError> {
         "avx512" => Ok(Arch::new()),
         "avx2" => Ok(without_avx512(Arch::new())),
         "none" => Ok(Arch::Scalar),
-        _ => Err(DeviceError::Isa { found: name.to_owned() }),
+        _ => Err(DeviceError::Isa { got: name.to_owned() }),
     }
 }
 

@@ -83,8 +83,8 @@ mod tests {
     fn powers_of_two_are_exact_to_a_unit() {
         for step in 0..=126_000 {
             let x = step as f32 / -1000.0;
-            let wanted = f64::from(x).exp2();
-            let error = (f64::from(exp2_of_negative(x)) - wanted).abs() / wanted;
+            let expected = f64::from(x).exp2();
+            let error = (f64::from(exp2_of_negative(x)) - expected).abs() / expected;
             assert!(error < 1.2e-7, "2^{x}: {error}");
         }
         assert_eq!([-126.5, -1e9, f32::NEG_INFINITY].map(exp2_of_negative), [0.0; 3]);

@@ -14,7 +14,7 @@ pub(crate) struct Windows {
     pub(crate) padding: [usize; 2],
 }
 
-/// Output pixels along an axis that read the picture's own pixels through one place of the kernel: the first, the one
+/// Output pixels along an axis that read the image's own pixels through one place of the kernel: the first, the one
 /// past the last, and the input's pixel that the first reads.
 struct Span {
     first: usize,
@@ -43,12 +43,12 @@ impl Windows {
         self.input[0] * self.input[1]
     }
 
-    /// Whether the matrix is the picture itself.
-    pub(crate) fn is_picture(&self) -> bool {
+    /// Whether the matrix is the image itself.
+    pub(crate) fn is_image(&self) -> bool {
         self.kernel == [1, 1] && self.stride == [1, 1] && self.input == self.output && self.padding == [0, 0]
     }
 
-    /// Whether the kernel is 3x3 and the result as large as the picture.
+    /// Whether the kernel is 3x3 and the result as large as the image.
     pub(crate) fn is_same_3x3(&self) -> bool {
         self.kernel == [3, 3] && self.stride == [1, 1] && self.padding == [1, 1] && self.input == self.output
     }
@@ -63,16 +63,16 @@ impl Windows {
 
     /// Writes a channel's windows at the wanted output rows into columns `at..` of its rows of the matrix, which have
     /// this `length`.
-    pub(crate) fn unfold(&self, plane: &[f32], wanted: Range<usize>, rows: &mut [f32], (at, length): (usize, usize)) {
+    pub(crate) fn unfold(&self, plane: &[f32], expected: Range<usize>, rows: &mut [f32], (at, length): (usize, usize)) {
         let width = self.output[1];
         let shifts = self.stride == [1, 1] && width == self.input[1];
         for (tap, row) in rows.chunks_exact_mut(length).enumerate() {
             let (ky, kx) = (tap / self.kernel[1], tap % self.kernel[1]);
             let (vertical, span) = (self.span(0, ky), self.span(1, kx));
-            let first = vertical.first.clamp(wanted.start, wanted.end);
-            let end = vertical.end.clamp(first, wanted.end);
-            let out = &mut row[at..at + wanted.len() * width];
-            let (above, out) = out.split_at_mut((first - wanted.start) * width);
+            let first = vertical.first.clamp(expected.start, expected.end);
+            let end = vertical.end.clamp(first, expected.end);
+            let out = &mut row[at..at + expected.len() * width];
+            let (above, out) = out.split_at_mut((first - expected.start) * width);
             let (out, below) = out.split_at_mut((end - first) * width);
             above.fill(0.0);
             below.fill(0.0);
@@ -93,8 +93,8 @@ impl Windows {
         }
     }
 
-    /// Where rows stay as long as they are, a row of the matrix is the whole picture, shifted: one copy, which wraps
-    /// around at the edges. `source` is the pixel that the first output would read, had the picture its padding.
+    /// Where rows stay as long as they are, a row of the matrix is the whole image, shifted: one copy, which wraps
+    /// around at the edges. `source` is the pixel that the first output would read, had the image its padding.
     fn shift(&self, plane: &[f32], source: usize, out: &mut [f32]) {
         let skip = self.padding[1].saturating_sub(source).min(out.len());
         let source = (source + skip).saturating_sub(self.padding[1]).min(plane.len());
@@ -102,7 +102,7 @@ impl Windows {
         out[skip..skip + count].copy_from_slice(&plane[source..source + count]);
     }
 
-    /// Adds a channel's rows of the matrix, a whole picture's, to the pixels that [`unfold`](Self::unfold) read them
+    /// Adds a channel's rows of the matrix, a whole image's, to the pixels that [`unfold`](Self::unfold) read them
     /// from.
     pub(crate) fn fold(&self, rows: &[f32], plane: &mut [f32]) {
         let width = self.output[1];

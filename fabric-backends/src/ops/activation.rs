@@ -53,7 +53,7 @@ pub(super) fn plain<const D: usize>(x: Tensor<D>, kind: Pointwise) -> Tensor<D> 
 /// If the number of channels is odd.
 pub fn geglu(x: Tensor<3>) -> Tensor<3> {
     let [_, _, channels] = x.dims();
-    assert!(channels.is_multiple_of(2), "geglu: {channels} channels, wanted an even number");
+    assert!(channels.is_multiple_of(2), "geglu: {channels} channels, expected an even number");
     #[cfg(feature = "flex")]
     if super::flex::serves(&x) {
         return super::flex::unary(x, super::flex::Unary::Geglu);

@@ -29,13 +29,16 @@ impl KeyGroup {
 
     fn check(&self, [rows, heads, _, head_dim]: [usize; 4]) {
         let [own, keys] = [self.key.dims()[0], self.count()];
-        assert!(own == rows || own == 1, "attention: {own} rows of keys beside {rows} of queries, wanted 1 or as many");
+        assert!(
+            own == rows || own == 1,
+            "attention: {own} rows of keys beside {rows} of queries, expected 1 or as many"
+        );
         assert_eq!(self.key.dims(), [own, heads, keys, head_dim], "attention: keys beside queries");
         assert_eq!(self.value.dims(), self.key.dims(), "attention: values beside keys");
         let covered = self.runs().map(|(count, _)| count).sum::<usize>();
-        assert_eq!(covered, keys, "attention: weights of {covered} keys, wanted {keys}");
+        assert_eq!(covered, keys, "attention: weights of {covered} keys, expected {keys}");
         let usable = |(_, weight): (usize, f32)| weight.is_finite() && weight > 0.0;
-        assert!(self.runs().all(usable), "attention: weights {:?}, wanted finite ones above 0", self.weights);
+        assert!(self.runs().all(usable), "attention: weights {:?}, expected finite ones above 0", self.weights);
     }
 }
 

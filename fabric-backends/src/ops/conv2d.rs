@@ -16,7 +16,7 @@ use crate::device::is_cpu;
 ///
 /// # Panics
 ///
-/// If the shapes do not fit together, or the kernel is larger than the padded picture.
+/// If the shapes do not fit together, or the kernel is larger than the padded image.
 pub fn conv2d(
     x: Tensor<4>,
     weight: Tensor<4>,
@@ -43,10 +43,10 @@ pub fn conv2d(
 /// # #[cfg(feature = "flex")] {
 /// use burn::tensor::{Device, Distribution, Tensor};
 /// let weight = Tensor::<4>::random([8, 4, 3, 3], Distribution::Default, &Device::flex());
-/// assert_eq!(fabric_backends::ops::laid_out(weight.clone()).into_data(), weight.into_data());
+/// assert_eq!(fabric_backends::ops::to_kernel_layout(weight.clone()).into_data(), weight.into_data());
 /// # }
 /// ```
-pub fn laid_out<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
+pub fn to_kernel_layout<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
     let dims = weight.dims();
     if D != 4 || dims[2..] == [1, 1] || is_cpu(&weight.device()) { weight } else { channels_last(weight) }
 }

@@ -88,9 +88,9 @@ pub(super) fn within(
     let parts = (0..queries).step_by(at_once).map(|first| {
         let count = at_once.min(queries - first);
         let part = query.clone().slice_dim(2, first..first + count);
-        let wanted = count.next_multiple_of(form.queries);
-        let zeros = || Tensor::zeros([rows, heads, wanted - count, channels], (&device, dtype));
-        let part = std::iter::once(part).chain((wanted > count).then(zeros));
+        let expected = count.next_multiple_of(form.queries);
+        let zeros = || Tensor::zeros([rows, heads, expected - count, channels], (&device, dtype));
+        let part = std::iter::once(part).chain((expected > count).then(zeros));
         let out = attention(
             joined(part.collect(), 2),
             key.clone(),

@@ -23,7 +23,7 @@ pub(crate) use flex::kept_bytes;
 pub use activation::{Pointwise, geglu, pointwise};
 pub use attention::{KeyGroup, causal_attention, grouped_attention, weighted_attention};
 pub use cast::{cast, computes_in};
-pub use conv2d::{conv2d, laid_out};
+pub use conv2d::{conv2d, to_kernel_layout};
 pub use linear::linear;
 pub use norm::{group_norm, layer_norm};
 pub use softmax::softmax;

@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, assert_shape, module};
 
 use super::{Pointwise, pointwise};
 
-/// Normalises groups of channels over the picture, with a scale and a shift per channel; SiLU after it where `silu`.
+/// Normalises groups of channels over the image, with a scale and a shift per channel; SiLU after it where `silu`.
 ///
 /// # Shapes
 ///

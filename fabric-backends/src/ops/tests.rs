@@ -22,11 +22,11 @@ fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
 }
 
 /// Largest difference over largest value.
-fn error<const D: usize>(found: &Tensor<D>, wanted: &Tensor<D>) -> f64 {
-    assert_eq!(found.dims(), wanted.dims());
-    let (found, wanted) = (found.clone().inner(), wanted.clone().inner());
-    let scale = wanted.clone().abs().max().into_scalar::<f64>().max(1e-6);
-    let error = (found - wanted).abs().max().into_scalar::<f64>() / scale;
+fn error<const D: usize>(got: &Tensor<D>, expected: &Tensor<D>) -> f64 {
+    assert_eq!(got.dims(), expected.dims());
+    let (got, expected) = (got.clone().inner(), expected.clone().inner());
+    let scale = expected.clone().abs().max().into_scalar::<f64>().max(1e-6);
+    let error = (got - expected).abs().max().into_scalar::<f64>() / scale;
     if error.is_nan() { f64::INFINITY } else { error }
 }
 
@@ -34,12 +34,12 @@ fn error<const D: usize>(found: &Tensor<D>, wanted: &Tensor<D>) -> f64 {
 fn same<const A: usize, const B: usize, const C: usize, const D: usize>(
     what: &str,
     inputs: (Tensor<A>, Tensor<B>, Tensor<C>),
-    found: impl Fn(Tensor<A>, Tensor<B>, Tensor<C>) -> Tensor<D>,
-    wanted: impl Fn(Tensor<A>, Tensor<B>, Tensor<C>) -> Tensor<D>,
+    got: impl Fn(Tensor<A>, Tensor<B>, Tensor<C>) -> Tensor<D>,
+    expected: impl Fn(Tensor<A>, Tensor<B>, Tensor<C>) -> Tensor<D>,
 ) {
     let (a, b, c) = inputs.clone();
     // Every element of the result has a slope of its own.
-    let slopes: Tensor<D> = random(wanted(a, b, c).dims());
+    let slopes: Tensor<D> = random(expected(a, b, c).dims());
     let run = |f: &dyn Fn(Tensor<A>, Tensor<B>, Tensor<C>) -> Tensor<D>| {
         let a = inputs.0.clone().autodiff().require_grad();
         let b = inputs.1.clone().autodiff().require_grad();
@@ -48,21 +48,21 @@ fn same<const A: usize, const B: usize, const C: usize, const D: usize>(
         let grads = (out.clone() * slopes.clone().autodiff()).sum().backward();
         (out, a.grad(&grads), b.grad(&grads), c.grad(&grads))
     };
-    let (found, wanted) = (run(&found), run(&wanted));
+    let (got, expected) = (run(&got), run(&expected));
     let grads = |name: &str, error: Option<f64>| {
         let error = error.unwrap_or(0.0);
-        assert!(error < 1e-5, "{what}: gradient of {name}: error {error:.1e}, at most 1e-5 wanted");
+        assert!(error < 1e-5, "{what}: gradient of {name}: error {error:.1e}, at most 1e-5 expected");
     };
-    let value = error(&found.0, &wanted.0);
-    assert!(value < 1e-5, "{what}: error {value:.1e}, at most 1e-5 wanted");
+    let value = error(&got.0, &expected.0);
+    assert!(value < 1e-5, "{what}: error {value:.1e}, at most 1e-5 expected");
     assert_eq!(
-        (found.1.is_some(), found.2.is_some(), found.3.is_some()),
-        (wanted.1.is_some(), wanted.2.is_some(), wanted.3.is_some()),
+        (got.1.is_some(), got.2.is_some(), got.3.is_some()),
+        (expected.1.is_some(), expected.2.is_some(), expected.3.is_some()),
         "{what}: which inputs have a gradient"
     );
-    grads("the first", found.1.zip(wanted.1).map(|(a, b)| error(&a, &b)));
-    grads("the second", found.2.zip(wanted.2).map(|(a, b)| error(&a, &b)));
-    grads("the third", found.3.zip(wanted.3).map(|(a, b)| error(&a, &b)));
+    grads("the first", got.1.zip(expected.1).map(|(a, b)| error(&a, &b)));
+    grads("the second", got.2.zip(expected.2).map(|(a, b)| error(&a, &b)));
+    grads("the third", got.3.zip(expected.3).map(|(a, b)| error(&a, &b)));
 }
 
 #[test]
@@ -114,8 +114,8 @@ fn linear_layers_and_their_gradients() {
         );
     }
     let (x, weight) = (random([2, 3, 4]), random([5, 4]));
-    let found = linear(x.clone(), weight.clone(), None);
-    assert!(error(&found, &super::linear::plain(x, weight, None)) < 1e-6);
+    let got = linear(x.clone(), weight.clone(), None);
+    assert!(error(&got, &super::linear::plain(x, weight, None)) < 1e-6);
 }
 
 #[test]
@@ -231,12 +231,15 @@ fn attention_is_the_same_in_every_form_that_a_fused_kernel_asks_for() {
         let (query, key, value) = (tokens(37), tokens(60), tokens(60));
         let many = (0..60).map(|key| (1, 0.3 + key as f32)).collect();
         for weights in [vec![], vec![(20, 1.0), (25, 0.8), (15, 0.003)], many] {
-            let wanted = weighted_attention(query.clone(), key.clone(), value.clone(), &weights);
+            let expected = weighted_attention(query.clone(), key.clone(), value.clone(), &weights);
             for (form, limit) in forms {
-                let found = within(form, query.clone(), key.clone(), value.clone(), &weights);
-                assert_eq!(found.dtype(), DType::F32);
-                let error = error(&found, &wanted);
-                assert!(error < limit, "{form:?}, {dim} channels, {weights:?}: error {error:.1e}, wanted {limit:.1e}");
+                let got = within(form, query.clone(), key.clone(), value.clone(), &weights);
+                assert_eq!(got.dtype(), DType::F32);
+                let error = error(&got, &expected);
+                assert!(
+                    error < limit,
+                    "{form:?}, {dim} channels, {weights:?}: error {error:.1e}, expected {limit:.1e}"
+                );
             }
         }
     }
@@ -249,11 +252,11 @@ fn weights_in_halves_are_as_exact_as_in_f32() {
     let value = Tensor::cat(vec![zeros(1), zeros(1) + 1.0], 2);
     let form = Form { channels: 16, queries: 32, dtype: Some(DType::F16), scores: None };
     for weight in [0.7_f32, 0.123, 0.01, 3.3] {
-        let found = within(form, zeros(1), zeros(2), value.clone(), &[(1, 1.0), (1, weight)]);
-        let found: f32 = found.slice([0..1, 0..1, 0..1, 0..1]).into_scalar();
-        let wanted = f64::from(weight) / (1.0 + f64::from(weight));
+        let got = within(form, zeros(1), zeros(2), value.clone(), &[(1, 1.0), (1, weight)]);
+        let got: f32 = got.slice([0..1, 0..1, 0..1, 0..1]).into_scalar();
+        let expected = f64::from(weight) / (1.0 + f64::from(weight));
         // The result is rounded to f16 once.
-        assert!((f64::from(found) / wanted - 1.0).abs() < 1.0 / 2048.0, "weight {weight}: {found}, wanted {wanted}");
+        assert!((f64::from(got) / expected - 1.0).abs() < 1.0 / 2048.0, "weight {weight}: {got}, expected {expected}");
     }
 }
 
@@ -263,9 +266,9 @@ fn logits_that_grow_from_key_to_key_are_weighed_as_any_others() {
     let (query, value) = (random([1, 1, 11, dim]).abs() + 1.0, random([1, 1, keys, dim]));
     let slope = Tensor::<1, Int>::arange(0..keys as i64, &value.device()).float().reshape([1, 1, keys, 1]) * 0.001;
     let key = random([1, 1, keys, dim]) * 0.1 + slope;
-    let found = weighted_attention(query.clone(), key.clone(), value.clone(), &[]);
-    let wanted = attention(query, key, value, None, None, AttentionModuleOptions::default());
-    assert!(error(&found, &wanted) < 1e-5);
+    let got = weighted_attention(query.clone(), key.clone(), value.clone(), &[]);
+    let expected = attention(query, key, value, None, None, AttentionModuleOptions::default());
+    assert!(error(&got, &expected) < 1e-5);
 }
 
 #[test]
@@ -292,8 +295,8 @@ fn groups_of_keys_are_as_one() {
             };
             let weights = |at: usize| groups[at].weights.first().map_or(1.0, |&(_, weight)| weight);
             let runs: Vec<_> = counts.iter().enumerate().map(|(at, &count)| (count, weights(at))).collect();
-            let wanted = weighted_attention(query.clone(), joined(|x| &x.key), joined(|x| &x.value), &runs);
-            assert_eq!(error(&grouped_attention(query.clone(), groups), &wanted), 0.0, "{counts:?}");
+            let expected = weighted_attention(query.clone(), joined(|x| &x.key), joined(|x| &x.value), &runs);
+            assert_eq!(error(&grouped_attention(query.clone(), groups), &expected), 0.0, "{counts:?}");
         }
     }
 }
@@ -307,11 +310,11 @@ fn gradients_reach_every_group() {
         let gradients = (out.clone() * out).sum().backward();
         [&query, &own, &shared].map(|x| x.grad(&gradients).expect("a gradient"))
     };
-    let found = gradients(grouped_attention(query.clone(), vec![group(&own), group(&shared)]));
+    let got = gradients(grouped_attention(query.clone(), vec![group(&own), group(&shared)]));
     let all = Tensor::cat(vec![own.clone(), shared.clone().repeat_dim(0, 2)], 2);
-    let wanted = gradients(weighted_attention(query.clone(), all.clone(), all, &[]));
-    for (found, wanted) in found.iter().zip(&wanted) {
-        assert!(error(found, wanted) < 1e-6);
+    let expected = gradients(weighted_attention(query.clone(), all.clone(), all, &[]));
+    for (got, expected) in got.iter().zip(&expected) {
+        assert!(error(got, expected) < 1e-6);
     }
 }
 
@@ -320,8 +323,8 @@ fn keys_that_all_rows_share_need_no_copies() {
     let (query, key) = (random([4, 2, 9, 8]), random([1, 2, 11, 8]));
     let shared = key.clone().expand([4, 2, 11, 8]);
     let copied = key.repeat(&[4, 1, 1, 1]);
-    let found = weighted_attention(query.clone(), shared.clone(), shared, &[]);
-    assert_eq!(error(&found, &weighted_attention(query, copied.clone(), copied, &[])), 0.0);
+    let got = weighted_attention(query.clone(), shared.clone(), shared, &[]);
+    assert_eq!(error(&got, &weighted_attention(query, copied.clone(), copied, &[])), 0.0);
 }
 
 #[test]

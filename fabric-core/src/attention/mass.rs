@@ -10,7 +10,7 @@ use super::{AttnCall, AttnExtras, AttnProcessor, JointTokens, attend};
 /// Lets another processor answer, and notes which share of the attention its joint tokens get.
 ///
 /// Each layer's attention is computed once more, over values that only say whose token it is: the shares come out
-/// of the kernel that makes the picture, without a matrix of scores.
+/// of the kernel that makes the image, without a matrix of scores.
 #[derive(Debug)]
 pub struct MeasuredMass<'a> {
     inner: &'a dyn AttnProcessor,
@@ -108,7 +108,7 @@ mod tests {
             key: Tensor::ones([1, keys, 4], &device),
             value: Tensor::ones([1, keys, 4], &device) * 5.0,
             weight,
-            stands_for: Vec::new(),
+            merged_counts: Vec::new(),
             source,
         };
         // More sources than a head has channels (2).
@@ -122,7 +122,7 @@ mod tests {
         let site = AttnSite { block: Block::Mid, attention: 0, layer: 0, kind: AttnKind::SelfAttention };
         measured.extras(&AttnCall { site, query: &query, key: &key, value: &key, grid: [1, 3], heads: 2 });
         let shares = measured.shares();
-        let near = |source: usize, wanted: f64| assert!((shares[&source] - wanted).abs() < 1e-6, "{shares:?}");
+        let near = |source: usize, expected: f64| assert!((shares[&source] - expected).abs() < 1e-6, "{shares:?}");
         near(7, 3.0 / 12.0);
         near(1, (3.0 / 12.0 + 3.0 / 10.0) / 2.0);
         near(3, 1.0 / 10.0);

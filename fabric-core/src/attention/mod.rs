@@ -1,4 +1,4 @@
-//! How pictures steer a U-Net: the one seam inside its attention layers.
+//! How images steer a U-Net: the one seam inside its attention layers.
 //!
 //! An [`AttnProcessor`] is asked at every attention layer ([`AttnSite`]) and returns, as values, what
 //! that layer should attend to besides its own tokens ([`AttnExtras`]). One function, [`attend`], knows

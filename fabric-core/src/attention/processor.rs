@@ -41,7 +41,7 @@ pub struct JointTokens {
     pub weight: f32,
     /// Runs of keys with the number of tokens that each of them stands for, where several were merged into one; together
     /// they cover all keys. Empty is 1 everywhere. The number multiplies the weight.
-    pub stands_for: Vec<(usize, f32)>,
+    pub merged_counts: Vec<(usize, f32)>,
     /// Whose tokens these are, by the processor's own count. Tells them apart in reports, and changes nothing.
     pub source: usize,
 }
@@ -49,7 +49,7 @@ pub struct JointTokens {
 impl JointTokens {
     /// Runs of keys with their weights.
     pub(super) fn key_weights(&self) -> Vec<(usize, f32)> {
-        match &self.stands_for[..] {
+        match &self.merged_counts[..] {
             [] => vec![(self.key.dims()[1], self.weight)],
             runs => runs.iter().map(|&(keys, tokens)| (keys, tokens * self.weight)).collect(),
         }

@@ -16,9 +16,9 @@ pub enum Block {
 /// Which of a transformer block's two attentions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AttnKind {
-    /// `attn1`: the picture's tokens attend to one another.
+    /// `attn1`: the image's tokens attend to one another.
     SelfAttention,
-    /// `attn2`: the picture's tokens attend to the text.
+    /// `attn2`: the image's tokens attend to the text.
     CrossAttention,
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::TokensBySite;
-use super::shelf::{Kept, Shelf};
+use super::shelf::{ByteBudgetCache, Kept};
 use super::spill::{SpillFolder, SpilledTokens};
 use crate::Error;
 use crate::noise::ReferenceId;
@@ -12,8 +12,8 @@ use crate::noise::ReferenceId;
 /// What determines a recording, where the noise on references is fixed
 /// ([`has_fixed_references`](crate::noise::RunNoise::has_fixed_references)): of other noise nothing is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CacheKey {
-    /// The picture, and how it was encoded.
+pub struct ReferenceKvKey {
+    /// The image, and how it was encoded.
     pub id: ReferenceId,
     /// The bits of the noise level's timestep, alpha and sigma: samplers that round timesteps tell the network the same of
     /// different levels.
@@ -26,7 +26,7 @@ pub struct CacheKey {
     pub merge: u64,
 }
 
-/// How well a [`TokenCache`] serves.
+/// How well a [`ReferenceKvCache`] serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct CacheStats {
@@ -40,7 +40,7 @@ pub struct CacheStats {
     pub bytes: u64,
     /// Bytes kept on disk now.
     pub disk_bytes: u64,
-    /// Recordings that could not be written to disk, or were not read back as they had been written. No picture
+    /// Recordings that could not be written to disk, or were not read back as they had been written. No image
     /// depends on it: what is not found is recorded again.
     pub disk_failures: u64,
 }
@@ -72,7 +72,7 @@ impl CacheStats {
 /// Runs on several threads may share it. Its lock is held for bookkeeping alone, never while a file is written or read
 /// or numbers are brought from a device or to it: a thread that waited there could be the one that the device waits for.
 #[derive(Debug, Default)]
-pub struct TokenCache {
+pub struct ReferenceKvCache {
     /// Before the folder, so that files go before the folder they lie in.
     state: Mutex<State>,
     folder: Option<SpillFolder>,
@@ -81,7 +81,7 @@ pub struct TokenCache {
 /// What lies where.
 #[derive(Debug, Default)]
 struct State {
-    memory: Shelf<Arc<TokensBySite>>,
+    memory: ByteBudgetCache<Arc<TokensBySite>>,
     disk: Disk,
     /// Counts; the bytes are those of the shelves.
     stats: CacheStats,
@@ -92,7 +92,7 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Disk {
-    files: Shelf<Arc<SpilledTokens>>,
+    files: ByteBudgetCache<Arc<SpilledTokens>>,
     budget: u64,
     /// Bytes of the budget that belong to files that are being written.
     reserved: u64,
@@ -102,7 +102,7 @@ struct Disk {
     error: Option<String>,
 }
 
-impl TokenCache {
+impl ReferenceKvCache {
     /// An empty cache that keeps up to `bytes` on disk, in a folder of its own within `folder`, which goes with it.
     ///
     /// # Errors
@@ -152,7 +152,7 @@ impl TokenCache {
     }
 
     /// What is kept under this key. From the disk it comes back into memory, if the budget there (in bytes) allows it.
-    pub fn get(&self, key: &CacheKey, budget: u64) -> Option<Arc<TokensBySite>> {
+    pub fn get(&self, key: &ReferenceKvKey, budget: u64) -> Option<Arc<TokensBySite>> {
         let (file, bytes) = match self.lock().find(key)? {
             Found::InMemory(tokens) => return Some(tokens),
             Found::OnDisk(file, bytes) => (file, bytes),
@@ -177,7 +177,7 @@ impl TokenCache {
     }
 
     /// Keeps a recording if a budget allows it: the one in memory (this one, in bytes), else the one on disk.
-    pub fn insert(&self, key: CacheKey, tokens: Arc<TokensBySite>, budget: u64) {
+    pub fn insert(&self, key: ReferenceKvKey, tokens: Arc<TokensBySite>, budget: u64) {
         let bytes = tokens.values().map(|lent| size_of_tensor(&lent.key) + size_of_tensor(&lent.value)).sum::<u64>();
         let Placed { replaced, without_place } = self.lock().place(key, tokens, bytes, budget);
         drop(replaced);
@@ -189,7 +189,7 @@ impl TokenCache {
     /// Moves to disk what has no place in memory, if it has one there.
     ///
     /// Whoever asks for it meanwhile records it again, which is slower but the same.
-    fn spill(&self, key: CacheKey, kept: KeptTokens) {
+    fn spill(&self, key: ReferenceKvKey, kept: KeptTokens) {
         let Some(folder) = &self.folder else { return };
         let Some(mut reservation) = self.reserve(&kept) else { return };
         let written = folder.write(&kept.thing);
@@ -228,12 +228,12 @@ struct Placed {
     /// What lay under the same key: dropped once the lock is free.
     replaced: (Option<KeptTokens>, Option<KeptFile>),
     /// What memory does not hold.
-    without_place: Vec<(CacheKey, KeptTokens)>,
+    without_place: Vec<(ReferenceKvKey, KeptTokens)>,
 }
 
 impl State {
     /// Looks a recording up, and counts it as missed where there is none.
-    fn find(&mut self, key: &CacheKey) -> Option<Found> {
+    fn find(&mut self, key: &ReferenceKvKey) -> Option<Found> {
         if let Some(kept) = self.memory.get(key, self.run) {
             self.stats.hits += 1;
             return Some(Found::InMemory(kept.thing.clone()));
@@ -246,7 +246,7 @@ impl State {
     }
 
     /// Gives a recording its place in memory, if it has one there.
-    fn place(&mut self, key: CacheKey, tokens: Arc<TokensBySite>, bytes: u64, budget: u64) -> Placed {
+    fn place(&mut self, key: ReferenceKvKey, tokens: Arc<TokensBySite>, bytes: u64, budget: u64) -> Placed {
         let replaced = (self.memory.take(&key), self.disk.files.take(&key));
         let kept = Kept { thing: tokens, bytes, last_run: self.run };
         let fits = self.memory.has_room(bytes, budget, self.run);
@@ -263,7 +263,7 @@ impl State {
     }
 
     /// Forgets a file that cannot be read, unless another one took its place meanwhile.
-    fn forget_damaged(&mut self, key: &CacheKey, file: &Arc<SpilledTokens>, error: &std::io::Error) {
+    fn forget_damaged(&mut self, key: &ReferenceKvKey, file: &Arc<SpilledTokens>, error: &std::io::Error) {
         let Self { disk, stats, run, .. } = self;
         if disk.files.get(key, *run).is_some_and(|kept| Arc::ptr_eq(&kept.thing, file)) {
             disk.files.take(key);
@@ -282,7 +282,7 @@ impl State {
 /// A place on disk for a file that is being written. Given back with this value, if the writing never ended.
 #[derive(Debug)]
 struct Reservation<'a> {
-    cache: &'a TokenCache,
+    cache: &'a ReferenceKvCache,
     bytes: u64,
     /// [`State::cleared`] when it was made.
     cleared: u64,
@@ -291,7 +291,12 @@ struct Reservation<'a> {
 impl Reservation<'_> {
     /// Puts a written file in its place, or notes that it could not be written. Returns a file that nobody needs any more,
     /// since the recording was made again meanwhile.
-    fn fill(&mut self, key: CacheKey, last_run: u64, written: std::io::Result<SpilledTokens>) -> Option<SpilledTokens> {
+    fn fill(
+        &mut self,
+        key: ReferenceKvKey,
+        last_run: u64,
+        written: std::io::Result<SpilledTokens>,
+    ) -> Option<SpilledTokens> {
         let bytes = std::mem::take(&mut self.bytes);
         let mut state = self.cache.lock();
         let State { memory, disk, stats, cleared, .. } = &mut *state;
@@ -335,7 +340,7 @@ mod tests {
 
     use super::*;
     use crate::attention::{AttnKind, AttnSite, Block};
-    use crate::fabric::LentTokens;
+    use crate::fabric::ReferenceTokens;
     use burn::tensor::{Device, Tensor};
 
     fn site() -> AttnSite {
@@ -345,29 +350,32 @@ mod tests {
     /// 2 * 8 * 4 = 64 bytes.
     fn tokens(number: u8) -> Arc<TokensBySite> {
         let x = Tensor::<3>::full([1, 4, 2], f32::from(number), &Device::flex());
-        Arc::new(TokensBySite::from([(site(), LentTokens { key: x.clone(), value: x, stands_for: Vec::new() })]))
+        Arc::new(TokensBySite::from([(
+            site(),
+            ReferenceTokens { key: x.clone(), value: x, merged_counts: Vec::new() },
+        )]))
     }
 
-    fn key(id: u8, step: u8) -> CacheKey {
-        CacheKey { id: ReferenceId([id; 32]), level: [u64::from(step); 3], conditions: 0, half: false, merge: 0 }
+    fn key(id: u8, step: u8) -> ReferenceKvKey {
+        ReferenceKvKey { id: ReferenceId([id; 32]), level: [u64::from(step); 3], conditions: 0, half: false, merge: 0 }
     }
 
     /// Asks for a recording, and makes it if it is not there; returns whether it was. What comes back must be what was
     /// kept.
     #[track_caller]
-    fn ask(cache: &TokenCache, id: u8, step: u8, budget: u64) -> bool {
-        let Some(found) = cache.get(&key(id, step), budget) else {
+    fn ask(cache: &ReferenceKvCache, id: u8, step: u8, budget: u64) -> bool {
+        let Some(got) = cache.get(&key(id, step), budget) else {
             cache.insert(key(id, step), tokens(16 * id + step), budget);
             return false;
         };
-        let values: Vec<f32> = found[&site()].key.clone().into_data().iter::<f32>().collect();
+        let values: Vec<f32> = got[&site()].key.clone().into_data().iter::<f32>().collect();
         assert_eq!(values, [f32::from(16 * id + step); 8]);
         true
     }
 
     /// How many of a run's recordings were there.
     #[track_caller]
-    fn run(cache: &TokenCache, ids: &[u8], steps: u8, budget: u64) -> usize {
+    fn run(cache: &ReferenceKvCache, ids: &[u8], steps: u8, budget: u64) -> usize {
         cache.begin_run();
         let asked = (0..steps).flat_map(|step| ids.iter().map(move |&id| (id, step)));
         asked.filter(|&(id, step)| ask(cache, id, step, budget)).count()
@@ -381,13 +389,13 @@ mod tests {
     #[test]
     fn the_budget_is_kept_and_stale_references_go_first() {
         let (a, b) = (1, 2);
-        let cache = TokenCache::default();
+        let cache = ReferenceKvCache::default();
         cache.begin_run();
         for step in 0..3 {
             cache.insert(key(a, step), tokens(0), 128);
         }
         assert_eq!(cache.stats().bytes, 128);
-        let has = |cache: &TokenCache, key| cache.get(&key, 128).is_some();
+        let has = |cache: &ReferenceKvCache, key| cache.get(&key, 128).is_some();
         assert!(has(&cache, key(a, 0)) && has(&cache, key(a, 1)), "a run keeps its first steps");
         assert!(!has(&cache, key(a, 2)));
         cache.begin_run();
@@ -400,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_smaller_budget_frees_memory_even_for_what_will_not_fit() {
-        let cache = TokenCache::default();
+        let cache = ReferenceKvCache::default();
         run(&cache, &[1], 4, 1000);
         assert_eq!(cache.stats().bytes, 256);
         assert_eq!(run(&cache, &[2], 1, 63), 0);
@@ -410,7 +418,7 @@ mod tests {
     #[test]
     fn what_memory_cannot_hold_is_found_on_disk() {
         let place = tempfile::tempdir().unwrap();
-        let cache = TokenCache::spilling(place.path(), 1 << 20).unwrap();
+        let cache = ReferenceKvCache::spilling(place.path(), 1 << 20).unwrap();
         assert_eq!(run(&cache, &[1, 2], 3, 128), 0);
         assert_eq!(files(&place).len(), 4);
         for _ in 0..3 {
@@ -429,7 +437,7 @@ mod tests {
     #[test]
     fn what_is_asked_for_again_changes_places_with_what_is_not() {
         let place = tempfile::tempdir().unwrap();
-        let cache = TokenCache::spilling(place.path(), 128).unwrap();
+        let cache = ReferenceKvCache::spilling(place.path(), 128).unwrap();
         run(&cache, &[1], 2, 128);
         run(&cache, &[2], 2, 128);
         assert_eq!((cache.stats().bytes, cache.stats().disk_bytes), (128, 128));
@@ -446,7 +454,7 @@ mod tests {
     #[test]
     fn the_disk_budget_is_kept_and_stale_references_go_first() {
         let place = tempfile::tempdir().unwrap();
-        let cache = TokenCache::spilling(place.path(), 128).unwrap();
+        let cache = ReferenceKvCache::spilling(place.path(), 128).unwrap();
         assert_eq!(run(&cache, &[1], 3, 0), 0);
         assert_eq!(cache.stats().disk_bytes, 128);
         assert_eq!(run(&cache, &[1], 3, 0), 2, "a run keeps its first steps");
@@ -458,10 +466,10 @@ mod tests {
     #[test]
     fn what_is_too_large_for_the_disk_drops_nothing_there() {
         let place = tempfile::tempdir().unwrap();
-        let cache = TokenCache::spilling(place.path(), 128).unwrap();
+        let cache = ReferenceKvCache::spilling(place.path(), 128).unwrap();
         run(&cache, &[1], 2, 0);
         let x = Tensor::<3>::zeros([1, 40, 2], &Device::flex());
-        let large = LentTokens { key: x.clone(), value: x, stands_for: Vec::new() };
+        let large = ReferenceTokens { key: x.clone(), value: x, merged_counts: Vec::new() };
         cache.begin_run();
         cache.insert(key(3, 0), Arc::new(TokensBySite::from([(site(), large)])), 0);
         assert_eq!(run(&cache, &[1], 2, 0), 2);
@@ -470,13 +478,13 @@ mod tests {
     #[test]
     fn a_damaged_file_is_a_miss_and_is_written_again() {
         let place = tempfile::tempdir().unwrap();
-        let cache = TokenCache::spilling(place.path(), 1 << 20).unwrap();
+        let cache = ReferenceKvCache::spilling(place.path(), 1 << 20).unwrap();
         run(&cache, &[1], 3, 0);
         let damaged = files(&place).pop().unwrap();
         fs::write(&damaged, "short").unwrap();
         assert_eq!(run(&cache, &[1], 3, 0), 2);
         assert_eq!(cache.stats().disk_failures, 1);
-        assert!(cache.spill_error().unwrap().contains("has 5 bytes, wanted 64"), "{:?}", cache.spill_error());
+        assert!(cache.spill_error().unwrap().contains("has 5 bytes, expected 64"), "{:?}", cache.spill_error());
         assert_eq!(run(&cache, &[1], 3, 0), 3);
         assert_eq!((cache.spill_error(), cache.stats().disk_failures), (None, 1), "that was another run's");
     }
@@ -484,7 +492,7 @@ mod tests {
     #[test]
     fn a_write_that_fails_switches_the_disk_off_until_the_caches_are_cleared() {
         let place = tempfile::tempdir().unwrap();
-        let cache = TokenCache::spilling(place.path(), 1 << 20).unwrap();
+        let cache = ReferenceKvCache::spilling(place.path(), 1 << 20).unwrap();
         run(&cache, &[1], 1, 0);
         let own = files(&place)[0].parent().unwrap().to_owned();
         let aside = place.path().join("aside");
@@ -506,7 +514,7 @@ mod tests {
     #[test]
     fn what_is_recorded_again_while_it_is_written_is_kept_once() {
         let place = tempfile::tempdir().unwrap();
-        let cache = TokenCache::spilling(place.path(), 128).unwrap();
+        let cache = ReferenceKvCache::spilling(place.path(), 128).unwrap();
         cache.begin_run();
         let kept = || Kept { thing: tokens(16), bytes: 64, last_run: 1 };
         let mut reservation = cache.reserve(&kept()).expect("room for two");
@@ -522,7 +530,7 @@ mod tests {
     #[test]
     fn what_is_being_written_counts_in_the_disks_budget_until_it_is_given_up() {
         let place = tempfile::tempdir().unwrap();
-        let cache = TokenCache::spilling(place.path(), 128).unwrap();
+        let cache = ReferenceKvCache::spilling(place.path(), 128).unwrap();
         cache.begin_run();
         let kept = Kept { thing: tokens(0), bytes: 64, last_run: 1 };
         let writing = [cache.reserve(&kept).expect("room"), cache.reserve(&kept).expect("room")];
@@ -537,7 +545,7 @@ mod tests {
     #[test]
     fn what_was_being_written_is_forgotten_with_everything_else() {
         let place = tempfile::tempdir().unwrap();
-        let cache = TokenCache::spilling(place.path(), 1 << 20).unwrap();
+        let cache = ReferenceKvCache::spilling(place.path(), 1 << 20).unwrap();
         cache.begin_run();
         let kept = Kept { thing: tokens(0), bytes: 64, last_run: 1 };
         let [mut whole, mut failed] = [0, 1].map(|_| cache.reserve(&kept).expect("room"));
@@ -552,7 +560,7 @@ mod tests {
     #[test]
     fn a_folder_that_is_not_there_is_an_error_that_names_it() {
         let place = tempfile::tempdir().unwrap();
-        let message = TokenCache::spilling(&place.path().join("none"), 1).unwrap_err().to_string();
+        let message = ReferenceKvCache::spilling(&place.path().join("none"), 1).unwrap_err().to_string();
         assert!(message.contains("none") && message.contains("exist"), "{message}");
     }
 

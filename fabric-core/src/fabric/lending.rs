@@ -12,54 +12,54 @@ use crate::models::RecordedTokens;
 
 /// Who sees a reference's keys and values, and with which weight.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Lender {
+pub struct ReferenceWeight {
     /// The rows that see them.
     pub to: Range<usize>,
     /// By depth.
     pub weights: CallWeights,
 }
 
-impl Lender {
+impl ReferenceWeight {
     fn tokens(
         &self,
         call: &AttnCall<'_>,
         levels: usize,
         source: usize,
-        tokens: impl FnOnce() -> LentTokens,
+        tokens: impl FnOnce() -> ReferenceTokens,
     ) -> Option<JointTokens> {
         let weight = self.weights.at(depth_position(call.site.block, levels)) as f32;
         (weight > 0.0).then(|| {
-            let LentTokens { key, value, stands_for } = tokens();
-            JointTokens { rows: self.to.clone(), key, value, weight, stands_for, source }
+            let ReferenceTokens { key, value, merged_counts } = tokens();
+            JointTokens { rows: self.to.clone(), key, value, weight, merged_counts, source }
         })
     }
 }
 
 /// A reference's keys and values at one self-attention.
 #[derive(Debug, Clone)]
-pub struct LentTokens {
+pub struct ReferenceTokens {
     /// `[1, keys, channels]`.
     pub key: Tensor<3>,
     /// `[1, keys, channels]`.
     pub value: Tensor<3>,
-    /// As [`JointTokens::stands_for`].
-    pub stands_for: Vec<(usize, f32)>,
+    /// As [`JointTokens::merged_counts`].
+    pub merged_counts: Vec<(usize, f32)>,
 }
 
 /// References that ride in the same batch: each row from `first` on lends its keys and values to other rows.
 #[derive(Debug, Clone)]
-pub struct LentRows {
+pub struct InBatchReferences {
     /// The first reference's row.
     pub first: usize,
     /// One per reference, in the order of their rows.
-    pub lenders: Vec<Lender>,
+    pub lenders: Vec<ReferenceWeight>,
     /// As [`FabricSettings::merge`](super::FabricSettings::merge).
     pub merge: f64,
     /// Down blocks of the network.
     pub levels: usize,
 }
 
-impl AttnProcessor for LentRows {
+impl AttnProcessor for InBatchReferences {
     fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
         if call.site.kind != AttnKind::SelfAttention {
             return AttnExtras::default();
@@ -78,23 +78,26 @@ impl AttnProcessor for LentRows {
 }
 
 /// One reference's keys and values at every self-attention.
-pub type TokensBySite = HashMap<AttnSite, LentTokens>;
+pub type TokensBySite = HashMap<AttnSite, ReferenceTokens>;
 
 /// References that passed through the network before.
 #[derive(Debug, Clone)]
-pub struct StoredTokens {
+pub struct RecordedReferences {
     /// What each reference lends.
-    pub lenders: Vec<(Lender, std::sync::Arc<TokensBySite>)>,
+    pub lenders: Vec<(ReferenceWeight, std::sync::Arc<TokensBySite>)>,
     /// Down blocks of the network.
     pub levels: usize,
 }
 
-impl StoredTokens {
+impl RecordedReferences {
     /// The same tokens in f16, where they take more memory than that.
     pub fn in_half(tokens: TokensBySite) -> TokensBySite {
         let half = |x: Tensor<3>| if x.dtype().size() > 2 { x.cast(DType::F16) } else { x };
-        let lent =
-            |LentTokens { key, value, stands_for }| LentTokens { key: half(key), value: half(value), stands_for };
+        let lent = |ReferenceTokens { key, value, merged_counts }| ReferenceTokens {
+            key: half(key),
+            value: half(value),
+            merged_counts,
+        };
         tokens.into_iter().map(|(site, tokens)| (site, lent(tokens))).collect()
     }
 
@@ -112,7 +115,7 @@ impl StoredTokens {
     }
 }
 
-impl AttnProcessor for StoredTokens {
+impl AttnProcessor for RecordedReferences {
     fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
         if call.site.kind != AttnKind::SelfAttention {
             return AttnExtras::default();
@@ -123,10 +126,10 @@ impl AttnProcessor for StoredTokens {
                 .unwrap_or_else(|| panic!("stored tokens were recorded from another network: none for {}", call.site));
             // As the network computes: they may be kept in half precision.
             let computed = |x: &Tensor<3>| cast(x.clone(), call.key.dtype());
-            lender.tokens(call, self.levels, index, || LentTokens {
+            lender.tokens(call, self.levels, index, || ReferenceTokens {
                 key: computed(&lent.key),
                 value: computed(&lent.value),
-                stands_for: lent.stands_for.clone(),
+                merged_counts: lent.merged_counts.clone(),
             })
         });
         AttnExtras { joint: joint.collect(), decoupled: Vec::new() }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
 
-use super::LentTokens;
+use super::ReferenceTokens;
 
 /// Merges `share` of a reference's tokens, those most like another one, into that one: fewer keys to attend to.
 ///
@@ -11,8 +11,8 @@ use super::LentTokens;
 /// published implementation does: without it, references would weigh less the more of them is merged.
 ///
 /// `key` and `value` are `[1, tokens, channels]`, of a feature map of this height and width.
-pub(super) fn merged(key: Tensor<3>, value: Tensor<3>, grid: [usize; 2], share: f64) -> LentTokens {
-    let whole = |key, value| LentTokens { key, value, stands_for: Vec::new() };
+pub(super) fn merged(key: Tensor<3>, value: Tensor<3>, grid: [usize; 2], share: f64) -> ReferenceTokens {
+    let whole = |key, value| ReferenceTokens { key, value, merged_counts: Vec::new() };
     if share == 0.0 {
         return whole(key, value);
     }
@@ -27,7 +27,7 @@ pub(super) fn merged(key: Tensor<3>, value: Tensor<3>, grid: [usize; 2], share: 
     }
     let homes = homes(&key, &stay, &leave, count);
     let plan = Plan::new(tokens, &homes);
-    LentTokens { key: plan.means(key), value: plan.means(value), stands_for: plan.runs() }
+    ReferenceTokens { key: plan.means(key), value: plan.means(value), merged_counts: plan.runs() }
 }
 
 /// The tokens that merge, and into which, from the `count` best pairs.
@@ -45,7 +45,7 @@ fn homes(key: &Tensor<3>, stay: &[usize], leave: &[usize], count: usize) -> Vec<
         .zip(nearest.iter::<i64>())
         .map(|((like, &from), to)| (like, from, stay[to as usize]))
         .collect();
-    // The order of equals is that of their places, so that a picture does not depend on the sort.
+    // The order of equals is that of their places, so that an image does not depend on the sort.
     pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
     pairs.into_iter().take(count).map(|(_, from, to)| (from, to)).collect()
 }
@@ -122,17 +122,17 @@ mod tests {
         let square: Vec<usize> = (0..height * width).map(|at| at / width / 2 * 3 + at % width / 2).collect();
         let all = few.clone().select(1, indices(&square, &few));
         let (query, own) = (random(5, 8), random(7, 8));
-        let attended = |lent: LentTokens| {
-            let LentTokens { key, value, stands_for } = lent;
-            let joint = vec![JointTokens { rows: 0..1, key, value, weight: 0.7, stands_for, source: 0 }];
+        let attended = |lent: ReferenceTokens| {
+            let ReferenceTokens { key, value, merged_counts } = lent;
+            let joint = vec![JointTokens { rows: 0..1, key, value, weight: 0.7, merged_counts, source: 0 }];
             let extras = AttnExtras { joint, decoupled: Vec::new() };
             attend(query.clone(), own.clone(), own.clone(), 2, &extras)
         };
-        let whole = attended(LentTokens { key: all.clone(), value: all.clone() * 2.0, stands_for: Vec::new() });
+        let whole = attended(ReferenceTokens { key: all.clone(), value: all.clone() * 2.0, merged_counts: Vec::new() });
         for (share, left) in [(0.75, 6), (0.5, 12), (0.25, 18)] {
             let lent = merged(all.clone(), all.clone() * 2.0, [height, width], share);
             assert_eq!(lent.key.dims(), [1, left, 8]);
-            assert_eq!(lent.stands_for.iter().map(|&(keys, tokens)| keys as f32 * tokens).sum::<f32>(), 24.0);
+            assert_eq!(lent.merged_counts.iter().map(|&(keys, tokens)| keys as f32 * tokens).sum::<f32>(), 24.0);
             let error = (attended(lent) - whole.clone()).abs().max().into_scalar::<f32>();
             assert!(error < 1e-5, "{share}: {error}");
         }
@@ -145,7 +145,7 @@ mod tests {
         let lent = merged(key.clone(), key, [2, 2], 0.25);
         let values: Vec<f32> = lent.value.into_data().iter::<f32>().collect();
         assert_eq!(values, [0.0, 1.0, -1.0, 0.0, 2.0, 0.05]);
-        assert_eq!(lent.stands_for, [(2, 1.0), (1, 2.0)]);
+        assert_eq!(lent.merged_counts, [(2, 1.0), (1, 2.0)]);
     }
 
     #[test]
@@ -155,6 +155,6 @@ mod tests {
         // Six of fifteen stay, however much is asked for.
         assert_eq!(merged(x.clone(), x, [3, 5], 1.0).key.dims(), [1, 6, 4]);
         let one = random(1, 4);
-        assert!(merged(one.clone(), one, [1, 1], 0.75).stands_for.is_empty());
+        assert!(merged(one.clone(), one, [1, 1], 0.75).merged_counts.is_empty());
     }
 }

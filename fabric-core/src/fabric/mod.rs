@@ -1,7 +1,7 @@
-//! FABRIC: pictures that a person likes or dislikes steer the next ones (arXiv 2307.10159).
+//! FABRIC: images that a person likes or dislikes steer the next ones (arXiv 2307.10159).
 //!
-//! A reference picture is noised to the level of the step and passes through the U-Net under the empty prompt.
-//! The keys and values of its self-attentions then join those of the picture being made: a liked picture's in
+//! A reference image is noised to the level of the step and passes through the U-Net under the empty prompt.
+//! The keys and values of its self-attentions then join those of the image being made: a liked image's in
 //! the conditional branch, a disliked one's in the unconditional branch, weighted by [`FabricSettings`] over time
 //! and depth. Nothing is trained.
 
@@ -16,9 +16,9 @@ mod settings;
 mod shelf;
 mod spill;
 
-pub use cache::{CacheKey, CacheStats, TokenCache};
+pub use cache::{CacheStats, ReferenceKvCache, ReferenceKvKey};
 pub use depth::depth_position;
-pub use lending::{Lender, LentRows, LentTokens, StoredTokens, TokensBySite};
+pub use lending::{InBatchReferences, RecordedReferences, ReferenceTokens, ReferenceWeight, TokensBySite};
 pub(crate) use reference::acted_on;
 pub use reference::{Reference, Side};
 pub use schedule::{CallWeights, FeedbackSchedule};

@@ -1,4 +1,4 @@
-//! A reference picture, encoded, and which half of the guidance it steers.
+//! A reference image, encoded, and which half of the guidance it steers.
 
 use std::ops::Range;
 
@@ -28,12 +28,12 @@ pub(crate) fn acted_on(side: Side, branches: &[Branch]) -> Range<usize> {
     }
 }
 
-/// A reference picture, encoded and ready to be noised.
+/// A reference image, encoded and ready to be noised.
 #[derive(Debug, Clone)]
 pub struct Reference {
     /// Names it for noise and caches.
     pub id: ReferenceId,
-    /// Scaled latents, `[1, channels, height, width]`, as large as the picture being made.
+    /// Scaled latents, `[1, channels, height, width]`, as large as the image being made.
     pub latents: Tensor<4>,
     /// Liked or disliked.
     pub side: Side,

@@ -140,11 +140,11 @@ mod tests {
             let level = NoiseLevel { timestep: 0.0, alpha: 0.6, sigma: 0.8 };
             [0, 2, 4].map(|index| schedule.weight(&ModelCall { index, total: 5, level }))
         };
-        for (found, wanted) in
+        for (got, expected) in
             [(weights(TimeCurve::Falling), [1.0, 0.6, 0.2]), (weights(TimeCurve::Rising), [0.2, 0.6, 1.0])]
         {
-            for (a, b) in found.iter().zip(wanted) {
-                assert!((a - b).abs() < 1e-12, "{found:?}");
+            for (a, b) in got.iter().zip(expected) {
+                assert!((a - b).abs() < 1e-12, "{got:?}");
             }
         }
     }

@@ -38,7 +38,7 @@ pub enum TimeCurve {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum ReferenceNoise {
-    /// From the picture's content and the noise level alone, so that its keys and values can be kept and a picture
+    /// From the image's content and the noise level alone, so that its keys and values can be kept and an image
     /// does not depend on its batch. At each level the distribution is the published one.
     #[default]
     Fixed,
@@ -50,18 +50,18 @@ pub enum ReferenceNoise {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum ReferencePosterior {
-    /// A sample of the encoder's distribution, as published; the same one for a picture every time.
+    /// A sample of the encoder's distribution, as published; the same one for an image every time.
     #[default]
     Sample,
     /// The mean.
     Mean,
 }
 
-/// How reference keys and values reach the picture. All ways give the same result, but for what `half` rounds.
+/// How reference keys and values reach the image. All ways give the same result, but for what `half` rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case", tag = "way")]
 pub enum ReferencePass {
-    /// References ride in the same batch as the picture: one pass, nothing stored.
+    /// References ride in the same batch as the image: one pass, nothing stored.
     #[default]
     Interleaved,
     /// A recording pass first, `chunk` references at a time: for when memory is short.
@@ -69,7 +69,7 @@ pub enum ReferencePass {
         /// References per recording pass, at least 1.
         chunk: usize,
     },
-    /// Two passes, and what was recorded is kept across pictures, prompts and rounds. Needs
+    /// Two passes, and what was recorded is kept across images, prompts and rounds. Needs
     /// [`ReferenceNoise::Fixed`].
     Cached {
         /// References per recording pass, at least 1.
@@ -80,8 +80,8 @@ pub enum ReferencePass {
         /// time, or kept on disk by a pipeline [that may](crate::pipeline::Pipeline::with_spill).
         budget: u64,
         /// Whether what a network computed in f32 is kept in f16: half the bytes, and every kept number is rounded to 11
-        /// bits. Numbers beyond 65,504 do not exist there: a picture that they spoil is an error. Already the run
-        /// that records uses the rounded ones, so that a picture does not depend on what was kept before.
+        /// bits. Numbers beyond 65,504 do not exist there: an image that they spoil is an error. Already the run
+        /// that records uses the rounded ones, so that an image does not depend on what was kept before.
         #[serde(default)]
         half: bool,
     },
@@ -157,7 +157,7 @@ impl FabricSettings {
                 "swap them, or set max_weight to 0 to switch feedback off",
             ));
         }
-        // Weights above 1 are allowed: a reference may count more than the picture itself.
+        // Weights above 1 are allowed: a reference may count more than the image itself.
         for (name, value) in [
             ("fabric.min_weight", self.min_weight),
             ("fabric.max_weight", self.max_weight),
@@ -220,7 +220,7 @@ mod tests {
         ];
         for (name, settings) in bad {
             let message = settings.validate().unwrap_err().to_string();
-            assert!(message.contains(name) && message.contains("wanted"), "{message}");
+            assert!(message.contains(name) && message.contains("expected"), "{message}");
         }
         assert!(good.validate().is_ok());
     }

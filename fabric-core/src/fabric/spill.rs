@@ -9,7 +9,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::{LentTokens, TokensBySite};
+use super::{ReferenceTokens, TokensBySite};
 use crate::attention::AttnSite;
 
 /// A fresh folder, removed with this value.
@@ -25,7 +25,7 @@ impl SpillFolder {
     pub(super) fn new(parent: &Path) -> io::Result<Self> {
         let mut builder = tempfile::Builder::new();
         builder.prefix("fabric-spill-");
-        // Keys and values tell much of a person's pictures: nobody else on the machine is to read them.
+        // Keys and values tell much of a person's images: nobody else on the machine is to read them.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
         Ok(Self { folder: builder.tempdir_in(parent)?, files: AtomicU64::new(0) })
@@ -45,8 +45,8 @@ impl SpillFolder {
             Ok::<_, io::Error>(Layout { dims: x.dims(), dtype: x.dtype(), device: x.device() })
         };
         let mut parts = Vec::with_capacity(tokens.len());
-        for (&site, LentTokens { key, value, stands_for }) in tokens {
-            parts.push(Part { site, key: write(key)?, value: write(value)?, stands_for: stands_for.clone() });
+        for (&site, ReferenceTokens { key, value, merged_counts }) in tokens {
+            parts.push(Part { site, key: write(key)?, value: write(value)?, merged_counts: merged_counts.clone() });
         }
         // Nothing is synced: a file that outlives the process is of no use to anybody.
         Ok(SpilledTokens { file, parts, digest: digest.finalize().into() })
@@ -56,7 +56,7 @@ impl SpillFolder {
 /// A recording in a file, which is removed with this value.
 ///
 /// The file holds nothing but numbers. What they mean stays here, so no header needs to be believed; and a digest, as a
-/// file that was shortened, overwritten or damaged by its disk must not find its way into a picture.
+/// file that was shortened, overwritten or damaged by its disk must not find its way into an image.
 #[derive(Debug)]
 pub(super) struct SpilledTokens {
     file: OwnFile,
@@ -68,10 +68,10 @@ impl SpilledTokens {
     /// The recording, bit by bit as it was written, where it was.
     pub(super) fn read(&self) -> io::Result<TokensBySite> {
         let mut file = File::open(&self.file.0)?;
-        let found = file.metadata()?.len();
-        let wanted: usize = self.parts.iter().map(|part| part.key.bytes() + part.value.bytes()).sum();
-        if found != wanted as u64 {
-            return Err(damaged(format!("it has {found} bytes, wanted {wanted}")));
+        let got = file.metadata()?.len();
+        let expected: usize = self.parts.iter().map(|part| part.key.bytes() + part.value.bytes()).sum();
+        if got != expected as u64 {
+            return Err(damaged(format!("it has {got} bytes, expected {expected}")));
         }
         let mut digest = Sha256::new();
         let mut read = |layout: &Layout| {
@@ -87,7 +87,7 @@ impl SpilledTokens {
         }
         let lent = self.parts.iter().zip(bytes).map(|(part, [key, value])| {
             let (key, value) = (part.key.tensor(key), part.value.tensor(value));
-            (part.site, LentTokens { key, value, stands_for: part.stands_for.clone() })
+            (part.site, ReferenceTokens { key, value, merged_counts: part.merged_counts.clone() })
         });
         Ok(lent.collect())
     }
@@ -103,7 +103,7 @@ struct Part {
     site: AttnSite,
     key: Layout,
     value: Layout,
-    stands_for: Vec<(usize, f32)>,
+    merged_counts: Vec<(usize, f32)>,
 }
 
 /// What bytes mean.
@@ -152,10 +152,12 @@ mod tests {
     }
 
     fn recording() -> TokensBySite {
-        let lent = |dtype, stands_for| LentTokens { key: all_bits(dtype), value: all_bits(dtype), stands_for };
+        let lent =
+            |dtype, merged_counts| ReferenceTokens { key: all_bits(dtype), value: all_bits(dtype), merged_counts };
         // A part of a larger tensor, as one of several rows recorded at once is.
         let part = all_bits(DType::F32).slice([0..1, 100..300, 0..8]);
-        let part = LentTokens { key: part.clone(), value: part.slice([0..1, 7..9, 2..5]), stands_for: Vec::new() };
+        let part =
+            ReferenceTokens { key: part.clone(), value: part.slice([0..1, 7..9, 2..5]), merged_counts: Vec::new() };
         TokensBySite::from([
             (site(0), lent(DType::F32, vec![])),
             (site(1), lent(DType::F16, vec![(3, 1.0), (2, 4.0)])),
@@ -169,7 +171,7 @@ mod tests {
         assert_eq!(a.len(), b.len());
         for (site, a) in a {
             let b = &b[site];
-            assert_eq!(a.stands_for, b.stands_for);
+            assert_eq!(a.merged_counts, b.merged_counts);
             for (a, b) in [(&a.key, &b.key), (&a.value, &b.value)] {
                 assert_eq!((a.dims(), a.dtype(), a.device()), (b.dims(), b.dtype(), b.device()));
                 let [a, b] = [a, b].map(|x| x.clone().into_data());
@@ -204,8 +206,8 @@ mod tests {
         let mut changed = good.clone();
         *changed.last_mut().unwrap() ^= 1;
         assert!(error(&changed).contains("not those that were written"));
-        assert!(error(&good[..good.len() - 1]).contains("wanted"));
-        assert!(error(&[&good[..], &[0]].concat()).contains("wanted"));
+        assert!(error(&good[..good.len() - 1]).contains("expected"));
+        assert!(error(&[&good[..], &[0]].concat()).contains("expected"));
         assert!(error(&[]).contains("has 0 bytes"));
         fs::write(path, &good).unwrap();
         assert!(spilled.read().is_ok());

@@ -30,8 +30,8 @@ impl Pipeline {
     /// Width and height of the result, in pixels.
     pub(super) fn size(&self, request: &Request) -> Result<[usize; 2], Error> {
         let step = self.codec.downscale();
-        let side = |name: &str, wanted: Option<usize>| {
-            let side = wanted.unwrap_or(self.native_size);
+        let side = |name: &str, expected: Option<usize>| {
+            let side = expected.unwrap_or(self.native_size);
             if side == 0 || !side.is_multiple_of(step) {
                 let near = (side / step).max(1) * step;
                 return Err(Error::settings(name, side, format!("a multiple of {step} pixels"), format!("use {near}")));
@@ -41,7 +41,7 @@ impl Pipeline {
         Ok([side("width", request.settings.width)?, side("height", request.settings.height)?])
     }
 
-    /// Pictures to compute at once: as many as asked for, or as the memory may hold, by an estimate from below; all of them
+    /// Images to compute at once: as many as asked for, or as the memory may hold, by an estimate from below; all of them
     /// where the batch is part of the result.
     pub(super) fn batch(&self, request: &Request) -> Result<usize, Error> {
         let (settings, all) = (&request.settings, request.seeds.len());
@@ -99,12 +99,12 @@ impl Pipeline {
 
     /// Refuses to keep halves where the device has none.
     pub(super) fn check_halves(&self, request: &Request) -> Result<(), Error> {
-        let wanted = matches!(request.settings.fabric.pass, ReferencePass::Cached { half: true, .. });
-        if !wanted || self.unet.device().supports_dtype(DType::F16) {
+        let expected = matches!(request.settings.fabric.pass, ReferencePass::Cached { half: true, .. });
+        if !expected || self.unet.device().supports_dtype(DType::F16) {
             return Ok(());
         }
-        let wanted = "false on a device that has no numbers of 16 bits";
-        Err(Error::device_limit("fabric.pass.half", true, wanted, "set it to false, or choose another device"))
+        let expected = "false on a device that has no numbers of 16 bits";
+        Err(Error::device_limit("fabric.pass.half", true, expected, "set it to false, or choose another device"))
     }
 
     /// Refuses what surely needs more memory than there is, before it drives the machine into the ground.
@@ -122,7 +122,7 @@ impl Pipeline {
         let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
         let beside = if references > 0 { format!(" beside {references} references") } else { String::new() };
         Err(Error::device_limit(
-            format!("memory for {images} pictures of {}x{} at once{beside}", size[0], size[1]),
+            format!("memory for {images} images of {}x{} at once{beside}", size[0], size[1]),
             format!("at least {} needed", gigabytes(needed)),
             format!("at most {}", gigabytes(free)),
             "choose a smaller size or fewer references, set `batch`, load with VAE tiles, or raise `memory_limit`",

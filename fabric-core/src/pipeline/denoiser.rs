@@ -12,17 +12,17 @@ use crate::Error;
 use crate::attention::{AttnProcessor, MeasuredMass, NoProcessor};
 use crate::denoise::{Denoiser, ModelCall, NoiseSource};
 use crate::fabric::{
-    CacheKey, FabricSettings, FeedbackSchedule, Lender, LentRows, Reference, ReferencePass, Side, StoredTokens,
-    TokenCache, TokensBySite, acted_on,
+    FabricSettings, FeedbackSchedule, InBatchReferences, RecordedReferences, Reference, ReferenceKvCache,
+    ReferenceKvKey, ReferencePass, ReferenceWeight, Side, TokensBySite, acted_on,
 };
 use crate::guidance::{Branch, Guidance};
-use crate::models::{NoisePredictor, Record, Residuals, UNetInput};
+use crate::models::{Record, Residuals, UNetInput, UNetModel};
 use crate::noise::{self, Draw, ReferenceId, RunNoise};
 use crate::schedule::noised;
 
 /// A U-Net under text, guidance and references: what the sampler calls.
-pub(super) struct SteeredDenoiser<'a, 'n> {
-    pub(super) unet: &'a dyn NoisePredictor,
+pub(super) struct GuidedModel<'a, 'n> {
+    pub(super) unet: &'a dyn UNetModel,
     pub(super) guidance: &'a Guidance,
     pub(super) conditions: &'a Conditions,
     pub(super) settings: &'a FabricSettings,
@@ -30,9 +30,9 @@ pub(super) struct SteeredDenoiser<'a, 'n> {
     /// Liked before disliked.
     pub(super) references: &'a [Reference],
     pub(super) steering: &'a [Arc<dyn Steering>],
-    /// For networks that were trained to fill in parts of pictures.
+    /// For networks that were trained to fill in parts of images.
     pub(super) mask: Option<&'a MaskChannels>,
-    pub(super) cache: &'a TokenCache,
+    pub(super) cache: &'a ReferenceKvCache,
     /// Tells recordings apart that were made under other text settings.
     pub(super) cache_conditions: u64,
     pub(super) noise: &'a RefCell<&'n mut (dyn RunNoise + 'n)>,
@@ -62,10 +62,10 @@ impl Masses {
 
 /// References that act in one call, and on which rows.
 struct Active {
-    lenders: Vec<(usize, Lender)>,
+    lenders: Vec<(usize, ReferenceWeight)>,
 }
 
-impl Denoiser for SteeredDenoiser<'_, '_> {
+impl Denoiser for GuidedModel<'_, '_> {
     fn predict(&mut self, latents: Tensor<4>, call: &ModelCall) -> Result<Tensor<4>, Error> {
         let branches = self.guidance.branches();
         let images = latents.dims()[0];
@@ -88,7 +88,7 @@ impl Denoiser for SteeredDenoiser<'_, '_> {
     }
 }
 
-impl SteeredDenoiser<'_, '_> {
+impl GuidedModel<'_, '_> {
     /// Which references have weight now, on a branch that runs.
     fn active(&self, call: &ModelCall, branches: &[Branch], images: usize) -> Active {
         let count = |side| self.references.iter().filter(|reference| reference.side == side).count();
@@ -98,7 +98,7 @@ impl SteeredDenoiser<'_, '_> {
             let to = acted_on(reference.side, branches);
             let to = to.start * images..to.end * images;
             let weights = self.schedule.weights(call, reference.side, reference.strength, of);
-            (!to.is_empty() && !weights.is_zero()).then_some((index, Lender { to, weights }))
+            (!to.is_empty() && !weights.is_zero()).then_some((index, ReferenceWeight { to, weights }))
         });
         Active { lenders: lenders.collect() }
     }
@@ -125,7 +125,7 @@ impl SteeredDenoiser<'_, '_> {
         let rows = active.lenders.iter().map(|(index, _)| noised.clone().slice_dim(0, *index..index + 1)).collect();
         let riders = Some(Tensor::cat(rows, 0));
         let indices: Vec<usize> = active.lenders.iter().map(|(index, _)| *index).collect();
-        let processor = LentRows {
+        let processor = InBatchReferences {
             first: sample.dims()[0],
             lenders: active.lenders.into_iter().map(|(_, lender)| lender).collect(),
             merge: self.settings.merge,
@@ -161,7 +161,7 @@ impl SteeredDenoiser<'_, '_> {
                         tokens[at] = Some(Arc::new(recorded));
                         continue;
                     };
-                    let recorded = Arc::new(if half { StoredTokens::in_half(recorded) } else { recorded });
+                    let recorded = Arc::new(if half { RecordedReferences::in_half(recorded) } else { recorded });
                     let key = self.cache_key(active.lenders[at].0, call, half);
                     self.cache.insert(key, recorded.clone(), budget);
                     tokens[at] = Some(recorded);
@@ -171,11 +171,11 @@ impl SteeredDenoiser<'_, '_> {
         let indices: Vec<usize> = active.lenders.iter().map(|(index, _)| *index).collect();
         let lenders =
             active.lenders.into_iter().zip(tokens).filter_map(|((_, lender), tokens)| Some((lender, tokens?)));
-        let processor = StoredTokens { lenders: lenders.collect(), levels: self.unet.levels() };
+        let processor = RecordedReferences { lenders: lenders.collect(), levels: self.unet.levels() };
         self.steered(sample, None, branches, call, (&processor, &indices))
     }
 
-    /// Whether keys and values of references are the same in every run that has the same [`CacheKey`].
+    /// Whether keys and values of references are the same in every run that has the same [`ReferenceKvKey`].
     fn may_keep(&self) -> bool {
         let noise = self.noise.borrow();
         // What steers references belongs to this run alone, and so does what they then lend.
@@ -183,10 +183,10 @@ impl SteeredDenoiser<'_, '_> {
         noise.is_seeded() && noise.has_fixed_references() && !steered
     }
 
-    fn cache_key(&self, index: usize, call: &ModelCall, half: bool) -> CacheKey {
+    fn cache_key(&self, index: usize, call: &ModelCall, half: bool) -> ReferenceKvKey {
         let id = self.references[index].id;
         let level = [call.level.timestep, call.level.alpha, call.level.sigma].map(f64::to_bits);
-        CacheKey { id, level, conditions: self.cache_conditions, half, merge: self.settings.merge.to_bits() }
+        ReferenceKvKey { id, level, conditions: self.cache_conditions, half, merge: self.settings.merge.to_bits() }
     }
 
     fn cached(&self, index: usize, call: &ModelCall, (budget, half): (u64, bool)) -> Option<Arc<TokensBySite>> {
@@ -208,7 +208,7 @@ impl SteeredDenoiser<'_, '_> {
         let processor = processors.as_slice();
         let input = UNetInput { processor: &processor, ..read(references, &timesteps, &text) };
         let input = UNetInput { record: Record::SelfAttentionOnly, ..input };
-        StoredTokens::split(self.unet.forward(input).recorded, self.settings.merge)
+        RecordedReferences::split(self.unet.forward(input).recorded, self.settings.merge)
     }
 
     /// Rows of references from `first` on, under the branch to which they lend.
@@ -219,7 +219,7 @@ impl SteeredDenoiser<'_, '_> {
         sides.into_iter().filter(|(_, rows)| !rows.is_empty()).collect()
     }
 
-    /// What steers these rows of pictures, and these of references.
+    /// What steers these rows of images, and these of references.
     fn processors(
         &self,
         call: &ModelCall,
@@ -250,7 +250,7 @@ impl SteeredDenoiser<'_, '_> {
         Ok(prediction)
     }
 
-    /// One pass of the pictures, with references riding along or not.
+    /// One pass of the images, with references riding along or not.
     fn pass(
         &self,
         sample: Tensor<4>,
@@ -260,7 +260,7 @@ impl SteeredDenoiser<'_, '_> {
         processor: &dyn AttnProcessor,
     ) -> Result<Tensor<4>, Error> {
         let references = riders.as_ref().map_or(Vec::new(), |(_, indices)| self.lent_to(sample.dims()[0], indices));
-        let lending_rows = riders.as_ref().map_or(0, |(_, indices)| indices.len());
+        let reference_rows = riders.as_ref().map_or(0, |(_, indices)| indices.len());
         let images = sample.dims()[0] / branches.len();
         let rows: Vec<_> =
             branches.iter().enumerate().map(|(at, &branch)| (branch, at * images..(at + 1) * images)).collect();
@@ -274,12 +274,12 @@ impl SteeredDenoiser<'_, '_> {
             None => sample,
         };
         let sample = match self.mask {
-            Some(mask) => mask.beside(sample, lending_rows),
+            Some(mask) => mask.beside(sample, reference_rows),
             None => sample,
         };
-        let text = self.conditions.rows(branches, lending_rows);
+        let text = self.conditions.rows(branches, reference_rows);
         let timesteps = [call.level.timestep];
-        let input = UNetInput { processor: &processor, lending_rows, ..read(sample, &timesteps, &text) };
+        let input = UNetInput { processor: &processor, reference_rows, ..read(sample, &timesteps, &text) };
         let input = UNetInput { residuals: residuals.as_ref(), ..input };
         Ok(self.unet.forward(input).sample.expect("a pass that was not asked to record only predicts"))
     }
@@ -313,7 +313,7 @@ impl SteeredDenoiser<'_, '_> {
 fn read<'a>(sample: Tensor<4>, timesteps: &'a [f64], text: &'a TextRows) -> UNetInput<'a> {
     let TextRows { context, added, keys } = text;
     let input = UNetInput::new(sample, timesteps, context.clone());
-    UNetInput { added: added.clone(), text_keys: Some(keys), ..input }
+    UNetInput { added: added.clone(), text_kv_cache: Some(keys), ..input }
 }
 
 /// The sampler's share of the run's noise.

@@ -7,12 +7,12 @@ use crate::Error;
 use crate::models::Posterior;
 use crate::noise::{Draw, RunNoise, drawn};
 
-/// A mask and what it leaves of a picture, as channels beside the latents.
+/// A mask and what it leaves of an image, as channels beside the latents.
 #[derive(Debug)]
 pub(super) struct MaskChannels {
     /// `[images, 1 + channels, height, width]`.
-    pictures: Tensor<4>,
-    /// The same where all is to be made: for references, which are pictures as a run makes them.
+    images: Tensor<4>,
+    /// The same where all is to be made: for references, which are images as a run makes them.
     /// `[1, 1 + channels, height, width]`; absent in runs without references.
     nothing_kept: Option<Tensor<4>>,
 }
@@ -20,9 +20,9 @@ pub(super) struct MaskChannels {
 impl MaskChannels {
     /// The network's input: the rows of all branches, the last `references` of which only lend.
     pub(super) fn beside(&self, rows: Tensor<4>, references: usize) -> Tensor<4> {
-        let pictures = rows.dims()[0] - references;
-        let branches = pictures / self.pictures.dims()[0];
-        let mut beside = vec![self.pictures.clone().repeat_dim(0, branches)];
+        let images = rows.dims()[0] - references;
+        let branches = images / self.images.dims()[0];
+        let mut beside = vec![self.images.clone().repeat_dim(0, branches)];
         if references > 0 {
             beside.push(self.of_references(references));
         }
@@ -42,22 +42,22 @@ impl MaskChannels {
 }
 
 impl Pipeline {
-    /// Whether its network was trained to fill in parts of pictures.
+    /// Whether its network was trained to fill in parts of images.
     pub(super) fn inpaints(&self) -> bool {
         self.unet.in_channels() != self.codec.latent_channels()
     }
 
-    /// What an inpainting network is shown of a picture; without one, that nothing is kept.
+    /// What an inpainting network is shown of an image; without one, that nothing is kept.
     ///
     /// # Shapes
     ///
-    /// - `picture`: pixels in [-1, 1] `[1, 3, height, width]`, and the mask `[1, 1, height, width]`
+    /// - `image`: pixels in [-1, 1] `[1, 3, height, width]`, and the mask `[1, 1, height, width]`
     /// - `mask`: the same mask in the latents' size
     /// - `shape`: of the latents
     pub(super) fn mask_channels(
         &self,
         has_references: bool,
-        picture: Option<(Tensor<4>, Tensor<4>)>,
+        image: Option<(Tensor<4>, Tensor<4>)>,
         mask: Option<&Tensor<4>>,
         shape: [usize; 4],
         noise: &mut dyn RunNoise,
@@ -71,7 +71,7 @@ impl Pipeline {
             let all = Tensor::ones([1, 1, height, width], (&device, nothing.dtype()));
             Tensor::cat(vec![all, nothing], 1)
         };
-        let pictures = match (picture, mask) {
+        let images = match (image, mask) {
             (Some((pixels, whole)), Some(mask)) => {
                 let kept = pixels * (whole.ones_like() - whole);
                 let posterior = drawn(noise, Draw::MaskedPosterior, [images, channels, height, width])?;
@@ -82,6 +82,6 @@ impl Pipeline {
             _ => nothing_kept().repeat_dim(0, images),
         };
         let nothing_kept = has_references.then(nothing_kept);
-        Ok(MaskChannels { pictures, nothing_kept })
+        Ok(MaskChannels { images, nothing_kept })
     }
 }

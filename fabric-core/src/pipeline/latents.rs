@@ -17,9 +17,9 @@ impl KeptLatents {
     /// What is kept of this reference, which is then the last to go.
     pub(super) fn get(&mut self, id: &ReferenceId) -> Option<Tensor<4>> {
         let at = self.0.iter().position(|(kept, _)| kept == id)?;
-        let found = self.0.remove(at)?;
-        let latents = found.1.clone();
-        self.0.push_back(found);
+        let got = self.0.remove(at)?;
+        let latents = got.1.clone();
+        self.0.push_back(got);
         Some(latents)
     }
 

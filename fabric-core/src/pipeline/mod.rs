@@ -1,4 +1,4 @@
-//! From a prompt and pictures to pictures: the networks, joined behind their traits.
+//! From a prompt and images to images: the networks, joined behind their traits.
 
 mod budget;
 mod callback;
@@ -20,7 +20,7 @@ mod window;
 
 pub use pool::{DevicePool, PoolStep, Pooled};
 pub use report::{Observer, Report, StepEvent};
-pub use request::{FeedbackPicture, Request, Settings, StartPicture};
+pub use request::{FeedbackImage, InitImage, Request, Settings};
 pub use run::{Generation, Pipeline};
 pub use steering::Steering;
 pub use window::Window;

@@ -1,4 +1,4 @@
-//! Liked and disliked pictures as latents.
+//! Liked and disliked images as latents.
 
 use std::sync::PoisonError;
 
@@ -6,20 +6,20 @@ use burn::tensor::Tensor;
 use sha2::{Digest, Sha256};
 
 use super::latents::KeptLatents;
-use super::{FeedbackPicture, Pipeline, Report, Request, notes};
+use super::{FeedbackImage, Pipeline, Report, Request, notes};
 use crate::Error;
 use crate::fabric::{FeedbackSchedule, Reference, ReferencePosterior, Side};
 use crate::guidance::Guidance;
+use crate::image::{self, Fit, Image};
 use crate::models::Posterior;
 use crate::noise::{self, Draw, ReferenceId, RunNoise};
-use crate::picture::{self, Fit, Picture};
 use crate::schedule::Schedule;
 
 /// The judged images of a request that become references.
 #[derive(Debug)]
 pub(super) struct Chosen<'a> {
-    liked: Vec<&'a FeedbackPicture>,
-    disliked: Vec<&'a FeedbackPicture>,
+    liked: Vec<&'a FeedbackImage>,
+    disliked: Vec<&'a FeedbackImage>,
     /// How many the cap left out.
     left_out: usize,
     /// How many could not act, and were left out before the cap counted.
@@ -32,8 +32,8 @@ impl<'a> Chosen<'a> {
     pub(super) fn of(request: &'a Request, guidance: &Guidance, schedule: &Schedule) -> Self {
         let settings = &request.settings.fabric;
         let weights = FeedbackSchedule::new(settings, schedule.config().num_train_timesteps);
-        let side_of = |image: &FeedbackPicture| if image.strength > 0.0 { Side::Liked } else { Side::Disliked };
-        let mut judged: Vec<&FeedbackPicture> = request.feedback.iter().filter(|image| image.strength != 0.0).collect();
+        let side_of = |image: &FeedbackImage| if image.strength > 0.0 { Side::Liked } else { Side::Disliked };
+        let mut judged: Vec<&FeedbackImage> = request.feedback.iter().filter(|image| image.strength != 0.0).collect();
         let (all, mut notes) = (judged.len(), Vec::new());
         for side in [Side::Liked, Side::Disliked] {
             let count = judged.iter().filter(|image| side_of(image) == side).count();
@@ -75,13 +75,13 @@ impl Pipeline {
         report.notes.extend_from_slice(&chosen.notes);
         let posterior = request.settings.fabric.posterior;
         let mut references = Vec::new();
-        for (side, pictures) in [(Side::Liked, &chosen.liked), (Side::Disliked, &chosen.disliked)] {
-            let latents = self.encode_references(pictures, side, size, posterior, noise)?;
-            references.extend(pictures.iter().zip(latents).map(|(picture, (id, latents))| Reference {
+        for (side, images) in [(Side::Liked, &chosen.liked), (Side::Disliked, &chosen.disliked)] {
+            let latents = self.encode_references(images, side, size, posterior, noise)?;
+            references.extend(images.iter().zip(latents).map(|(image, (id, latents))| Reference {
                 id,
                 latents,
                 side,
-                strength: picture.strength.abs(),
+                strength: image.strength.abs(),
             }));
         }
         Ok(references)
@@ -89,16 +89,16 @@ impl Pipeline {
 
     fn encode_references(
         &self,
-        pictures: &[&FeedbackPicture],
+        images: &[&FeedbackImage],
         side: Side,
         size: [usize; 2],
         posterior: ReferencePosterior,
         noise: &mut dyn RunNoise,
     ) -> Result<Vec<(ReferenceId, Tensor<4>)>, Error> {
-        if pictures.is_empty() {
+        if images.is_empty() {
             return Ok(Vec::new());
         }
-        let ids: Vec<ReferenceId> = pictures.iter().map(|p| reference_id(&p.picture, size, posterior)).collect();
+        let ids: Vec<ReferenceId> = images.iter().map(|p| reference_id(&p.image, size, posterior)).collect();
         let shape = self.latent_shape(ids.len(), size);
         // Drawn for all of them even when some are kept: a recorded source counts its draws.
         let drawn = match posterior {
@@ -110,13 +110,13 @@ impl Pipeline {
         };
         let reusable = noise.is_seeded();
         let mut encoded = Vec::with_capacity(ids.len());
-        for (row, (judged, id)) in pictures.iter().zip(ids).enumerate() {
+        for (row, (judged, id)) in images.iter().zip(ids).enumerate() {
             let kept = reusable.then(|| self.lock_latents().get(&id)).flatten();
             let latents = match kept {
                 Some(latents) => latents,
                 None => {
-                    let (pictures, device) = (std::slice::from_ref(&judged.picture), self.unet.device());
-                    let pixels = picture::vae_batch(pictures, size[0], size[1], Fit::Squash, &device)?;
+                    let (images, device) = (std::slice::from_ref(&judged.image), self.unet.device());
+                    let pixels = image::vae_batch(images, size[0], size[1], Fit::Squash, &device)?;
                     let posterior = match &drawn {
                         Some(drawn) => Posterior::Sample(drawn.clone().slice_dim(0, row..row + 1)),
                         None => Posterior::Mean,
@@ -138,9 +138,9 @@ impl Pipeline {
     }
 }
 
-fn reference_id(picture: &Picture, size: [usize; 2], posterior: ReferencePosterior) -> ReferenceId {
+fn reference_id(image: &Image, size: [usize; 2], posterior: ReferencePosterior) -> ReferenceId {
     let digest = Sha256::new()
-        .chain_update(picture.content_hash().as_bytes())
+        .chain_update(image.content_hash().as_bytes())
         .chain_update(size[0].to_le_bytes())
         .chain_update(size[1].to_le_bytes())
         .chain_update([u8::from(posterior == ReferencePosterior::Mean)])

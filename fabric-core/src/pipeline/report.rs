@@ -9,8 +9,8 @@ use super::callback::contained;
 use crate::Error;
 use crate::denoise::ModelCall;
 use crate::fabric::CacheStats;
-use crate::models::LatentCodec;
-use crate::picture::Picture;
+use crate::image::Image;
+use crate::models::Autoencoder;
 
 /// What happened in a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -18,11 +18,11 @@ use crate::picture::Picture;
 pub struct Report {
     /// Seconds spent on text.
     pub text_seconds: f64,
-    /// Seconds spent on encoding start and reference pictures.
+    /// Seconds spent on encoding start and reference images.
     pub encode_seconds: f64,
     /// Seconds spent on each evaluation of the network; the device may still be at work when a step ends.
     pub step_seconds: Vec<f64>,
-    /// Seconds spent on decoding pictures.
+    /// Seconds spent on decoding images.
     pub decode_seconds: f64,
     /// Evaluations of the network (a step of a second-order sampler has two).
     pub calls: usize,
@@ -32,7 +32,7 @@ pub struct Report {
     pub reference_passes: usize,
     /// Liked and disliked references in use: those that the cap kept, of those that can act.
     pub references: [usize; 2],
-    /// Share of the pictures' self-attention that went to each reference (liked before disliked, oldest first), from 0
+    /// Share of the images' self-attention that went to each reference (liked before disliked, oldest first), from 0
     /// to 1: the mean over the layers, queries, heads and calls that saw it. Empty unless
     /// [`Settings::measure_attention`](super::Settings::measure_attention) asked for it.
     pub attention_mass: Vec<f64>,
@@ -48,7 +48,7 @@ pub struct Report {
     /// The cache of reference keys and values after the run; of a pool, its pipelines' caches added up.
     pub cache: CacheStats,
     /// What went wrong on disk, where [`Pipeline::with_spill`](super::Pipeline::with_spill) is in use: in this run, or
-    /// earlier if nothing is spilled since. No picture depends on it.
+    /// earlier if nothing is spilled since. No image depends on it.
     pub spill_error: Option<String>,
 }
 
@@ -69,7 +69,7 @@ pub struct StepEvent<'a> {
     pub state: &'a Tensor<4>,
     /// The network's present idea of the clean latents.
     pub denoised: &'a Tensor<4>,
-    pub(super) codec: &'a dyn LatentCodec,
+    pub(super) codec: &'a dyn Autoencoder,
 }
 
 impl std::fmt::Debug for StepEvent<'_> {
@@ -82,12 +82,12 @@ impl std::fmt::Debug for StepEvent<'_> {
 }
 
 impl StepEvent<'_> {
-    /// What the pictures would look like if the network were right already. Costs a decoding.
+    /// What the images would look like if the network were right already. Costs a decoding.
     ///
     /// # Errors
     ///
-    /// When the latents hold no picture (NaN), or the device fails.
-    pub fn preview(&self) -> Result<Vec<Picture>, Error> {
+    /// When the latents hold no image (NaN), or the device fails.
+    pub fn preview(&self) -> Result<Vec<Image>, Error> {
         // A device that fails here is no panic of the observer who asked.
         contained("decoding a preview", || super::run::decode(self.codec, self.denoised))
     }

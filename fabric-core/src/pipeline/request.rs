@@ -8,11 +8,11 @@ use super::Steering;
 use crate::Error;
 use crate::fabric::{FabricSettings, ReferenceNoise};
 use crate::guidance::Guidance;
+use crate::image::Image;
 use crate::models::TextOptions;
-use crate::picture::Picture;
 use crate::schedule::SamplerKind;
 
-/// How pictures are made; everything but what they show.
+/// How images are made; everything but what they show.
 ///
 /// ```
 /// use fabric_core::pipeline::Settings;
@@ -39,14 +39,14 @@ pub struct Settings {
     pub guidance_rescale: f64,
     /// How prompts are read.
     pub text: TextOptions,
-    /// Probability with which each word of the prompt is left out, per picture (paper, section 5.4).
+    /// Probability with which each word of the prompt is left out, per image (paper, section 5.4).
     pub prompt_dropout: f64,
     /// How references act.
     pub fabric: FabricSettings,
-    /// Pictures computed at once; none is all of them, or as many as memory may hold.
+    /// Images computed at once; none is all of them, or as many as memory may hold.
     ///
-    /// Other batches sum in another order, which changes pictures by rounding: in some bytes, by 1 of 255. Nothing else of
-    /// a picture depends on its batch, but with [`ReferenceNoise::Fresh`], where none is always all of them.
+    /// Other batches sum in another order, which changes images by rounding: in some bytes, by 1 of 255. Nothing else of
+    /// an image depends on its batch, but with [`ReferenceNoise::Fresh`], where none is always all of them.
     pub batch: Option<usize>,
     /// Measures how much of the attention each reference gets, for the report. Costs every self-attention once more.
     pub measure_attention: bool,
@@ -77,7 +77,7 @@ impl Default for Settings {
     }
 }
 
-/// No picture is larger: 16384 pixels a side is far beyond what any of the models can make.
+/// No image is larger: 16384 pixels a side is far beyond what any of the models can make.
 const MAX_SIDE: usize = 16384;
 const MAX_STEPS: usize = 10_000;
 
@@ -90,16 +90,16 @@ impl Settings {
     pub fn validate(&self) -> Result<(), Error> {
         for (name, side) in [("width", self.width), ("height", self.height)] {
             if side.is_some_and(|side| side == 0 || side > MAX_SIDE) {
-                let found = side.unwrap_or_default();
-                return Err(Error::settings(name, found, format!("1 to {MAX_SIDE} pixels"), "choose another size"));
+                let got = side.unwrap_or_default();
+                return Err(Error::settings(name, got, format!("1 to {MAX_SIDE} pixels"), "choose another size"));
             }
         }
         if self.steps == 0 || self.steps > MAX_STEPS {
             return Err(Error::settings("steps", self.steps, format!("1 to {MAX_STEPS}"), "20 to 50 is usual"));
         }
         if !self.guidance_scale.is_finite() || self.guidance_scale.abs() > 1e4 {
-            let found = self.guidance_scale;
-            return Err(Error::settings("guidance_scale", found, "a finite number", "5 to 9 is usual, 1 is off"));
+            let got = self.guidance_scale;
+            return Err(Error::settings("guidance_scale", got, "a finite number", "5 to 9 is usual, 1 is off"));
         }
         for (name, share) in [("guidance_rescale", self.guidance_rescale), ("prompt_dropout", self.prompt_dropout)] {
             if !(0.0..=1.0).contains(&share) {
@@ -107,27 +107,27 @@ impl Settings {
             }
         }
         if self.batch == Some(0) {
-            return Err(Error::settings("batch", 0, "at least 1", "leave it out to compute all pictures at once"));
+            return Err(Error::settings("batch", 0, "at least 1", "leave it out to compute all images at once"));
         }
         self.fabric.validate()
     }
 }
 
-/// A picture to start from instead of noise.
+/// An image to start from instead of noise.
 #[derive(Debug, Clone)]
-pub struct StartPicture {
-    /// The picture; it is resized to the size of the result.
-    pub picture: Picture,
+pub struct InitImage {
+    /// The image; it is resized to the size of the result.
+    pub image: Image,
     /// How much of it is given up: 0 keeps it, 1 starts from noise. Of a run's steps, this share is made, rounded down. At
     /// 0 there are none, and the result is the image itself in its size; any other strength must leave one step.
     pub strength: f64,
 }
 
-/// A picture that somebody judged.
+/// An image that somebody judged.
 #[derive(Debug, Clone)]
-pub struct FeedbackPicture {
-    /// The picture, of any size; it is resized to the size of the result.
-    pub picture: Picture,
+pub struct FeedbackImage {
+    /// The image, of any size; it is resized to the size of the result.
+    pub image: Image,
     /// From -1 (disliked) to 1 (liked); 0 is not used.
     pub strength: f64,
 }
@@ -141,27 +141,27 @@ pub struct FeedbackPicture {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// What the pictures should show.
+    /// What the images should show.
     pub prompt: String,
     /// What they should not show; none is the model's own idea of nothing.
     pub negative_prompt: Option<String>,
-    /// One picture per seed.
+    /// One image per seed.
     pub seeds: Vec<u64>,
     /// Where to start.
-    pub start: Option<StartPicture>,
-    /// Which part of the start picture to make anew (inpainting): where this is light (128 of 255 or more). It is stretched
-    /// over the picture.
-    pub mask: Option<Picture>,
-    /// Liked and disliked pictures, oldest first.
-    pub feedback: Vec<FeedbackPicture>,
-    /// Pictures as prompts; their order changes nothing but rounding.
+    pub start: Option<InitImage>,
+    /// Which part of the start image to make anew (inpainting): where this is light (128 of 255 or more). It is stretched
+    /// over the image.
+    pub mask: Option<Image>,
+    /// Liked and disliked images, oldest first.
+    pub feedback: Vec<FeedbackImage>,
+    /// Images as prompts; their order changes nothing but rounding.
     pub steering: Vec<Arc<dyn Steering>>,
     /// How to make them.
     pub settings: Settings,
 }
 
 impl Request {
-    /// One picture, seed 0, the default settings.
+    /// One image, seed 0, the default settings.
     pub fn new(prompt: impl Into<String>) -> Self {
         Self {
             prompt: prompt.into(),
@@ -182,7 +182,7 @@ impl Request {
         self
     }
 
-    /// One picture per seed.
+    /// One image per seed.
     #[must_use]
     pub fn with_seeds(mut self, seeds: impl IntoIterator<Item = u64>) -> Self {
         self.seeds = seeds.into_iter().collect();
@@ -196,46 +196,46 @@ impl Request {
         self
     }
 
-    /// Starts from a picture; `strength` 0 keeps it ([`StartPicture::strength`]), 1 gives it up.
+    /// Starts from an image; `strength` 0 keeps it ([`InitImage::strength`]), 1 gives it up.
     #[must_use]
-    pub fn with_start(mut self, picture: Picture, strength: f64) -> Self {
-        self.start = Some(StartPicture { picture, strength });
+    pub fn with_init_image(mut self, image: Image, strength: f64) -> Self {
+        self.start = Some(InitImage { image, strength });
         self
     }
 
-    /// Makes only the part of the start picture anew where `mask` is light, and keeps the rest.
+    /// Makes only the part of the start image anew where `mask` is light, and keeps the rest.
     ///
     /// A network that was trained for it is shown the mask and what is kept; with any other one, what is kept is put
     /// back after each step. Both as in diffusers. A start of strength 1 lets nothing of the part shine through.
     ///
     /// A mask that names no part of the result is an error: it is dark everywhere, or so thin that no latent sees it.
-    /// [`Picture::open_mask`] reads masks from files, also those that lie in an alpha channel.
+    /// [`Image::open_mask`] reads masks from files, also those that lie in an alpha channel.
     #[must_use]
-    pub fn with_mask(mut self, mask: Picture) -> Self {
+    pub fn with_mask(mut self, mask: Image) -> Self {
         self.mask = Some(mask);
         self
     }
 
-    /// With a liked picture.
+    /// With a liked image.
     #[must_use]
-    pub fn with_liked(self, picture: Picture) -> Self {
-        self.with_feedback(picture, 1.0)
+    pub fn with_liked(self, image: Image) -> Self {
+        self.with_feedback(image, 1.0)
     }
 
-    /// With a disliked picture.
+    /// With a disliked image.
     #[must_use]
-    pub fn with_disliked(self, picture: Picture) -> Self {
-        self.with_feedback(picture, -1.0)
+    pub fn with_disliked(self, image: Image) -> Self {
+        self.with_feedback(image, -1.0)
     }
 
-    /// With a picture judged from -1 (disliked) to 1 (liked).
+    /// With an image judged from -1 (disliked) to 1 (liked).
     #[must_use]
-    pub fn with_feedback(mut self, picture: Picture, strength: f64) -> Self {
-        self.feedback.push(FeedbackPicture { picture, strength });
+    pub fn with_feedback(mut self, image: Image, strength: f64) -> Self {
+        self.feedback.push(FeedbackImage { image, strength });
         self
     }
 
-    /// With a picture as a prompt, or whatever else an adapter makes.
+    /// With an image as a prompt, or whatever else an adapter makes.
     #[must_use]
     pub fn with_steering(mut self, steering: impl Steering + 'static) -> Self {
         self.steering.push(Arc::new(steering));
@@ -252,8 +252,8 @@ impl Request {
         let mut asked = self.steering.iter().filter_map(|steering| steering.guidance(scale));
         let guidance = asked.next().unwrap_or_else(|| Guidance::classifier_free(scale));
         if let Some(other) = asked.find(|other| *other != guidance) {
-            let found = format!("{guidance:?} and {other:?}");
-            return Err(Error::settings("guidance", found, "one kind for the whole run", "give them the same scales"));
+            let got = format!("{guidance:?} and {other:?}");
+            return Err(Error::settings("guidance", got, "one kind for the whole run", "give them the same scales"));
         }
         if let Some(term) = guidance.terms.iter().find(|term| !term.scale.is_finite()) {
             return Err(Error::settings("guidance", term.scale, "finite scales", "5 to 9 is usual, 1 is off"));
@@ -261,7 +261,7 @@ impl Request {
         Ok(guidance.with_rescale(self.settings.guidance_rescale))
     }
 
-    /// Whether pictures depend on which others are computed with them: fresh noise on references is drawn for the batch.
+    /// Whether images depend on which others are computed with them: fresh noise on references is drawn for the batch.
     pub(super) fn depends_on_batch(&self) -> bool {
         self.settings.fabric.noise == ReferenceNoise::Fresh
     }
@@ -275,20 +275,20 @@ impl Request {
         self.settings.validate()?;
         self.guidance()?;
         if self.seeds.is_empty() {
-            return Err(Error::settings("seeds", "none", "one per picture", "give at least one seed"));
+            return Err(Error::settings("seeds", "none", "one per image", "give at least one seed"));
         }
         if let Some(start) = &self.start
             && !(0.0..=1.0).contains(&start.strength)
         {
-            let found = start.strength;
-            return Err(Error::settings("start.strength", found, "a number from 0 to 1", "0.6 to 0.8 is usual"));
+            let got = start.strength;
+            return Err(Error::settings("start.strength", got, "a number from 0 to 1", "0.6 to 0.8 is usual"));
         }
         if self.mask.is_some() && self.start.is_none() {
             return Err(Error::settings(
                 "mask",
-                "one, but no start picture",
+                "one, but no start image",
                 "both or neither",
-                "give the picture as well",
+                "give the image as well",
             ));
         }
         for (index, feedback) in self.feedback.iter().enumerate() {
@@ -324,7 +324,7 @@ mod tests {
         ];
         for (name, settings) in bad {
             let message = settings.validate().unwrap_err().to_string();
-            assert!(message.starts_with(name) && message.contains("wanted"), "{message}");
+            assert!(message.starts_with(name) && message.contains("expected"), "{message}");
         }
         assert!(Request::new("x").with_seeds([]).validate().is_err());
         assert!(good.validate().is_ok());

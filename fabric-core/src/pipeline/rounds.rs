@@ -1,6 +1,6 @@
 //! Sessions that make their own rounds.
 
-use super::{FeedbackPicture, Observer, Pipeline, Request, Settings};
+use super::{FeedbackImage, Observer, Pipeline, Request, Settings};
 use crate::Error;
 use crate::session::{FeedbackSession, Round};
 
@@ -16,11 +16,11 @@ impl FeedbackSession {
             return Ok(Settings::default());
         }
         let refused =
-            |found: String| Error::settings("the session's settings", found, "pipeline settings", "set them again");
+            |got: String| Error::settings("the session's settings", got, "pipeline settings", "set them again");
         // An array would be read as the settings in their order, an empty one as the defaults.
         if !self.settings().is_object() {
-            let found = self.settings().to_string();
-            return Err(refused(format!("no JSON object: {found:.40}")));
+            let got = self.settings().to_string();
+            return Err(refused(format!("no JSON object: {got:.40}")));
         }
         let settings: Settings =
             serde_json::from_value(self.settings().clone()).map_err(|error| refused(error.to_string()))?;
@@ -35,11 +35,11 @@ impl FeedbackSession {
         self.with_settings(settings)
     }
 
-    /// Makes a round of `count` pictures with the votes cast so far, and adds it to the session.
+    /// Makes a round of `count` images with the votes cast so far, and adds it to the session.
     ///
     /// # Errors
     ///
-    /// When the session has no room for the round, which is known before any picture is made, or when the pictures cannot
+    /// When the session has no room for the round, which is known before any image is made, or when the images cannot
     /// be made. The session then has no new round, but the round's seeds may be used up.
     pub fn generate(&mut self, pipeline: &Pipeline, count: usize) -> Result<Round, Error> {
         self.generate_observed(pipeline, count, &mut ())
@@ -58,23 +58,23 @@ impl FeedbackSession {
     ) -> Result<Round, Error> {
         let settings = self.generation_settings()?;
         if count == 0 {
-            return Err(Error::settings("pictures of a round", 0, "at least 1", "four is the paper's number"));
+            return Err(Error::settings("images of a round", 0, "at least 1", "four is the paper's number"));
         }
         let votes = self.votes().iter();
         let feedback = votes
-            .map(|judged| FeedbackPicture { picture: judged.picture.clone(), strength: judged.vote.strength() })
+            .map(|judged| FeedbackImage { image: judged.image.clone(), strength: judged.vote.strength() })
             .collect();
         let mut request = Request {
             negative_prompt: Some(self.negative_prompt()).filter(|text| !text.is_empty()).map(str::to_owned),
             feedback,
             ..Request::new(self.prompt()).with_settings(settings)
         };
-        // Found out afterwards, the pictures would be lost.
+        // Found out afterwards, the images would be lost.
         let [width, height] = pipeline.size(&request)?;
         self.check_room_for(count, width, height)?;
         request.seeds = (0..count).map(|_| self.next_seed()).collect();
         let made = pipeline.generate_observed(&request, observer)?;
         let report = serde_json::to_value(&made.report).expect("a report is plain data");
-        Ok(self.push_round(made.pictures.into_iter().zip(made.seeds).collect(), report)?)
+        Ok(self.push_round(made.images.into_iter().zip(made.seeds).collect(), report)?)
     }
 }

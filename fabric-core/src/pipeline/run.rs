@@ -1,4 +1,4 @@
-//! From a request to pictures.
+//! From a request to images.
 
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,43 +9,43 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor};
 
 use super::callback::{Watched, contained};
-use super::denoiser::{Masses, SteeredDenoiser, StepNoise};
+use super::denoiser::{GuidedModel, Masses, StepNoise};
 use super::latents::KeptLatents;
 use super::references::Chosen;
 use super::text::Conditions;
 use super::{Observer, Report, Request, StepEvent, notes};
 use crate::Error;
-use crate::fabric::{CacheStats, FeedbackSchedule, ReferenceNoise, TokenCache};
-use crate::models::{CrossAttention, LatentCodec, NoisePredictor, TextEncoder};
+use crate::fabric::{CacheStats, FeedbackSchedule, ReferenceKvCache, ReferenceNoise};
+use crate::image::{self, Image};
+use crate::models::{Autoencoder, CrossAttention, TextEncoder, UNetModel};
 use crate::noise::{RunNoise, SeededNoise};
-use crate::picture::{self, Picture};
 use crate::samplers::{StepReport, sample_within};
 use crate::schedule::SchedulerConfig;
 
-/// Pictures, and what is known about how they came to be.
+/// Images, and what is known about how they came to be.
 #[derive(Debug, Clone)]
 pub struct Generation {
     /// One per seed.
-    pub pictures: Vec<Picture>,
+    pub images: Vec<Image>,
     /// The request's seeds.
     pub seeds: Vec<u64>,
-    /// Final latents, scaled, `[pictures, channels, height, width]`.
+    /// Final latents, scaled, `[images, channels, height, width]`.
     pub latents: Tensor<4>,
     /// What happened.
     pub report: Report,
 }
 
-/// A latent diffusion model, ready to make pictures.
+/// A latent diffusion model, ready to make images.
 ///
 /// Shared freely: nothing but caches changes between two runs, and no run leaves a trace in a network.
 #[derive(Clone)]
 pub struct Pipeline {
-    pub(super) unet: Arc<dyn NoisePredictor + Send + Sync>,
-    pub(super) codec: Arc<dyn LatentCodec + Send + Sync>,
+    pub(super) unet: Arc<dyn UNetModel + Send + Sync>,
+    pub(super) codec: Arc<dyn Autoencoder + Send + Sync>,
     text: Arc<dyn TextEncoder + Send + Sync>,
     pub(super) scheduler: SchedulerConfig,
     pub(super) native_size: usize,
-    pub(super) tokens: Arc<TokenCache>,
+    pub(super) tokens: Arc<ReferenceKvCache>,
     pub(super) latents: Arc<Mutex<KeptLatents>>,
 }
 
@@ -66,8 +66,8 @@ impl Pipeline {
     ///
     /// When the networks do not fit one another.
     pub fn new(
-        unet: Arc<dyn NoisePredictor + Send + Sync>,
-        codec: Arc<dyn LatentCodec + Send + Sync>,
+        unet: Arc<dyn UNetModel + Send + Sync>,
+        codec: Arc<dyn Autoencoder + Send + Sync>,
         text: Arc<dyn TextEncoder + Send + Sync>,
         scheduler: SchedulerConfig,
         native_size: usize,
@@ -140,7 +140,7 @@ impl Pipeline {
     /// It serves runs with [`ReferencePass::Cached`](crate::fabric::ReferencePass::Cached): what their budget of memory
     /// does not hold is written to disk instead of being made again, and comes back bit by bit. The copy and its copies
     /// begin with an empty cache. The folder is removed when the last of them is dropped; what a killed process leaves
-    /// (`fabric-spill-*`) may be deleted. Keys and values tell much of the pictures that they were recorded from, so other
+    /// (`fabric-spill-*`) may be deleted. Keys and values tell much of the images that they were recorded from, so other
     /// users of the machine cannot open the folder.
     ///
     /// A disk that fails never stops a run: what cannot be read is recorded again, after a failed write nothing more is
@@ -161,11 +161,11 @@ impl Pipeline {
     ///
     /// When no folder can be made within `folder`.
     pub fn with_spill(mut self, folder: impl AsRef<Path>, bytes: u64) -> Result<Self, Error> {
-        self.tokens = Arc::new(TokenCache::spilling(folder.as_ref(), bytes)?);
+        self.tokens = Arc::new(ReferenceKvCache::spilling(folder.as_ref(), bytes)?);
         Ok(self)
     }
 
-    /// Side in pixels of the pictures that the model was trained on.
+    /// Side in pixels of the images that the model was trained on.
     pub fn native_size(&self) -> usize {
         self.native_size
     }
@@ -181,7 +181,7 @@ impl Pipeline {
         self.latents.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Makes pictures.
+    /// Makes images.
     ///
     /// # Errors
     ///
@@ -192,14 +192,14 @@ impl Pipeline {
         self.generate_observed(request, &mut ())
     }
 
-    /// Makes pictures under the eyes of an observer, which may cancel.
+    /// Makes images under the eyes of an observer, which may cancel.
     ///
     /// # Errors
     ///
     /// As [`Self::generate`], [`Error::Cancelled`], and [`Error::Callback`] if the observer panics.
     pub fn generate_observed(&self, request: &Request, observer: &mut dyn Observer) -> Result<Generation, Error> {
         // Noise is made and batches are joined on the device, too.
-        contained("making pictures", || self.run_in_batches(request, observer))
+        contained("making images", || self.run_in_batches(request, observer))
     }
 
     fn run_in_batches(&self, request: &Request, observer: &mut dyn Observer) -> Result<Generation, Error> {
@@ -218,10 +218,10 @@ impl Pipeline {
                 None => part,
             });
         }
-        whole.ok_or_else(|| Error::settings("seeds", "none", "one per picture", "give at least one seed"))
+        whole.ok_or_else(|| Error::settings("seeds", "none", "one per image", "give at least one seed"))
     }
 
-    /// Makes pictures in one batch, with noise from the given source: for reproducing published runs draw by draw.
+    /// Makes images in one batch, with noise from the given source: for reproducing published runs draw by draw.
     ///
     /// # Errors
     ///
@@ -234,7 +234,7 @@ impl Pipeline {
     ) -> Result<Generation, Error> {
         request.validate()?;
         // burn reports what a device cannot do by panicking; here is the border where that becomes an error.
-        contained("making pictures", || self.run(request, noise, &mut Watched(observer)))
+        contained("making images", || self.run(request, noise, &mut Watched(observer)))
     }
 
     fn run(
@@ -271,7 +271,7 @@ impl Pipeline {
         let masses = RefCell::new(Masses::default());
         let noise: RefCell<&mut dyn RunNoise> = RefCell::new(noise);
         let observer: RefCell<&mut dyn Observer> = RefCell::new(observer);
-        let mut denoiser = SteeredDenoiser {
+        let mut denoiser = GuidedModel {
             unet: &*self.unet,
             guidance: &guidance,
             conditions: &conditions,
@@ -298,26 +298,27 @@ impl Pipeline {
             let event = StepEvent { step, steps, evaluation, evaluations, state, denoised, codec: &*self.codec };
             observer.borrow_mut().step(&event)
         };
-        let (latents, repaint) = (start.latents, start.repaint.as_ref());
-        let latents = sample_within(&schedule, latents, &mut denoiser, &mut StepNoise(&noise), &mut observe, repaint)?;
+        let (latents, mask_blend) = (start.latents, start.mask_blend.as_ref());
+        let latents =
+            sample_within(&schedule, latents, &mut denoiser, &mut StepNoise(&noise), &mut observe, mask_blend)?;
 
         let clock = Instant::now();
-        let pictures = decode(&*self.codec, &latents)?;
+        let images = decode(&*self.codec, &latents)?;
         let mut report = report.into_inner();
         report.decode_seconds = clock.elapsed().as_secs_f64();
         (report.cache, report.spill_error) = (self.tokens.stats(), self.tokens.spill_error());
         if settings.measure_attention {
             report.attention_mass = masses.into_inner().means(references.len());
         }
-        Ok(Generation { pictures, seeds: request.seeds.clone(), latents, report })
+        Ok(Generation { images, seeds: request.seeds.clone(), latents, report })
     }
 }
 
 impl Generation {
     /// Joins the results of two batches of one request.
     pub(super) fn joined(mut self, other: Self) -> Self {
-        let shares = [self.pictures.len(), other.pictures.len()].map(|pictures| pictures as f64);
-        self.pictures.extend(other.pictures);
+        let shares = [self.images.len(), other.images.len()].map(|images| images as f64);
+        self.images.extend(other.images);
         self.seeds.extend(other.seeds);
         self.latents = Tensor::cat(vec![self.latents, other.latents], 0);
         let (report, more) = (&mut self.report, other.report);
@@ -347,7 +348,7 @@ impl Generation {
 /// What the caches of several pipelines hold and how well they serve, added up. Copies of one pipeline share theirs, which
 /// counts once.
 pub(super) fn all_caches<'a>(pipelines: impl IntoIterator<Item = &'a Pipeline>) -> CacheStats {
-    let mut seen: Vec<&Arc<TokenCache>> = Vec::new();
+    let mut seen: Vec<&Arc<ReferenceKvCache>> = Vec::new();
     for Pipeline { tokens, .. } in pipelines {
         if !seen.iter().any(|one| Arc::ptr_eq(one, tokens)) {
             seen.push(tokens);
@@ -356,13 +357,13 @@ pub(super) fn all_caches<'a>(pipelines: impl IntoIterator<Item = &'a Pipeline>) 
     seen.into_iter().map(|cache| cache.stats()).fold(CacheStats::default(), CacheStats::plus)
 }
 
-/// Decodes one picture after the other, which needs the memory of one.
-pub(super) fn decode(codec: &dyn LatentCodec, latents: &Tensor<4>) -> Result<Vec<Picture>, Error> {
-    let mut pictures = Vec::with_capacity(latents.dims()[0]);
+/// Decodes one image after the other, which needs the memory of one.
+pub(super) fn decode(codec: &dyn Autoencoder, latents: &Tensor<4>) -> Result<Vec<Image>, Error> {
+    let mut images = Vec::with_capacity(latents.dims()[0]);
     for row in 0..latents.dims()[0] {
-        pictures.extend(picture::from_tensor(codec.decode(latents.clone().slice_dim(0, row..row + 1)))?);
+        images.extend(image::from_tensor(codec.decode(latents.clone().slice_dim(0, row..row + 1)))?);
     }
-    Ok(pictures)
+    Ok(images)
 }
 
 /// Only for keys that live as long as the process.

@@ -5,19 +5,19 @@ use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 
 use super::inpaint::MaskChannels;
-use super::{Generation, Pipeline, Report, Request, StartPicture};
+use super::{Generation, InitImage, Pipeline, Report, Request};
 use crate::Error;
+use crate::image::{self, Fit};
 use crate::models::Posterior;
 use crate::noise::{Draw, RunNoise, drawn};
-use crate::picture::{self, Fit};
-use crate::samplers::Repaint;
+use crate::samplers::MaskBlend;
 use crate::schedule::Schedule;
 
-/// The first state, and what is kept of a picture.
+/// The first state, and what is kept of an image.
 pub(super) struct Start {
     pub(super) latents: Tensor<4>,
     /// For networks that were not trained to fill in.
-    pub(super) repaint: Option<Repaint>,
+    pub(super) mask_blend: Option<MaskBlend>,
     /// For those that were.
     pub(super) channels: Option<MaskChannels>,
 }
@@ -26,18 +26,18 @@ impl Pipeline {
     /// Refuses a mask that names no part of the result: the run would return the start image as it is.
     pub(super) fn check_mask(&self, request: &Request, [width, height]: [usize; 2]) -> Result<(), Error> {
         let Some(mask) = &request.mask else { return Ok(()) };
-        let light = picture::mask_pixels(mask, width, height)?;
+        let light = image::mask_pixels(mask, width, height)?;
         // As latents are masked in the published code: of the pixels that a latent stands for, the first one counts.
         let step = self.codec.downscale();
         let mut counted = (0..height).step_by(step).flat_map(|y| (0..width).step_by(step).map(move |x| y * width + x));
         if counted.any(|at| light[at] > 0.0) {
             return Ok(());
         }
-        let (found, next) = match light.iter().filter(|value| **value > 0.0).count() {
+        let (got, next) = match light.iter().filter(|value| **value > 0.0).count() {
             0 => {
-                let brightest = picture::brightest(mask);
+                let brightest = image::brightest(mask);
                 let next = match brightest {
-                    0 => "make the part white; a mask in a file's alpha channel is read by `Picture::open_mask`",
+                    0 => "make the part white; a mask in a file's alpha channel is read by `Image::open_mask`",
                     1 => "multiply its values by 255, which is white",
                     2..128 => "make the part white",
                     _ => "paint the part thicker: it is lost when the mask is brought to the size of the result",
@@ -45,34 +45,34 @@ impl Pipeline {
                 (format!("none at {width}x{height} (its lightest pixel has {brightest})"), next)
             }
             thin => {
-                let found = format!("{thin} pixels at {width}x{height}, but none that a latent looks at");
-                (found, "paint the part thicker: every latent looks at one pixel of its square")
+                let got = format!("{thin} pixels at {width}x{height}, but none that a latent looks at");
+                (got, "paint the part thicker: every latent looks at one pixel of its square")
             }
         };
-        let wanted = format!("a part of 128 to 255, at least {step} pixels wide and high, to be made anew");
-        Err(Error::settings("light part of the mask", found, wanted, next))
+        let expected = format!("a part of 128 to 255, at least {step} pixels wide and high, to be made anew");
+        Err(Error::settings("light part of the mask", got, expected, next))
     }
 
     /// The start image in the size of the run, for each seed: what a strength of 0 keeps.
     pub(super) fn unchanged(
         &self,
         request: &Request,
-        start: &StartPicture,
+        start: &InitImage,
         size @ [width, height]: [usize; 2],
         noise: &mut dyn RunNoise,
     ) -> Result<Generation, Error> {
         let seeds = request.seeds.clone();
-        let kept = start.picture.fit(width, height, Fit::SquashLanczos)?;
-        let pixels = picture::vae_batch(std::slice::from_ref(&kept), width, height, Fit::Squash, &self.unet.device())?;
+        let kept = start.image.fit(width, height, Fit::SquashLanczos)?;
+        let pixels = image::vae_batch(std::slice::from_ref(&kept), width, height, Fit::Squash, &self.unet.device())?;
         let posterior = drawn(noise, Draw::StartPosterior, self.latent_shape(seeds.len(), size))?;
         let latents = self.codec.encode(pixels, Posterior::Sample(posterior));
         let notes = vec!["a strength of 0 keeps the start image: nothing else of the request has an effect".to_owned()];
         let cache = self.tokens.stats();
         let report = Report { notes, cache, ..Report::default() };
-        Ok(Generation { pictures: vec![kept; seeds.len()], seeds, latents, report })
+        Ok(Generation { images: vec![kept; seeds.len()], seeds, latents, report })
     }
 
-    /// Noise, or a picture with noise on it, and which part of it is made anew.
+    /// Noise, or an image with noise on it, and which part of it is made anew.
     pub(super) fn start(
         &self,
         request: &Request,
@@ -87,12 +87,12 @@ impl Pipeline {
             let latents = drawn(noise, Draw::Latents, shape)? * schedule.init_noise_sigma();
             let channels =
                 self.inpaints().then(|| self.mask_channels(referenced, None, None, shape, noise)).transpose()?;
-            return Ok(Start { latents, repaint: None, channels });
+            return Ok(Start { latents, mask_blend: None, channels });
         };
-        let pictures = std::slice::from_ref(&start.picture);
-        let pixels = picture::vae_batch(pictures, size[0], size[1], Fit::SquashLanczos, &device)?;
+        let initial = std::slice::from_ref(&start.image);
+        let pixels = image::vae_batch(initial, size[0], size[1], Fit::SquashLanczos, &device)?;
         let whole = match &request.mask {
-            Some(mask) => Some(picture::mask_batch(mask, size[0], size[1], &device)?),
+            Some(mask) => Some(image::mask_batch(mask, size[0], size[1], &device)?),
             None => None,
         };
         let to_latents = InterpolateOptions::new(InterpolateMode::Nearest).with_output_size([shape[2], shape[3]]);
@@ -108,14 +108,14 @@ impl Pipeline {
             schedule.add_noise(clean.clone(), fresh.clone())
         };
         if self.inpaints() {
-            let picture = whole.map(|mask| (pixels, mask));
-            let channels = self.mask_channels(referenced, picture, mask.as_ref(), shape, noise)?;
-            return Ok(Start { latents, repaint: None, channels: Some(channels) });
+            let image = whole.map(|mask| (pixels, mask));
+            let channels = self.mask_channels(referenced, image, mask.as_ref(), shape, noise)?;
+            return Ok(Start { latents, mask_blend: None, channels: Some(channels) });
         }
-        let repaint = mask.map(|mask| {
+        let mask_blend = mask.map(|mask| {
             let mask = mask.cast(clean.dtype()).repeat_dim(0, images);
-            Repaint { clean, noise: fresh, mask }
+            MaskBlend { clean, noise: fresh, mask }
         });
-        Ok(Start { latents, repaint, channels: None })
+        Ok(Start { latents, mask_blend, channels: None })
     }
 }

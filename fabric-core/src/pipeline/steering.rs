@@ -8,9 +8,9 @@ use crate::Error;
 use crate::attention::{AttnProcessor, NoProcessor};
 use crate::denoise::ModelCall;
 use crate::guidance::{Branch, Guidance};
-use crate::models::{NoisePredictor, Residuals, UNetInput};
+use crate::models::{Residuals, UNetInput, UNetModel};
 
-/// Steers a run besides its text and FABRIC's references: an adapter with its pictures, a ControlNet with its own.
+/// Steers a run besides its text and FABRIC's references: an adapter with its images, a ControlNet with its own.
 ///
 /// It enters the network through attention and through the skip connections alone; each evaluation asks it anew, and
 /// what it does not say changes nothing.
@@ -20,7 +20,7 @@ pub trait Steering: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// When it was made for another network.
-    fn check(&self, unet: &dyn NoisePredictor) -> Result<(), Error> {
+    fn check(&self, unet: &dyn UNetModel) -> Result<(), Error> {
         let _ = unet;
         Ok(())
     }
@@ -50,7 +50,7 @@ pub trait Steering: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// When its picture cannot be brought to the size of the run.
+    /// When its image cannot be brought to the size of the run.
     fn residuals(
         &self,
         call: &ModelCall,

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha12Rng;
 use super::{Request, Settings};
 use crate::Error;
 use crate::guidance::Branch;
-use crate::models::{AddedConditions, TextEncoder, TextKeys};
+use crate::models::{AddedConditions, TextEncoder, TextKvCache};
 
 /// Everything the text encoder says for one batch.
 #[derive(Debug)]
@@ -35,11 +35,11 @@ pub(super) struct TextRows {
     pub(super) context: Tensor<3>,
     pub(super) added: Option<AddedConditions>,
     /// What the U-Net made of the context.
-    pub(super) keys: TextKeys,
+    pub(super) keys: TextKvCache,
 }
 
 impl Conditions {
-    /// Encodes each picture's prompt, the negative prompt and the empty one, in one call.
+    /// Encodes each image's prompt, the negative prompt and the empty one, in one call.
     ///
     /// An encoder gives all rows of a call as many windows as its longest prompt has, and the U-Net attends to the windows
     /// without text too. Where dropout shortens prompts, the whole prompt is therefore encoded as well, though nothing
@@ -81,7 +81,7 @@ impl Conditions {
         self.context.dims()[1]
     }
 
-    /// Rows for every picture of every branch, then for `references` under the empty prompt.
+    /// Rows for every image of every branch, then for `references` under the empty prompt.
     pub(super) fn rows(&self, branches: &[Branch], references: usize) -> Rc<TextRows> {
         let key = (branches.to_vec(), references);
         self.stacked.borrow_mut().entry(key).or_insert_with(|| Rc::new(self.stack_all(branches, references))).clone()
@@ -90,14 +90,14 @@ impl Conditions {
     fn stack_all(&self, branches: &[Branch], references: usize) -> TextRows {
         let context = self.stack(&self.context, branches, &[Branch::Conditional], references);
         let added = self.pooled.as_ref().map(|pooled| {
-            // Instruct's published code gives the prompt's pooled text to every branch that sees the picture.
+            // Instruct's published code gives the prompt's pooled text to every branch that sees the image.
             let of_prompt = [Branch::Conditional, Branch::ImageOnly, Branch::Everything];
             let pooled = self.stack(pooled, branches, &of_prompt, references);
             let rows = pooled.dims()[0];
             let time_ids = Tensor::<1>::from_data(self.time_ids, (&pooled.device(), pooled.dtype()));
             AddedConditions { pooled, time_ids: time_ids.unsqueeze::<2>().expand([rows, 6]) }
         });
-        TextRows { context, added, keys: TextKeys::default() }
+        TextRows { context, added, keys: TextKvCache::default() }
     }
 
     /// Rows of the prompt for branches `of_prompt`, of the negative prompt for the others.
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn branches_with_the_picture_have_the_prompts_pooled_text() {
+    fn branches_with_the_image_have_the_prompts_pooled_text() {
         let request = Request::new("four").with_negative_prompt("negative");
         let conditions = Conditions::encode(&Length, &request, &[0], [64, 64]).expect("conditions");
         let branches = [Branch::Conditional, Branch::ImageOnly, Branch::Everything, Branch::Unconditional];

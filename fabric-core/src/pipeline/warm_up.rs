@@ -29,7 +29,7 @@ impl Pipeline {
     pub fn warm_up(&self, request: &Request) -> Result<Duration, Error> {
         let clock = Instant::now();
         let mut request = request.clone();
-        // Some samplers cannot do one step, and from a start picture only a share of them is taken.
+        // Some samplers cannot do one step, and from a start image only a share of them is taken.
         let enough = |steps: &usize| self.schedule(&request, *steps).is_ok_and(|schedule| schedule.calls() > 0);
         request.settings.steps = (1..request.settings.steps).find(enough).unwrap_or(request.settings.steps);
         let fabric = &mut request.settings.fabric;

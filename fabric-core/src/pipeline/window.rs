@@ -37,8 +37,8 @@ impl Window {
         if (0.0..=1.0).contains(&start) && (start..=1.0).contains(&end) {
             return Ok(Self { start, end });
         }
-        let found = format!("{start} to {end}");
-        Err(Error::settings("window", found, "two shares of the run, 0 to 1, in order", "0 to 1 is always"))
+        let got = format!("{start} to {end}");
+        Err(Error::settings("window", got, "two shares of the run, 0 to 1, in order", "0 to 1 is always"))
     }
 
     /// Whether an evaluation lies within.

@@ -1,4 +1,4 @@
-//! DPM-Solver++ (Lu et al. 2022): exact for a clean picture that is a polynomial in `lambda = ln(alpha / sigma)`,
+//! DPM-Solver++ (Lu et al. 2022): exact for a clean image that is a polynomial in `lambda = ln(alpha / sigma)`,
 //! through the estimates of the last steps.
 
 use burn::tensor::Tensor;
@@ -12,7 +12,7 @@ pub(super) fn dpm_multistep(run: &mut Run<'_>, x: Tensor<4>) -> Result<Tensor<4>
     solve(run, x, false)
 }
 
-/// The stochastic one, `sde-dpmsolver++`: twice the way towards the clean picture, the rest fresh noise.
+/// The stochastic one, `sde-dpmsolver++`: twice the way towards the clean image, the rest fresh noise.
 pub(super) fn dpm_multistep_sde(run: &mut Run<'_>, x: Tensor<4>) -> Result<Tensor<4>, Error> {
     solve(run, x, true)
 }
@@ -87,7 +87,7 @@ fn slopes(past: &[(f64, Tensor<4>)], h: f64) -> Vec<Tensor<4>> {
 /// Their weights: integrals of the exponential against powers of lambda, over a `span` of `h` or twice that.
 fn weights(order: usize, heun: bool, stochastic: bool, span: f64, towards: f64) -> Vec<f64> {
     let linear = 1.0 - towards / span;
-    // diffusers has the half of the stochastic third order with the other sign, and so pictures made with it have.
+    // diffusers has the half of the stochastic third order with the other sign, and so images made with it have.
     let half = if stochastic { -0.5 } else { 0.5 };
     match order {
         2 if heun => vec![linear],

@@ -23,7 +23,7 @@ pub(super) fn euler_ancestral(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Ten
         let denoised = run.denoise(&x)?;
         let slope = (x.clone() - denoised) / sigma;
         x = x + slope * (down - sigma);
-        // Drawn also when nothing is added, as published: seeds then give the same pictures.
+        // Drawn also when nothing is added, as published: seeds then give the same images.
         x = x.clone() + run.draw(&x)? * up;
         x = run.report(x)?;
     }

@@ -4,7 +4,7 @@ use super::run::Run;
 use crate::Error;
 use crate::schedule::noised;
 
-/// Straight to the clean picture, and back to the next level with fresh noise (Luo et al. 2023, algorithm 2).
+/// Straight to the clean image, and back to the next level with fresh noise (Luo et al. 2023, algorithm 2).
 pub(super) fn lcm(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     let scaling = run.config().timestep_scaling.unwrap_or(10.0);
     let levels = run.schedule().levels();

@@ -45,8 +45,8 @@ mod tests {
         let nodes = [2.0, 3.5, 7.0, 14.0];
         let cubic = |s: f64| 1.0 - 2.0 * s + 0.5 * s * s - 0.1 * s.powi(3);
         let integral = |s: f64| s - s * s + s.powi(3) / 6.0 - 0.025 * s.powi(4);
-        let found: f64 = (0..4).map(|k| cubic(nodes[k]) * integrated_lagrange(&nodes, k, 2.0, 0.5)).sum();
-        let wanted = integral(0.5) - integral(2.0);
-        assert!((found - wanted).abs() < 1e-12, "{found}, wanted {wanted}");
+        let got: f64 = (0..4).map(|k| cubic(nodes[k]) * integrated_lagrange(&nodes, k, 2.0, 0.5)).sum();
+        let expected = integral(0.5) - integral(2.0);
+        assert!((got - expected).abs() < 1e-12, "{got}, expected {expected}");
     }
 }

@@ -1,7 +1,7 @@
-//! Samplers: from noise to a clean picture along a [`Schedule`], one function each, written like the paper.
+//! Samplers: from noise to a clean image along a [`Schedule`], one function each, written like the paper.
 //!
-//! A sampler knows a state `x`, noise levels, and what the network takes for the clean picture; how the network
-//! puts that (noise, velocity, picture) is settled in one place. States are in diffusers' convention of each
+//! A sampler knows a state `x`, noise levels, and what the network takes for the clean image; how the network
+//! puts that (noise, velocity, image) is settled in one place. States are in diffusers' convention of each
 //! sampler, so that a run can be compared step by step. Loops read nothing back from the device.
 
 mod ddim;
@@ -13,8 +13,8 @@ mod heun;
 mod kdpm2;
 mod lcm;
 mod lms;
+mod mask_blend;
 mod pndm;
-mod repaint;
 mod run;
 mod unipc;
 
@@ -28,7 +28,7 @@ use burn::tensor::Tensor;
 use crate::Error;
 use crate::denoise::{Denoiser, NoiseLevel, NoiseSource};
 use crate::schedule::{SamplerKind, Schedule};
-pub use repaint::Repaint;
+pub use mask_blend::MaskBlend;
 use run::Run;
 
 /// Why a sampler cannot run.
@@ -37,26 +37,26 @@ use run::Run;
 pub enum SamplerError {
     /// The network's prediction is not of the latents' shape.
     #[error(
-        "prediction {call}: the network gave {found:?} for latents {wanted:?}; a network that also predicts a variance \
+        "prediction {call}: the network gave {got:?} for latents {expected:?}; a network that also predicts a variance \
          is not supported"
     )]
     Prediction {
         /// Which evaluation, from 0.
         call: usize,
         /// The prediction's shape.
-        found: [usize; 4],
+        got: [usize; 4],
         /// The latents' shape.
-        wanted: [usize; 4],
+        expected: [usize; 4],
     },
     /// The noise source gave another shape than it was asked for.
-    #[error("noise after prediction {call}: the source gave {found:?}, wanted {wanted:?}")]
+    #[error("noise after prediction {call}: the source gave {got:?}, expected {expected:?}")]
     Noise {
         /// After which evaluation, from 0.
         call: usize,
         /// The noise's shape.
-        found: [usize; 4],
+        got: [usize; 4],
         /// The latents' shape.
-        wanted: [usize; 4],
+        expected: [usize; 4],
     },
 }
 
@@ -80,7 +80,7 @@ pub struct StepReport<'a> {
 /// Runs the schedule's sampler.
 ///
 /// `latents` is the state at the schedule's first level in the sampler's own convention: noise times
-/// [`Schedule::init_noise_sigma`], or [`Schedule::add_noise`] of a picture. The network sees it scaled to unit
+/// [`Schedule::init_noise_sigma`], or [`Schedule::add_noise`] of an image. The network sees it scaled to unit
 /// variance ([`NoiseLevel`]). `noise` is asked exactly when diffusers draws, `observer` after each evaluation.
 ///
 /// # Shapes
@@ -102,7 +102,7 @@ pub fn sample(
     sample_within(schedule, latents, denoiser, noise, observer, None)
 }
 
-/// [`sample`] of a part of a picture: what `repaint` keeps is put back after each evaluation.
+/// [`sample`] of a part of an image: what `mask_blend` keeps is put back after each evaluation.
 ///
 /// # Errors
 ///
@@ -113,9 +113,9 @@ pub fn sample_within(
     denoiser: &mut dyn Denoiser,
     noise: &mut dyn NoiseSource,
     observer: &mut dyn FnMut(StepReport<'_>) -> ControlFlow<()>,
-    repaint: Option<&Repaint>,
+    mask_blend: Option<&MaskBlend>,
 ) -> Result<Tensor<4>, Error> {
-    let mut run = Run::new(schedule, denoiser, noise, observer, repaint);
+    let mut run = Run::new(schedule, denoiser, noise, observer, mask_blend);
     let latents = match schedule.config().kind {
         SamplerKind::Ddpm => ddpm::ddpm(&mut run, latents),
         SamplerKind::Ddim => ddim::ddim(&mut run, latents),

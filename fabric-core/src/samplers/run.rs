@@ -4,21 +4,21 @@ use std::ops::ControlFlow;
 
 use burn::tensor::Tensor;
 
-use super::{Repaint, SamplerError, StepReport};
+use super::{MaskBlend, SamplerError, StepReport};
 use crate::Error;
 use crate::denoise::{Denoiser, ModelCall, NoiseLevel, NoiseSource};
 use crate::schedule::{Prediction, Schedule, SchedulerConfig};
 
-/// One run: the network behind the question "what is the clean picture?", and where the run is.
+/// One run: the network behind the question "what is the clean image?", and where the run is.
 pub(super) struct Run<'a> {
     schedule: &'a Schedule,
     denoiser: &'a mut dyn Denoiser,
     noise: &'a mut dyn NoiseSource,
     observer: &'a mut dyn FnMut(StepReport<'_>) -> ControlFlow<()>,
-    repaint: Option<&'a Repaint>,
+    mask_blend: Option<&'a MaskBlend>,
     /// Evaluations so far.
     calls: usize,
-    /// The last estimate of the clean picture.
+    /// The last estimate of the clean image.
     denoised: Option<Tensor<4>>,
 }
 
@@ -28,9 +28,9 @@ impl<'a> Run<'a> {
         denoiser: &'a mut dyn Denoiser,
         noise: &'a mut dyn NoiseSource,
         observer: &'a mut dyn FnMut(StepReport<'_>) -> ControlFlow<()>,
-        repaint: Option<&'a Repaint>,
+        mask_blend: Option<&'a MaskBlend>,
     ) -> Self {
-        Self { schedule, denoiser, noise, observer, repaint, calls: 0, denoised: None }
+        Self { schedule, denoiser, noise, observer, mask_blend, calls: 0, denoised: None }
     }
 
     pub(super) fn schedule(&self) -> &'a Schedule {
@@ -41,19 +41,19 @@ impl<'a> Run<'a> {
         self.schedule.config()
     }
 
-    /// The clean picture that the network sees in `x` at the next level of the schedule.
+    /// The clean image that the network sees in `x` at the next level of the schedule.
     pub(super) fn denoise(&mut self, x: &Tensor<4>) -> Result<Tensor<4>, Error> {
         self.predict(x).map(|(_, denoised)| denoised)
     }
 
-    /// The clean picture and the noise that the network sees in `x` (variance-preserving samplers).
+    /// The clean image and the noise that the network sees in `x` (variance-preserving samplers).
     pub(super) fn split(&mut self, x: &Tensor<4>) -> Result<(Tensor<4>, Tensor<4>), Error> {
         let level = self.schedule.levels()[self.calls];
         let (raw, denoised) = self.predict(x)?;
         Ok((denoised, self.noise_in(raw, x, level)))
     }
 
-    /// The network's own quantity and the clean picture, which is clipped if the configuration says so.
+    /// The network's own quantity and the clean image, which is clipped if the configuration says so.
     pub(super) fn predict(&mut self, x: &Tensor<4>) -> Result<(Tensor<4>, Tensor<4>), Error> {
         let levels = self.schedule.levels();
         let call = ModelCall { index: self.calls, total: levels.len(), level: levels[self.calls] };
@@ -62,9 +62,9 @@ impl<'a> Run<'a> {
         let exploding = self.config().kind.is_variance_exploding();
         let input = if exploding { x.clone() * alpha } else { x.clone() };
         let raw = self.denoiser.predict(input, &call)?;
-        let (found, wanted) = (raw.dims(), x.dims());
-        if found != wanted {
-            return Err(SamplerError::Prediction { call: call.index, found, wanted }.into());
+        let (got, expected) = (raw.dims(), x.dims());
+        if got != expected {
+            return Err(SamplerError::Prediction { call: call.index, got, expected }.into());
         }
 
         let denoised = match (self.config().prediction, exploding) {
@@ -95,18 +95,18 @@ impl<'a> Run<'a> {
     /// Fresh noise of the shape of `x`.
     pub(super) fn draw(&mut self, x: &Tensor<4>) -> Result<Tensor<4>, Error> {
         let noise = self.noise.draw(x.dims())?;
-        let (found, wanted) = (noise.dims(), x.dims());
-        if found == wanted {
+        let (got, expected) = (noise.dims(), x.dims());
+        if got == expected {
             Ok(noise)
         } else {
-            Err(SamplerError::Noise { call: self.calls - 1, found, wanted }.into())
+            Err(SamplerError::Noise { call: self.calls - 1, got, expected }.into())
         }
     }
 
     /// The state after an evaluation with what is kept put back, shown to the observer, who may stop the run.
     pub(super) fn report(&mut self, state: Tensor<4>) -> Result<Tensor<4>, Error> {
-        let state = match self.repaint {
-            Some(repaint) => repaint.put_back(state, self.schedule, self.calls),
+        let state = match self.mask_blend {
+            Some(mask_blend) => mask_blend.put_back(state, self.schedule, self.calls),
             None => state,
         };
         let order = self.config().kind.order();

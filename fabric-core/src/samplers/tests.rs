@@ -144,8 +144,8 @@ fn assert_order(
     at_least: f64,
     below: f64,
 ) {
-    let found = order(kind, change, steps);
-    assert!((at_least..below).contains(&found), "{kind}: order {found:.2}, wanted {at_least} to {below}");
+    let got = order(kind, change, steps);
+    assert!((at_least..below).contains(&got), "{kind}: order {got:.2}, expected {at_least} to {below}");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn linear_multistep_is_of_order_two_or_more() {
     assert_order(SamplerKind::Pndm, |c| c.skip_prk_steps = Some(false), [10, 20], 1.9, 6.0);
 }
 
-/// Spread of many pictures of one pixel after a stochastic run from pure noise.
+/// Spread of many images of one pixel after a stochastic run from pure noise.
 fn final_spread(kind: SamplerKind, change: impl Fn(&mut SchedulerConfig), steps: usize) -> f64 {
     let mut config = config(kind);
     change(&mut config);
@@ -196,8 +196,8 @@ fn final_spread(kind: SamplerKind, change: impl Fn(&mut SchedulerConfig), steps:
 #[test]
 fn stochastic_samplers_reach_the_spread_of_the_data() {
     // 4096 draws know a spread to 1.1 %; the rest is the step size.
-    let check = |name: &str, found: f64| {
-        assert!((found / SPREAD - 1.0).abs() < 0.06, "{name}: spread {found:.3}, wanted {SPREAD}");
+    let check = |name: &str, got: f64| {
+        assert!((got / SPREAD - 1.0).abs() < 0.06, "{name}: spread {got:.3}, expected {SPREAD}");
     };
     check("ddpm", final_spread(SamplerKind::Ddpm, |_| (), 100));
     check("ddim with eta 1", final_spread(SamplerKind::Ddim, |c| c.eta = Some(1.0), 100));
@@ -217,7 +217,7 @@ fn all_kinds() -> Vec<SamplerKind> {
 }
 
 #[test]
-fn what_the_network_predicts_does_not_change_the_picture() {
+fn what_the_network_predicts_does_not_change_the_image() {
     for kind in all_kinds().into_iter().filter(|kind| *kind != SamplerKind::Pndm) {
         let ends: Vec<f64> = [Prediction::Epsilon, Prediction::Velocity, Prediction::Sample]
             .into_iter()
@@ -237,7 +237,7 @@ fn what_the_network_predicts_does_not_change_the_picture() {
 }
 
 #[test]
-fn one_step_gives_a_finite_picture_with_every_sampler() {
+fn one_step_gives_a_finite_image_with_every_sampler() {
     for kind in all_kinds() {
         for spacing in [Spacing::Leading, Spacing::Trailing, Spacing::Linspace] {
             for steps in [1, 2, 3, 19, 50] {
@@ -292,7 +292,7 @@ fn levels_without_signal_work_with_velocity() {
 }
 
 #[test]
-fn a_run_from_a_picture_keeps_the_spread_of_the_data() {
+fn a_run_from_an_image_keeps_the_spread_of_the_data() {
     for kind in all_kinds() {
         let steps = if kind == SamplerKind::Lcm { 40 } else { 100 };
         let schedule = Schedule::new(&config(kind), steps).and_then(|s| s.from_strength(0.6)).expect("a schedule");
@@ -304,12 +304,12 @@ fn a_run_from_a_picture_keeps_the_spread_of_the_data() {
         let spread = spread(&last);
         // LCM takes the mean of the posterior for a sample, which loses spread.
         let allowed = if kind == SamplerKind::Lcm { 0.5 } else { 0.08 };
-        assert!((spread / SPREAD - 1.0).abs() < allowed, "{kind}: spread {spread:.3}, wanted {SPREAD}");
+        assert!((spread / SPREAD - 1.0).abs() < allowed, "{kind}: spread {spread:.3}, expected {SPREAD}");
     }
 }
 
 #[test]
-fn noise_and_velocity_give_the_picture_back() {
+fn noise_and_velocity_give_the_image_back() {
     let mut noise = Seeded::new(2);
     let (clean, fresh) = (noise.draw([1, 2, 3, 3]).expect("noise"), noise.draw([1, 2, 3, 3]).expect("noise"));
     let level = NoiseLevel { timestep: 0.0, alpha: 0.6, sigma: 0.8 };
@@ -344,12 +344,12 @@ fn a_prediction_of_another_shape_is_an_error() {
     let x = Tensor::ones([1, 4, 2, 2], &device());
     let result = sample(&schedule, x, &mut Doubled, &mut Silent, &mut |_| ControlFlow::Continue(()));
     let Err(Error::Sampler(error)) = result else { panic!("{result:?}") };
-    assert_eq!(error, SamplerError::Prediction { call: 0, found: [1, 8, 2, 2], wanted: [1, 4, 2, 2] });
+    assert_eq!(error, SamplerError::Prediction { call: 0, got: [1, 8, 2, 2], expected: [1, 4, 2, 2] });
 }
 
 #[test]
 fn every_evaluation_sees_what_is_kept_at_its_own_noise_level() {
-    /// Looks at what comes in, where all of a picture is kept.
+    /// Looks at what comes in, where all of an image is kept.
     struct Watched {
         clean: Tensor<4>,
         noise: Tensor<4>,
@@ -358,8 +358,8 @@ fn every_evaluation_sees_what_is_kept_at_its_own_noise_level() {
     impl Denoiser for Watched {
         fn predict(&mut self, latents: Tensor<4>, call: &ModelCall) -> Result<Tensor<4>, Error> {
             if call.index > 0 {
-                let wanted = noised(self.clean.clone(), self.noise.clone(), &call.level);
-                let error = (latents.clone() - wanted).abs().max().into_scalar::<f64>();
+                let expected = noised(self.clean.clone(), self.noise.clone(), &call.level);
+                let error = (latents.clone() - expected).abs().max().into_scalar::<f64>();
                 assert!(error < 1e-4, "evaluation {}: {error}", call.index);
             }
             self.levels.push(call.level.sigma);
@@ -373,10 +373,10 @@ fn every_evaluation_sees_what_is_kept_at_its_own_noise_level() {
         let [clean, noise] = [(); 2].map(|()| seeded.draw([1, 2, 3, 3]).expect("noise"));
         let mut network = Watched { clean: clean.clone(), noise: noise.clone(), levels: Vec::new() };
         let mask = Tensor::zeros([1, 1, 3, 3], &device());
-        let repaint = Repaint { clean: clean.clone(), noise: noise.clone(), mask };
+        let mask_blend = MaskBlend { clean: clean.clone(), noise: noise.clone(), mask };
         let first = noise * schedule.init_noise_sigma();
         let go_on = &mut |_: StepReport<'_>| ControlFlow::Continue(());
-        let last = sample_within(&schedule, first, &mut network, &mut seeded, go_on, Some(&repaint)).expect("a run");
+        let last = sample_within(&schedule, first, &mut network, &mut seeded, go_on, Some(&mask_blend)).expect("a run");
         assert_eq!(values(&last), values(&clean), "{kind}");
         // Half-way evaluations were among them.
         assert!(network.levels.len() > 5 && network.levels.windows(2).all(|pair| pair[1] < pair[0]), "{kind}");

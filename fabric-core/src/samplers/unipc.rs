@@ -39,7 +39,7 @@ pub(super) fn unipc(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Er
 }
 
 struct Solver {
-    /// Integrates over the noise, not over the clean picture.
+    /// Integrates over the noise, not over the clean image.
     over_noise: bool,
     /// `B(h) = h`, and not `exp(h) - 1`.
     bh1: bool,

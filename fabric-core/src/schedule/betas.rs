@@ -24,8 +24,8 @@ pub(super) fn betas(config: &SchedulerConfig) -> Result<Vec<f32>, ScheduleError>
     let betas = published(config);
     if let Some(i) = betas.iter().position(|beta| !(*beta > 0.0 && *beta < 1.0)) {
         let field = if config.trained_betas.is_some() { "trained_betas" } else { "beta_schedule" };
-        let found = format!("{} at step {i}", betas[i]);
-        return Err(ScheduleError::field(field, found, "betas between 0 and 1"));
+        let got = format!("{} at step {i}", betas[i]);
+        return Err(ScheduleError::field(field, got, "betas between 0 and 1"));
     }
     Ok(if config.rescale_betas_zero_snr { without_terminal_signal(&betas) } else { betas })
 }

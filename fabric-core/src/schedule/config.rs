@@ -15,7 +15,7 @@ pub enum Prediction {
     /// `alpha * noise - sigma * clean` (Salimans & Ho 2022).
     #[serde(rename = "v_prediction")]
     Velocity,
-    /// The clean picture.
+    /// The clean image.
     #[serde(rename = "sample")]
     Sample,
 }
@@ -82,7 +82,7 @@ pub enum SolverType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinalSigma {
-    /// At the clean picture.
+    /// At the clean image.
     #[default]
     Zero,
     /// At the smallest training level.
@@ -158,7 +158,7 @@ pub struct SchedulerConfig {
     /// All betas, instead of the three above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trained_betas: Option<Vec<f64>>,
-    /// Clip the estimate of the clean picture: DDPM, DDIM, Heun, LCM.
+    /// Clip the estimate of the clean image: DDPM, DDIM, Heun, LCM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_sample: Option<bool>,
     /// To plus and minus this, 1.
@@ -167,7 +167,7 @@ pub struct SchedulerConfig {
     /// Dynamic thresholding: refused, it is made for pixels and unsuitable for latents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thresholding: Option<bool>,
-    /// End at the clean picture, not at training step 0: DDIM, PNDM.
+    /// End at the clean image, not at training step 0: DDIM, PNDM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set_alpha_to_one: Option<bool>,
     /// Noise added by DDIM, from 0 (none) to 1 (as DDPM). Not diffusers' (there an argument of `step`).
@@ -207,7 +207,7 @@ pub struct SchedulerConfig {
     /// Rectified flow: refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_flow_sigmas: Option<bool>,
-    /// UniPC over the clean picture, not over the noise, true.
+    /// UniPC over the clean image, not over the noise, true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predict_x0: Option<bool>,
     /// Steps after which UniPC does not correct.
@@ -326,10 +326,10 @@ impl SchedulerConfig {
             let says = |key: &str| map.contains_key(key);
             let all_betas = ["beta_start", "beta_end", "beta_schedule"].into_iter().all(says) || says("trained_betas");
             if !all_betas || says("sigma_data") {
-                let found = map.get("_class_name").unwrap_or(&Value::Null).to_string();
-                let wanted = "a class with betas (`beta_start`, `beta_end`, `beta_schedule`): networks trained on the \
+                let got = map.get("_class_name").unwrap_or(&Value::Null).to_string();
+                let expected = "a class with betas (`beta_start`, `beta_end`, `beta_schedule`): networks trained on the \
                               noise levels of EDM or of flow matching are not supported, with any sampler";
-                return Err(ScheduleError::field("_class_name", found, wanted));
+                return Err(ScheduleError::field("_class_name", got, expected));
             }
             map.retain(|key, _| !SamplerKind::is_key(key));
             map.extend(sampler.keys());
@@ -397,7 +397,7 @@ impl SchedulerConfig {
         })
     }
 
-    /// The range to which estimates of the clean picture are clipped.
+    /// The range to which estimates of the clean image are clipped.
     pub(crate) fn clip(&self) -> Option<f64> {
         let default = match self.kind {
             SamplerKind::Ddpm | SamplerKind::Ddim => true,

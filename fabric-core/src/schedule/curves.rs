@@ -49,8 +49,8 @@ pub(super) fn grid(config: &SchedulerConfig, steps: usize, alphas: &[f32]) -> Re
     sigmas.push(final_sigma(config, &levels, sigmas[sigmas.len() - 1]));
     let sigmas: Vec<f64> = sigmas.into_iter().map(|sigma| f64::from(sigma as f32)).collect();
     if let Some(bad) = sigmas.iter().find(|sigma| !sigma.is_finite()) {
-        let wanted = "betas that leave some signal at every step";
-        return Err(ScheduleError::field("beta_schedule", format!("a noise level of {bad}"), wanted));
+        let expected = "betas that leave some signal at every step";
+        return Err(ScheduleError::field("beta_schedule", format!("a noise level of {bad}"), expected));
     }
     if let (SamplerKind::Euler(_), Some(TimestepType::Continuous), Prediction::Velocity) =
         (config.kind, config.timestep_type, config.prediction)
@@ -70,8 +70,8 @@ fn used_training_steps(config: &SchedulerConfig, alphas: &[f32]) -> Result<usize
     let lambda = |alpha: f32| 0.5 * (f64::from(alpha) / f64::from(1.0 - alpha)).ln();
     let clipped = alphas.iter().rev().take_while(|alpha| lambda(**alpha) < limit).count();
     if clipped + 1 >= alphas.len() {
-        let wanted = "a limit that leaves two or more training steps";
-        return Err(ScheduleError::field("lambda_min_clipped", limit, wanted));
+        let expected = "a limit that leaves two or more training steps";
+        return Err(ScheduleError::field("lambda_min_clipped", limit, expected));
     }
     Ok(alphas.len() - clipped)
 }
@@ -202,11 +202,11 @@ fn beta_quantile(probability: f64) -> f64 {
         (0..PARTS).map(part).sum::<f64>() * half
     };
     let middle = FRAC_PI_4.powf(0.2);
-    let wanted = 2.0 * probability * mass(middle);
+    let expected = 2.0 * probability * mass(middle);
     let (mut low, mut high) = (0.0, middle);
     for _ in 0..52 {
         let guess = 0.5 * (low + high);
-        if mass(guess) < wanted { low = guess } else { high = guess }
+        if mass(guess) < expected { low = guess } else { high = guess }
     }
     (0.5 * (low + high)).powi(5).sin().powi(2)
 }
@@ -226,9 +226,9 @@ mod tests {
             (0.9, 0.9604155944112192),
             (1.0, 1.0),
         ];
-        for (probability, wanted) in published {
-            let found = beta_quantile(probability);
-            assert!((found - wanted).abs() < 1e-9, "{probability}: {found}, wanted {wanted}");
+        for (probability, expected) in published {
+            let got = beta_quantile(probability);
+            assert!((got - expected).abs() < 1e-9, "{probability}: {got}, expected {expected}");
         }
     }
 

@@ -11,34 +11,34 @@ pub enum ScheduleError {
         message: String,
     },
     /// One setting cannot be used.
-    #[error("scheduler configuration, field `{field}`: found {found}, wanted {wanted}")]
+    #[error("scheduler configuration, field `{field}`: expected {expected}, got {got}")]
     Field {
         /// The field, as diffusers names it.
         field: String,
         /// Its value.
-        found: String,
+        got: String,
         /// What would be good.
-        wanted: String,
+        expected: String,
     },
     /// A number of steps for which the sampler has no schedule.
-    #[error("{found} steps: {sampler} wants {wanted}")]
+    #[error("{got} steps: {sampler} wants {expected}")]
     Steps {
         /// How many were asked for.
-        found: usize,
+        got: usize,
         /// The sampler.
         sampler: String,
         /// What would be good.
-        wanted: String,
+        expected: String,
     },
     /// A strength of image-to-image that leaves nothing to do, or is no strength.
-    #[error("strength {found} of {steps} steps: wanted {wanted}")]
+    #[error("strength {got} of {steps} steps: expected {expected}")]
     Strength {
         /// The strength.
-        found: f64,
+        got: f64,
         /// The steps of the whole schedule.
         steps: usize,
         /// What would be good.
-        wanted: String,
+        expected: String,
     },
     /// A network that predicts noise is asked at a level that holds nothing but noise.
     #[error(
@@ -50,17 +50,17 @@ pub enum ScheduleError {
         timestep: f64,
     },
     /// No sampler has this name.
-    #[error("no sampler is called `{found}`: choose one of {known}")]
+    #[error("no sampler is called `{got}`: choose one of {known}")]
     UnknownSampler {
         /// The name.
-        found: String,
+        got: String,
         /// All names.
         known: String,
     },
 }
 
 impl ScheduleError {
-    pub(crate) fn field(field: &str, found: impl ToString, wanted: impl Into<String>) -> Self {
-        Self::Field { field: field.to_owned(), found: found.to_string(), wanted: wanted.into() }
+    pub(crate) fn field(field: &str, got: impl ToString, expected: impl Into<String>) -> Self {
+        Self::Field { field: field.to_owned(), got: got.to_string(), expected: expected.into() }
     }
 }

@@ -201,14 +201,14 @@ impl SamplerKind {
     pub(super) fn from_keys(keys: &Map<String, Value>) -> Result<Self, ScheduleError> {
         let text = |key: &str| keys.get(key).filter(|value| !value.is_null()).map(|value| (value, value.as_str()));
         let classes: Vec<&str> = Self::ALL.iter().map(|kind| kind.class_name()).collect();
-        let found = text("_class_name").map_or("nothing".to_owned(), |(value, _)| value.to_string());
+        let got = text("_class_name").map_or("nothing".to_owned(), |(value, _)| value.to_string());
         let unknown = || {
-            let wanted = format!(
+            let expected = format!(
                 "one of {}; or name a sampler when loading (`ModelOptions::sampler`, the examples' `--sampler`), which \
                  then runs on this file's betas and prediction",
                 classes.join(", ")
             );
-            ScheduleError::field("_class_name", &found, wanted)
+            ScheduleError::field("_class_name", &got, expected)
         };
         let class = text("_class_name").and_then(|(_, name)| name).ok_or_else(unknown)?;
         let mut kind = Self::ALL.into_iter().find(|kind| kind.class_name() == class).ok_or_else(unknown)?;
@@ -218,8 +218,8 @@ impl SamplerKind {
                 Some("dpmsolver++" | "deis") => kind, // diffusers takes `deis` for `dpmsolver++` too
                 Some("sde-dpmsolver++") => Self::DpmPlusPlus2MSde(SigmaCurve::Table),
                 _ => {
-                    let wanted = "`dpmsolver++` or `sde-dpmsolver++`, or a sampler named when loading";
-                    return Err(ScheduleError::field("algorithm_type", value, wanted));
+                    let expected = "`dpmsolver++` or `sde-dpmsolver++`, or a sampler named when loading";
+                    return Err(ScheduleError::field("algorithm_type", value, expected));
                 }
             };
         }
@@ -277,7 +277,7 @@ impl FromStr for SamplerKind {
         all()
             .chain(CURVES.into_iter().flat_map(|(curve, ..)| all().map(move |kind| kind.with_curve(curve))))
             .find(|kind| kind.to_string() == name)
-            .ok_or_else(|| ScheduleError::UnknownSampler { found: name.to_owned(), known: Self::known() })
+            .ok_or_else(|| ScheduleError::UnknownSampler { got: name.to_owned(), known: Self::known() })
     }
 }
 

@@ -33,7 +33,7 @@ use curves::{Grid, Levels};
 /// let config = SchedulerConfig::default().with_sampler(SamplerKind::Ddim);
 /// let schedule = Schedule::new(&config, 10)?;
 /// assert_eq!(schedule.calls(), 10);
-/// // Picture to picture: keep three tenths of the run.
+/// // Image to image: keep three tenths of the run.
 /// assert_eq!(schedule.from_strength(0.3)?.timesteps(), [201.0, 101.0, 1.0]);
 /// # Ok::<(), fabric_core::schedule::ScheduleError>(())
 /// ```
@@ -83,9 +83,9 @@ impl Schedule {
         let end = self.config.num_train_timesteps as f64;
         match self.levels.iter().find(|level| level.timestep >= end) {
             Some(level) => {
-                let found = format!("{} (a timestep of {})", self.config.steps_offset, level.timestep);
-                let wanted = format!("an offset, or fewer steps, that keep timesteps below {end}");
-                Err(ScheduleError::field("steps_offset", found, wanted))
+                let got = format!("{} (a timestep of {})", self.config.steps_offset, level.timestep);
+                let expected = format!("an offset, or fewer steps, that keep timesteps below {end}");
+                Err(ScheduleError::field("steps_offset", got, expected))
             }
             None => Ok(self),
         }
@@ -178,7 +178,7 @@ impl Schedule {
         }
     }
 
-    /// Picture to picture: the last `strength` of the run, which [`Schedule::add_noise`] starts.
+    /// Image to image: the last `strength` of the run, which [`Schedule::add_noise`] starts.
     ///
     /// Counts as diffusers does: `int(steps * strength)` steps are kept.
     ///
@@ -187,8 +187,8 @@ impl Schedule {
     /// [`ScheduleError::Strength`] for a number outside of [0, 1] or one that leaves no step, and for PNDM with
     /// Runge-Kutta steps, which cannot be entered midway.
     pub fn from_strength(&self, strength: f64) -> Result<Self, ScheduleError> {
-        let wants = |good: bool, wanted: &str| {
-            let error = || ScheduleError::Strength { found: strength, steps: self.steps, wanted: wanted.to_owned() };
+        let wants = |good: bool, expected: &str| {
+            let error = || ScheduleError::Strength { got: strength, steps: self.steps, expected: expected.to_owned() };
             if good { Ok(()) } else { Err(error()) }
         };
         wants((0.0..=1.0).contains(&strength), "0 to 1")?;
@@ -202,7 +202,7 @@ impl Schedule {
         Ok(cut)
     }
 
-    /// A clean picture at the first noise level, in the sampler's own convention.
+    /// A clean image at the first noise level, in the sampler's own convention.
     ///
     /// # Shapes
     ///
@@ -212,7 +212,7 @@ impl Schedule {
         self.add_noise_before(0, clean, noise)
     }
 
-    /// A clean picture at the level of an evaluation, in the sampler's own convention; clean after the last one.
+    /// A clean image at the level of an evaluation, in the sampler's own convention; clean after the last one.
     pub(crate) fn add_noise_before(&self, call: usize, clean: Tensor<4>, noise: Tensor<4>) -> Tensor<4> {
         let Some(level) = self.levels().get(call) else { return clean };
         if self.config.kind.is_variance_exploding() {
@@ -288,7 +288,7 @@ fn midpoint(from: f64, to: f64) -> f64 {
     (from * to).sqrt()
 }
 
-/// `alpha * clean + sigma * noise`: a clean picture at a noise level.
+/// `alpha * clean + sigma * noise`: a clean image at a noise level.
 ///
 /// # Shapes
 ///

@@ -11,7 +11,7 @@ fn field(text: &str, steps: usize) -> String {
 
 #[test]
 fn a_bad_field_is_named() {
-    for (wanted, value) in [
+    for (expected, value) in [
         ("_class_name", r#""_class_name": "FlowMatchEulerDiscreteScheduler""#),
         ("_class_name", r#""_class_name": 3"#),
         ("beta_start", r#""beta_start": "small""#),
@@ -46,7 +46,7 @@ fn a_bad_field_is_named() {
         ("eta", r#""eta": 1.5"#),
     ] {
         let class = if value.contains("_class_name") { "" } else { r#""_class_name": "DDIMScheduler", "# };
-        assert_eq!(field(&format!("{{{class}{value}}}"), 2), wanted, "{value}");
+        assert_eq!(field(&format!("{{{class}{value}}}"), 2), expected, "{value}");
     }
 }
 
@@ -171,8 +171,8 @@ fn numbers_of_steps_that_do_not_fit_are_errors() {
         Schedule::new(&SchedulerConfig::default().with_sampler(kind), steps).map(|schedule| schedule.calls())
     };
     for kind in SamplerKind::ALL {
-        assert!(matches!(steps(kind, 0), Err(ScheduleError::Steps { found: 0, .. })), "{kind}");
-        assert!(matches!(steps(kind, 1001), Err(ScheduleError::Steps { found: 1001, .. })), "{kind}");
+        assert!(matches!(steps(kind, 0), Err(ScheduleError::Steps { got: 0, .. })), "{kind}");
+        assert!(matches!(steps(kind, 1001), Err(ScheduleError::Steps { got: 1001, .. })), "{kind}");
     }
     assert!(matches!(steps(SamplerKind::Lcm, 51), Err(ScheduleError::Steps { .. })));
     let prk = SchedulerConfig { skip_prk_steps: Some(false), ..SchedulerConfig::default() };

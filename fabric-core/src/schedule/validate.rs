@@ -9,8 +9,8 @@ const MAX_TRAIN_STEPS: usize = 1_000_000;
 impl SchedulerConfig {
     /// Checks that every setting is in its range and that none excludes another.
     pub(super) fn validate(&self) -> Result<(), ScheduleError> {
-        let wants = |good: bool, field: &str, found: &dyn ToString, wanted: &str| {
-            if good { Ok(()) } else { Err(ScheduleError::field(field, found.to_string(), wanted)) }
+        let wants = |good: bool, field: &str, got: &dyn ToString, expected: &str| {
+            if good { Ok(()) } else { Err(ScheduleError::field(field, got.to_string(), expected)) }
         };
         let train = self.num_train_timesteps;
         wants((1..=MAX_TRAIN_STEPS).contains(&train), "num_train_timesteps", &train, "1 to 1000000")?;
@@ -60,16 +60,16 @@ impl SchedulerConfig {
                 wants((1..=4).contains(&order), "solver_order", &order, "1 to 4 for UniPC")?;
                 let to_zero = self.final_sigma() == FinalSigma::Zero;
                 let lowered = self.lower_order_final.unwrap_or(true) || order == 1;
-                let wanted = "true: a step to `final_sigmas_type: zero` is only defined for the first order";
-                wants(lowered || !to_zero, "lower_order_final", &false, wanted)?;
+                let expected = "true: a step to `final_sigmas_type: zero` is only defined for the first order";
+                wants(lowered || !to_zero, "lower_order_final", &false, expected)?;
                 let over_noise = self.predict_x0 == Some(false);
-                let wanted = "true with `final_sigmas_type: zero`: a step over the noise cannot end without noise";
-                wants(!(over_noise && to_zero), "predict_x0", &false, wanted)
+                let expected = "true with `final_sigmas_type: zero`: a step over the noise cannot end without noise";
+                wants(!(over_noise && to_zero), "predict_x0", &false, expected)
             }
             SamplerKind::Lcm => {
                 let original = self.original_steps();
-                let wanted = "1 to `num_train_timesteps`";
-                wants((1..=train).contains(&original), "original_inference_steps", &original, wanted)
+                let expected = "1 to `num_train_timesteps`";
+                wants((1..=train).contains(&original), "original_inference_steps", &original, expected)
             }
             _ => Ok(()),
         }
@@ -77,11 +77,11 @@ impl SchedulerConfig {
 
     /// Checks the number of steps against the sampler's grid.
     pub(super) fn validate_steps(&self, steps: usize) -> Result<(), ScheduleError> {
-        let wants = |good: bool, wanted: String| {
+        let wants = |good: bool, expected: String| {
             if good {
                 Ok(())
             } else {
-                Err(ScheduleError::Steps { found: steps, sampler: self.kind.to_string(), wanted })
+                Err(ScheduleError::Steps { got: steps, sampler: self.kind.to_string(), expected })
             }
         };
         let train = self.num_train_timesteps;

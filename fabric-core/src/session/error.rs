@@ -1,51 +1,51 @@
 //! What can be wrong with a session or its folder.
 
-use crate::picture::{ContentHash, PictureError};
+use crate::image::{ContentHash, ImageError};
 
 /// Why a session cannot take a step, be saved or be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
     /// A strength out of range.
-    #[error("vote strength is {found}, wanted a number from {lowest} to 1: choose one")]
+    #[error("vote strength is {got}, expected a number from {lowest} to 1: choose one")]
     Strength {
         /// What was given.
-        found: f64,
+        got: f64,
         /// The lower end: 0 for a like or a dislike, -1 for a vote with a sign.
         lowest: i8,
     },
-    /// A round without pictures.
-    #[error("round has 0 pictures, wanted at least 1: add what was generated")]
+    /// A round without images.
+    #[error("round has 0 images, expected at least 1: add what was generated")]
     EmptyRound,
     /// Nothing was generated yet.
-    #[error("session has 0 rounds, wanted at least 1 to judge: generate first")]
+    #[error("session has 0 rounds, expected at least 1 to judge: generate first")]
     NoRound,
-    /// A vote on a picture that is not there.
-    #[error("feedback names picture {index}, the round has {found}: name one from 0")]
-    NoSuchPicture {
-        /// The picture that was named.
+    /// A vote on an image that is not there.
+    #[error("feedback names image {index}, the round has {got}: name one from 0")]
+    NoSuchImage {
+        /// The image that was named.
         index: usize,
         /// How many there are.
-        found: usize,
+        got: usize,
     },
     /// A score that is no number.
-    #[error("score of picture {index} is {found}, wanted a finite number: look at what computes it")]
+    #[error("score of image {index} is {got}, expected a finite number: look at what computes it")]
     Score {
-        /// Which picture of the round.
+        /// Which image of the round.
         index: usize,
         /// Its score.
-        found: f64,
+        got: f64,
     },
     /// Too many pixels altogether.
     #[error(
-        "session would hold {found} pixels, wanted at most {wanted}: save it and begin another one with \
-         the pictures you like, or vote on smaller ones"
+        "session would hold {got} pixels, expected at most {expected}: save it and begin another one with \
+         the images you like, or vote on smaller ones"
     )]
     Full {
-        /// With the new pictures.
-        found: usize,
+        /// With the new images.
+        got: usize,
         /// The limit, [`super::MAX_SESSION_PIXELS`].
-        wanted: usize,
+        expected: usize,
     },
     /// The file system refuses.
     #[error("session folder: cannot {doing} `{place}`: {source}; check that it exists, its permissions and the room")]
@@ -58,14 +58,14 @@ pub enum SessionError {
         source: std::io::Error,
     },
     /// `session.json` is longer than any session should be.
-    #[error("`{place}` has {found} bytes, wanted a file of at most {wanted}: is this the folder of a session?")]
+    #[error("`{place}` has {got} bytes, expected a file of at most {expected}: is this the folder of a session?")]
     TooLong {
         /// The file.
         place: String,
         /// Its length.
-        found: u64,
+        got: u64,
         /// The limit.
-        wanted: u64,
+        expected: u64,
     },
     /// `session.json` is no JSON, or not of the right form.
     #[error("`{place}` is no session: {source}; load a folder that `FeedbackSession::save` wrote, or a copy of it")]
@@ -77,7 +77,7 @@ pub enum SessionError {
     },
     /// What would be saved could not be loaded again, so it was not saved.
     #[error(
-        "`{place}` is not written, because it could not be loaded again: {source}; wanted settings and reports nested at \
+        "`{place}` is not written, because it could not be loaded again: {source}; expected settings and reports nested at \
          most 120 levels: go on from the session that was saved last, with flatter ones"
     )]
     NotLoadable {
@@ -87,40 +87,40 @@ pub enum SessionError {
         source: Box<SessionError>,
     },
     /// `session.json` was written by another program, or by another version of this one.
-    #[error("`{place}` says it is {found}, wanted {wanted}: load it with the program that wrote it")]
+    #[error("`{place}` says it is {got}, expected {expected}: load it with the program that wrote it")]
     Version {
         /// The file.
         place: String,
         /// Its format and version.
-        found: String,
+        got: String,
         /// Ours.
-        wanted: String,
+        expected: String,
     },
     /// `session.json` contradicts itself.
-    #[error("`{place}`: {what} is {found}, wanted {wanted}; load a copy that nobody edited")]
+    #[error("`{place}`: {what} is {got}, expected {expected}; load a copy that nobody edited")]
     Inconsistent {
         /// The file.
         place: String,
         /// Which part of it.
         what: String,
         /// Its value.
-        found: String,
+        got: String,
         /// What would fit.
-        wanted: String,
+        expected: String,
     },
-    /// A picture of the session is missing or damaged, or cannot be written.
+    /// An image of the session is missing or damaged, or cannot be written.
     #[error("session folder: {source}")]
-    Picture {
-        /// The picture's trouble.
+    Image {
+        /// The image's trouble.
         #[from]
-        source: PictureError,
+        source: ImageError,
     },
-    /// A picture file that shows something else than its name says.
-    #[error("`{place}` shows picture {found}, wanted the one it is named for: put the original file back")]
-    WrongPicture {
+    /// An image file that shows something else than its name says.
+    #[error("`{place}` shows image {got}, expected the one it is named for: put the original file back")]
+    WrongImage {
         /// The file.
         place: String,
         /// The hash of what it shows.
-        found: ContentHash,
+        got: ContentHash,
     },
 }

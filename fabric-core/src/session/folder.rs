@@ -1,9 +1,9 @@
-//! A session as a folder: `session.json`, and `pictures/HASH.png` named by content.
+//! A session as a folder: `session.json`, and `images/HASH.png` named by content.
 //!
-//! Pictures are written first and the JSON last, each beside its place and then renamed: at every moment the folder
+//! Images are written first and the JSON last, each beside its place and then renamed: at every moment the folder
 //! holds one whole session, the old one or the new one. The JSON is read back before it replaces the old one, so that
 //! what cannot be loaded is never saved. Of two programs that save to one folder at a time, the last
-//! to finish wins, and nothing is torn: pictures are only ever added. None are deleted either; files in `pictures/`
+//! to finish wins, and nothing is torn: images are only ever added. None are deleted either; files in `images/`
 //! that no step names (from undone rounds) may be removed by hand.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::history::{State, Step};
 use super::{FeedbackSession, MAX_SESSION_PIXELS, SessionError, check_room};
-use crate::picture::{ContentHash, Picture, write_beside};
+use crate::image::{ContentHash, Image, write_beside};
 
 const FORMAT: &str = "fabric-session";
 const VERSION: u64 = 1;
@@ -48,7 +48,7 @@ struct SessionFile {
 impl FeedbackSession {
     /// Saves everything, undone steps too, to a folder, which is made if need be.
     ///
-    /// Pictures that are there already, undamaged, are not written again. The folder is never torn, not even if the power
+    /// Images that are there already, undamaged, are not written again. The folder is never torn, not even if the power
     /// fails: it holds the session saved before until it holds this one. Of two programs that save to it at a time,
     /// the last one wins.
     ///
@@ -77,13 +77,13 @@ impl FeedbackSession {
         check_length(&json_path, json.len() as u64)?;
         parse(&place, &json).map_err(|source| SessionError::NotLoadable { place, source: Box::new(source) })?;
 
-        let pictures = folder.join("pictures");
-        fs::create_dir_all(&pictures).map_err(io_error("make the folder", &pictures))?;
-        for (hash, picture) in &self.pictures {
-            let path = picture_path(folder, *hash);
+        let images = folder.join("images");
+        fs::create_dir_all(&images).map_err(io_error("make the folder", &images))?;
+        for (hash, image) in &self.images {
+            let path = image_path(folder, *hash);
             // A file that something else left under this name, or damaged, is replaced.
-            if load_picture(folder, *hash).is_err() {
-                write_beside(&path, &picture.to_png_bytes()?).map_err(io_error("write", &path))?;
+            if load_image(folder, *hash).is_err() {
+                write_beside(&path, &image.to_png_bytes()?).map_err(io_error("write", &path))?;
             }
         }
         write_beside(&json_path, &json).map_err(io_error("write", &json_path))
@@ -93,7 +93,7 @@ impl FeedbackSession {
     ///
     /// # Errors
     ///
-    /// If a file is missing or damaged, was written by another version, contradicts itself, or a picture is not
+    /// If a file is missing or damaged, was written by another version, contradicts itself, or an image is not
     /// the one it is named for.
     pub fn load(folder: impl AsRef<Path>) -> Result<Self, SessionError> {
         let folder = folder.as_ref();
@@ -111,14 +111,14 @@ impl FeedbackSession {
             seeds_drawn: file.seeds_drawn,
             steps: file.steps,
             done: file.done,
-            pictures: BTreeMap::new(),
+            images: BTreeMap::new(),
         };
-        let hashes: Vec<ContentHash> = session.steps.iter().flat_map(Step::pictures).copied().collect();
+        let hashes: Vec<ContentHash> = session.steps.iter().flat_map(Step::images).copied().collect();
         for hash in hashes {
-            if !session.pictures.contains_key(&hash) {
-                let picture = load_picture(folder, hash)?;
-                check_room(&session.pictures, [&picture], MAX_SESSION_PIXELS)?;
-                session.pictures.insert(hash, picture);
+            if !session.images.contains_key(&hash) {
+                let image = load_image(folder, hash)?;
+                check_room(&session.images, [&image], MAX_SESSION_PIXELS)?;
+                session.images.insert(hash, image);
             }
         }
         session.replay();
@@ -131,9 +131,9 @@ fn parse(place: &str, json: &[u8]) -> Result<SessionFile, SessionError> {
     let json_error = |source| SessionError::Json { place: place.to_owned(), source };
     let Header { format, version } = serde_json::from_slice(json).map_err(json_error)?;
     if (format.as_str(), version) != (FORMAT, VERSION) {
-        let found = format!("`{}` version {version}", format.chars().take(80).collect::<String>());
-        let wanted = format!("`{FORMAT}` version {VERSION}");
-        return Err(SessionError::Version { place: place.to_owned(), found, wanted });
+        let got = format!("`{}` version {version}", format.chars().take(80).collect::<String>());
+        let expected = format!("`{FORMAT}` version {VERSION}");
+        return Err(SessionError::Version { place: place.to_owned(), got, expected });
     }
     let file: SessionFile = serde_json::from_slice(json).map_err(json_error)?;
     check_steps(place, &file)?;
@@ -141,19 +141,15 @@ fn parse(place: &str, json: &[u8]) -> Result<SessionFile, SessionError> {
 }
 
 /// A hash is hex digits and nothing else, so that a name in the JSON cannot lead out of the folder.
-fn picture_path(folder: &Path, hash: ContentHash) -> PathBuf {
-    folder.join("pictures").join(format!("{hash}.png"))
+fn image_path(folder: &Path, hash: ContentHash) -> PathBuf {
+    folder.join("images").join(format!("{hash}.png"))
 }
 
-fn load_picture(folder: &Path, hash: ContentHash) -> Result<Picture, SessionError> {
-    let path = picture_path(folder, hash);
-    let picture = Picture::open(&path)?;
-    let found = picture.content_hash();
-    if found == hash {
-        Ok(picture)
-    } else {
-        Err(SessionError::WrongPicture { place: path.display().to_string(), found })
-    }
+fn load_image(folder: &Path, hash: ContentHash) -> Result<Image, SessionError> {
+    let path = image_path(folder, hash);
+    let image = Image::open(&path)?;
+    let got = image.content_hash();
+    if got == hash { Ok(image) } else { Err(SessionError::WrongImage { place: path.display().to_string(), got }) }
 }
 
 fn read_json(path: &Path) -> Result<Vec<u8>, SessionError> {
@@ -168,11 +164,11 @@ fn read_json(path: &Path) -> Result<Vec<u8>, SessionError> {
     Ok(json)
 }
 
-fn check_length(path: &Path, found: u64) -> Result<(), SessionError> {
-    if found <= MAX_JSON {
+fn check_length(path: &Path, got: u64) -> Result<(), SessionError> {
+    if got <= MAX_JSON {
         Ok(())
     } else {
-        Err(SessionError::TooLong { place: path.display().to_string(), found, wanted: MAX_JSON })
+        Err(SessionError::TooLong { place: path.display().to_string(), got, expected: MAX_JSON })
     }
 }
 
@@ -181,25 +177,25 @@ fn check_length(path: &Path, found: u64) -> Result<(), SessionError> {
 const MOST_SEEDS: u64 = 1 << 48;
 
 fn check_steps(place: &str, file: &SessionFile) -> Result<(), SessionError> {
-    let inconsistent = |what: String, found: usize, wanted: String| {
-        Err(SessionError::Inconsistent { place: place.to_owned(), what, found: found.to_string(), wanted })
+    let inconsistent = |what: String, got: usize, expected: String| {
+        Err(SessionError::Inconsistent { place: place.to_owned(), what, got: got.to_string(), expected })
     };
     if file.done > file.steps.len() {
         return inconsistent("`done`".to_owned(), file.done, format!("at most {} steps", file.steps.len()));
     }
     // Far more than anybody draws, and room to count on.
     if file.seeds_drawn > MOST_SEEDS {
-        let (place, what, found) = (place.to_owned(), "`seeds_drawn`".to_owned(), file.seeds_drawn.to_string());
-        return Err(SessionError::Inconsistent { place, what, found, wanted: format!("at most {MOST_SEEDS}") });
+        let (place, what, got) = (place.to_owned(), "`seeds_drawn`".to_owned(), file.seeds_drawn.to_string());
+        return Err(SessionError::Inconsistent { place, what, got, expected: format!("at most {MOST_SEEDS}") });
     }
     for (index, step) in file.steps.iter().enumerate() {
-        if let Step::Round { pictures, seeds, .. } = step {
-            if pictures.is_empty() {
-                return inconsistent(format!("pictures of step {index}"), 0, "at least 1".to_owned());
+        if let Step::Round { images, seeds, .. } = step {
+            if images.is_empty() {
+                return inconsistent(format!("images of step {index}"), 0, "at least 1".to_owned());
             }
-            if pictures.len() != seeds.len() {
-                let wanted = format!("{}, one per picture", pictures.len());
-                return inconsistent(format!("number of seeds of step {index}"), seeds.len(), wanted);
+            if images.len() != seeds.len() {
+                let expected = format!("{}, one per image", images.len());
+                return inconsistent(format!("number of seeds of step {index}"), seeds.len(), expected);
             }
         }
     }

@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Judged, Round, Vote};
-use crate::picture::{ContentHash, Picture};
+use crate::image::{ContentHash, Image};
 
 /// One thing that can be undone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Step {
-    /// Pictures were made.
-    Round { unix_ms: u64, pictures: Vec<ContentHash>, seeds: Vec<u64>, report: Value },
+    /// Images were made.
+    Round { unix_ms: u64, images: Vec<ContentHash>, seeds: Vec<u64>, report: Value },
     /// A vote was cast, or taken back.
-    Vote { unix_ms: u64, picture: ContentHash, vote: Option<Vote> },
+    Vote { unix_ms: u64, image: ContentHash, vote: Option<Vote> },
     /// The prompt was changed.
     Prompt { prompt: String },
     /// The negative prompt was changed.
@@ -26,11 +26,11 @@ pub(super) enum Step {
 }
 
 impl Step {
-    /// The pictures it speaks of.
-    pub(super) fn pictures(&self) -> &[ContentHash] {
+    /// The images it speaks of.
+    pub(super) fn images(&self) -> &[ContentHash] {
         match self {
-            Self::Round { pictures, .. } => pictures,
-            Self::Vote { picture, .. } => slice::from_ref(picture),
+            Self::Round { images, .. } => images,
+            Self::Vote { image, .. } => slice::from_ref(image),
             Self::Prompt { .. } | Self::NegativePrompt { .. } | Self::Settings { .. } => &[],
         }
     }
@@ -43,7 +43,7 @@ pub(super) struct State {
     pub(super) negative_prompt: String,
     pub(super) settings: Value,
     pub(super) rounds: Vec<Round>,
-    /// One per picture, in the order in which the votes in force were cast.
+    /// One per image, in the order in which the votes in force were cast.
     pub(super) judged: Vec<Judged>,
 }
 
@@ -52,23 +52,23 @@ impl State {
         Self { prompt, negative_prompt: String::new(), settings: Value::Null, rounds: Vec::new(), judged: Vec::new() }
     }
 
-    /// Takes one step. `pictures` must have all that it speaks of.
-    pub(super) fn apply(&mut self, step: &Step, pictures: &BTreeMap<ContentHash, Picture>) {
+    /// Takes one step. `images` must have all that it speaks of.
+    pub(super) fn apply(&mut self, step: &Step, images: &BTreeMap<ContentHash, Image>) {
         match step {
-            Step::Round { unix_ms, pictures: hashes, seeds, report } => self.rounds.push(Round {
+            Step::Round { unix_ms, images: hashes, seeds, report } => self.rounds.push(Round {
                 index: self.rounds.len(),
                 prompt: self.prompt.clone(),
                 negative_prompt: self.negative_prompt.clone(),
                 settings: self.settings.clone(),
-                pictures: hashes.iter().map(|hash| pictures[hash].clone()).collect(),
+                images: hashes.iter().map(|hash| images[hash].clone()).collect(),
                 seeds: seeds.clone(),
                 unix_ms: *unix_ms,
                 report: report.clone(),
             }),
-            Step::Vote { picture, vote, .. } => {
-                self.judged.retain(|judged| judged.picture.content_hash() != *picture);
-                let picture = &pictures[picture];
-                self.judged.extend(vote.iter().map(|vote| Judged { picture: picture.clone(), vote: vote.clone() }));
+            Step::Vote { image, vote, .. } => {
+                self.judged.retain(|judged| judged.image.content_hash() != *image);
+                let image = &images[image];
+                self.judged.extend(vote.iter().map(|vote| Judged { image: image.clone(), vote: vote.clone() }));
             }
             Step::Prompt { prompt } => self.prompt.clone_from(prompt),
             Step::NegativePrompt { negative_prompt } => self.negative_prompt.clone_from(negative_prompt),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Judged;
 
-/// How many judged pictures become references. Time, memory and the risk of "burnt" pictures grow with them.
+/// How many judged images become references. Time, memory and the risk of "burnt" images grow with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -20,7 +20,7 @@ pub enum KeepPolicy {
     Balanced(usize),
 }
 
-/// Judged pictures that a round attends to, oldest vote first.
+/// Judged images that a round attends to, oldest vote first.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Feedback {
     /// With strengths above 0.

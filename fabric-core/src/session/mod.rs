@@ -1,4 +1,4 @@
-//! Rounds of pictures and what a person thinks of them, as data: no network in sight.
+//! Rounds of images and what a person thinks of them, as data: no network in sight.
 //!
 //! A session is a list of steps (a round was made, a vote was cast, the prompt was changed) and how many of them
 //! are in force; everything else follows from these. So every step can be undone, and what is saved is what happened.
@@ -29,26 +29,26 @@ pub use source::{BestAndWorst, FeedbackSource};
 pub use vote::{Judged, Vote};
 
 use crate::Error;
-use crate::picture::{ContentHash, Mark, Picture, PictureError, contact_sheet};
+use crate::image::{ContentHash, Image, ImageError, Mark, contact_sheet};
 
-/// Most pixels of all pictures of a session together: 2048 pictures of 512x512, 1.6 GB.
+/// Most pixels of all images of a session together: 2048 images of 512x512, 1.6 GB.
 pub const MAX_SESSION_PIXELS: usize = 1 << 29;
 
-/// A prompt, the pictures made for it round by round, and the votes on them.
+/// A prompt, the images made for it round by round, and the votes on them.
 ///
 /// ```
-/// use fabric_core::picture::Picture;
+/// use fabric_core::image::Image;
 /// use fabric_core::session::{FeedbackSession, KeepPolicy, Vote};
 ///
 /// let mut session = FeedbackSession::new("a small red star on blue").with_seed(7);
 /// let seeds = [session.next_seed(), session.next_seed()];
-/// let pictures = [Picture::filled(8, 8, [200, 0, 0])?, Picture::filled(8, 8, [0, 0, 200])?];
-/// let round = session.push_round(pictures.into_iter().zip(seeds).collect(), serde_json::json!({"steps": 20}))?;
+/// let images = [Image::filled(8, 8, [200, 0, 0])?, Image::filled(8, 8, [0, 0, 200])?];
+/// let round = session.push_round(images.into_iter().zip(seeds).collect(), serde_json::json!({"steps": 20}))?;
 ///
 /// session.like(&round[0])?;
 /// session.vote(&round[1], Vote::dislike(0.5)?.because("too dark"))?;
 /// let feedback = session.feedback(KeepPolicy::All);
-/// assert_eq!(feedback.liked[0].picture, round[0]);
+/// assert_eq!(feedback.liked[0].image, round[0]);
 /// assert_eq!(feedback.disliked[0].vote.strength(), -0.5);
 ///
 /// session.undo();
@@ -64,8 +64,8 @@ pub struct FeedbackSession {
     steps: Vec<Step>,
     /// Steps in force; those after it were undone.
     done: usize,
-    /// Every picture that some step speaks of.
-    pictures: BTreeMap<ContentHash, Picture>,
+    /// Every image that some step speaks of.
+    images: BTreeMap<ContentHash, Image>,
     /// What the steps in force amount to.
     state: State,
 }
@@ -77,10 +77,10 @@ impl FeedbackSession {
         // The standard library's own randomness: below 2^32, so that a person can write it down.
         let seed = RandomState::new().hash_one(0_u8) >> 32;
         let state = origin.clone();
-        Self { origin, seed, seeds_drawn: 0, steps: Vec::new(), done: 0, pictures: BTreeMap::new(), state }
+        Self { origin, seed, seeds_drawn: 0, steps: Vec::new(), done: 0, images: BTreeMap::new(), state }
     }
 
-    /// The same session with this seed, from which the seeds of all pictures are drawn.
+    /// The same session with this seed, from which the seeds of all images are drawn.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         (self.seed, self.seeds_drawn) = (seed, 0);
@@ -146,10 +146,10 @@ impl FeedbackSession {
         self.seed
     }
 
-    /// The next picture's seed, below 2^32 as in the published code.
+    /// The next image's seed, below 2^32 as in the published code.
     ///
     /// A session draws the same seeds in the same order wherever it runs and however often it was saved. Undoing
-    /// a round does not give its seeds back: made again, it shows new pictures.
+    /// a round does not give its seeds back: made again, it shows new images.
     pub fn next_seed(&mut self) -> u64 {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_word_pos(u128::from(self.seeds_drawn));
@@ -162,70 +162,70 @@ impl FeedbackSession {
         &self.state.rounds
     }
 
-    /// Adds a round: pictures, each with the seed that made it, and a report on how (any JSON).
+    /// Adds a round: images, each with the seed that made it, and a report on how (any JSON).
     ///
     /// # Errors
     ///
-    /// [`SessionError::EmptyRound`] if there are no pictures, [`SessionError::Full`] if there are too many by now.
-    pub fn push_round(&mut self, pictures: Vec<(Picture, u64)>, report: Value) -> Result<Round, SessionError> {
-        if pictures.is_empty() {
+    /// [`SessionError::EmptyRound`] if there are no images, [`SessionError::Full`] if there are too many by now.
+    pub fn push_round(&mut self, images: Vec<(Image, u64)>, report: Value) -> Result<Round, SessionError> {
+        if images.is_empty() {
             return Err(SessionError::EmptyRound);
         }
-        self.check_room(pictures.iter().map(|(picture, _)| picture), MAX_SESSION_PIXELS)?;
-        let (hashes, seeds) = pictures.iter().map(|(picture, seed)| (picture.content_hash(), *seed)).unzip();
-        self.pictures.extend(pictures.into_iter().map(|(picture, _)| (picture.content_hash(), picture)));
-        self.push(Step::Round { unix_ms: now(), pictures: hashes, seeds, report });
+        self.check_room(images.iter().map(|(image, _)| image), MAX_SESSION_PIXELS)?;
+        let (hashes, seeds) = images.iter().map(|(image, seed)| (image.content_hash(), *seed)).unzip();
+        self.images.extend(images.into_iter().map(|(image, _)| (image.content_hash(), image)));
+        self.push(Step::Round { unix_ms: now(), images: hashes, seeds, report });
         Ok(self.state.rounds.last().expect("a round was just pushed").clone())
     }
 
-    /// Likes a picture in full, of a round or of one's own.
+    /// Likes an image in full, of a round or of one's own.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Full`] if it is a new picture and there are too many by now.
-    pub fn like(&mut self, picture: &Picture) -> Result<(), SessionError> {
-        self.vote(picture, Vote::LIKE)
+    /// [`SessionError::Full`] if it is a new image and there are too many by now.
+    pub fn like(&mut self, image: &Image) -> Result<(), SessionError> {
+        self.vote(image, Vote::LIKE)
     }
 
-    /// Dislikes a picture in full, of a round or of one's own.
+    /// Dislikes an image in full, of a round or of one's own.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Full`] if it is a new picture and there are too many by now.
-    pub fn dislike(&mut self, picture: &Picture) -> Result<(), SessionError> {
-        self.vote(picture, Vote::DISLIKE)
+    /// [`SessionError::Full`] if it is a new image and there are too many by now.
+    pub fn dislike(&mut self, image: &Image) -> Result<(), SessionError> {
+        self.vote(image, Vote::DISLIKE)
     }
 
-    /// Votes on a picture, of a round or of one's own.
+    /// Votes on an image, of a round or of one's own.
     ///
-    /// A picture is its content: the same one has one vote, whichever file or round it came from. The same vote
+    /// An image is its content: the same one has one vote, whichever file or round it came from. The same vote
     /// again changes nothing; another vote replaces the old one and is the most recent.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Full`] if it is a new picture and there are too many by now.
-    pub fn vote(&mut self, picture: &Picture, vote: Vote) -> Result<(), SessionError> {
-        if self.vote_on(picture) == Some(&vote) {
+    /// [`SessionError::Full`] if it is a new image and there are too many by now.
+    pub fn vote(&mut self, image: &Image, vote: Vote) -> Result<(), SessionError> {
+        if self.vote_on(image) == Some(&vote) {
             return Ok(());
         }
-        self.check_room([picture], MAX_SESSION_PIXELS)?;
-        let hash = picture.content_hash();
-        self.pictures.entry(hash).or_insert_with(|| picture.clone());
-        self.push(Step::Vote { unix_ms: now(), picture: hash, vote: Some(vote) });
+        self.check_room([image], MAX_SESSION_PIXELS)?;
+        let hash = image.content_hash();
+        self.images.entry(hash).or_insert_with(|| image.clone());
+        self.push(Step::Vote { unix_ms: now(), image: hash, vote: Some(vote) });
         Ok(())
     }
 
     /// Takes a vote back. Without one, nothing happens.
-    pub fn neutral(&mut self, picture: &Picture) {
-        if self.vote_on(picture).is_some() {
-            self.push(Step::Vote { unix_ms: now(), picture: picture.content_hash(), vote: None });
+    pub fn neutral(&mut self, image: &Image) {
+        if self.vote_on(image).is_some() {
+            self.push(Step::Vote { unix_ms: now(), image: image.content_hash(), vote: None });
         }
     }
 
-    /// The vote on a picture.
-    pub fn vote_on(&self, picture: &Picture) -> Option<&Vote> {
-        let hash = picture.content_hash();
-        self.state.judged.iter().find(|judged| judged.picture.content_hash() == hash).map(|judged| &judged.vote)
+    /// The vote on an image.
+    pub fn vote_on(&self, image: &Image) -> Option<&Vote> {
+        let hash = image.content_hash();
+        self.state.judged.iter().find(|judged| judged.image.content_hash() == hash).map(|judged| &judged.vote)
     }
 
     /// All votes, oldest first, neutral ones (strength 0) among them.
@@ -233,33 +233,33 @@ impl FeedbackSession {
         &self.state.judged
     }
 
-    /// Liked pictures, oldest vote first.
+    /// Liked images, oldest vote first.
     pub fn liked(&self) -> impl Iterator<Item = &Judged> {
         self.votes().iter().filter(|judged| judged.vote.strength() > 0.0)
     }
 
-    /// Disliked pictures, oldest vote first.
+    /// Disliked images, oldest vote first.
     pub fn disliked(&self) -> impl Iterator<Item = &Judged> {
         self.votes().iter().filter(|judged| judged.vote.strength() < 0.0)
     }
 
-    /// What the next round is to attend to: liked and disliked pictures, as many as the policy keeps.
+    /// What the next round is to attend to: liked and disliked images, as many as the policy keeps.
     pub fn feedback(&self, keep: KeepPolicy) -> Feedback {
         keep.choose(self.votes())
     }
 
     /// Lets a source judge the last round, and casts its votes, all or none of them.
     ///
-    /// Where it votes twice on one picture, the later vote counts.
+    /// Where it votes twice on one image, the later vote counts.
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoRound`], [`SessionError::NoSuchPicture`], or what stops the source.
+    /// [`SessionError::NoRound`], [`SessionError::NoSuchImage`], or what stops the source.
     pub fn judge_with(&mut self, source: &mut dyn FeedbackSource) -> Result<(), Error> {
         let round = self.rounds().last().ok_or(SessionError::NoRound)?.clone();
         let votes = source.judge(&round)?;
         if let Some(&(index, _)) = votes.iter().find(|(index, _)| *index >= round.len()) {
-            return Err(SessionError::NoSuchPicture { index, found: round.len() }.into());
+            return Err(SessionError::NoSuchImage { index, got: round.len() }.into());
         }
         for (index, vote) in votes {
             self.vote(&round[index], vote)?;
@@ -287,22 +287,19 @@ impl FeedbackSession {
         redone
     }
 
-    /// All rounds on one sheet, a row each, liked pictures in green frames and disliked ones in red.
+    /// All rounds on one sheet, a row each, liked images in green frames and disliked ones in red.
     ///
     /// # Errors
     ///
-    /// [`PictureError::Size`] if there is no round, or too many for one sheet.
-    pub fn contact_sheet(&self) -> Result<Picture, PictureError> {
-        let mark = |picture| match self.vote_on(picture).map(Vote::strength) {
+    /// [`ImageError::Size`] if there is no round, or too many for one sheet.
+    pub fn contact_sheet(&self) -> Result<Image, ImageError> {
+        let mark = |image| match self.vote_on(image).map(Vote::strength) {
             Some(strength) if strength > 0.0 => Mark::Liked,
             Some(strength) if strength < 0.0 => Mark::Disliked,
             _ => Mark::None,
         };
-        let rows: Vec<Vec<_>> = self
-            .rounds()
-            .iter()
-            .map(|round| round.pictures.iter().map(|picture| (picture, mark(picture))).collect())
-            .collect();
+        let rows: Vec<Vec<_>> =
+            self.rounds().iter().map(|round| round.images.iter().map(|image| (image, mark(image))).collect()).collect();
         contact_sheet(&rows, 8)
     }
 
@@ -311,9 +308,9 @@ impl FeedbackSession {
         if self.done < self.steps.len() {
             self.steps.truncate(self.done);
             let (steps, new) = (&self.steps, &step);
-            self.pictures.retain(|hash, _| steps.iter().chain([new]).any(|step| step.pictures().contains(hash)));
+            self.images.retain(|hash, _| steps.iter().chain([new]).any(|step| step.images().contains(hash)));
         }
-        self.state.apply(&step, &self.pictures);
+        self.state.apply(&step, &self.images);
         self.steps.push(step);
         self.done = self.steps.len();
     }
@@ -321,7 +318,7 @@ impl FeedbackSession {
     fn replay(&mut self) {
         self.state = self.origin.clone();
         for step in &self.steps[..self.done] {
-            self.state.apply(step, &self.pictures);
+            self.state.apply(step, &self.images);
         }
     }
 
@@ -333,42 +330,42 @@ impl FeedbackSession {
     /// [`SessionError::Full`] if it does not.
     pub fn check_room_for(&self, count: usize, width: usize, height: usize) -> Result<(), SessionError> {
         let new = width.saturating_mul(height).saturating_mul(count);
-        let found = pixels(self.pictures_in_force().values()).saturating_add(new);
-        check_pixels(found, MAX_SESSION_PIXELS)
+        let got = pixels(self.images_in_force().values()).saturating_add(new);
+        check_pixels(got, MAX_SESSION_PIXELS)
     }
 
-    /// Whether these pictures still fit into the session.
-    fn check_room<'a>(&self, new: impl IntoIterator<Item = &'a Picture>, most: usize) -> Result<(), SessionError> {
-        check_room(&self.pictures_in_force(), new, most)
+    /// Whether these images still fit into the session.
+    fn check_room<'a>(&self, new: impl IntoIterator<Item = &'a Image>, most: usize) -> Result<(), SessionError> {
+        check_room(&self.images_in_force(), new, most)
     }
 
-    /// Pictures that the steps in force speak of. Those of undone steps make room: the next step lets them go.
-    fn pictures_in_force(&self) -> BTreeMap<ContentHash, Picture> {
-        let hashes = self.steps[..self.done].iter().flat_map(Step::pictures);
-        hashes.map(|hash| (*hash, self.pictures[hash].clone())).collect()
+    /// Images that the steps in force speak of. Those of undone steps make room: the next step lets them go.
+    fn images_in_force(&self) -> BTreeMap<ContentHash, Image> {
+        let hashes = self.steps[..self.done].iter().flat_map(Step::images);
+        hashes.map(|hash| (*hash, self.images[hash].clone())).collect()
     }
 }
 
-/// Counts each picture once, however often it appears.
+/// Counts each image once, however often it appears.
 fn check_room<'a>(
-    old: &BTreeMap<ContentHash, Picture>,
-    new: impl IntoIterator<Item = &'a Picture>,
+    old: &BTreeMap<ContentHash, Image>,
+    new: impl IntoIterator<Item = &'a Image>,
     most: usize,
 ) -> Result<(), SessionError> {
-    let new: BTreeMap<ContentHash, &Picture> = new
+    let new: BTreeMap<ContentHash, &Image> = new
         .into_iter()
-        .map(|picture| (picture.content_hash(), picture))
+        .map(|image| (image.content_hash(), image))
         .filter(|(hash, _)| !old.contains_key(hash))
         .collect();
     check_pixels(pixels(old.values().chain(new.into_values())), most)
 }
 
-fn pixels<'a>(pictures: impl Iterator<Item = &'a Picture>) -> usize {
-    pictures.map(|picture| picture.width() * picture.height()).sum()
+fn pixels<'a>(images: impl Iterator<Item = &'a Image>) -> usize {
+    images.map(|image| image.width() * image.height()).sum()
 }
 
-fn check_pixels(found: usize, most: usize) -> Result<(), SessionError> {
-    if found <= most { Ok(()) } else { Err(SessionError::Full { found, wanted: most }) }
+fn check_pixels(got: usize, most: usize) -> Result<(), SessionError> {
+    if got <= most { Ok(()) } else { Err(SessionError::Full { got, expected: most }) }
 }
 
 /// Milliseconds since 1970; 0 for a clock that stands before.

@@ -1,10 +1,10 @@
-//! One batch of pictures.
+//! One batch of images.
 
 use std::ops::Index;
 
 use serde_json::Value;
 
-use crate::picture::{Mark, Picture, PictureError, contact_sheet};
+use crate::image::{Image, ImageError, Mark, contact_sheet};
 
 /// What was made at one time, and how. Cloning one costs little: pixels are shared.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,9 +18,9 @@ pub struct Round {
     pub negative_prompt: String,
     /// The generation settings in force.
     pub settings: Value,
-    /// The pictures.
-    pub pictures: Vec<Picture>,
-    /// The seed of each picture.
+    /// The images.
+    pub images: Vec<Image>,
+    /// The seed of each image.
     pub seeds: Vec<u64>,
     /// When they were made, in milliseconds since 1970.
     pub unix_ms: u64,
@@ -29,30 +29,30 @@ pub struct Round {
 }
 
 impl Round {
-    /// Number of pictures.
+    /// Number of images.
     pub fn len(&self) -> usize {
-        self.pictures.len()
+        self.images.len()
     }
 
-    /// Whether there is no picture, which no session allows.
+    /// Whether there is no image, which no session allows.
     pub fn is_empty(&self) -> bool {
-        self.pictures.is_empty()
+        self.images.is_empty()
     }
 
-    /// All pictures in one row on one sheet.
+    /// All images in one row on one sheet.
     ///
     /// # Errors
     ///
-    /// [`PictureError::Size`] if the sheet would be too large.
-    pub fn contact_sheet(&self) -> Result<Picture, PictureError> {
-        contact_sheet(&[self.pictures.iter().map(|picture| (picture, Mark::None)).collect()], 8)
+    /// [`ImageError::Size`] if the sheet would be too large.
+    pub fn contact_sheet(&self) -> Result<Image, ImageError> {
+        contact_sheet(&[self.images.iter().map(|image| (image, Mark::None)).collect()], 8)
     }
 }
 
 impl Index<usize> for Round {
-    type Output = Picture;
+    type Output = Image;
 
-    fn index(&self, index: usize) -> &Picture {
-        &self.pictures[index]
+    fn index(&self, index: usize) -> &Image {
+        &self.images[index]
     }
 }

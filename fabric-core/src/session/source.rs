@@ -4,11 +4,11 @@ use std::fmt;
 
 use super::{Round, SessionError, Vote};
 use crate::Error;
-use crate::picture::Picture;
+use crate::image::Image;
 
 /// Judges rounds: a score, a model, a person at a terminal.
 pub trait FeedbackSource {
-    /// Votes on pictures of a round, each by its number in the round; any number of them.
+    /// Votes on images of a round, each by its number in the round; any number of them.
     ///
     /// # Errors
     ///
@@ -16,17 +16,17 @@ pub trait FeedbackSource {
     fn judge(&mut self, round: &Round) -> Result<Vec<(usize, Vote)>, Error>;
 }
 
-/// Likes the picture with the highest score and dislikes the one with the lowest: the protocol of the paper's
+/// Likes the image with the highest score and dislikes the one with the lowest: the protocol of the paper's
 /// experiments.
 ///
-/// Of equal scores the first counts. With one picture, or only equal ones, both votes name the same picture, as in
+/// Of equal scores the first counts. With one image, or only equal ones, both votes name the same image, as in
 /// the published evaluation, which then attends to it on both sides; in a session the dislike, cast last, stands.
 pub struct BestAndWorst<F> {
     score: F,
 }
 
-impl<F: FnMut(&Round, &Picture) -> Result<f64, Error>> BestAndWorst<F> {
-    /// Votes by this score of a picture.
+impl<F: FnMut(&Round, &Image) -> Result<f64, Error>> BestAndWorst<F> {
+    /// Votes by this score of an image.
     pub fn new(score: F) -> Self {
         Self { score }
     }
@@ -38,14 +38,14 @@ impl<F> fmt::Debug for BestAndWorst<F> {
     }
 }
 
-impl<F: FnMut(&Round, &Picture) -> Result<f64, Error>> FeedbackSource for BestAndWorst<F> {
+impl<F: FnMut(&Round, &Image) -> Result<f64, Error>> FeedbackSource for BestAndWorst<F> {
     fn judge(&mut self, round: &Round) -> Result<Vec<(usize, Vote)>, Error> {
         let mut best: Option<(usize, f64)> = None;
         let mut worst: Option<(usize, f64)> = None;
-        for (index, picture) in round.pictures.iter().enumerate() {
-            let score = (self.score)(round, picture)?;
+        for (index, image) in round.images.iter().enumerate() {
+            let score = (self.score)(round, image)?;
             if !score.is_finite() {
-                return Err(SessionError::Score { index, found: score }.into());
+                return Err(SessionError::Score { index, got: score }.into());
             }
             if best.is_none_or(|(_, highest)| score > highest) {
                 best = Some((index, score));
@@ -55,6 +55,6 @@ impl<F: FnMut(&Round, &Picture) -> Result<f64, Error>> FeedbackSource for BestAn
             }
         }
         let votes = [(best, Vote::LIKE), (worst, Vote::DISLIKE)];
-        Ok(votes.into_iter().filter_map(|(found, vote)| found.map(|(index, _)| (index, vote))).collect())
+        Ok(votes.into_iter().filter_map(|(got, vote)| got.map(|(index, _)| (index, vote))).collect())
     }
 }

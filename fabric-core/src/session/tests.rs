@@ -6,19 +6,19 @@ use std::path::Path;
 use serde_json::json;
 
 use super::*;
-use crate::picture::Picture;
+use crate::image::Image;
 
-fn picture(shade: u8) -> Picture {
-    Picture::filled(4, 3, [shade, 255 - shade, 7]).unwrap()
+fn image(shade: u8) -> Image {
+    Image::filled(4, 3, [shade, 255 - shade, 7]).unwrap()
 }
 
 fn round(session: &mut FeedbackSession, shades: &[u8]) -> Round {
-    let pictures = shades.iter().map(|shade| (picture(*shade), session.next_seed())).collect();
-    session.push_round(pictures, json!({"seconds": 0.1 + 0.2, "steps": 20})).unwrap()
+    let images = shades.iter().map(|shade| (image(*shade), session.next_seed())).collect();
+    session.push_round(images, json!({"seconds": 0.1 + 0.2, "steps": 20})).unwrap()
 }
 
 fn shades(judged: &[Judged]) -> Vec<u8> {
-    judged.iter().map(|judged| judged.picture.rgb()[0]).collect()
+    judged.iter().map(|judged| judged.image.rgb()[0]).collect()
 }
 
 /// Two rounds, votes of every kind, a changed prompt, and something undone.
@@ -31,7 +31,7 @@ fn eventful() -> FeedbackSession {
     session.set_settings(json!({"steps": 30, "guidance_scale": 7.5}));
     let second = round(&mut session, &[5, 6, 7, 8]);
     session.like(&second[3]).unwrap();
-    session.like(&picture(99)).unwrap();
+    session.like(&image(99)).unwrap();
     session.neutral(&first[0]);
     session.undo();
     session
@@ -45,7 +45,7 @@ fn the_same_vote_again_changes_nothing() {
     session.dislike(&round[1]).unwrap();
     let before = session.clone();
     session.like(&round[0]).unwrap();
-    session.like(&Picture::from_bytes(&round[0].to_png_bytes().unwrap()).unwrap()).unwrap();
+    session.like(&Image::from_bytes(&round[0].to_png_bytes().unwrap()).unwrap()).unwrap();
     assert_eq!(session, before);
 }
 
@@ -67,12 +67,12 @@ fn another_vote_replaces_the_old_one() {
 }
 
 #[test]
-fn equal_pictures_are_one_picture() {
+fn equal_images_are_one_image() {
     let mut session = FeedbackSession::new("");
     let first = round(&mut session, &[1, 1]);
     let second = round(&mut session, &[1]);
-    for picture in [&first[0], &first[1], &second[0], &picture(1)] {
-        session.like(picture).unwrap();
+    for image in [&first[0], &first[1], &second[0], &image(1)] {
+        session.like(image).unwrap();
     }
     assert_eq!(session.liked().count(), 1);
 }
@@ -104,8 +104,8 @@ fn a_new_step_ends_what_could_be_redone() {
     session.undo();
     session.like(&kept[0]).unwrap();
     assert!(!session.redo());
-    let hashes: Vec<_> = session.pictures.keys().copied().collect();
-    assert_eq!(hashes, [kept[0].content_hash()], "pictures of undone steps are let go");
+    let hashes: Vec<_> = session.images.keys().copied().collect();
+    assert_eq!(hashes, [kept[0].content_hash()], "images of undone steps are let go");
     session.like(&undone[1]).unwrap();
     assert_eq!(shades(session.votes()), [1, 2]);
 }
@@ -156,7 +156,7 @@ fn a_balanced_cap_is_the_published_demo_without_its_slip() {
         for index in 0..likes.max(dislikes) {
             for (count, vote, shade) in [(likes, Vote::LIKE, 100), (dislikes, Vote::DISLIKE, 200)] {
                 if index < count {
-                    session.vote(&picture(shade + index as u8), vote).unwrap();
+                    session.vote(&image(shade + index as u8), vote).unwrap();
                 }
             }
         }
@@ -180,13 +180,13 @@ fn a_balanced_cap_is_the_published_demo_without_its_slip() {
 #[test]
 fn the_best_is_liked_and_the_worst_disliked() {
     let mut session = FeedbackSession::new("");
-    let score = |_: &Round, picture: &Picture| Ok(f64::from(picture.rgb()[0]));
+    let score = |_: &Round, image: &Image| Ok(f64::from(image.rgb()[0]));
     assert!(matches!(session.judge_with(&mut BestAndWorst::new(score)), Err(Error::Session(SessionError::NoRound))));
     round(&mut session, &[5, 9, 1, 9]);
     session.judge_with(&mut BestAndWorst::new(score)).unwrap();
     let feedback = session.feedback(KeepPolicy::All);
     assert_eq!((shades(&feedback.liked), shades(&feedback.disliked)), (vec![9], vec![1]));
-    // One picture is both, as in the published evaluation; a session keeps the later vote.
+    // One image is both, as in the published evaluation; a session keeps the later vote.
     let only = round(&mut session, &[50]);
     let votes = BestAndWorst::new(score).judge(&only).unwrap();
     assert_eq!(votes, [(0, Vote::LIKE), (0, Vote::DISLIKE)]);
@@ -204,10 +204,10 @@ fn a_source_that_fails_casts_no_vote() {
     }
     let mut session = FeedbackSession::new("");
     round(&mut session, &[1, 2]);
-    let found = session.judge_with(&mut Beyond).unwrap_err();
-    assert!(matches!(found, Error::Session(SessionError::NoSuchPicture { index: 2, found: 2 })), "{found}");
-    let found = session.judge_with(&mut BestAndWorst::new(|_, _| Ok(f64::NAN))).unwrap_err();
-    assert!(matches!(found, Error::Session(SessionError::Score { index: 0, .. })), "{found}");
+    let got = session.judge_with(&mut Beyond).unwrap_err();
+    assert!(matches!(got, Error::Session(SessionError::NoSuchImage { index: 2, got: 2 })), "{got}");
+    let got = session.judge_with(&mut BestAndWorst::new(|_, _| Ok(f64::NAN))).unwrap_err();
+    assert!(matches!(got, Error::Session(SessionError::Score { index: 0, .. })), "{got}");
     assert_eq!(session.votes(), []);
 }
 
@@ -215,12 +215,12 @@ fn a_source_that_fails_casts_no_vote() {
 fn a_session_has_room_for_so_many_pixels() {
     let mut session = FeedbackSession::new("");
     assert!(matches!(session.push_round(Vec::new(), Value::Null), Err(SessionError::EmptyRound)));
-    let old = BTreeMap::from([(picture(1).content_hash(), picture(1))]);
-    let new = [picture(1), picture(2), picture(2), picture(3)];
-    // Three different pictures of 12 pixels.
+    let old = BTreeMap::from([(image(1).content_hash(), image(1))]);
+    let new = [image(1), image(2), image(2), image(3)];
+    // Three different images of 12 pixels.
     assert!(check_room(&old, &new, 36).is_ok());
-    let found = check_room(&old, &new, 35).unwrap_err();
-    assert!(matches!(found, SessionError::Full { found: 36, wanted: 35 }), "{found}");
+    let got = check_room(&old, &new, 35).unwrap_err();
+    assert!(matches!(got, SessionError::Full { got: 36, expected: 35 }), "{got}");
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn saving_again_writes_only_what_is_new() {
     let folder = tempfile::tempdir().unwrap();
     let mut session = eventful();
     session.save(folder.path()).unwrap();
-    let file = folder.path().join(format!("pictures/{}.png", picture(1).content_hash()));
+    let file = folder.path().join(format!("images/{}.png", image(1).content_hash()));
     let written = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
     let before = written(&file);
     round(&mut session, &[77]);
@@ -249,7 +249,7 @@ fn saving_again_writes_only_what_is_new() {
     assert_eq!(written(&file), before);
     assert_eq!(FeedbackSession::load(folder.path()).unwrap(), session);
     let files = |path: &Path| fs::read_dir(path).unwrap().count();
-    assert_eq!((files(folder.path()), files(&folder.path().join("pictures"))), (2, 10), "nothing is left beside them");
+    assert_eq!((files(folder.path()), files(&folder.path().join("images"))), (2, 10), "nothing is left beside them");
 }
 
 #[test]
@@ -257,19 +257,19 @@ fn a_crash_while_saving_leaves_the_session_before() {
     let folder = tempfile::tempdir().unwrap();
     let before = eventful();
     before.save(folder.path()).unwrap();
-    // Everything a save does before its last rename: new pictures, half a picture and half a JSON beside.
+    // Everything a save does before its last rename: new images, half an image and half a JSON beside.
     let mut after = before.clone();
     let new = round(&mut after, &[200]);
     let png = new[0].to_png_bytes().unwrap();
-    fs::write(folder.path().join(format!("pictures/{}.png", new[0].content_hash())), &png).unwrap();
-    fs::write(folder.path().join("pictures/.half.png.1-0.tmp"), &png[..9]).unwrap();
+    fs::write(folder.path().join(format!("images/{}.png", new[0].content_hash())), &png).unwrap();
+    fs::write(folder.path().join("images/.half.png.1-0.tmp"), &png[..9]).unwrap();
     fs::write(folder.path().join(".session.json.1-0.tmp"), "{\"format\":").unwrap();
     assert_eq!(FeedbackSession::load(folder.path()).unwrap(), before);
     // A save that cannot finish changes nothing that can be loaded.
     let other = tempfile::tempdir().unwrap();
     before.save(other.path()).unwrap();
-    fs::remove_dir_all(other.path().join("pictures")).unwrap();
-    fs::write(other.path().join("pictures"), "in the way").unwrap();
+    fs::remove_dir_all(other.path().join("images")).unwrap();
+    fs::write(other.path().join("images"), "in the way").unwrap();
     let json = fs::read(other.path().join("session.json")).unwrap();
     assert!(matches!(after.save(other.path()), Err(SessionError::Io { .. })));
     assert_eq!(fs::read(other.path().join("session.json")).unwrap(), json);
@@ -299,7 +299,7 @@ fn a_json_that_was_tampered_with_is_refused() {
     assert!(matches!(
         load_changed(|json| {
             json["steps"][0]["seeds"] = json!([]);
-            json["steps"][0]["pictures"] = json!([]);
+            json["steps"][0]["images"] = json!([]);
         }),
         SessionError::Inconsistent { .. }
     ));
@@ -315,26 +315,26 @@ fn a_json_that_was_tampered_with_is_refused() {
 #[test]
 fn names_in_the_json_never_become_paths() {
     for name in ["../../../../etc/passwd", "/etc/passwd", "..", "", "a\0b", &"A".repeat(64), &"0".repeat(65)] {
-        let found = load_changed(|json| json["steps"][1]["picture"] = json!(name));
-        assert!(matches!(found, SessionError::Json { .. }), "{name}: {found}");
+        let got = load_changed(|json| json["steps"][1]["image"] = json!(name));
+        assert!(matches!(got, SessionError::Json { .. }), "{name}: {got}");
     }
-    let found = load_changed(|json| json["steps"][1]["picture"] = json!("0".repeat(64)));
-    assert!(matches!(found, SessionError::Picture { source: PictureError::Read { .. } }), "{found}");
+    let got = load_changed(|json| json["steps"][1]["image"] = json!("0".repeat(64)));
+    assert!(matches!(got, SessionError::Image { source: ImageError::Read { .. } }), "{got}");
 }
 
 #[test]
-fn missing_damaged_and_swapped_pictures_are_told_apart() {
+fn missing_damaged_and_swapped_images_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     eventful().save(folder.path()).unwrap();
-    let file = |shade| folder.path().join(format!("pictures/{}.png", picture(shade).content_hash()));
+    let file = |shade| folder.path().join(format!("images/{}.png", image(shade).content_hash()));
     let load = || FeedbackSession::load(folder.path()).unwrap_err();
     let png = fs::read(file(1)).unwrap();
     fs::write(file(1), &png[..png.len() / 2]).unwrap();
-    assert!(matches!(load(), SessionError::Picture { source: PictureError::Corrupt { .. } }));
+    assert!(matches!(load(), SessionError::Image { source: ImageError::Corrupt { .. } }));
     fs::copy(file(2), file(1)).unwrap();
-    assert!(matches!(load(), SessionError::WrongPicture { .. }));
+    assert!(matches!(load(), SessionError::WrongImage { .. }));
     fs::remove_file(file(1)).unwrap();
-    assert!(matches!(load(), SessionError::Picture { source: PictureError::Read { .. } }));
+    assert!(matches!(load(), SessionError::Image { source: ImageError::Read { .. } }));
     fs::write(file(1), &png).unwrap();
     assert_eq!(FeedbackSession::load(folder.path()).unwrap().rounds().len(), 2);
 }
@@ -367,30 +367,30 @@ fn what_cannot_be_loaded_again_leaves_the_session_saved_before() {
     let good = eventful();
     good.save(folder.path()).unwrap();
     let mut deep_report = good.clone();
-    deep_report.push_round(vec![(picture(50), 1)], nested(126)).unwrap();
+    deep_report.push_round(vec![(image(50), 1)], nested(126)).unwrap();
     let mut deep_settings = good.clone();
     deep_settings.set_settings(nested(1000));
     let deep_origin = FeedbackSession::new("other").with_settings(nested(200));
     let mut too_many_seeds = good.clone();
     too_many_seeds.seeds_drawn = u64::MAX;
     for bad in [deep_report, deep_settings, deep_origin, too_many_seeds] {
-        let found = bad.save(folder.path()).unwrap_err();
-        assert!(matches!(found, SessionError::NotLoadable { .. }), "{found}");
+        let got = bad.save(folder.path()).unwrap_err();
+        assert!(matches!(got, SessionError::NotLoadable { .. }), "{got}");
         assert_eq!(FeedbackSession::load(folder.path()).unwrap(), good);
     }
     // What the parser takes is saved.
     let mut deep = good.clone();
-    deep.push_round(vec![(picture(50), 1)], nested(100)).unwrap();
+    deep.push_round(vec![(image(50), 1)], nested(100)).unwrap();
     deep.save(folder.path()).unwrap();
     assert_eq!(FeedbackSession::load(folder.path()).unwrap(), deep);
 }
 
 #[test]
-fn a_damaged_picture_of_the_folder_is_written_again() {
+fn a_damaged_image_of_the_folder_is_written_again() {
     let folder = tempfile::tempdir().unwrap();
     let session = eventful();
     session.save(folder.path()).unwrap();
-    let file = |shade| folder.path().join(format!("pictures/{}.png", picture(shade).content_hash()));
+    let file = |shade| folder.path().join(format!("images/{}.png", image(shade).content_hash()));
     fs::write(file(1), "half a pic").unwrap();
     fs::copy(file(3), file(2)).unwrap();
     session.save(folder.path()).unwrap();
@@ -398,16 +398,16 @@ fn a_damaged_picture_of_the_folder_is_written_again() {
 }
 
 #[test]
-fn undone_pictures_make_room() {
+fn undone_images_make_room() {
     let mut session = FeedbackSession::new("");
     let first = round(&mut session, &[1, 2]);
     round(&mut session, &[3, 4]);
-    // Four pictures of 12 pixels, and two more.
-    let new = [picture(5), picture(6)];
-    assert!(matches!(session.check_room(&new, 71), Err(SessionError::Full { found: 72, wanted: 71 })));
+    // Four images of 12 pixels, and two more.
+    let new = [image(5), image(6)];
+    assert!(matches!(session.check_room(&new, 71), Err(SessionError::Full { got: 72, expected: 71 })));
     session.undo();
     assert!(session.check_room(&new, 48).is_ok());
-    assert!(matches!(session.check_room(&new, 47), Err(SessionError::Full { found: 48, wanted: 47 })));
+    assert!(matches!(session.check_room(&new, 47), Err(SessionError::Full { got: 48, expected: 47 })));
     session.like(&first[0]).unwrap();
     assert!(session.check_room(&new, 48).is_ok());
 }
@@ -419,7 +419,7 @@ fn room_for_a_round_is_known_before_it_is_made() {
     assert!(session.check_room_for(most, 512, 512).is_ok());
     assert!(matches!(session.check_room_for(most + 1, 512, 512), Err(SessionError::Full { .. })));
     assert!(matches!(session.check_room_for(usize::MAX, usize::MAX, 2), Err(SessionError::Full { .. })));
-    let big = Picture::filled(512, 512, [1, 2, 3]).unwrap();
+    let big = Image::filled(512, 512, [1, 2, 3]).unwrap();
     session.push_round(vec![(big, 1)], Value::Null).unwrap();
     assert!(matches!(session.check_room_for(most, 512, 512), Err(SessionError::Full { .. })));
     session.undo();

@@ -1,9 +1,9 @@
-//! What somebody thinks of a picture.
+//! What somebody thinks of an image.
 
 use serde::{Deserialize, Serialize};
 
 use super::SessionError;
-use crate::picture::Picture;
+use crate::image::Image;
 
 /// A like or a dislike, with a strength and perhaps a reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ impl Vote {
     /// [`SessionError::Strength`] for anything else, NaN too.
     pub fn new(strength: f64) -> Result<Self, SessionError> {
         if !(-1.0..=1.0).contains(&strength) {
-            return Err(SessionError::Strength { found: strength, lowest: -1 });
+            return Err(SessionError::Strength { got: strength, lowest: -1 });
         }
         // Adding zero turns -0 into 0.
         Ok(Self { strength: strength + 0.0, reason: None })
@@ -51,7 +51,7 @@ impl Vote {
         if (0.0..=1.0).contains(&strength) {
             Self::new(strength)
         } else {
-            Err(SessionError::Strength { found: strength, lowest: 0 })
+            Err(SessionError::Strength { got: strength, lowest: 0 })
         }
     }
 
@@ -64,7 +64,7 @@ impl Vote {
         Self::like(strength).and_then(|like| Self::new(-like.strength))
     }
 
-    /// The same vote with a reason: what in the picture is meant.
+    /// The same vote with a reason: what in the image is meant.
     #[must_use]
     pub fn because(self, reason: impl Into<String>) -> Self {
         Self { reason: Some(reason.into()), ..self }
@@ -89,11 +89,11 @@ impl TryFrom<Unchecked> for Vote {
     }
 }
 
-/// A picture and the vote on it.
+/// An image and the vote on it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judged {
-    /// The picture.
-    pub picture: Picture,
+    /// The image.
+    pub image: Image,
     /// The vote in force.
     pub vote: Vote,
 }

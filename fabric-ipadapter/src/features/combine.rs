@@ -1,13 +1,13 @@
-//! Several pictures as one, before the projection reads them.
+//! Several images as one, before the projection reads them.
 
 use burn::tensor::Tensor;
 
 use super::Features;
 use crate::AdapterError;
 
-/// How features of several pictures become those of one, as ComfyUI_IPAdapter_plus combines them.
+/// How features of several images become those of one, as ComfyUI_IPAdapter_plus combines them.
 ///
-/// Without combining, the tokens of all pictures stand side by side in one softmax.
+/// Without combining, the tokens of all images stand side by side in one softmax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Combine {
     /// Their sum.
@@ -16,7 +16,7 @@ pub enum Combine {
     Subtract,
     /// Their mean.
     Mean,
-    /// The mean of each divided by the length over pictures, as published: not the length over channels.
+    /// The mean of each divided by the length over images, as published: not the length over channels.
     NormMean,
     /// The largest of each number.
     Max,
@@ -45,11 +45,11 @@ impl Combine {
 }
 
 impl Features {
-    /// The features of one picture that stand for all of these.
+    /// The features of one image that stand for all of these.
     ///
     /// # Errors
     ///
-    /// When there is no picture.
+    /// When there is no image.
     pub fn combined(&self, combine: Combine) -> Result<Self, AdapterError> {
         self.check_rows()?;
         let features = self.in_f32();
@@ -60,7 +60,7 @@ impl Features {
             Self::FaceAndTokens { identities, tokens } => {
                 Self::FaceAndTokens { identities: combine.of(identities), tokens: combine.of(tokens) }
             }
-            // Texts are no pictures: they are the same for all.
+            // Texts are no images: they are the same for all.
             Self::Instructed { tokens, prompt, instruction } => Self::Instructed {
                 tokens: combine.of(tokens),
                 prompt: prompt.narrow(0, 0, 1),
@@ -79,7 +79,7 @@ mod tests {
         let device = fabric_backends::default_device().expect("a device");
         let features = Features::Pooled(Tensor::from_data([[3.0, 0.0], [4.0, 2.0]], &device));
         let combined = |combine| {
-            let Features::Pooled(x) = features.combined(combine).expect("pictures") else { panic!("not pooled") };
+            let Features::Pooled(x) = features.combined(combine).expect("images") else { panic!("not pooled") };
             assert_eq!(x.dims(), [1, 2]);
             x.into_data().iter::<f32>().collect::<Vec<_>>()
         };
@@ -88,8 +88,8 @@ mod tests {
         assert_eq!(combined(Combine::Mean), [3.5, 1.0]);
         assert_eq!(combined(Combine::Max), [4.0, 2.0]);
         assert_eq!(combined(Combine::Min), [3.0, 0.0]);
-        for (found, wanted) in combined(Combine::NormMean).into_iter().zip([0.7, 0.5]) {
-            assert!((found - wanted).abs() < 1e-6, "{found}");
+        for (got, expected) in combined(Combine::NormMean).into_iter().zip([0.7, 0.5]) {
+            assert!((got - expected).abs() < 1e-6, "{got}");
         }
         let none = Features::Pooled(Tensor::zeros([0, 2], &device));
         assert!(none.combined(Combine::Add).is_err());

@@ -1,4 +1,4 @@
-//! Features on disk, so that pictures are encoded once.
+//! Features on disk, so that images are encoded once.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -80,18 +80,18 @@ fn host<const D: usize>(x: &Tensor<D>) -> HostTensor {
 fn read<const D: usize>(file: &SafetensorsFile, name: &str, device: &Device) -> Result<Tensor<D>, AdapterError> {
     let shape = &file.tensors()[name].shape;
     if shape.len() != D || shape.contains(&0) {
-        let wanted = format!("{D} axes, none of them empty");
-        return Err(not_features(file, &format!("shape of tensor `{name}`"), format!("{shape:?}"), &wanted));
+        let expected = format!("{D} axes, none of them empty");
+        return Err(not_features(file, &format!("shape of tensor `{name}`"), format!("{shape:?}"), &expected));
     }
     let data = file.read(name)?.into_data(LoadDtype::F32, true, &file.place(), name)?;
     Ok(Tensor::from_data(data, device))
 }
 
-fn not_features(file: &SafetensorsFile, what: &str, found: String, wanted: &str) -> AdapterError {
+fn not_features(file: &SafetensorsFile, what: &str, got: String, expected: &str) -> AdapterError {
     AdapterError::Setting {
         what: format!("{}: {what}", file.place()),
-        found,
-        wanted: wanted.to_owned(),
+        got,
+        expected: expected.to_owned(),
         next: "save features with `Features::save`, or open an adapter with `IpAdapter::open`".to_owned(),
     }
 }
@@ -130,7 +130,7 @@ mod tests {
             let listed = [(name.to_owned(), foreign.clone())];
             write_safetensors(&path, &BTreeMap::new(), &listed, |_| Ok(tensor.clone())).expect("written");
             let message = Features::open(&path, &device).expect_err("other tensors").to_string();
-            assert!(message.contains(word) && message.contains("wanted"), "{message}");
+            assert!(message.contains(word) && message.contains("expected"), "{message}");
         }
         std::fs::remove_dir_all(folder).expect("removed");
     }

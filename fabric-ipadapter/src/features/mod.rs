@@ -1,4 +1,4 @@
-//! What an adapter reads of a picture.
+//! What an adapter reads of an image.
 
 mod combine;
 mod file;
@@ -12,13 +12,13 @@ use crate::AdapterError;
 
 pub use combine::Combine;
 
-/// Features of one or more pictures, as an image encoder or a face recogniser gives them.
+/// Features of one or more images, as an image encoder or a face recogniser gives them.
 ///
 /// An adapter reads one kind; [`FeatureKind`] says which.
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant, reason = "a tensor is a handle, and few of these live at a time")]
 pub enum Features {
-    /// One vector per picture, projected: `[images, channels]`.
+    /// One vector per image, projected: `[images, channels]`.
     Pooled(Tensor<2>),
     /// The encoder's last layer but one: `[images, tokens, channels]`.
     Tokens(Tensor<3>),
@@ -31,7 +31,7 @@ pub enum Features {
         /// `[faces, tokens, channels]`.
         tokens: Tensor<3>,
     },
-    /// The encoder's tokens, what the result should show, and what of the picture is meant.
+    /// The encoder's tokens, what the result should show, and what of the image is meant.
     Instructed {
         /// `[images, tokens, channels]`.
         tokens: Tensor<3>,
@@ -61,7 +61,7 @@ impl FeatureKind {
     /// Where to get features of this kind instead of others, for messages.
     pub(crate) fn how_to_get(&self, instead_of: &Self) -> &'static str {
         match (self, instead_of) {
-            (Self::Instructed(wanted, _), Self::Instructed(found, _)) if wanted == found => {
+            (Self::Instructed(expected, _), Self::Instructed(got, _)) if expected == got => {
                 "read both texts with CLIP ViT-L's text encoder: its last layer, normed"
             }
             (Self::Instructed(..), Self::Pooled(_) | Self::Tokens(_)) => "give it an instruction and a prompt as well",
@@ -82,7 +82,7 @@ impl FeatureKind {
 impl fmt::Display for FeatureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pooled(channels) => write!(f, "one vector of {channels} channels per picture"),
+            Self::Pooled(channels) => write!(f, "one vector of {channels} channels per image"),
             Self::Tokens(channels) => write!(f, "tokens of {channels} channels"),
             Self::Face(channels) => write!(f, "identities of faces with {channels} channels"),
             Self::FaceAndTokens(face, tokens) => {
@@ -114,7 +114,7 @@ impl Features {
         }
     }
 
-    /// Whether they are of the same number of pictures, and of one at least.
+    /// Whether they are of the same number of images, and of one at least.
     pub(crate) fn check_rows(&self) -> Result<(), AdapterError> {
         let rows = match self {
             Self::Pooled(x) | Self::Face(x) => vec![x.dims()[0]],
@@ -128,10 +128,10 @@ impl Features {
             return Ok(());
         }
         Err(AdapterError::Setting {
-            what: "features of pictures".to_owned(),
-            found: format!("{rows:?} of them"),
-            wanted: "as many of each kind, and one at least".to_owned(),
-            next: "repeat a text for each picture".to_owned(),
+            what: "features of images".to_owned(),
+            got: format!("{rows:?} of them"),
+            expected: "as many of each kind, and one at least".to_owned(),
+            next: "repeat a text for each image".to_owned(),
         })
     }
 
@@ -171,8 +171,8 @@ impl Features {
         }
     }
 
-    /// Features of pictures for an adapter that reads pooled features or tokens; `None` for one that reads more than
-    /// pictures (faces, instructions), and for pooled features of an encoder without projection.
+    /// Features of images for an adapter that reads pooled features or tokens; `None` for one that reads more than
+    /// images (faces, instructions), and for pooled features of an encoder without projection.
     ///
     /// # Shapes
     ///
@@ -185,7 +185,7 @@ impl Features {
         }
     }
 
-    /// What the published code gives an adapter where there is no picture: the vector of zeros, or tokens of a picture
+    /// What the published code gives an adapter where there is no image: the vector of zeros, or tokens of an image
     /// that is zero once normalised (a mean grey); of no face, zeros as its identity. `None` for an adapter that reads
     /// instructions: texts are never nothing.
     ///

@@ -26,7 +26,7 @@ pub struct AdapterConfig {
     pub lora_rank: Option<usize>,
 }
 
-/// The kind of a projection and its sizes; in all of them `tokens` are tokens per picture.
+/// The kind of a projection and its sizes; in all of them `tokens` are tokens per image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProjectionConfig {
     /// Base, light, vit-G, SDXL: pooled features of this many channels.
@@ -73,7 +73,7 @@ pub enum ProjectionConfig {
 /// The two versions of FaceID plus, which files do not tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FaceVersion {
-    /// The tokens are what the identity read off the picture.
+    /// The tokens are what the identity read off the image.
     #[default]
     V1,
     /// That is added to the identity ("plusv2").
@@ -131,22 +131,22 @@ impl AdapterConfig {
     /// [`AdapterError::Unfit`], which says what both have.
     pub fn check_layers(&self, layers: &[CrossAttention]) -> Result<(), AdapterError> {
         let layers = numbered_layers(layers);
-        let unfit = |what: String, found: String, wanted: String| AdapterError::Unfit {
+        let unfit = |what: String, got: String, expected: String| AdapterError::Unfit {
             adapter: self.with_partners(),
             what,
-            found,
-            wanted,
+            got,
+            expected,
             next: format!("take the adapter that was made for this model, or {}", self.base_to_get()),
         };
         if layers.len() != self.widths.len() {
-            let found = format!("{} cross-attentions", layers.len());
-            return Err(unfit("the U-Net".to_owned(), found, self.widths.len().to_string()));
+            let got = format!("{} cross-attentions", layers.len());
+            return Err(unfit("the U-Net".to_owned(), got, self.widths.len().to_string()));
         }
         for (layer, &width) in layers.iter().zip(&self.widths) {
-            let (found, wanted) = ((layer.channels, layer.context), (width, self.context));
-            if found != wanted {
+            let (got, expected) = ((layer.channels, layer.context), (width, self.context));
+            if got != expected {
                 let words = |(channels, context)| format!("{channels} channels over a context of {context}");
-                return Err(unfit(format!("the U-Net's layer {}", layer.site), words(found), words(wanted)));
+                return Err(unfit(format!("the U-Net's layer {}", layer.site), words(got), words(expected)));
             }
         }
         Ok(())
@@ -158,16 +158,16 @@ impl AdapterConfig {
     ///
     /// [`AdapterError::Unfit`], which says what both have and which encoder to get.
     pub fn check_features(&self, features: &Features) -> Result<(), AdapterError> {
-        let (found, wanted) = (features.kind(), self.reads());
-        if found == wanted {
+        let (got, expected) = (features.kind(), self.reads());
+        if got == expected {
             return Ok(());
         }
         Err(AdapterError::Unfit {
             adapter: self.with_partners(),
-            what: "the features of the pictures".to_owned(),
-            found: found.to_string(),
-            wanted: wanted.to_string(),
-            next: wanted.how_to_get(&found).to_owned(),
+            what: "the features of the images".to_owned(),
+            got: got.to_string(),
+            expected: expected.to_string(),
+            next: expected.how_to_get(&got).to_owned(),
         })
     }
 

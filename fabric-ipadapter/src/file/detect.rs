@@ -26,9 +26,9 @@ impl AdapterConfig {
 
     /// The same as another version of FaceID plus; nothing else has versions.
     #[must_use]
-    pub fn with_face_version(mut self, wanted: FaceVersion) -> Self {
+    pub fn with_face_version(mut self, expected: FaceVersion) -> Self {
         if let ProjectionConfig::FaceResampler { version, .. } = &mut self.projection {
-            *version = wanted;
+            *version = expected;
         }
         self
     }
@@ -52,19 +52,19 @@ impl<'a> Shapes<'a> {
     }
 
     fn get(&self, name: &str, axes: usize) -> Result<&'a [usize], AdapterError> {
-        let found = || self.shapes.get(name).map_or_else(|| "none".to_owned(), |shape| format!("{shape:?}"));
+        let got = || self.shapes.get(name).map_or_else(|| "none".to_owned(), |shape| format!("{shape:?}"));
         self.find(name, axes).ok_or_else(|| {
-            let wanted = format!("a tensor with {axes} axes, as in every adapter of its kind");
-            self.broken(format!("tensor `{name}`"), found(), wanted)
+            let expected = format!("a tensor with {axes} axes, as in every adapter of its kind");
+            self.broken(format!("tensor `{name}`"), got(), expected)
         })
     }
 
-    fn broken(&self, what: impl Into<String>, found: impl Into<String>, wanted: impl Into<String>) -> AdapterError {
+    fn broken(&self, what: impl Into<String>, got: impl Into<String>, expected: impl Into<String>) -> AdapterError {
         AdapterError::NotAnAdapter {
             place: self.place.clone(),
             what: what.into(),
-            found: found.into(),
-            wanted: wanted.into(),
+            got: got.into(),
+            expected: expected.into(),
         }
     }
 
@@ -74,13 +74,13 @@ impl<'a> Shapes<'a> {
         let mut numbers: Vec<usize> = self.shapes.keys().filter_map(|name| number(name)).collect();
         numbers.sort_unstable();
         if numbers.is_empty() {
-            let wanted = "image_proj.* and ip_adapter.N.to_k_ip.weight";
+            let expected = "image_proj.* and ip_adapter.N.to_k_ip.weight";
             let first: Vec<&str> = self.shapes.keys().take(3).copied().collect();
-            return Err(self.broken("names of tensors", first.join(", "), wanted));
+            return Err(self.broken("names of tensors", first.join(", "), expected));
         }
         if let Some((index, number)) = numbers.iter().enumerate().find(|(index, number)| **number != 2 * index + 1) {
-            let wanted = format!("number {}: cross-attentions have the odd ones, without a gap", 2 * index + 1);
-            return Err(self.broken("numbers of layers", format!("number {number}"), wanted));
+            let expected = format!("number {}: cross-attentions have the odd ones, without a gap", 2 * index + 1);
+            return Err(self.broken("numbers of layers", format!("number {number}"), expected));
         }
         let mut widths = Vec::with_capacity(numbers.len());
         let mut context = None;
@@ -93,8 +93,8 @@ impl<'a> Shapes<'a> {
                 }
                 let context = *context.get_or_insert(shape[1]);
                 if shape[1] != context || widths.last() != Some(&shape[0]) {
-                    let wanted = format!("[{}, {context}]", widths.last().copied().unwrap_or_default());
-                    return Err(self.broken(format!("shape of tensor `{name}`"), format!("{shape:?}"), wanted));
+                    let expected = format!("[{}, {context}]", widths.last().copied().unwrap_or_default());
+                    return Err(self.broken(format!("shape of tensor `{name}`"), format!("{shape:?}"), expected));
                 }
             }
         }
@@ -131,8 +131,12 @@ impl<'a> Shapes<'a> {
         }
         let resampler = self.resampler()?;
         if resampler.context != context {
-            let wanted = format!("{context}, the channels of a token in its layers");
-            return Err(self.broken("outputs of `image_proj.proj_out.weight`", resampler.context.to_string(), wanted));
+            let expected = format!("{context}, the channels of a token in its layers");
+            return Err(self.broken(
+                "outputs of `image_proj.proj_out.weight`",
+                resampler.context.to_string(),
+                expected,
+            ));
         }
         if has("proj_new_input.weight") {
             let text = self.get("image_proj.proj_new_input.weight", 2)?[1];
@@ -146,16 +150,16 @@ impl<'a> Shapes<'a> {
         if outputs.is_multiple_of(context) {
             return Ok(outputs / context);
         }
-        let wanted = format!("a multiple of {context}, the channels of a token in its layers");
-        Err(self.broken("outputs of the projection", outputs.to_string(), wanted))
+        let expected = format!("a multiple of {context}, the channels of a token in its layers");
+        Err(self.broken("outputs of the projection", outputs.to_string(), expected))
     }
 
     fn resampler(&self) -> Result<ResamplerConfig, AdapterError> {
         let latents = self.get("image_proj.latents", 3)?;
         let query = self.get("image_proj.layers.0.0.to_q.weight", 2)?;
         if !query[0].is_multiple_of(HEAD_DIM) {
-            let wanted = format!("a multiple of {HEAD_DIM}, the channels of a head");
-            return Err(self.broken("outputs of `image_proj.layers.0.0.to_q.weight`", query[0].to_string(), wanted));
+            let expected = format!("a multiple of {HEAD_DIM}, the channels of a head");
+            return Err(self.broken("outputs of `image_proj.layers.0.0.to_q.weight`", query[0].to_string(), expected));
         }
         let depth = (0..)
             .take_while(|index| self.shapes.contains_key(format!("image_proj.layers.{index}.0.to_q.weight").as_str()));

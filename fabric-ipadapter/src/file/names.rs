@@ -48,8 +48,8 @@ impl AdapterFile {
             return Err(LoadError::Malformed {
                 path: source.place().into(),
                 what: "adapters in this file".to_owned(),
-                found: several.to_string(),
-                wanted: "one".to_owned(),
+                got: several.to_string(),
+                expected: "one".to_owned(),
                 next: "say which one with `AdapterFile::one_of_several`".to_owned(),
             });
         }
@@ -111,7 +111,7 @@ impl AdapterFile {
     /// ```no_run
     /// # use fabric_ipadapter::AdapterFile;
     /// # use fabric_models::{StableDiffusion, lora::merge};
-    /// # use fabric_core::models::NoisePredictor;
+    /// # use fabric_core::models::UNetModel;
     /// # fn example(device: burn::tensor::Device) -> Result<(), Box<dyn std::error::Error>> {
     /// let file = AdapterFile::open("ip-adapter-faceid_sd15.safetensors")?;
     /// let (mut model, _) = StableDiffusion::from_folder("stable-diffusion-v1-5", &device, &Default::default())?;
@@ -141,8 +141,8 @@ impl AdapterFile {
             let (site, rest) = place.ok_or_else(|| AdapterError::NotAnAdapter {
                 place: self.lora.place(),
                 what: "a LoRA matrix".to_owned(),
-                found: from.clone(),
-                wanted: format!("numbers of the U-Net's {} attention layers", places.len()),
+                got: from.clone(),
+                expected: format!("numbers of the U-Net's {} attention layers", places.len()),
             })?;
             Ok(Renamed { name: format!("unet.{site}.processor.{rest}"), from: from.clone(), part: Part::Whole })
         });

@@ -127,8 +127,8 @@ impl Stacked {
                             return Err(LoadError::Malformed {
                                 path: source.place().into(),
                                 what: format!("tensors {}", parts.join(" and ")),
-                                found: format!("{:?} and {:?}", whole.shape, info.shape),
-                                wanted: "the same type and, but for the first axis, shape".to_owned(),
+                                got: format!("{:?} and {:?}", whole.shape, info.shape),
+                                expected: "the same type and, but for the first axis, shape".to_owned(),
                                 next: "get the file again, or another one".to_owned(),
                             });
                         };

@@ -40,12 +40,12 @@ impl FaceProjection {
     }
 }
 
-/// A face's identity reads the tokens of its picture (`ProjPlusModel` of the published FaceID code).
+/// A face's identity reads the tokens of its image (`ProjPlusModel` of the published FaceID code).
 #[derive(Module, Debug)]
 pub struct FaceResampler {
     identity: FaceProjection,
     reader: Reader,
-    /// How much of the picture joins the identity: none is version 1, where the picture's part alone goes on.
+    /// How much of the image joins the identity: none is version 1, where the image's part alone goes on.
     shortcut: Option<f32>,
 }
 
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn version_2_adds_to_the_identity_what_version_1_reads_off_the_picture() {
+    fn version_2_adds_to_the_identity_what_version_1_reads_off_the_image() {
         let device = fabric_backends::default_device().expect("a device");
         let first = FaceResampler::new(8, 12, 2, 64, &device);
         let wave = |count: usize| Tensor::<1, burn::tensor::Int>::arange(0..count as i64, &device).float().sin();
@@ -97,8 +97,8 @@ mod tests {
         let forward = |network: &FaceResampler| network.forward(identities.clone(), tokens.clone());
         let read = forward(&first);
         let [identity, half, whole] = [0.0, 0.5, 1.0].map(|share| forward(&first.clone().with_shortcut(share)));
-        for (share, found) in [(0.5, half), (1.0, whole)] {
-            let error = (found - (identity.clone() + read.clone() * share)).abs().max().into_scalar::<f32>();
+        for (share, got) in [(0.5, half), (1.0, whole)] {
+            let error = (got - (identity.clone() + read.clone() * share)).abs().max().into_scalar::<f32>();
             assert!(error < 1e-5, "{share}: {error}");
         }
         assert!((identity - read).abs().max().into_scalar::<f32>() > 1e-2);

@@ -10,7 +10,7 @@ use super::resampler::{Reader, ResamplerConfig, queries, repeated};
 /// Channels in the middle of the feed-forward networks of prompt and instruction, as a multiple.
 const SECOND_FACTOR: usize = 2;
 
-/// A [`Resampler`](super::Resampler) that also reads a prompt and an instruction, which says what of the picture is meant.
+/// A [`Resampler`](super::Resampler) that also reads a prompt and an instruction, which says what of the image is meant.
 ///
 /// Three streams, as in the published code (`ResamplerInstructBigger`); the paper's figure shows two.
 #[derive(Module, Debug)]
@@ -71,7 +71,7 @@ impl InstructResampler {
         self.body.out(latents)
     }
 
-    /// What the learned queries read in the first layer of each stream (picture, prompt, instruction), to look inside.
+    /// What the learned queries read in the first layer of each stream (image, prompt, instruction), to look inside.
     ///
     /// # Shapes
     ///

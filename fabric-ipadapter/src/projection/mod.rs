@@ -1,8 +1,8 @@
-//! From features of pictures to tokens that cross-attention reads.
+//! From features of images to tokens that cross-attention reads.
 //!
 //! | projection | of | files |
 //! |---|---|---|
-//! | [`PooledProjection`] | one vector per picture | base, light, vit-G, SDXL |
+//! | [`PooledProjection`] | one vector per image | base, light, vit-G, SDXL |
 //! | [`TokenProjection`] | every token by itself | full-face |
 //! | [`Resampler`] | all tokens, through learned queries | plus, plus-face, composition |
 //! | [`FaceProjection`] | a face's identity | FaceID, portrait |

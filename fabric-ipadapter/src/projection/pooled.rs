@@ -1,4 +1,4 @@
-//! One vector per picture.
+//! One vector per image.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -6,7 +6,7 @@ use fabric_models::layers::{LayerNorm, Linear};
 
 use super::EPSILON;
 
-/// A vector per picture as a few tokens: `LN(reshape(W x + b))` (`ImageProjModel` of the published code).
+/// A vector per image as a few tokens: `LN(reshape(W x + b))` (`ImageProjModel` of the published code).
 #[derive(Module, Debug)]
 pub struct PooledProjection {
     proj: Linear,

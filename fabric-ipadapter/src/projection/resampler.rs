@@ -89,7 +89,7 @@ impl Resampler {
     }
 }
 
-/// The queries for each picture.
+/// The queries for each image.
 pub(super) fn repeated(latents: &Param<Tensor<3>>, images: usize) -> Tensor<3> {
     let [_, tokens, channels] = latents.dims();
     let latents = latents.val();

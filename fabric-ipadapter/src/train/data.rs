@@ -21,7 +21,7 @@ pub enum DataError {
     },
     /// More lines are broken than may be.
     #[error(
-        "{}: lines that cannot be used: found {}, wanted at most {most}; mend them, or allow more: {}",
+        "{}: lines that cannot be used: expected at most {most}, got {}; mend them, or allow more: {}",
         path.display(),
         skipped.len(),
         shown(skipped)
@@ -35,7 +35,7 @@ pub enum DataError {
         skipped: Vec<Skipped>,
     },
     /// No line is left.
-    #[error("{}: found no example that can be used, wanted one at least; write {{\"image\": \"a.png\", \"text\": \"what it shows\"}}", path.display())]
+    #[error("{}: expected one at least, got no example that can be used; write {{\"image\": \"a.png\", \"text\": \"what it shows\"}}", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
@@ -58,14 +58,14 @@ fn shown(skipped: &[Skipped]) -> String {
     each.join("; ")
 }
 
-/// One example: a picture to make, from another (or the same) as its prompt.
+/// One example: an image to make, from another (or the same) as its prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
-    /// The picture to make.
+    /// The image to make.
     pub image: PathBuf,
-    /// The picture that is the prompt.
+    /// The image that is the prompt.
     pub condition: PathBuf,
-    /// What the picture to make shows.
+    /// What the image to make shows.
     pub text: String,
     /// For Instruct: what is to be taken, by the name of the task.
     pub task: Option<String>,
@@ -101,9 +101,9 @@ const LONGEST: u64 = 1 << 20;
 impl Dataset {
     /// Reads a file of examples: `image`, `text`, and where they differ or are wanted `condition`, `task` and `instruction`.
     ///
-    /// Pictures are named relative to the file's folder, and lie in it or below. They are looked for, but not yet read. Up to
-    /// `most_skipped` lines may be broken or miss their pictures: they are left out, and [`Self::skipped`] tells them. So are
-    /// lines whose pictures turn out to be broken in training ([`AdapterTask::broken`](super::AdapterTask::broken)).
+    /// Images are named relative to the file's folder, and lie in it or below. They are looked for, but not yet read. Up to
+    /// `most_skipped` lines may be broken or miss their images: they are left out, and [`Self::skipped`] tells them. So are
+    /// lines whose images turn out to be broken in training ([`AdapterTask::broken`](super::AdapterTask::broken)).
     ///
     /// # Errors
     ///
@@ -121,7 +121,7 @@ impl Dataset {
             }
             let read = if bytes.len() as u64 == LONGEST && bytes.last() != Some(&b'\n') {
                 skip_line(&mut reader).map_err(io)?;
-                Err(format!("found more than {LONGEST} bytes, wanted a short text"))
+                Err(format!("expected a short text, got more than {LONGEST} bytes"))
             } else if bytes.iter().all(u8::is_ascii_whitespace) {
                 continue;
             } else {
@@ -186,16 +186,23 @@ fn skip_line(reader: &mut impl BufRead) -> std::io::Result<()> {
 
 fn example(bytes: &[u8], folder: &Path, line: usize) -> Result<Example, String> {
     let written: Written = fabric_core::json::from_slice(bytes).map_err(|error| error.to_string())?;
-    let picture = |name: &str| {
+    let path = |name: &str| {
         let relative = Path::new(name);
         let inside = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         if !inside {
-            return Err(format!("found the picture {name:?}, wanted one in the folder of the file or below"));
+            return Err(format!("expected an image in the folder of the file or below, got {name:?}"));
         }
         let path = folder.join(relative);
-        if path.is_file() { Ok(path) } else { Err(format!("found no picture {name:?}")) }
+        if path.is_file() { Ok(path) } else { Err(format!("expected an image {name:?}, got no such file")) }
     };
-    let image = picture(&written.image)?;
-    let condition = written.condition.as_deref().map(picture).transpose()?.unwrap_or_else(|| image.clone());
-    Ok(Example { image, condition, text: written.text, task: written.task, instruction: written.instruction, line })
+    let target = path(&written.image)?;
+    let condition = written.condition.as_deref().map(path).transpose()?.unwrap_or_else(|| target.clone());
+    Ok(Example {
+        image: target,
+        condition,
+        text: written.text,
+        task: written.task,
+        instruction: written.instruction,
+        line,
+    })
 }

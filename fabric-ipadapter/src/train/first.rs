@@ -10,7 +10,7 @@ use crate::projection::ImageProjection;
 use crate::{AdapterConfig, AdapterError, AdapterFile, ProjectionConfig, numbered_layers};
 
 /// First weights of an adapter, as published: a random projection, and the keys and values of the U-Net's own
-/// cross-attentions for the pictures' tokens.
+/// cross-attentions for the images' tokens.
 ///
 /// `unet` are the U-Net's tensors under diffusers' names, `layers` its cross-attentions.
 ///
@@ -51,20 +51,20 @@ pub fn first_weights_of_instruct(
         return Err(AdapterError::Unfit {
             adapter: config.to_string(),
             what: "the adapter to train".to_owned(),
-            found: config.to_string(),
-            wanted: "an Instruct adapter".to_owned(),
+            got: config.to_string(),
+            expected: "an Instruct adapter".to_owned(),
             next: "begin others with `first_weights`".to_owned(),
         });
     };
     let from = plus.config()?;
-    let wanted =
+    let expected =
         AdapterConfig { projection: ProjectionConfig::Resampler(resampler), lora_rank: None, ..config.clone() };
-    if from != wanted {
+    if from != expected {
         return Err(AdapterError::Unfit {
             adapter: config.to_string(),
             what: "the adapter to begin with".to_owned(),
-            found: from.to_string(),
-            wanted: format!("{wanted} of the same sizes"),
+            got: from.to_string(),
+            expected: format!("{expected} of the same sizes"),
             next: "take the plus adapter of this model".to_owned(),
         });
     }
@@ -84,8 +84,8 @@ fn filled(weights: AdapterWeights, source: &dyn TensorSource) -> Result<AdapterW
         return Err(AdapterError::NotAnAdapter {
             place: report.place.clone(),
             what: format!("shape of tensor `{}`", other.name),
-            found: format!("{:?}", other.found),
-            wanted: format!("{:?}", other.wanted),
+            got: format!("{:?}", other.got),
+            expected: format!("{:?}", other.expected),
         });
     }
     Ok(weights)

@@ -18,9 +18,9 @@ use crate::AdapterError;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdapterOptions {
-    /// Side of the pictures, in pixels: they are scaled to cover it and cut at the middle.
+    /// Side of the images, in pixels: they are scaled to cover it and cut at the middle.
     pub size: usize,
-    /// Share of examples whose picture is left out (for Instruct, with its instruction).
+    /// Share of examples whose image is left out (for Instruct, with its instruction).
     pub drop_image: f64,
     /// Share of examples whose text is left out.
     pub drop_text: f64,
@@ -30,7 +30,7 @@ pub struct AdapterOptions {
     pub tasks: BTreeMap<String, TaskOptions>,
 }
 
-/// A task of Instruct: what is to be taken of a picture.
+/// A task of Instruct: what is to be taken of an image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TaskOptions {
@@ -71,10 +71,10 @@ pub fn published_settings() -> TrainSettings {
 impl AdapterOptions {
     /// Whether they make sense for these examples; for Instruct, each needs an instruction.
     pub(super) fn check(&self, examples: &[Example], instructs: bool) -> Result<(), AdapterError> {
-        let refused = |what: &str, found: String, wanted: &str, next: &str| AdapterError::Setting {
+        let refused = |what: &str, got: String, expected: &str, next: &str| AdapterError::Setting {
             what: what.to_owned(),
-            found,
-            wanted: wanted.to_owned(),
+            got,
+            expected: expected.to_owned(),
             next: next.to_owned(),
         };
         if self.size == 0 {
@@ -103,8 +103,8 @@ impl AdapterOptions {
         }
         let sum = self.weights(examples).iter().sum::<f64>();
         if !(sum > 0.0 && sum.is_finite()) {
-            let found = format!("weights whose sum is {sum}");
-            return Err(refused("tasks", found, "a finite sum above 0", "1 is as often as others"));
+            let got = format!("weights whose sum is {sum}");
+            return Err(refused("tasks", got, "a finite sum above 0", "1 is as often as others"));
         }
         if !instructs {
             return Ok(());
@@ -114,8 +114,8 @@ impl AdapterOptions {
             if example.instruction.is_none() && of_task.is_none_or(|task| task.instructions.is_empty()) {
                 let task = example.task.as_deref().unwrap_or("none");
                 let what = format!("line {} of the data: its instruction", example.line);
-                let wanted = "one of its own, or a task with instructions in `tasks`";
-                return Err(refused(&what, format!("none (task {task:?})"), wanted, "write one of the two"));
+                let expected = "one of its own, or a task with instructions in `tasks`";
+                return Err(refused(&what, format!("none (task {task:?})"), expected, "write one of the two"));
             }
         }
         Ok(())

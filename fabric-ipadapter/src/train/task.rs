@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::{Device, Tensor, TensorData};
 use fabric_core::attention::{AttnCall, AttnExtras, AttnProcessor, AttnSite, DecoupledTokens};
 use fabric_core::denoise::NoiseLevel;
+use fabric_core::image::{Crop, Fit, Image, clip_pixels, vae_pixels};
 use fabric_core::models::{
-    AddedConditions, CrossAttention, ImageEncoder, LatentCodec, NoisePredictor, Posterior, TextEncoder, TextOptions,
-    UNetInput,
+    AddedConditions, Autoencoder, CrossAttention, ImageEncoder, Posterior, TextEncoder, TextOptions, UNetInput,
+    UNetModel,
 };
 use fabric_core::noise::normal;
-use fabric_core::picture::{Crop, Fit, Picture, clip_pixels, vae_pixels};
 use fabric_core::schedule::{Prediction, SchedulerConfig, training_levels};
 use fabric_models::train::{Task, TrainSettings};
 use rand::{RngExt, SeedableRng};
@@ -28,12 +28,12 @@ use crate::{AdapterConfig, AdapterError, FeatureKind, Features, IpAdapter, numbe
 #[derive(Clone)]
 pub struct Partners {
     /// On a device that tracks gradients, its own weights without (`Module::no_grad`): gradients pass through it.
-    pub unet: Arc<dyn NoisePredictor + Send + Sync>,
+    pub unet: Arc<dyn UNetModel + Send + Sync>,
     /// On the same device without gradients, as the following.
-    pub codec: Arc<dyn LatentCodec + Send + Sync>,
+    pub codec: Arc<dyn Autoencoder + Send + Sync>,
     /// What reads the text, and for Instruct the instruction.
     pub text: Arc<dyn TextEncoder + Send + Sync>,
-    /// What sees the pictures that are prompts.
+    /// What sees the images that are prompts.
     pub vision: Arc<dyn ImageEncoder + Send + Sync>,
 }
 
@@ -43,10 +43,10 @@ impl fmt::Debug for Partners {
     }
 }
 
-/// Learns to take pictures as prompts (2308.06721, section 4.1; 2408.03209, section 3.5): the U-Net's own loss, with the
+/// Learns to take images as prompts (2308.06721, section 4.1; 2408.03209, section 3.5): the U-Net's own loss, with the
 /// adapter's tokens beside the text's.
 ///
-/// For adapters that read features of pictures, and for Instruct. Those of faces learn from identities that another
+/// For adapters that read features of images, and for Instruct. Those of faces learn from identities that another
 /// program finds, and are not trained here.
 #[derive(Debug)]
 pub struct AdapterTask {
@@ -58,7 +58,7 @@ pub struct AdapterTask {
     partners: Partners,
     levels: Arc<Vec<NoiseLevel>>,
     prediction: Prediction,
-    /// Lines whose pictures could not be read so far, and why.
+    /// Lines whose images could not be read so far, and why.
     broken: Mutex<BTreeMap<usize, String>>,
 }
 
@@ -74,12 +74,12 @@ struct Prepared {
     conditions: Vec<f32>,
     texts: Vec<String>,
     instructions: Vec<String>,
-    /// Whether the picture is seen.
+    /// Whether the image is seen.
     seen: Vec<bool>,
     levels: Vec<NoiseLevel>,
-    /// Width and height of the pictures as they were, for XL.
+    /// Width and height of the images as they were, for XL.
     sizes: Vec<[f32; 2]>,
-    /// Lines that were drawn, and whose pictures could not be read.
+    /// Lines that were drawn, and whose images could not be read.
     broken: BTreeMap<usize, String>,
     /// Of this batch, for noise.
     number: u64,
@@ -105,17 +105,17 @@ impl AdapterTask {
             return Err(AdapterError::Unfit {
                 adapter: config.to_string(),
                 what: "training".to_owned(),
-                found: "an adapter that reads identities of faces".to_owned(),
-                wanted: "one that reads features of pictures".to_owned(),
-                next: "train a plus adapter on pictures of faces".to_owned(),
+                got: "an adapter that reads identities of faces".to_owned(),
+                expected: "one that reads features of images".to_owned(),
+                next: "train a plus adapter on images of faces".to_owned(),
             });
         }
         if matches!(config.reads(), FeatureKind::Pooled(_)) && !partners.vision.has_projection() {
             return Err(AdapterError::Unfit {
                 adapter: config.to_string(),
                 what: "the image encoder".to_owned(),
-                found: "one without `visual_projection`".to_owned(),
-                wanted: "one that projects pooled features".to_owned(),
+                got: "one without `visual_projection`".to_owned(),
+                expected: "one that projects pooled features".to_owned(),
                 next: "take the encoder from a `CLIPVisionModelWithProjection`".to_owned(),
             });
         }
@@ -125,8 +125,8 @@ impl AdapterTask {
             return Err(AdapterError::Unfit {
                 adapter: config.to_string(),
                 what: "the U-Net to train beside".to_owned(),
-                found: format!("one that takes {takes} channels"),
-                wanted: format!("{latents}, as the VAE's latents have"),
+                got: format!("one that takes {takes} channels"),
+                expected: format!("{latents}, as the VAE's latents have"),
                 next: "train beside the ordinary model; what is learned also fits its inpainting version".to_owned(),
             });
         }
@@ -134,15 +134,15 @@ impl AdapterTask {
         if !options.size.is_multiple_of(step) {
             return Err(AdapterError::Setting {
                 what: "size".to_owned(),
-                found: options.size.to_string(),
-                wanted: format!("a multiple of {step} pixels"),
+                got: options.size.to_string(),
+                expected: format!("a multiple of {step} pixels"),
                 next: format!("use {}", (options.size / step).max(1) * step),
             });
         }
         let levels = training_levels(scheduler).map_err(|error| AdapterError::Setting {
             what: "noise schedule".to_owned(),
-            found: error.to_string(),
-            wanted: "the model's own".to_owned(),
+            got: error.to_string(),
+            expected: "the model's own".to_owned(),
             next: "take `scheduler_config.json` from the model's folder".to_owned(),
         })?;
         Ok(Self {
@@ -158,7 +158,7 @@ impl AdapterTask {
         })
     }
 
-    /// Lines whose pictures could not be read since training was begun or resumed: others were drawn instead, of as many lines
+    /// Lines whose images could not be read since training was begun or resumed: others were drawn instead, of as many lines
     /// as [`Dataset::open`] allowed.
     pub fn broken(&self) -> Vec<Skipped> {
         let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -187,7 +187,7 @@ impl AdapterTask {
         upload(values, shape, device)
     }
 
-    /// What the adapter reads of the batch's pictures, on a device that does not track gradients.
+    /// What the adapter reads of the batch's images, on a device that does not track gradients.
     fn features(
         &self,
         batch: &Prepared,
@@ -199,7 +199,7 @@ impl AdapterTask {
         let pixels = upload(batch.conditions.clone(), [rows, 3, side, side], device);
         let seen: Vec<f32> = batch.seen.iter().map(|&seen| f32::from(u8::from(seen))).collect();
         Ok(match self.config.reads() {
-            // Where there is no picture: zeros as features, or features of zeros, as published.
+            // Where there is no image: zeros as features, or features of zeros, as published.
             FeatureKind::Pooled(_) => {
                 let keep = Tensor::<2>::from_data(TensorData::new(seen, [rows, 1]), device);
                 Features::Pooled(self.partners.vision.embed(pixels) * keep)
@@ -275,7 +275,7 @@ impl Task for AdapterTask {
                 let level = levels[rng.random_range(0..levels.len())];
                 let [image, text] = dropped(rng.random(), &options);
                 let instruction = instruction(example, &options, rng.random());
-                if let Err(error) = pictures(example, &options, side, &mut batch) {
+                if let Err(error) = images(example, &options, side, &mut batch) {
                     batch.broken.insert(example.line, error.to_string());
                     broken.insert(index);
                     if let Err(error) = dataset.spares(&batch.broken) {
@@ -285,7 +285,7 @@ impl Task for AdapterTask {
                     let left = shares(&weights, &broken);
                     if left.last().is_none_or(|sum| *sum == 0.0) {
                         let last = format!("line {}: {error}", example.line);
-                        return AdapterBatch(Err(format!("no picture of the data can be read; {last}")));
+                        return AdapterBatch(Err(format!("no image of the data can be read; {last}")));
                     }
                     rest = Some(left);
                     continue;
@@ -320,7 +320,7 @@ impl Task for AdapterTask {
         };
         let (alpha, sigma) = (each(|level| level.alpha), each(|level| level.sigma));
         let noised = clean.clone() * alpha.clone() + noise.clone() * sigma.clone();
-        let wanted = match self.prediction {
+        let expected = match self.prediction {
             Prediction::Epsilon => noise,
             Prediction::Velocity => noise * alpha - clean * sigma,
             Prediction::Sample => clean,
@@ -349,7 +349,7 @@ impl Task for AdapterTask {
         let input = UNetInput::new(Tensor::from_inner(noised), &timesteps, Tensor::from_inner(text.context));
         let input = UNetInput { added, processor: &processor, ..input };
         let predicted = self.partners.unet.forward(input).sample.expect("a pass that does not only record");
-        Ok((predicted - Tensor::from_inner(wanted)).square().mean())
+        Ok((predicted - Tensor::from_inner(expected)).square().mean())
     }
 }
 
@@ -363,7 +363,7 @@ fn shares(weights: &[f64], broken: &BTreeSet<usize>) -> Vec<f64> {
     ends.collect()
 }
 
-/// Which of picture and text are left out: one uniform number decides, as published.
+/// Which of image and text are left out: one uniform number decides, as published.
 pub(super) fn dropped(drawn: f64, options: &AdapterOptions) -> [bool; 2] {
     let image = options.drop_image;
     let text = image + options.drop_text;
@@ -380,16 +380,15 @@ fn instruction(example: &Example, options: &AdapterOptions, drawn: f64) -> Strin
     example.instruction.clone().or_else(of_task).unwrap_or_default()
 }
 
-/// Reads an example's pictures.
-fn pictures(
+/// Reads an example's images.
+fn images(
     example: &Example,
     options: &AdapterOptions,
     side: usize,
     batch: &mut Prepared,
-) -> Result<(), fabric_core::picture::PictureError> {
-    let target = Picture::open(&example.image)?;
-    let condition =
-        if example.condition == example.image { target.clone() } else { Picture::open(&example.condition)? };
+) -> Result<(), fabric_core::image::ImageError> {
+    let target = Image::open(&example.image)?;
+    let condition = if example.condition == example.image { target.clone() } else { Image::open(&example.condition)? };
     let (targets, conditions) =
         (vae_pixels(&target, options.size, options.size, Fit::Cover)?, clip_pixels(&condition, side, Crop::Centre)?);
     batch.sizes.push([target.width() as f32, target.height() as f32]);
@@ -398,7 +397,7 @@ fn pictures(
     Ok(())
 }
 
-/// Keys and values `[rows, tokens, channels]`: each row of the batch sees its own picture.
+/// Keys and values `[rows, tokens, channels]`: each row of the batch sees its own image.
 #[derive(Debug)]
 struct EachRow(BTreeMap<AttnSite, [Tensor<3>; 2]>);
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use fabric_core::picture::Picture;
+use fabric_core::image::Image;
 
 use super::*;
 use crate::adapter::KeyValue;
@@ -99,7 +99,7 @@ fn gradients_are_differences() {
 
 fn write(folder: &Path, text: &str) -> std::path::PathBuf {
     for name in ["a.png", "b.png"] {
-        Picture::filled(4, 4, [9, 9, 9]).expect("a picture").save(folder.join(name)).expect("saved");
+        Image::filled(4, 4, [9, 9, 9]).expect("an image").save(folder.join(name)).expect("saved");
     }
     let path = folder.join("data.jsonl");
     std::fs::write(&path, text).expect("written");
@@ -131,12 +131,12 @@ fn broken_lines_are_named_and_some_may_be_left_out() {
     assert_eq!(skipped, [3, 4, 5, 6, 7, 8]);
     let message = Dataset::open(&path, 1).expect_err("too many").to_string();
     assert!(
-        message.contains("lines that cannot be used: found 2, wanted at most 1")
-            && message.contains("line 4: found no picture \"c.png\""),
+        message.contains("lines that cannot be used: expected at most 1, got 2")
+            && message.contains("line 4: expected an image \"c.png\""),
         "{message}"
     );
     let message = Dataset::open(write(folder.path(), "\n\n"), 9).expect_err("nothing").to_string();
-    assert!(message.contains("found no example"), "{message}");
+    assert!(message.contains("got no example"), "{message}");
     assert!(Dataset::open(folder.path().join("none.jsonl"), 9).is_err());
 }
 
@@ -177,8 +177,8 @@ fn one_number_decides_what_is_left_out() {
         (0.101, [true, true]),
         (0.151, [false; 2]),
     ];
-    for (drawn, wanted) in cases {
-        assert_eq!(super::task::dropped(drawn, &options), wanted, "{drawn}");
+    for (drawn, expected) in cases {
+        assert_eq!(super::task::dropped(drawn, &options), expected, "{drawn}");
     }
     let all = AdapterOptions { drop_image: 0.0, drop_text: 0.0, drop_both: 0.0, ..options };
     assert_eq!(super::task::dropped(0.0, &all), [false; 2]);

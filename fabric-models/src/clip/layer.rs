@@ -28,8 +28,8 @@ impl LayerConfig {
         if self.channels.is_multiple_of(self.heads) {
             return Ok(());
         }
-        let wanted = format!("a divisor of `hidden_size`, {}", self.channels);
-        Err(ConfigError::invalid(model, "num_attention_heads", self.heads, wanted))
+        let expected = format!("a divisor of `hidden_size`, {}", self.channels);
+        Err(ConfigError::invalid(model, "num_attention_heads", self.heads, expected))
     }
 
     pub(crate) fn init(&self, device: &Device) -> ClipLayer {

@@ -96,7 +96,7 @@ fn skipping_no_layer_is_the_last_state() {
     let kept = text.skip_layers(&output, 0).unwrap();
     assert_eq!(difference(kept, output.last_hidden_state.clone()), 0.0);
     assert!(text.skip_layers(&output, 3).is_ok());
-    assert_eq!(text.skip_layers(&output, 4).unwrap_err(), ClipTextError::Skip { found: 4, layers: 3 });
+    assert_eq!(text.skip_layers(&output, 4).unwrap_err(), ClipTextError::Skip { got: 4, layers: 3 });
 }
 
 #[test]
@@ -105,9 +105,9 @@ fn bad_prompts_are_refused() {
     assert_eq!(text.forward(&[]).unwrap_err(), ClipTextError::Empty);
     assert_eq!(text.forward(&[vec![]]).unwrap_err(), ClipTextError::Empty);
     let ragged = text.forward(&[vec![1, 2], vec![1]]).unwrap_err();
-    assert_eq!(ragged, ClipTextError::Ragged { prompt: 1, found: 1, wanted: 2 });
+    assert_eq!(ragged, ClipTextError::Ragged { prompt: 1, got: 1, expected: 2 });
     let long = text.forward(&[vec![1; 10]]).unwrap_err();
-    assert_eq!(long, ClipTextError::TooLong { found: 10, most: 9 });
+    assert_eq!(long, ClipTextError::TooLong { got: 10, most: 9 });
     let unknown = text.forward(&[vec![1, 50]]).unwrap_err();
     assert_eq!(unknown, ClipTextError::Unknown { prompt: 0, id: 50, vocabulary: 50 });
 }
@@ -125,9 +125,18 @@ fn penultimate_is_the_state_before_the_last_layer() {
 #[test]
 fn configurations_of_other_models_are_refused() {
     let refused = |json: &str| ClipTextConfig::from_json(json).unwrap_err().to_string();
-    assert!(refused(r#"{"model_type": "t5"}"#).contains("`model_type`: found t5"));
-    assert!(refused(r#"{"hidden_act": "mish"}"#).contains("`hidden_act`: found \"mish\""));
-    assert!(refused(r#"{"num_attention_heads": 7}"#).contains("`num_attention_heads`: found 7"));
+    assert!(
+        refused(r#"{"model_type": "t5"}"#).contains("`model_type`: expected")
+            && refused(r#"{"model_type": "t5"}"#).contains("got t5")
+    );
+    assert!(
+        refused(r#"{"hidden_act": "mish"}"#).contains("`hidden_act`: expected")
+            && refused(r#"{"hidden_act": "mish"}"#).contains("got \"mish\"")
+    );
+    assert!(
+        refused(r#"{"num_attention_heads": 7}"#).contains("`num_attention_heads`: expected")
+            && refused(r#"{"num_attention_heads": 7}"#).contains("got 7")
+    );
     assert!(refused(r#"{"num_hidden_layers": 1000000000}"#).contains("`num_hidden_layers`"));
     let error = ClipVisionConfig::from_json(r#"{"patch_size": 0}"#).unwrap_err();
     assert!(matches!(error, ConfigError::Invalid { ref field, .. } if field == "patch_size"), "{error}");

@@ -42,20 +42,20 @@ pub enum ClipTextError {
     #[error("no tokens to encode: give at least one prompt with its begin and end markers")]
     Empty,
     /// The prompts of a batch differ in length.
-    #[error("prompt {prompt} has {found} tokens, the first has {wanted}: pad all prompts to one length")]
+    #[error("prompt {prompt} has {got} tokens, the first has {expected}: pad all prompts to one length")]
     Ragged {
         /// Which prompt, from 0.
         prompt: usize,
         /// Its length.
-        found: usize,
+        got: usize,
         /// The first one's.
-        wanted: usize,
+        expected: usize,
     },
     /// A prompt is longer than the encoder's window.
-    #[error("a prompt has {found} tokens, this encoder takes {most}: truncate it, or encode it in windows")]
+    #[error("a prompt has {got} tokens, this encoder takes {most}: truncate it, or encode it in windows")]
     TooLong {
         /// Its length.
-        found: usize,
+        got: usize,
         /// The encoder's window.
         most: usize,
     },
@@ -72,10 +72,10 @@ pub enum ClipTextError {
         vocabulary: usize,
     },
     /// More layers to skip than there are.
-    #[error("clip_skip {found}: this encoder has {layers} layers; skip at most so many")]
+    #[error("clip_skip {got}: this encoder has {layers} layers; skip at most so many")]
     Skip {
         /// What was asked for.
-        found: usize,
+        got: usize,
         /// The encoder's layers.
         layers: usize,
     },
@@ -127,7 +127,7 @@ impl ClipText {
         let layers = self.layers.len();
         match layers.checked_sub(skip) {
             Some(layer) => Ok(self.final_layer_norm.forward(output.hidden[layer].clone())),
-            None => Err(ClipTextError::Skip { found: skip, layers }),
+            None => Err(ClipTextError::Skip { got: skip, layers }),
         }
     }
 
@@ -157,12 +157,12 @@ impl ClipText {
             return Err(ClipTextError::Empty);
         }
         if tokens > self.max_tokens() {
-            return Err(ClipTextError::TooLong { found: tokens, most: self.max_tokens() });
+            return Err(ClipTextError::TooLong { got: tokens, most: self.max_tokens() });
         }
         let vocabulary = self.token_embedding.weight.lazy_shape()[0];
         for (prompt, row) in ids.iter().enumerate() {
             if row.len() != tokens {
-                return Err(ClipTextError::Ragged { prompt, found: row.len(), wanted: tokens });
+                return Err(ClipTextError::Ragged { prompt, got: row.len(), expected: tokens });
             }
             if let Some(&id) = row.iter().find(|&&id| id as usize >= vocabulary) {
                 return Err(ClipTextError::Unknown { prompt, id, vocabulary });

@@ -12,7 +12,7 @@ use crate::ModelError;
 use crate::layers::{Conv2d, Embedding, LayerNorm, Linear, cast, computes_in, value_as};
 use crate::load::{ComponentFolder, LoadOptions, load_into};
 
-/// CLIP's image encoder: a transformer over the patches of a picture and one class token.
+/// CLIP's image encoder: a transformer over the patches of an image and one class token.
 #[derive(Module, Debug)]
 pub struct ClipVision {
     class_embedding: Param<Tensor<1>>,
@@ -25,7 +25,7 @@ pub struct ClipVision {
     image_size: usize,
 }
 
-/// What the image encoder makes of a batch of pictures.
+/// What the image encoder makes of a batch of images.
 #[derive(Debug, Clone)]
 pub struct ClipVisionOutput {
     /// The embedded patches after the first norm, then the state after each layer,
@@ -90,7 +90,7 @@ impl ClipVision {
         self
     }
 
-    /// Encodes preprocessed pictures `[images, 3, image_size, image_size]`.
+    /// Encodes preprocessed images `[images, 3, image_size, image_size]`.
     pub fn forward(&self, pixels: Tensor<4>) -> ClipVisionOutput {
         let mut x = self.embed_patches(pixels);
         let mut hidden = vec![x.clone()];

@@ -29,7 +29,7 @@ pub struct ClipVisionConfig {
     pub num_attention_heads: usize,
     /// Colour channels.
     pub num_channels: usize,
-    /// Side of the square pictures.
+    /// Side of the square images.
     pub image_size: usize,
     /// Side of the square patches that become tokens.
     pub patch_size: usize,
@@ -138,7 +138,7 @@ impl ClipVisionConfig {
         Ok(ClipVision::new(self, device))
     }
 
-    /// Patches of a picture, and the class token.
+    /// Patches of an image, and the class token.
     pub(super) fn tokens(&self) -> usize {
         (self.image_size / self.patch_size).pow(2) + 1
     }

@@ -9,7 +9,7 @@ use crate::unet::{Plan, UNetConfig, UpBlockType};
 
 const MODEL: &str = "ControlNet";
 
-/// The order in which a network reads the colours of its picture.
+/// The order in which a network reads the colours of its image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChannelOrder {
@@ -31,11 +31,11 @@ pub enum ChannelOrder {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ControlNetConfig {
-    /// Channels of its picture.
+    /// Channels of its image.
     pub conditioning_channels: usize,
-    /// Channels of the layers that bring the picture to the latents' size; each but the first halves it.
+    /// Channels of the layers that bring the image to the latents' size; each but the first halves it.
     pub conditioning_embedding_out_channels: Vec<usize>,
-    /// Of the picture.
+    /// Of the image.
     pub controlnet_conditioning_channel_order: ChannelOrder,
     /// Whether it says the same of all places (the shuffle network); it then runs under the prompt alone.
     pub global_pool_conditions: bool,

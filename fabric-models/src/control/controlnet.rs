@@ -14,7 +14,7 @@ use crate::layers::{Conv2d, cast, computes_in};
 use crate::load::{LoadOptions, LoadReport, TensorSource, load_into};
 use crate::unet::{Pass, Plan, Trunk, UNetConfig};
 
-/// A copy of a U-Net's way down and middle that reads a picture, and says what to add to the U-Net's own.
+/// A copy of a U-Net's way down and middle that reads an image, and says what to add to the U-Net's own.
 #[derive(Module, Debug)]
 pub struct ControlNet {
     trunk: Trunk,
@@ -77,12 +77,12 @@ impl ControlNet {
         Ok(load_into(config.init(device)?, source, options)?)
     }
 
-    /// Pixels of its picture per latent, along each axis.
+    /// Pixels of its image per latent, along each axis.
     pub fn downscale(&self) -> usize {
         self.hint.downscale()
     }
 
-    /// Channels of its picture.
+    /// Channels of its image.
     pub fn inputs(&self) -> usize {
         self.hint.inputs()
     }
@@ -107,18 +107,18 @@ impl ControlNet {
         self.trunk.conv_in.weight.lazy_device()
     }
 
-    /// What it makes of its picture before any noise or text is known, so that it need be made only once.
+    /// What it makes of its image before any noise or text is known, so that it need be made only once.
     ///
     /// # Shapes
     ///
-    /// - `picture`: from 0 to 1, `[pictures, 3, height, width]`
-    /// - returns: `[pictures, channels, height / downscale, width / downscale]`
-    pub fn read(&self, picture: Tensor<4>) -> Tensor<4> {
-        let picture = match self.order {
-            ChannelOrder::Rgb => picture,
-            ChannelOrder::Bgr => picture.flip([1]),
+    /// - `image`: from 0 to 1, `[images, 3, height, width]`
+    /// - returns: `[images, channels, height / downscale, width / downscale]`
+    pub fn read(&self, image: Tensor<4>) -> Tensor<4> {
+        let image = match self.order {
+            ChannelOrder::Rgb => image,
+            ChannelOrder::Bgr => image.flip([1]),
         };
-        self.hint.forward(cast(picture, self.computes_in()))
+        self.hint.forward(cast(image, self.computes_in()))
     }
 
     /// What to add to a U-Net's skip connections and middle: `scale` times the published output. With `guess`, the
@@ -137,7 +137,7 @@ impl ControlNet {
             processor: &NoProcessor,
             context: cast(input.context.clone(), compute),
             // Those of the input are the U-Net's.
-            text_keys: None,
+            text_kv_cache: None,
             time: self.trunk.embed_time(rows, input.timesteps, input.added.clone(), &mut None),
             skips: Vec::new(),
             kept: rows,

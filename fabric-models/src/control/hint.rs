@@ -1,4 +1,4 @@
-//! From a control picture to the latents' size.
+//! From a control image to the latents' size.
 
 use burn::module::Module;
 use burn::tensor::activation::silu;
@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::layers::Conv2d;
 
-/// Convolutions, every second one of which halves the picture.
+/// Convolutions, every second one of which halves the image.
 #[derive(Module, Debug)]
 pub(super) struct HintEncoder {
     conv_in: Conv2d,
@@ -15,7 +15,7 @@ pub(super) struct HintEncoder {
 }
 
 impl HintEncoder {
-    /// From pictures of `inputs` channels, through layers of these widths, to `outputs` channels.
+    /// From images of `inputs` channels, through layers of these widths, to `outputs` channels.
     pub(super) fn new(inputs: usize, widths: &[usize], outputs: usize, device: &Device) -> Self {
         let conv = |from, to| Conv2d::new(from, to, 3, device);
         let blocks =
@@ -27,7 +27,7 @@ impl HintEncoder {
         }
     }
 
-    /// Channels of pictures.
+    /// Channels of images.
     pub(super) fn inputs(&self) -> usize {
         self.conv_in.weight.lazy_shape()[1]
     }
@@ -37,9 +37,9 @@ impl HintEncoder {
         1 << (self.blocks.len() / 2)
     }
 
-    /// `[pictures, inputs, height, width]` to `[pictures, outputs, height / downscale, width / downscale]`.
-    pub(super) fn forward(&self, picture: Tensor<4>) -> Tensor<4> {
-        let mut x = silu(self.conv_in.forward(picture));
+    /// `[images, inputs, height, width]` to `[images, outputs, height / downscale, width / downscale]`.
+    pub(super) fn forward(&self, image: Tensor<4>) -> Tensor<4> {
+        let mut x = silu(self.conv_in.forward(image));
         for block in &self.blocks {
             x = silu(block.forward(x));
         }

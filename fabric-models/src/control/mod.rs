@@ -1,6 +1,6 @@
 //! Networks that steer a U-Net through its skip connections: ControlNet (2302.05543) and T2I-Adapter (2302.08453).
 //!
-//! Each reads a picture that was made for it (edges, a pose, depths) and knows nothing of adapters' image tokens: a
+//! Each reads an image that was made for it (edges, a pose, depths) and knows nothing of adapters' image tokens: a
 //! ControlNet sees the text alone, as published.
 
 mod config;

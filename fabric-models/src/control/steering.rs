@@ -1,4 +1,4 @@
-//! A control network with its picture, for a run.
+//! A control network with its image, for a run.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,13 +8,13 @@ use burn::tensor::{Device, Tensor};
 use fabric_core::Error;
 use fabric_core::denoise::ModelCall;
 use fabric_core::guidance::Branch;
-use fabric_core::models::{AddedConditions, NoisePredictor, Residuals, UNetInput};
-use fabric_core::picture::{Fit, Picture, control_batch, grey_batch};
+use fabric_core::image::{Fit, Image, control_batch, grey_batch};
+use fabric_core::models::{AddedConditions, Residuals, UNetInput, UNetModel};
 use fabric_core::pipeline::{Steering, Window};
 
 use super::{ControlNet, T2IAdapter};
 
-/// A network that reads a control picture.
+/// A network that reads a control image.
 #[derive(Debug, Clone)]
 pub enum ControlNetwork {
     /// Runs beside the U-Net in every step.
@@ -43,7 +43,7 @@ impl ControlNetwork {
         }
     }
 
-    /// Channels of its picture.
+    /// Channels of its image.
     fn inputs(&self) -> usize {
         match self {
             Self::ControlNet(network) => network.inputs(),
@@ -51,8 +51,8 @@ impl ControlNetwork {
         }
     }
 
-    /// Height and width of its picture, for latents of these.
-    fn picture_size(&self, latents: [usize; 2]) -> [usize; 2] {
+    /// Height and width of its image, for latents of these.
+    fn image_size(&self, latents: [usize; 2]) -> [usize; 2] {
         match self {
             Self::ControlNet(network) => latents.map(|side| side * network.downscale()),
             Self::T2IAdapter(network) => {
@@ -61,7 +61,7 @@ impl ControlNetwork {
         }
     }
 
-    /// What it makes of its picture, which is the same in all steps.
+    /// What it makes of its image, which is the same in all steps.
     fn read(&self, pixels: Tensor<4>) -> Vec<Tensor<4>> {
         match self {
             Self::ControlNet(network) => vec![network.read(pixels)],
@@ -70,15 +70,15 @@ impl ControlNetwork {
     }
 }
 
-/// A control network and the picture that it reads.
+/// A control network and the image that it reads.
 ///
 /// Several of them act together: what they say is added.
 ///
 /// ```no_run
 /// # use std::sync::Arc;
-/// # use fabric_core::{picture::Picture, pipeline::{Pipeline, Request}};
+/// # use fabric_core::{image::Image, pipeline::{Pipeline, Request}};
 /// # use fabric_models::control::{Control, ControlNet};
-/// # fn example(pipeline: &Pipeline, network: Arc<ControlNet>, edges: Picture) -> Result<(), fabric_core::Error> {
+/// # fn example(pipeline: &Pipeline, network: Arc<ControlNet>, edges: Image) -> Result<(), fabric_core::Error> {
 /// let control = Control::new(network, edges).with_scale(0.8)?;
 /// let made = pipeline.generate(&Request::new("a red house").with_steering(control))?;
 /// # Ok(())
@@ -87,20 +87,20 @@ impl ControlNetwork {
 #[derive(Debug, Clone)]
 pub struct Control {
     network: ControlNetwork,
-    picture: Picture,
+    image: Image,
     scale: f64,
     window: Window,
     guess: bool,
-    /// What the network made of the picture, by the latents' height and width.
+    /// What the network made of the image, by the latents' height and width.
     read: Arc<Mutex<BTreeMap<[usize; 2], Vec<Tensor<4>>>>>,
 }
 
 impl Control {
-    /// Of full strength, in all steps. The picture is stretched over the result.
-    pub fn new(network: impl Into<ControlNetwork>, picture: Picture) -> Self {
+    /// Of full strength, in all steps. The image is stretched over the result.
+    pub fn new(network: impl Into<ControlNetwork>, image: Image) -> Self {
         let network = network.into();
         let guess = matches!(&network, ControlNetwork::ControlNet(network) if network.is_pooled());
-        Self { network, picture, scale: 1.0, window: Window::default(), guess, read: Arc::default() }
+        Self { network, image, scale: 1.0, window: Window::default(), guess, read: Arc::default() }
     }
 
     /// With another strength; 1 is as trained, 0 is none.
@@ -128,7 +128,7 @@ impl Control {
         Self { guess, ..self }
     }
 
-    /// What the network makes of the picture for latents of this height and width.
+    /// What the network makes of the image for latents of this height and width.
     ///
     /// The lock is never held while the network runs. It computes on rayon's threads, and a thread that waits for them may
     /// take up another request of the same control meanwhile, which would wait for the lock that its own thread holds. Two
@@ -138,13 +138,13 @@ impl Control {
         if let Some(read) = kept().get(&latents) {
             return Ok(read.clone());
         }
-        let [height, width] = self.network.picture_size(latents);
-        let pictures = std::slice::from_ref(&self.picture);
+        let [height, width] = self.network.image_size(latents);
+        let images = std::slice::from_ref(&self.image);
         let device = self.network.device();
         let pixels = if self.network.inputs() == 1 {
-            grey_batch(pictures, width, height, Fit::SquashLanczos, &device)?
+            grey_batch(images, width, height, Fit::SquashLanczos, &device)?
         } else {
-            control_batch(pictures, width, height, Fit::SquashLanczos, &device)?
+            control_batch(images, width, height, Fit::SquashLanczos, &device)?
         };
         let made = self.network.read(pixels);
         Ok(kept().entry(latents).or_insert(made).clone())
@@ -156,33 +156,37 @@ impl Steering for Control {
         Some(Arc::new(self.clone().with_window(Window::default())))
     }
 
-    fn check(&self, unet: &dyn NoisePredictor) -> Result<(), Error> {
-        let same = |what: &str, found: String, wanted: String| {
-            if found == wanted {
+    fn check(&self, unet: &dyn UNetModel) -> Result<(), Error> {
+        let same = |what: &str, got: String, expected: String| {
+            if got == expected {
                 return Ok(());
             }
-            let wanted = format!("{wanted}, as the U-Net has");
-            Err(Error::settings(what, found, wanted, "take the control network that was trained for this model"))
+            let expected = format!("{expected}, as the U-Net has");
+            Err(Error::settings(what, got, expected, "take the control network that was trained for this model"))
         };
         let inputs = self.network.inputs();
         if !matches!(inputs, 1 | 3) {
-            let next = "take a network that reads grey or coloured pictures";
-            return Err(Error::settings("channels of a control network's picture", inputs, "3, or 1 for grey", next));
+            let next = "take a network that reads grey or coloured images";
+            return Err(Error::settings("channels of a control network's image", inputs, "3, or 1 for grey", next));
         }
         match &self.network {
             ControlNetwork::ControlNet(network) => {
-                let (found, wanted) = (network.skip_channels(), unet.skip_channels());
-                same("channels that a ControlNet adds to", format!("{found:?}"), format!("{wanted:?}"))?;
-                let wanted = unet.cross_attentions().first().map_or(network.context(), |layer| layer.context);
-                same("channels of the text that a ControlNet reads", network.context().to_string(), wanted.to_string())
+                let (got, expected) = (network.skip_channels(), unet.skip_channels());
+                same("channels that a ControlNet adds to", format!("{got:?}"), format!("{expected:?}"))?;
+                let expected = unet.cross_attentions().first().map_or(network.context(), |layer| layer.context);
+                same(
+                    "channels of the text that a ControlNet reads",
+                    network.context().to_string(),
+                    expected.to_string(),
+                )
             }
             ControlNetwork::T2IAdapter(network) => {
-                let (found, mut wanted) = (network.channels(), unet.level_channels());
+                let (got, mut expected) = (network.channels(), unet.level_channels());
                 // One level more belongs to the middle.
-                if found.len() == wanted.len() + 1 {
-                    wanted.extend(wanted.last().copied());
+                if got.len() == expected.len() + 1 {
+                    expected.extend(expected.last().copied());
                 }
-                same("channels that a T2I-Adapter adds to", format!("{found:?}"), format!("{wanted:?}"))
+                same("channels that a T2I-Adapter adds to", format!("{got:?}"), format!("{expected:?}"))
             }
         }
     }

@@ -35,13 +35,13 @@ pub enum T2IAdapterKind {
 pub struct T2IAdapterConfig {
     /// Its shape.
     pub adapter_type: T2IAdapterKind,
-    /// Channels of its picture.
+    /// Channels of its image.
     pub in_channels: usize,
     /// Channels of what it adds, level by level.
     pub channels: Vec<usize>,
     /// Residual blocks of a level.
     pub num_res_blocks: usize,
-    /// Pixels of its picture per point of the first level, along each axis.
+    /// Pixels of its image per point of the first level, along each axis.
     pub downscale_factor: usize,
     /// What else the file says.
     #[serde(flatten)]
@@ -133,7 +133,7 @@ impl T2IAdapterConfig {
     }
 }
 
-/// Makes features of a picture that are added to a U-Net's way down: the same in all steps, whatever the text.
+/// Makes features of an image that are added to a U-Net's way down: the same in all steps, whatever the text.
 #[derive(Module, Debug)]
 pub struct T2IAdapter {
     conv_in: Option<Conv2d>,
@@ -235,17 +235,17 @@ impl T2IAdapter {
         Ok(load_into(config.init(device)?, source, options)?)
     }
 
-    /// Pixels of its picture per latent, along each axis.
+    /// Pixels of its image per latent, along each axis.
     pub fn downscale(&self) -> usize {
         self.downscale
     }
 
-    /// Channels of its picture: 3, or 1 of those that read sketches and edges.
+    /// Channels of its image: 3, or 1 of those that read sketches and edges.
     pub fn inputs(&self) -> usize {
         self.inputs
     }
 
-    /// The sides of its pictures are multiples of this.
+    /// The sides of its images are multiples of this.
     pub fn factor(&self) -> usize {
         self.factor
     }
@@ -260,18 +260,18 @@ impl T2IAdapter {
         self.body[0].resnets[0].block1.weight.lazy_device()
     }
 
-    /// Features of pictures, one per level.
+    /// Features of images, one per level.
     ///
     /// # Shapes
     ///
-    /// - `pictures`: from 0 to 1, `[pictures, channels, height, width]`, sides multiples of [`Self::factor`]
-    /// - returns: `[pictures, channels, height / factor, width / factor]`, later levels half of it
-    pub fn forward(&self, pictures: Tensor<4>) -> Vec<Tensor<4>> {
-        let [count, channels, height, width] = pictures.dims();
+    /// - `images`: from 0 to 1, `[images, channels, height, width]`, sides multiples of [`Self::factor`]
+    /// - returns: `[images, channels, height / factor, width / factor]`, later levels half of it
+    pub fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        let [count, channels, height, width] = images.dims();
         let compute = computes_in(&self.body[0].resnets[0].block1.weight);
         let (factor, rows, columns) = (self.factor, height / self.factor, width / self.factor);
         // Squares of pixels become channels.
-        let mut x = cast(pictures, compute)
+        let mut x = cast(images, compute)
             .reshape([count, channels, rows, factor, columns, factor])
             .permute([0, 1, 3, 5, 2, 4])
             .reshape([count, channels * factor * factor, rows, columns]);

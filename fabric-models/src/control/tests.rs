@@ -22,7 +22,7 @@ fn published_control_networks_have_their_sizes() {
             "controlnet_mid_block.bias",
             "down_blocks.1.resnets.0.norm1.weight",
         ] {
-            assert!(names.iter().any(|found| found == name), "{name} is not among {names:?}");
+            assert!(names.iter().any(|got| got == name), "{name} is not among {names:?}");
         }
     }
     let (full, light) = (T2IAdapterKind::FullAdapter, T2IAdapterKind::LightAdapter);

@@ -8,7 +8,7 @@ use fabric_backends::ops::{group_norm, layer_norm};
 use super::activation::in_f32;
 use super::{Activation, is_half, value_as};
 
-/// Normalises groups of channels over the picture, with a scale and a shift per channel.
+/// Normalises groups of channels over the image, with a scale and a shift per channel.
 ///
 /// Statistics are f32 also for f16 and bf16, as in PyTorch: an activation of 300 squares to more than f16 holds.
 #[derive(Module, Debug)]

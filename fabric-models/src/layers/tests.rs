@@ -31,16 +31,16 @@ fn linear_multiplies_by_the_transposed_weight() {
 }
 
 #[test]
-fn padding_below_and_right_is_a_padded_picture() {
+fn padding_below_and_right_is_a_padded_image() {
     let device = cpu();
     let conv = Conv2d::new(3, 5, 3, &device);
     let x = random([2, 3, 7, 6], &device);
     let padded = Tensor::cat(vec![x.clone(), Tensor::zeros([2, 3, 1, 6], &device)], 2);
     let padded = Tensor::cat(vec![padded, Tensor::zeros([2, 3, 8, 1], &device)], 3);
-    let wanted = conv.clone().with_stride(2, (0, 0)).forward(padded);
-    let found = conv.with_stride(2, (0, 1)).forward(x);
-    assert_eq!(found.dims(), [2, 5, 3, 3]);
-    assert!(difference(found, wanted) < 1e-5);
+    let expected = conv.clone().with_stride(2, (0, 0)).forward(padded);
+    let got = conv.with_stride(2, (0, 1)).forward(x);
+    assert_eq!(got.dims(), [2, 5, 3, 3]);
+    assert!(difference(got, expected) < 1e-5);
 }
 
 #[test]
@@ -84,14 +84,14 @@ fn a_layer_computes_in_the_type_of_its_input() {
 fn activations_have_their_published_values() {
     let device = cpu();
     let x = Tensor::<1>::from_data([-2.0, 0.5, 3.0], &device);
-    let wanted: [(Activation, [f32; 3]); 5] = [
+    let expected: [(Activation, [f32; 3]); 5] = [
         (Activation::Silu, [-0.238_405_84, 0.311_229_67, 2.857_722_4]),
         (Activation::Gelu, [-0.045_500_264, 0.345_731_23, 2.995_950_2]),
         (Activation::QuickGelu, [-0.064_344_07, 0.350_388_2, 2.981_924_5]),
         (Activation::GeluNew, [-0.045_402_28, 0.345_714, 2.996_362_6]),
         (Activation::Relu, [0.0, 0.5, 3.0]),
     ];
-    for (act, values) in wanted {
+    for (act, values) in expected {
         let error = difference(act.forward(x.clone()), Tensor::from_data(values, &device));
         assert!(error < 2e-5, "{act:?}: {error}");
     }
@@ -101,8 +101,8 @@ fn activations_have_their_published_values() {
 fn geglu_gates_with_the_second_half() {
     let device = cpu();
     let x = Tensor::<3>::from_data([[[2.0, 3.0, 0.5, -2.0]]], &device);
-    let wanted = Tensor::from_data([[[2.0 * 0.345_731_23, 3.0 * -0.045_500_264]]], &device);
-    assert!(difference(geglu(x), wanted) < 1e-6);
+    let expected = Tensor::from_data([[[2.0 * 0.345_731_23, 3.0 * -0.045_500_264]]], &device);
+    assert!(difference(geglu(x), expected) < 1e-6);
 }
 
 #[test]

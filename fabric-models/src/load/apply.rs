@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Tensor, TensorData};
-use fabric_backends::{catch_panic, ops::laid_out};
+use fabric_backends::{catch_panic, ops::to_kernel_layout};
 
 use super::contents::Contents;
 use super::device::guarded;
@@ -160,8 +160,8 @@ fn compare<M: Module + PublishedNames>(
             }
             Some(info) if info.shape != parameter.shape => report.mismatched.push(ShapeMismatch {
                 name: parameter.name,
-                found: info.shape.clone(),
-                wanted: parameter.shape,
+                got: info.shape.clone(),
+                expected: parameter.shape,
             }),
             Some(_) => {
                 places.insert(parameter.path, parameter.name);
@@ -174,9 +174,9 @@ fn compare<M: Module + PublishedNames>(
 /// What the source holds, when that is something else than the module.
 fn looks_like<M: Module + PublishedNames>(module: &M, source: &dyn TensorSource) -> Option<String> {
     let parameters = parameters(module);
-    let wanted = Contents::of(parameters.iter().map(|p| (p.name.as_str(), p.shape.as_slice())));
-    let found = Contents::of(source.tensors().iter().map(|(name, info)| (name.as_str(), info.shape.as_slice())));
-    found.filter(|_| found != wanted).map(|contents| contents.to_string())
+    let expected = Contents::of(parameters.iter().map(|p| (p.name.as_str(), p.shape.as_slice())));
+    let got = Contents::of(source.tensors().iter().map(|(name, info)| (name.as_str(), info.shape.as_slice())));
+    got.filter(|_| got != expected).map(|contents| contents.to_string())
 }
 
 /// Buffers that older files store beside the weights: the numbers 0, 1, 2...
@@ -215,7 +215,7 @@ impl Loader<'_> {
             return Err(LoadError::UnsupportedType { place, tensor, dtype });
         }
         let filled = guarded(&self.place, name, || {
-            let tensor = laid_out(Tensor::from_data(data, (&device, dtype)));
+            let tensor = to_kernel_layout(Tensor::from_data(data, (&device, dtype)));
             let id = param.id;
             param.transform_for_load(tensor, id)
         })?;

@@ -101,7 +101,7 @@ fn no_weights(path: &Path, variant: Option<&str>, candidates: &[String]) -> Load
         .unwrap_or_default();
     present.sort();
     let what = variant.map_or_else(|| "weights".to_owned(), |variant| format!("weights of the variant `{variant}`"));
-    let found = format!("only {}", present.join(", "));
+    let got = format!("only {}", present.join(", "));
     let next = "get the file, or choose another variant";
-    LoadError::malformed(path, what, found, format!("one of {}", candidates.join(", ")), next)
+    LoadError::malformed(path, what, got, format!("one of {}", candidates.join(", ")), next)
 }

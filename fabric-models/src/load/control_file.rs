@@ -42,7 +42,7 @@ pub(crate) fn open_controlnet(path: &Path) -> Result<(Value, Arc<dyn TensorSourc
 fn check_whole(source: &dyn TensorSource) -> Result<(), LoadError> {
     let tensors = source.tensors();
     let marked = |mark: &str| tensors.contains_key(mark) || tensors.contains_key(&format!("{PREFIX}{mark}"));
-    let (found, next) = if marked("difference") {
+    let (got, next) = if marked("difference") {
         (
             "the difference of a ControlNet to a base model (tensor `difference`)",
             "difference files are not supported: get the whole ControlNet, as its authors published it",
@@ -62,8 +62,8 @@ fn check_whole(source: &dyn TensorSource) -> Result<(), LoadError> {
     Err(LoadError::WrongFamily {
         place: source.place(),
         what: "tensors".into(),
-        found: found.into(),
-        wanted: "the weights of a whole ControlNet".into(),
+        got: got.into(),
+        expected: "the weights of a whole ControlNet".into(),
         next: next.into(),
     })
 }
@@ -98,8 +98,8 @@ fn not_a_controlnet(source: &dyn TensorSource) -> LoadError {
     LoadError::WrongFamily {
         place: source.place(),
         what: "tensors".into(),
-        found: contents(source).map_or_else(|| "something else".into(), |contents| contents.to_string()),
-        wanted: "a ControlNet with diffusers' names, or those of the original releases".into(),
+        got: contents(source).map_or_else(|| "something else".into(), |contents| contents.to_string()),
+        expected: "a ControlNet with diffusers' names, or those of the original releases".into(),
         next: "Control-LoRA, ControlNet-XS and lite versions are other networks, and not supported".into(),
     }
 }

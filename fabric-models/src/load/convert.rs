@@ -32,9 +32,9 @@ impl HostTensor {
             (LoadDtype::Keep, Dtype::F16) => LoadDtype::F16,
             (LoadDtype::Keep, Dtype::BF16) => LoadDtype::BF16,
             (LoadDtype::Keep, _) => LoadDtype::F32,
-            (wanted, _) => wanted,
+            (expected, _) => expected,
         };
-        let wrong_type = || LoadError::WrongType { place: place.to_owned(), tensor: name.to_owned(), found: stored };
+        let wrong_type = || LoadError::WrongType { place: place.to_owned(), tensor: name.to_owned(), got: stored };
         if !matches!(stored, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) {
             return Err(wrong_type());
         }

@@ -32,16 +32,16 @@ pub enum LoadError {
         source: std::io::Error,
     },
     /// A file breaks the rules of its format.
-    #[error("{}: {what}: found {found}, wanted {wanted}; {next}", path.display())]
+    #[error("{}: {what}: expected {expected}, got {got}; {next}", path.display())]
     Malformed {
         /// The file or folder.
         path: PathBuf,
         /// The part of it that is wrong.
         what: String,
         /// What is there.
-        found: String,
+        got: String,
         /// What would be good.
-        wanted: String,
+        expected: String,
         /// What to do.
         next: String,
     },
@@ -50,7 +50,7 @@ pub enum LoadError {
     Mismatch(#[from] Box<Mismatch>),
     /// A weight is NaN or infinite.
     #[error(
-        "{place}: tensor `{tensor}` has the value {value} at index {index}, wanted finite weights; \
+        "{place}: tensor `{tensor}` has the value {value} at index {index}, expected finite weights; \
          the file is damaged or its training diverged: get it again, or another one"
     )]
     NotFinite {
@@ -82,7 +82,7 @@ pub enum LoadError {
     },
     /// A tensor's type is not one for weights.
     #[error(
-        "{place}: tensor `{tensor}` has type {found:?}, wanted F32, F16, BF16 or F64; \
+        "{place}: tensor `{tensor}` has type {got:?}, expected F32, F16, BF16 or F64; \
          quantised files are not supported: get the f16 or f32 version"
     )]
     WrongType {
@@ -91,7 +91,7 @@ pub enum LoadError {
         /// The tensor.
         tensor: String,
         /// Its type.
-        found: Dtype,
+        got: Dtype,
     },
     /// A tensor that nobody has was asked for.
     #[error("{place}: there is no tensor `{tensor}`; names are listed by `TensorSource::tensors`")]
@@ -102,16 +102,16 @@ pub enum LoadError {
         tensor: String,
     },
     /// A model of another family than the one asked for.
-    #[error("{place}: {what}: found {found}, wanted {wanted}; {next}")]
+    #[error("{place}: {what}: expected {expected}, got {got}; {next}")]
     WrongFamily {
         /// The file or folder.
         place: String,
         /// What tells the family.
         what: String,
         /// The family found.
-        found: String,
+        got: String,
         /// The family wanted.
-        wanted: String,
+        expected: String,
         /// What to do.
         next: String,
     },
@@ -167,15 +167,15 @@ impl LoadError {
     pub(crate) fn malformed(
         path: &Path,
         what: impl Into<String>,
-        found: impl Into<String>,
-        wanted: impl Into<String>,
+        got: impl Into<String>,
+        expected: impl Into<String>,
         next: impl Into<String>,
     ) -> Self {
         Self::Malformed {
             path: path.to_owned(),
             what: what.into(),
-            found: found.into(),
-            wanted: wanted.into(),
+            got: got.into(),
+            expected: expected.into(),
             next: next.into(),
         }
     }

@@ -52,7 +52,7 @@ impl fmt::Display for Family {
 pub enum Component {
     /// The network that predicts noise.
     UNet,
-    /// Between pictures and latents.
+    /// Between images and latents.
     Vae,
     /// The text encoder, or the first of two.
     TextEncoder,

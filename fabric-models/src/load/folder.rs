@@ -74,15 +74,15 @@ impl ModelFolder {
         let family = Family::of_unet_config(&unet.config()?);
         for needed in family.components() {
             if !components.contains_key(needed) {
-                let found = format!("no `{needed}`");
-                let wanted = format!("one, because the U-Net is of {family}");
+                let got = format!("no `{needed}`");
+                let expected = format!("one, because the U-Net is of {family}");
                 let next = match needed {
                     Component::TextEncoder if family == Family::Sdxl => {
                         "the SDXL refiner, which has no first text encoder, is not supported: use the base model"
                     }
                     _ => "get the whole model",
                 };
-                return Err(LoadError::malformed(&index, "parts of the model", found, wanted, next));
+                return Err(LoadError::malformed(&index, "parts of the model", got, expected, next));
             }
         }
         Ok(Self { path: path.to_owned(), family, settings, components })
@@ -103,15 +103,15 @@ impl ModelFolder {
     /// # Errors
     ///
     /// When it is another one.
-    pub fn require(&self, wanted: Family) -> Result<(), LoadError> {
-        if self.family == wanted {
+    pub fn require(&self, expected: Family) -> Result<(), LoadError> {
+        if self.family == expected {
             return Ok(());
         }
         Err(LoadError::WrongFamily {
             place: self.path.display().to_string(),
             what: "model".into(),
-            found: self.family.to_string(),
-            wanted: wanted.to_string(),
+            got: self.family.to_string(),
+            expected: expected.to_string(),
             next: "use the pipeline for that family, or another model".into(),
         })
     }
@@ -179,7 +179,7 @@ fn is_listed(index: &Path, settings: &Map<String, Value>, component: Component) 
         Some(Value::Array(entry)) if entry.iter().all(Value::is_null) => return Ok(false),
         Some(entry) => &entry[1],
     };
-    let [_, wanted] = component.python_class();
+    let [_, expected] = component.python_class();
     let also: &[&str] = match component {
         // SDXL's first text encoder was published with either class; the projection is not used.
         Component::TextEncoder => &["CLIPTextModelWithProjection", "CLIPModel"],
@@ -187,14 +187,14 @@ fn is_listed(index: &Path, settings: &Map<String, Value>, component: Component) 
         Component::ImageEncoder => &["CLIPVisionModel", "CLIPModel"],
         Component::UNet | Component::Vae => &[],
     };
-    if class == wanted || also.iter().any(|other| class == other) {
+    if class == expected || also.iter().any(|other| class == other) {
         return Ok(true);
     }
     Err(LoadError::WrongFamily {
         place: index.display().to_string(),
         what: format!("class of `{component}`"),
-        found: class.to_string(),
-        wanted: format!("\"{wanted}\""),
+        got: class.to_string(),
+        expected: format!("\"{expected}\""),
         next: "this kind of model is not supported".into(),
     })
 }
@@ -203,8 +203,8 @@ fn not_stable_diffusion(index: &Path, settings: &Map<String, Value>) -> LoadErro
     LoadError::WrongFamily {
         place: index.display().to_string(),
         what: "parts of the model".into(),
-        found: format!("no `unet` (the pipeline is {})", settings.get("_class_name").unwrap_or(&Value::Null)),
-        wanted: "a U-Net of Stable Diffusion 1, 2 or XL".into(),
+        got: format!("no `unet` (the pipeline is {})", settings.get("_class_name").unwrap_or(&Value::Null)),
+        expected: "a U-Net of Stable Diffusion 1, 2 or XL".into(),
         next: "this kind of model is not supported".into(),
     }
 }

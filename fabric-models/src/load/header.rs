@@ -85,25 +85,25 @@ impl<'de> Deserialize<'de> for Written {
 /// Reads and checks the header at the start of `file`.
 pub(super) fn read_header(path: &Path, file: &mut File) -> Result<Header, LoadError> {
     let file_bytes = file.metadata().map_err(|e| LoadError::io(path, "ask for its size", e))?.len();
-    let malformed = |what: &str, found: String, wanted: String| {
-        LoadError::malformed(path, what, found, wanted, sniff(path).unwrap_or(GET_AGAIN))
+    let malformed = |what: &str, got: String, expected: String| {
+        LoadError::malformed(path, what, got, expected, sniff(path).unwrap_or(GET_AGAIN))
     };
     if file_bytes < LENGTH_BYTES {
-        let found = if file_bytes == 0 { "an empty file".to_owned() } else { format!("{file_bytes} bytes") };
-        return Err(malformed("safetensors file", found, "8 bytes with the header's length first".into()));
+        let got = if file_bytes == 0 { "an empty file".to_owned() } else { format!("{file_bytes} bytes") };
+        return Err(malformed("safetensors file", got, "8 bytes with the header's length first".into()));
     }
     let mut length = [0; 8];
     file.read_exact(&mut length).map_err(|e| LoadError::io(path, "read the header's length", e))?;
     let header_bytes = u64::from_le_bytes(length);
     let room = file_bytes - LENGTH_BYTES;
     if header_bytes > room.min(MAX_HEADER_BYTES) {
-        let wanted = format!("at most {} (the file has {file_bytes} bytes)", room.min(MAX_HEADER_BYTES));
-        return Err(malformed("length of the safetensors header", format!("{header_bytes} bytes"), wanted));
+        let expected = format!("at most {} (the file has {file_bytes} bytes)", room.min(MAX_HEADER_BYTES));
+        return Err(malformed("length of the safetensors header", format!("{header_bytes} bytes"), expected));
     }
     let mut text = vec![0; header_bytes as usize];
     file.read_exact(&mut text).map_err(|e| LoadError::io(path, "read the header", e))?;
     let written =
-        checked(&text, room - header_bytes).map_err(|fault| malformed(&fault.what, fault.found, fault.wanted))?;
+        checked(&text, room - header_bytes).map_err(|fault| malformed(&fault.what, fault.got, fault.expected))?;
     let start = LENGTH_BYTES + header_bytes;
     let offsets = written.tensors.iter().map(|(name, t)| (name.clone(), start + t.data_offsets.0)).collect();
     let tensors =
@@ -113,14 +113,14 @@ pub(super) fn read_header(path: &Path, file: &mut File) -> Result<Header, LoadEr
 
 /// Checks a header that is to be written, so that no file is written that could not be read again.
 pub(super) fn check_header(path: &Path, text: &str, data_bytes: u64) -> Result<(), LoadError> {
-    let refused = |what: &str, found: String, wanted: String| {
-        LoadError::malformed(path, format!("{what}, to be written"), found, wanted, "give fewer tensors or other names")
+    let refused = |what: &str, got: String, expected: String| {
+        LoadError::malformed(path, format!("{what}, to be written"), got, expected, "give fewer tensors or other names")
     };
     if text.len() as u64 > MAX_HEADER_BYTES {
-        let wanted = format!("at most {MAX_HEADER_BYTES}");
-        return Err(refused("length of the safetensors header", format!("{} bytes", text.len()), wanted));
+        let expected = format!("at most {MAX_HEADER_BYTES}");
+        return Err(refused("length of the safetensors header", format!("{} bytes", text.len()), expected));
     }
-    checked(text.as_bytes(), data_bytes).map_err(|fault| refused(&fault.what, fault.found, fault.wanted))?;
+    checked(text.as_bytes(), data_bytes).map_err(|fault| refused(&fault.what, fault.got, fault.expected))?;
     Ok(())
 }
 
@@ -128,8 +128,8 @@ pub(super) fn check_header(path: &Path, text: &str, data_bytes: u64) -> Result<(
 fn checked(text: &[u8], data_bytes: u64) -> Result<Written, Fault> {
     let written = serde_json::from_slice(text).map_err(|error| Fault {
         what: "safetensors header".into(),
-        found: error.to_string(),
-        wanted: "JSON that describes each tensor once".into(),
+        got: error.to_string(),
+        expected: "JSON that describes each tensor once".into(),
     })?;
     check_layout(&written, data_bytes)?;
     Ok(written)
@@ -137,8 +137,8 @@ fn checked(text: &[u8], data_bytes: u64) -> Result<Written, Fault> {
 
 struct Fault {
     what: String,
-    found: String,
-    wanted: String,
+    got: String,
+    expected: String,
 }
 
 /// Every tensor as long as its shape says, one right after the other, from the first byte to the last.
@@ -147,10 +147,10 @@ fn check_layout(written: &Written, data_bytes: u64) -> Result<(), Fault> {
     in_order.sort_by_key(|(_, tensor)| tensor.data_offsets);
     let mut end = 0;
     for (name, tensor) in in_order {
-        let fault = |what: &str, found: String, wanted: String| Fault {
+        let fault = |what: &str, got: String, expected: String| Fault {
             what: format!("{what} of tensor `{name}`"),
-            found,
-            wanted,
+            got,
+            expected,
         };
         let (from, to) = tensor.data_offsets;
         let bits = tensor
@@ -160,20 +160,20 @@ fn check_layout(written: &Written, data_bytes: u64) -> Result<(), Fault> {
             .filter(|bits| bits % 8 == 0)
             .ok_or_else(|| fault("shape", format!("{:?}", tensor.shape), "a size that can be addressed".into()))?;
         if to.checked_sub(from) != Some(bits / 8) {
-            let wanted = format!("{} bytes for {:?} values of shape {:?}", bits / 8, tensor.dtype, tensor.shape);
-            return Err(fault("offsets", format!("{from}..{to}"), wanted));
+            let expected = format!("{} bytes for {:?} values of shape {:?}", bits / 8, tensor.dtype, tensor.shape);
+            return Err(fault("offsets", format!("{from}..{to}"), expected));
         }
         if from != end {
-            let wanted = format!("a start at {end}, where the tensor before it ends (no gap, no overlap)");
-            return Err(fault("offsets", format!("{from}..{to}"), wanted));
+            let expected = format!("a start at {end}, where the tensor before it ends (no gap, no overlap)");
+            return Err(fault("offsets", format!("{from}..{to}"), expected));
         }
         end = to;
     }
     if end != data_bytes {
         return Err(Fault {
             what: "size of the data".into(),
-            found: format!("{data_bytes} bytes"),
-            wanted: format!("{end} bytes, the sum of all tensors"),
+            got: format!("{data_bytes} bytes"),
+            expected: format!("{end} bytes, the sum of all tensors"),
         });
     }
     Ok(())

@@ -20,11 +20,11 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<
     let mut text = Vec::new();
     open_file(path)?.take(limit + 1).read_to_end(&mut text).map_err(|e| LoadError::io(path, "read", e))?;
     if text.len() as u64 > limit {
-        let wanted = format!("at most {limit} bytes of JSON");
-        return Err(LoadError::malformed(path, "settings", "more", wanted, "is this the right file?"));
+        let expected = format!("at most {limit} bytes of JSON");
+        return Err(LoadError::malformed(path, "settings", "more", expected, "is this the right file?"));
     }
     fabric_core::json::from_slice(&text).map_err(|e| {
-        let wanted = "the JSON that diffusers or transformers write";
-        LoadError::malformed(path, "settings", e.to_string(), wanted, "get the file again, or mend it")
+        let expected = "the JSON that diffusers or transformers write";
+        LoadError::malformed(path, "settings", e.to_string(), expected, "get the file again, or mend it")
     })
 }

@@ -83,22 +83,22 @@ impl<S: TensorSource> MappedSource<S> {
         for Renamed { name, from, part } in renamed {
             let place = source.place();
             let next = "the file mixes two layouts: get another version of it";
-            let malformed = |what, found, wanted| LoadError::malformed(place.as_ref(), what, found, wanted, next);
+            let malformed = |what, got, expected| LoadError::malformed(place.as_ref(), what, got, expected, next);
             let Some(info) = source.tensors().get(&from) else {
                 return Err(LoadError::NoSuchTensor { place, tensor: from });
             };
             let shape = part.shape(&info.shape).ok_or_else(|| {
-                let wanted = match part {
+                let expected = match part {
                     Part::Squeezed => "[out, in, 1, 1]",
                     Part::Transposed => "[in, out]",
                     Part::Third(_) | Part::Whole => "three equal stacks of rows",
                 };
-                malformed(format!("shape of tensor `{from}`"), format!("{:?}", info.shape), wanted)
+                malformed(format!("shape of tensor `{from}`"), format!("{:?}", info.shape), expected)
             })?;
             tensors.insert(name.clone(), TensorInfo { dtype: info.dtype, shape });
             if let Some((other, _)) = origin.insert(name.clone(), (from.clone(), part)) {
-                let found = format!("both `{other}` and `{from}`");
-                return Err(malformed(format!("tensor `{name}`"), found, "one of them"));
+                let got = format!("both `{other}` and `{from}`");
+                return Err(malformed(format!("tensor `{name}`"), got, "one of them"));
             }
         }
         Ok(Self { source, origin, tensors })

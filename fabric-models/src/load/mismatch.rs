@@ -33,9 +33,9 @@ pub struct ShapeMismatch {
     /// Its published name.
     pub name: String,
     /// The shape in the file.
-    pub found: Vec<usize>,
+    pub got: Vec<usize>,
     /// The shape in the network.
-    pub wanted: Vec<usize>,
+    pub expected: Vec<usize>,
 }
 
 impl Mismatch {
@@ -65,7 +65,7 @@ impl fmt::Display for Mismatch {
         })?;
         list(f, unexpected, |f, name| write!(f, "unexpected `{}`", shortened(name)))?;
         list(f, mismatched, |f, tensor| {
-            write!(f, "`{}`: found {:?}, wanted {:?}", tensor.name, tensor.found, tensor.wanted)
+            write!(f, "`{}`: expected {:?}, got {:?}", tensor.name, tensor.expected, tensor.got)
         })
     }
 }
@@ -112,7 +112,7 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
     for candidate in similar.take(MAX_CANDIDATES) {
         let Some(distance) = edit_distance(name.as_bytes(), candidate.as_bytes(), most) else { continue };
         // Of equally near names the first in the alphabet, in whatever order they come.
-        if nearest.is_none_or(|found| (distance, candidate) < found) {
+        if nearest.is_none_or(|got| (distance, candidate) < got) {
             nearest = Some((distance, candidate));
             most = distance;
         }
@@ -148,8 +148,8 @@ mod tests {
         assert_eq!(nearest(&long, [long.as_str()]), None);
         assert_eq!(nearest("conv_in", [long.as_str(), "conv_on"]), Some("conv_on"));
         let many: Vec<String> = (0..20_000).map(|i| format!("layer.{i:05}")).collect();
-        let found = nearest("layer.19999", many.iter().map(String::as_str)).expect("a similar name");
-        assert!(found < "layer.08192", "{found}");
+        let got = nearest("layer.19999", many.iter().map(String::as_str)).expect("a similar name");
+        assert!(got < "layer.08192", "{got}");
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
             looks_like: Some("a VAE".into()),
             missing: vec![MissingTensor { name: "a".into(), shape: vec![2], nearest: Some("b".into()) }],
             unexpected: (0..11).map(|i| format!("extra.{i}")).collect(),
-            mismatched: vec![ShapeMismatch { name: "c".into(), found: vec![3], wanted: vec![4, 1] }],
+            mismatched: vec![ShapeMismatch { name: "c".into(), got: vec![3], expected: vec![4, 1] }],
         };
         let text = mismatch.to_string();
         for part in [
@@ -193,7 +193,7 @@ mod tests {
             "missing `a` [2] (the file has `b`)",
             "unexpected `extra.7`",
             "and 3 more",
-            "`c`: found [3], wanted [4, 1]",
+            "`c`: expected [4, 1], got [3]",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

@@ -28,9 +28,9 @@ pub fn open_weights(path: impl AsRef<Path>) -> Result<Arc<dyn TensorSource>, Loa
     } else if is_pickle(&name) {
         open_pickle(path)?
     } else {
-        let wanted = "`.safetensors`, `.safetensors.index.json`, `.ckpt`, `.bin`, `.bin.index.json`, `.pt` or `.pth`";
+        let expected = "`.safetensors`, `.safetensors.index.json`, `.ckpt`, `.bin`, `.bin.index.json`, `.pt` or `.pth`";
         let next = "get the weights in one of these formats";
-        return Err(LoadError::malformed(path, "kind of file", format!("`{name}`"), wanted, next));
+        return Err(LoadError::malformed(path, "kind of file", format!("`{name}`"), expected, next));
     };
     with_current_names(source)
 }

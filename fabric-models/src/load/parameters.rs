@@ -51,7 +51,7 @@ pub fn parameters<M: Module + PublishedNames>(module: &M) -> Vec<ParameterInfo> 
     struct Lister<F> {
         path: ModulePath,
         name: F,
-        found: Vec<ParameterInfo>,
+        got: Vec<ParameterInfo>,
     }
     impl<F: Fn(&str) -> String> ModuleVisitor for Lister<F> {
         fn enter_module(&mut self, name: &str, _container_type: &str) {
@@ -65,12 +65,12 @@ pub fn parameters<M: Module + PublishedNames>(module: &M) -> Vec<ParameterInfo> 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let path = self.path.join();
             let name = (self.name)(&path);
-            self.found.push(ParameterInfo { path, name, shape: param.lazy_shape().to_vec() });
+            self.got.push(ParameterInfo { path, name, shape: param.lazy_shape().to_vec() });
         }
     }
-    let mut lister = Lister { path: ModulePath::default(), name: M::published_name, found: Vec::new() };
+    let mut lister = Lister { path: ModulePath::default(), name: M::published_name, got: Vec::new() };
     module.visit(&mut lister);
-    lister.found
+    lister.got
 }
 
 /// Where a traversal is.

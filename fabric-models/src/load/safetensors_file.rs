@@ -87,9 +87,9 @@ pub(super) fn open_file(path: &Path) -> Result<File, LoadError> {
         _ => LoadError::io(path, "open", e),
     })?;
     if !kind.is_file() {
-        let found = if kind.is_dir() { "a folder" } else { "a device or a pipe" };
+        let got = if kind.is_dir() { "a folder" } else { "a device or a pipe" };
         let next = "give the path of the weights inside it, or open a model folder with `ModelFolder`";
-        return Err(LoadError::malformed(path, "weights", found, "a file", next));
+        return Err(LoadError::malformed(path, "weights", got, "a file", next));
     }
     File::open(path).map_err(|e| LoadError::io(path, "open", e))
 }

@@ -42,10 +42,9 @@ pub fn save_component<M: Module + PublishedNames>(
     // Known to be good before the weights of a component that was saved there before are replaced.
     let config_path = folder.join("config.json");
     let config_text = json_text(&config_path, config)?;
-    let mut lister =
-        Lister { path: ModulePath::default(), name: M::published_name, dtype: options.dtype, found: vec![] };
+    let mut lister = Lister { path: ModulePath::default(), name: M::published_name, dtype: options.dtype, got: vec![] };
     module.visit(&mut lister);
-    let mut stored: Vec<Stored> = lister.found;
+    let mut stored: Vec<Stored> = lister.got;
     let shards = split(&stored, options.max_shard_bytes);
     // Only diffusers' settings name their class like this; transformers' files have another name.
     let stem = if config.get("_class_name").is_some() { "diffusion_pytorch_model" } else { "model" };
@@ -77,9 +76,9 @@ pub fn save_weights<M: Module + PublishedNames>(
     path: impl AsRef<Path>,
     dtype: LoadDtype,
 ) -> Result<(), LoadError> {
-    let mut lister = Lister { path: ModulePath::default(), name: M::published_name, dtype, found: vec![] };
+    let mut lister = Lister { path: ModulePath::default(), name: M::published_name, dtype, got: vec![] };
     module.visit(&mut lister);
-    write_stored(path.as_ref(), &lister.found, dtype)
+    write_stored(path.as_ref(), &lister.got, dtype)
 }
 
 /// Writes these parameters as one file.
@@ -138,7 +137,7 @@ struct Lister<F> {
     path: ModulePath,
     name: F,
     dtype: LoadDtype,
-    found: Vec<Stored>,
+    got: Vec<Stored>,
 }
 
 impl<F: Fn(&str) -> String> ModuleVisitor for Lister<F> {
@@ -155,7 +154,7 @@ impl<F: Fn(&str) -> String> ModuleVisitor for Lister<F> {
         let info = TensorInfo { dtype: dtype(stored), shape: param.lazy_shape().to_vec() };
         let param = param.clone();
         let fetch = Box::new(move || param.val().into_data());
-        self.found.push(Stored { name: (self.name)(&self.path.join()), info, fetch });
+        self.got.push(Stored { name: (self.name)(&self.path.join()), info, fetch });
     }
 }
 
@@ -179,7 +178,7 @@ impl HostTensor {
             DType::F32 | DType::Flex32 => encode(data, f32::to_le_bytes),
             DType::F16 => encode(data, half::f16::to_le_bytes),
             DType::BF16 => encode(data, half::bf16::to_le_bytes),
-            other => panic!("{other:?}: found a tensor of this type, wanted floats"),
+            other => panic!("{other:?}: expected floats, got a tensor of this type"),
         };
         Self { info: TensorInfo { dtype: dtype(data.dtype()), shape: data.shape().to_vec() }, bytes }
     }
@@ -192,6 +191,6 @@ fn dtype(dtype: DType) -> Dtype {
         DType::F32 | DType::Flex32 => Dtype::F32,
         DType::F16 => Dtype::F16,
         DType::BF16 => Dtype::BF16,
-        other => panic!("{other:?}: found a parameter of this type, wanted floats"),
+        other => panic!("{other:?}: expected floats, got a parameter of this type"),
     }
 }

@@ -78,10 +78,10 @@ impl ShardedSafetensors {
                 continue;
             }
             if !is_plain_file_name(name) {
-                let found = format!("`{}`", name.escape_debug());
-                let wanted = "the plain name of a file in the same folder";
+                let got = format!("`{}`", name.escape_debug());
+                let expected = "the plain name of a file in the same folder";
                 let next = "do not use this index: it points outside its folder";
-                return Err(LoadError::malformed(index, "shard name", found, wanted, next));
+                return Err(LoadError::malformed(index, "shard name", got, expected, next));
             }
             let path = folder.join(name);
             if !path.exists() {
@@ -108,9 +108,9 @@ fn collect(
     for (shard, file) in shards {
         for (name, info) in file.tensors() {
             if shard_of.get(name) != Some(shard) {
-                let wanted = shard_of.get(name).map_or("it in no shard".into(), |other| format!("it in `{other}`"));
+                let expected = shard_of.get(name).map_or("it in no shard".into(), |other| format!("it in `{other}`"));
                 let what = format!("place of tensor `{name}`");
-                return Err(LoadError::malformed(index, what, format!("it in `{shard}`"), wanted, next));
+                return Err(LoadError::malformed(index, what, format!("it in `{shard}`"), expected, next));
             }
             tensors.insert(name.clone(), info.clone());
         }

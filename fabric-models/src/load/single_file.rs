@@ -66,21 +66,21 @@ impl SingleFile {
     /// When they are not those of a checkpoint of Stable Diffusion 1, 2 or XL.
     pub fn new(source: Arc<dyn TensorSource>) -> Result<Self, LoadError> {
         let tensors = source.tensors();
-        let wrong = |found: String, next: &str| LoadError::WrongFamily {
+        let wrong = |got: String, next: &str| LoadError::WrongFamily {
             place: source.place(),
             what: "tensors".into(),
-            found,
-            wanted: "a checkpoint of Stable Diffusion 1, 2 or XL with the names of the original code".into(),
+            got,
+            expected: "a checkpoint of Stable Diffusion 1, 2 or XL with the names of the original code".into(),
             next: next.into(),
         };
         let has = |prefix: &str| tensors.range(prefix.to_owned()..).next().is_some_and(|(n, _)| n.starts_with(prefix));
         if !has(UNET) {
             let contents = Contents::of(tensors.iter().map(|(name, info)| (name.as_str(), info.shape.as_slice())));
-            let found = contents.map_or_else(|| "no U-Net".into(), |contents| contents.to_string());
-            return Err(wrong(found, "load it as what it is"));
+            let got = contents.map_or_else(|| "no U-Net".into(), |contents| contents.to_string());
+            return Err(wrong(got, "load it as what it is"));
         }
-        if let Some(Unsupported { found, next }) = unsupported(tensors) {
-            return Err(wrong(found.into(), next));
+        if let Some(Unsupported { got, next }) = unsupported(tensors) {
+            return Err(wrong(got.into(), next));
         }
         if UNetShape::of_compvis(stripped(&*source, UNET)).is_none() || !has("model.diffusion_model.time_embed.") {
             return Err(wrong("a network that is not this U-Net".into(), "this kind of model is not supported"));
@@ -98,9 +98,9 @@ impl SingleFile {
         };
         let prediction = match noted_prediction(&*source) {
             Noted::Prediction(prediction) => prediction,
-            Noted::Other(found) => {
-                let found = format!("a model whose `modelspec.prediction_type` is `{found}`");
-                return Err(wrong(found, "only models that predict noise (epsilon) or velocity (v) are supported"));
+            Noted::Other(got) => {
+                let got = format!("a model whose `modelspec.prediction_type` is `{got}`");
+                return Err(wrong(got, "only models that predict noise (epsilon) or velocity (v) are supported"));
             }
             Noted::Nothing => prediction_of(&*source, family),
         };
@@ -135,15 +135,15 @@ impl SingleFile {
     /// # Errors
     ///
     /// When it is another one.
-    pub fn require(&self, wanted: Family) -> Result<(), LoadError> {
-        if self.family == wanted {
+    pub fn require(&self, expected: Family) -> Result<(), LoadError> {
+        if self.family == expected {
             return Ok(());
         }
         Err(LoadError::WrongFamily {
             place: self.source.place(),
             what: "checkpoint".into(),
-            found: self.family.to_string(),
-            wanted: wanted.to_string(),
+            got: self.family.to_string(),
+            expected: expected.to_string(),
             next: "use the pipeline for that family, or another checkpoint".into(),
         })
     }
@@ -216,8 +216,8 @@ impl SingleFile {
     fn typed<T: DeserializeOwned>(&self, config: Value) -> Result<T, LoadError> {
         serde_json::from_value(config).map_err(|e| {
             let place = self.source.place();
-            let wanted = "settings that this network can have";
-            LoadError::malformed(place.as_ref(), "settings", e.to_string(), wanted, "use another checkpoint")
+            let expected = "settings that this network can have";
+            LoadError::malformed(place.as_ref(), "settings", e.to_string(), expected, "use another checkpoint")
         })
     }
 

@@ -9,7 +9,7 @@ const UNET: &str = "model.diffusion_model.";
 /// What an unsupported checkpoint is, and what to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unsupported {
-    pub(super) found: &'static str,
+    pub(super) got: &'static str,
     pub(super) next: &'static str,
 }
 
@@ -19,7 +19,7 @@ pub(super) fn unsupported(tensors: &BTreeMap<String, TensorInfo>) -> Option<Unsu
     let has = |name: &str| tensors.contains_key(name);
     let starts = |prefix: &str| tensors.range(prefix.to_owned()..).next().is_some_and(|(n, _)| n.starts_with(prefix));
     let within = |part: &str| tensors.keys().any(|name| name.starts_with(UNET) && name.contains(part));
-    let is = |found, next| Some(Unsupported { found, next });
+    let is = |got, next| Some(Unsupported { got, next });
 
     // Noise levels and latents of another kind, which no name of a weight shows.
     if has("edm_mean") || has("edm_std") {

@@ -79,9 +79,9 @@ pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), LoadError> {
 pub(super) fn json_text(path: &Path, value: &Value) -> Result<String, LoadError> {
     let text = format!("{value:#}\n");
     let limit = if path.to_string_lossy().ends_with(".index.json") { MAX_INDEX_BYTES } else { MAX_CONFIG_BYTES };
-    let refused = |found: String| {
-        let wanted = format!("at most {limit} bytes of JSON, nested less than 128 levels deep");
-        LoadError::malformed(path, "settings to write", found, wanted, "give shorter or flatter settings")
+    let refused = |got: String| {
+        let expected = format!("at most {limit} bytes of JSON, nested less than 128 levels deep");
+        LoadError::malformed(path, "settings to write", got, expected, "give shorter or flatter settings")
     };
     if text.len() as u64 > limit {
         return Err(refused(format!("{} bytes", text.len())));

@@ -45,8 +45,8 @@ pub fn attach<M: Module + PublishedNames>(
 /// whenever it runs, so the results are those of [`merge`] bit for bit; of several LoRAs they differ by rounding,
 /// as these are one sum here and one after the other there.
 ///
-/// That sum is made once per pass, whatever the size and number of the pictures, in time that grows with the
-/// weights touched. For Stable Diffusion 1.5 at rank 16, one picture of 256x256 pixels on two CPU cores: a LoRA
+/// That sum is made once per pass, whatever the size and number of the images, in time that grows with the
+/// weights touched. For Stable Diffusion 1.5 at rank 16, one image of 256x256 pixels on two CPU cores: a LoRA
 /// of all attention layers made a pass 3 % longer, one of all layers with their convolutions 70 %. Merge the
 /// latter for long runs; keeping a clone of the network keeps the way back.
 #[derive(Debug, Clone)]
@@ -77,7 +77,7 @@ impl<M: Module + PublishedNames> Attached<M> {
     /// When there are more or fewer scales than LoRAs, or one is not finite or far too large.
     pub fn with_scales(&self, scales: &[f32]) -> Result<Self, LoraError> {
         if scales.len() != self.loras.len() {
-            return Err(LoraError::ScaleCount { found: scales.len(), wanted: self.loras.len() });
+            return Err(LoraError::ScaleCount { got: scales.len(), expected: self.loras.len() });
         }
         let loras = self.loras.iter().zip(scales).map(|((lora, _), scale)| (lora.clone(), *scale)).collect();
         Ok(Self::build(self.base.clone(), loras)?.0)

@@ -10,18 +10,18 @@ pub enum LoraError {
     Load(#[from] LoadError),
     /// A file without a single key of a LoRA.
     #[error(
-        "{place}: found {found}, wanted keys of a LoRA (`.lora_down.weight`, `.lora_A.weight`, `.lora.down.weight` \
-         or `_lora.down.weight` and their counterparts); give a LoRA file, or load this one as what it is"
+        "{place}: expected keys of a LoRA (`.lora_down.weight`, `.lora_A.weight`, `.lora.down.weight` \
+         or `_lora.down.weight` and their counterparts), got {got}; give a LoRA file, or load this one as what it is"
     )]
     NotALora {
         /// The file.
         place: String,
         /// What is in it.
-        found: String,
+        got: String,
     },
     /// Some keys of the file are those of a LoRA, others are not.
     #[error(
-        "{place}: {} keys are not known from any LoRA layout, wanted none: {}; \
+        "{place}: {} keys are not known from any LoRA layout, expected none: {}; \
          remove them from the file, or convert it with the program that wrote it", keys.len(), first_few(keys)
     )]
     UnknownKeys {
@@ -44,20 +44,20 @@ pub enum LoraError {
         kind: &'static str,
     },
     /// One half of a product without the other.
-    #[error("{place}: `{target}` has {found} and lacks {wanted}; the file is incomplete: get it again")]
+    #[error("{place}: `{target}` has {got} and lacks {expected}; the file is incomplete: get it again")]
     Incomplete {
         /// The file.
         place: String,
         /// The module.
         target: String,
         /// What is there.
-        found: &'static str,
+        got: &'static str,
         /// What is not.
-        wanted: &'static str,
+        expected: &'static str,
     },
     /// The same weight named by two keys.
     #[error(
-        "{place}: both `{first}` and `{second}` are for the same weight, wanted one of them; the file mixes two layouts: get it again"
+        "{place}: both `{first}` and `{second}` are for the same weight, expected one of them; the file mixes two layouts: get it again"
     )]
     Duplicate {
         /// The file.
@@ -69,7 +69,7 @@ pub enum LoraError {
     },
     /// Matrices that cannot be multiplied, or an alpha that is not one number.
     #[error(
-        "{place}: tensor `{key}`: found shape {found:?}, wanted {wanted}; the file is damaged or of an unknown kind: get it again"
+        "{place}: tensor `{key}`: expected {expected}, got shape {got:?}; the file is damaged or of an unknown kind: get it again"
     )]
     Shape {
         /// The file.
@@ -77,13 +77,13 @@ pub enum LoraError {
         /// The tensor.
         key: String,
         /// Its shape.
-        found: Vec<usize>,
+        got: Vec<usize>,
         /// What would fit.
-        wanted: String,
+        expected: String,
     },
     /// An alpha that makes no sense.
     #[error(
-        "{place}: `{target}`: found alpha {alpha} at rank {rank}, wanted more than 0 and at most {limit} · rank; the file is damaged: get it again"
+        "{place}: `{target}`: expected more than 0 and at most {limit} · rank, got alpha {alpha} at rank {rank}; the file is damaged: get it again"
     )]
     Alpha {
         /// The file.
@@ -99,7 +99,7 @@ pub enum LoraError {
     },
     /// The settings on scaling in the file's header, or beside it, cannot be read.
     #[error(
-        "{place}: settings in `{key}`: found {found}, wanted {wanted}; remove them, or save the LoRA again with diffusers or peft"
+        "{place}: settings in `{key}`: expected {expected}, got {got}; remove them, or save the LoRA again with diffusers or peft"
     )]
     Metadata {
         /// The file.
@@ -107,9 +107,9 @@ pub enum LoraError {
         /// The header's entry, or the file beside it.
         key: String,
         /// What is there.
-        found: String,
+        got: String,
         /// What would be good.
-        wanted: &'static str,
+        expected: &'static str,
     },
     /// Entries for a network that the model does not have.
     #[error(
@@ -140,7 +140,7 @@ pub enum LoraError {
         names: Vec<String>,
     },
     /// A scale that is not a number.
-    #[error("{place}: found a scale of {scale}, wanted a finite number; usual are 0 to 1.5, 1 is as trained")]
+    #[error("{place}: expected a finite number, got a scale of {scale}; usual are 0 to 1.5, 1 is as trained")]
     Scale {
         /// The file.
         place: String,
@@ -149,17 +149,17 @@ pub enum LoraError {
     },
     /// A number of scales that is not that of the LoRAs.
     #[error(
-        "found {found} scales for {wanted} attached LoRAs, wanted one for each, in the order in which they were attached"
+        "expected one for each, in the order in which they were attached, got {got} scales for {expected} attached LoRAs"
     )]
     ScaleCount {
         /// Scales given.
-        found: usize,
+        got: usize,
         /// LoRAs attached.
-        wanted: usize,
+        expected: usize,
     },
     /// A change that would drown the weights.
     #[error(
-        "{place}: `{target}` at scale {scale} may change weights by up to {found:.1e}, wanted at most {wanted:.1e} \
+        "{place}: `{target}` at scale {scale} may change weights by up to {got:.1e}, expected at most {expected:.1e} \
          (weights are of the order of 1); use a smaller scale, or another file if the scale was usual"
     )]
     TooStrong {
@@ -170,9 +170,9 @@ pub enum LoraError {
         /// The scale asked for.
         scale: f32,
         /// Bound of the change.
-        found: f64,
+        got: f64,
         /// The largest allowed.
-        wanted: f64,
+        expected: f64,
     },
     /// The network has LoRAs attached that this call does not know of.
     #[error(

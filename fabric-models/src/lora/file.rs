@@ -42,7 +42,7 @@ impl LoraFile {
         if path.is_dir() {
             return Self::open(file_in(path)?);
         }
-        let is = |extension| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
+        let is = |extension| path.extension().is_some_and(|got| got.eq_ignore_ascii_case(extension));
         if is("safetensors") || is("sft") {
             let file = SafetensorsFile::open(path)?;
             return Self::read_beside(&file, file.metadata(), path);
@@ -136,11 +136,11 @@ const PEFT_PREFIX: &str = "base_model.model.";
 fn file_in(folder: &Path) -> Result<PathBuf, LoraError> {
     let stems = ["adapter_model", "pytorch_lora_weights"];
     let names = stems.map(|stem| [format!("{stem}.safetensors"), format!("{stem}.bin")]).concat();
-    let found = names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-    found.ok_or_else(|| {
-        let wanted = format!("one of {}", names.join(", "));
+    let got = names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    got.ok_or_else(|| {
+        let expected = format!("one of {}", names.join(", "));
         let next = "give the LoRA's file, or the folder in which peft or diffusers saved one";
-        LoadError::malformed(folder, "folder of a LoRA", "none of its files", wanted, next).into()
+        LoadError::malformed(folder, "folder of a LoRA", "none of its files", expected, next).into()
     })
 }
 
@@ -175,12 +175,12 @@ fn group(
     }
     if networks.is_empty() {
         let tensors = source.tensors().iter().map(|(name, info)| (name.as_str(), info.shape.as_slice()));
-        let found = match (Contents::of(tensors), unknown.first()) {
+        let got = match (Contents::of(tensors), unknown.first()) {
             (Some(contents), _) => contents.to_string(),
             (None, Some(first)) => format!("{} tensors such as `{}`", unknown.len(), shortened(first)),
             (None, None) => "no tensors".to_owned(),
         };
-        return Err(LoraError::NotALora { place, found });
+        return Err(LoraError::NotALora { place, got });
     }
     if unknown.is_empty() { Ok(networks) } else { Err(LoraError::UnknownKeys { place, keys: unknown }) }
 }
@@ -197,13 +197,13 @@ impl Reader<'_> {
         let (down, up, layout) = match (keys.down, keys.up, keys.layout) {
             (Some(down), Some(up), Some(layout)) => (down, up, layout),
             (down, up, _) => {
-                let (found, wanted) = match (down, up) {
+                let (got, expected) = match (down, up) {
                     (Some(_), _) => ("the matrix down", "the one up"),
                     (None, Some(_)) => ("the matrix up", "the one down"),
                     (None, None) => ("an alpha", "its two matrices"),
                 };
                 let (place, target) = (self.place.clone(), shortened(&target));
-                return Err(LoraError::Incomplete { place, target, found, wanted });
+                return Err(LoraError::Incomplete { place, target, got, expected });
             }
         };
         let stored = keys.alpha.map(|key| self.number(&key)).transpose()?;
@@ -223,8 +223,8 @@ impl Reader<'_> {
     /// The rank of a product and the shape of the weight that it changes.
     fn shapes(&self, down: &str, up: &str) -> Result<(usize, Vec<usize>), LoraError> {
         let shape = |key: &str| self.source.tensors()[key].shape.as_slice();
-        let wrong = |key: &str, wanted: String| {
-            Err(LoraError::Shape { place: self.place.clone(), key: shortened(key), found: shape(key).to_vec(), wanted })
+        let wrong = |key: &str, expected: String| {
+            Err(LoraError::Shape { place: self.place.clone(), key: shortened(key), got: shape(key).to_vec(), expected })
         };
         let (rank, inputs) = match shape(down) {
             [rank, inputs @ ..] if matches!(inputs.len(), 1 | 3) && *rank > 0 && !inputs.contains(&0) => {
@@ -258,8 +258,8 @@ impl Reader<'_> {
         match values[..] {
             [value] => Ok(f64::from(value)),
             _ => {
-                let (place, found) = (self.place.clone(), data.shape().to_vec());
-                Err(LoraError::Shape { place, key: shortened(key), found, wanted: "one number".into() })
+                let (place, got) = (self.place.clone(), data.shape().to_vec());
+                Err(LoraError::Shape { place, key: shortened(key), got, expected: "one number".into() })
             }
         }
     }

@@ -48,10 +48,10 @@ impl Found {
     /// The settings in the header of the file `place`, if it has any.
     pub(super) fn in_header(metadata: &BTreeMap<String, String>, place: &str) -> Result<Option<Self>, LoraError> {
         let Some(text) = metadata.get(HEADER_ENTRY) else { return Ok(None) };
-        let found = Self { place: place.to_owned(), entry: HEADER_ENTRY, settings: Settings::default() };
+        let got = Self { place: place.to_owned(), entry: HEADER_ENTRY, settings: Settings::default() };
         match fabric_core::json::from_str(text) {
-            Ok(settings) => Ok(Some(Self { settings, ..found })),
-            Err(_) => Err(found.bad(text, "a JSON object with peft's settings")),
+            Ok(settings) => Ok(Some(Self { settings, ..got })),
+            Err(_) => Err(got.bad(text, "a JSON object with peft's settings")),
         }
     }
 
@@ -75,9 +75,9 @@ impl Found {
         }
     }
 
-    fn bad(&self, found: &str, wanted: &'static str) -> LoraError {
-        let found = found.chars().take(80).collect();
-        LoraError::Metadata { place: self.place.clone(), key: self.entry.to_owned(), found, wanted }
+    fn bad(&self, got: &str, expected: &'static str) -> LoraError {
+        let got = got.chars().take(80).collect();
+        LoraError::Metadata { place: self.place.clone(), key: self.entry.to_owned(), got, expected }
     }
 
     fn unsupported(&self, kind: &'static str) -> LoraError {
@@ -87,13 +87,13 @@ impl Found {
 
 impl Scaling {
     /// The settings of one network from a file's header, whose names begin with the network's.
-    pub(super) fn from_header(found: &Found, part: Component) -> Result<Self, LoraError> {
-        Self::read(found, |name| format!("{part}.{name}"))
+    pub(super) fn from_header(got: &Found, part: Component) -> Result<Self, LoraError> {
+        Self::read(got, |name| format!("{part}.{name}"))
     }
 
     /// The settings from `adapter_config.json`, which are those of the one network that the file beside it is for.
-    pub(super) fn from_adapter_config(found: &Found) -> Result<Self, LoraError> {
-        if let Some(kind) = found.settings.text("peft_type").filter(|kind| *kind != "LORA") {
+    pub(super) fn from_adapter_config(got: &Found) -> Result<Self, LoraError> {
+        if let Some(kind) = got.settings.text("peft_type").filter(|kind| *kind != "LORA") {
             let kind = match kind {
                 "LOHA" => "LoHa, a product element by element",
                 "LOKR" => "LoKr, a Kronecker product",
@@ -101,35 +101,35 @@ impl Scaling {
                 "IA3" => "(IA)³, which scales activations",
                 _ => "another of peft's methods than LoRA",
             };
-            return Err(found.unsupported(kind));
+            return Err(got.unsupported(kind));
         }
-        let scaling = Self::read(found, str::to_owned)?;
+        let scaling = Self::read(got, str::to_owned)?;
         Ok(Self { alpha: scaling.alpha.or(Some(PEFT_ALPHA)), ..scaling })
     }
 
-    fn read(found: &Found, full_name: impl Fn(&str) -> String) -> Result<Self, LoraError> {
-        let get = |name: &str| found.settings.get(&full_name(name));
+    fn read(got: &Found, full_name: impl Fn(&str) -> String) -> Result<Self, LoraError> {
+        let get = |name: &str| got.settings.get(&full_name(name));
         let number = |setting: &Setting| match setting {
             Setting::Value(Value::Number(number)) => number.as_f64(),
             _ => None,
         };
         let flag = |name: &str| get(name).is_some_and(|flag| !matches!(flag, Setting::Value(Value::Bool(false))));
         if flag("use_dora") {
-            return Err(found.unsupported("DoRA, which also scales each row"));
+            return Err(got.unsupported("DoRA, which also scales each row"));
         }
         let mut patterns = Patterns::default();
         if let Some(setting) = get("alpha_pattern") {
             let wrong = |found_here: String| {
-                found.bad(&found_here, "`alpha_pattern` with a number for each name or regular expression")
+                got.bad(&found_here, "`alpha_pattern` with a number for each name or regular expression")
             };
             let Setting::Object(Settings(pairs)) = setting else { return Err(wrong(setting.to_string())) };
             for (pattern, alpha) in pairs {
                 let alpha = number(alpha).ok_or_else(|| wrong(format!("{alpha} for `{pattern}`")))?;
-                patterns.add(pattern, alpha).map_err(|wanted| found.bad(pattern, wanted))?;
+                patterns.add(pattern, alpha).map_err(|expected| got.bad(pattern, expected))?;
             }
         }
         let alpha = get("lora_alpha")
-            .map(|alpha| number(alpha).ok_or_else(|| found.bad(&alpha.to_string(), "a number as `lora_alpha`")))
+            .map(|alpha| number(alpha).ok_or_else(|| got.bad(&alpha.to_string(), "a number as `lora_alpha`")))
             .transpose()?;
         Ok(Self { alpha, patterns, rank_stabilized: flag("use_rslora") })
     }
@@ -206,8 +206,8 @@ enum Setting {
 impl Settings {
     /// The value of this name that is not null; of equal names the last, as in Python.
     fn get(&self, name: &str) -> Option<&Setting> {
-        let (_, found) = self.0.iter().rev().find(|(key, _)| key == name)?;
-        Some(found).filter(|found| !matches!(found, Setting::Value(Value::Null)))
+        let (_, got) = self.0.iter().rev().find(|(key, _)| key == name)?;
+        Some(got).filter(|got| !matches!(got, Setting::Value(Value::Null)))
     }
 
     fn object(&self, name: &str) -> Option<&Self> {
@@ -270,8 +270,8 @@ mod tests {
     fn peft(json: &str) -> Result<Scaling, LoraError> {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(ADAPTER_CONFIG), json).unwrap();
-        let found = Found::beside(&folder.path().join("adapter_model.safetensors"))?.expect("settings");
-        Scaling::from_adapter_config(&found)
+        let got = Found::beside(&folder.path().join("adapter_model.safetensors"))?.expect("settings");
+        Scaling::from_adapter_config(&got)
     }
 
     #[test]

@@ -40,8 +40,8 @@ impl<'a> Names<'a> {
 
     /// The weights that are called so: one, or none, or several if the name is ambiguous.
     pub(super) fn find(&self, target: &str) -> Vec<&'a ParameterInfo> {
-        let found = self.by_name.get(target).map(Vec::as_slice).unwrap_or_default();
-        found.iter().map(|index| &self.parameters[*index]).collect()
+        let got = self.by_name.get(target).map(Vec::as_slice).unwrap_or_default();
+        got.iter().map(|index| &self.parameters[*index]).collect()
     }
 
     /// The module with the most similar name.

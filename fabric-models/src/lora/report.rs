@@ -79,8 +79,8 @@ impl fmt::Display for LoraMismatch {
             write!(f, "\n  no place for `{}`", shortened(target))?;
             nearest.as_ref().map_or(Ok(()), |name| write!(f, " (the network has `{name}`)"))?;
         }
-        for ShapeMismatch { name, found, wanted } in mismatched.iter().take(Mismatch::SHOWN) {
-            write!(f, "\n  `{name}`: found {found:?}, wanted {wanted:?}")?;
+        for ShapeMismatch { name, got, expected } in mismatched.iter().take(Mismatch::SHOWN) {
+            write!(f, "\n  `{name}`: expected {expected:?}, got {got:?}")?;
         }
         let hidden = [unmatched.len(), mismatched.len()].map(|n| n.saturating_sub(Mismatch::SHOWN));
         let hidden: usize = hidden.iter().sum();

@@ -52,8 +52,8 @@ impl<'a> Plan<'a> {
                 }
                 [parameter] => mismatched.push(ShapeMismatch {
                     name: parameter.name.clone(),
-                    found: entry.shape.clone(),
-                    wanted: parameter.shape.clone(),
+                    got: entry.shape.clone(),
+                    expected: parameter.shape.clone(),
                 }),
                 ref several => {
                     let names = several.iter().map(|parameter| format!("`{}`", parameter.name)).collect();
@@ -68,10 +68,10 @@ impl<'a> Plan<'a> {
         }
         let applied = places.values().map(|(parameter, _)| parameter.name.clone()).collect();
         for (path, (_, entry)) in places {
-            let found = f64::from(scale.abs()) * entry.strength();
-            if found > LARGEST_CHANGE {
+            let got = f64::from(scale.abs()) * entry.strength();
+            if got > LARGEST_CHANGE {
                 let target = shortened(&entry.target);
-                return Err(LoraError::TooStrong { place: place(), target, scale, found, wanted: LARGEST_CHANGE });
+                return Err(LoraError::TooStrong { place: place(), target, scale, got, expected: LARGEST_CHANGE });
             }
             // A scale of 0 leaves the bits alone, also the sign of a zero.
             if scale != 0.0 {
@@ -101,15 +101,15 @@ fn different_models(lora: &Lora, parameters: &[ParameterInfo]) -> Option<String>
     }
     // The layer whose input is as wide as the text.
     let ending = if lora.part == Component::UNet { "attn2_to_k" } else { "self_attn_q_proj" };
-    let found = lora.entries.iter().find(|entry| underscored(&entry.target).ends_with(ending))?.shape[1];
+    let got = lora.entries.iter().find(|entry| underscored(&entry.target).ends_with(ending))?.shape[1];
     let weight = format!("{ending}_weight");
-    let wanted =
+    let expected =
         parameters.iter().find(|parameter| underscored(&parameter.name).ends_with(&weight))?.shape.get(1).copied()?;
     let describe = |width: usize| match model_with_text_width(lora.part, width) {
         Some(model) => format!("{model} (texts of width {width})"),
         None => format!("texts of width {width}"),
     };
-    (found != wanted).then(|| format!("the LoRA is for {}, the network for {}", describe(found), describe(wanted)))
+    (got != expected).then(|| format!("the LoRA is for {}, the network for {}", describe(got), describe(expected)))
 }
 
 fn model_with_text_width(part: Component, width: usize) -> Option<&'static str> {

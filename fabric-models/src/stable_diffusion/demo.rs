@@ -10,7 +10,7 @@ const VARIABLE: &str = "FABRIC_DEMO";
 /// Where it lies in the library's repository.
 const FOLDER: &str = "models/world";
 
-/// The folder of the demonstration model, a small world of 64x64 pictures that this library's own trainer made.
+/// The folder of the demonstration model, a small world of 64x64 images that this library's own trainer made.
 ///
 /// It is what `FABRIC_DEMO` names; or `models/world` beneath the working directory or one of its parents; or where this
 /// crate was built.
@@ -28,8 +28,8 @@ pub fn demo_folder() -> Result<PathBuf, ModelError> {
 }
 
 fn first_model(places: Vec<PathBuf>) -> Result<PathBuf, ModelError> {
-    let found = places.iter().find(|place| place.join("model_index.json").is_file()).cloned();
-    found.ok_or(ModelError::NoDemo { places })
+    let got = places.iter().find(|place| place.join("model_index.json").is_file()).cloned();
+    got.ok_or(ModelError::NoDemo { places })
 }
 
 #[cfg(test)]

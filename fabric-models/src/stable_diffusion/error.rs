@@ -23,7 +23,7 @@ pub enum ModelError {
     Lora(#[from] LoraError),
     /// The demonstration model is nowhere.
     #[error(
-        "the demonstration model: found no model_index.json in {}; it lies in the library's repository as models/world: name that folder in FABRIC_DEMO, or give another model",
+        "the demonstration model: expected model_index.json in {}, got no such file; it lies in the library's repository as models/world: name that folder in FABRIC_DEMO, or give another model",
         places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ")
     )]
     NoDemo {

@@ -1,6 +1,6 @@
 //! Whether the networks of a model belong together: told by their sizes, before a run fails in its midst.
 
-use fabric_core::models::{LatentCodec, NoisePredictor};
+use fabric_core::models::{Autoencoder, UNetModel};
 
 use super::ModelError;
 use crate::clip::ClipText;
@@ -30,21 +30,21 @@ pub(super) fn check(unet: &UNet, vae: &Vae, texts: &[TextPart<'_>], pooled: bool
 fn context(unet: &UNet, texts: &[TextPart<'_>]) -> Option<String> {
     let given: usize = texts.iter().map(|text| text.encoder.channels()).sum();
     let layers = unet.cross_attentions();
-    let wanted = layers.iter().map(|layer| layer.context).find(|wanted| *wanted != given)?;
+    let expected = layers.iter().map(|layer| layer.context).find(|expected| *expected != given)?;
     let parts: Vec<String> = texts
         .iter()
         .enumerate()
         .map(|(index, text)| format!("`{}` {}", name(index), text.encoder.channels()))
         .collect();
-    Some(format!("`unet` reads text of {wanted} channels, got {given} ({})", parts.join(", ")))
+    Some(format!("`unet` reads text of {expected} channels, got {given} ({})", parts.join(", ")))
 }
 
 /// States of several encoders lie side by side, token by token.
 fn windows(texts: &[TextPart<'_>]) -> Option<String> {
     let first = texts.first()?.window;
     let (index, other) = texts.iter().enumerate().find(|(_, text)| text.window != first)?;
-    let (name, found) = (name(index), other.window);
-    Some(format!("`text_encoder` reads {first} tokens at once, expected {first} of `{name}` too, got {found}"))
+    let (name, got) = (name(index), other.window);
+    Some(format!("`text_encoder` reads {first} tokens at once, expected {first} of `{name}` too, got {got}"))
 }
 
 /// Stable Diffusion XL's second condition: the pooled text and the sizes of the image.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use fabric_core::models::LatentCodec;
+use fabric_core::models::Autoencoder;
 use fabric_core::pipeline::Pipeline;
 use fabric_core::schedule::SchedulerConfig;
 use serde_json::Value;

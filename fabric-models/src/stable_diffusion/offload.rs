@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Tensor};
-use fabric_backends::ops::laid_out;
+use fabric_backends::ops::to_kernel_layout;
 use fabric_core::Error;
 use fabric_core::attention::AttnSite;
 use fabric_core::models::{
-    CrossAttention, LatentCodec, NoisePredictor, Posterior, TextEmbedding, TextEncoder, TextOptions, UNetInput,
-    UNetOutput,
+    Autoencoder, CrossAttention, Posterior, TextEmbedding, TextEncoder, TextOptions, UNetInput, UNetModel, UNetOutput,
 };
 
 use super::StableDiffusionText;
@@ -58,7 +57,7 @@ impl<M: Moves> Offloaded<M> {
     }
 }
 
-impl NoisePredictor for Offloaded<UNet> {
+impl UNetModel for Offloaded<UNet> {
     fn forward(&self, input: UNetInput<'_>) -> UNetOutput {
         self.here().forward(input)
     }
@@ -96,13 +95,13 @@ impl NoisePredictor for Offloaded<UNet> {
     }
 }
 
-impl LatentCodec for Offloaded<Vae> {
+impl Autoencoder for Offloaded<Vae> {
     fn encode(&self, pixels: Tensor<4>, posterior: Posterior) -> Tensor<4> {
-        LatentCodec::encode(&*self.here(), pixels, posterior)
+        Autoencoder::encode(&*self.here(), pixels, posterior)
     }
 
     fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
-        LatentCodec::decode(&*self.here(), latents)
+        Autoencoder::decode(&*self.here(), latents)
     }
 
     fn downscale(&self) -> usize {
@@ -192,7 +191,7 @@ struct LaidOut;
 
 impl ModuleMapper for LaidOut {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(laid_out)
+        param.map(to_kernel_layout)
     }
 }
 

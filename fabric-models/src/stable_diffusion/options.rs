@@ -30,12 +30,12 @@ pub struct ModelOptions {
     /// A sampler instead of the model's own, which then may be one that this library lacks, as long as its file says the
     /// betas. A request can still name another.
     pub sampler: Option<SamplerKind>,
-    /// Whether pictures beyond the VAE's training size are encoded and decoded in overlapping tiles: memory for one tile,
+    /// Whether images beyond the VAE's training size are encoded and decoded in overlapping tiles: memory for one tile,
     /// and a result that is close to the whole one but not equal to it.
     pub tile_vae: bool,
     /// Whether the networks rest in the machine's memory and take turns on the device, which then needs room for the
     /// largest instead of all. Each turn copies a network there: once per run for the text encoder and the U-Net, and for the VAE
-    /// before the first step and after the last; a preview in between costs two copies more. Same pictures. On a CPU it changes nothing.
+    /// before the first step and after the last; a preview in between costs two copies more. Same images. On a CPU it changes nothing.
     pub offload: bool,
     /// What the U-Net predicts, instead of what its files say. A single file of Stable Diffusion 2 may not say it
     /// ([`SingleFile::prediction`](crate::load::SingleFile::prediction)).

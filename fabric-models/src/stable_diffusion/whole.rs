@@ -37,7 +37,7 @@ pub struct StableDiffusion {
     pub text: StableDiffusionText,
     /// The model's own sampler and noise schedule.
     pub scheduler: SchedulerConfig,
-    /// Side in pixels of the pictures that it was trained on.
+    /// Side in pixels of the images that it was trained on.
     pub native_size: usize,
 }
 

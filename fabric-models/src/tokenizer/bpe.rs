@@ -98,9 +98,9 @@ mod tests {
         for word in
             ["a", "aaaaaaaaaaaaaaa", "antidisestablishmentarianism", "日本語テキスト", "!!!???...", "ababababab"]
         {
-            let mut found = Vec::new();
-            encode_word(&vocabulary, word, 0, &mut found);
-            assert_eq!(found, slowly(&vocabulary, word), "{word}");
+            let mut got = Vec::new();
+            encode_word(&vocabulary, word, 0, &mut got);
+            assert_eq!(got, slowly(&vocabulary, word), "{word}");
         }
     }
 
@@ -110,17 +110,17 @@ mod tests {
         let vocab = r#"{"a":0,"b":1,"a</w>":2,"b</w>":3,"ab":4,"abab":5,"ab</w>":6,"bab":7}"#;
         let vocabulary = Vocabulary::from_text(vocab, "#version\nab ab\nb ab\na b\na b</w>").unwrap();
         for word in ["ababababab", "abba", "bababab", "aab"] {
-            let mut found = Vec::new();
-            encode_word(&vocabulary, word, 0, &mut found);
-            assert_eq!(found, slowly(&vocabulary, word), "{word}");
+            let mut got = Vec::new();
+            encode_word(&vocabulary, word, 0, &mut got);
+            assert_eq!(got, slowly(&vocabulary, word), "{word}");
         }
     }
 
     #[test]
     fn bytes_that_the_vocabulary_lacks_are_unknown() {
         let vocabulary = Vocabulary::from_text(r#"{"a":0,"a</w>":1,"?":9}"#, "#version").unwrap();
-        let mut found = Vec::new();
-        encode_word(&vocabulary, "aéa", 9, &mut found);
-        assert_eq!(found, [0, 9, 9, 1]);
+        let mut got = Vec::new();
+        encode_word(&vocabulary, "aéa", 9, &mut got);
+        assert_eq!(got, [0, 9, 9, 1]);
     }
 }

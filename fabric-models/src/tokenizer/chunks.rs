@@ -104,7 +104,7 @@ impl ClipTokenizer {
         check(window, 3)?;
         let bytes = prompt.runs.iter().map(|run| run.text.len()).sum();
         if bytes > super::MAX_PROMPT_BYTES {
-            return Err(TokenizerError::PromptTooLong { found: bytes, limit: super::MAX_PROMPT_BYTES });
+            return Err(TokenizerError::PromptTooLong { got: bytes, limit: super::MAX_PROMPT_BYTES });
         }
         let (mut ids, mut weights) = (Vec::new(), Vec::new());
         for run in &prompt.runs {
@@ -151,5 +151,5 @@ fn check(window: usize, least: usize) -> Result<(), TokenizerError> {
     if (least..=MAX_WINDOW).contains(&window) {
         return Ok(());
     }
-    Err(TokenizerError::Window { found: window, wanted: format!("{least} to {MAX_WINDOW}") })
+    Err(TokenizerError::Window { got: window, expected: format!("{least} to {MAX_WINDOW}") })
 }

@@ -106,16 +106,16 @@ mod tests {
             for choice in 0..1_u32 << words.len() {
                 let kept = |word: usize| (choice >> word) & 1 == 1;
                 let mut asked = 0;
-                let found = whole.without_words(|| {
+                let got = whole.without_words(|| {
                     asked += 1;
                     kept(asked - 1)
                 });
                 assert_eq!(asked, words.len(), "{text}");
-                let wanted: Vec<_> =
+                let expected: Vec<_> =
                     words.iter().enumerate().filter(|(word, _)| kept(*word)).map(|(_, word)| word.clone()).collect();
                 // As the text encoder gets it: written, and read again.
-                let found = WeightedPrompt::parse(&found.to_text()).unwrap();
-                assert_eq!(letters(&found), wanted, "{text}: {choice:b}");
+                let got = WeightedPrompt::parse(&got.to_text()).unwrap();
+                assert_eq!(letters(&got), expected, "{text}: {choice:b}");
             }
         }
     }

@@ -95,9 +95,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn assert_close(found: &[f32], wanted: &[f32]) {
-        assert_eq!(found.len(), wanted.len());
-        assert!(found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?}, wanted {wanted:?}");
+    fn assert_close(got: &[f32], expected: &[f32]) {
+        assert_eq!(got.len(), expected.len());
+        assert!(got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{got:?}, expected {expected:?}");
     }
 
     #[test]
@@ -113,23 +113,23 @@ mod tests {
 
     #[test]
     fn without_normalisation_a_weight_multiplies_its_token() {
-        let found = values(apply_weights(context(), &[vec![1.0, 2.0], vec![0.5, 1.0]], &Emphasis::Plain));
-        assert_close(&found, &[1.0, 2.0, 6.0, 12.0, 0.5, -0.5, 5.0, 7.0]);
+        let got = values(apply_weights(context(), &[vec![1.0, 2.0], vec![0.5, 1.0]], &Emphasis::Plain));
+        assert_close(&got, &[1.0, 2.0, 6.0, 12.0, 0.5, -0.5, 5.0, 7.0]);
     }
 
     #[test]
     fn weights_shift_the_balance_and_keep_the_mean_of_each_row() {
         // Row 0: [1 2 | 6 12] has mean 5.25, the row had 3. Row 1 has no weights.
         let weights = [vec![1.0, 2.0], vec![1.0, 1.0]];
-        let found = values(apply_weights(context(), &weights, &Emphasis::MeanRestored));
-        assert_close(&found, &[4.0 / 7.0, 8.0 / 7.0, 24.0 / 7.0, 48.0 / 7.0, 1.0, -1.0, 5.0, 7.0]);
+        let got = values(apply_weights(context(), &weights, &Emphasis::MeanRestored));
+        assert_close(&got, &[4.0 / 7.0, 8.0 / 7.0, 24.0 / 7.0, 48.0 / 7.0, 1.0, -1.0, 5.0, 7.0]);
     }
 
     #[test]
     fn a_mean_of_zero_is_not_restored() {
         let weights = [vec![1.0; 2], vec![1.0, 0.0]];
-        let found = values(apply_weights(context(), &weights, &Emphasis::MeanRestored));
-        assert_eq!(found[4..], [1.0, -1.0, 0.0, 0.0]);
+        let got = values(apply_weights(context(), &weights, &Emphasis::MeanRestored));
+        assert_eq!(got[4..], [1.0, -1.0, 0.0, 0.0]);
     }
 
     #[test]
@@ -143,10 +143,10 @@ mod tests {
             after[0] / before[0]
         };
         // Without bounds 1/6, 3/13, 3/5, 3, and 3 / (2 - 2.02), which turns the prompt around.
-        for (weight, wanted) in [(16.0, 0.5), (11.0, 0.5), (3.0, 0.6), (-1.0, 2.0), (-2.02, 1.0)] {
+        for (weight, expected) in [(16.0, 0.5), (11.0, 0.5), (3.0, 0.6), (-1.0, 2.0), (-2.02, 1.0)] {
             for mean in [0.25, -0.25] {
-                let found = factor(mean, weight);
-                assert!((found - wanted).abs() < 1e-4, "mean {mean}, weight {weight}: {found}, wanted {wanted}");
+                let got = factor(mean, weight);
+                assert!((got - expected).abs() < 1e-4, "mean {mean}, weight {weight}: {got}, expected {expected}");
             }
         }
     }
@@ -155,8 +155,8 @@ mod tests {
     fn comfys_rule_moves_a_token_from_the_empty_prompts() {
         let empty = tensor([[[0.5, -0.5], [1.0, 2.0]]]);
         let weights = [vec![1.0, 1.5], vec![0.0, 2.0]];
-        let found = values(apply_weights(context(), &weights, &Emphasis::FromEmpty(empty)));
-        assert_close(&found, &[1.0, 2.0, 4.0, 8.0, 0.5, -0.5, 9.0, 12.0]);
+        let got = values(apply_weights(context(), &weights, &Emphasis::FromEmpty(empty)));
+        assert_close(&got, &[1.0, 2.0, 4.0, 8.0, 0.5, -0.5, 9.0, 12.0]);
     }
 
     #[test]
@@ -172,9 +172,9 @@ mod tests {
                 Emphasis::FromEmpty(empty) => Emphasis::FromEmpty(empty.cast(DType::F16)),
                 other => other,
             };
-            let found = apply_weights(context().cast(DType::F16), &weights, &emphasis);
-            assert_eq!(found.dtype(), DType::F16);
-            let apart = values(found).into_iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let got = apply_weights(context().cast(DType::F16), &weights, &emphasis);
+            assert_eq!(got.dtype(), DType::F16);
+            let apart = values(got).into_iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(apart < 0.02, "{emphasis:?}: {apart}");
         }
     }

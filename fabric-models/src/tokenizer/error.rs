@@ -21,24 +21,24 @@ pub enum TokenizerError {
         source: std::io::Error,
     },
     /// A file is larger than any tokenizer's.
-    #[error("{}: found {found} bytes, wanted at most {limit}; this is not a tokenizer's file", path.display())]
+    #[error("{}: expected at most {limit}, got {got} bytes; this is not a tokenizer's file", path.display())]
     FileTooLarge {
         /// The file.
         path: PathBuf,
         /// Its size.
-        found: u64,
+        got: u64,
         /// The limit.
         limit: u64,
     },
     /// A file is not what its name says.
-    #[error("{file}: found {found}, wanted {wanted}; download the tokenizer's files again")]
+    #[error("{file}: expected {expected}, got {got}; download the tokenizer's files again")]
     Corrupt {
         /// The file.
         file: String,
         /// What it holds.
-        found: String,
+        got: String,
         /// What it should hold.
-        wanted: String,
+        expected: String,
     },
     /// Two files of a tokenizer do not belong together.
     #[error(
@@ -53,38 +53,38 @@ pub enum TokenizerError {
         token: String,
     },
     /// A prompt is too long to be meant.
-    #[error("the prompt has {found} bytes, at most {limit} are read; shorten it")]
+    #[error("the prompt has {got} bytes, at most {limit} are read; shorten it")]
     PromptTooLong {
         /// Its length in bytes.
-        found: usize,
+        got: usize,
         /// The limit.
         limit: usize,
     },
     /// A window cannot hold a prompt.
-    #[error("a window of {found} tokens; wanted {wanted}: the text encoder's `max_position_embeddings`, usually 77")]
+    #[error("a window of {got} tokens; expected {expected}: the text encoder's `max_position_embeddings`, usually 77")]
     Window {
         /// The window's length.
-        found: usize,
+        got: usize,
         /// The lengths that are good.
-        wanted: String,
+        expected: String,
     },
     /// A weight in a prompt is not usable.
     #[error(
-        "the weight of {text:?} is {found}, wanted a number from -{limit} to {limit}; write `\\(` for a bracket that is text"
+        "the weight of {text:?} is {got}, expected a number from -{limit} to {limit}; write `\\(` for a bracket that is text"
     )]
     Weight {
         /// The text in the brackets.
         text: String,
         /// The weight.
-        found: String,
+        got: String,
         /// Its largest value.
         limit: f32,
     },
     /// An id has no token.
-    #[error("token id {found} is not in the vocabulary of {size} tokens; was it made by another tokenizer?")]
+    #[error("token id {got} is not in the vocabulary of {size} tokens; was it made by another tokenizer?")]
     UnknownId {
         /// The id.
-        found: u32,
+        got: u32,
         /// Tokens of the vocabulary.
         size: usize,
     },

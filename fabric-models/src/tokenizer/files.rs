@@ -128,8 +128,8 @@ impl TokenizerConfig {
             }) {
                 Some(length) if (2.0..=MAX_WINDOW).contains(&length) => length as usize,
                 Some(length) if length.is_nan() || length <= MAX_WINDOW => {
-                    let wanted = "a `model_max_length` of at least 2";
-                    return Err(corrupt("tokenizer_config.json", length, wanted));
+                    let expected = "a `model_max_length` of at least 2";
+                    return Err(corrupt("tokenizer_config.json", length, expected));
                 }
                 _ => default.model_max_length,
             },
@@ -244,8 +244,8 @@ fn read(path: &Path) -> Result<String, TokenizerError> {
         return Err(failed(std::io::Error::other("it is not a file")));
     }
     if metadata.len() > MAX_FILE_BYTES {
-        let (found, limit) = (metadata.len(), MAX_FILE_BYTES);
-        return Err(TokenizerError::FileTooLarge { path: path.to_owned(), found, limit });
+        let (got, limit) = (metadata.len(), MAX_FILE_BYTES);
+        return Err(TokenizerError::FileTooLarge { path: path.to_owned(), got, limit });
     }
     let bytes = fs::read(path).map_err(failed)?;
     String::from_utf8(bytes).map_err(|error| corrupt(&path.display().to_string(), error, "text in UTF-8"))

@@ -171,7 +171,7 @@ impl ClipTokenizer {
     /// [`TokenizerError::PromptTooLong`] beyond [`MAX_PROMPT_BYTES`].
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         if text.len() > MAX_PROMPT_BYTES {
-            return Err(TokenizerError::PromptTooLong { found: text.len(), limit: MAX_PROMPT_BYTES });
+            return Err(TokenizerError::PromptTooLong { got: text.len(), limit: MAX_PROMPT_BYTES });
         }
         let clean = |text| self.cleaning.apply(text, self.lower_case);
         let mut ids = Vec::new();
@@ -220,7 +220,7 @@ impl ClipTokenizer {
                 bytes.extend_from_slice(name.as_bytes());
                 bytes.push(b' ');
             } else {
-                return Err(TokenizerError::UnknownId { found: id, size: self.vocabulary_size() });
+                return Err(TokenizerError::UnknownId { got: id, size: self.vocabulary_size() });
             }
         }
         Ok(String::from_utf8_lossy(&bytes).trim().to_owned())

@@ -77,12 +77,12 @@ fn pair(line: &str) -> Result<(String, String), TokenizerError> {
             Ok((left.to_owned(), right.to_owned()))
         }
         _ => {
-            let found: String = line.chars().take(40).collect();
-            Err(corrupt(TOKENIZER_JSON, format!("the merge {found:?}"), "two tokens with a space between"))
+            let got: String = line.chars().take(40).collect();
+            Err(corrupt(TOKENIZER_JSON, format!("the merge {got:?}"), "two tokens with a space between"))
         }
     }
 }
 
-fn not_clips(found: String) -> TokenizerError {
-    corrupt(TOKENIZER_JSON, found, "CLIP's kind: a model of type \"BPE\" with end_of_word_suffix \"</w>\"")
+fn not_clips(got: String) -> TokenizerError {
+    corrupt(TOKENIZER_JSON, got, "CLIP's kind: a model of type \"BPE\" with end_of_word_suffix \"</w>\"")
 }

@@ -93,8 +93,8 @@ impl Vocabulary {
         for (number, line) in lines.take(MAX_MERGES).map(|(i, line)| (i + 1, line)) {
             let parts: Vec<&str> = line.split_whitespace().collect();
             let &[left, right] = parts.as_slice() else {
-                let found: String = line.chars().take(40).collect();
-                return Err(corrupt("merges.txt", format!("{found:?} in line {number}"), "two tokens in each line"));
+                let got: String = line.chars().take(40).collect();
+                return Err(corrupt("merges.txt", format!("{got:?} in line {number}"), "two tokens in each line"));
             };
             merges.push(merged("merges.txt", || format!("line {number}"), &ids, left, right)?);
         }
@@ -177,8 +177,8 @@ fn by_id(file: &str, ids: &HashMap<String, u32>) -> Result<Vec<String>, Tokenize
     for (token, &id) in ids {
         let slot = &mut tokens[id as usize];
         if token.is_empty() || !slot.is_empty() {
-            let found = format!("the tokens {slot:?} and {token:?} for id {id}");
-            return Err(corrupt(file, found, "one token for each id"));
+            let got = format!("the tokens {slot:?} and {token:?} for id {id}");
+            return Err(corrupt(file, got, "one token for each id"));
         }
         slot.clone_from(token);
     }
@@ -208,6 +208,6 @@ fn split_end(token: &str) -> (&str, bool) {
     token.strip_suffix(END_OF_WORD).map_or((token, false), |word| (word, true))
 }
 
-pub(super) fn corrupt(file: &str, found: impl ToString, wanted: impl Into<String>) -> TokenizerError {
-    TokenizerError::Corrupt { file: file.to_owned(), found: found.to_string(), wanted: wanted.into() }
+pub(super) fn corrupt(file: &str, got: impl ToString, expected: impl Into<String>) -> TokenizerError {
+    TokenizerError::Corrupt { file: file.to_owned(), got: got.to_string(), expected: expected.into() }
 }

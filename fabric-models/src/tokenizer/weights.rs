@@ -2,7 +2,7 @@
 
 use super::TokenizerError;
 
-/// Largest weight, up or down; more only breaks pictures.
+/// Largest weight, up or down; more only breaks images.
 pub const MAX_WEIGHT: f32 = 10.0;
 /// What one pair of round brackets multiplies by, and one pair of square ones divides by.
 const STEP: f32 = 1.1;
@@ -155,9 +155,9 @@ fn explicit_weight(text: &str, from: usize, close: usize) -> Result<Option<(usiz
     }
 }
 
-fn bad_weight(text: &str, found: f32) -> TokenizerError {
+fn bad_weight(text: &str, got: f32) -> TokenizerError {
     let text = if text.chars().count() > 40 { text.chars().take(40).chain(['…']).collect() } else { text.to_owned() };
-    TokenizerError::Weight { text, found: found.to_string(), limit: MAX_WEIGHT }
+    TokenizerError::Weight { text, got: got.to_string(), limit: MAX_WEIGHT }
 }
 
 #[cfg(test)]
@@ -170,9 +170,10 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(text: &str, wanted: &[(&str, f32)]) {
-        let wanted: Vec<(String, f32)> = wanted.iter().map(|(text, weight)| ((*text).to_owned(), *weight)).collect();
-        assert_eq!(runs(text), wanted, "{text}");
+    fn check(text: &str, expected: &[(&str, f32)]) {
+        let expected: Vec<(String, f32)> =
+            expected.iter().map(|(text, weight)| ((*text).to_owned(), *weight)).collect();
+        assert_eq!(runs(text), expected, "{text}");
     }
 
     #[test]

@@ -79,16 +79,16 @@ fn all(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
         return Ok(Vec::new());
     }
     let list = |error| LoadError::io(folder, "list", error);
-    let mut found = Vec::new();
+    let mut got = Vec::new();
     for entry in fs::read_dir(folder).map_err(list)? {
         let path = entry.map_err(list)?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if name.starts_with("step-") && path.join(STATE).is_file() {
-            found.push(path);
+            got.push(path);
         }
     }
-    found.sort();
-    Ok(found)
+    got.sort();
+    Ok(got)
 }
 
 /// Reads a checkpoint into a network and an optimizer of the same run.
@@ -125,9 +125,9 @@ pub(super) fn load<M: Module + PublishedNames>(
             let values: Vec<f32> =
                 tensor.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
             if tensor.info.shape != slot.shape || values.len() != slot.shape.iter().product::<usize>() {
-                let found = format!("{:?} {:?}", tensor.info.dtype, tensor.info.shape);
-                let wanted = format!("F32 {:?}", slot.shape);
-                return Err(LoadError::malformed(place, name, found, wanted, "remove this checkpoint").into());
+                let got = format!("{:?} {:?}", tensor.info.dtype, tensor.info.shape);
+                let expected = format!("F32 {:?}", slot.shape);
+                return Err(LoadError::malformed(place, name, got, expected, "remove this checkpoint").into());
             }
             Ok(Tensor::from_data(TensorData::new(values, [tensor.info.elements()]), &plain))
         };
@@ -137,11 +137,11 @@ pub(super) fn load<M: Module + PublishedNames>(
 }
 
 /// The settings that two runs do not share, by name.
-fn differing(found: &Value, wanted: &Value) -> String {
-    let (Some(found), Some(wanted)) = (found.as_object(), wanted.as_object()) else { return "all of them".to_owned() };
+fn differing(got: &Value, expected: &Value) -> String {
+    let (Some(got), Some(expected)) = (got.as_object(), expected.as_object()) else { return "all of them".to_owned() };
     let mut names: Vec<String> = Vec::new();
-    for (name, value) in wanted {
-        match (found.get(name), value) {
+    for (name, value) in expected {
+        match (got.get(name), value) {
             (Some(old), new) if old == new => {}
             (Some(old @ Value::Object(_)), new @ Value::Object(_)) => {
                 names.push(format!("{name}: {}", differing(old, new)))

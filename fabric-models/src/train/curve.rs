@@ -1,4 +1,4 @@
-//! Losses as a table and as a picture.
+//! Losses as a table and as an image.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -6,14 +6,14 @@ use std::path::Path;
 use super::TrainError;
 use crate::load::write_text;
 
-/// The losses of a run, as a table and as a picture.
+/// The losses of a run, as a table and as an image.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LossCurve {
     /// Step (from 1) and loss.
     pub points: Vec<(u64, f64)>,
 }
 
-/// The picture's size, and the room for its labels.
+/// The image's size, and the room for its labels.
 const SIZE: [f64; 2] = [720.0, 360.0];
 const MARGIN: f64 = 48.0;
 /// Points of the smoothed line, about.

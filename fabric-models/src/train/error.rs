@@ -9,14 +9,14 @@ use crate::load::LoadError;
 #[non_exhaustive]
 pub enum TrainError {
     /// A setting is out of its range, or two contradict each other.
-    #[error("{what}: found {found}, wanted {wanted}; {next}")]
+    #[error("{what}: expected {expected}, got {got}; {next}")]
     Settings {
         /// The setting.
         what: String,
         /// Its value.
-        found: String,
+        got: String,
         /// What would be good.
-        wanted: String,
+        expected: String,
         /// What to do.
         next: String,
     },
@@ -58,11 +58,11 @@ pub enum TrainError {
 
 impl TrainError {
     /// A setting that cannot be used.
-    pub(super) fn settings(what: &str, found: impl ToString, wanted: &str, next: &str) -> Self {
+    pub(super) fn settings(what: &str, got: impl ToString, expected: &str, next: &str) -> Self {
         Self::Settings {
             what: what.to_owned(),
-            found: found.to_string(),
-            wanted: wanted.to_owned(),
+            got: got.to_string(),
+            expected: expected.to_owned(),
             next: next.to_owned(),
         }
     }

@@ -220,7 +220,7 @@ fn settings_that_contradict_each_other_are_named() {
         ("batch", TrainSettings { batch: 0, ..settings() }),
     ] {
         let message = bad.validate().expect_err(name).to_string();
-        assert!(message.starts_with(name) && message.contains("wanted"), "{message}");
+        assert!(message.starts_with(name) && message.contains("expected"), "{message}");
     }
 }
 
@@ -240,8 +240,8 @@ fn batches_come_in_order_whatever_the_threads_do() {
         n
     });
     let mut feed = Feed::new(slow, 4, 3);
-    let found: Vec<u64> = (0..12).map(|_| feed.take().expect("a batch").1).collect();
-    assert_eq!(found, (4..16).collect::<Vec<_>>());
+    let got: Vec<u64> = (0..12).map(|_| feed.take().expect("a batch").1).collect();
+    assert_eq!(got, (4..16).collect::<Vec<_>>());
     let mut feed = Feed::new(Arc::new(|n: u64| assert!(n < 2, "no batch {n}")), 0, 2);
     let failed = (0..3).map(|_| feed.take()).find_map(Result::err).expect("an error").to_string();
     assert!(failed.contains("batch 2"), "{failed}");

@@ -8,7 +8,7 @@ use fabric_core::models::{CrossAttention, RecordedTokens};
 use super::pass::{Pass, clip};
 use crate::layers::{Linear, cast, is_half};
 
-/// One attention layer: the seam through which pictures steer the network.
+/// One attention layer: the seam through which images steer the network.
 #[derive(Module, Debug)]
 pub(crate) struct Attention {
     to_q: Linear,
@@ -48,7 +48,7 @@ impl Attention {
         CrossAttention { site: self.site, channels, context }
     }
 
-    /// Pictures attend to themselves. `None` when the pass ends here.
+    /// Images attend to themselves. `None` when the pass ends here.
     ///
     /// At the last self-attention the lending rows end: their keys and values are offered to the processor once
     /// more, and the answer has only the rows that are kept.
@@ -71,10 +71,10 @@ impl Attention {
         Some(self.attend(query, key, value, extras))
     }
 
-    /// Pictures attend to the text.
+    /// Images attend to the text.
     pub(crate) fn across(&self, x: Tensor<3>, grid: [usize; 2], pass: &Pass<'_>) -> Tensor<3> {
         let make = || [&self.to_k, &self.to_v].map(|linear| linear.forward(pass.context.clone()));
-        let [key, value] = match pass.text_keys {
+        let [key, value] = match pass.text_kv_cache {
             Some(kept) => kept.at(self.site, make),
             None => make(),
         };

@@ -42,7 +42,7 @@ pub enum MidBlockType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdditionEmbedType {
-    /// SDXL: pooled text and picture sizes.
+    /// SDXL: pooled text and image sizes.
     TextTime,
 }
 
@@ -70,7 +70,7 @@ pub struct UNetConfig {
     /// Height and width of the latents it was trained on, where the file tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample_size: Option<OneOrMany<usize>>,
-    /// Channels of its input: 4, or 9 with a mask and a masked picture.
+    /// Channels of its input: 4, or 9 with a mask and a masked image.
     pub in_channels: usize,
     /// Channels of its prediction.
     pub out_channels: usize,

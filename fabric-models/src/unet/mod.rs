@@ -16,7 +16,7 @@ pub use time::timestep_embedding;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, assert_shape};
 use fabric_core::attention::{AttnKind, AttnSite};
-use fabric_core::models::{CrossAttention, NoisePredictor, Record, Residuals, UNetInput, UNetOutput};
+use fabric_core::models::{CrossAttention, Record, Residuals, UNetInput, UNetModel, UNetOutput};
 
 use self::blocks::{Builder, UpBlock};
 pub(crate) use self::pass::Pass;
@@ -75,8 +75,8 @@ impl UNet {
         assert_shape!(input.sample, [_, self.in_channels, _, _]);
         assert_shape!(input.context, [rows, _, _]);
         assert!(rows > 0 && height > 0 && width > 0, "U-Net: {rows} rows of {height}x{width} latents");
-        let lending = input.lending_rows;
-        assert!(lending < rows, "U-Net: {lending} of {rows} rows only lend, wanted at least one that does not");
+        let lending = input.reference_rows;
+        assert!(lending < rows, "U-Net: {lending} of {rows} rows only lend, expected at least one that does not");
         let record = input.record == Record::SelfAttentionOnly;
         let dtype = input.sample.dtype();
         let compute = computes_in(&self.trunk.conv_in.weight);
@@ -84,7 +84,7 @@ impl UNet {
         let mut pass = Pass {
             processor: input.processor,
             context: cast(input.context, compute),
-            text_keys: input.text_keys,
+            text_kv_cache: input.text_kv_cache,
             time: self.trunk.embed_time(rows, input.timesteps, input.added, &mut trace),
             skips: Vec::new(),
             kept: rows - lending,
@@ -106,7 +106,7 @@ impl UNet {
         self.trunk.added_widths()
     }
 
-    /// [`NoisePredictor::working_bytes`] if the network were there.
+    /// [`UNetModel::working_bytes`] if the network were there.
     pub(crate) fn working_bytes_on(&self, device: &Device, [rows, height, width]: [usize; 3]) -> u64 {
         let bytes = fabric_backends::ops::computes_in(device, self.trunk.conv_in.weight.val().dtype()).size();
         [rows, height, width, self.working_width, bytes].into_iter().map(|n| n as u64).product()
@@ -148,7 +148,7 @@ impl UNet {
     }
 }
 
-impl NoisePredictor for UNet {
+impl UNetModel for UNet {
     fn forward(&self, input: UNetInput<'_>) -> UNetOutput {
         self.run(input, None)
     }

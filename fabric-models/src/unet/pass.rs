@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use fabric_core::attention::{AttnExtras, AttnProcessor, AttnSite, DecoupledTokens, JointTokens};
-use fabric_core::models::{RecordedTokens, TextKeys};
+use fabric_core::models::{RecordedTokens, TextKvCache};
 
 use crate::layers::{Trace, cast, show};
 
@@ -12,7 +12,7 @@ pub(crate) struct Pass<'a> {
     /// `[rows, tokens, context_dim]`.
     pub(crate) context: Tensor<3>,
     /// Where keys and values of the context are kept for later passes.
-    pub(crate) text_keys: Option<&'a TextKeys>,
+    pub(crate) text_kv_cache: Option<&'a TextKvCache>,
     /// Through the activation already: `[rows, time_dim]`.
     pub(crate) time: Tensor<2>,
     /// Outputs of the way down that the way up has not used yet.
@@ -50,8 +50,8 @@ impl Pass<'_> {
         if residuals.is_empty() {
             return;
         }
-        let (found, wanted) = (residuals.len(), self.skips.len());
-        assert_eq!(found, wanted, "U-Net: {found} residuals for {wanted} skip connections");
+        let (got, expected) = (residuals.len(), self.skips.len());
+        assert_eq!(got, expected, "U-Net: {got} residuals for {expected} skip connections");
         let skips = std::mem::take(&mut self.skips);
         self.skips = skips.into_iter().zip(residuals).map(|(skip, residual)| self.add(skip, residual)).collect();
     }
@@ -63,7 +63,7 @@ impl Pass<'_> {
         if rows == given {
             return x + residual;
         }
-        assert_eq!(given, self.kept, "U-Net: residuals of {given} rows, wanted {rows} or {}", self.kept);
+        assert_eq!(given, self.kept, "U-Net: residuals of {given} rows, expected {rows} or {}", self.kept);
         let lenders = x.clone().narrow(0, given, rows - given);
         Tensor::cat(vec![x.narrow(0, 0, given) + residual, lenders], 0)
     }

@@ -58,13 +58,13 @@ const NEUTRAL: [(&str, &[&str]); 19] = [
     ("_class_name", &["\"UNet2DConditionModel\""]),
 ];
 
-fn invalid<T>(field: &str, found: impl ToString, wanted: impl Into<String>) -> Result<T, ConfigError> {
-    Err(ConfigError::invalid(MODEL, field, found, wanted))
+fn invalid<T>(field: &str, got: impl ToString, expected: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError::invalid(MODEL, field, got, expected))
 }
 
 fn per_level<T: Clone>(field: &str, value: &OneOrMany<T>, levels: usize) -> Result<Vec<T>, ConfigError> {
-    let wanted = format!("one value, or one for each of the {levels} levels");
-    value.spread(levels).or_else(|found| invalid(field, format!("{found} values"), wanted))
+    let expected = format!("one value, or one for each of the {levels} levels");
+    value.spread(levels).or_else(|got| invalid(field, format!("{got} values"), expected))
 }
 
 impl Plan {
@@ -191,8 +191,8 @@ impl Plan {
                 }
             }
             if !block.depths.is_empty() && !block.channels.is_multiple_of(block.heads) {
-                let wanted = format!("numbers of heads that divide the channels, here {}", block.channels);
-                return invalid("attention_head_dim", block.heads, wanted);
+                let expected = format!("numbers of heads that divide the channels, here {}", block.channels);
+                return invalid("attention_head_dim", block.heads, expected);
             }
         }
         Ok(())
@@ -299,8 +299,8 @@ fn up_depths(config: &UNetConfig, down: &[OneOrMany<usize>]) -> Result<Vec<OneOr
 }
 
 fn depths(field: &str, value: &OneOrMany<usize>, count: usize) -> Result<Vec<usize>, ConfigError> {
-    let wanted = format!("one value, or one for each of {count} transformers");
-    let depths = value.spread(count).or_else(|found| invalid(field, format!("{found} values in a level"), wanted))?;
+    let expected = format!("one value, or one for each of {count} transformers");
+    let depths = value.spread(count).or_else(|got| invalid(field, format!("{got} values in a level"), expected))?;
     match depths.iter().find(|&&depth| depth > limits::LAYERS) {
         Some(depth) => invalid(field, depth, format!("at most {}", limits::LAYERS)),
         None => Ok(depths),
@@ -309,12 +309,12 @@ fn depths(field: &str, value: &OneOrMany<usize>, count: usize) -> Result<Vec<usi
 
 fn added(config: &UNetConfig) -> Result<Option<AddedPlan>, ConfigError> {
     let Some(AdditionEmbedType::TextTime) = config.addition_embed_type else { return Ok(None) };
-    let wanted = "a number, because `addition_embed_type` is text_time";
+    let expected = "a number, because `addition_embed_type` is text_time";
     let Some(time_id_dim) = config.addition_time_embed_dim else {
-        return invalid("addition_time_embed_dim", "nothing", wanted);
+        return invalid("addition_time_embed_dim", "nothing", expected);
     };
     let Some(inputs) = config.projection_class_embeddings_input_dim else {
-        return invalid("projection_class_embeddings_input_dim", "nothing", wanted);
+        return invalid("projection_class_embeddings_input_dim", "nothing", expected);
     };
     check_count(MODEL, "addition_time_embed_dim", time_id_dim, limits::CHANNELS)?;
     check_frequencies("addition_time_embed_dim", time_id_dim, config.freq_shift)?;

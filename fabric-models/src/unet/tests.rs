@@ -22,10 +22,10 @@ fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
 }
 
 /// Largest difference over the largest value.
-fn difference<const D: usize>(found: Tensor<D>, wanted: Tensor<D>) -> f32 {
-    assert_eq!(found.dims(), wanted.dims());
-    let scale: f32 = wanted.clone().abs().max().into_scalar();
-    let error: f32 = (found - wanted).abs().max().into_scalar();
+fn difference<const D: usize>(got: Tensor<D>, expected: Tensor<D>) -> f32 {
+    assert_eq!(got.dims(), expected.dims());
+    let scale: f32 = expected.clone().abs().max().into_scalar();
+    let error: f32 = (got - expected).abs().max().into_scalar();
     error / scale
 }
 

@@ -12,7 +12,7 @@ use crate::layers::{Conv2d, GroupNorm, LayerNorm, Linear};
 /// Epsilon of the norm before a transformer; the resnets' is in the configuration.
 const ENTRY_EPSILON: f64 = 1e-6;
 
-/// The transformer after a resnet: the picture's pixels as tokens, beside a shortcut.
+/// The transformer after a resnet: the image's pixels as tokens, beside a shortcut.
 #[derive(Module, Debug)]
 pub(crate) struct Transformer {
     norm: GroupNorm,
@@ -103,7 +103,7 @@ fn to_pixels(tokens: Tensor<3>, [height, width]: [usize; 2]) -> Tensor<4> {
     tokens.swap_dims(1, 2).reshape([rows, channels, height, width])
 }
 
-/// Attention to the picture, attention to the text, and a gated MLP, each beside a shortcut.
+/// Attention to the image, attention to the text, and a gated MLP, each beside a shortcut.
 #[derive(Module, Debug)]
 pub(crate) struct TransformerBlock {
     norm1: LayerNorm,

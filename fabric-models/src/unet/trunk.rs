@@ -80,7 +80,7 @@ impl Trunk {
     ) -> Tensor<2> {
         assert!(
             timesteps.len() == 1 || timesteps.len() == rows,
-            "U-Net: {} timesteps for {rows} rows, wanted 1 or one per row",
+            "U-Net: {} timesteps for {rows} rows, expected 1 or one per row",
             timesteps.len()
         );
         let mut show = |name: &str, x: &Tensor<2>| {

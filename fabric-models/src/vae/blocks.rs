@@ -11,7 +11,7 @@ use crate::layers::{Activation, Conv2d, Downsample, GroupNorm, Resnet, ResnetCon
 /// Epsilon of every norm of a VAE.
 const EPSILON: f64 = 1e-6;
 
-/// Pictures to the moments of their latents.
+/// Images to the moments of their latents.
 #[derive(Module, Debug)]
 pub(super) struct Encoder {
     conv_in: Conv2d,
@@ -29,7 +29,7 @@ struct EncoderBlock {
     downsampler: Option<Downsample>,
 }
 
-/// Latents to pictures.
+/// Latents to images.
 #[derive(Module, Debug)]
 pub(super) struct Decoder {
     conv_in: Conv2d,

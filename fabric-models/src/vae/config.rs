@@ -30,9 +30,9 @@ pub enum DecoderBlockType {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VaeConfig {
-    /// Colour channels of the pictures it reads.
+    /// Colour channels of the images it reads.
     pub in_channels: usize,
-    /// Colour channels of the pictures it makes.
+    /// Colour channels of the images it makes.
     pub out_channels: usize,
     /// From full resolution down.
     pub down_block_types: Vec<EncoderBlockType>,
@@ -48,7 +48,7 @@ pub struct VaeConfig {
     pub latent_channels: usize,
     /// Groups of every group norm (their epsilon is 1e-6).
     pub norm_num_groups: usize,
-    /// Side of the pictures it was trained on.
+    /// Side of the images it was trained on.
     pub sample_size: OneOrMany<usize>,
     /// What latents are multiplied by to have about unit variance.
     pub scaling_factor: f64,
@@ -131,7 +131,7 @@ impl VaeConfig {
     /// When a field has a value that is wrong or not supported.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let invalid =
-            |field: &str, found: String, wanted: String| Err(ConfigError::invalid(MODEL, field, found, wanted));
+            |field: &str, got: String, expected: String| Err(ConfigError::invalid(MODEL, field, got, expected));
         if let Some(class) = self.other.get("_class_name").filter(|class| *class != "AutoencoderKL") {
             return Err(ConfigError::unsupported(MODEL, "_class_name", brief(class), "AutoencoderKL"));
         }
@@ -141,8 +141,8 @@ impl VaeConfig {
             [("down_block_types", self.down_block_types.len()), ("up_block_types", self.up_block_types.len())]
         {
             if count != levels {
-                let wanted = format!("{levels}, one for each of block_out_channels");
-                return invalid(field, format!("{count} blocks"), wanted);
+                let expected = format!("{levels}, one for each of block_out_channels");
+                return invalid(field, format!("{count} blocks"), expected);
             }
         }
         check_count(MODEL, "layers_per_block", self.layers_per_block, limits::LAYERS)?;
@@ -151,8 +151,8 @@ impl VaeConfig {
         for &channels in &self.block_out_channels {
             check_count(MODEL, "block_out_channels", channels, limits::CHANNELS)?;
             if !channels.is_multiple_of(self.norm_num_groups) {
-                let wanted = format!("a divisor of {channels} channels");
-                return invalid("norm_num_groups", self.norm_num_groups.to_string(), wanted);
+                let expected = format!("a divisor of {channels} channels");
+                return invalid("norm_num_groups", self.norm_num_groups.to_string(), expected);
             }
         }
         for (field, channels) in [("in_channels", self.in_channels), ("out_channels", self.out_channels)] {
@@ -164,7 +164,7 @@ impl VaeConfig {
     }
 
     fn check_scale(&self) -> Result<(), ConfigError> {
-        let invalid = |field: &str, found: String, wanted: &str| Err(ConfigError::invalid(MODEL, field, found, wanted));
+        let invalid = |field: &str, got: String, expected: &str| Err(ConfigError::invalid(MODEL, field, got, expected));
         if !(self.scaling_factor.is_finite() && self.scaling_factor > 0.0) {
             return invalid("scaling_factor", self.scaling_factor.to_string(), "a number above 0");
         }

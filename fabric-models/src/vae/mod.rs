@@ -1,4 +1,4 @@
-//! The variational autoencoder of Stable Diffusion (diffusers' `AutoencoderKL`): between pictures and latents.
+//! The variational autoencoder of Stable Diffusion (diffusers' `AutoencoderKL`): between images and latents.
 
 mod attention;
 mod blocks;
@@ -11,13 +11,13 @@ pub use tiling::Tiling;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData, assert_shape};
-use fabric_core::models::{LatentCodec, Posterior};
+use fabric_core::models::{Autoencoder, Posterior};
 
 use self::blocks::{Decoder, Encoder};
 use crate::config::OneOrMany;
 use crate::layers::{Conv2d, Trace, cast, is_half};
 
-/// Encodes pictures to latents of an eighth of their size, and decodes them again.
+/// Encodes images to latents of an eighth of their size, and decodes them again.
 #[derive(Module, Debug)]
 pub struct Vae {
     encoder: Encoder,
@@ -31,16 +31,16 @@ pub struct Vae {
     #[module(skip)]
     default_tiling: Tiling,
     downscale: usize,
-    /// Numbers that are alive at once per pixel of the picture.
+    /// Numbers that are alive at once per pixel of the image.
     working_width: usize,
 }
 
 /// How a VAE computes; none of it changes what it computes, except that tiles do not see one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VaeOptions {
-    /// Pictures beyond this size go in overlapping tiles. `None` (the default) never cuts.
+    /// Images beyond this size go in overlapping tiles. `None` (the default) never cuts.
     pub tiling: Option<Tiling>,
-    /// Whether the pictures of a batch go one at a time, for less memory.
+    /// Whether the images of a batch go one at a time, for less memory.
     pub sliced: bool,
     /// Whether half-precision weights are computed with in f32, layer by layer. The default is the
     /// configuration's `force_upcast`; XL's original VAE overflows f16. On a CPU they always are.
@@ -78,7 +78,7 @@ impl LatentScale {
     }
 }
 
-/// The latents of a picture as a distribution, before scaling.
+/// The latents of an image as a distribution, before scaling.
 #[derive(Debug, Clone)]
 pub struct LatentDistribution {
     /// `[images, latent_channels, height / 8, width / 8]`.
@@ -88,13 +88,13 @@ pub struct LatentDistribution {
 }
 
 impl LatentDistribution {
-    /// `mean + std * noise`; of one picture, as many samples as there are rows of noise.
+    /// `mean + std * noise`; of one image, as many samples as there are rows of noise.
     pub fn sample(&self, noise: Tensor<4>) -> Tensor<4> {
-        let ([rows, latents @ ..], [pictures, own @ ..]) = (noise.dims(), self.mean.dims());
+        let ([rows, latents @ ..], [images, own @ ..]) = (noise.dims(), self.mean.dims());
         assert_eq!(latents, own, "VAE: noise and latents differ in shape");
-        assert!(pictures == 1 || pictures == rows, "VAE: {rows} rows of noise for {pictures} pictures");
+        assert!(images == 1 || images == rows, "VAE: {rows} rows of noise for {images} images");
         let std = (self.logvar.clone() * 0.5).exp();
-        // One picture's mean and deviation serve all rows.
+        // One image's mean and deviation serve all rows.
         self.mean.clone() + std * cast(noise, self.mean.dtype())
     }
 }
@@ -140,9 +140,9 @@ impl Vae {
         self.default_tiling
     }
 
-    /// The distribution of the latents of pictures `[images, 3, height, width]` in [-1, 1], not scaled.
+    /// The distribution of the latents of images `[images, 3, height, width]` in [-1, 1], not scaled.
     ///
-    /// Height and width are multiples of [`LatentCodec::downscale`]; what is beyond is not encoded.
+    /// Height and width are multiples of [`Autoencoder::downscale`]; what is beyond is not encoded.
     pub fn encode_distribution(&self, pixels: Tensor<4>) -> LatentDistribution {
         self.distribution(pixels, &mut None)
     }
@@ -166,7 +166,7 @@ impl Vae {
         let [_, _, height, width] = pixels.dims();
         let scale = self.downscale;
         assert_shape!(pixels, [_, 3, _, _]);
-        assert!(height >= scale && width >= scale, "VAE: {height}x{width} pixels, wanted at least {scale}x{scale}");
+        assert!(height >= scale && width >= scale, "VAE: {height}x{width} pixels, expected at least {scale}x{scale}");
         let mut encode = |pixels: Tensor<4>| {
             let moments = self.encoder.forward(pixels, trace);
             match &self.quant_conv {
@@ -207,7 +207,7 @@ impl Vae {
         if self.options.upcast && is_half(own) { DType::F32 } else { own }
     }
 
-    /// [`LatentCodec::working_bytes`] if the network were there.
+    /// [`Autoencoder::working_bytes`] if the network were there.
     pub(crate) fn working_bytes_on(&self, device: &Device, latents: [usize; 2]) -> u64 {
         let [height, width] = match self.options.tiling {
             Some(tiling) => latents.map(|side| side.min(tiling.tile())),
@@ -218,7 +218,7 @@ impl Vae {
         pixels * (self.working_width * bytes) as u64
     }
 
-    /// Runs `f` in the number type of the computation, over all pictures at once or one by one.
+    /// Runs `f` in the number type of the computation, over all images at once or one by one.
     fn per_slice(&self, x: Tensor<4>, mut f: impl FnMut(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
         let dtype = x.dtype();
         let compute = self.computes_in(&self.decoder.device());
@@ -233,7 +233,7 @@ impl Vae {
     }
 }
 
-impl LatentCodec for Vae {
+impl Autoencoder for Vae {
     fn encode(&self, pixels: Tensor<4>, posterior: Posterior) -> Tensor<4> {
         let distribution = self.encode_distribution(pixels);
         let latents = match posterior {

@@ -1,13 +1,13 @@
-//! Large pictures in overlapping tiles, as in diffusers.
+//! Large images in overlapping tiles, as in diffusers.
 
 use std::ops::Range;
 
 use burn::tensor::{Tensor, TensorData};
 use fabric_core::Error;
 
-/// How large pictures are cut into overlapping tiles, in latents (8 pixels each).
+/// How large images are cut into overlapping tiles, in latents (8 pixels each).
 ///
-/// Each tile is its own picture to the norms and the attention, so a tiled result is close to the whole one but
+/// Each tile is its own image to the norms and the attention, so a tiled result is close to the whole one but
 /// not equal to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tiling {
@@ -25,9 +25,9 @@ impl Tiling {
         if overlap < tile {
             return Ok(Self { tile, overlap });
         }
-        let wanted = "tiles larger than their overlap";
-        let found = format!("tiles of {tile} latents that overlap by {overlap}");
-        Err(Error::settings("VAE tiling", found, wanted, "take tiles of 64 with an overlap of 16"))
+        let expected = "tiles larger than their overlap";
+        let got = format!("tiles of {tile} latents that overlap by {overlap}");
+        Err(Error::settings("VAE tiling", got, expected, "take tiles of 64 with an overlap of 16"))
     }
 
     /// Side of a tile.
@@ -83,7 +83,7 @@ impl Tiling {
     }
 
     /// Tiles along one axis. Unlike in diffusers none follows the one that reaches the end: it would lie inside
-    /// its neighbour, and a sliver of a picture makes poor pixels.
+    /// its neighbour, and a sliver of an image makes poor pixels.
     fn spans(&self, size: usize) -> Vec<Range<usize>> {
         let mut spans = Vec::new();
         let mut start = 0;
@@ -206,14 +206,14 @@ mod tests {
         let tiling = Tiling::new(4, 2).unwrap();
         let device = device(DeviceKind::Flex).unwrap();
         let mut calls = 0.0;
-        let found = tiling.decode(Tensor::zeros([1, 1, 1, 6], &device), 2, |x| {
+        let got = tiling.decode(Tensor::zeros([1, 1, 1, 6], &device), 2, |x| {
             let [_, _, h, w] = x.dims();
             calls += 1.0;
             Tensor::full([1, 1, h * 2, w * 2], calls, &device)
         });
-        let wanted = [1.0, 1.0, 1.0, 1.0, 1.0, 1.25, 1.5, 1.75, 2.0, 2.0, 2.0, 2.0];
-        let row: Vec<f32> = found.narrow(2, 0, 1).into_data().try_into_vec().unwrap();
-        assert_eq!(row, wanted);
+        let expected = [1.0, 1.0, 1.0, 1.0, 1.0, 1.25, 1.5, 1.75, 2.0, 2.0, 2.0, 2.0];
+        let row: Vec<f32> = got.narrow(2, 0, 1).into_data().try_into_vec().unwrap();
+        assert_eq!(row, expected);
     }
 
     #[test]

@@ -5,12 +5,12 @@ use tiny_skia::{Color, FillRule, LineCap, Mask, Paint, Path, Pixmap, Stroke, Tra
 use super::palette::Rgb;
 use super::{SIDE, WorldError};
 
-/// The shortest side of a picture, in pixels.
+/// The shortest side of an image, in pixels.
 pub const MIN_SIDE: u32 = 16;
-/// The longest side of a picture, in pixels.
+/// The longest side of an image, in pixels.
 pub const MAX_SIDE: u32 = 1024;
 
-/// A picture that is being painted.
+/// An image that is being painted.
 pub(super) struct Canvas {
     pixmap: Pixmap,
     place: Transform,
@@ -19,7 +19,7 @@ pub(super) struct Canvas {
 impl Canvas {
     /// A square canvas, filled, on which lengths are given in pixels of 64.
     pub(super) fn new(side: u32, rgb: Rgb) -> Result<Self, WorldError> {
-        let side_error = WorldError::Side { found: side, min: MIN_SIDE, max: MAX_SIDE };
+        let side_error = WorldError::Side { got: side, min: MIN_SIDE, max: MAX_SIDE };
         if !(MIN_SIDE..=MAX_SIDE).contains(&side) {
             return Err(side_error);
         }

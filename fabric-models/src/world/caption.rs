@@ -34,7 +34,7 @@ factor! {
 pub struct Caption {
     /// Lower-case words and commas.
     pub text: String,
-    /// The factors it names: all that an evaluation may ask of a picture made from it.
+    /// The factors it names: all that an evaluation may ask of an image made from it.
     pub named: Named,
 }
 

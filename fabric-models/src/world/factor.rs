@@ -1,4 +1,4 @@
-//! One way a picture can differ from another, as an enum of named values.
+//! One way an image can differ from another, as an enum of named values.
 
 use std::fmt;
 
@@ -37,11 +37,11 @@ pub trait Factor: Copy + Eq + fmt::Debug + fmt::Display + Send + Sync + 'static 
     ///
     /// [`WorldError::Name`] if none is called so.
     fn from_name(name: &str) -> Result<Self, WorldError> {
-        let found = Self::VALUES.iter().copied().find(|value| value.name() == name);
-        found.ok_or_else(|| WorldError::Name {
+        let got = Self::VALUES.iter().copied().find(|value| value.name() == name);
+        got.ok_or_else(|| WorldError::Name {
             factor: Self::TITLE,
-            found: name.chars().take(80).collect(),
-            wanted: Self::VALUES.iter().map(|value| value.name()).collect::<Vec<_>>().join(", "),
+            got: name.chars().take(80).collect(),
+            expected: Self::VALUES.iter().map(|value| value.name()).collect::<Vec<_>>().join(", "),
         })
     }
 }

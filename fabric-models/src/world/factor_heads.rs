@@ -54,21 +54,21 @@ impl FactorHeads {
 
 /// The most likely value of each factor.
 ///
-/// What a picture shows depends on the kind that was read: a face has no texture, and nothing else has an identity.
+/// What an image shows depends on the kind that was read: a face has no texture, and nothing else has an identity.
 ///
 /// # Shapes
 ///
 /// - `logits`: for each of [`Attribute::ALL`], `[images, values]`
 pub(super) fn most_likely(logits: Vec<Tensor<2>>) -> Vec<Named> {
     let images = logits.first().map_or(0, |logits| logits.dims()[0]);
-    let mut found = vec![Named::default(); images];
+    let mut got = vec![Named::default(); images];
     for (attribute, logits) in Attribute::ALL.into_iter().zip(logits) {
         let best = logits.argmax(1).into_data();
-        for (named, index) in found.iter_mut().zip(best.iter::<i64>()) {
+        for (named, index) in got.iter_mut().zip(best.iter::<i64>()) {
             *named = named.with(attribute, Some(index as usize));
         }
     }
-    for named in &mut found {
+    for named in &mut got {
         let is_face = named.kind == Some(Kind::Face);
         for attribute in Attribute::ALL {
             if attribute.is_of_faces().is_some_and(|of_faces| of_faces != is_face) {
@@ -76,5 +76,5 @@ pub(super) fn most_likely(logits: Vec<Tensor<2>>) -> Vec<Named> {
             }
         }
     }
-    found
+    got
 }

@@ -3,7 +3,7 @@
 use super::factor::factor;
 
 factor! {
-    /// What the picture shows.
+    /// What the image shows.
     Kind, "kind", {
         /// A disc.
         Circle = "circle",

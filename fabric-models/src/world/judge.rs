@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use fabric_core::picture::{Fit, Picture, PictureError, vae_batch};
+use fabric_core::image::{Fit, Image, ImageError, vae_batch};
 use serde_json::json;
 
 use super::{Attribute, Named, Readers, SIDE};
@@ -13,11 +13,11 @@ use crate::load::{ComponentFolder, LoadDtype, LoadError, LoadOptions, SaveOption
 /// The [`Readers`] that ship with a model of this world, on a device.
 ///
 /// ```no_run
-/// use fabric_core::picture::Picture;
+/// use fabric_core::image::Image;
 /// use fabric_models::world::Judge;
 ///
 /// let judge = Judge::load("models/world", &fabric_backends::default_device()?)?;
-/// let seen = judge.read(&[Picture::open("picture.png")?])?;
+/// let seen = judge.read(&[Image::open("image.png")?])?;
 /// println!("{:?} {:?}", seen[0].colour, seen[0].kind);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -30,7 +30,7 @@ pub struct Judge {
 /// The readers' folder beside a model's own.
 const FOLDER: &str = "readers";
 
-/// Pictures that are looked at together.
+/// Images that are looked at together.
 const BATCH: usize = 64;
 
 impl Judge {
@@ -64,16 +64,16 @@ impl Judge {
         Ok(())
     }
 
-    /// What each picture shows.
+    /// What each image shows.
     ///
     /// # Errors
     ///
     /// When an image cannot be resized to 64x64 pixels.
-    pub fn read(&self, pictures: &[Picture]) -> Result<Vec<Named>, PictureError> {
-        let mut seen = Vec::with_capacity(pictures.len());
-        for pictures in pictures.chunks(BATCH) {
+    pub fn read(&self, images: &[Image]) -> Result<Vec<Named>, ImageError> {
+        let mut seen = Vec::with_capacity(images.len());
+        for images in images.chunks(BATCH) {
             let side = SIDE as usize;
-            seen.extend(self.readers.read(vae_batch(pictures, side, side, Fit::Squash, &self.device)?));
+            seen.extend(self.readers.read(vae_batch(images, side, side, Fit::Squash, &self.device)?));
         }
         Ok(seen)
     }

@@ -1,20 +1,20 @@
-//! A small world of pictures whose factors are known, to train small models on and to measure what they do.
+//! A small world of images whose factors are known, to train small models on and to measure what they do.
 //!
 //! A [`Scene`] is one thing on a background: its kind, colour, texture, size and position, the background's colour
 //! and pattern, and, if it is a face, its [`Identity`]. [`Scene::render`] draws it, [`caption`] says something about
 //! it and keeps record of what it said, and [`parse_caption`] reads that back from the words. A [`Variation`] is what
 //! no caption mentions. Combinations that training never shows ([`Scene::is_held_out`]) tell whether a model has
-//! understood the factors or remembers pictures.
+//! understood the factors or remembers images.
 //!
 //! ```
 //! use fabric_models::world::{Attribute, Named, SIDE, Split, sample};
 //!
-//! // Example 0 of the training set that seed 42 names: a picture and its caption.
+//! // Example 0 of the training set that seed 42 names: an image and its caption.
 //! let example = sample(42, 0, Split::Train);
 //! let rgb = example.scene.render(&example.variation, SIDE)?;
 //! assert_eq!(rgb.len(), 64 * 64 * 3);
 //!
-//! // What a picture made from this caption is to show, factor by factor.
+//! // What an image made from this caption is to show, factor by factor.
 //! for attribute in example.caption.named.attributes() {
 //!     let wanted = example.caption.named.index_of(attribute);
 //!     assert_eq!(wanted, Named::of(&example.scene).index_of(attribute));

@@ -120,6 +120,6 @@ fn take<F: Factor>(word: &mut Option<&str>) -> Option<F> {
 }
 
 /// What was said first stands.
-fn first<F>(value: &mut Option<F>, found: Option<F>) {
-    *value = value.take().or(found);
+fn first<F>(value: &mut Option<F>, got: Option<F>) {
+    *value = value.take().or(got);
 }

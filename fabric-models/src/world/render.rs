@@ -8,7 +8,7 @@ use super::shapes::{circles, ellipse, outline};
 use super::{Kind, Scene, Texture, Variation, WorldError, face, patterns};
 
 impl Scene {
-    /// The picture, `side` pixels wide and high: 8-bit sRGB, three bytes a pixel, row by row from the top left.
+    /// The image, `side` pixels wide and high: 8-bit sRGB, three bytes a pixel, row by row from the top left.
     ///
     /// On one machine, the same scene, variation and side give the same bytes; across machines, the sines of their
     /// mathematics libraries may differ by a rounding.
@@ -28,7 +28,7 @@ impl Scene {
         Ok(canvas.into_rgb())
     }
 
-    /// The picture without the thing, in the same layout.
+    /// The image without the thing, in the same layout.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Everything about a picture that a caption can say.
+//! Everything about an image that a caption can say.
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::draws::pick;
 use super::{BackgroundColour, BackgroundPattern, Colour, Factor, Identity, Kind, Position, Size, Texture};
 
-/// Pixels along a side of the pictures this world is designed for; lengths are given in these.
+/// Pixels along a side of the images this world is designed for; lengths are given in these.
 pub const SIDE: u32 = 64;
 
 /// What lies behind the thing.
@@ -66,9 +66,9 @@ impl Scene {
         let is_face = kind == Kind::Face;
         let colour: Colour = pick(rng);
         let background_colour = loop {
-            let found: BackgroundColour = pick(rng);
-            if found.name() != colour.name() {
-                break found;
+            let got: BackgroundColour = pick(rng);
+            if got.name() != colour.name() {
+                break got;
             }
         };
         Self {
@@ -116,7 +116,7 @@ impl Size {
 
     /// How far the nine nominal centers lie apart, in pixels of 64.
     ///
-    /// So far that even the most grown and shifted thing stays within the picture, and that half of it is more than
+    /// So far that even the most grown and shifted thing stays within the image, and that half of it is more than
     /// twice the largest shift, so that the nearest center is decidable.
     pub fn spacing(self) -> f32 {
         match self {

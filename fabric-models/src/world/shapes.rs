@@ -1,7 +1,7 @@
 //! The outlines of the eleven kinds of things that are not faces.
 //!
 //! All lie within the circle of radius 1 around their center, y pointing down, and have their weight near it, so
-//! that a thing can be turned and placed without leaving the picture or its position.
+//! that a thing can be turned and placed without leaving the image or its position.
 
 use std::f32::consts::{PI, TAU};
 use std::sync::LazyLock;

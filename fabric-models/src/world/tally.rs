@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Attribute, Named};
 
-/// Counts, over many pictures, how often each factor that was asked for was seen.
+/// Counts, over many images, how often each factor that was asked for was seen.
 ///
 /// ```
 /// use fabric_models::world::{Attribute, Kind, Colour, Named, Tally};
@@ -22,16 +22,16 @@ use super::{Attribute, Named};
 pub struct Tally {
     /// For each of [`Attribute::ALL`], how often it was right, and how often it was asked for.
     counts: [(u64, u64); Attribute::ALL.len()],
-    /// Pictures in which all was right, and all pictures.
+    /// Images in which all was right, and all images.
     whole: (u64, u64),
 }
 
 impl Tally {
-    /// Counts a picture in which `seen` was seen where `wanted` was asked for.
-    pub fn add(&mut self, wanted: &Named, seen: &Named) {
+    /// Counts an image in which `seen` was seen where `wanted` was asked for.
+    pub fn add(&mut self, expected: &Named, seen: &Named) {
         let mut all = true;
-        for attribute in wanted.attributes() {
-            let right = wanted.index_of(attribute) == seen.index_of(attribute);
+        for attribute in expected.attributes() {
+            let right = expected.index_of(attribute) == seen.index_of(attribute);
             let (good, asked) = &mut self.counts[attribute as usize];
             *good += u64::from(right);
             *asked += 1;
@@ -46,13 +46,13 @@ impl Tally {
         ratio(self.counts[attribute as usize])
     }
 
-    /// How often everything that was asked for was right; `None` without a picture.
+    /// How often everything that was asked for was right; `None` without an image.
     pub fn all(&self) -> Option<f64> {
         ratio(self.whole)
     }
 
-    /// Pictures counted.
-    pub fn pictures(&self) -> u64 {
+    /// Images counted.
+    pub fn images(&self) -> u64 {
         self.whole.1
     }
 }
@@ -71,7 +71,7 @@ impl fmt::Display for Tally {
         }
         match self.all() {
             Some(share) => write!(f, "all {:.1}", 100.0 * share),
-            None => f.write_str("no pictures"),
+            None => f.write_str("no images"),
         }
     }
 }

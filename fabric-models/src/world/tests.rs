@@ -136,7 +136,7 @@ const FROZEN: [&str; 3] = [
 ];
 
 #[test]
-fn things_lie_wholly_inside_the_picture() {
+fn things_lie_wholly_inside_the_image() {
     let mut rng = rng(7);
     for scene in everywhere() {
         for variation in variations(&mut rng) {
@@ -291,9 +291,9 @@ fn all_identities_look_different_in_every_size() {
             background: Background { colour: BackgroundColour::Gray, pattern: BackgroundPattern::Plain },
             identity: Identity::from_index(index),
         };
-        let picture = |index| face(index).render(&Variation::default(), SIDE).unwrap();
-        let pictures: HashSet<Vec<u8>> = (0..Identity::COUNT).map(picture).collect();
-        assert_eq!(pictures.len(), Identity::COUNT);
+        let image = |index| face(index).render(&Variation::default(), SIDE).unwrap();
+        let images: HashSet<Vec<u8>> = (0..Identity::COUNT).map(image).collect();
+        assert_eq!(images.len(), Identity::COUNT);
     }
 }
 
@@ -352,10 +352,10 @@ fn sides_within_the_limits_are_drawn_alike_and_others_refused() {
     for side in [MIN_SIDE, 100, 512, MAX_SIDE] {
         assert!((mean(side) - mean(SIDE)).abs() < 2.0);
     }
-    for found in [0, MIN_SIDE - 1, MAX_SIDE + 1, u32::MAX] {
-        let error = WorldError::Side { found, min: MIN_SIDE, max: MAX_SIDE };
-        assert_eq!(example.scene.render(&example.variation, found), Err(error.clone()));
-        assert_eq!(example.scene.mask(&example.variation, found), Err(error));
+    for got in [0, MIN_SIDE - 1, MAX_SIDE + 1, u32::MAX] {
+        let error = WorldError::Side { got, min: MIN_SIDE, max: MAX_SIDE };
+        assert_eq!(example.scene.render(&example.variation, got), Err(error.clone()));
+        assert_eq!(example.scene.mask(&example.variation, got), Err(error));
     }
 }
 
@@ -370,5 +370,5 @@ fn scenes_are_written_in_snake_case_and_read_back() {
 #[test]
 fn unknown_names_are_refused_with_those_that_exist() {
     let error = "mauve".parse::<Size>().unwrap_err();
-    assert_eq!(error.to_string(), "`mauve` is no size, wanted one of: small, medium, large");
+    assert_eq!(error.to_string(), "`mauve` is no size, expected one of: small, medium, large");
 }

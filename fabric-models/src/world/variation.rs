@@ -1,11 +1,11 @@
-//! What differs between two pictures of the same scene.
+//! What differs between two images of the same scene.
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::draws::symmetric;
 
-/// The free part of a picture, which no caption mentions; the default leaves everything nominal.
+/// The free part of an image, which no caption mentions; the default leaves everything nominal.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Variation {
     /// How far the thing lies from its nominal center, right and down, in pixels of 64; within ±[`Variation::SHIFT`].

@@ -78,13 +78,13 @@ impl Gather<'_> {
         while tile < end {
             let (row, column) = (tile / self.tiles.across, tile % self.tiles.across);
             let run = (end - tile).min(self.tiles.across - column);
-            let (picture, top) = self.tiles.row(self.tiles.rows.start + row);
-            let plane = (picture * self.conv.outputs + output) * height * width;
+            let (image, top) = self.tiles.row(self.tiles.rows.start + row);
+            let plane = (image * self.conv.outputs + output) * height * width;
             let left = column * OUTPUTS;
             let pixels = (run * OUTPUTS).min(width - left);
             for (apart, line) in apart.iter().zip(top..height) {
                 let to = plane + line * width + left;
-                #[allow(unsafe_code, reason = "channels of a picture are shared out")]
+                #[allow(unsafe_code, reason = "channels of an image are shared out")]
                 // SAFETY: no other task has this channel.
                 let to = unsafe { self.out.part(to..to + pixels) };
                 let (whole, rest) = to.as_chunks_mut::<OUTPUTS>();

@@ -42,7 +42,7 @@ const LANES: usize = 16;
 /// line here and one there.
 const TOGETHER: usize = 8;
 
-/// Tiles of a picture from which on this is faster: the kernels have to be transformed on each call.
+/// Tiles of an image from which on this is faster: the kernels have to be transformed on each call.
 const MANY_TILES: usize = 64;
 
 /// Channels from which on this is faster.
@@ -51,11 +51,11 @@ const MANY_CHANNELS: usize = 64;
 #[cfg(test)]
 mod tests;
 
-/// Rows of tiles that are worked on at once: those of all pictures are numbered through.
+/// Rows of tiles that are worked on at once: those of all images are numbered through.
 #[derive(Debug, Clone)]
 struct Tiles {
     rows: Range<usize>,
-    /// Tiles of a picture along its height and width.
+    /// Tiles of an image along its height and width.
     down: usize,
     across: usize,
 }
@@ -65,14 +65,14 @@ impl Tiles {
         self.rows.len() * self.across
     }
 
-    /// The picture of a row, and its first pixel's line there.
+    /// The image of a row, and its first pixel's line there.
     fn row(&self, number: usize) -> (usize, usize) {
         (number / self.down, number % self.down * OUTPUTS)
     }
 }
 
 impl Conv {
-    /// Whether this is a convolution for this file. Whatever the number of pictures, so that a picture's result is the
+    /// Whether this is a convolution for this file. Whatever the number of images, so that an image's result is the
     /// same in every batch.
     pub(super) fn is_winograd(&self) -> bool {
         let tiles = self.windows.output.map(|length| length.div_ceil(OUTPUTS));

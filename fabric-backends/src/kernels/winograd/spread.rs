@@ -61,7 +61,7 @@ impl WithSimd for Spread<'_> {
 }
 
 /// What a vector of tiles reads of a channel: six lines of six pixels, each for all tiles side by side. 0 beyond the
-/// picture, and whatever beyond the last tile.
+/// image, and whatever beyond the last tile.
 #[inline(always)]
 fn pixels_apart(
     conv: &Conv,
@@ -78,8 +78,8 @@ fn pixels_apart(
     while tile < end {
         let (row, column) = (tile / tiles.across, tile % tiles.across);
         let run = (end - tile).min(tiles.across - column);
-        let (picture, top) = tiles.row(tiles.rows.start + row);
-        let plane = &x[(picture * conv.windows.channels + channel) * height * width..][..height * width];
+        let (image, top) = tiles.row(tiles.rows.start + row);
+        let plane = &x[(image * conv.windows.channels + channel) * height * width..][..height * width];
         let left = column * OUTPUTS;
         for (at, apart) in apart.iter_mut().enumerate() {
             let mut line = [0.0_f32; LANES * OUTPUTS + 2];

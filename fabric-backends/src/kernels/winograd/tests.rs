@@ -18,14 +18,14 @@ fn numbers(count: usize, seed: &mut u64) -> Vec<f32> {
 }
 
 /// One output in f64.
-fn exact(conv: &Conv, x: &[f32], weight: &[f32], [picture, output, y, column]: [usize; 4]) -> f64 {
+fn exact(conv: &Conv, x: &[f32], weight: &[f32], [image, output, y, column]: [usize; 4]) -> f64 {
     let ([height, width], channels) = (conv.windows.input, conv.windows.channels);
     let mut sum = 0.0;
     for channel in 0..channels {
         for (tap, weight) in weight[(output * channels + channel) * 9..][..9].iter().enumerate() {
             let (line, pixel) = (y + tap / 3, column + tap % 3);
             if (1..=height).contains(&line) && (1..=width).contains(&pixel) {
-                let at = ((picture * channels + channel) * height + line - 1) * width + pixel - 1;
+                let at = ((image * channels + channel) * height + line - 1) * width + pixel - 1;
                 sum += f64::from(x[at]) * f64::from(*weight);
             }
         }
@@ -34,31 +34,31 @@ fn exact(conv: &Conv, x: &[f32], weight: &[f32], [picture, output, y, column]: [
 }
 
 /// The root of the mean square error, relative to that of the results, over about 500 of them.
-fn error(arch: pulp::Arch, pictures: usize, conv: &Conv, with_bias: bool) -> f64 {
+fn error(arch: pulp::Arch, images: usize, conv: &Conv, with_bias: bool) -> f64 {
     let mut seed = 7;
     let ([height, width], channels) = (conv.windows.input, conv.windows.channels);
-    let x = numbers(pictures * channels * height * width, &mut seed);
+    let x = numbers(images * channels * height * width, &mut seed);
     let weight = numbers(conv.outputs * channels * 9, &mut seed);
     let bias = if with_bias { numbers(conv.outputs, &mut seed) } else { Vec::new() };
-    let mut out = vec![f32::NAN; pictures * conv.outputs * height * width];
+    let mut out = vec![f32::NAN; images * conv.outputs * height * width];
     conv.by_tiles(arch, (&x, &weight, &bias), &Shared::new(&mut out));
     assert!(out.iter().all(|x| x.is_finite()), "each result is written");
     let (mut wrong, mut whole) = (0.0, 0.0);
     // An odd step, so that all rows, columns and channels have their turn.
     for at in (0..out.len()).step_by((out.len() / 500).max(1) | 1) {
         let (plane, pixel) = (at / (height * width), at % (height * width));
-        let (picture, output) = (plane / conv.outputs, plane % conv.outputs);
+        let (image, output) = (plane / conv.outputs, plane % conv.outputs);
         let bias = if with_bias { f64::from(bias[output]) } else { 0.0 };
-        let wanted = bias + exact(conv, &x, &weight, [picture, output, pixel / width, pixel % width]);
-        wrong += (f64::from(out[at]) - wanted).powi(2);
-        whole += wanted * wanted;
+        let expected = bias + exact(conv, &x, &weight, [image, output, pixel / width, pixel % width]);
+        wrong += (f64::from(out[at]) - expected).powi(2);
+        whole += expected * expected;
     }
     (wrong / whole).sqrt()
 }
 
 #[test]
 fn the_error_is_far_below_a_golden_one() {
-    for (pictures, channels, outputs, size) in [
+    for (images, channels, outputs, size) in [
         (1, 1, 1, [1, 1]),
         (3, 5, 3, [7, 9]),
         (2, 37, 29, [19, 33]),
@@ -69,8 +69,8 @@ fn the_error_is_far_below_a_golden_one() {
         (1, 1280, 104, [8, 8]),
     ] {
         for with_bias in [false, true] {
-            let error = error(pulp::Arch::new(), pictures, &conv(channels, outputs, size), with_bias);
-            assert!(error < 5e-6, "{pictures} of {channels} to {outputs} at {size:?}: {error:.1e}");
+            let error = error(pulp::Arch::new(), images, &conv(channels, outputs, size), with_bias);
+            assert!(error < 5e-6, "{images} of {channels} to {outputs} at {size:?}: {error:.1e}");
         }
     }
 }
@@ -83,9 +83,9 @@ fn smaller_processors_come_to_the_same() {
     #[cfg(not(target_arch = "x86_64"))]
     let older = None;
     for arch in [Some(pulp::Arch::Scalar), older].into_iter().flatten() {
-        for (pictures, channels, outputs, size) in [(1, 1, 1, [1, 1]), (3, 5, 3, [7, 9]), (2, 37, 29, [19, 33])] {
-            let error = error(arch, pictures, &conv(channels, outputs, size), true);
-            assert!(error < 5e-6, "{arch:?}: {pictures} of {channels} to {outputs} at {size:?}: {error:.1e}");
+        for (images, channels, outputs, size) in [(1, 1, 1, [1, 1]), (3, 5, 3, [7, 9]), (2, 37, 29, [19, 33])] {
+            let error = error(arch, images, &conv(channels, outputs, size), true);
+            assert!(error < 5e-6, "{arch:?}: {images} of {channels} to {outputs} at {size:?}: {error:.1e}");
         }
     }
 }
@@ -97,7 +97,7 @@ fn wide_layers_come_here() {
 }
 
 #[test]
-fn a_pictures_result_is_the_same_in_every_batch() {
+fn an_images_result_is_the_same_in_every_batch() {
     let (conv, mut seed) = (conv(20, 12, [30, 21]), 3);
     let x = numbers(3 * 20 * 30 * 21, &mut seed);
     let weight = numbers(12 * 20 * 9, &mut seed);

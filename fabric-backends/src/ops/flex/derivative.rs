@@ -25,7 +25,7 @@ pub(super) trait Operation<const N: usize>: Debug + Clone + Send + 'static {
     }
 
     /// The gradients of the inputs that are wanted, from a readable gradient of the result.
-    fn backward(&self, kept: Vec<FlexTensor>, gradient: FlexTensor, wanted: [bool; N]) -> [Option<FlexTensor>; N];
+    fn backward(&self, kept: Vec<FlexTensor>, gradient: FlexTensor, expected: [bool; N]) -> [Option<FlexTensor>; N];
 }
 
 /// An operation's place on the tape.
@@ -37,9 +37,9 @@ impl<O: Operation<N>, const N: usize> Backward<Flex, N> for Step<O> {
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let gradient = grads.consume::<Flex>(&ops.node);
-        let wanted = ops.parents.each_ref().map(Option::is_some);
-        let found = self.0.backward(ops.state, O::readable(gradient), wanted);
-        for (parent, gradient) in ops.parents.into_iter().zip(found) {
+        let expected = ops.parents.each_ref().map(Option::is_some);
+        let got = self.0.backward(ops.state, O::readable(gradient), expected);
+        for (parent, gradient) in ops.parents.into_iter().zip(got) {
             if let Some(parent) = parent {
                 grads.register::<Flex>(parent.id, gradient.expect("the gradient of an input that wants one"));
             }

@@ -66,8 +66,8 @@ impl Pool {
 
 /// A tensor of this layout, of as many numbers as `f` is given. It finds any values there, and writes them all.
 pub(super) fn filled(count: usize, layout: Layout, f: impl FnOnce(&mut [f32])) -> FlexTensor {
-    let found = if count < SMALL { None } else { pool().take(count) };
-    let mut numbers = found.unwrap_or_else(|| vec![0.0; count]);
+    let got = if count < SMALL { None } else { pool().take(count) };
+    let mut numbers = got.unwrap_or_else(|| vec![0.0; count]);
     if cfg!(any(test, debug_assertions)) {
         // So that tests see what was not written.
         numbers.fill(f32::NAN);

@@ -9,15 +9,15 @@ use super::{Generation, Pipeline, Request, StepEvent};
 use crate::Error;
 use run::Run;
 
-/// Pipelines of the same model on several devices, which share the pictures of a request among them.
+/// Pipelines of the same model on several devices, which share the images of a request among them.
 ///
-/// A picture does not depend on its batch, so it does not depend on the device that makes it either, but for rounding.
-/// Each device makes [`Settings::batch`](super::Settings::batch) pictures at a time, or an even share of them where that is
+/// An image does not depend on its batch, so it does not depend on the device that makes it either, but for rounding.
+/// Each device makes [`Settings::batch`](super::Settings::batch) images at a time, or an even share of them where that is
 /// not set, and whoever is done takes the next ones: with small batches a faster device makes more of them. A device that
-/// fails, or lacks the memory for a request, is left out for the rest of the run, and the others make its pictures. A device that neither answers nor fails (another
+/// fails, or lacks the memory for a request, is left out for the rest of the run, and the others make its images. A device that neither answers nor fails (another
 /// machine that lost its power closes no connection) is waited for, or counts as lost after [`Self::with_patience`].
 ///
-/// With [`ReferenceNoise::Fresh`](crate::fabric::ReferenceNoise::Fresh) a picture does depend on its batch, so one device
+/// With [`ReferenceNoise::Fresh`](crate::fabric::ReferenceNoise::Fresh) an image does depend on its batch, so one device
 /// makes all of them unless a batch is set.
 #[derive(Debug, Clone)]
 pub struct DevicePool {
@@ -32,7 +32,7 @@ pub struct Pooled<T> {
     /// As a single device would have made it. Seconds of the report are sums over the devices, and latents lie on the
     /// first device that is left.
     pub made: T,
-    /// Devices that failed, fell silent or were too small, with what they said or how long they said nothing. Their pictures were made by others.
+    /// Devices that failed, fell silent or were too small, with what they said or how long they said nothing. Their images were made by others.
     pub lost: Vec<(String, String)>,
 }
 
@@ -44,8 +44,8 @@ pub struct PoolStep<'a> {
     pub device: &'a str,
     /// Which request, by its place.
     pub request: usize,
-    /// Which of the request's pictures.
-    pub pictures: Range<usize>,
+    /// Which of the request's images.
+    pub images: Range<usize>,
     /// What happened.
     pub event: &'a StepEvent<'a>,
 }
@@ -61,7 +61,7 @@ impl DevicePool {
     /// # Errors
     ///
     /// When there is none, and when two differ in the shape of their networks, in their noise schedule or in their native size.
-    /// Weights are not compared: two models of the same shape pass, and a request's pictures would be of both.
+    /// Weights are not compared: two models of the same shape pass, and a request's images would be of both.
     pub fn new(members: impl IntoIterator<Item = (String, Pipeline)>) -> Result<Self, Error> {
         let members: Vec<_> = members.into_iter().collect();
         if members.is_empty() {
@@ -70,18 +70,18 @@ impl DevicePool {
         let (first, one) = &members[0];
         for (name, other) in &members[1..] {
             if let Some(what) = one.difference(other) {
-                let found = format!("`{name}` differs from `{first}` in {what}");
+                let got = format!("`{name}` differs from `{first}` in {what}");
                 let next = "load the same folder on each device";
-                return Err(Error::settings("device pool", found, "pipelines of one model", next));
+                return Err(Error::settings("device pool", got, "pipelines of one model", next));
             }
         }
         Ok(Self { members, patience: None })
     }
 
-    /// With a limit to how long a device at work may be silent: no step and no picture. Then it counts as lost.
+    /// With a limit to how long a device at work may be silent: no step and no image. Then it counts as lost.
     ///
     /// Nobody can stop its thread; whenever that ends, what it brings is dropped. So the time should be longer than a device's
-    /// longest silence, which is before its first step (kernels, references) or after the last one (decoding all pictures of a batch).
+    /// longest silence, which is before its first step (kernels, references) or after the last one (decoding all images of a batch).
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = Some(patience);
@@ -93,7 +93,7 @@ impl DevicePool {
         &self.members
     }
 
-    /// Makes the pictures of a request.
+    /// Makes the images of a request.
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ impl DevicePool {
         Ok(Pooled { made, lost })
     }
 
-    /// Makes the pictures of several requests, for instance of an experiment's prompts.
+    /// Makes the images of several requests, for instance of an experiment's prompts.
     ///
     /// # Errors
     ///
@@ -114,7 +114,7 @@ impl DevicePool {
         self.generate_observed(requests, |_| ControlFlow::Continue(()))
     }
 
-    /// Makes the pictures of several requests under the eyes of an observer, which may cancel. It is called from several
+    /// Makes the images of several requests under the eyes of an observer, which may cancel. It is called from several
     /// threads, which a silent device may keep beyond this call.
     ///
     /// # Errors

@@ -14,14 +14,14 @@ use crate::pipeline::callback::contained;
 use crate::pipeline::run::all_caches;
 use crate::pipeline::{Generation, Pipeline, Request, StepEvent};
 
-/// Pictures of one request that one device makes at a time.
+/// Images of one request that one device makes at a time.
 #[derive(Debug, Clone)]
 struct Piece {
     request: usize,
-    pictures: Range<usize>,
+    images: Range<usize>,
 }
 
-/// A piece's pictures, with the latents away from the device, which may be lost later.
+/// A piece's images, with the latents away from the device, which may be lost later.
 type Part = (Generation, TensorData);
 
 /// What a device is at.
@@ -78,13 +78,13 @@ pub(super) struct Run {
 
 impl Run {
     /// Cuts the requests into pieces: of the size that they ask for, or one for each device, but never where that would
-    /// change the pictures.
+    /// change the images.
     pub(super) fn new(members: &[(String, Pipeline)], requests: &[Request], observe: Observe) -> Arc<Self> {
         let pieces = requests.iter().enumerate().flat_map(|(request, asked)| {
             let all = asked.seeds.len();
             let even = if asked.depends_on_batch() { all } else { all.div_ceil(members.len()) };
             let size = asked.settings.batch.unwrap_or(even);
-            (0..all).step_by(size).map(move |first| Piece { request, pictures: first..all.min(first + size) })
+            (0..all).step_by(size).map(move |first| Piece { request, images: first..all.min(first + size) })
         });
         let state = State {
             waiting: pieces.collect(),
@@ -204,7 +204,7 @@ impl Run {
     fn make(&self, member: usize, piece: &Piece) -> Result<Part, Error> {
         let (name, pipeline) = &self.members[member];
         let request = &self.requests[piece.request];
-        let part = Request { seeds: request.seeds[piece.pictures.clone()].to_vec(), ..request.clone() };
+        let part = Request { seeds: request.seeds[piece.images.clone()].to_vec(), ..request.clone() };
         let mut observer = |event: &StepEvent<'_>| {
             let mut shared = self.lock();
             let state = &mut *shared;
@@ -213,9 +213,9 @@ impl Run {
             };
             work.heard = Instant::now();
             drop(shared);
-            (self.observe)(PoolStep { device: name, request: piece.request, pictures: piece.pictures.clone(), event })
+            (self.observe)(PoolStep { device: name, request: piece.request, images: piece.images.clone(), event })
         };
-        contained("making pictures on a pool", || {
+        contained("making images on a pool", || {
             let made = pipeline.generate_observed(&part, &mut observer)?;
             let latents = made.latents.clone().into_data();
             Ok((made, latents))
@@ -231,7 +231,7 @@ impl Run {
         let (all_done, mut done, mut lost) = (waiting.is_empty(), std::mem::take(done), std::mem::take(lost));
         drop(state);
         let cache = all_caches(self.members.iter().map(|(_, pipeline)| pipeline));
-        done.sort_by_key(|(piece, _)| (piece.request, piece.pictures.start));
+        done.sort_by_key(|(piece, _)| (piece.request, piece.images.start));
         for (member, (name, pipeline)) in self.members.iter().enumerate().filter(|_| all_done) {
             if lost.iter().any(|loss| loss.member == member) {
                 continue;
@@ -239,7 +239,7 @@ impl Run {
             let doing = format!("bringing the latents of all devices to {name}");
             match contained(&doing, || Ok(joined(&done, &pipeline.device(), cache))) {
                 Ok(made) => return Ok(Pooled { made, lost: self.named(&lost) }),
-                // The pictures are there; the latents can lie on another device.
+                // The images are there; the latents can lie on another device.
                 Err(error) => lost.push(Loss { member, said: error.to_string(), limit: None }),
             }
         }
@@ -250,7 +250,7 @@ impl Run {
             return Err(limit);
         }
         let said: Vec<String> = self.named(&lost).into_iter().map(|(name, said)| format!("{name}: {said}")).collect();
-        let doing = "making pictures on a pool, of which no device is left".to_owned();
+        let doing = "making images on a pool, of which no device is left".to_owned();
         Err(Error::Backend { doing, message: said.join("; ") })
     }
 

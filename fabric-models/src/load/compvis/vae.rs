@@ -42,7 +42,7 @@ pub(in super::super) fn pairs_for(down: usize, down_layers: usize, up: usize, up
         }
     }
     for level in 0..up {
-        // CompVis counts the decoder's levels from the large pictures down, diffusers as they run.
+        // CompVis counts the decoder's levels from the large images down, diffusers as they run.
         let (left, right) = (format!("decoder.up_blocks.{level}"), format!("decoder.up.{}", up - 1 - level));
         pairs.push((format!("{left}.upsamplers.0"), format!("{right}.upsample")));
         for layer in 0..up_layers {

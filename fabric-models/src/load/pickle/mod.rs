@@ -42,19 +42,19 @@ impl PickleFile {
         let path = path.as_ref();
         let refused = |fault| match fault {
             Fault::Io(source) => LoadError::io(path, "read", source),
-            Fault::Broken(found) => malformed(path, found),
+            Fault::Broken(got) => malformed(path, got),
         };
         let mut file = open_file(path)?;
         let opened = container::open(&mut file).map_err(refused)?;
-        let views = tensors::find(&opened.values, opened.root).map_err(|found| malformed(path, found))?;
+        let views = tensors::find(&opened.values, opened.root).map_err(|got| malformed(path, got))?;
         if views.is_empty() {
             let next = "is this a file of weights?";
             return Err(LoadError::malformed(path, "PyTorch file", "no tensors", "named tensors", next));
         }
         let info = |(name, view): (&String, &View)| Ok((name.clone(), tensors::info(name, view)?));
         let tensors = views.iter().map(info).collect::<Result<BTreeMap<_, _>, String>>();
-        let tensors = tensors.map_err(|found| malformed(path, found))?;
-        check_size(&tensors, &file).map_err(refused)?.map_err(|found| malformed(path, found))?;
+        let tensors = tensors.map_err(|got| malformed(path, got))?;
+        check_size(&tensors, &file).map_err(refused)?.map_err(|got| malformed(path, got))?;
         let places = opened.places(&views, &mut file).map_err(refused)?;
         for (name, view) in &views {
             let place = places.get(&view.storage.key);
@@ -162,9 +162,9 @@ fn gathered(stored: &[u8], view: &View, size: usize) -> Vec<u8> {
     bytes
 }
 
-fn malformed(path: &Path, found: impl Into<String>) -> LoadError {
-    let wanted = "a dictionary of dense tensors as torch.save writes it";
-    LoadError::malformed(path, "PyTorch file", found, wanted, "get the file again, or its safetensors version")
+fn malformed(path: &Path, got: impl Into<String>) -> LoadError {
+    let expected = "a dictionary of dense tensors as torch.save writes it";
+    LoadError::malformed(path, "PyTorch file", got, expected, "get the file again, or its safetensors version")
 }
 
 #[cfg(test)]
@@ -188,11 +188,6 @@ mod tests {
         file.set_len(4 << 20).expect("a longer file");
         assert_eq!(check(20, &[1024, 1024]), Ok(()));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn notes_are_short_and_few_whatever_a_file_holds() {

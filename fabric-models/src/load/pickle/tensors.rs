@@ -32,13 +32,13 @@ pub(super) type Tensors = BTreeMap<String, View>;
 /// no text is named by what it is, so that it takes no tensor's name.
 pub(super) fn find(values: &Values, root: Id) -> Result<Tensors, String> {
     let search = |root| {
-        let mut search = Search { values, found: Tensors::new(), visits: 0, path: Vec::new() };
-        search.walk(root, 0).map(|()| search.found)
+        let mut search = Search { values, got: Tensors::new(), visits: 0, path: Vec::new() };
+        search.walk(root, 0).map(|()| search.got)
     };
     if let Some(state_dict) = values.entry(root, STATE_DICT) {
-        let found = search(state_dict)?;
-        if !found.is_empty() {
-            return Ok(found);
+        let got = search(state_dict)?;
+        if !got.is_empty() {
+            return Ok(got);
         }
     }
     search(root)
@@ -75,7 +75,7 @@ pub(super) fn end(view: &View) -> Option<usize> {
 
 struct Search<'a> {
     values: &'a Values,
-    found: Tensors,
+    got: Tensors,
     visits: usize,
     path: Vec<Arc<str>>,
 }
@@ -98,11 +98,11 @@ impl Search<'_> {
     fn tensor(&mut self, view: &View) -> Result<(), String> {
         // Summed up first: the same long key may occur at every level.
         let length: usize = self.path.iter().map(|part| part.len() + 1).sum();
-        if length > MAX_NAME_BYTES || self.found.len() == MAX_TENSORS {
+        if length > MAX_NAME_BYTES || self.got.len() == MAX_TENSORS {
             return Err(format!("more than {MAX_TENSORS} tensors, or a name of more than {MAX_NAME_BYTES} bytes"));
         }
         let name = self.path.join(".");
-        match self.found.insert(name, view.clone()) {
+        match self.got.insert(name, view.clone()) {
             Some(_) => Err(format!("two tensors with the name `{}`", self.path.join("."))),
             None => Ok(()),
         }

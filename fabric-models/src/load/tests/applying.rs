@@ -36,13 +36,13 @@ fn a_file_fills_every_parameter_and_initialises_none() {
     assert!(report.is_complete(), "{report}");
     assert_eq!(report.applied.len(), tensors.len());
     assert_eq!(report.bytes, tensors.values().map(|t| t.bytes.len() as u64).sum::<u64>());
-    for (name, found) in [
+    for (name, got) in [
         ("net.0.proj.weight", tiny.entry.weight.val().into_data()),
         ("net.0.proj.bias", tiny.entry.bias.val().into_data()),
         ("blocks.0.weight", tiny.blocks[0].weight.val().into_data()),
         ("blocks.1.bias", tiny.blocks[1].bias.val().into_data()),
     ] {
-        assert_eq!(HostTensor::from_data(&found), tensors[name], "{name}");
+        assert_eq!(HostTensor::from_data(&got), tensors[name], "{name}");
     }
 }
 
@@ -51,7 +51,7 @@ fn every_stored_type_becomes_every_type_asked_for() {
     // More than one block of the conversion, and not a multiple of one; exact in every type.
     let values: Vec<f32> = (0..10_001).map(|i| (i % 200) as f32 * 0.25 - 25.0).collect();
     for stored_as in [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::BF16] {
-        for (asked, wanted) in [
+        for (asked, expected) in [
             (LoadDtype::F32, DType::F32),
             (LoadDtype::F16, DType::F16),
             (LoadDtype::BF16, DType::BF16),
@@ -65,10 +65,10 @@ fn every_stored_type_becomes_every_type_asked_for() {
             ),
         ] {
             let data = converted(stored(stored_as, &values), asked).expect("converts");
-            assert_eq!(data.dtype(), wanted, "{stored_as:?} as {asked:?}");
-            let found = data.convert::<f32>().try_to_vec::<f32>().expect("floats");
+            assert_eq!(data.dtype(), expected, "{stored_as:?} as {asked:?}");
+            let got = data.convert::<f32>().try_to_vec::<f32>().expect("floats");
             // bf16 has 8 bits: a quarter of a number below 64 fits.
-            assert_eq!(found, values, "{stored_as:?} as {asked:?}");
+            assert_eq!(got, values, "{stored_as:?} as {asked:?}");
         }
     }
 }
@@ -130,7 +130,7 @@ fn everything_that_does_not_fit_is_one_error_with_the_nearest_names() {
         "1 missing, 1 unexpected, 1 of another shape",
         "missing `net.0.proj.bias` [3] (the file has `net.0.proj.bais`)",
         "unexpected `net.0.proj.bais`",
-        "`blocks.1.weight`: found [2, 1], wanted [1, 2]",
+        "`blocks.1.weight`: expected [1, 2], got [2, 1]",
     ];
     assert_says(strict, &parts);
 
@@ -140,7 +140,7 @@ fn everything_that_does_not_fit_is_one_error_with_the_nearest_names() {
     assert_eq!(report.applied.len(), 4);
     assert_eq!(report.missing[0].nearest.as_deref(), Some("net.0.proj.bais"));
     assert_eq!(report.unexpected, ["net.0.proj.bais"]);
-    assert_eq!(report.mismatched[0].found, [2, 1]);
+    assert_eq!(report.mismatched[0].got, [2, 1]);
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_network_of_another_family_is_recognised() {
     let sd2 = load_into(sd15(), &names_of(UNetConfig::sd21()), &LoadOptions::default());
     assert_says(
         sd2.map(|_| ()),
-        &["looks like the U-Net of Stable Diffusion 2", "found [320, 1024], wanted [320, 768]"],
+        &["looks like the U-Net of Stable Diffusion 2", "expected [320, 768], got [320, 1024]"],
     );
 }
 

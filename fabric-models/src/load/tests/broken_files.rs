@@ -96,7 +96,7 @@ fn nothing_a_folder_and_an_unknown_kind_are_three_errors() {
     let folder = tempfile::tempdir().expect("a folder");
     let missing = assert_says(open_weights(folder.path().join("a.safetensors")), &["a.safetensors", "no such file"]);
     assert!(matches!(missing, LoadError::NotFound { .. }));
-    assert_says(SafetensorsFile::open(folder.path()), &["found a folder, wanted a file", "ModelFolder"]);
+    assert_says(SafetensorsFile::open(folder.path()), &["expected a file, got a folder", "ModelFolder"]);
     let path = folder.path().join("a.gguf");
     fs::write(&path, b"GGUF").expect("a written file");
     assert_says(open_weights(&path), &["`a.gguf`", ".safetensors", "get the weights"]);

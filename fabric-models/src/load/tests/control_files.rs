@@ -82,9 +82,9 @@ fn a_control_network_in_one_file_has_its_settings_and_weights_under_either_names
         write(&path("bare.safetensors"), &original);
         write(&path("original.safetensors"), &prefixed(&original, "control_model."));
         for name in ["diffusers.safetensors", "original.safetensors", "bare.safetensors"] {
-            let found = ControlNetFile::open(path(name)).expect("a file").config().expect("settings");
-            assert_eq!(found.network.attention_head_dim, config.network.attention_head_dim, "{name}");
-            assert_eq!(found.network.upcast_attention, config.network.upcast_attention, "{name}");
+            let got = ControlNetFile::open(path(name)).expect("a file").config().expect("settings");
+            assert_eq!(got.network.attention_head_dim, config.network.attention_head_dim, "{name}");
+            assert_eq!(got.network.upcast_attention, config.network.upcast_attention, "{name}");
             let network = ControlNet::open(path(name), &cpu()).expect("a network");
             assert_eq!((network.context(), network.downscale(), network.inputs()), (24, 4, 3), "{name}");
             save_weights(&network, path("again.safetensors"), LoadDtype::Keep).expect("a written file");

@@ -50,7 +50,7 @@ fn a_model_folder_gives_its_parts() {
     let model = ModelFolder::open(folder.path()).expect("opens");
     assert_eq!(model.family(), Family::Sd1);
     assert!(model.require(Family::Sd1).is_ok());
-    assert_says(model.require(Family::Sdxl), &["found Stable Diffusion 1, wanted Stable Diffusion XL"]);
+    assert_says(model.require(Family::Sdxl), &["expected Stable Diffusion XL, got Stable Diffusion 1"]);
     for component in Family::Sd1.components() {
         assert_eq!(read_all(&model.weights(*component).expect("weights")), tiny_tensors());
     }

@@ -66,14 +66,14 @@ fn a_limit_on_files_makes_shards_and_an_index() {
     let options = SaveOptions { dtype: LoadDtype::Keep, max_shard_bytes: Some(40) };
     save_component(&loaded(&source), folder.path(), &json!({ "model_type": "clip_text_model" }), &options)
         .expect("saves");
-    let wanted = [
+    let expected = [
         "config.json",
         "model-00001-of-00003.safetensors",
         "model-00002-of-00003.safetensors",
         "model-00003-of-00003.safetensors",
         "model.safetensors.index.json",
     ];
-    assert_eq!(files(folder.path()), wanted);
+    assert_eq!(files(folder.path()), expected);
     let saved = ComponentFolder::open(folder.path(), None).expect("opens").weights().expect("weights");
     assert_eq!(read_all(&saved), source.tensors);
 }
@@ -87,8 +87,8 @@ fn weights_can_be_saved_in_another_type_if_they_fit() {
     let saved = ComponentFolder::open(folder.path(), None).expect("opens").weights().expect("weights");
     let bias = saved.read("blocks.0.bias").expect("a tensor");
     assert_eq!(bias.info.dtype, Dtype::F16);
-    let wanted: Vec<u8> = [3.0_f32, 2.75].iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect();
-    assert_eq!(bias.bytes, wanted);
+    let expected: Vec<u8> = [3.0_f32, 2.75].iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect();
+    assert_eq!(bias.bytes, expected);
 
     let other = tempfile::tempdir().expect("a folder");
     let large = loaded(&delicate(Dtype::F32));
@@ -148,9 +148,9 @@ fn threads_that_write_one_file_at_a_time_leave_it_whole_for_its_readers() {
             })
             .collect();
         while !writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
-            let found = &read_all(&crate::load::SafetensorsFile::open(&path).expect("a whole file"))["x"];
-            let writer = f32::from_le_bytes(*found.bytes.first_chunk().expect("a number")) as usize;
-            assert_eq!(found, &tensors(writer)["x"]);
+            let got = &read_all(&crate::load::SafetensorsFile::open(&path).expect("a whole file"))["x"];
+            let writer = f32::from_le_bytes(*got.bytes.first_chunk().expect("a number")) as usize;
+            assert_eq!(got, &tensors(writer)["x"]);
         }
     });
     assert_eq!(files(folder.path()), ["a.safetensors"], "nothing is left beside it");

@@ -116,11 +116,11 @@ fn a_tensor_in_the_wrong_shard_in_none_or_twice_is_an_error() {
 
     let index = write_shards(folder.path());
     edit(&index, wrong, &format!(r#"{wrong},"extra":"m-00001-of-00002.safetensors""#));
-    assert_says(ShardedSafetensors::open(&index), &["tensor `extra`", "found it nowhere", "get all of them again"]);
+    assert_says(ShardedSafetensors::open(&index), &["tensor `extra`", "got it nowhere", "get all of them again"]);
 
     let index = write_shards(folder.path());
     edit(&index, &format!("{wrong},"), "");
-    assert_says(ShardedSafetensors::open(&index), &["tensor `net.0.proj.bias`", "wanted it in no shard"]);
+    assert_says(ShardedSafetensors::open(&index), &["tensor `net.0.proj.bias`", "expected it in no shard"]);
 
     let index = write_shards(folder.path());
     edit(&index, wrong, &format!("{wrong},{wrong}"));
@@ -132,8 +132,7 @@ fn an_index_that_is_no_index_is_an_error() {
     let folder = tempfile::tempdir().expect("a folder");
     let index = folder.path().join("m.safetensors.index.json");
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    for (text, part) in [("", "EOF"), ("{}", "weight_map"), (r#"{"weight_map":[]}"#, "tensor names"), (&deep, "found")]
-    {
+    for (text, part) in [("", "EOF"), ("{}", "weight_map"), (r#"{"weight_map":[]}"#, "tensor names"), (&deep, "got")] {
         fs::write(&index, text).expect("a written index");
         assert_says(ShardedSafetensors::open(&index), &["m.safetensors.index.json", part]);
     }

@@ -121,9 +121,9 @@ fn unet_names_of_every_family_survive_the_way_there_and_back() {
         let file = checkpoint([unet_to_compvis(tensors.clone())]);
         assert_eq!(file.family(), family);
         assert_eq!(file.weights(Component::UNet).expect("weights").tensors(), &infos(&tensors), "{family}");
-        let found: Value = file.config(Component::UNet).expect("settings");
-        let found = UNetConfig::from_json(&found.to_string()).expect("a good configuration");
-        assert_eq!(infos(&unet_tensors(&found)), infos(&tensors), "{family}");
+        let got: Value = file.config(Component::UNet).expect("settings");
+        let got = UNetConfig::from_json(&got.to_string()).expect("a good configuration");
+        assert_eq!(infos(&unet_tensors(&got)), infos(&tensors), "{family}");
     }
 }
 
@@ -157,15 +157,15 @@ fn whole_checkpoints_of_every_family_give_every_tensor_and_the_published_setting
         let settings = |component| file.config::<Value>(component).expect("settings").to_string();
         assert_eq!(weights(Component::Vae), infos(&vae));
         assert_eq!(weights(Component::TextEncoder), infos(&first));
-        let found = VaeConfig::from_json(&settings(Component::Vae)).expect("a good configuration");
-        assert_eq!(infos(&without_values(&found.init(&cpu()).expect("a network"))), infos(&vae));
+        let got = VaeConfig::from_json(&settings(Component::Vae)).expect("a good configuration");
+        assert_eq!(infos(&without_values(&got.init(&cpu()).expect("a network"))), infos(&vae));
         let encoders = [(Component::TextEncoder, Some(first)), (Component::TextEncoder2, second)];
-        for (component, wanted) in encoders {
-            assert_eq!(file.has(component), wanted.is_some());
-            let Some(wanted) = wanted else { continue };
-            assert_eq!(weights(component), infos(&wanted));
-            let found = ClipTextConfig::from_json(&settings(component)).expect("a good configuration");
-            assert_eq!(infos(&text_tensors(&found)), infos(&wanted));
+        for (component, expected) in encoders {
+            assert_eq!(file.has(component), expected.is_some());
+            let Some(expected) = expected else { continue };
+            assert_eq!(weights(component), infos(&expected));
+            let got = ClipTextConfig::from_json(&settings(component)).expect("a good configuration");
+            assert_eq!(infos(&text_tensors(&got)), infos(&expected));
         }
     }
 }
@@ -365,9 +365,9 @@ fn stable_diffusion_2_predicts_noise_where_it_inpaints_or_has_the_step_of_the_ba
     let step_of_768v = scalar(Dtype::I64, &140_000_i64.to_le_bytes());
     assert_eq!(predicts(&checkpoint([small_sd2(4), step_of_768v])), velocity);
     // A training checkpoint has the step beside its tensors.
-    for (step, wanted) in [("875000", &noise), ("110000", &velocity)] {
+    for (step, expected) in [("875000", &noise), ("110000", &velocity)] {
         let source = InMemory::new(small_sd2(4)).with_note("global_step", step);
-        assert_eq!(&predicts(&SingleFile::new(Arc::new(source)).expect("a checkpoint")), wanted);
+        assert_eq!(&predicts(&SingleFile::new(Arc::new(source)).expect("a checkpoint")), expected);
     }
 }
 
@@ -433,10 +433,10 @@ fn distilled_networks_are_read_with_the_depth_of_each_transformer_and_the_middle
         let tensors = unet_tensors(&config);
         let file = checkpoint([unet_to_compvis(tensors.clone())]);
         assert_eq!(file.weights(Component::UNet).expect("weights").tensors(), &infos(&tensors));
-        let found: Value = file.config(Component::UNet).expect("settings");
-        let found = UNetConfig::from_json(&found.to_string()).expect("a good configuration");
-        assert_eq!(found.mid_block_type, config.mid_block_type);
-        assert_eq!(infos(&unet_tensors(&found)), infos(&tensors));
+        let got: Value = file.config(Component::UNet).expect("settings");
+        let got = UNetConfig::from_json(&got.to_string()).expect("a good configuration");
+        assert_eq!(got.mid_block_type, config.mid_block_type);
+        assert_eq!(infos(&unet_tensors(&got)), infos(&tensors));
     }
 }
 
@@ -534,10 +534,10 @@ fn a_vae_by_itself_loads_with_either_kind_of_names() {
 fn other_files_are_no_checkpoint_and_are_recognised() {
     let refused = |tensors: Tensors| SingleFile::new(Arc::new(InMemory::new(tensors)));
     let named = |name: &str| Tensors::from([(name.to_owned(), floats(&[1], &[0.0]))]);
-    assert_says(refused(unet_tensors(&UNetConfig::sdxl())), &["found the U-Net of Stable Diffusion XL", "memory"]);
-    assert_says(refused(named("lora_unet_down.lora_up.weight")), &["found a LoRA", "load it as what it is"]);
-    assert_says(refused(named("image_proj.norm.weight")), &["found an IP-Adapter"]);
-    assert_says(refused(named("something")), &["found no U-Net"]);
+    assert_says(refused(unet_tensors(&UNetConfig::sdxl())), &["got the U-Net of Stable Diffusion XL", "memory"]);
+    assert_says(refused(named("lora_unet_down.lora_up.weight")), &["got a LoRA", "load it as what it is"]);
+    assert_says(refused(named("image_proj.norm.weight")), &["got an IP-Adapter"]);
+    assert_says(refused(named("something")), &["got no U-Net"]);
     assert_says(refused(named("model.diffusion_model.joint_blocks.0.x")), &["not this U-Net", "not supported"]);
     let huge = named("model.diffusion_model.input_blocks.18446744073709551615.0.op.weight");
     assert_says(refused(huge), &["not this U-Net"]);

@@ -87,7 +87,7 @@ fn matrices_that_do_not_fit_together_are_refused() {
         let [down_key, up_key] = peft_keys("a");
         Memory::default().with(down_key, down, &zeros(down)).with(up_key, up, &zeros(up)).read_lora().unwrap_err()
     };
-    refused(pair(&[2, 4], &[8, 3]), shape, &["lora_B", "found shape [8, 3]", "[out, 2]"]);
+    refused(pair(&[2, 4], &[8, 3]), shape, &["lora_B", "got shape [8, 3]", "[out, 2]"]);
     refused(pair(&[2, 4, 3, 3], &[8, 2, 3, 3]), shape, &["lora_B", "[8, 2, 3, 3]"]);
     refused(pair(&[0, 4], &[8, 0]), shape, &["lora_A", "[0, 4]"]);
     refused(pair(&[2, 0], &[8, 2]), shape, &["lora_A", "[2, 0]"]);
@@ -160,7 +160,7 @@ fn entries_without_a_place_are_named_with_the_nearest_weight() {
     let words = [
         "of 3 entries for the unet 1 have no place in it and 1 have another shape",
         "`mid_block_resnets_0_conv3` (the network has `mid_block.resnets.0.conv",
-        "`conv_out.weight`: found [4, 8, 1, 1], wanted [4, 8, 3, 3]",
+        "`conv_out.weight`: expected [4, 8, 3, 3], got [4, 8, 1, 1]",
         "with_strict(false)",
     ];
     refused(merge(tiny_unet(), &lora, 1.0).unwrap_err(), mismatch, &words);

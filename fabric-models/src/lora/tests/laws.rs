@@ -2,7 +2,7 @@
 
 use burn::module::{ModuleMapper, Param};
 use burn::tensor::{DType, TensorData};
-use fabric_core::models::{NoisePredictor, UNetInput};
+use fabric_core::models::{UNetInput, UNetModel};
 
 use super::*;
 use crate::layers::count_parameters;
@@ -51,9 +51,9 @@ fn attached_computes_what_merged_does() {
     let (merged, merge_report) = merge(unet.clone(), &lora, 0.7).unwrap();
     let (attached, report) = attach(unet.clone(), &lora, 0.7).unwrap();
     assert_eq!(report, merge_report);
-    let wanted = predict(&merged);
-    assert!(error(&predict(&unet), &wanted) > 0.1);
-    assert_eq!(predict(&attached), wanted);
+    let expected = predict(&merged);
+    assert!(error(&predict(&unet), &expected) > 0.1);
+    assert_eq!(predict(&attached), expected);
     assert!(same_bits(&weights(&attached.clone().merge().unwrap()), &weights(&merged)));
     assert!(same_bits(&weights(&attached.detach()), &weights(&unet)));
 }
@@ -61,15 +61,15 @@ fn attached_computes_what_merged_does() {
 #[test]
 fn the_order_of_several_is_rounding() {
     let unet = tiny_unet();
-    let lora = |seed, wanted| lora_for(&unet, seed, peft_keys, wanted).read_lora().unwrap().unet;
+    let lora = |seed, expected| lora_for(&unet, seed, peft_keys, expected).read_lora().unwrap().unet;
     let (a, b) = (lora(1, any), lora(1000, |name| name.contains("attn") || name.contains("conv1")));
     let (merged, _) = merge(merge(unet.clone(), &a, 0.5).unwrap().0, &b, 0.3).unwrap();
     let (turned, _) = merge(merge(unet.clone(), &b, 0.3).unwrap().0, &a, 0.5).unwrap();
     let (attached, report) = attach(unet.clone(), &a, 0.5).unwrap().0.with(&b, 0.3).unwrap();
     assert_eq!(report.applied.len(), b.targets().len());
-    let wanted = predict(&merged);
-    assert!(error(&predict(&turned), &wanted) < 1e-5);
-    assert!(error(&predict(&attached), &wanted) < 1e-5);
+    let expected = predict(&merged);
+    assert!(error(&predict(&turned), &expected) < 1e-5);
+    assert!(error(&predict(&attached), &expected) < 1e-5);
     assert!(same_bits(&weights(&attached.detach()), &weights(&unet)));
 }
 
@@ -78,10 +78,10 @@ fn another_scale_is_the_same_as_attaching_anew() {
     let unet = tiny_unet();
     let lora = lora_for(&unet, 1, peft_keys, any).read_lora().unwrap().unet;
     let (attached, _) = attach(unet.clone(), &lora, 0.5).unwrap();
-    let (wanted, _) = attach(unet, &lora, -0.2).unwrap();
-    assert_eq!(predict(&attached.with_scales(&[-0.2]).unwrap()), predict(&wanted));
+    let (expected, _) = attach(unet, &lora, -0.2).unwrap();
+    assert_eq!(predict(&attached.with_scales(&[-0.2]).unwrap()), predict(&expected));
     let counts = attached.with_scales(&[1.0, 1.0]).unwrap_err();
-    assert!(matches!(counts, LoraError::ScaleCount { found: 2, wanted: 1 }));
+    assert!(matches!(counts, LoraError::ScaleCount { got: 2, expected: 1 }));
 }
 
 #[test]

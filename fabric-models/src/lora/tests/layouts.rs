@@ -117,8 +117,8 @@ fn published_names_of_xl_loras_are_understood() {
         ),
         ("label_emb_0_2", "add_embedding.linear_2.weight"),
     ] {
-        let found: Vec<&str> = names.find(name).iter().map(|parameter| parameter.name.as_str()).collect();
-        assert_eq!(found, [weight]);
+        let got: Vec<&str> = names.find(name).iter().map(|parameter| parameter.name.as_str()).collect();
+        assert_eq!(got, [weight]);
     }
 }
 

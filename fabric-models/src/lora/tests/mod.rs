@@ -113,8 +113,8 @@ fn kohya_keys(module: &str) -> [String; 2] {
 }
 
 /// A LoRA for every weight of a U-Net for which `wanted` holds.
-fn lora_for(unet: &UNet, seed: u64, keys: fn(&str) -> [String; 2], wanted: fn(&str) -> bool) -> Memory {
-    let weights = adaptable(unet).into_iter().enumerate().filter(|(_, weight)| wanted(&weight.name));
+fn lora_for(unet: &UNet, seed: u64, keys: fn(&str) -> [String; 2], expected: fn(&str) -> bool) -> Memory {
+    let weights = adaptable(unet).into_iter().enumerate().filter(|(_, weight)| expected(&weight.name));
     weights.fold(Memory::default(), |file, (index, weight)| {
         let module = weight.name.strip_suffix(".weight").unwrap();
         file.with_pair(keys(module), &weight.shape, 1 + index % 3, seed + 2 * index as u64)
@@ -125,17 +125,17 @@ fn lora_for(unet: &UNet, seed: u64, keys: fn(&str) -> [String; 2], wanted: fn(&s
 fn weights<M: Module + PublishedNames>(module: &M) -> BTreeMap<String, Vec<f32>> {
     struct Collector {
         names: std::vec::IntoIter<ParameterInfo>,
-        found: BTreeMap<String, Vec<f32>>,
+        got: BTreeMap<String, Vec<f32>>,
     }
     impl ModuleVisitor for Collector {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let name = self.names.next().unwrap().name;
-            self.found.insert(name, param.val().into_data().iter::<f32>().collect());
+            self.got.insert(name, param.val().into_data().iter::<f32>().collect());
         }
     }
-    let mut collector = Collector { names: parameters(module).into_iter(), found: BTreeMap::new() };
+    let mut collector = Collector { names: parameters(module).into_iter(), got: BTreeMap::new() };
     module.visit(&mut collector);
-    collector.found
+    collector.got
 }
 
 /// The largest difference of two sets of weights.

@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn fixes_are_those_of_the_reference() {
-        for (text, wanted) in [
+        for (text, expected) in [
             ("Broken text&hellip; it&#x2019;s ﬂubberiﬁc!", "Broken text… it's flubberific!"),
             ("&macr;\\_(ã\u{83}\u{84})_/&macr;", "¯\\_(ツ)_/¯"),
             ("ＬＯＵＤ　ＮＯＩＳＥＳ", "LOUD NOISES"),
@@ -136,7 +136,7 @@ mod tests {
             ("cafe\u{301}\u{feff}\0", "café"),
             ("ŉ", "'n"),
         ] {
-            assert_eq!(fix_text(text), wanted);
+            assert_eq!(fix_text(text), expected);
         }
     }
 

@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn complete_references_are_replaced() {
-        for (text, wanted) in [
+        for (text, expected) in [
             ("&lt;tag&gt;", "<tag>"),
             ("P&eacute;rez", "Pérez"),
             ("P&EACUTE;REZ", "PÉREZ"),
@@ -140,7 +140,7 @@ mod tests {
             ("&#x80;&#0;&#xD800;&#1;", "€\u{fffd}\u{fffd}"),
             ("&&amp;amp;", "&&amp;"),
         ] {
-            assert_eq!(unescape_complete(text), wanted);
+            assert_eq!(unescape_complete(text), expected);
         }
     }
 
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn browsers_also_read_unfinished_references() {
-        for (text, wanted) in [
+        for (text, expected) in [
             ("&amp", "&"),
             ("&notit;", "¬it;"),
             ("&notin;", "∉"),
@@ -162,7 +162,7 @@ mod tests {
             ("&#99999999999999999999;", "\u{fffd}"),
             ("&nosuchname; &é; & &;", "&nosuchname; &é; & &;"),
         ] {
-            assert_eq!(unescape_all(text), wanted);
+            assert_eq!(unescape_all(text), expected);
         }
     }
 }

@@ -88,12 +88,12 @@ fn restore_a0(bytes: &[u8]) -> Vec<u8> {
             r"|\xf0[\x80-\xbf][\x80-\xbf] ",
         ))
     });
-    let words = A_GRAVE.replace_all(bytes, |found: &Captures<'_>| match found.get(1) {
-        Some(_) => found[0].to_vec(),
+    let words = A_GRAVE.replace_all(bytes, |got: &Captures<'_>| match got.get(1) {
+        Some(_) => got[0].to_vec(),
         None => b"\xc3\xa0 ".to_vec(),
     });
     let restore = |byte: &u8| if *byte == b' ' { 0xa0 } else { *byte };
-    ALTERED.replace_all(&words, |found: &Captures<'_>| found[0].iter().map(restore).collect::<Vec<u8>>()).into_owned()
+    ALTERED.replace_all(&words, |got: &Captures<'_>| got[0].iter().map(restore).collect::<Vec<u8>>()).into_owned()
 }
 
 /// Sequences with lost bytes (0x1A, sometimes `?`) become U+FFFD.
@@ -198,8 +198,8 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn fixed(text: &str, wanted: &str) {
-        assert_eq!(fix_encoding(text, &mut Work::on(text)), wanted);
+    fn fixed(text: &str, expected: &str) {
+        assert_eq!(fix_encoding(text, &mut Work::on(text)), expected);
     }
 
     #[test]

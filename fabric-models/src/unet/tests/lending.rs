@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use fabric_core::attention::{DecoupledTokens, JointTokens};
-use fabric_core::models::{RecordedTokens, Residuals, TextKeys};
+use fabric_core::models::{RecordedTokens, Residuals, TextKvCache};
 
 use super::*;
 
@@ -39,7 +39,7 @@ impl AttnProcessor for Offer {
                     key,
                     value,
                     weight: 0.5 + lender as f32,
-                    stands_for: Vec::new(),
+                    merged_counts: Vec::new(),
                     source: lender,
                 });
             }
@@ -84,7 +84,7 @@ fn lending_rows_equal_the_kept_rows_with_recorded_tokens() {
         let (kept, lenders) = (bench.rows(0, 2), bench.rows(2, 2));
         let image = image_tokens(4);
         let lending = Offer { rows: 2, recorded: None, image: image.clone(), all: 4 };
-        let interleaved = bench.unet.forward(UNetInput { processor: &lending, lending_rows: 2, ..bench.input() });
+        let interleaved = bench.unet.forward(UNetInput { processor: &lending, reference_rows: 2, ..bench.input() });
         let interleaved = interleaved.sample.unwrap();
         assert_eq!(interleaved.dims(), [2, 4, 7, 6]);
 
@@ -122,7 +122,7 @@ impl AttnProcessor for ImageOnly {
 fn rows_that_lend_to_nobody_change_nothing() {
     for config in networks() {
         let bench = Bench::new(&config, 3);
-        let with = bench.predict(UNetInput { lending_rows: 1, ..bench.input() });
+        let with = bench.predict(UNetInput { reference_rows: 1, ..bench.input() });
         let kept = bench.rows(0, 2);
         assert!(difference(with, kept.predict(kept.input())) < 1e-5);
     }
@@ -132,19 +132,23 @@ fn rows_that_lend_to_nobody_change_nothing() {
 fn kept_text_keys_change_nothing_and_are_used() {
     for config in networks() {
         let bench = Bench::new(&config, 3);
-        let text_keys = TextKeys::default();
+        let text_kv_cache = TextKvCache::default();
         for _ in 0..2 {
-            let kept = bench.predict(UNetInput { text_keys: Some(&text_keys), ..bench.input() });
+            let kept = bench.predict(UNetInput { text_kv_cache: Some(&text_kv_cache), ..bench.input() });
             assert_eq!(kept.into_data(), bench.predict(bench.input()).into_data());
         }
         // Another text beside kept keys: what was kept is what counts.
-        let other = UNetInput { context: random([3, 5, CONTEXT]), text_keys: Some(&text_keys), ..bench.input() };
+        let other =
+            UNetInput { context: random([3, 5, CONTEXT]), text_kv_cache: Some(&text_kv_cache), ..bench.input() };
         assert_eq!(bench.predict(other).into_data(), bench.predict(bench.input()).into_data());
         // With rows that end before the last cross-attentions.
-        let text_keys = TextKeys::default();
-        let pass = || UNetInput { lending_rows: 1, text_keys: Some(&text_keys), ..bench.input() };
-        let wanted = bench.predict(UNetInput { lending_rows: 1, ..bench.input() }).into_data();
-        assert_eq!([bench.predict(pass()).into_data(), bench.predict(pass()).into_data()], [wanted.clone(), wanted]);
+        let text_kv_cache = TextKvCache::default();
+        let pass = || UNetInput { reference_rows: 1, text_kv_cache: Some(&text_kv_cache), ..bench.input() };
+        let expected = bench.predict(UNetInput { reference_rows: 1, ..bench.input() }).into_data();
+        assert_eq!(
+            [bench.predict(pass()).into_data(), bench.predict(pass()).into_data()],
+            [expected.clone(), expected]
+        );
     }
 }
 
@@ -159,9 +163,9 @@ fn lending_rows_may_be_left_out_of_residuals() {
             mid: Some(random(shapes[3])),
             levels: [shapes[0], shapes[3], shapes[3]].map(random).to_vec(),
         };
-        let with = bench.predict(UNetInput { lending_rows: 2, residuals: Some(&residuals), ..bench.input() });
-        let wanted = kept.predict(UNetInput { residuals: Some(&residuals), ..kept.input() });
-        assert!(difference(with.clone(), wanted) < 1e-5);
+        let with = bench.predict(UNetInput { reference_rows: 2, residuals: Some(&residuals), ..bench.input() });
+        let expected = kept.predict(UNetInput { residuals: Some(&residuals), ..kept.input() });
+        assert!(difference(with.clone(), expected) < 1e-5);
         // Residuals of all rows, the lenders' being whatever they are.
         let wide = |x: &Tensor<4>| Tensor::cat(vec![x.clone(), x.clone(), x.clone()], 0);
         let all = Residuals {
@@ -169,8 +173,8 @@ fn lending_rows_may_be_left_out_of_residuals() {
             mid: residuals.mid.as_ref().map(wide),
             levels: residuals.levels.iter().map(wide).collect(),
         };
-        let found = bench.predict(UNetInput { lending_rows: 2, residuals: Some(&all), ..bench.input() });
-        assert!(difference(found, with) < 1e-5);
+        let got = bench.predict(UNetInput { reference_rows: 2, residuals: Some(&all), ..bench.input() });
+        assert!(difference(got, with) < 1e-5);
     }
 }
 
@@ -217,7 +221,7 @@ fn without_self_attention_there_is_nothing_to_record_or_lend() {
     assert!(bench.unet.attention_sites().is_empty());
     assert!(recorded(&bench).is_empty());
     let kept = bench.rows(0, 2);
-    let with = bench.predict(UNetInput { lending_rows: 1, ..bench.input() });
+    let with = bench.predict(UNetInput { reference_rows: 1, ..bench.input() });
     assert!(difference(with, kept.predict(kept.input())) < 1e-5);
 }
 
@@ -225,5 +229,5 @@ fn without_self_attention_there_is_nothing_to_record_or_lend() {
 #[should_panic(expected = "2 of 2 rows only lend")]
 fn some_row_must_be_predicted() {
     let bench = Bench::new(&tiny(), 2);
-    bench.predict(UNetInput { lending_rows: 2, ..bench.input() });
+    bench.predict(UNetInput { reference_rows: 2, ..bench.input() });
 }

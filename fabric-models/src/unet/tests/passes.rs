@@ -101,7 +101,7 @@ fn a_centred_input_is_shifted_first() {
 }
 
 #[test]
-fn nine_channels_take_a_mask_and_a_masked_picture() {
+fn nine_channels_take_a_mask_and_a_masked_image() {
     let config = UNetConfig { in_channels: 9, ..tiny() };
     let bench = Bench::new(&config, 1);
     assert_eq!(bench.unet.in_channels(), 9);
@@ -121,12 +121,12 @@ impl ModuleMapper for ToType {
 fn half_precision_weights_predict_nearly_the_same_in_the_type_of_the_input() {
     for upcast_attention in [false, true] {
         let bench = Bench::new(&UNetConfig { upcast_attention, ..tiny() }, 2);
-        let wanted = bench.predict(bench.input());
+        let expected = bench.predict(bench.input());
         for (dtype, tolerance) in [(DType::F16, 2e-2), (DType::BF16, 1e-1)] {
             let unet = bench.unet.clone().map(&mut ToType(dtype));
-            let found = unet.forward(bench.input()).sample.unwrap();
-            assert_eq!(found.dtype(), DType::F32);
-            let error = difference(found, wanted.clone());
+            let got = unet.forward(bench.input()).sample.unwrap();
+            assert_eq!(got.dtype(), DType::F32);
+            let error = difference(got, expected.clone());
             assert!(error > 0.0 && error < tolerance, "{dtype:?}: {error}");
         }
     }

@@ -24,7 +24,7 @@ use crate::world::{FactorHeads, Named, SIDE, Split, sample};
 pub struct WorldClip {
     /// Reads captions.
     pub text: ClipText,
-    /// Sees pictures.
+    /// Sees images.
     pub vision: ClipVision,
     /// Classify the world's factors from the image encoder's tokens. Only training needs them.
     pub heads: FactorHeads,
@@ -93,7 +93,7 @@ impl WorldClip {
         Ok(self.text.forward(ids)?.text_embeds.expect("the world's text encoder projects"))
     }
 
-    /// Similarity of each embedded picture to each embedded caption, `[images, captions]`, scaled.
+    /// Similarity of each embedded image to each embedded caption, `[images, captions]`, scaled.
     fn compare(&self, seen: Tensor<2>, read: Tensor<2>) -> Tensor<2> {
         let scale = self.logit_scale.val().clamp_max(LARGEST_SCALE).exp();
         unit(seen).matmul(unit(read).transpose()) * scale.unsqueeze::<2>()
@@ -106,7 +106,7 @@ fn unit(x: Tensor<2>) -> Tensor<2> {
     x / length
 }
 
-/// Learns which caption belongs to which picture (Radford et al. 2021), and to read the world's factors off pictures:
+/// Learns which caption belongs to which image (Radford et al. 2021), and to read the world's factors off images:
 /// an encoder that is also asked for them learns to see small things in fewer steps.
 ///
 /// The classification heads are trained on the whole world, held-out combinations included; captions never speak of those.
@@ -120,13 +120,13 @@ pub struct ClipTask {
     identity: Value,
 }
 
-/// Pictures, what they show, how it looks without colour, and their captions' tokens.
+/// Images, what they show, how it looks without colour, and their captions' tokens.
 #[derive(Debug)]
 pub struct ClipBatch {
     pixels: Vec<f32>,
     sketches: Vec<f32>,
     shown: Vec<Named>,
-    /// The pictures that captions may speak of: of combinations that are not held out.
+    /// The images that captions may speak of: of combinations that are not held out.
     captioned: Vec<i64>,
     /// Their captions.
     ids: Vec<Vec<u32>>,
@@ -169,20 +169,20 @@ impl Task for ClipTask {
     fn loss(&self, model: &WorldClip, batch: ClipBatch, device: &Device) -> Result<Tensor<1>, String> {
         let (images, captions) = (batch.shown.len(), batch.ids.len());
         if captions == 0 {
-            return Err("found no picture that a caption may speak of, wanted one at least: take a larger batch".into());
+            return Err("expected one at least, got no image that a caption may speak of: take a larger batch".into());
         }
-        let mut found = model.vision.forward(upload(batch.pixels, SIDE as usize, device));
+        let mut got = model.vision.forward(upload(batch.pixels, SIDE as usize, device));
         let captioned = Tensor::<1, Int>::from_data(TensorData::new(batch.captioned, [captions]), device);
         let read = model.read(&batch.ids).map_err(|error| error.to_string())?;
         let read = if self.fixed { read.detach() } else { read };
-        let similarity = model.compare(found.image_embeds.select(0, captioned), read);
+        let similarity = model.compare(got.image_embeds.select(0, captioned), read);
         let same = Tensor::<2, Int>::from_data(TensorData::new((0..captions as i64).collect(), [captions, 1]), device);
         let of = |logits: Tensor<2>| log_softmax(logits, 1).gather(1, same.clone()).mean().neg();
         let contrast = (of(similarity.clone()) + of(similarity.transpose())) * 0.5;
         // The class token sees no patch.
-        let patches = found.hidden[found.hidden.len() / 2].clone().slice([0..images, 1..found.hidden[0].dims()[1]]);
+        let patches = got.hidden[got.hidden.len() / 2].clone().slice([0..images, 1..got.hidden[0].dims()[1]]);
         let sketch = binary_cross_entropy(model.sketch.forward(patches), batch.sketches, device);
-        let logits = model.heads.forward(found.hidden.pop().expect("an encoder has states"));
+        let logits = model.heads.forward(got.hidden.pop().expect("an encoder has states"));
         Ok(contrast + misread(logits, &batch.shown, device) * READING + sketch * SKETCH)
     }
 }

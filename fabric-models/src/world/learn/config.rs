@@ -22,7 +22,7 @@ pub enum Stage {
     Text,
     /// Image encoder.
     Clip,
-    /// Pictures to latents and back.
+    /// Images to latents and back.
     Vae,
     /// Latents from text.
     Unet,
@@ -70,6 +70,9 @@ pub struct StageOptions {
     pub kl: f64,
     /// VAE: weight of differences between neighbouring pixels.
     pub edges: f64,
+    /// VAE: weight of the absolute difference, which still pulls where the squared one has become small: flat areas become
+    /// exactly flat.
+    pub absolute: f64,
     /// VAE: side of cut-outs around the things, of which every second batch consists; 0 is none.
     pub crop: usize,
     /// Readers: largest standard deviation of the noise that every second image carries, of pixels in [-1, 1].
@@ -84,7 +87,7 @@ pub struct StageOptions {
     /// U-Net: how many times latents near the thing count, at levels where its place shows; 1 is as others. Most latents
     /// are background, which is soon learned.
     pub focus: f64,
-    /// U-Net: encoded pictures that batches draw from.
+    /// U-Net: encoded images that batches draw from.
     pub pool: usize,
 }
 
@@ -94,6 +97,7 @@ impl Default for StageOptions {
             fixed: false,
             kl: 1e-6,
             edges: 0.5,
+            absolute: 0.0,
             crop: 0,
             noise: 0.0,
             drop_captions: 0.1,
@@ -110,9 +114,9 @@ impl Default for StageOptions {
 pub struct WorldConfig {
     /// Reads captions, for the image encoder and for the U-Net.
     pub text: ClipTextConfig,
-    /// Sees pictures.
+    /// Sees images.
     pub vision: ClipVisionConfig,
-    /// Between pictures and latents.
+    /// Between images and latents.
     pub vae: VaeConfig,
     /// Makes latents.
     pub unet: UNetConfig,

@@ -1,7 +1,7 @@
 //! Learning this world: the tasks of its model, in the order in which they need one another.
 //!
 //! [`ReadersTask`] (images to factors, the ruler), [`TextTask`] (texts
-//! to features), [`ClipTask`] (images into the space of texts), [`VaeTask`] (pictures to latents and back), [`UNetTask`] (latents
+//! to features), [`ClipTask`] (images into the space of texts), [`VaeTask`] (images to latents and back), [`UNetTask`] (latents
 //! from text). Networks and files are Stable Diffusion's; only [`WorldConfig`] is small.
 
 mod clip;
@@ -16,23 +16,23 @@ pub use config::{Stage, StageConfig, StageOptions, WorldConfig, world_tokenizer}
 pub use readers::{ReadersBatch, ReadersTask};
 pub use text::{TextBatch, TextTask, WorldText};
 pub use unet::{LatentBatch, UNetTask};
-pub use vae::{PictureBatch, VaeTask};
+pub use vae::{ImageBatch, VaeTask};
 
 #[cfg(test)]
 mod tests;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use fabric_core::picture::{Crop, Picture, clip_pixels};
+use fabric_core::image::{Crop, Image, clip_pixels};
 
 use super::{Background, BackgroundColour, BackgroundPattern, Colour, SIDE, Sample, Scene, Variation};
 
-/// Pixels of many pictures as the image encoder takes them, `[images, 3, 64, 64]`, flat.
+/// Pixels of many images as the image encoder takes them, `[images, 3, 64, 64]`, flat.
 fn seen(samples: &[Sample]) -> Vec<f32> {
     let side = SIDE as usize;
     let pixels = samples.iter().flat_map(|sample| {
         let rgb = sample.scene.render(&sample.variation, SIDE).expect("the world's own size can be drawn");
-        let picture = Picture::from_rgb(side, side, rgb).expect("a whole picture");
-        clip_pixels(&picture, side, Crop::Centre).expect("the world's own size can be seen")
+        let image = Image::from_rgb(side, side, rgb).expect("a whole image");
+        clip_pixels(&image, side, Crop::Centre).expect("the world's own size can be seen")
     });
     pixels.collect()
 }
@@ -57,7 +57,7 @@ fn sketches(samples: &[Sample], patch: usize) -> Vec<f32> {
     brightness
 }
 
-/// Pixels of many pictures as the VAE takes them, in [-1, 1], `[images, 3, 64, 64]`, flat.
+/// Pixels of many images as the VAE takes them, in [-1, 1], `[images, 3, 64, 64]`, flat.
 fn pixels(samples: &[Sample]) -> Vec<f32> {
     let area = (SIDE * SIDE) as usize;
     let mut values = vec![0.0; samples.len() * 3 * area];
@@ -72,7 +72,7 @@ fn pixels(samples: &[Sample]) -> Vec<f32> {
     values
 }
 
-/// Such pixels on a device, of pictures of this side.
+/// Such pixels on a device, of images of this side.
 fn upload(pixels: Vec<f32>, side: usize, device: &Device) -> Tensor<4> {
     let images = pixels.len() / (3 * side * side);
     Tensor::from_data(TensorData::new(pixels, [images, 3, side, side]), device)

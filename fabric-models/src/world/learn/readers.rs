@@ -95,10 +95,10 @@ pub(super) fn misread(logits: Vec<Tensor<2>>, shown: &[Named], device: &Device) 
 
 /// Mean cross-entropy of one factor's logits over the images that have it.
 fn cross_entropy(logits: Tensor<2>, shown: &[Named], attribute: Attribute, device: &Device) -> Tensor<1> {
-    let wanted: Vec<Option<usize>> = shown.iter().map(|named| named.index_of(attribute)).collect();
-    let count = wanted.iter().flatten().count().max(1) as f32;
-    let indices = wanted.iter().map(|index| index.unwrap_or(0) as i64).collect();
-    let shares = wanted.iter().map(|index| if index.is_some() { 1.0 / count } else { 0.0 }).collect();
+    let expected: Vec<Option<usize>> = shown.iter().map(|named| named.index_of(attribute)).collect();
+    let count = expected.iter().flatten().count().max(1) as f32;
+    let indices = expected.iter().map(|index| index.unwrap_or(0) as i64).collect();
+    let shares = expected.iter().map(|index| if index.is_some() { 1.0 / count } else { 0.0 }).collect();
     let indices = Tensor::<2, Int>::from_data(TensorData::new(indices, [shown.len(), 1]), device);
     let shares = Tensor::<2>::from_data(TensorData::new(shares, [shown.len(), 1]), device);
     (log_softmax(logits, 1).gather(1, indices) * shares).sum().neg()

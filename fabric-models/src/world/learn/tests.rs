@@ -47,17 +47,17 @@ fn losses<T: Task>(settings: &TrainSettings, model: &T::Model, task: impl Fn() -
     let place = tempfile::tempdir().expect("a folder");
     // Weights are drawn when first looked at; from here on every copy has the same.
     let _ = Optimizer::new(model, settings);
-    let mut found = Vec::new();
+    let mut got = Vec::new();
     for (run, stop) in [("whole", settings.steps), ("cut", settings.steps / 2 + 1), ("cut", settings.steps)] {
         let (folder, device) = (place.path().join(run), device().autodiff());
         let mut trainer = Trainer::new(task(), model.clone(), settings, folder, &device, 2).expect("a trainer");
         while trainer.steps_done() < stop {
             trainer.step().expect("a step");
         }
-        found.push(trainer.curve().points.iter().map(|(_, loss)| *loss).collect::<Vec<f64>>());
+        got.push(trainer.curve().points.iter().map(|(_, loss)| *loss).collect::<Vec<f64>>());
     }
-    assert_eq!(found[2], found[0], "a resumed run is the same run");
-    found.swap_remove(0)
+    assert_eq!(got[2], got[0], "a resumed run is the same run");
+    got.swap_remove(0)
 }
 
 /// The mean of the last quarter lies well below that of the first: by some standard errors, as weights begin at random.
@@ -65,11 +65,11 @@ fn falls(losses: &[f64], to: f64) {
     let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
     let quarter = losses.len() / 4;
     let (first, last) = (mean(&losses[..quarter]), mean(&losses[losses.len() - quarter..]));
-    assert!(last < first * to, "from {first} to {last}, wanted less than {to} of it: {losses:?}");
+    assert!(last < first * to, "from {first} to {last}, expected less than {to} of it: {losses:?}");
 }
 
 #[test]
-fn captions_find_their_pictures() {
+fn captions_find_their_images() {
     let (world, settings) = (miniature(), settings(60, 16));
     let model = WorldClip::new(&world, &device().autodiff()).expect("networks");
     let task = || ClipTask::new(&world, world_tokenizer().expect("a tokenizer"), &settings, &StageOptions::default());
@@ -85,14 +85,14 @@ fn factors_are_read_off_images() {
 }
 
 #[test]
-fn pictures_come_back() {
+fn images_come_back() {
     let (world, settings) = (miniature(), settings(30, 4));
     let model = world.vae.init(&device().autodiff()).expect("a network");
     let options = StageOptions { crop: 32, ..StageOptions::default() };
     falls(&losses(&settings, &model, || VaeTask::new(&world, &settings, &options).expect("a task")), 0.92);
     let bad = StageOptions { crop: 24, ..options };
     let message = VaeTask::new(&world, &settings, &bad).expect_err("24 does not divide 64").to_string();
-    assert!(message.starts_with("crop: found 24, wanted a divisor of 64"), "{message}");
+    assert!(message.starts_with("crop: expected a divisor of 64, got 24"), "{message}");
 }
 
 /// The weights of a network by their published names, as bytes.
@@ -134,7 +134,7 @@ fn what_a_network_learns_from_can_be_left_as_it_is() {
 #[test]
 fn cut_outs_show_the_things() {
     let samples: Vec<_> = (0..50).map(|index| sample(1, index, Split::Train)).collect();
-    // The sketch three times, as if it were colours; one patch is a whole picture.
+    // The sketch three times, as if it were colours; one patch is a whole image.
     let planes: Vec<f32> = sketches(&samples, 64).chunks_exact(64 * 64).flat_map(|one| [one; 3].concat()).collect();
     let cut = vae::cut_out(&planes, &samples, 32, 8, 1);
     assert_eq!(cut.len(), 50 * 3 * 32 * 32);
@@ -163,7 +163,7 @@ fn noise_is_told_from_latents() {
     let bad = StageOptions { focus: f64::NAN, ..options.clone() };
     let text = (world_tokenizer().expect("a tokenizer"), clip.text.clone());
     let refused = UNetTask::new(&world, &settings, &bad, text, (pool.clone(), [4, 16, 16]), levels.clone());
-    assert!(refused.expect_err("NaN").to_string().starts_with("focus: found NaN"));
+    assert!(refused.expect_err("NaN").to_string().starts_with("focus: expected"));
     falls(&losses(&settings, &model, task), 0.92);
 }
 
@@ -182,12 +182,12 @@ fn every_caption_fits_the_window_in_known_words() {
 }
 
 #[test]
-fn pixels_are_those_of_the_picture() {
+fn pixels_are_those_of_the_image() {
     let samples = [sample(1, 0, Split::Train), sample(1, 1, Split::Train)];
-    let rgb = samples[1].scene.render(&samples[1].variation, crate::world::SIDE).expect("a picture");
+    let rgb = samples[1].scene.render(&samples[1].variation, crate::world::SIDE).expect("an image");
     let tensor: Tensor<4> = upload(pixels(&samples), 64, &device());
     assert_eq!(tensor.dims(), [2, 3, 64, 64]);
-    let found = tensor.slice([1..2, 2..3, 10..11, 20..21]).into_scalar::<f64>();
-    let wanted = f64::from(rgb[(10 * 64 + 20) * 3 + 2]) / 127.5 - 1.0;
-    assert!((found - wanted).abs() < 1e-6);
+    let got = tensor.slice([1..2, 2..3, 10..11, 20..21]).into_scalar::<f64>();
+    let expected = f64::from(rgb[(10 * 64 + 20) * 3 + 2]) / 127.5 - 1.0;
+    assert!((got - expected).abs() < 1e-6);
 }

@@ -67,14 +67,14 @@ impl WorldText {
             indices.iter::<i64>().map(|index| index as usize).collect()
         };
         let tasks = best(&self.task).into_iter().map(|index| InstructTask::ALL.get(index).copied());
-        let mut found: Vec<_> = tasks.map(|task| (Named::default(), task)).collect();
+        let mut got: Vec<_> = tasks.map(|task| (Named::default(), task)).collect();
         for (attribute, head) in Attribute::ALL.into_iter().zip(&self.factors) {
-            for ((named, _), index) in found.iter_mut().zip(best(head)) {
+            for ((named, _), index) in got.iter_mut().zip(best(head)) {
                 // The last output is beyond the values: not named.
                 *named = named.with(attribute, Some(index));
             }
         }
-        Ok(found)
+        Ok(got)
     }
 }
 
@@ -156,12 +156,12 @@ impl Task for TextTask {
     fn loss(&self, model: &WorldText, batch: TextBatch, device: &Device) -> Result<Tensor<1>, String> {
         let read = model.text.forward(&batch.ids).map_err(|error| error.to_string())?;
         let read = read.text_embeds.expect("the world's text encoder projects");
-        let cross_entropy = |head: &Linear, wanted: Vec<Option<usize>>| {
+        let cross_entropy = |head: &Linear, expected: Vec<Option<usize>>| {
             let logits = head.forward(read.clone());
             let [rows, outputs] = logits.dims();
-            let wanted: Vec<i64> = wanted.into_iter().map(|index| index.unwrap_or(outputs - 1) as i64).collect();
-            let wanted = Tensor::<2, Int>::from_data(TensorData::new(wanted, [rows, 1]), device);
-            log_softmax(logits, 1).gather(1, wanted).mean().neg()
+            let expected: Vec<i64> = expected.into_iter().map(|index| index.unwrap_or(outputs - 1) as i64).collect();
+            let expected = Tensor::<2, Int>::from_data(TensorData::new(expected, [rows, 1]), device);
+            log_softmax(logits, 1).gather(1, expected).mean().neg()
         };
         let task = cross_entropy(&model.task, batch.tasks.iter().map(|task| task.map(Factor::index)).collect());
         let factors = Attribute::ALL.into_iter().zip(&model.factors);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use fabric_core::denoise::NoiseLevel;
-use fabric_core::models::{NoisePredictor, UNetInput};
+use fabric_core::models::{UNetInput, UNetModel};
 use fabric_core::noise::normal;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
@@ -26,7 +26,7 @@ pub struct UNetTask {
     options: StageOptions,
     text: ClipText,
     tokenizer: ClipTokenizer,
-    /// Encoded pictures, scaled, one after the other; number `n` shows the scene of sample `n`.
+    /// Encoded images, scaled, one after the other; number `n` shows the scene of sample `n`.
     latents: Arc<Vec<f32>>,
     /// `[channels, height, width]` of one.
     shape: [usize; 3],
@@ -40,14 +40,14 @@ pub struct UNetTask {
 pub struct LatentBatch {
     noised: Vec<f32>,
     velocity: Vec<f32>,
-    /// One for each place of each picture.
+    /// One for each place of each image.
     weights: Vec<f32>,
     timesteps: Vec<f64>,
     ids: Vec<Vec<u32>>,
 }
 
 impl UNetTask {
-    /// For this network, from an encoded pool of pictures (samples `0..` of the settings' seed) and the training
+    /// For this network, from an encoded pool of images (samples `0..` of the settings' seed) and the training
     /// levels of its noise schedule.
     ///
     /// # Errors
@@ -61,12 +61,12 @@ impl UNetTask {
         (latents, shape): (Vec<f32>, [usize; 3]),
         levels: Vec<NoiseLevel>,
     ) -> Result<Self, TrainError> {
-        let wanted = [("min_snr", options.min_snr), ("least_weight", options.least_weight), ("focus", options.focus)];
-        if let Some((what, found)) = wanted.into_iter().find(|(_, found)| !found.is_finite() || *found < 0.0) {
+        let expected = [("min_snr", options.min_snr), ("least_weight", options.least_weight), ("focus", options.focus)];
+        if let Some((what, got)) = expected.into_iter().find(|(_, got)| !got.is_finite() || *got < 0.0) {
             return Err(TrainError::Settings {
                 what: what.to_owned(),
-                found: found.to_string(),
-                wanted: "a number of 0 or more".to_owned(),
+                got: got.to_string(),
+                expected: "a number of 0 or more".to_owned(),
                 next: "take 5 for min_snr, 0.2 for least_weight, 3 for focus".to_owned(),
             });
         }
@@ -142,7 +142,7 @@ impl Task for UNetTask {
     }
 }
 
-/// Signal-to-noise ratio from which on a noisy picture shows where its thing is. Below, places that count more would make
+/// Signal-to-noise ratio from which on a noisy image shows where its thing is. Below, places that count more would make
 /// the network see things everywhere.
 const PLACE_SHOWS: f64 = 0.1;
 
@@ -189,10 +189,10 @@ mod tests {
             NoiseLevel { timestep: 0.0, alpha, sigma }
         };
         let options = |least_weight, focus| StageOptions { least_weight, focus, ..StageOptions::default() };
-        let near = |found: [f64; 2], wanted: [f64; 2]| {
+        let near = |got: [f64; 2], expected: [f64; 2]| {
             assert!(
-                found.iter().zip(wanted).all(|(found, wanted)| (found - wanted).abs() < 1e-9),
-                "{found:?} {wanted:?}"
+                got.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 1e-9),
+                "{got:?} {expected:?}"
             );
         };
         for (snr, published) in [(1.0, 0.5), (5.0, 5.0 / 6.0), (99.0, 0.05), (0.0, 0.0)] {

@@ -1,4 +1,4 @@
-//! Pictures to latents and back.
+//! Images to latents and back.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::vae::Vae;
 use crate::world::draws::symmetric;
 use crate::world::{SIDE, Sample, Split, sample};
 
-/// Learns to bring pictures back from few numbers (Kingma and Welling 2013; Rombach et al. 2021).
+/// Learns to bring images back from few numbers (Kingma and Welling 2013; Rombach et al. 2021).
 #[derive(Debug)]
 pub struct VaeTask {
     settings: TrainSettings,
@@ -26,9 +26,9 @@ pub struct VaeTask {
     identity: Value,
 }
 
-/// Pictures or cut-outs of so many pixels along each axis, and the noise of their latents.
+/// Images or cut-outs of so many pixels along each axis, and the noise of their latents.
 #[derive(Debug)]
-pub struct PictureBatch {
+pub struct ImageBatch {
     pixels: Vec<f32>,
     side: usize,
     noise: Vec<f32>,
@@ -39,20 +39,20 @@ impl VaeTask {
     ///
     /// # Errors
     ///
-    /// When pictures cannot be cut as [`StageOptions::crop`] says.
+    /// When images cannot be cut as [`StageOptions::crop`] says.
     pub fn new(config: &WorldConfig, settings: &TrainSettings, options: &StageOptions) -> Result<Self, TrainError> {
         let downscale = config.vae.downscale();
         let crop = options.crop;
         if crop != 0 && (!crop.is_multiple_of(downscale) || !(SIDE as usize).is_multiple_of(crop)) {
             return Err(TrainError::Settings {
                 what: "crop".to_owned(),
-                found: crop.to_string(),
-                wanted: format!("a divisor of {SIDE} that latents divide ({downscale}), or 0"),
+                got: crop.to_string(),
+                expected: format!("a divisor of {SIDE} that latents divide ({downscale}), or 0"),
                 next: "take 32".to_owned(),
             });
         }
         let identity = json!({ "stage": "vae", "vae": config.vae, "options": {
-            "fixed": options.fixed, "kl": options.kl, "edges": options.edges, "crop": crop } });
+            "fixed": options.fixed, "kl": options.kl, "edges": options.edges, "absolute": options.absolute, "crop": crop } });
         let latent_channels = config.vae.latent_channels;
         Ok(Self { settings: settings.clone(), options: options.clone(), latent_channels, downscale, identity })
     }
@@ -60,13 +60,13 @@ impl VaeTask {
 
 impl Task for VaeTask {
     type Model = Vae;
-    type Batch = PictureBatch;
+    type Batch = ImageBatch;
 
     fn identity(&self) -> Value {
         self.identity.clone()
     }
 
-    fn batches(&self) -> Arc<dyn Fn(u64) -> PictureBatch + Send + Sync> {
+    fn batches(&self) -> Arc<dyn Fn(u64) -> ImageBatch + Send + Sync> {
         let (seed, size, crop) = (self.settings.seed, self.settings.batch, self.options.crop);
         let (downscale, whole) = (self.downscale, SIDE as usize);
         let latents = size * self.latent_channels * (whole / downscale).pow(2);
@@ -80,11 +80,11 @@ impl Task for VaeTask {
             if side != whole {
                 pixels = cut_out(&pixels, &samples, side, downscale, seed.wrapping_add(number));
             }
-            PictureBatch { pixels, side, noise: normal(seed, number, latents) }
+            ImageBatch { pixels, side, noise: normal(seed, number, latents) }
         })
     }
 
-    fn loss(&self, model: &Vae, batch: PictureBatch, device: &Device) -> Result<Tensor<1>, String> {
+    fn loss(&self, model: &Vae, batch: ImageBatch, device: &Device) -> Result<Tensor<1>, String> {
         let pixels = upload(batch.pixels, batch.side, device);
         let images = pixels.dims()[0];
         let side = batch.side / self.downscale;
@@ -98,23 +98,25 @@ impl Task for VaeTask {
         let (mean, logvar) = (latents.mean, latents.logvar);
         let divergence = (mean.square() + logvar.clone().exp() - 1.0 - logvar).sum() * (0.5 / images as f64);
         let edges = neighbours(&difference, 2) + neighbours(&difference, 3);
-        Ok(difference.square().mean() + edges * self.options.edges + divergence * self.options.kl)
+        let squared = difference.clone().square().mean();
+        let absolute = difference.abs().mean() * self.options.absolute;
+        Ok(squared + absolute + edges * self.options.edges + divergence * self.options.kl)
     }
 }
 
-/// Squares around the things: most of a picture is background, which is soon learned. They begin where latents do, so
-/// that patterns lie in them as in whole pictures.
+/// Squares around the things: most of an image is background, which is soon learned. They begin where latents do, so
+/// that patterns lie in them as in whole images.
 pub(super) fn cut_out(pixels: &[f32], samples: &[Sample], side: usize, step: usize, seed: u64) -> Vec<f32> {
     let whole = SIDE as usize;
     let mut rng = ChaCha12Rng::seed_from_u64(seed);
     let mut out = Vec::with_capacity(samples.len() * 3 * side * side);
-    for (sample, picture) in samples.iter().zip(pixels.chunks_exact(3 * whole * whole)) {
+    for (sample, image) in samples.iter().zip(pixels.chunks_exact(3 * whole * whole)) {
         let [left, top] = sample.scene.center().map(|center| {
             let first = center - side as f32 / 2.0 + symmetric(&mut rng) * side as f32 / 4.0;
             // Saturates at 0.
             ((first / step as f32).round() as usize * step).min(whole - side)
         });
-        for plane in picture.chunks_exact(whole * whole) {
+        for plane in image.chunks_exact(whole * whole) {
             let rows = plane.chunks_exact(whole).skip(top).take(side);
             rows.for_each(|row| out.extend_from_slice(&row[left..left + side]));
         }

@@ -1,4 +1,4 @@
-//! Writing pictures: beside, then renamed, so that no reader ever sees half of one.
+//! Writing images: beside, then renamed, so that no reader ever sees half of one.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -10,37 +10,37 @@ use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder, ImageResult};
 
-use super::{Picture, PictureError};
+use super::{Image, ImageError};
 
 /// JPEG quality: differences to the original are hard to see, files still small.
 const JPEG_QUALITY: u8 = 95;
 
-impl Picture {
+impl Image {
     /// Saves as PNG or JPEG (quality 95), by the extension of `path`. An old file there is replaced whole.
     ///
     /// # Errors
     ///
     /// If the extension is another, or the file cannot be written.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), PictureError> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ImageError> {
         let path = path.as_ref();
         let place = path.display().to_string();
         let extension = path.extension().map(|ext| ext.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
         let bytes = match extension.as_str() {
             "png" => self.encode_png(),
             "jpg" | "jpeg" => self.encode_jpeg(),
-            _ => return Err(PictureError::Extension { place, found: extension }),
+            _ => return Err(ImageError::Extension { place, got: extension }),
         };
-        let bytes = bytes.map_err(|e| PictureError::Write { place: place.clone(), source: e.into() })?;
-        write_beside(path, &bytes).map_err(|e| PictureError::Write { place, source: e.into() })
+        let bytes = bytes.map_err(|e| ImageError::Write { place: place.clone(), source: e.into() })?;
+        write_beside(path, &bytes).map_err(|e| ImageError::Write { place, source: e.into() })
     }
 
-    /// The bytes of a PNG file of this picture; decoding them gives the same pixels.
+    /// The bytes of a PNG file of this image; decoding them gives the same pixels.
     ///
     /// # Errors
     ///
     /// If the encoder fails, which it has no reason to.
-    pub fn to_png_bytes(&self) -> Result<Vec<u8>, PictureError> {
-        self.encode_png().map_err(|e| PictureError::Write { place: "in memory".to_owned(), source: e.into() })
+    pub fn to_png_bytes(&self) -> Result<Vec<u8>, ImageError> {
+        self.encode_png().map_err(|e| ImageError::Write { place: "in memory".to_owned(), source: e.into() })
     }
 
     fn encode_png(&self) -> ImageResult<Vec<u8>> {
@@ -57,7 +57,7 @@ impl Picture {
     }
 
     fn encode(&self, encoder: impl ImageEncoder) -> ImageResult<()> {
-        // Sides fit: no picture is longer than `MAX_SIDE`.
+        // Sides fit: no image is longer than `MAX_SIDE`.
         encoder.write_image(self.rgb(), self.width() as u32, self.height() as u32, ExtendedColorType::Rgb8)
     }
 }

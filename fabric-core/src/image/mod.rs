@@ -1,15 +1,15 @@
-//! Pictures as people have them: 8-bit RGB, read from files that nobody checked.
+//! Images as people have them: 8-bit RGB, read from files that nobody checked.
 //!
 //! | from | to | by |
 //! |---|---|---|
-//! | a file, bytes | [`Picture`] | [`Picture::open`], [`Picture::from_bytes`] |
-//! | a mask's file or bytes | [`Picture`], light on dark | [`Picture::open_mask`], [`Picture::mask_from_bytes`] |
-//! | [`Picture`] | another size, as Pillow does it | [`Picture::resize`], [`Picture::fit`] |
-//! | pictures | pixels for a CLIP image encoder | [`clip_pixels`], [`clip_batch`] |
-//! | pictures | pixels for a VAE | [`vae_pixels`], [`vae_batch`] |
-//! | pictures | pixels for a control network, masks for inpainting | [`control_batch`], [`mask_batch`] |
-//! | pixels of a VAE | pictures | [`from_tensor`] |
-//! | rows of pictures | one picture | [`contact_sheet`] |
+//! | a file, bytes | [`Image`] | [`Image::open`], [`Image::from_bytes`] |
+//! | a mask's file or bytes | [`Image`], light on dark | [`Image::open_mask`], [`Image::mask_from_bytes`] |
+//! | [`Image`] | another size, as Pillow does it | [`Image::resize`], [`Image::fit`] |
+//! | images | pixels for a CLIP image encoder | [`clip_pixels`], [`clip_batch`] |
+//! | images | pixels for a VAE | [`vae_pixels`], [`vae_batch`] |
+//! | images | pixels for a control network, masks for inpainting | [`control_batch`], [`mask_batch`] |
+//! | pixels of a VAE | images | [`from_tensor`] |
+//! | rows of images | one image | [`contact_sheet`] |
 
 mod decode;
 mod encode;
@@ -27,7 +27,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 pub(crate) use encode::write_beside;
-pub use error::PictureError;
+pub use error::ImageError;
 pub use fit::{Crop, Fit};
 pub use hash::ContentHash;
 pub(crate) use pixels::brightest;
@@ -38,24 +38,24 @@ pub use pixels::{
 pub use resize::Filter;
 pub use sheet::{Mark, contact_sheet};
 
-/// Most pixels a picture may have: 8192 x 8192. A small file can claim to hold far more (a decompression bomb).
+/// Most pixels an image may have: 8192 x 8192. A small file can claim to hold far more (a decompression bomb).
 pub const MAX_PIXELS: usize = 1 << 26;
 
-/// Longest side a picture may have.
+/// Longest side an image may have.
 pub const MAX_SIDE: usize = 1 << 16;
 
-/// An 8-bit RGB picture. Cloning one costs nothing: the pixels are shared.
+/// An 8-bit RGB image. Cloning one costs nothing: the pixels are shared.
 ///
 /// ```
-/// use fabric_core::picture::Picture;
+/// use fabric_core::image::Image;
 ///
-/// let red = Picture::from_rgb(1, 1, vec![255, 0, 0])?;
+/// let red = Image::from_rgb(1, 1, vec![255, 0, 0])?;
 /// assert_eq!((red.width(), red.height()), (1, 1));
-/// assert_eq!(Picture::from_bytes(&red.to_png_bytes()?)?, red);
-/// # Ok::<(), fabric_core::picture::PictureError>(())
+/// assert_eq!(Image::from_bytes(&red.to_png_bytes()?)?, red);
+/// # Ok::<(), fabric_core::image::ImageError>(())
 /// ```
 #[derive(Clone)]
-pub struct Picture(Arc<Inner>);
+pub struct Image(Arc<Inner>);
 
 struct Inner {
     width: usize,
@@ -64,34 +64,34 @@ struct Inner {
     hash: OnceLock<ContentHash>,
 }
 
-impl Picture {
-    /// A picture from its pixels, row by row from the top, three bytes each.
+impl Image {
+    /// An image from its pixels, row by row from the top, three bytes each.
     ///
     /// # Errors
     ///
-    /// [`PictureError::Size`] if a side is zero or too long, [`PictureError::Length`] if `rgb` has not
+    /// [`ImageError::Size`] if a side is zero or too long, [`ImageError::Length`] if `rgb` has not
     /// `width * height * 3` bytes.
-    pub fn from_rgb(width: usize, height: usize, rgb: Vec<u8>) -> Result<Self, PictureError> {
+    pub fn from_rgb(width: usize, height: usize, rgb: Vec<u8>) -> Result<Self, ImageError> {
         check_size("pixels in memory", width, height)?;
         if rgb.len() != width * height * 3 {
-            return Err(PictureError::Length { width, height, found: rgb.len(), wanted: width * height * 3 });
+            return Err(ImageError::Length { width, height, got: rgb.len(), expected: width * height * 3 });
         }
         Ok(Self::new(width, height, rgb))
     }
 
-    /// A picture of one colour.
+    /// An image of one colour.
     ///
     /// # Errors
     ///
-    /// [`PictureError::Size`] if a side is zero or too long.
-    pub fn filled(width: usize, height: usize, colour: [u8; 3]) -> Result<Self, PictureError> {
-        check_size("a filled picture", width, height)?;
+    /// [`ImageError::Size`] if a side is zero or too long.
+    pub fn filled(width: usize, height: usize, colour: [u8; 3]) -> Result<Self, ImageError> {
+        check_size("a filled image", width, height)?;
         Ok(Self::new(width, height, colour.repeat(width * height)))
     }
 
-    /// A picture whose size was checked before.
+    /// An image whose size was checked before.
     fn new(width: usize, height: usize, rgb: Vec<u8>) -> Self {
-        assert_eq!(rgb.len(), width * height * 3, "bytes of a {width}x{height} picture");
+        assert_eq!(rgb.len(), width * height * 3, "bytes of a {width}x{height} image");
         Self(Arc::new(Inner { width, height, rgb, hash: OnceLock::new() }))
     }
 
@@ -114,7 +114,7 @@ impl Picture {
     ///
     /// # Panics
     ///
-    /// If that lies outside the picture.
+    /// If that lies outside the image.
     pub fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
         assert!(
             x < self.width() && y < self.height(),
@@ -126,30 +126,30 @@ impl Picture {
         [self.rgb()[at], self.rgb()[at + 1], self.rgb()[at + 2]]
     }
 
-    /// SHA-256 of size and pixels: equal for equal pictures, whatever file they came from. Computed once.
+    /// SHA-256 of size and pixels: equal for equal images, whatever file they came from. Computed once.
     pub fn content_hash(&self) -> ContentHash {
         *self.0.hash.get_or_init(|| ContentHash::of(self.width(), self.height(), self.rgb()))
     }
 }
 
-impl PartialEq for Picture {
+impl PartialEq for Image {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
             || (self.width() == other.width() && self.height() == other.height() && self.rgb() == other.rgb())
     }
 }
 
-impl Eq for Picture {}
+impl Eq for Image {}
 
-impl fmt::Debug for Picture {
+impl fmt::Debug for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Picture({}x{})", self.width(), self.height())
+        write!(f, "Image({}x{})", self.width(), self.height())
     }
 }
 
-/// Refuses sizes that no picture may have.
-fn check_size(place: impl fmt::Display, width: usize, height: usize) -> Result<(), PictureError> {
+/// Refuses sizes that no image may have.
+fn check_size(place: impl fmt::Display, width: usize, height: usize) -> Result<(), ImageError> {
     let pixels = width.checked_mul(height);
     let good = width > 0 && height > 0 && width.max(height) <= MAX_SIDE && pixels.is_some_and(|n| n <= MAX_PIXELS);
-    if good { Ok(()) } else { Err(PictureError::Size { place: place.to_string(), width, height }) }
+    if good { Ok(()) } else { Err(ImageError::Size { place: place.to_string(), width, height }) }
 }

@@ -1,11 +1,11 @@
-//! Pictures in and out.
+//! Images in and out.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use clap::Args;
-use fabric::core::picture::{Crop, Mark, Picture, PictureError, contact_sheet};
+use fabric::core::image::{Crop, Image, ImageError, Mark, contact_sheet};
 use fabric::core::pipeline::{Generation, Request, Settings};
 use fabric::models::clip::ClipVision;
 
@@ -14,19 +14,19 @@ pub(crate) fn encoder(folder: &Path, device: &Device) -> Result<ClipVision, Box<
     Ok(ClipVision::open(folder, device)?)
 }
 
-/// What every example that makes a series of pictures takes.
+/// What every example that makes a series of images takes.
 #[derive(Args)]
 pub(crate) struct Series {
-    /// What the pictures should not show.
+    /// What the images should not show.
     #[arg(long)]
     pub(crate) negative: Option<String>,
-    /// How many pictures.
+    /// How many images.
     #[arg(long, default_value_t = 1)]
-    pictures: u64,
-    /// Seed of the first picture; the others count up.
+    images: u64,
+    /// Seed of the first image; the others count up.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Where the pictures go.
+    /// Where the images go.
     #[arg(long, default_value = "out")]
     out: PathBuf,
 }
@@ -38,7 +38,7 @@ impl Series {
     }
 
     fn seeds(&self) -> impl Iterator<Item = u64> {
-        (0..self.pictures).map(|at| self.seed.wrapping_add(at))
+        (0..self.images).map(|at| self.seed.wrapping_add(at))
     }
 
     /// The series under a prompt.
@@ -49,32 +49,31 @@ impl Series {
     }
 
     /// Saves what was made, by seeds and below what was given, and prints where and how it went.
-    pub(crate) fn finish(&self, given: &[Picture], made: &Generation) -> Result<(), Box<dyn Error>> {
+    pub(crate) fn finish(&self, given: &[Image], made: &Generation) -> Result<(), Box<dyn Error>> {
         self.save("", made)?;
-        self.sheet(&[given, &made.pictures]);
+        self.sheet(&[given, &made.images]);
         super::print_report(&made.report);
         Ok(())
     }
 
     /// Saves each image under its seed, behind a prefix.
     pub(crate) fn save(&self, prefix: &str, made: &Generation) -> Result<(), Box<dyn Error>> {
-        for (picture, seed) in made.pictures.iter().zip(&made.seeds) {
-            picture.save(self.out.join(format!("{prefix}seed-{seed}.png")))?;
+        for (image, seed) in made.images.iter().zip(&made.seeds) {
+            image.save(self.out.join(format!("{prefix}seed-{seed}.png")))?;
         }
         Ok(())
     }
 
-    /// Saves rows of pictures as one, with given pictures in the size of made ones, and prints where.
-    pub(crate) fn sheet(&self, rows: &[&[Picture]]) {
+    /// Saves rows of images as one, with given images in the size of made ones, and prints where.
+    pub(crate) fn sheet(&self, rows: &[&[Image]]) {
         super::save_sheet(sheet(rows), &self.out.join("sheet.png"));
     }
 }
 
-fn sheet(rows: &[&[Picture]]) -> Result<Picture, PictureError> {
-    let side = rows.last().and_then(|row| row.first()).map_or(1, Picture::width);
-    let rows = rows.iter().map(|row| row.iter().map(|picture| picture.crop_square(side, Crop::Pad)).collect());
-    let rows: Vec<Vec<Picture>> = rows.collect::<Result<_, _>>()?;
-    let marked: Vec<Vec<_>> =
-        rows.iter().map(|row| row.iter().map(|picture| (picture, Mark::None)).collect()).collect();
+fn sheet(rows: &[&[Image]]) -> Result<Image, ImageError> {
+    let side = rows.last().and_then(|row| row.first()).map_or(1, Image::width);
+    let rows = rows.iter().map(|row| row.iter().map(|image| image.crop_square(side, Crop::Pad)).collect());
+    let rows: Vec<Vec<Image>> = rows.collect::<Result<_, _>>()?;
+    let marked: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|image| (image, Mark::None)).collect()).collect();
     contact_sheet(&marked, 8)
 }

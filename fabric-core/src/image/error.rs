@@ -1,13 +1,13 @@
-//! What can be wrong with a picture.
+//! What can be wrong with an image.
 
 use super::{MAX_PIXELS, MAX_SIDE};
 
-/// Why a picture cannot be read, made or written.
+/// Why an image cannot be read, made or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum PictureError {
+pub enum ImageError {
     /// The file cannot be opened or read.
-    #[error("picture `{place}` cannot be read: {source}; check the path and its permissions")]
+    #[error("image `{place}` cannot be read: {source}; check the path and its permissions")]
     Read {
         /// The path.
         place: String,
@@ -15,33 +15,33 @@ pub enum PictureError {
         source: std::io::Error,
     },
     /// A directory, a device, a pipe.
-    #[error("picture `{place}` is {found}, wanted a file: name a PNG, JPEG or WebP file")]
+    #[error("image `{place}` is {got}, expected a file: name a PNG, JPEG or WebP file")]
     NotAFile {
         /// The path.
         place: String,
         /// What it is.
-        found: &'static str,
+        got: &'static str,
     },
-    /// The file is longer than any picture we would decode.
-    #[error("picture `{place}` has {found} bytes, wanted at most {wanted}: save it smaller")]
+    /// The file is longer than any image we would decode.
+    #[error("image `{place}` has {got} bytes, expected at most {expected}: save it smaller")]
     FileSize {
         /// The path.
         place: String,
         /// Its length.
-        found: u64,
+        got: u64,
         /// The limit.
-        wanted: u64,
+        expected: u64,
     },
     /// Nothing we can decode.
-    #[error("picture {place} begins with [{found}], which is no PNG, JPEG or WebP: convert it to one of these")]
+    #[error("image {place} begins with [{got}], which is no PNG, JPEG or WebP: convert it to one of these")]
     Format {
         /// The path, or `in memory`.
         place: String,
         /// Its first bytes, in hex.
-        found: String,
+        got: String,
     },
-    /// The file says it is a picture, and is not, or not to the end.
-    #[error("picture {place} is a damaged {format} file: {source}; get it again from where it came, or save it anew")]
+    /// The file says it is an image, and is not, or not to the end.
+    #[error("image {place} is a damaged {format} file: {source}; get it again from where it came, or save it anew")]
     Corrupt {
         /// The path, or `in memory`.
         place: String,
@@ -52,10 +52,10 @@ pub enum PictureError {
     },
     /// A side is zero or too long, or there are too many pixels.
     #[error(
-        "{place} is {width}x{height}, wanted sides from 1 to {MAX_SIDE} and at most {MAX_PIXELS} pixels: choose another size"
+        "{place} is {width}x{height}, expected sides from 1 to {MAX_SIDE} and at most {MAX_PIXELS} pixels: choose another size"
     )]
     Size {
-        /// Which picture, or which operation.
+        /// Which image, or which operation.
         place: String,
         /// Pixels per row.
         width: usize,
@@ -63,50 +63,50 @@ pub enum PictureError {
         height: usize,
     },
     /// The pixels do not fill the size.
-    #[error("a {width}x{height} RGB picture has {wanted} bytes, found {found}: give three bytes per pixel")]
+    #[error("a {width}x{height} RGB image has {expected} bytes, got {got}: give three bytes per pixel")]
     Length {
         /// Pixels per row.
         width: usize,
         /// Rows.
         height: usize,
         /// Bytes given.
-        found: usize,
+        got: usize,
         /// Bytes needed.
-        wanted: usize,
+        expected: usize,
     },
-    /// A tensor of pictures holds NaN or infinity.
+    /// A tensor of images holds NaN or infinity.
     #[error(
-        "picture {index} of the batch has {found} non-finite values of {total}, wanted none: \
+        "image {index} of the batch has {got} non-finite values of {total}, expected none: \
          the network overflowed, so run it (or its VAE) in f32 or bf16, or lower the guidance scale"
     )]
     NotFinite {
-        /// Which picture.
+        /// Which image.
         index: usize,
         /// How many values.
-        found: usize,
+        got: usize,
         /// Of how many.
         total: usize,
     },
     /// A file name that does not say in which format to save.
-    #[error("picture `{place}` ends in `{found}`, wanted `.png`, `.jpg` or `.jpeg`: rename it")]
+    #[error("image `{place}` ends in `{got}`, expected `.png`, `.jpg` or `.jpeg`: rename it")]
     Extension {
         /// The path.
         place: String,
         /// Its extension.
-        found: String,
+        got: String,
     },
     /// The file cannot be written.
-    #[error("picture `{place}` cannot be written: {source}; check that the folder exists and has room")]
+    #[error("image `{place}` cannot be written: {source}; check that the folder exists and has room")]
     Write {
         /// The path.
         place: String,
         /// What the system or the encoder said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Not the name of a picture's content.
-    #[error("picture hash is `{found}`, wanted 64 lower-case hex digits: take it from `Picture::content_hash`")]
+    /// Not the name of an image's content.
+    #[error("image hash is `{got}`, expected 64 lower-case hex digits: take it from `Image::content_hash`")]
     Hash {
         /// What was given, its first 80 characters.
-        found: String,
+        got: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Pictures that people really have, and files that only look like pictures.
+//! Images that people really have, and files that only look like images.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use image::codecs::jpeg::JpegEncoder;
@@ -40,18 +40,18 @@ fn png(width: u32, height: u32, kind: ExtendedColorType, data: &[u8]) -> Vec<u8>
 }
 
 /// A tile of colours with nothing regular in it.
-fn noise(width: usize, height: usize) -> Picture {
+fn noise(width: usize, height: usize) -> Image {
     let mut state = 1_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 24) as u8
     };
-    Picture::from_rgb(width, height, (0..width * height * 3).map(|_| next()).collect()).unwrap()
+    Image::from_rgb(width, height, (0..width * height * 3).map(|_| next()).collect()).unwrap()
 }
 
 #[test]
 fn every_kind_of_pixel_becomes_8_bit_rgb() {
-    let pixels = |file: &[u8]| Picture::from_bytes(file).unwrap().rgb().to_vec();
+    let pixels = |file: &[u8]| Image::from_bytes(file).unwrap().rgb().to_vec();
     assert_eq!(pixels(&bytes(PALETTE)), [RED, BLUE].concat());
     assert_eq!(pixels(&bytes(ONE_BIT)), [0, 0, 0, 255, 255, 255]);
     assert_eq!(pixels(&bytes(WEBP)), [10, 200, 30].repeat(6));
@@ -65,9 +65,9 @@ fn every_kind_of_pixel_becomes_8_bit_rgb() {
 #[test]
 fn alpha_is_dropped_and_shows_the_colour_beneath() {
     let clear = [200, 100, 50, 0];
-    assert_eq!(Picture::from_bytes(&png(1, 1, ExtendedColorType::Rgba8, &clear)).unwrap().rgb(), &clear[..3]);
-    assert_eq!(Picture::from_bytes(&png(1, 1, ExtendedColorType::La8, &[80, 0])).unwrap().rgb(), [80, 80, 80]);
-    assert_eq!(Picture::from_bytes(&bytes(PALETTE_ALPHA)).unwrap().rgb(), [RED, BLUE].concat());
+    assert_eq!(Image::from_bytes(&png(1, 1, ExtendedColorType::Rgba8, &clear)).unwrap().rgb(), &clear[..3]);
+    assert_eq!(Image::from_bytes(&png(1, 1, ExtendedColorType::La8, &[80, 0])).unwrap().rgb(), [80, 80, 80]);
+    assert_eq!(Image::from_bytes(&bytes(PALETTE_ALPHA)).unwrap().rgb(), [RED, BLUE].concat());
 }
 
 #[test]
@@ -78,24 +78,24 @@ fn exif_orientation_is_applied() {
     let mut encoder = PngEncoder::new(&mut file);
     encoder.set_exif_metadata(exif.clone()).unwrap();
     encoder.write_image(&[RED, BLUE].concat(), 2, 1, ExtendedColorType::Rgb8).unwrap();
-    let picture = Picture::from_bytes(&file).unwrap();
-    assert_eq!((picture.width(), picture.height()), (1, 2));
-    assert_eq!([picture.pixel(0, 0), picture.pixel(0, 1)], [RED, BLUE]);
+    let image = Image::from_bytes(&file).unwrap();
+    assert_eq!((image.width(), image.height()), (1, 2));
+    assert_eq!([image.pixel(0, 0), image.pixel(0, 1)], [RED, BLUE]);
 
     let mut file = Vec::new();
     let mut encoder = JpegEncoder::new_with_quality(&mut file, 100);
     encoder.set_exif_metadata(exif).unwrap();
     let row = [RED.repeat(16), BLUE.repeat(16)].concat();
     encoder.write_image(&row.repeat(16), 32, 16, ExtendedColorType::Rgb8).unwrap();
-    let picture = Picture::from_bytes(&file).unwrap();
-    assert_eq!((picture.width(), picture.height()), (16, 32));
-    assert!(picture.pixel(8, 2)[0] > 250 && picture.pixel(8, 30)[2] > 250, "red on top, blue below");
+    let image = Image::from_bytes(&file).unwrap();
+    assert_eq!((image.width(), image.height()), (16, 32));
+    assert!(image.pixel(8, 2)[0] > 250 && image.pixel(8, 30)[2] > 250, "red on top, blue below");
 }
 
 #[test]
-fn one_pixel_is_a_picture_everywhere() {
-    let one = Picture::filled(1, 1, [10, 20, 30]).unwrap();
-    assert_eq!(Picture::from_bytes(&one.to_png_bytes().unwrap()).unwrap(), one);
+fn one_pixel_is_an_image_everywhere() {
+    let one = Image::filled(1, 1, [10, 20, 30]).unwrap();
+    assert_eq!(Image::from_bytes(&one.to_png_bytes().unwrap()).unwrap(), one);
     for fit in [Fit::Squash, Fit::SquashLanczos, Fit::Cover, Fit::Contain] {
         assert_eq!(one.fit(8, 8, fit).unwrap().rgb(), [10, 20, 30].repeat(64));
     }
@@ -104,7 +104,7 @@ fn one_pixel_is_a_picture_everywhere() {
         assert_eq!(one.crop_square(5, crop).unwrap().rgb(), [10, 20, 30].repeat(25));
     }
     // And nothing breaks where a side is all but nothing.
-    let line = Picture::filled(40_000, 1, RED).unwrap();
+    let line = Image::filled(40_000, 1, RED).unwrap();
     for crop in crops {
         assert_eq!(line.crop_square(224, crop).unwrap().width(), 224);
     }
@@ -115,32 +115,32 @@ fn one_pixel_is_a_picture_everywhere() {
 
 #[test]
 fn a_file_cut_short_is_an_error_or_still_whole() {
-    let picture = noise(24, 16);
+    let image = noise(24, 16);
     let mut jpeg = Vec::new();
-    JpegEncoder::new(&mut jpeg).write_image(picture.rgb(), 24, 16, ExtendedColorType::Rgb8).unwrap();
-    for file in [picture.to_png_bytes().unwrap(), jpeg, bytes(WEBP)] {
-        let whole = Picture::from_bytes(&file).unwrap();
+    JpegEncoder::new(&mut jpeg).write_image(image.rgb(), 24, 16, ExtendedColorType::Rgb8).unwrap();
+    for file in [image.to_png_bytes().unwrap(), jpeg, bytes(WEBP)] {
+        let whole = Image::from_bytes(&file).unwrap();
         for length in 0..file.len() {
-            if let Ok(found) = Picture::from_bytes(&file[..length]) {
-                assert_eq!(found, whole, "{length} of {} bytes", file.len());
+            if let Ok(got) = Image::from_bytes(&file[..length]) {
+                assert_eq!(got, whole, "{length} of {} bytes", file.len());
             }
         }
-        assert!(Picture::from_bytes(&file[..file.len() / 2]).is_err());
+        assert!(Image::from_bytes(&file[..file.len() / 2]).is_err());
     }
 }
 
 #[test]
 fn damaged_files_never_panic() {
-    let picture = noise(24, 16);
+    let image = noise(24, 16);
     let mut jpeg = Vec::new();
-    JpegEncoder::new(&mut jpeg).write_image(picture.rgb(), 24, 16, ExtendedColorType::Rgb8).unwrap();
+    JpegEncoder::new(&mut jpeg).write_image(image.rgb(), 24, 16, ExtendedColorType::Rgb8).unwrap();
     let mut refused = 0;
-    for file in [picture.to_png_bytes().unwrap(), jpeg, bytes(WEBP), bytes(PALETTE)] {
+    for file in [image.to_png_bytes().unwrap(), jpeg, bytes(WEBP), bytes(PALETTE)] {
         for at in 0..file.len() {
             for flip in [0x01, 0x80, 0xff] {
                 let mut damaged = file.clone();
                 damaged[at] ^= flip;
-                refused += usize::from(Picture::from_bytes(&damaged).is_err());
+                refused += usize::from(Image::from_bytes(&damaged).is_err());
             }
         }
     }
@@ -148,30 +148,30 @@ fn damaged_files_never_panic() {
 }
 
 #[test]
-fn what_is_no_picture_is_told_by_name() {
+fn what_is_no_image_is_told_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    assert!(matches!(Picture::open(at("missing.png")), Err(PictureError::Read { .. })));
-    assert!(matches!(Picture::open(folder.path()), Err(PictureError::NotAFile { found: "a directory", .. })));
+    assert!(matches!(Image::open(at("missing.png")), Err(ImageError::Read { .. })));
+    assert!(matches!(Image::open(folder.path()), Err(ImageError::NotAFile { got: "a directory", .. })));
     std::fs::write(at("empty.png"), []).unwrap();
-    assert!(matches!(Picture::open(at("empty.png")), Err(PictureError::Format { .. })));
-    std::fs::write(at("text.png"), "not a picture").unwrap();
-    let error = Picture::open(at("text.png")).unwrap_err().to_string();
+    assert!(matches!(Image::open(at("empty.png")), Err(ImageError::Format { .. })));
+    std::fs::write(at("text.png"), "not an image").unwrap();
+    let error = Image::open(at("text.png")).unwrap_err().to_string();
     assert!(error.contains("text.png") && error.contains("6e 6f 74 20"), "{error}");
-    assert!(matches!(Picture::from_bytes(b"GIF89a\x01\0\x01\0\0\0\0"), Err(PictureError::Format { .. })));
+    assert!(matches!(Image::from_bytes(b"GIF89a\x01\0\x01\0\0\0\0"), Err(ImageError::Format { .. })));
     std::fs::File::create(at("long.png")).unwrap().set_len(1 << 30).unwrap();
-    assert!(matches!(Picture::open(at("long.png")), Err(PictureError::FileSize { .. })));
+    assert!(matches!(Image::open(at("long.png")), Err(ImageError::FileSize { .. })));
 }
 
 #[test]
 fn a_decompression_bomb_is_refused_before_it_goes_off() {
     for (width, height) in [(60_000_u32, 60_000_u32), (1 << 20, 1), (9000, 9000)] {
-        let found = Picture::from_bytes(&png_header(width, height)).unwrap_err();
-        assert!(matches!(found, PictureError::Size { .. }), "{width}x{height}: {found}");
+        let got = Image::from_bytes(&png_header(width, height)).unwrap_err();
+        assert!(matches!(got, ImageError::Size { .. }), "{width}x{height}: {got}");
     }
     // No side at all, and a size that is allowed but not there.
-    assert!(Picture::from_bytes(&png_header(0, 5)).is_err());
-    assert!(matches!(Picture::from_bytes(&png_header(8000, 8000)), Err(PictureError::Corrupt { .. })));
+    assert!(Image::from_bytes(&png_header(0, 5)).is_err());
+    assert!(matches!(Image::from_bytes(&png_header(8000, 8000)), Err(ImageError::Corrupt { .. })));
 }
 
 /// A PNG file of the given size that ends where its pixels should begin.
@@ -211,48 +211,48 @@ fn a_decoder_that_panics_is_an_error_of_the_file() {
                 chunk(b"IEND", &[]),
             ];
             std::fs::write(&path, file.concat()).unwrap();
-            let found = Picture::open(&path).unwrap_err();
-            assert!(matches!(found, PictureError::Corrupt { format: "PNG", .. }), "{length}: {found}");
-            assert!(found.to_string().contains("palette.png"), "{found}");
+            let got = Image::open(&path).unwrap_err();
+            assert!(matches!(got, ImageError::Corrupt { format: "PNG", .. }), "{length}: {got}");
+            assert!(got.to_string().contains("palette.png"), "{got}");
         }
     }
 }
 
 #[test]
 fn impossible_sizes_are_refused() {
-    assert!(matches!(Picture::from_rgb(0, 3, Vec::new()), Err(PictureError::Size { .. })));
-    assert!(matches!(Picture::from_rgb(usize::MAX, usize::MAX, Vec::new()), Err(PictureError::Size { .. })));
-    assert!(matches!(Picture::from_rgb(2, 2, vec![0; 11]), Err(PictureError::Length { wanted: 12, found: 11, .. })));
-    let picture = noise(4, 4);
-    assert!(picture.resize(0, 4, Filter::Bicubic).is_err());
-    assert!(picture.fit(4, usize::MAX, Fit::Cover).is_err());
-    assert!(clip_pixels(&picture, 0, Crop::Pad).is_err());
-    assert!(vae_pixels(&picture, 100_000, 100_000, Fit::Squash).is_err());
+    assert!(matches!(Image::from_rgb(0, 3, Vec::new()), Err(ImageError::Size { .. })));
+    assert!(matches!(Image::from_rgb(usize::MAX, usize::MAX, Vec::new()), Err(ImageError::Size { .. })));
+    assert!(matches!(Image::from_rgb(2, 2, vec![0; 11]), Err(ImageError::Length { expected: 12, got: 11, .. })));
+    let image = noise(4, 4);
+    assert!(image.resize(0, 4, Filter::Bicubic).is_err());
+    assert!(image.fit(4, usize::MAX, Fit::Cover).is_err());
+    assert!(clip_pixels(&image, 0, Crop::Pad).is_err());
+    assert!(vae_pixels(&image, 100_000, 100_000, Fit::Squash).is_err());
     assert!(contact_sheet(&[], 4).is_err());
-    assert!(contact_sheet(&[vec![(&picture, Mark::None)]], usize::MAX).is_err());
+    assert!(contact_sheet(&[vec![(&image, Mark::None)]], usize::MAX).is_err());
 }
 
 #[test]
-fn saved_pictures_come_back() {
+fn saved_images_come_back() {
     let folder = tempfile::tempdir().unwrap();
-    let picture = noise(20, 13);
+    let image = noise(20, 13);
     let png = folder.path().join("a.PNG");
-    picture.save(&png).unwrap();
-    assert_eq!(Picture::open(&png).unwrap(), picture);
-    let smooth = Picture::filled(16, 16, [90, 120, 60]).unwrap();
+    image.save(&png).unwrap();
+    assert_eq!(Image::open(&png).unwrap(), image);
+    let smooth = Image::filled(16, 16, [90, 120, 60]).unwrap();
     smooth.save(folder.path().join("b.jpeg")).unwrap();
-    let found = Picture::open(folder.path().join("b.jpeg")).unwrap();
-    assert!(found.rgb().iter().zip(smooth.rgb()).all(|(a, b)| a.abs_diff(*b) <= 2));
-    assert!(matches!(picture.save(folder.path().join("c.gif")), Err(PictureError::Extension { .. })));
-    assert!(matches!(picture.save(folder.path().join("no/such/c.png")), Err(PictureError::Write { .. })));
+    let got = Image::open(folder.path().join("b.jpeg")).unwrap();
+    assert!(got.rgb().iter().zip(smooth.rgb()).all(|(a, b)| a.abs_diff(*b) <= 2));
+    assert!(matches!(image.save(folder.path().join("c.gif")), Err(ImageError::Extension { .. })));
+    assert!(matches!(image.save(folder.path().join("no/such/c.png")), Err(ImageError::Write { .. })));
     let names = std::fs::read_dir(folder.path()).unwrap().count();
     assert_eq!(names, 2, "nothing is left beside them");
 }
 
 #[test]
 fn a_hash_names_size_and_pixels() {
-    let wide = Picture::from_rgb(2, 1, vec![1; 6]).unwrap();
-    let tall = Picture::from_rgb(1, 2, vec![1; 6]).unwrap();
+    let wide = Image::from_rgb(2, 1, vec![1; 6]).unwrap();
+    let tall = Image::from_rgb(1, 2, vec![1; 6]).unwrap();
     assert_ne!(wide.content_hash(), tall.content_hash());
     // Frozen: it names files. sha256 of two u64 (little-endian) and the pixels.
     let text = wide.content_hash().to_string();
@@ -265,22 +265,22 @@ fn a_hash_names_size_and_pixels() {
 }
 
 #[test]
-fn the_same_size_is_the_same_picture() {
-    let picture = noise(9, 7);
+fn the_same_size_is_the_same_image() {
+    let image = noise(9, 7);
     for filter in [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos] {
-        assert_eq!(picture.resize(9, 7, filter).unwrap(), picture);
+        assert_eq!(image.resize(9, 7, filter).unwrap(), image);
         // Not only because of the short cut.
-        assert_eq!(picture.resample(resize::Axis::whole(9), resize::Axis::whole(7), filter), picture);
+        assert_eq!(image.resample(resize::Axis::whole(9), resize::Axis::whole(7), filter), image);
     }
 }
 
 #[test]
 fn a_window_is_cut_from_the_whole() {
-    let picture = noise(31, 47);
-    let whole = picture.resize(40, 60, Filter::Bicubic).unwrap();
+    let image = noise(31, 47);
+    let whole = image.resize(40, 60, Filter::Bicubic).unwrap();
     let x = resize::Axis { full: 40, start: 3, len: 11 };
     let y = resize::Axis { full: 60, start: 20, len: 7 };
-    let window = picture.resample(x, y, Filter::Bicubic);
+    let window = image.resample(x, y, Filter::Bicubic);
     for (column, row) in (0..11).flat_map(|column| (0..7).map(move |row| (column, row))) {
         assert_eq!(window.pixel(column, row), whole.pixel(column + 3, row + 20));
     }
@@ -288,9 +288,9 @@ fn a_window_is_cut_from_the_whole() {
 
 #[test]
 fn crops_look_where_they_say() {
-    // Red, green and blue thirds of a picture that is three squares wide.
+    // Red, green and blue thirds of an image that is three squares wide.
     let row = [RED.repeat(8), [0, 255, 0].repeat(8), BLUE.repeat(8)].concat();
-    let wide = Picture::from_rgb(24, 8, row.repeat(8)).unwrap();
+    let wide = Image::from_rgb(24, 8, row.repeat(8)).unwrap();
     let middle = |crop| wide.crop_square(8, crop).unwrap().pixel(4, 4);
     assert_eq!(middle(Crop::Left), RED);
     assert_eq!(middle(Crop::Centre), [0, 255, 0]);
@@ -306,10 +306,10 @@ fn crops_look_where_they_say() {
 
 #[test]
 fn pixels_survive_the_way_to_a_vae_and_back() {
-    let pictures = [noise(16, 8), Picture::filled(16, 8, [0, 255, 128]).unwrap()];
-    let pixels = vae_batch(&pictures, 16, 8, Fit::Squash, &device()).unwrap();
+    let images = [noise(16, 8), Image::filled(16, 8, [0, 255, 128]).unwrap()];
+    let pixels = vae_batch(&images, 16, 8, Fit::Squash, &device()).unwrap();
     assert_eq!(pixels.dims(), [2, 3, 8, 16]);
-    assert_eq!(from_tensor(pixels).unwrap(), pictures);
+    assert_eq!(from_tensor(pixels).unwrap(), images);
     assert!(from_tensor(Tensor::zeros([0, 3, 8, 8], &device())).unwrap().is_empty());
 }
 
@@ -322,18 +322,18 @@ fn decoded_values_are_cut_off_and_rounded_half_to_even() {
 }
 
 #[test]
-fn a_nan_is_an_error_and_not_a_black_picture() {
+fn a_nan_is_an_error_and_not_a_black_image() {
     let mut values = vec![0.0_f32; 2 * 3 * 4];
     values[13] = f32::NAN;
     values[14] = f32::INFINITY;
     let pixels = Tensor::from_data(TensorData::new(values, [2, 3, 2, 2]), &device());
-    let found = from_tensor(pixels).unwrap_err();
-    assert!(matches!(found, PictureError::NotFinite { index: 1, found: 2, total: 12 }), "{found}");
+    let got = from_tensor(pixels).unwrap_err();
+    assert!(matches!(got, ImageError::NotFinite { index: 1, got: 2, total: 12 }), "{got}");
 }
 
 #[test]
 fn a_contact_sheet_frames_what_was_judged() {
-    let (large, small) = (Picture::filled(10, 6, BLUE).unwrap(), Picture::filled(4, 4, BLUE).unwrap());
+    let (large, small) = (Image::filled(10, 6, BLUE).unwrap(), Image::filled(4, 4, BLUE).unwrap());
     let rows = [vec![(&large, Mark::Liked), (&small, Mark::None)], vec![(&large, Mark::Disliked)]];
     let sheet = contact_sheet(&rows, 4).unwrap();
     assert_eq!((sheet.width(), sheet.height()), (4 * 3 + 20, 4 * 3 + 12));

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::resize::Axis;
-use super::{Filter, Picture, PictureError, check_size};
+use super::{Filter, Image, ImageError, check_size};
 
-/// How a picture comes to a given width and height.
+/// How an image comes to a given width and height.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -21,7 +21,7 @@ pub enum Fit {
     Contain,
 }
 
-/// Which square of a picture a CLIP image encoder sees.
+/// Which square of an image a CLIP image encoder sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -33,24 +33,24 @@ pub enum Crop {
     Stretch,
     /// All of it, with black bars.
     Pad,
-    /// The top of a tall picture; the middle of a wide one.
+    /// The top of a tall image; the middle of a wide one.
     Top,
-    /// The bottom of a tall picture; the middle of a wide one.
+    /// The bottom of a tall image; the middle of a wide one.
     Bottom,
-    /// The left of a wide picture; the middle of a tall one.
+    /// The left of a wide image; the middle of a tall one.
     Left,
-    /// The right of a wide picture; the middle of a tall one.
+    /// The right of a wide image; the middle of a tall one.
     Right,
 }
 
-impl Picture {
-    /// The picture in exactly this size.
+impl Image {
+    /// The image in exactly this size.
     ///
     /// # Errors
     ///
-    /// [`PictureError::Size`] if a side is zero or too long.
-    pub fn fit(&self, width: usize, height: usize, fit: Fit) -> Result<Self, PictureError> {
-        check_size("the fitted picture", width, height)?;
+    /// [`ImageError::Size`] if a side is zero or too long.
+    pub fn fit(&self, width: usize, height: usize, fit: Fit) -> Result<Self, ImageError> {
+        check_size("the fitted image", width, height)?;
         match fit {
             Fit::Squash => self.resize(width, height, Filter::Bicubic),
             Fit::SquashLanczos => self.resize(width, height, Filter::Lanczos),
@@ -71,9 +71,9 @@ impl Picture {
     ///
     /// # Errors
     ///
-    /// [`PictureError::Size`] if `size` is zero or too large.
-    pub fn crop_square(&self, size: usize, crop: Crop) -> Result<Self, PictureError> {
-        check_size("the cropped picture", size, size)?;
+    /// [`ImageError::Size`] if `size` is zero or too large.
+    pub fn crop_square(&self, size: usize, crop: Crop) -> Result<Self, ImageError> {
+        check_size("the cropped image", size, size)?;
         let (width, height) = (self.width(), self.height());
         let short = width.min(height);
         // The shortest side becomes `size`; the other one is rounded down.
@@ -101,13 +101,13 @@ impl Picture {
     ///
     /// # Errors
     ///
-    /// [`PictureError::Size`] if the part is empty or reaches beyond the picture.
-    pub fn cropped(&self, left: usize, top: usize, width: usize, height: usize) -> Result<Self, PictureError> {
+    /// [`ImageError::Size`] if the part is empty or reaches beyond the image.
+    pub fn cropped(&self, left: usize, top: usize, width: usize, height: usize) -> Result<Self, ImageError> {
         let within = |start: usize, len: usize, side: usize| start.checked_add(len).is_some_and(|end| end <= side);
         if !within(left, width, self.width()) || !within(top, height, self.height()) {
-            return Err(PictureError::Size { place: "a part beyond the picture".to_owned(), width, height });
+            return Err(ImageError::Size { place: "a part beyond the image".to_owned(), width, height });
         }
-        check_size("a part of a picture", width, height)?;
+        check_size("a part of an image", width, height)?;
         let rows = self.rgb().chunks_exact(self.width() * 3).skip(top).take(height);
         Ok(Self::new(width, height, rows.flat_map(|row| &row[left * 3..(left + width) * 3]).copied().collect()))
     }
@@ -135,9 +135,9 @@ impl Picture {
     }
 }
 
-/// Copies a picture into the pixels of a larger one that is `width` wide.
-pub(super) fn paste(rgb: &mut [u8], width: usize, picture: &Picture, left: usize, top: usize) {
-    for (y, row) in picture.rgb().chunks_exact(picture.width() * 3).enumerate() {
+/// Copies an image into the pixels of a larger one that is `width` wide.
+pub(super) fn paste(rgb: &mut [u8], width: usize, image: &Image, left: usize, top: usize) {
+    for (y, row) in image.rgb().chunks_exact(image.width() * 3).enumerate() {
         let at = ((top + y) * width + left) * 3;
         rgb[at..at + row.len()].copy_from_slice(row);
     }

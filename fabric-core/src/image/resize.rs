@@ -1,11 +1,11 @@
-//! Resampling, bit for bit as Pillow resizes 8-bit pictures.
+//! Resampling, bit for bit as Pillow resizes 8-bit images.
 //!
 //! The published code resizes with Pillow, and networks notice the difference to other libraries. Facts that
 //! matter: the filter widens with the factor of reduction (antialiasing); weights are normalised in f64, then
 //! rounded to integers with 22 fractional bits; rows and columns are resampled one after the other, with 8-bit
 //! values in between, so that their order shows.
 
-use super::{Picture, PictureError, check_size};
+use super::{Image, ImageError, check_size};
 
 /// How a pixel's value falls off around its centre.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,7 +45,7 @@ impl Filter {
     }
 }
 
-/// A stretch of one axis of the resized picture.
+/// A stretch of one axis of the resized image.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Axis {
     /// Pixels of the whole resized axis.
@@ -62,21 +62,21 @@ impl Axis {
     }
 }
 
-impl Picture {
-    /// The picture in another size, equal to Pillow's `resize` in every bit.
+impl Image {
+    /// The image in another size, equal to Pillow's `resize` in every bit.
     ///
     /// # Errors
     ///
-    /// [`PictureError::Size`] if a side is zero or too long.
-    pub fn resize(&self, width: usize, height: usize, filter: Filter) -> Result<Self, PictureError> {
-        check_size("the resized picture", width, height)?;
+    /// [`ImageError::Size`] if a side is zero or too long.
+    pub fn resize(&self, width: usize, height: usize, filter: Filter) -> Result<Self, ImageError> {
+        check_size("the resized image", width, height)?;
         if (width, height) == (self.width(), self.height()) {
             return Ok(self.clone());
         }
         Ok(self.resample(Axis::whole(width), Axis::whole(height), filter))
     }
 
-    /// A window of the resized picture, without ever making the rest of it.
+    /// A window of the resized image, without ever making the rest of it.
     pub(super) fn resample(&self, x: Axis, y: Axis, filter: Filter) -> Self {
         let (width, height) = (self.width(), self.height());
         // Measured on Pillow 13, exact on thousands of sizes; versions before it always begin with the rows.

@@ -1,13 +1,13 @@
-//! Making a part of a picture anew.
+//! Making a part of an image anew.
 
 use burn::tensor::Tensor;
 
 use crate::schedule::Schedule;
 
-/// A picture of which a part is made anew and the rest is kept, as diffusers' inpainting does with ordinary models.
+/// An image of which a part is made anew and the rest is kept, as diffusers' inpainting does with ordinary models.
 #[derive(Debug, Clone)]
-pub struct Repaint {
-    /// The picture, `[images, channels, height, width]`.
+pub struct MaskBlend {
+    /// The image, `[images, channels, height, width]`.
     pub clean: Tensor<4>,
     /// The noise that the run began with, of the same shape.
     pub noise: Tensor<4>,
@@ -15,8 +15,8 @@ pub struct Repaint {
     pub mask: Tensor<4>,
 }
 
-impl Repaint {
-    /// A state with the picture, as noisy as the next evaluation expects it, where the mask is 0.
+impl MaskBlend {
+    /// A state with the image, as noisy as the next evaluation expects it, where the mask is 0.
     pub(super) fn put_back(&self, state: Tensor<4>, schedule: &Schedule, next: usize) -> Tensor<4> {
         let kept = schedule.add_noise_before(next, self.clean.clone(), self.noise.clone());
         let mask = self.mask.clone();

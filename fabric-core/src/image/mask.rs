@@ -4,33 +4,33 @@ use std::path::Path;
 
 use image::DynamicImage;
 
-use super::{Picture, PictureError, decode};
+use super::{Image, ImageError, decode};
 
-impl Picture {
-    /// Reads a mask from a PNG, JPEG or WebP file, as [`Picture::open`] reads images, but for masks that lie in the alpha
+impl Image {
+    /// Reads a mask from a PNG, JPEG or WebP file, as [`Image::open`] reads images, but for masks that lie in the alpha
     /// channel alone: where all pixels have one colour and not one alpha, the mask is light where the file is opaque.
     ///
     /// In any other file the colours are the mask and alpha is dropped, as in the published code.
     ///
     /// # Errors
     ///
-    /// As [`Picture::open`].
-    pub fn open_mask(path: impl AsRef<Path>) -> Result<Self, PictureError> {
+    /// As [`Image::open`].
+    pub fn open_mask(path: impl AsRef<Path>) -> Result<Self, ImageError> {
         Self::open_as(path.as_ref(), mask)
     }
 
-    /// Decodes the bytes of a mask's file, like [`Picture::open_mask`].
+    /// Decodes the bytes of a mask's file, like [`Image::open_mask`].
     ///
     /// # Errors
     ///
-    /// As [`Picture::from_bytes`].
-    pub fn mask_from_bytes(bytes: &[u8]) -> Result<Self, PictureError> {
+    /// As [`Image::from_bytes`].
+    pub fn mask_from_bytes(bytes: &[u8]) -> Result<Self, ImageError> {
         decode::decode("in memory", bytes, mask)
     }
 }
 
 /// The alpha of an image that has nothing else to show, else its colours.
-fn mask(image: DynamicImage) -> Picture {
+fn mask(image: DynamicImage) -> Image {
     if !image.color().has_alpha() {
         return decode::in_colour(image);
     }
@@ -41,7 +41,7 @@ fn mask(image: DynamicImage) -> Picture {
     let shown =
         |[red, green, blue, alpha]: [u8; 4]| if one_colour && !one_alpha { [alpha; 3] } else { [red, green, blue] };
     let rgb = rgba.pixels().flat_map(|pixel| shown(pixel.0)).collect();
-    Picture::new(rgba.width() as usize, rgba.height() as usize, rgb)
+    Image::new(rgba.width() as usize, rgba.height() as usize, rgb)
 }
 
 #[cfg(test)]
@@ -55,11 +55,11 @@ mod tests {
     fn read(image: impl Into<DynamicImage>) -> Vec<u8> {
         let mut bytes = Vec::new();
         image.into().write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png).expect("a PNG file");
-        let mask = Picture::mask_from_bytes(&bytes).expect("a mask");
+        let mask = Image::mask_from_bytes(&bytes).expect("a mask");
         let place = tempfile::tempdir().expect("a folder");
         let path = place.path().join("mask.png");
         std::fs::write(&path, &bytes).expect("a file");
-        assert_eq!(Picture::open_mask(&path).expect("a mask"), mask);
+        assert_eq!(Image::open_mask(&path).expect("a mask"), mask);
         assert!(mask.rgb().chunks_exact(3).all(|rgb| rgb[0] == rgb[1] && rgb[1] == rgb[2]), "grey");
         mask.rgb().iter().step_by(3).copied().collect()
     }

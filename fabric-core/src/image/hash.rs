@@ -1,4 +1,4 @@
-//! The name of a picture is what it shows.
+//! The name of an image is what it shows.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,9 +6,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::PictureError;
+use super::ImageError;
 
-/// SHA-256 of a picture's size and pixels; written as 64 lower-case hex digits, and nothing else can be read as one.
+/// SHA-256 of an image's size and pixels; written as 64 lower-case hex digits, and nothing else can be read as one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct ContentHash([u8; 32]);
@@ -23,7 +23,7 @@ impl ContentHash {
         Self(hasher.finalize().into())
     }
 
-    /// The 32 bytes, for seeds derived from a picture.
+    /// The 32 bytes, for seeds derived from an image.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -42,9 +42,9 @@ impl fmt::Debug for ContentHash {
 }
 
 impl FromStr for ContentHash {
-    type Err = PictureError;
+    type Err = ImageError;
 
-    fn from_str(text: &str) -> Result<Self, PictureError> {
+    fn from_str(text: &str) -> Result<Self, ImageError> {
         let digit = |byte: u8| match byte {
             b'0'..=b'9' => Some(byte - b'0'),
             b'a'..=b'f' => Some(byte - b'a' + 10),
@@ -55,7 +55,7 @@ impl FromStr for ContentHash {
         let bytes: Option<Vec<u8>> = pairs.iter().map(pair).collect();
         match bytes.map(<[u8; 32]>::try_from) {
             Some(Ok(bytes)) if rest.is_empty() => Ok(Self(bytes)),
-            _ => Err(PictureError::Hash { found: text.chars().take(80).collect() }),
+            _ => Err(ImageError::Hash { got: text.chars().take(80).collect() }),
         }
     }
 }
@@ -67,9 +67,9 @@ impl From<ContentHash> for String {
 }
 
 impl TryFrom<String> for ContentHash {
-    type Error = PictureError;
+    type Error = ImageError;
 
-    fn try_from(text: String) -> Result<Self, PictureError> {
+    fn try_from(text: String) -> Result<Self, ImageError> {
         text.parse()
     }
 }
