@@ -72,7 +72,7 @@ fn steps(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case, references: &[us
     group.bench_function("plain", |b| b.iter(|| black_box(predict(plain.clone()))));
     for &count in references {
         let lenders = Case::lenders(count);
-        let processor = InBatchReferences { first: 2, lenders: lenders.clone(), merge: 0.0, levels };
+        let processor = InBatchReferences { first: 2, lenders: lenders.clone(), token_merge_ratio: 0.0, levels };
         let input = UNetInput { processor: &processor, reference_rows: count, ..case.input(2 + count) };
         group.bench_function(format!("interleaved_{count}"), |b| b.iter(|| black_box(predict(input.clone()))));
 
@@ -85,10 +85,12 @@ fn steps(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case, references: &[us
             });
         });
 
-        for (name, merge) in [("cached", 0.0), ("cached_half_merged", 0.5)] {
+        for (name, token_merge_ratio) in [("cached", 0.0), ("cached_half_merged", 0.5)] {
             // Recorded only if this case runs: it takes as much time and memory as all others.
             let processor = LazyCell::new(|| {
-                let tokens = RecordedReferences::split(case.record(count), merge).into_iter().map(std::sync::Arc::new);
+                let tokens = RecordedReferences::split(case.record(count), token_merge_ratio)
+                    .into_iter()
+                    .map(std::sync::Arc::new);
                 RecordedReferences { lenders: lenders.iter().cloned().zip(tokens).collect(), levels }
             });
             group.bench_function(format!("{name}_{count}"), |b| {

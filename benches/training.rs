@@ -17,7 +17,7 @@ const POOL: usize = 256;
 fn unet_step(c: &mut Criterion) {
     let device = fabric::default_device().expect("a device");
     let world = WorldConfig::small().expect("a world");
-    let side = SIDE as usize / world.vae.downscale();
+    let side = SIDE as usize / world.vae.scale_factor();
     let shape = [world.vae.latent_channels, side, side];
     let mut group = c.benchmark_group("train_world_unet");
     group.sample_size(10).warm_up_time(Duration::from_secs(3)).measurement_time(Duration::from_secs(20));

@@ -84,7 +84,7 @@ pub(crate) struct Arguments {
     pass: Option<Pass>,
     /// Share of each reference's tokens to merge with others like them, 0 to 0.75: faster, and not exactly the same.
     #[arg(long)]
-    merge: Option<f64>,
+    token_merge_ratio: Option<f64>,
     /// A folder for what `--pass cached` cannot keep in memory: up to 20 GB, removed at the end.
     #[arg(long)]
     spill: Option<PathBuf>,
@@ -210,7 +210,7 @@ fn session(arguments: &Arguments) -> Result<FeedbackSession, Box<dyn Error>> {
 /// Changes what the command line says of references, and nothing else.
 fn change(arguments: &Arguments, settings: &mut Settings) {
     if let Some(preset) = arguments.preset {
-        let (pass, merge) = (settings.fabric.pass, settings.fabric.merge);
+        let (pass, token_merge_ratio) = (settings.fabric.pass, settings.fabric.token_merge_ratio);
         let preset = match preset {
             Preset::OfficialApi => FabricSettings::official_api(),
             Preset::PaperPreference => FabricSettings::paper_preference(),
@@ -218,7 +218,7 @@ fn change(arguments: &Arguments, settings: &mut Settings) {
             Preset::OfficialDemo => FabricSettings::official_demo(),
             Preset::WebUi => FabricSettings::web_ui(),
         };
-        settings.fabric = FabricSettings { pass, merge, ..preset };
+        settings.fabric = FabricSettings { pass, token_merge_ratio, ..preset };
     }
     if let Some(pass) = arguments.pass {
         settings.fabric.pass = match pass {
@@ -228,7 +228,7 @@ fn change(arguments: &Arguments, settings: &mut Settings) {
             Pass::CachedInHalf => ReferencePass::Cached { chunk: 4, budget: 4 << 30, half: true },
         };
     }
-    settings.fabric.merge = arguments.merge.unwrap_or(settings.fabric.merge);
+    settings.fabric.token_merge_ratio = arguments.token_merge_ratio.unwrap_or(settings.fabric.token_merge_ratio);
 }
 
 fn make(session: &mut FeedbackSession, pipeline: &Pipeline, images: usize) -> Result<Round, fabric::core::Error> {

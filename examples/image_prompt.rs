@@ -12,7 +12,7 @@ use fabric::core::image::{Crop, Image, clip_batch};
 use fabric::core::models::{ImageEncoder, TextOptions};
 use fabric::core::pipeline::{Pipeline, Window};
 use fabric::ipadapter::{
-    FeatureKind, Features, ImagePrompt, InstructTexts, Instruction, IpAdapter, LayerScales, Preset,
+    FeatureKind, Features, ImagePrompt, InstructTexts, Instruction, IpAdapter, LayerPreset, LayerScales,
 };
 
 mod common;
@@ -40,7 +40,7 @@ struct Arguments {
     scale: String,
     /// Spreads the strength over the layers, for example "ease in" or "style transfer"; the scale is then a number.
     #[arg(long)]
-    preset: Option<Preset>,
+    preset: Option<LayerPreset>,
     /// A weight for each image in the attention that they share; 2 is the same image twice.
     #[arg(long)]
     weight: Vec<f32>,

@@ -146,7 +146,7 @@ fn partners(
     let encoder = arguments.encoder.clone().unwrap_or_else(|| arguments.model.join("image_encoder"));
     let partners = Partners {
         unet: Arc::new(model.unet.fork(tracking).no_grad()),
-        codec: Arc::new(model.vae),
+        autoencoder: Arc::new(model.vae),
         text: Arc::new(model.text),
         vision: Arc::new(common::images::encoder(&encoder, plain)?),
     };

@@ -175,7 +175,7 @@ fn files_of_another_kind_are_refused_as_what_they_are() {
         (golden.join("unet/config.json"), "config.json"),
         (golden.join(UNET), "expected"),
         (golden.join("vae"), "model_index.json"),
-        (golden.join("../../../examples/pictures/coffee.jpg"), "coffee.jpg"),
+        (golden.join("../../../examples/images/coffee.jpg"), "coffee.jpg"),
     ] {
         refused(&path, &options(), &[said, ";"]);
     }

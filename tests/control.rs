@@ -304,7 +304,7 @@ fn what_a_mask_leaves_out_is_kept_and_a_mask_of_all_is_an_image_from_noise() {
     let device = fabric::default_device().expect("a device");
     let pixels = vae_batch(&[image(4)], 64, 64, Fit::SquashLanczos, &device).expect("pixels").repeat_dim(0, 2);
     let vae = vae();
-    let shape = [2, vae.latent_channels(), 64 / vae.downscale(), 64 / vae.downscale()];
+    let shape = [2, vae.latent_channels(), 64 / vae.scale_factor(), 64 / vae.scale_factor()];
     let posterior = SeededNoise::new(&[3, 4], &device).draw(Draw::StartPosterior, shape).expect("noise");
     let encoded = values(&vae.encode(pixels, Posterior::Sample(posterior)));
     for sampler in ["ddim", "euler_a", "dpmpp_2m", "heun", "pndm", "unipc", "lcm"] {
@@ -312,7 +312,7 @@ fn what_a_mask_leaves_out_is_kept_and_a_mask_of_all_is_an_image_from_noise() {
         request.settings.sampler = Some(sampler.parse().expect("a sampler"));
         request.settings.steps = 4;
         let mut plain = request.clone();
-        plain.start = None;
+        plain.init_image = None;
         assert_again(&make(&request.clone().with_mask(grey(255))), &make(&plain), sampler);
         // One latent of the 64 is made anew.
         let kept = make(&request.clone().with_mask(one_square(0)));
@@ -441,7 +441,7 @@ fn references_ride_along_in_networks_that_inpaint() {
     assert!(
         distance(&values(&generate(&pipeline, &other).latents), &values(&generate(&pipeline, &plain).latents)) > 1e-4
     );
-    (other.start, other.mask) = (None, None);
+    (other.init_image, other.mask) = (None, None);
     assert_eq!(generate(&pipeline, &other).images.len(), 2);
     let message = self::request().with_mask(grey(255)).validate().expect_err("no image").to_string();
     assert!(message.starts_with("mask: expected") && message.contains("got one, but no start image"), "{message}");

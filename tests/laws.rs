@@ -308,7 +308,7 @@ fn a_disk_that_fails_changes_no_image() {
 #[test]
 fn merged_tokens_take_less_memory_and_change_little() {
     let pipeline = fresh_pipeline();
-    let request = |merge, pass| both(FabricSettings { merge, pass, ..everywhere() });
+    let request = |merge, pass| both(FabricSettings { token_merge_ratio: merge, pass, ..everywhere() });
     let make = |merge, pass| pipeline.generate(&request(merge, pass)).expect("a generation");
     let cached = ReferencePass::Cached { chunk: 4, budget: 1 << 30, half: false };
     let whole = make(0.0, cached);

@@ -357,8 +357,8 @@ fn a_device_that_fails_in_a_preview_is_no_panic_of_the_observer() {
             panic!("out of memory")
         }
 
-        fn downscale(&self) -> usize {
-            Autoencoder::downscale(&self.0)
+        fn scale_factor(&self) -> usize {
+            Autoencoder::scale_factor(&self.0)
         }
 
         fn latent_channels(&self) -> usize {

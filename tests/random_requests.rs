@@ -135,11 +135,11 @@ struct Case {
 
 impl std::fmt::Debug for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Request { prompt, seeds, start, mask, feedback, steering, settings, .. } = &self.request;
+        let Request { prompt, seeds, init_image, mask, feedback, steering, settings, .. } = &self.request;
         let feedback: Vec<f64> = feedback.iter().map(|one| one.strength).collect();
-        let start = start.as_ref().map(|start| start.strength);
+        let init_image = init_image.as_ref().map(|init_image| init_image.strength);
         write!(f, "request {}: {:?}", self.number, prompt.chars().take(30).collect::<String>())?;
-        write!(f, ", seeds {seeds:?}, start {start:?}, mask {}, feedback {feedback:?}", mask.is_some())?;
+        write!(f, ", seeds {seeds:?}, start {init_image:?}, mask {}, feedback {feedback:?}", mask.is_some())?;
         write!(f, ", steering {}, chunk {}, budget {}", steering.len(), self.chunk, self.budget)?;
         write!(f, ", batch {}, {settings:?}", self.batch)
     }
@@ -194,7 +194,7 @@ fn case(number: u64) -> Case {
         liked_bottleneck_scale: draws.one(&[1.0, 0.5]),
         normalise: draws.yes(0.3),
         posterior: draws.one(&[ReferencePosterior::Sample, ReferencePosterior::Mean]),
-        merge: draws.one(&[0.0, 0.0, 0.5]),
+        token_merge_ratio: draws.one(&[0.0, 0.0, 0.5]),
         pass,
         ..FabricSettings::default()
     };
@@ -361,9 +361,9 @@ fn the_requests_of_every_day_have_something_of_everything() {
     for of in [|text: &TextOptions| text.long_prompts, |text: &TextOptions| text.weights] {
         assert!(settings(&|settings| settings.prompt_dropout > 0.0 && of(&settings.text)));
     }
-    assert!(settings(&|settings| settings.fabric.merge > 0.0));
+    assert!(settings(&|settings| settings.fabric.token_merge_ratio > 0.0));
     assert!(settings(&|settings| settings.fabric.posterior == ReferencePosterior::Mean));
-    assert!(any(&|case| case.request.mask.is_some()) && any(&|case| case.request.start.is_some()));
+    assert!(any(&|case| case.request.mask.is_some()) && any(&|case| case.request.init_image.is_some()));
     assert!(any(&|case| case.request.steering.len() > 1) && any(&|case| case.request.feedback.len() > 1));
     let samplers: std::collections::BTreeSet<_> =
         cases.iter().filter_map(|case| case.request.settings.sampler).map(|sampler| sampler.to_string()).collect();

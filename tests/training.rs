@@ -59,7 +59,7 @@ fn partners() -> Partners {
     let vision: ClipVision = loaded(network, &weights("image_encoder/model.safetensors"));
     Partners {
         unet: Arc::new(model.unet.fork(&tracking).no_grad()),
-        codec: Arc::new(model.vae),
+        autoencoder: Arc::new(model.vae),
         text: Arc::new(model.text),
         vision: Arc::new(vision),
     }

@@ -80,7 +80,7 @@ impl Job<'_> {
         let (networks, _) = StableDiffusion::from_folder(&model, &self.device, &ModelOptions::default())?;
         let partners = Partners {
             unet: Arc::new(networks.unet.fork(&self.training).no_grad()),
-            codec: Arc::new(networks.vae),
+            autoencoder: Arc::new(networks.vae),
             text: Arc::new(networks.text),
             vision: Arc::new(common::images::encoder(&model.join("image_encoder"), &self.device)?),
         };

@@ -32,7 +32,7 @@ impl Job<'_> {
         }
         let pool = self.pool(&vae, config.training.seed, config.options.pool)?;
         let levels = training_levels(&scheduler())?;
-        let side = SIDE as usize / vae.downscale();
+        let side = SIDE as usize / vae.scale_factor();
         let shape = [vae.latent_channels(), side, side];
         let task = UNetTask::new(
             &self.world,

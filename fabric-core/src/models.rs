@@ -210,7 +210,7 @@ pub trait Autoencoder {
     fn decode(&self, latents: Tensor<4>) -> Tensor<4>;
 
     /// Pixels per latent along each axis: 8 for Stable Diffusion.
-    fn downscale(&self) -> usize;
+    fn scale_factor(&self) -> usize;
 
     /// Channels of the latents.
     fn latent_channels(&self) -> usize;

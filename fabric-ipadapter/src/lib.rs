@@ -8,7 +8,6 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
-mod course;
 mod error;
 mod features;
 mod file;
@@ -19,6 +18,7 @@ mod numbering;
 mod preset;
 pub mod projection;
 mod prompt;
+mod scale_schedule;
 mod scales;
 pub mod sd3;
 mod steering;
@@ -27,7 +27,6 @@ mod tiles;
 pub mod train;
 
 pub use adapter::{AdapterWeights, IpAdapter, KeyValue};
-pub use course::ScaleSchedule;
 pub use error::AdapterError;
 pub use features::{Combine, FeatureKind, Features};
 pub use file::{AdapterConfig, AdapterFile, FaceVersion, ProjectionConfig};
@@ -35,8 +34,9 @@ pub use instruction::{Aspect, InstructGuidance, Instruction};
 pub use mask::{Mask, MaskMode};
 pub use noise::{NoiseKind, noised_image};
 pub use numbering::numbered_layers;
-pub use preset::{Preset, Spread};
+pub use preset::{LayerPreset, PresetScales};
 pub use prompt::{ImagePromptKv, ImagePromptRows};
+pub use scale_schedule::ScaleSchedule;
 pub use scales::LayerScales;
 pub use steering::{ImagePrompt, InstructTexts};
 pub use tiles::{Tile, tiles};

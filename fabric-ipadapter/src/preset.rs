@@ -16,12 +16,12 @@ use crate::{AdapterError, LayerScales};
 /// with 16 transformers, and XL's with 11.
 ///
 /// ```
-/// use fabric_ipadapter::Preset;
-/// assert_eq!("style transfer".parse::<Preset>()?, Preset::StyleTransfer);
+/// use fabric_ipadapter::LayerPreset;
+/// assert_eq!("style transfer".parse::<LayerPreset>()?, LayerPreset::StyleTransfer);
 /// # Ok::<(), fabric_ipadapter::AdapterError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Preset {
+pub enum LayerPreset {
     /// The same everywhere.
     Linear,
     /// From full strength down to a twentieth.
@@ -63,11 +63,11 @@ pub enum Preset {
 /// How strongly each layer acts, and in which layers the image is something to lead away from: there the branch under
 /// the prompt sees nothing of it, and the other one sees it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Spread {
+pub struct PresetScales {
     /// For each layer.
     pub scales: LayerScales,
     /// The layers that are turned round.
-    pub away: BTreeSet<AttnSite>,
+    pub inverted: BTreeSet<AttnSite>,
 }
 
 /// Which of the two strengths a layer takes, and how much of it.
@@ -84,84 +84,84 @@ type Lines = &'static [(usize, usize, Share)];
 
 /// What a preset says of the U-Nets of Stable Diffusion 1 and 2, and of XL.
 struct Entry {
-    preset: Preset,
+    preset: LayerPreset,
     name: &'static str,
     sd: Lines,
     xl: Lines,
     /// Transformers that lead away, in either U-Net.
-    away: [&'static [usize]; 2],
+    inverted: [&'static [usize]; 2],
 }
 
 const PLAIN: [&[usize]; 2] = [&[], &[]];
 
-const fn entry(preset: Preset, name: &'static str, sd: Lines, xl: Lines) -> Entry {
-    Entry { preset, name, sd, xl, away: PLAIN }
+const fn entry(preset: LayerPreset, name: &'static str, sd: Lines, xl: Lines) -> Entry {
+    Entry { preset, name, sd, xl, inverted: PLAIN }
 }
 
 /// Those that name layers. On the way down SD has transformers 0 to 5, then 6 in the middle, 7 to 15 on the way up; XL has
 /// 0 to 3, 4, and 5 to 10.
 const NAMED: [Entry; 13] = [
     entry(
-        Preset::WeakInput,
+        LayerPreset::WeakInput,
         "weak input",
         &[(0, 15, Main(1.0)), (0, 5, Main(0.2))],
         &[(0, 10, Main(1.0)), (0, 3, Main(0.2))],
     ),
     entry(
-        Preset::WeakMiddle,
+        LayerPreset::WeakMiddle,
         "weak middle",
         &[(0, 15, Main(1.0)), (6, 6, Main(0.2))],
         &[(0, 10, Main(1.0)), (4, 4, Main(0.2))],
     ),
     entry(
-        Preset::WeakOutput,
+        LayerPreset::WeakOutput,
         "weak output",
         &[(0, 15, Main(1.0)), (7, 15, Main(0.2))],
         &[(0, 10, Main(1.0)), (5, 10, Main(0.2))],
     ),
     entry(
-        Preset::StrongMiddle,
+        LayerPreset::StrongMiddle,
         "strong middle",
         &[(0, 15, Main(0.2)), (6, 6, Main(1.0))],
         &[(0, 10, Main(0.2)), (4, 4, Main(1.0))],
     ),
-    entry(Preset::StyleTransfer, "style transfer", &[(0, 3, Main(1.0)), (9, 15, Main(1.0))], &[(6, 6, Main(1.0))]),
-    entry(Preset::Composition, "composition", &[(4, 4, Main(0.25)), (5, 5, Main(1.0))], &[(3, 3, Main(1.0))]),
+    entry(LayerPreset::StyleTransfer, "style transfer", &[(0, 3, Main(1.0)), (9, 15, Main(1.0))], &[(6, 6, Main(1.0))]),
+    entry(LayerPreset::Composition, "composition", &[(4, 4, Main(0.25)), (5, 5, Main(1.0))], &[(3, 3, Main(1.0))]),
     entry(
-        Preset::StrongStyleTransfer,
+        LayerPreset::StrongStyleTransfer,
         "strong style transfer",
         &[(0, 3, Main(1.0)), (6, 15, Main(1.0))],
         &[(0, 2, Main(1.0)), (4, 10, Main(1.0))],
     ),
     entry(
-        Preset::StyleAndComposition,
+        LayerPreset::StyleAndComposition,
         "style and composition",
         &[(0, 3, Main(1.0)), (4, 4, Other(0.25)), (5, 5, Other(1.0)), (9, 15, Main(1.0))],
         &[(3, 3, Other(1.0)), (6, 6, Main(1.0))],
     ),
     entry(
-        Preset::StrongStyleAndComposition,
+        LayerPreset::StrongStyleAndComposition,
         "strong style and composition",
         &[(0, 15, Main(1.0)), (4, 5, Other(1.0))],
         &[(0, 10, Main(1.0)), (3, 3, Other(1.0))],
     ),
     Entry {
-        preset: Preset::StyleTransferPrecise,
+        preset: LayerPreset::StyleTransferPrecise,
         name: "style transfer precise",
         sd: &[(0, 3, Main(1.0)), (4, 4, Other(0.25)), (5, 5, Other(1.0)), (9, 15, Main(1.0))],
         xl: &[(3, 3, Other(1.0)), (6, 6, Main(1.0))],
-        away: [&[4, 5], &[3]],
+        inverted: [&[4, 5], &[3]],
     },
     Entry {
-        preset: Preset::CompositionPrecise,
+        preset: LayerPreset::CompositionPrecise,
         name: "composition precise",
         sd: &[(0, 3, Other(1.0)), (4, 4, Main(0.25)), (5, 5, Main(1.0)), (6, 8, Other(0.1)), (9, 15, Other(1.0))],
         xl: &[(0, 10, Other(0.1)), (3, 3, Main(1.0)), (6, 6, Other(1.0))],
-        away: [&[0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15], &[0, 1, 2, 4, 5, 6, 7, 8, 9, 10]],
+        inverted: [&[0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15], &[0, 1, 2, 4, 5, 6, 7, 8, 9, 10]],
     },
-    entry(Preset::InstantStyle, "instant style", &[(7, 9, Main(1.0))], &[(6, 6, Main(1.0))]),
+    entry(LayerPreset::InstantStyle, "instant style", &[(7, 9, Main(1.0))], &[(6, 6, Main(1.0))]),
     entry(
-        Preset::InstantStyleAndLayout,
+        LayerPreset::InstantStyleAndLayout,
         "instant style and layout",
         &[(4, 9, Main(1.0))],
         &[(3, 3, Main(1.0)), (6, 6, Main(1.0))],
@@ -172,15 +172,15 @@ const NAMED: [Entry; 13] = [
 type Curve = fn(f32, f32) -> f32;
 
 /// Those that are curves over the depth.
-const CURVES: [(Preset, &str, Curve); 5] = [
-    (Preset::Linear, "linear", |_, _| 1.0),
-    (Preset::EaseIn, "ease in", |t, count| 0.05 + 0.95 * (1.0 - t / count)),
-    (Preset::EaseOut, "ease out", |t, count| 0.05 + 0.95 * (t / count)),
-    (Preset::EaseInOut, "ease in-out", |t, count| 0.05 + 0.95 * (1.0 - (t - count / 2.0).abs() / (count / 2.0))),
-    (Preset::ReverseInOut, "reverse in-out", |t, count| 0.05 + 0.95 * ((t - count / 2.0).abs() / (count / 2.0))),
+const CURVES: [(LayerPreset, &str, Curve); 5] = [
+    (LayerPreset::Linear, "linear", |_, _| 1.0),
+    (LayerPreset::EaseIn, "ease in", |t, count| 0.05 + 0.95 * (1.0 - t / count)),
+    (LayerPreset::EaseOut, "ease out", |t, count| 0.05 + 0.95 * (t / count)),
+    (LayerPreset::EaseInOut, "ease in-out", |t, count| 0.05 + 0.95 * (1.0 - (t - count / 2.0).abs() / (count / 2.0))),
+    (LayerPreset::ReverseInOut, "reverse in-out", |t, count| 0.05 + 0.95 * ((t - count / 2.0).abs() / (count / 2.0))),
 ];
 
-impl Preset {
+impl LayerPreset {
     /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
         CURVES.iter().map(|(preset, ..)| *preset).chain(NAMED.iter().map(|entry| entry.preset))
@@ -194,7 +194,12 @@ impl Preset {
     /// # Errors
     ///
     /// When it names layers and the U-Net is neither Stable Diffusion 1 or 2's nor XL's.
-    pub fn spread(self, layers: &[CrossAttention], strength: f32, other: Option<f32>) -> Result<Spread, AdapterError> {
+    pub fn scales_for(
+        self,
+        layers: &[CrossAttention],
+        strength: f32,
+        other: Option<f32>,
+    ) -> Result<PresetScales, AdapterError> {
         let transformers = transformers(layers);
         let count = transformers.len();
         let mut shares = vec![0.0; count];
@@ -204,12 +209,12 @@ impl Preset {
                 *share = strength * curve(t as f32, count as f32);
             }
         } else if let Some(entry) = NAMED.iter().find(|entry| entry.preset == self) {
-            let (lines, away) = match count {
-                16 => (entry.sd, entry.away[0]),
-                11 => (entry.xl, entry.away[1]),
+            let (lines, inverted) = match count {
+                16 => (entry.sd, entry.inverted[0]),
+                11 => (entry.xl, entry.inverted[1]),
                 _ => return Err(self.unknown_layers(count)),
             };
-            turned = away;
+            turned = inverted;
             for &(first, last, share) in lines {
                 shares[first..=last].fill(match share {
                     Main(share) => share * strength,
@@ -221,11 +226,11 @@ impl Preset {
             transformers.iter().zip(&shares).fold(LayerScales::none(), |scales, (&(block, attention), &share)| {
                 scales.with_attention(block, attention, share)
             });
-        let away = layers
+        let inverted = layers
             .iter()
             .map(|layer| layer.site)
             .filter(|site| turned.iter().any(|&t| transformers[t] == (site.block, site.attention)));
-        Ok(Spread { scales, away: away.collect() })
+        Ok(PresetScales { scales, inverted: inverted.collect() })
     }
 
     fn unknown_layers(self, count: usize) -> AdapterError {
@@ -247,7 +252,7 @@ fn transformers(layers: &[CrossAttention]) -> Vec<(Block, usize)> {
 }
 
 /// As ComfyUI writes it.
-impl fmt::Display for Preset {
+impl fmt::Display for LayerPreset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = NAMED.iter().map(|entry| (entry.preset, entry.name));
         let mut all = CURVES.iter().map(|(preset, name, _)| (*preset, *name)).chain(named);
@@ -256,7 +261,7 @@ impl fmt::Display for Preset {
     }
 }
 
-impl FromStr for Preset {
+impl FromStr for LayerPreset {
     type Err = AdapterError;
 
     fn from_str(name: &str) -> Result<Self, AdapterError> {
@@ -297,24 +302,24 @@ mod tests {
     }
 
     /// The scales of all layers, in the order in which they run.
-    fn scales(preset: Preset, layers: &[CrossAttention]) -> Vec<f32> {
-        let spread = preset.spread(layers, 1.0, Some(0.5)).expect("a known U-Net");
-        layers.iter().map(|layer| spread.scales.of(&layer.site)).collect()
+    fn scales(preset: LayerPreset, layers: &[CrossAttention]) -> Vec<f32> {
+        let of = preset.scales_for(layers, 1.0, Some(0.5)).expect("a known U-Net");
+        layers.iter().map(|layer| of.scales.of(&layer.site)).collect()
     }
 
     #[test]
     fn named_layers_are_those_that_their_authors_name() {
-        let style = Preset::InstantStyle.spread(&xl(), 1.0, None).expect("XL");
-        let on = |layers: &[CrossAttention], spread: &Spread| -> Vec<String> {
-            let on = layers.iter().filter(|layer| spread.scales.of(&layer.site) != 0.0);
+        let style = LayerPreset::InstantStyle.scales_for(&xl(), 1.0, None).expect("XL");
+        let on = |layers: &[CrossAttention], of: &PresetScales| -> Vec<String> {
+            let on = layers.iter().filter(|layer| of.scales.of(&layer.site) != 0.0);
             on.map(|layer| layer.site.to_string().split(".transformer").next().unwrap_or_default().to_owned()).collect()
         };
         assert_eq!(on(&xl(), &style), ["up_blocks.0.attentions.1"]);
-        let layout = Preset::Composition.spread(&xl(), 1.0, None).expect("XL");
+        let layout = LayerPreset::Composition.scales_for(&xl(), 1.0, None).expect("XL");
         assert_eq!(on(&xl(), &layout), ["down_blocks.2.attentions.1"]);
-        let style = Preset::InstantStyle.spread(&sd(), 1.0, None).expect("SD");
+        let style = LayerPreset::InstantStyle.scales_for(&sd(), 1.0, None).expect("SD");
         assert_eq!(on(&sd(), &style), [0, 1, 2].map(|at| format!("up_blocks.1.attentions.{at}")));
-        let both = Preset::InstantStyleAndLayout.spread(&sd(), 1.0, None).expect("SD");
+        let both = LayerPreset::InstantStyleAndLayout.scales_for(&sd(), 1.0, None).expect("SD");
         assert_eq!(on(&sd(), &both).len(), 6);
     }
 
@@ -324,35 +329,39 @@ mod tests {
         expected[..4].fill(1.0);
         (expected[4], expected[5]) = (0.125, 0.5);
         expected[9..].fill(1.0);
-        assert_eq!(scales(Preset::StyleAndComposition, &sd()), expected);
-        assert_eq!(scales(Preset::StrongMiddle, &xl()), [0.2, 0.2, 0.2, 0.2, 1.0, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2]);
+        assert_eq!(scales(LayerPreset::StyleAndComposition, &sd()), expected);
+        assert_eq!(scales(LayerPreset::StrongMiddle, &xl()), [0.2, 0.2, 0.2, 0.2, 1.0, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2]);
         let mut expected = vec![0.05; 16];
         expected[..4].fill(0.5);
         (expected[4], expected[5]) = (0.25, 1.0);
         expected[9..].fill(0.5);
-        assert_eq!(scales(Preset::CompositionPrecise, &sd()), expected);
-        assert_eq!(scales(Preset::WeakInput, &xl())[..5], [0.2, 0.2, 0.2, 0.2, 1.0]);
-        assert_eq!(scales(Preset::WeakOutput, &sd())[5..8], [1.0, 1.0, 0.2]);
-        let away = |preset: Preset| preset.spread(&xl(), 1.0, None).expect("XL").away.len();
+        assert_eq!(scales(LayerPreset::CompositionPrecise, &sd()), expected);
+        assert_eq!(scales(LayerPreset::WeakInput, &xl())[..5], [0.2, 0.2, 0.2, 0.2, 1.0]);
+        assert_eq!(scales(LayerPreset::WeakOutput, &sd())[5..8], [1.0, 1.0, 0.2]);
+        let inverted = |preset: LayerPreset| preset.scales_for(&xl(), 1.0, None).expect("XL").inverted.len();
         assert_eq!(
-            [away(Preset::CompositionPrecise), away(Preset::StyleTransferPrecise), away(Preset::Linear)],
+            [
+                inverted(LayerPreset::CompositionPrecise),
+                inverted(LayerPreset::StyleTransferPrecise),
+                inverted(LayerPreset::Linear)
+            ],
             [10, 1, 0]
         );
-        let ease = scales(Preset::EaseIn, &sd());
+        let ease = scales(LayerPreset::EaseIn, &sd());
         assert!((ease[0] - 1.0).abs() < 1e-6 && (ease[8] - 0.525).abs() < 1e-6, "{ease:?}");
-        let precise = Preset::StyleTransferPrecise.spread(&sd(), 1.0, None).expect("SD");
-        assert_eq!(precise.away, [0, 1].map(|at| sd()[4 + at].site).into());
+        let precise = LayerPreset::StyleTransferPrecise.scales_for(&sd(), 1.0, None).expect("SD");
+        assert_eq!(precise.inverted, [0, 1].map(|at| sd()[4 + at].site).into());
     }
 
     #[test]
     fn every_preset_has_a_name_and_other_u_nets_are_refused() {
-        assert_eq!(Preset::all().count(), 18);
-        for preset in Preset::all() {
-            assert_eq!(preset.to_string().parse::<Preset>().expect("its own name"), preset);
-            let small = preset.spread(&layers(&[(Block::Mid, 1)]), 1.0, None);
+        assert_eq!(LayerPreset::all().count(), 18);
+        for preset in LayerPreset::all() {
+            assert_eq!(preset.to_string().parse::<LayerPreset>().expect("its own name"), preset);
+            let small = preset.scales_for(&layers(&[(Block::Mid, 1)]), 1.0, None);
             let curve = CURVES.iter().any(|(curve, ..)| *curve == preset);
             assert_eq!(small.is_ok(), curve, "{preset}");
         }
-        assert!("stile".parse::<Preset>().is_err());
+        assert!("stile".parse::<LayerPreset>().is_err());
     }
 }

@@ -110,7 +110,7 @@ impl ImagePromptKv {
     }
 
     /// With a weight for each image in the softmax that they share: 1 is an ordinary one, 2 the same image twice, 0 none
-    /// at all. With masks, which give each image a softmax of its own, a weight only switches a picture off.
+    /// at all. With masks, which give each image a softmax of its own, a weight only switches an image off.
     ///
     /// # Errors
     ///

@@ -15,8 +15,8 @@ use fabric_core::pipeline::{Steering, Window};
 use crate::instruction::SDXL_CONTEXT;
 use crate::prompt::ImagePromptRows;
 use crate::{
-    AdapterConfig, AdapterError, Features, ImagePromptKv, InstructGuidance, Instruction, IpAdapter, LayerScales, Mask,
-    Preset, ScaleSchedule, Spread,
+    AdapterConfig, AdapterError, Features, ImagePromptKv, InstructGuidance, Instruction, IpAdapter, LayerPreset,
+    LayerScales, Mask, PresetScales, ScaleSchedule,
 };
 
 /// Images as a prompt: what each branch of the guidance sees, how strongly, where, and in which steps.
@@ -37,9 +37,9 @@ pub struct ImagePrompt {
     seen: BTreeMap<Branch, ImagePromptKv>,
     window: Window,
     /// How strongly over the run.
-    course: ScaleSchedule,
+    schedule: ScaleSchedule,
     /// Layers in which the branch under the prompt sees nothing of the images, and the other one sees them.
-    away: BTreeSet<AttnSite>,
+    inverted: BTreeSet<AttnSite>,
     /// How an instruction's branches mix.
     guidance: Option<InstructedMix>,
     /// Whether FABRIC's references see it too.
@@ -109,8 +109,8 @@ impl ImagePrompt {
 
     /// Of full strength, everywhere and always.
     fn seen(seen: BTreeMap<Branch, ImagePromptKv>, guidance: Option<InstructedMix>) -> Self {
-        let (window, course) = (Window::default(), ScaleSchedule::default());
-        Self { seen, window, course, away: BTreeSet::new(), guidance, references: false }
+        let (window, schedule) = (Window::default(), ScaleSchedule::default());
+        Self { seen, window, schedule, inverted: BTreeSet::new(), guidance, references: false }
     }
 
     /// With this scale in all layers.
@@ -128,7 +128,7 @@ impl ImagePrompt {
     ///
     /// When a scale is not finite, or names a layer that the U-Net does not have.
     pub fn with_scales(mut self, scales: &LayerScales) -> Result<Self, AdapterError> {
-        self.away.clear();
+        self.inverted.clear();
         self.each(|seen| seen.with_scales(scales.clone()))
     }
 
@@ -137,10 +137,10 @@ impl ImagePrompt {
     /// # Errors
     ///
     /// When a strength is not finite, or the preset does not know this U-Net's layers.
-    pub fn with_preset(self, preset: Preset, strength: f32, other: Option<f32>) -> Result<Self, AdapterError> {
+    pub fn with_preset(self, preset: LayerPreset, strength: f32, other: Option<f32>) -> Result<Self, AdapterError> {
         let layers = self.seen.values().next().map(ImagePromptKv::layers).unwrap_or_default();
-        let Spread { scales, away } = preset.spread(&layers, strength, other)?;
-        Ok(Self { away, ..self.with_scales(&scales)? })
+        let PresetScales { scales, inverted } = preset.scales_for(&layers, strength, other)?;
+        Ok(Self { inverted, ..self.with_scales(&scales)? })
     }
 
     /// With a weight for each image in the softmax that they share: 2 is the same image twice, 0 none at all.
@@ -152,10 +152,10 @@ impl ImagePrompt {
         self.each(|seen| seen.with_weights(weights.to_vec()))
     }
 
-    /// With a strength that changes over the run: all scales times the course's factor.
+    /// With a strength that changes over the run: all scales times the schedule's factor.
     #[must_use]
-    pub fn with_scale_schedule(self, course: ScaleSchedule) -> Self {
-        Self { course, ..self }
+    pub fn with_scale_schedule(self, schedule: ScaleSchedule) -> Self {
+        Self { schedule, ..self }
     }
 
     /// With a mask and scales for each image, which then has a softmax of its own.
@@ -248,15 +248,15 @@ impl Steering for ImagePrompt {
         }
         // Beside an Instruct adapter, its branches other than the prompt's are without this image.
         let of = |branch| self.seen.get(branch).or_else(|| self.seen.get(&Branch::Unconditional));
-        let factor = self.course.at(call);
+        let factor = self.schedule.at(call);
         let mut seen = Vec::new();
         for (branch, rows) in rows {
             let on = |prompt: &'a ImagePromptKv| prompt.on(rows.clone()).times(factor);
-            seen.extend(of(branch).map(|prompt| on(prompt).all_but(&self.away)));
+            seen.extend(of(branch).map(|prompt| on(prompt).all_but(&self.inverted)));
             // Of Instruct's four branches, whatever scales they have, all others lead away from what the one under the
             // prompt does not see.
             if *branch != Branch::Conditional {
-                seen.extend(self.seen.get(&Branch::Conditional).map(|prompt| on(prompt).only(&self.away)));
+                seen.extend(self.seen.get(&Branch::Conditional).map(|prompt| on(prompt).only(&self.inverted)));
             }
         }
         Box::new(PromptedBranches(seen))

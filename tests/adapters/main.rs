@@ -21,8 +21,8 @@ use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, Steering, 
 use fabric::ipadapter::projection::ResamplerConfig;
 use fabric::ipadapter::{
     AdapterConfig, AdapterError, AdapterFile, FaceVersion, FeatureKind, Features, ImagePrompt, InstructGuidance,
-    InstructTexts, Instruction, IpAdapter, LayerScales, Mask, Preset, ProjectionConfig, ScaleSchedule, numbered_layers,
-    tiles,
+    InstructTexts, Instruction, IpAdapter, LayerPreset, LayerScales, Mask, ProjectionConfig, ScaleSchedule,
+    numbered_layers, tiles,
 };
 use fabric::models::load::{LoadDtype, SafetensorsFile, parameters};
 use fabric::models::lora::merge;
@@ -102,7 +102,7 @@ fn latents(made: &Generation) -> Vec<f32> {
 /// Largest difference, of values around 1.
 const ROUNDING: f32 = 1e-4;
 
-/// An Instruct adapter's prompt for a picture of this number, with this guidance.
+/// An Instruct adapter's prompt for an image of this number, with this guidance.
 fn instructed(adapter: &IpAdapter, guidance: InstructGuidance) -> ImagePrompt {
     let Features::Instructed { tokens, .. } = features(adapter, 1, 3) else { panic!("no Instruct adapter") };
     let instruction = Instruction::new("use the pose").with_guidance(guidance);
@@ -179,15 +179,15 @@ fn a_course_and_a_preset_are_scales_over_time_and_layers() {
     let prompt = prompt(&adapter, &features(&adapter, 1, 1));
     let with = |prompt: ImagePrompt| make(&request().with_steering(prompt));
     let half = with(prompt.clone().with_scale(0.5).expect("a scale"));
-    assert_eq!(with(prompt.clone().with_scale_schedule(ScaleSchedule::new([0.5]).expect("a course"))), half);
-    assert_eq!(with(prompt.clone().with_preset(Preset::Linear, 0.5, None).expect("a preset")), half);
-    // The first of three steps alone, once as a window and once as a course.
+    assert_eq!(with(prompt.clone().with_scale_schedule(ScaleSchedule::new([0.5]).expect("a schedule"))), half);
+    assert_eq!(with(prompt.clone().with_preset(LayerPreset::Linear, 0.5, None).expect("a preset")), half);
+    // The first of three steps alone, once as a window and once as a schedule.
     let first = Window::new(0.0, 0.34).expect("a window");
-    let course = ScaleSchedule::new([1.0, 0.0, 0.0]).expect("a course");
-    assert_eq!(with(prompt.clone().with_window(first)), with(prompt.clone().with_scale_schedule(course)));
-    let eased = with(prompt.clone().with_preset(Preset::EaseIn, 1.0, None).expect("a preset"));
+    let schedule = ScaleSchedule::new([1.0, 0.0, 0.0]).expect("a schedule");
+    assert_eq!(with(prompt.clone().with_window(first)), with(prompt.clone().with_scale_schedule(schedule)));
+    let eased = with(prompt.clone().with_preset(LayerPreset::EaseIn, 1.0, None).expect("a preset"));
     assert!(distance(&eased, &with(prompt.clone())) > 1e-3);
-    let message = prompt.with_preset(Preset::StyleTransfer, 1.0, None).expect_err("a small U-Net").to_string();
+    let message = prompt.with_preset(LayerPreset::StyleTransfer, 1.0, None).expect_err("a small U-Net").to_string();
     assert!(
         message.starts_with("preset `style transfer`: expected") && message.contains("got a U-Net with 6 transformers"),
         "{message}"
@@ -212,7 +212,7 @@ fn what_a_precise_preset_leads_away_from_is_seen_on_all_other_branches() {
     let adapter = IpAdapter::new(config.clone(), config.init(&device)).expect("an adapter");
     let pooled = |value: f32| Features::Pooled(Tensor::ones([1, 6], &device) * value);
     let prompt = ImagePrompt::new(&adapter, &layers, &pooled(1.0), &pooled(0.0)).expect("a prompt");
-    let prompt = prompt.with_preset(Preset::StyleTransferPrecise, 1.0, Some(0.5)).expect("a preset");
+    let prompt = prompt.with_preset(LayerPreset::StyleTransferPrecise, 1.0, Some(0.5)).expect("a preset");
     let level = NoiseLevel { timestep: 500.0, alpha: 0.5, sigma: 0.5 };
     let call = ModelCall { index: 0, total: 1, level };
     /// Rows that see something in a layer, how strongly, and the first number of the keys.

@@ -149,7 +149,7 @@ fn forward(golden: &Golden, unet: &UNet) {
         let levels = unet.levels();
         let lenders: Vec<ReferenceWeight> = chosen.into_iter().map(|(_, lender)| lender).collect();
 
-        let riding = InBatchReferences { first: 2, lenders: lenders.clone(), merge: 0.0, levels };
+        let riding = InBatchReferences { first: 2, lenders: lenders.clone(), token_merge_ratio: 0.0, levels };
         let input = UNetInput {
             processor: &riding,
             reference_rows: count,

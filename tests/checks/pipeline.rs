@@ -104,8 +104,8 @@ fn text_to_image(golden: &Golden, prompts: &Request, name: &str, case: &serde_js
         case["timesteps"].as_array().expect("timesteps").iter().map(|t| t.as_f64().expect("a number")).collect();
     let latents = golden.shape("latents");
     let settings = Settings {
-        width: Some(latents[3] * vae().downscale()),
-        height: Some(latents[2] * vae().downscale()),
+        width: Some(latents[3] * vae().scale_factor()),
+        height: Some(latents[2] * vae().scale_factor()),
         steps,
         guidance_scale: case["guidance"].as_f64().expect("guidance"),
         ..Settings::default()

@@ -26,7 +26,7 @@ pub enum Pointwise {
 /// ```
 pub fn pointwise<const D: usize>(x: Tensor<D>, kind: Pointwise) -> Tensor<D> {
     #[cfg(feature = "flex")]
-    if super::flex::serves(&x) {
+    if super::flex::is_supported(&x) {
         return super::flex::unary(x, super::flex::Unary::Pointwise(kind));
     }
     plain(x, kind)
@@ -55,7 +55,7 @@ pub fn geglu(x: Tensor<3>) -> Tensor<3> {
     let [_, _, channels] = x.dims();
     assert!(channels.is_multiple_of(2), "geglu: {channels} channels, expected an even number");
     #[cfg(feature = "flex")]
-    if super::flex::serves(&x) {
+    if super::flex::is_supported(&x) {
         return super::flex::unary(x, super::flex::Unary::Geglu);
     }
     plain_geglu(x)

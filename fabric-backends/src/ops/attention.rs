@@ -93,7 +93,7 @@ pub fn grouped_attention(query: Tensor<4>, mut groups: Vec<KeyGroup>) -> Tensor<
     }
     let (mut keys, mut values): (Vec<_>, Vec<_>) = groups.into_iter().map(|group| (group.key, group.value)).unzip();
     #[cfg(feature = "flex")]
-    if std::iter::once(&query).chain(&keys).chain(&values).all(super::flex::serves) {
+    if std::iter::once(&query).chain(&keys).chain(&values).all(super::flex::is_supported) {
         let each = weights.iter().flat_map(|&(count, weight)| std::iter::repeat_n(weight.ln(), count));
         let bias = if plain { Vec::new() } else { each.collect() };
         return super::flex::attend(query, keys, values, super::flex::Attention { bias: bias.into(), causal: false });
@@ -116,7 +116,7 @@ pub fn grouped_attention(query: Tensor<4>, mut groups: Vec<KeyGroup>) -> Tensor<
 pub fn causal_attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
     assert_eq!((key.dims(), value.dims()), (query.dims(), query.dims()), "causal_attention: keys, values");
     #[cfg(feature = "flex")]
-    if [&query, &key, &value].into_iter().all(super::flex::serves) {
+    if [&query, &key, &value].into_iter().all(super::flex::is_supported) {
         let operation = super::flex::Attention { bias: [].into(), causal: true };
         return super::flex::attend(query, vec![key], vec![value], operation);
     }

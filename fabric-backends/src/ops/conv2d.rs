@@ -29,7 +29,10 @@ pub fn conv2d(
         assert_shape!(bias, [weight.dims()[0]]);
     }
     #[cfg(feature = "flex")]
-    if super::flex::serves(&x) && super::flex::serves(&weight) && bias.as_ref().is_none_or(super::flex::serves) {
+    if super::flex::is_supported(&x)
+        && super::flex::is_supported(&weight)
+        && bias.as_ref().is_none_or(super::flex::is_supported)
+    {
         let bias = bias.unwrap_or_else(|| super::flex::no_bias(&x));
         return super::flex::weighted(x, weight, bias, super::flex::Weighted::Conv2d { stride, padding });
     }

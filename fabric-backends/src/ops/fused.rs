@@ -1,4 +1,4 @@
-//! Attention of burn's operations, in the form that its fused kernels take.
+//! Attention of burn's operations, in the constraints that its fused kernels take.
 
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
@@ -18,7 +18,7 @@ const FEW: usize = 32;
 /// burn's for GPUs take no scale of their own. With tensor cores they take f16 alone, heads whose channels are a multiple of 16, and queries
 /// that are a multiple of 32; without, heads whose channels are a multiple of 4. Anything else writes all scores to memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Form {
+pub(super) struct KernelConstraints {
     /// Channels of a head are filled up with zeros to a multiple of this,
     pub(super) channels: usize,
     /// and queries to a multiple of this.
@@ -29,7 +29,7 @@ pub(super) struct Form {
     pub(super) scores: Option<usize>,
 }
 
-impl Form {
+impl KernelConstraints {
     fn of(x: &Tensor<4>) -> Self {
         if is_cpu(&x.device()) {
             return Self { channels: 1, queries: 1, dtype: None, scores: Some(SCORES) };
@@ -45,13 +45,13 @@ impl Form {
 
 /// `softmax(q·k / sqrt(head_dim) + ln weight) · v`; no weights stand for 1 everywhere.
 pub(super) fn plain(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, weights: &[(usize, f32)]) -> Tensor<4> {
-    let form = Form::of(&query);
-    within(form, query, key, value, weights)
+    let constraints = KernelConstraints::of(&query);
+    within(constraints, query, key, value, weights)
 }
 
-/// The same in the given form.
+/// The same in the given constraints.
 pub(super) fn within(
-    form: Form,
+    constraints: KernelConstraints,
     query: Tensor<4>,
     key: Tensor<4>,
     value: Tensor<4>,
@@ -62,9 +62,9 @@ pub(super) fn within(
     let given = query.dtype();
     // bf16 reaches further than f16. What is beyond 65504 becomes infinite and then NaN, which shows; held back at the
     // limit it would not.
-    let dtype = form.dtype.unwrap_or(given);
+    let dtype = constraints.dtype.unwrap_or(given);
     let more = LogWeights { weights, dtype };
-    let channels = (head_dim + more.channels()).next_multiple_of(form.channels);
+    let channels = (head_dim + more.channels()).next_multiple_of(constraints.channels);
     // The kernel divides by the root of the channels that it sees.
     let scale = (channels as f64 / head_dim as f64).sqrt();
     let [query, key, value] = [query, key, value].map(|x| if dtype == given { x } else { x.cast(dtype) });
@@ -84,11 +84,11 @@ pub(super) fn within(
     // The value's own extra channels are nothing; they only keep the three head sizes equal.
     let value = filled(value, None, channels);
 
-    let at_once = form.scores.map_or(queries, |bytes| (bytes / (rows * heads * keys * 4)).max(1));
+    let at_once = constraints.scores.map_or(queries, |bytes| (bytes / (rows * heads * keys * 4)).max(1));
     let parts = (0..queries).step_by(at_once).map(|first| {
         let count = at_once.min(queries - first);
         let part = query.clone().slice_dim(2, first..first + count);
-        let expected = count.next_multiple_of(form.queries);
+        let expected = count.next_multiple_of(constraints.queries);
         let zeros = || Tensor::zeros([rows, heads, expected - count, channels], (&device, dtype));
         let part = std::iter::once(part).chain((expected > count).then(zeros));
         let out = attention(

@@ -1,6 +1,6 @@
 //! Operations with a kernel of their own.
 //!
-//! Each has a plain form of burn's operations, which every backend and number type runs, and kernels for f32 on the
+//! Each has a plain constraints of burn's operations, which every backend and number type runs, and kernels for f32 on the
 //! CPU (feature `flex`) with derivatives of their own.
 
 mod activation;

@@ -28,7 +28,7 @@ pub fn group_norm(
     assert_shape!(bias, [channels]);
     assert!(channels.is_multiple_of(groups), "group norm: {channels} channels in {groups} groups");
     #[cfg(feature = "flex")]
-    if super::flex::serves(&x) && super::flex::serves(&weight) && super::flex::serves(&bias) {
+    if super::flex::is_supported(&x) && super::flex::is_supported(&weight) && super::flex::is_supported(&bias) {
         return super::flex::weighted(x, weight, bias, super::flex::Weighted::GroupNorm { groups, epsilon, silu });
     }
     plain_group_norm(x, weight, bias, groups, epsilon, silu)
@@ -68,7 +68,7 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<
     assert_shape!(x, [.., weight.dims()[0]]);
     assert_shape!(bias, [weight.dims()[0]]);
     #[cfg(feature = "flex")]
-    if super::flex::serves(&x) && super::flex::serves(&weight) && super::flex::serves(&bias) {
+    if super::flex::is_supported(&x) && super::flex::is_supported(&weight) && super::flex::is_supported(&bias) {
         return super::flex::weighted(x, weight, bias, super::flex::Weighted::LayerNorm { epsilon });
     }
     module::layer_norm(x, weight, Some(bias), epsilon)

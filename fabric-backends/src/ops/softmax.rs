@@ -10,7 +10,7 @@ use burn::tensor::{Tensor, activation};
 /// - returns: the same; each run of elements sums to 1
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
-    if super::flex::serves(&x) {
+    if super::flex::is_supported(&x) {
         return super::flex::unary(x, super::flex::Unary::Softmax);
     }
     activation::softmax(x, D - 1)

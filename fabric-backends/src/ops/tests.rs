@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::fused::{Form, within};
+use super::fused::{KernelConstraints, within};
 use super::*;
 
 /// The same numbers in each run: every test has a thread of its own, and starts anew.
@@ -215,16 +215,16 @@ fn a_weight_with_channels_innermost_is_the_same_weight() {
 
 #[test]
 fn attention_is_the_same_in_every_form_that_a_fused_kernel_asks_for() {
-    let form = Form { channels: 1, queries: 1, dtype: None, scores: None };
+    let constraints = KernelConstraints { channels: 1, queries: 1, dtype: None, scores: None };
     let forms = [
-        (form, 1e-5),
-        (Form { channels: 4, ..form }, 1e-5),
-        (Form { channels: 16, queries: 32, ..form }, 1e-5),
+        (constraints, 1e-5),
+        (KernelConstraints { channels: 4, ..constraints }, 1e-5),
+        (KernelConstraints { channels: 16, queries: 32, ..constraints }, 1e-5),
         // Three, ten and all queries at once.
-        (Form { scores: Some(2 * 4 * 60 * 4 * 3), ..form }, 1e-5),
-        (Form { channels: 16, queries: 8, scores: Some(2 * 4 * 60 * 4 * 10), ..form }, 1e-5),
-        (Form { scores: Some(1 << 20), ..form }, 1e-5),
-        (Form { channels: 16, queries: 32, dtype: Some(DType::F16), scores: None }, 2e-3),
+        (KernelConstraints { scores: Some(2 * 4 * 60 * 4 * 3), ..constraints }, 1e-5),
+        (KernelConstraints { channels: 16, queries: 8, scores: Some(2 * 4 * 60 * 4 * 10), ..constraints }, 1e-5),
+        (KernelConstraints { scores: Some(1 << 20), ..constraints }, 1e-5),
+        (KernelConstraints { channels: 16, queries: 32, dtype: Some(DType::F16), scores: None }, 2e-3),
     ];
     for dim in [40, 64, 5] {
         let tokens = |count: usize| random([2, 4, count, dim]);
@@ -232,13 +232,13 @@ fn attention_is_the_same_in_every_form_that_a_fused_kernel_asks_for() {
         let many = (0..60).map(|key| (1, 0.3 + key as f32)).collect();
         for weights in [vec![], vec![(20, 1.0), (25, 0.8), (15, 0.003)], many] {
             let expected = weighted_attention(query.clone(), key.clone(), value.clone(), &weights);
-            for (form, limit) in forms {
-                let got = within(form, query.clone(), key.clone(), value.clone(), &weights);
+            for (constraints, limit) in forms {
+                let got = within(constraints, query.clone(), key.clone(), value.clone(), &weights);
                 assert_eq!(got.dtype(), DType::F32);
                 let error = error(&got, &expected);
                 assert!(
                     error < limit,
-                    "{form:?}, {dim} channels, {weights:?}: error {error:.1e}, expected {limit:.1e}"
+                    "{constraints:?}, {dim} channels, {weights:?}: error {error:.1e}, expected {limit:.1e}"
                 );
             }
         }
@@ -250,9 +250,9 @@ fn weights_in_halves_are_as_exact_as_in_f32() {
     // All scores are 0, so that only the weights' own rounding is seen; logarithms up to 50 in steps of 2^-5.
     let zeros = |count: usize| Tensor::<4>::zeros([1, 1, count, 40], &Device::flex());
     let value = Tensor::cat(vec![zeros(1), zeros(1) + 1.0], 2);
-    let form = Form { channels: 16, queries: 32, dtype: Some(DType::F16), scores: None };
+    let constraints = KernelConstraints { channels: 16, queries: 32, dtype: Some(DType::F16), scores: None };
     for weight in [0.7_f32, 0.123, 0.01, 3.3] {
-        let got = within(form, zeros(1), zeros(2), value.clone(), &[(1, 1.0), (1, weight)]);
+        let got = within(constraints, zeros(1), zeros(2), value.clone(), &[(1, 1.0), (1, weight)]);
         let got: f32 = got.slice([0..1, 0..1, 0..1, 0..1]).into_scalar();
         let expected = f64::from(weight) / (1.0 + f64::from(weight));
         // The result is rounded to f16 once.

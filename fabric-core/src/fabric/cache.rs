@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::TokensBySite;
-use super::shelf::{ByteBudgetCache, Kept};
+use super::byte_budget::{ByteBudgetCache, Entry};
 use super::spill::{SpillFolder, SpilledTokens};
 use crate::Error;
 use crate::noise::ReferenceId;
@@ -23,7 +23,7 @@ pub struct ReferenceKvKey {
     /// Whether it was rounded to half precision.
     pub half: bool,
     /// The bits of the share of tokens that were merged.
-    pub merge: u64,
+    pub token_merge_ratio: u64,
 }
 
 /// How well a [`ReferenceKvCache`] serves.
@@ -83,7 +83,7 @@ pub struct ReferenceKvCache {
 struct State {
     memory: ByteBudgetCache<Arc<TokensBySite>>,
     disk: Disk,
-    /// Counts; the bytes are those of the shelves.
+    /// Counts; the bytes are those of the caches.
     stats: CacheStats,
     run: u64,
     /// How often everything was forgotten.
@@ -181,41 +181,41 @@ impl ReferenceKvCache {
         let bytes = tokens.values().map(|lent| size_of_tensor(&lent.key) + size_of_tensor(&lent.value)).sum::<u64>();
         let Placed { replaced, without_place } = self.lock().place(key, tokens, bytes, budget);
         drop(replaced);
-        for (key, kept) in without_place {
-            self.spill(key, kept);
+        for (key, entry) in without_place {
+            self.spill(key, entry);
         }
     }
 
     /// Moves to disk what has no place in memory, if it has one there.
     ///
     /// Whoever asks for it meanwhile records it again, which is slower but the same.
-    fn spill(&self, key: ReferenceKvKey, kept: KeptTokens) {
+    fn spill(&self, key: ReferenceKvKey, entry: TokensEntry) {
         let Some(folder) = &self.folder else { return };
-        let Some(mut reservation) = self.reserve(&kept) else { return };
-        let written = folder.write(&kept.thing);
-        let superfluous = reservation.fill(key, kept.last_run, written);
+        let Some(mut reservation) = self.reserve(&entry) else { return };
+        let written = folder.write(&entry.value);
+        let superfluous = reservation.fill(key, entry.last_run, written);
         drop(superfluous);
     }
 
     /// Takes a place on disk, for which older files go.
-    fn reserve(&self, kept: &KeptTokens) -> Option<Reservation<'_>> {
+    fn reserve(&self, entry: &TokensEntry) -> Option<Reservation<'_>> {
         let mut state = self.lock();
         let Disk { files, budget, reserved, off, .. } = &mut state.disk;
-        let bytes = *reserved + kept.bytes;
-        if *off || !files.has_room(bytes, *budget, kept.last_run) {
+        let bytes = *reserved + entry.bytes;
+        if *off || !files.has_room(bytes, *budget, entry.last_run) {
             return None;
         }
-        let older = files.make_room(bytes, *budget, kept.last_run);
+        let older = files.make_room(bytes, *budget, entry.last_run);
         *reserved = bytes;
         let cleared = state.cleared;
         drop(state);
         drop(older);
-        Some(Reservation { cache: self, bytes: kept.bytes, cleared })
+        Some(Reservation { cache: self, bytes: entry.bytes, cleared })
     }
 }
 
-type KeptTokens = Kept<Arc<TokensBySite>>;
-type KeptFile = Kept<Arc<SpilledTokens>>;
+type TokensEntry = Entry<Arc<TokensBySite>>;
+type FileEntry = Entry<Arc<SpilledTokens>>;
 
 /// Where a recording was found.
 enum Found {
@@ -226,37 +226,37 @@ enum Found {
 /// What giving a recording its place left over.
 struct Placed {
     /// What lay under the same key: dropped once the lock is free.
-    replaced: (Option<KeptTokens>, Option<KeptFile>),
+    replaced: (Option<TokensEntry>, Option<FileEntry>),
     /// What memory does not hold.
-    without_place: Vec<(ReferenceKvKey, KeptTokens)>,
+    without_place: Vec<(ReferenceKvKey, TokensEntry)>,
 }
 
 impl State {
     /// Looks a recording up, and counts it as missed where there is none.
     fn find(&mut self, key: &ReferenceKvKey) -> Option<Found> {
-        if let Some(kept) = self.memory.get(key, self.run) {
+        if let Some(entry) = self.memory.get(key, self.run) {
             self.stats.hits += 1;
-            return Some(Found::InMemory(kept.thing.clone()));
+            return Some(Found::InMemory(entry.value.clone()));
         }
-        let Some(kept) = self.disk.files.get(key, self.run) else {
+        let Some(entry) = self.disk.files.get(key, self.run) else {
             self.stats.misses += 1;
             return None;
         };
-        Some(Found::OnDisk(kept.thing.clone(), kept.bytes))
+        Some(Found::OnDisk(entry.value.clone(), entry.bytes))
     }
 
     /// Gives a recording its place in memory, if it has one there.
     fn place(&mut self, key: ReferenceKvKey, tokens: Arc<TokensBySite>, bytes: u64, budget: u64) -> Placed {
         let replaced = (self.memory.take(&key), self.disk.files.take(&key));
-        let kept = Kept { thing: tokens, bytes, last_run: self.run };
+        let entry = Entry { value: tokens, bytes, last_run: self.run };
         let fits = self.memory.has_room(bytes, budget, self.run);
         // The newest first: older ones would only be dropped for them again.
         let displaced = self.memory.make_room(bytes, budget, self.run).into_iter().rev();
         let mut without_place = Vec::new();
         if fits {
-            self.memory.put(key, kept);
+            self.memory.put(key, entry);
         } else {
-            without_place.push((key, kept));
+            without_place.push((key, entry));
         }
         without_place.extend(displaced);
         Placed { replaced, without_place }
@@ -265,7 +265,7 @@ impl State {
     /// Forgets a file that cannot be read, unless another one took its place meanwhile.
     fn forget_damaged(&mut self, key: &ReferenceKvKey, file: &Arc<SpilledTokens>, error: &std::io::Error) {
         let Self { disk, stats, run, .. } = self;
-        if disk.files.get(key, *run).is_some_and(|kept| Arc::ptr_eq(&kept.thing, file)) {
+        if disk.files.get(key, *run).is_some_and(|entry| Arc::ptr_eq(&entry.value, file)) {
             disk.files.take(key);
         }
         stats.misses += 1;
@@ -307,7 +307,7 @@ impl Reservation<'_> {
         }
         match written {
             Ok(file) if memory.has(&key) || disk.files.has(&key) => return Some(file),
-            Ok(file) => disk.files.put(key, Kept { thing: Arc::new(file), bytes, last_run }),
+            Ok(file) => disk.files.put(key, Entry { value: Arc::new(file), bytes, last_run }),
             Err(error) => {
                 stats.disk_failures += 1;
                 disk.off = true;
@@ -357,7 +357,13 @@ mod tests {
     }
 
     fn key(id: u8, step: u8) -> ReferenceKvKey {
-        ReferenceKvKey { id: ReferenceId([id; 32]), level: [u64::from(step); 3], conditions: 0, half: false, merge: 0 }
+        ReferenceKvKey {
+            id: ReferenceId([id; 32]),
+            level: [u64::from(step); 3],
+            conditions: 0,
+            half: false,
+            token_merge_ratio: 0,
+        }
     }
 
     /// Asks for a recording, and makes it if it is not there; returns whether it was. What comes back must be what was
@@ -516,8 +522,8 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let cache = ReferenceKvCache::spilling(place.path(), 128).unwrap();
         cache.begin_run();
-        let kept = || Kept { thing: tokens(16), bytes: 64, last_run: 1 };
-        let mut reservation = cache.reserve(&kept()).expect("room for two");
+        let entry = || Entry { value: tokens(16), bytes: 64, last_run: 1 };
+        let mut reservation = cache.reserve(&entry()).expect("room for two");
         // As another run does between the writing of a file and its end: nothing waits, and nothing is lost.
         assert!(!ask(&cache, 1, 0, 64));
         let written = cache.folder.as_ref().expect("a folder").write(&tokens(16));
@@ -532,14 +538,14 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let cache = ReferenceKvCache::spilling(place.path(), 128).unwrap();
         cache.begin_run();
-        let kept = Kept { thing: tokens(0), bytes: 64, last_run: 1 };
-        let writing = [cache.reserve(&kept).expect("room"), cache.reserve(&kept).expect("room")];
-        assert!(cache.reserve(&kept).is_none(), "the budget is spoken for");
+        let entry = Entry { value: tokens(0), bytes: 64, last_run: 1 };
+        let writing = [cache.reserve(&entry).expect("room"), cache.reserve(&entry).expect("room")];
+        assert!(cache.reserve(&entry).is_none(), "the budget is spoken for");
         cache.clear();
-        assert!(cache.reserve(&kept).is_none(), "also when what lay there is forgotten");
+        assert!(cache.reserve(&entry).is_none(), "also when what lay there is forgotten");
         // As when a device panics while its numbers are brought to the host.
         drop(writing);
-        assert!(cache.reserve(&kept).is_some());
+        assert!(cache.reserve(&entry).is_some());
     }
 
     #[test]
@@ -547,9 +553,9 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let cache = ReferenceKvCache::spilling(place.path(), 1 << 20).unwrap();
         cache.begin_run();
-        let kept = Kept { thing: tokens(0), bytes: 64, last_run: 1 };
-        let [mut whole, mut failed] = [0, 1].map(|_| cache.reserve(&kept).expect("room"));
-        let written = cache.folder.as_ref().unwrap().write(&kept.thing);
+        let entry = Entry { value: tokens(0), bytes: 64, last_run: 1 };
+        let [mut whole, mut failed] = [0, 1].map(|_| cache.reserve(&entry).expect("room"));
+        let written = cache.folder.as_ref().unwrap().write(&entry.value);
         cache.clear();
         assert!(whole.fill(key(0, 0), 1, written).is_some(), "a file that nobody needs");
         assert!(failed.fill(key(1, 0), 1, Err(std::io::Error::other("full"))).is_none());

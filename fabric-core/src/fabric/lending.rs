@@ -53,8 +53,8 @@ pub struct InBatchReferences {
     pub first: usize,
     /// One per reference, in the order of their rows.
     pub lenders: Vec<ReferenceWeight>,
-    /// As [`FabricSettings::merge`](super::FabricSettings::merge).
-    pub merge: f64,
+    /// As [`FabricSettings::token_merge_ratio`](super::FabricSettings::token_merge_ratio).
+    pub token_merge_ratio: f64,
     /// Down blocks of the network.
     pub levels: usize,
 }
@@ -70,7 +70,7 @@ impl AttnProcessor for InBatchReferences {
         };
         let joint = self.lenders.iter().enumerate().filter_map(|(index, lender)| {
             let at = self.first + index;
-            let tokens = || merged(row(call.key, at), row(call.value, at), call.grid, self.merge);
+            let tokens = || merged(row(call.key, at), row(call.value, at), call.grid, self.token_merge_ratio);
             lender.tokens(call, self.levels, index, tokens)
         });
         AttnExtras { joint: joint.collect(), decoupled: Vec::new() }
@@ -102,13 +102,13 @@ impl RecordedReferences {
     }
 
     /// Takes a recording of several rows apart, one [`TokensBySite`] per row, with tokens merged as
-    /// [`FabricSettings::merge`](super::FabricSettings::merge) says.
-    pub fn split(recorded: Vec<RecordedTokens>, merge: f64) -> Vec<TokensBySite> {
+    /// [`FabricSettings::token_merge_ratio`](super::FabricSettings::token_merge_ratio) says.
+    pub fn split(recorded: Vec<RecordedTokens>, token_merge_ratio: f64) -> Vec<TokensBySite> {
         let rows = recorded.first().map_or(0, |tokens| tokens.key.dims()[0]);
         let mut split = vec![TokensBySite::new(); rows];
         for RecordedTokens { site, grid, key, value } in recorded {
             for ((map, key), value) in split.iter_mut().zip(key.chunk(rows, 0)).zip(value.chunk(rows, 0)) {
-                map.insert(site, merged(key, value, grid, merge));
+                map.insert(site, merged(key, value, grid, token_merge_ratio));
             }
         }
         split

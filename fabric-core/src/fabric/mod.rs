@@ -5,6 +5,7 @@
 //! the conditional branch, a disliked one's in the unconditional branch, weighted by [`FabricSettings`] over time
 //! and depth. Nothing is trained.
 
+mod byte_budget;
 mod cache;
 mod depth;
 mod lending;
@@ -13,7 +14,6 @@ mod presets;
 mod reference;
 mod schedule;
 mod settings;
-mod shelf;
 mod spill;
 
 pub use cache::{CacheStats, ReferenceKvCache, ReferenceKvKey};

@@ -31,7 +31,7 @@ impl FabricSettings {
             noise: ReferenceNoise::Fixed,
             posterior: ReferencePosterior::Sample,
             pass: ReferencePass::Interleaved,
-            merge: 0.0,
+            token_merge_ratio: 0.0,
         }
     }
 

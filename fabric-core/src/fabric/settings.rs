@@ -130,7 +130,7 @@ pub struct FabricSettings {
     /// Share of each reference's tokens, from 0 (none) to 0.75, that are merged into others like them: fewer keys to attend
     /// to, in time and in memory. The only setting that trades exactness for speed. On a GPU each merge reads a few numbers
     /// back, so it pays where keys are kept.
-    pub merge: f64,
+    pub token_merge_ratio: f64,
 }
 
 impl Default for FabricSettings {
@@ -167,7 +167,7 @@ impl FabricSettings {
         ] {
             within(name, value, 0.0, 1000.0)?;
         }
-        within("fabric.merge", self.merge, 0.0, 0.75)?;
+        within("fabric.token_merge_ratio", self.token_merge_ratio, 0.0, 0.75)?;
         match self.pass {
             ReferencePass::Interleaved => {}
             ReferencePass::TwoPasses { chunk } | ReferencePass::Cached { chunk, .. } if chunk == 0 => {
@@ -207,7 +207,7 @@ mod tests {
             ("start", FabricSettings { start: 0.7, end: 0.2, ..good.clone() }),
             ("max_weight", FabricSettings { max_weight: -0.1, ..good.clone() }),
             ("negative_scale", FabricSettings { negative_scale: f64::INFINITY, ..good.clone() }),
-            ("merge", FabricSettings { merge: 0.8, ..good.clone() }),
+            ("token_merge_ratio", FabricSettings { token_merge_ratio: 0.8, ..good.clone() }),
             ("chunk", FabricSettings { pass: ReferencePass::TwoPasses { chunk: 0 }, ..good.clone() }),
             (
                 "fresh noise",

@@ -1,4 +1,4 @@
-//! Bringing a picture of any shape to the shape that a network wants.
+//! Bringing an image of any shape to the shape that a network wants.
 
 use serde::{Deserialize, Serialize};
 

@@ -118,7 +118,7 @@ impl Image {
     pub fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
         assert!(
             x < self.width() && y < self.height(),
-            "pixel {x},{y} of a picture of {}x{}",
+            "pixel {x},{y} of an image of {}x{}",
             self.width(),
             self.height()
         );

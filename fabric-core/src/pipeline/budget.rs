@@ -20,7 +20,7 @@ impl Pipeline {
             None => self.scheduler.clone(),
         };
         let schedule = Schedule::new(&config, steps)?;
-        Ok(match &request.start {
+        Ok(match &request.init_image {
             // At 0 no step is left, and the start image is kept.
             Some(start) if start.strength > 0.0 => schedule.from_strength(start.strength)?,
             _ => schedule,
@@ -29,7 +29,7 @@ impl Pipeline {
 
     /// Width and height of the result, in pixels.
     pub(super) fn size(&self, request: &Request) -> Result<[usize; 2], Error> {
-        let step = self.codec.downscale();
+        let step = self.autoencoder.scale_factor();
         let side = |name: &str, expected: Option<usize>| {
             let side = expected.unwrap_or(self.native_size);
             if side == 0 || !side.is_multiple_of(step) {
@@ -69,7 +69,8 @@ impl Pipeline {
             ReferencePass::Cached { chunk, half, .. } => (chunk, half, self.tokens.stats().bytes),
         };
         // Whatever a cache keeps, the keys and values of all references are there while the images attend to them.
-        let tokens = self.reference_bytes([height, width], fabric.merge, half).saturating_mul(references as u64);
+        let tokens =
+            self.reference_bytes([height, width], fabric.token_merge_ratio, half).saturating_mul(references as u64);
         let missing = not_yet_allocated(tokens, cached, settings.memory_limit);
         pass(rows).saturating_add(missing).max(pass(chunk.min(references)))
     }
@@ -115,7 +116,7 @@ impl Pipeline {
         let [_, _, height, width] = self.latent_shape(1, size);
         let (images, references) = (request.seeds.len(), chosen.len());
         let network = self.evaluation_bytes(settings, images * branches, references, size);
-        let needed = network.max(self.codec.working_bytes([height, width]));
+        let needed = network.max(self.autoencoder.working_bytes([height, width]));
         if needed <= free {
             return Ok(());
         }
@@ -130,8 +131,8 @@ impl Pipeline {
     }
 
     pub(super) fn latent_shape(&self, rows: usize, [width, height]: [usize; 2]) -> [usize; 4] {
-        let step = self.codec.downscale();
-        [rows, self.codec.latent_channels(), height / step, width / step]
+        let step = self.autoencoder.scale_factor();
+        [rows, self.autoencoder.latent_channels(), height / step, width / step]
     }
 }
 

@@ -128,7 +128,7 @@ impl GuidedModel<'_, '_> {
         let processor = InBatchReferences {
             first: sample.dims()[0],
             lenders: active.lenders.into_iter().map(|(_, lender)| lender).collect(),
-            merge: self.settings.merge,
+            token_merge_ratio: self.settings.token_merge_ratio,
             levels: self.unet.levels(),
         };
         self.report.borrow_mut().reference_passes += processor.lenders.len();
@@ -186,7 +186,13 @@ impl GuidedModel<'_, '_> {
     fn cache_key(&self, index: usize, call: &ModelCall, half: bool) -> ReferenceKvKey {
         let id = self.references[index].id;
         let level = [call.level.timestep, call.level.alpha, call.level.sigma].map(f64::to_bits);
-        ReferenceKvKey { id, level, conditions: self.cache_conditions, half, merge: self.settings.merge.to_bits() }
+        ReferenceKvKey {
+            id,
+            level,
+            conditions: self.cache_conditions,
+            half,
+            token_merge_ratio: self.settings.token_merge_ratio.to_bits(),
+        }
     }
 
     fn cached(&self, index: usize, call: &ModelCall, (budget, half): (u64, bool)) -> Option<Arc<TokensBySite>> {
@@ -208,7 +214,7 @@ impl GuidedModel<'_, '_> {
         let processor = processors.as_slice();
         let input = UNetInput { processor: &processor, ..read(references, &timesteps, &text) };
         let input = UNetInput { record: Record::SelfAttentionOnly, ..input };
-        RecordedReferences::split(self.unet.forward(input).recorded, self.settings.merge)
+        RecordedReferences::split(self.unet.forward(input).recorded, self.settings.token_merge_ratio)
     }
 
     /// Rows of references from `first` on, under the branch to which they lend.

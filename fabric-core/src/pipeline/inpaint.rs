@@ -44,7 +44,7 @@ impl MaskChannels {
 impl Pipeline {
     /// Whether its network was trained to fill in parts of images.
     pub(super) fn inpaints(&self) -> bool {
-        self.unet.in_channels() != self.codec.latent_channels()
+        self.unet.in_channels() != self.autoencoder.latent_channels()
     }
 
     /// What an inpainting network is shown of an image; without one, that nothing is kept.
@@ -63,11 +63,11 @@ impl Pipeline {
         noise: &mut dyn RunNoise,
     ) -> Result<MaskChannels, Error> {
         let [images, channels, height, width] = shape;
-        let (step, device) = (self.codec.downscale(), self.unet.device());
+        let (step, device) = (self.autoencoder.scale_factor(), self.unet.device());
         let nothing_kept = || {
             // What is to be made is grey in the published code: 0 between -1 and 1.
             let grey = Tensor::zeros([1, 3, height * step, width * step], &device);
-            let nothing = self.codec.encode(grey, Posterior::Mean);
+            let nothing = self.autoencoder.encode(grey, Posterior::Mean);
             let all = Tensor::ones([1, 1, height, width], (&device, nothing.dtype()));
             Tensor::cat(vec![all, nothing], 1)
         };
@@ -75,7 +75,7 @@ impl Pipeline {
             (Some((pixels, whole)), Some(mask)) => {
                 let kept = pixels * (whole.ones_like() - whole);
                 let posterior = drawn(noise, Draw::MaskedPosterior, [images, channels, height, width])?;
-                let kept = self.codec.encode(kept, Posterior::Sample(posterior));
+                let kept = self.autoencoder.encode(kept, Posterior::Sample(posterior));
                 let mask = mask.clone().cast(kept.dtype()).repeat_dim(0, images);
                 Tensor::cat(vec![mask, kept], 1)
             }

@@ -3,6 +3,7 @@
 mod budget;
 mod callback;
 mod denoiser;
+mod init_image;
 mod inpaint;
 mod latents;
 mod notes;
@@ -12,7 +13,6 @@ mod report;
 mod request;
 mod rounds;
 mod run;
-mod start;
 mod steering;
 mod text;
 mod warm_up;

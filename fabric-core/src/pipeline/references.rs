@@ -121,7 +121,7 @@ impl Pipeline {
                         Some(drawn) => Posterior::Sample(drawn.clone().slice_dim(0, row..row + 1)),
                         None => Posterior::Mean,
                     };
-                    let latents = self.codec.encode(pixels, posterior);
+                    let latents = self.autoencoder.encode(pixels, posterior);
                     if reusable {
                         self.lock_latents().insert(id, latents.clone());
                     }

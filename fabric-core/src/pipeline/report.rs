@@ -69,7 +69,7 @@ pub struct StepEvent<'a> {
     pub state: &'a Tensor<4>,
     /// The network's present idea of the clean latents.
     pub denoised: &'a Tensor<4>,
-    pub(super) codec: &'a dyn Autoencoder,
+    pub(super) autoencoder: &'a dyn Autoencoder,
 }
 
 impl std::fmt::Debug for StepEvent<'_> {
@@ -89,7 +89,7 @@ impl StepEvent<'_> {
     /// When the latents hold no image (NaN), or the device fails.
     pub fn preview(&self) -> Result<Vec<Image>, Error> {
         // A device that fails here is no panic of the observer who asked.
-        contained("decoding a preview", || super::run::decode(self.codec, self.denoised))
+        contained("decoding a preview", || super::run::decode(self.autoencoder, self.denoised))
     }
 }
 

@@ -148,7 +148,7 @@ pub struct Request {
     /// One image per seed.
     pub seeds: Vec<u64>,
     /// Where to start.
-    pub start: Option<InitImage>,
+    pub init_image: Option<InitImage>,
     /// Which part of the start image to make anew (inpainting): where this is light (128 of 255 or more). It is stretched
     /// over the image.
     pub mask: Option<Image>,
@@ -167,7 +167,7 @@ impl Request {
             prompt: prompt.into(),
             negative_prompt: None,
             seeds: vec![0],
-            start: None,
+            init_image: None,
             mask: None,
             feedback: Vec::new(),
             steering: Vec::new(),
@@ -199,7 +199,7 @@ impl Request {
     /// Starts from an image; `strength` 0 keeps it ([`InitImage::strength`]), 1 gives it up.
     #[must_use]
     pub fn with_init_image(mut self, image: Image, strength: f64) -> Self {
-        self.start = Some(InitImage { image, strength });
+        self.init_image = Some(InitImage { image, strength });
         self
     }
 
@@ -277,13 +277,13 @@ impl Request {
         if self.seeds.is_empty() {
             return Err(Error::settings("seeds", "none", "one per image", "give at least one seed"));
         }
-        if let Some(start) = &self.start
+        if let Some(start) = &self.init_image
             && !(0.0..=1.0).contains(&start.strength)
         {
             let got = start.strength;
-            return Err(Error::settings("start.strength", got, "a number from 0 to 1", "0.6 to 0.8 is usual"));
+            return Err(Error::settings("init_image.strength", got, "a number from 0 to 1", "0.6 to 0.8 is usual"));
         }
-        if self.mask.is_some() && self.start.is_none() {
+        if self.mask.is_some() && self.init_image.is_none() {
             return Err(Error::settings(
                 "mask",
                 "one, but no start image",

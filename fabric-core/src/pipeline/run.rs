@@ -41,7 +41,7 @@ pub struct Generation {
 #[derive(Clone)]
 pub struct Pipeline {
     pub(super) unet: Arc<dyn UNetModel + Send + Sync>,
-    pub(super) codec: Arc<dyn Autoencoder + Send + Sync>,
+    pub(super) autoencoder: Arc<dyn Autoencoder + Send + Sync>,
     text: Arc<dyn TextEncoder + Send + Sync>,
     pub(super) scheduler: SchedulerConfig,
     pub(super) native_size: usize,
@@ -67,12 +67,12 @@ impl Pipeline {
     /// When the networks do not fit one another.
     pub fn new(
         unet: Arc<dyn UNetModel + Send + Sync>,
-        codec: Arc<dyn Autoencoder + Send + Sync>,
+        autoencoder: Arc<dyn Autoencoder + Send + Sync>,
         text: Arc<dyn TextEncoder + Send + Sync>,
         scheduler: SchedulerConfig,
         native_size: usize,
     ) -> Result<Self, Error> {
-        let (takes, latents) = (unet.in_channels(), codec.latent_channels());
+        let (takes, latents) = (unet.in_channels(), autoencoder.latent_channels());
         // An inpainting network takes a mask and the latents of what it leaves as well.
         if takes != latents && takes != 2 * latents + 1 {
             return Err(Error::settings(
@@ -83,7 +83,7 @@ impl Pipeline {
             ));
         }
         let (tokens, latents) = (Arc::default(), Arc::default());
-        Ok(Self { unet, codec, text, scheduler, native_size, tokens, latents })
+        Ok(Self { unet, autoencoder, text, scheduler, native_size, tokens, latents })
     }
 
     /// The cross-attention layers of its U-Net, in the order in which they run: what adapters are made for.
@@ -116,9 +116,9 @@ impl Pipeline {
     /// What tells that two pipelines are not of the same model, as far as that can be told without their weights.
     pub(super) fn difference(&self, other: &Self) -> Option<&'static str> {
         let networks = |pipeline: &Self| {
-            let (unet, codec) = (&pipeline.unet, &pipeline.codec);
+            let (unet, autoencoder) = (&pipeline.unet, &pipeline.autoencoder);
             let layers = (unet.attention_sites(), unet.cross_attentions(), unet.skip_channels(), unet.in_channels());
-            (layers, codec.latent_channels(), codec.downscale())
+            (layers, autoencoder.latent_channels(), autoencoder.scale_factor())
         };
         if networks(self) != networks(other) {
             return Some("the shape of their networks");
@@ -252,7 +252,7 @@ impl Pipeline {
         let chosen = Chosen::of(request, &guidance, &schedule);
         self.check_memory(request, size, &chosen)?;
         request.steering.iter().try_for_each(|steering| steering.check(&*self.unet))?;
-        if let Some(start) = request.start.as_ref().filter(|start| start.strength == 0.0) {
+        if let Some(start) = request.init_image.as_ref().filter(|start| start.strength == 0.0) {
             return self.unchanged(request, start, size, noise);
         }
         let notes = notes::on_guidance(settings.guidance_scale, &guidance).into_iter().collect();
@@ -295,7 +295,8 @@ impl Pipeline {
             let (state, denoised) = (step.state, step.denoised);
             let (evaluation, evaluations) = (step.call + 1, schedule.calls());
             let (step, steps) = (step.step + 1, step.steps);
-            let event = StepEvent { step, steps, evaluation, evaluations, state, denoised, codec: &*self.codec };
+            let event =
+                StepEvent { step, steps, evaluation, evaluations, state, denoised, autoencoder: &*self.autoencoder };
             observer.borrow_mut().step(&event)
         };
         let (latents, mask_blend) = (start.latents, start.mask_blend.as_ref());
@@ -303,7 +304,7 @@ impl Pipeline {
             sample_within(&schedule, latents, &mut denoiser, &mut StepNoise(&noise), &mut observe, mask_blend)?;
 
         let clock = Instant::now();
-        let images = decode(&*self.codec, &latents)?;
+        let images = decode(&*self.autoencoder, &latents)?;
         let mut report = report.into_inner();
         report.decode_seconds = clock.elapsed().as_secs_f64();
         (report.cache, report.spill_error) = (self.tokens.stats(), self.tokens.spill_error());
@@ -358,10 +359,10 @@ pub(super) fn all_caches<'a>(pipelines: impl IntoIterator<Item = &'a Pipeline>) 
 }
 
 /// Decodes one image after the other, which needs the memory of one.
-pub(super) fn decode(codec: &dyn Autoencoder, latents: &Tensor<4>) -> Result<Vec<Image>, Error> {
+pub(super) fn decode(autoencoder: &dyn Autoencoder, latents: &Tensor<4>) -> Result<Vec<Image>, Error> {
     let mut images = Vec::with_capacity(latents.dims()[0]);
     for row in 0..latents.dims()[0] {
-        images.extend(image::from_tensor(codec.decode(latents.clone().slice_dim(0, row..row + 1)))?);
+        images.extend(image::from_tensor(autoencoder.decode(latents.clone().slice_dim(0, row..row + 1)))?);
     }
     Ok(images)
 }

@@ -19,7 +19,7 @@ use super::{FeedbackSession, MAX_SESSION_PIXELS, SessionError, check_room};
 use crate::image::{ContentHash, Image, write_beside};
 
 const FORMAT: &str = "fabric-session";
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Longest `session.json`: a hundred thousand steps with long reports.
 const MAX_JSON: u64 = 64 << 20;

@@ -30,7 +30,7 @@ pub struct Partners {
     /// On a device that tracks gradients, its own weights without (`Module::no_grad`): gradients pass through it.
     pub unet: Arc<dyn UNetModel + Send + Sync>,
     /// On the same device without gradients, as the following.
-    pub codec: Arc<dyn Autoencoder + Send + Sync>,
+    pub autoencoder: Arc<dyn Autoencoder + Send + Sync>,
     /// What reads the text, and for Instruct the instruction.
     pub text: Arc<dyn TextEncoder + Send + Sync>,
     /// What sees the images that are prompts.
@@ -120,7 +120,7 @@ impl AdapterTask {
             });
         }
         options.check(dataset.examples(), matches!(config.reads(), FeatureKind::Instructed(..)))?;
-        let (takes, latents) = (partners.unet.in_channels(), partners.codec.latent_channels());
+        let (takes, latents) = (partners.unet.in_channels(), partners.autoencoder.latent_channels());
         if takes != latents {
             return Err(AdapterError::Unfit {
                 adapter: config.to_string(),
@@ -130,7 +130,7 @@ impl AdapterTask {
                 next: "train beside the ordinary model; what is learned also fits its inpainting version".to_owned(),
             });
         }
-        let step = partners.codec.downscale();
+        let step = partners.autoencoder.scale_factor();
         if !options.size.is_multiple_of(step) {
             return Err(AdapterError::Setting {
                 what: "size".to_owned(),
@@ -176,10 +176,14 @@ impl AdapterTask {
     fn latents(&self, batch: &Prepared, device: &Device) -> Tensor<4> {
         let (rows, size) = (batch.texts.len(), self.options.size);
         let pixels = upload(batch.targets.clone(), [rows, 3, size, size], device);
-        let side = size / self.partners.codec.downscale();
-        let posterior =
-            self.noise(batch.number, POSTERIOR, [rows, self.partners.codec.latent_channels(), side, side], device);
-        self.partners.codec.encode(pixels, Posterior::Sample(posterior))
+        let side = size / self.partners.autoencoder.scale_factor();
+        let posterior = self.noise(
+            batch.number,
+            POSTERIOR,
+            [rows, self.partners.autoencoder.latent_channels(), side, side],
+            device,
+        );
+        self.partners.autoencoder.encode(pixels, Posterior::Sample(posterior))
     }
 
     fn noise(&self, batch: u64, purpose: u64, shape: [usize; 4], device: &Device) -> Tensor<4> {

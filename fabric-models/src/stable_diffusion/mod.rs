@@ -229,7 +229,7 @@ fn assemble(
         vae = vae.with_options(tiled);
     }
 
-    let native_size = latent_side(&unet_config) * vae.downscale();
+    let native_size = latent_side(&unet_config) * vae.scale_factor();
     let absent_is_zero = parts.absent_is_zero();
     let text = StableDiffusionText { towers, pooled: family == Family::Sdxl, absent_is_zero };
     Ok((StableDiffusion { unet, vae, text, scheduler, native_size }, report))

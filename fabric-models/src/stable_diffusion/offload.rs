@@ -1,4 +1,4 @@
-//! Networks that rest in the machine's memory and take turns on a device.
+//! Networks that rest in the machine's memory and take slot on a device.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,23 +25,23 @@ pub(super) trait Moves: Send + Sync + 'static {
 
 /// One of these networks at most is on the device.
 #[derive(Clone, Default)]
-pub(super) struct Turns(Arc<Mutex<Option<Arc<dyn Any + Send + Sync>>>>);
+pub(super) struct DeviceSlot(Arc<Mutex<Option<Arc<dyn Any + Send + Sync>>>>);
 
 /// A network that comes to the device when it is called, and leaves it when another one is.
 pub(super) struct Offloaded<M> {
-    resting: M,
+    in_memory: M,
     device: Device,
-    turns: Turns,
+    slot: DeviceSlot,
 }
 
 impl<M: Moves> Offloaded<M> {
-    pub(super) fn new(resting: M, device: &Device, turns: &Turns) -> Self {
-        Self { resting, device: device.clone(), turns: turns.clone() }
+    pub(super) fn new(in_memory: M, device: &Device, slot: &DeviceSlot) -> Self {
+        Self { in_memory, device: device.clone(), slot: slot.clone() }
     }
 
-    fn here(&self) -> Arc<M> {
+    fn load_to_device(&self) -> Arc<M> {
         // What a panic may leave is no network or a whole one.
-        let mut turn = self.turns.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turn = self.slot.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(network) = turn.clone().and_then(|network| network.downcast::<M>().ok()) {
             return network;
         }
@@ -51,7 +51,7 @@ impl<M: Moves> Offloaded<M> {
             let _ = self.device.sync();
             self.device.memory_cleanup();
         }
-        let network = Arc::new(self.resting.copied_to(&self.device));
+        let network = Arc::new(self.in_memory.copied_to(&self.device));
         *turn = Some(network.clone());
         network
     }
@@ -59,35 +59,35 @@ impl<M: Moves> Offloaded<M> {
 
 impl UNetModel for Offloaded<UNet> {
     fn forward(&self, input: UNetInput<'_>) -> UNetOutput {
-        self.here().forward(input)
+        self.load_to_device().forward(input)
     }
 
     fn attention_sites(&self) -> Vec<AttnSite> {
-        self.resting.attention_sites()
+        self.in_memory.attention_sites()
     }
 
     fn cross_attentions(&self) -> Vec<CrossAttention> {
-        self.resting.cross_attentions()
+        self.in_memory.cross_attentions()
     }
 
     fn skip_channels(&self) -> Vec<usize> {
-        self.resting.skip_channels()
+        self.in_memory.skip_channels()
     }
 
     fn level_channels(&self) -> Vec<usize> {
-        self.resting.level_channels()
+        self.in_memory.level_channels()
     }
 
     fn levels(&self) -> usize {
-        self.resting.levels()
+        self.in_memory.levels()
     }
 
     fn in_channels(&self) -> usize {
-        self.resting.in_channels()
+        self.in_memory.in_channels()
     }
 
     fn working_bytes(&self, shape: [usize; 3]) -> u64 {
-        self.resting.working_bytes_on(&self.device, shape)
+        self.in_memory.working_bytes_on(&self.device, shape)
     }
 
     fn device(&self) -> Device {
@@ -97,29 +97,29 @@ impl UNetModel for Offloaded<UNet> {
 
 impl Autoencoder for Offloaded<Vae> {
     fn encode(&self, pixels: Tensor<4>, posterior: Posterior) -> Tensor<4> {
-        Autoencoder::encode(&*self.here(), pixels, posterior)
+        Autoencoder::encode(&*self.load_to_device(), pixels, posterior)
     }
 
     fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
-        Autoencoder::decode(&*self.here(), latents)
+        Autoencoder::decode(&*self.load_to_device(), latents)
     }
 
-    fn downscale(&self) -> usize {
-        self.resting.downscale()
+    fn scale_factor(&self) -> usize {
+        self.in_memory.scale_factor()
     }
 
     fn latent_channels(&self) -> usize {
-        self.resting.latent_channels()
+        self.in_memory.latent_channels()
     }
 
     fn working_bytes(&self, latents: [usize; 2]) -> u64 {
-        self.resting.working_bytes_on(&self.device, latents)
+        self.in_memory.working_bytes_on(&self.device, latents)
     }
 }
 
 impl TextEncoder for Offloaded<StableDiffusionText> {
     fn encode(&self, prompts: &[String], options: &TextOptions) -> Result<TextEmbedding, Error> {
-        self.here().encode(prompts, options)
+        self.load_to_device().encode(prompts, options)
     }
 
     fn without_words(
@@ -128,15 +128,15 @@ impl TextEncoder for Offloaded<StableDiffusionText> {
         options: &TextOptions,
         keep: &mut dyn FnMut() -> bool,
     ) -> Result<String, Error> {
-        self.resting.without_words(prompt, options, keep)
+        self.in_memory.without_words(prompt, options, keep)
     }
 
     fn last_hidden(&self, prompts: &[String], options: &TextOptions) -> Result<Tensor<3>, Error> {
-        self.here().last_hidden(prompts, options)
+        self.load_to_device().last_hidden(prompts, options)
     }
 
     fn absent_is_zero(&self) -> bool {
-        self.resting.absent_is_zero()
+        self.in_memory.absent_is_zero()
     }
 }
 
@@ -225,17 +225,17 @@ mod tests {
 
     #[test]
     fn one_network_at_most_is_on_the_device_and_stays_until_another_is_called() {
-        let (device, turns) = (fabric_backends::cpu().expect("a CPU"), Turns::default());
-        let text = Offloaded::new(One::<0>(false), &device, &turns);
-        let unet = Offloaded::new(One::<1>(false), &device, &turns);
+        let (device, slot) = (fabric_backends::cpu().expect("a CPU"), DeviceSlot::default());
+        let text = Offloaded::new(One::<0>(false), &device, &slot);
+        let unet = Offloaded::new(One::<1>(false), &device, &slot);
         let made = || MADE.load(Ordering::SeqCst);
         assert_eq!(made(), 0);
-        drop(text.here());
-        drop(text.here());
+        drop(text.load_to_device());
+        drop(text.load_to_device());
         assert_eq!(made(), 1);
-        (0..5).for_each(|_| drop(unet.here()));
+        (0..5).for_each(|_| drop(unet.load_to_device()));
         assert_eq!((made(), ALIVE.load(Ordering::SeqCst)), (2, 1));
-        drop(text.here());
+        drop(text.load_to_device());
         assert_eq!(made(), 3);
     }
 }

@@ -33,7 +33,7 @@ pub struct ModelOptions {
     /// Whether images beyond the VAE's training size are encoded and decoded in overlapping tiles: memory for one tile,
     /// and a result that is close to the whole one but not equal to it.
     pub tile_vae: bool,
-    /// Whether the networks rest in the machine's memory and take turns on the device, which then needs room for the
+    /// Whether the networks rest in the machine's memory and take slot on the device, which then needs room for the
     /// largest instead of all. Each turn copies a network there: once per run for the text encoder and the U-Net, and for the VAE
     /// before the first step and after the last; a preview in between costs two copies more. Same images. On a CPU it changes nothing.
     pub offload: bool,

@@ -8,7 +8,7 @@ use fabric_core::pipeline::Pipeline;
 use fabric_core::schedule::SchedulerConfig;
 
 use super::fit::{self, TextPart};
-use super::offload::{Offloaded, Turns, check_types};
+use super::offload::{DeviceSlot, Offloaded, check_types};
 use super::text::Tower;
 use super::{ModelError, ModelOptions, ModelReport, StableDiffusionText, assemble};
 use crate::load::{ModelFolder, SingleFile};
@@ -90,7 +90,7 @@ impl StableDiffusion {
         Ok(Pipeline::new(Arc::new(unet), Arc::new(vae), Arc::new(text), scheduler, native_size)?)
     }
 
-    /// Joins the networks, which rest where they are and take turns on `device`: see [`ModelOptions::offload`].
+    /// Joins the networks, which rest where they are and take slot on `device`: see [`ModelOptions::offload`].
     ///
     /// ```no_run
     /// # use fabric_models::StableDiffusion;
@@ -110,10 +110,10 @@ impl StableDiffusion {
         check_types(&self.unet, device)?;
         check_types(&self.vae, device)?;
         self.text.towers.iter().try_for_each(|tower| check_types(&tower.encoder, device))?;
-        let turns = Turns::default();
-        let unet = Arc::new(Offloaded::new(self.unet, device, &turns));
-        let vae = Arc::new(Offloaded::new(self.vae, device, &turns));
-        let text = Arc::new(Offloaded::new(self.text, device, &turns));
+        let slot = DeviceSlot::default();
+        let unet = Arc::new(Offloaded::new(self.unet, device, &slot));
+        let vae = Arc::new(Offloaded::new(self.vae, device, &slot));
+        let text = Arc::new(Offloaded::new(self.text, device, &slot));
         Ok(Pipeline::new(unet, vae, text, self.scheduler, self.native_size)?)
     }
 }

@@ -52,7 +52,7 @@ impl Attention {
     ///
     /// At the last self-attention the lending rows end: their keys and values are offered to the processor once
     /// more, and the answer has only the rows that are kept.
-    pub(crate) fn among(&self, x: Tensor<3>, grid: [usize; 2], pass: &mut Pass<'_>) -> Option<Tensor<3>> {
+    pub(crate) fn self_attention(&self, x: Tensor<3>, grid: [usize; 2], pass: &mut Pass<'_>) -> Option<Tensor<3>> {
         let key = self.to_k.forward(x.clone());
         let value = self.to_v.forward(x.clone());
         let is_last = pass.last == Some(self.site);
@@ -72,7 +72,7 @@ impl Attention {
     }
 
     /// Images attend to the text.
-    pub(crate) fn across(&self, x: Tensor<3>, grid: [usize; 2], pass: &Pass<'_>) -> Tensor<3> {
+    pub(crate) fn cross_attention(&self, x: Tensor<3>, grid: [usize; 2], pass: &Pass<'_>) -> Tensor<3> {
         let make = || [&self.to_k, &self.to_v].map(|linear| linear.forward(pass.context.clone()));
         let [key, value] = match pass.text_kv_cache {
             Some(kept) => kept.at(self.site, make),

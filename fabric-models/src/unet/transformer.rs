@@ -136,9 +136,9 @@ impl TransformerBlock {
     }
 
     fn forward(&self, x: Tensor<3>, grid: [usize; 2], pass: &mut Pass<'_>) -> Option<Tensor<3>> {
-        let seen = self.attn1.among(self.norm1.forward(x.clone()), grid, pass)?;
+        let seen = self.attn1.self_attention(self.norm1.forward(x.clone()), grid, pass)?;
         let x = pass.like(x, &seen) + seen;
-        let x = x.clone() + self.attn2.across(self.norm2.forward(x), grid, pass);
+        let x = x.clone() + self.attn2.cross_attention(self.norm2.forward(x), grid, pass);
         Some(x.clone() + self.ff.forward(self.norm3.forward(x)))
     }
 }

@@ -120,7 +120,7 @@ impl VaeConfig {
     }
 
     /// Pixels per latent along each axis.
-    pub fn downscale(&self) -> usize {
+    pub fn scale_factor(&self) -> usize {
         1 << self.block_out_channels.len().saturating_sub(1)
     }
 

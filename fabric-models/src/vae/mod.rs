@@ -30,7 +30,7 @@ pub struct Vae {
     options: VaeOptions,
     #[module(skip)]
     default_tiling: Tiling,
-    downscale: usize,
+    scale_factor: usize,
     /// Numbers that are alive at once per pixel of the image.
     working_width: usize,
 }
@@ -102,13 +102,13 @@ impl LatentDistribution {
 impl Vae {
     fn new(config: &VaeConfig, device: &Device) -> Self {
         let latents = config.latent_channels;
-        let downscale = config.downscale();
+        let scale_factor = config.scale_factor();
         let sample_size = match &config.sample_size {
             OneOrMany::One(size) => *size,
             OneOrMany::Many(sizes) => sizes.iter().copied().max().unwrap_or(0),
         };
         // The published files' training size, or enough for a sensible tile where they tell none.
-        let tile = (sample_size / downscale).max(16);
+        let tile = (sample_size / scale_factor).max(16);
         Self {
             encoder: Encoder::new(config, device),
             decoder: Decoder::new(config, device),
@@ -117,7 +117,7 @@ impl Vae {
             scale: LatentScale::new(config),
             options: VaeOptions { tiling: None, sliced: false, upcast: config.force_upcast },
             default_tiling: Tiling::new(tile, tile / 4).expect("a quarter of a tile is less than a tile"),
-            downscale,
+            scale_factor,
             // The last block's first resnet: its input, normalised, and its output.
             working_width: 2 * config.block_out_channels.get(1).unwrap_or(&config.block_out_channels[0])
                 + config.block_out_channels[0],
@@ -142,7 +142,7 @@ impl Vae {
 
     /// The distribution of the latents of images `[images, 3, height, width]` in [-1, 1], not scaled.
     ///
-    /// Height and width are multiples of [`Autoencoder::downscale`]; what is beyond is not encoded.
+    /// Height and width are multiples of [`Autoencoder::scale_factor`]; what is beyond is not encoded.
     pub fn encode_distribution(&self, pixels: Tensor<4>) -> LatentDistribution {
         self.distribution(pixels, &mut None)
     }
@@ -164,7 +164,7 @@ impl Vae {
 
     fn distribution(&self, pixels: Tensor<4>, trace: &mut Trace<'_>) -> LatentDistribution {
         let [_, _, height, width] = pixels.dims();
-        let scale = self.downscale;
+        let scale = self.scale_factor;
         assert_shape!(pixels, [_, 3, _, _]);
         assert!(height >= scale && width >= scale, "VAE: {height}x{width} pixels, expected at least {scale}x{scale}");
         let mut encode = |pixels: Tensor<4>| {
@@ -197,7 +197,7 @@ impl Vae {
             self.decoder.forward(latents, trace)
         };
         self.per_slice(latents, |latents| match self.options.tiling {
-            Some(tiling) if tiling.cuts(height, width) => tiling.decode(latents, self.downscale, &mut decode),
+            Some(tiling) if tiling.cuts(height, width) => tiling.decode(latents, self.scale_factor, &mut decode),
             _ => decode(latents),
         })
     }
@@ -214,7 +214,7 @@ impl Vae {
             None => latents,
         };
         let bytes = self.computes_in(device).size();
-        let pixels = height as u64 * width as u64 * (self.downscale as u64).pow(2);
+        let pixels = height as u64 * width as u64 * (self.scale_factor as u64).pow(2);
         pixels * (self.working_width * bytes) as u64
     }
 
@@ -249,8 +249,8 @@ impl Autoencoder for Vae {
         self.decode_unscaled(latents / scale + shift)
     }
 
-    fn downscale(&self) -> usize {
-        self.downscale
+    fn scale_factor(&self) -> usize {
+        self.scale_factor
     }
 
     fn latent_channels(&self) -> usize {

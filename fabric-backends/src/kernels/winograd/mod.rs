@@ -1,14 +1,14 @@
 //! Convolutions with a kernel of 3x3, a stride of 1 and a padding of 1, by Winograd's F(4x4, 3x3) (Lavin and Gray 2016):
 //! a tile of 4x4 outputs takes 36 products per pair of channels instead of 144.
 //!
-//! Tiles of the input and kernels are brought to 36 places each ([`spread`], [`kernels`]); at each place all channels are
-//! one product of matrices ([`multiply`]); and from the sums there come the outputs ([`gather`]).
+//! Tiles of the input and kernels are brought to 36 places each ([`input_transform`], [`kernels`]); at each place all channels are
+//! one product of matrices ([`multiply`]); and from the sums there come the outputs ([`output_transform`]).
 
-mod gather;
+mod input_transform;
 mod kernels;
 mod multiply;
+mod output_transform;
 mod points;
-mod spread;
 
 use std::ops::Range;
 
@@ -17,11 +17,11 @@ use rayon::prelude::*;
 use super::conv::{Conv, with_scratch};
 use super::panels::ACROSS;
 use super::shared::Shared;
-use gather::Gather;
+use input_transform::InputTransform;
 use kernels::Kernels;
 use multiply::Multiply;
+use output_transform::OutputTransform;
 use points::{INPUTS, OUTPUTS};
-use spread::Spread;
 
 /// Places at which tiles and kernels are multiplied.
 const PLACES: usize = INPUTS * INPUTS;
@@ -94,13 +94,13 @@ impl Conv {
             let tiles = &Tiles { rows: first..rows.min(first + together), down, across };
             let columns = tiles.count().next_multiple_of(LANES);
             let lengths = [inputs * columns, outputs * inputs, outputs * columns].map(|length| PLACES * length);
-            with_scratch([lengths[0], lengths[1] + lengths[2]], |spread, rest| {
+            with_scratch([lengths[0], lengths[1] + lengths[2]], |transformed, rest| {
                 let (kernels, sums) = rest.split_at_mut(lengths[1]);
-                let to = &Shared::new(spread);
+                let to = &Shared::new(transformed);
                 (0..inputs).into_par_iter().step_by(TOGETHER).for_each(|first| {
                     let channels = first..inputs.min(first + TOGETHER);
                     with_scratch([PLACES * TOGETHER * ACROSS * LANES, 0], |buffer, _| {
-                        arch.dispatch(Spread { conv: self, tiles, x, channels, buffer, to });
+                        arch.dispatch(InputTransform { conv: self, tiles, x, channels, buffer, to });
                     });
                 });
                 for first in (0..self.outputs).step_by(outputs) {
@@ -114,15 +114,15 @@ impl Conv {
                         });
                     });
                     let to = &Shared::new(sums);
-                    let (spread, kernels) = (&*spread, &*kernels);
+                    let (transformed, kernels) = (&*transformed, &*kernels);
                     (0..PLACES).into_par_iter().for_each(|place| {
                         let sizes = [outputs.len(), inputs, tiles.count()];
-                        arch.dispatch(Multiply { place, sizes, spread, kernels, to });
+                        arch.dispatch(Multiply { place, sizes, transformed, kernels, to });
                     });
                     let sums = &*sums;
                     outputs.clone().into_par_iter().step_by(CHANNELS).for_each(|channel| {
                         let outputs = first..channel;
-                        arch.dispatch(Gather { conv: self, tiles, sums, bias, outputs, out });
+                        arch.dispatch(OutputTransform { conv: self, tiles, sums, bias, outputs, out });
                     });
                 }
             });

@@ -11,7 +11,7 @@ pub(super) struct Multiply<'a> {
     pub(super) place: usize,
     /// Outputs, channels, and tiles.
     pub(super) sizes: [usize; 3],
-    pub(super) spread: &'a [f32],
+    pub(super) transformed: &'a [f32],
     pub(super) kernels: &'a [f32],
     pub(super) to: &'a Shared<'a>,
 }
@@ -35,7 +35,8 @@ impl Multiply<'_> {
         let [outputs, inputs, tiles] = self.sizes;
         let vectors = tiles.div_ceil(S::F32_LANES);
         let wide = vectors * S::F32_LANES;
-        let spread = Panels::packed(&self.spread[self.place * inputs * wide..][..inputs * wide], [inputs, vectors]);
+        let transformed =
+            Panels::packed(&self.transformed[self.place * inputs * wide..][..inputs * wide], [inputs, vectors]);
         let all = outputs.next_multiple_of(CHANNELS);
         let kernels = self.kernels[self.place * inputs * all..][..all * inputs].as_chunks::<N>().0;
         // A panel stays in the second cache while all output channels read it.
@@ -46,7 +47,7 @@ impl Multiply<'_> {
                 #[allow(unsafe_code, reason = "places of a block interleave")]
                 // SAFETY: nobody else has this place.
                 let sums = unsafe { self.to.part(to..to + N * width) };
-                spread.multiply::<S, N>(
+                transformed.multiply::<S, N>(
                     simd,
                     #[inline(always)]
                     |channel| kernels[channel],

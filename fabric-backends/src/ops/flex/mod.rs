@@ -24,7 +24,7 @@ pub(super) use unary::Unary;
 pub(super) use weighted::Weighted;
 
 /// Whether a tensor is where these kernels are, of their number type, and not empty.
-pub(super) fn serves<const D: usize>(x: &Tensor<D>) -> bool {
+pub(super) fn is_supported<const D: usize>(x: &Tensor<D>) -> bool {
     let here = matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_));
     here && x.dtype() == DType::F32 && !x.dims().contains(&0) && has_fused_multiply_add()
 }

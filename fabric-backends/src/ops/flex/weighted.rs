@@ -35,7 +35,7 @@ fn conv(x: &FlexTensor, weight: &FlexTensor, stride: usize, (before, after): (us
         let padded = input[axis] + before + after;
         assert!(
             padded >= kernel[axis],
-            "conv2d: kernel {kernel:?} on a picture of {input:?}, padded by {before}+{after}"
+            "conv2d: kernel {kernel:?} on an image of {input:?}, padded by {before}+{after}"
         );
         (padded - kernel[axis]) / stride + 1
     });

@@ -22,7 +22,7 @@ pub struct VaeTask {
     options: StageOptions,
     latent_channels: usize,
     /// Pixels to a latent, along an axis.
-    downscale: usize,
+    scale_factor: usize,
     identity: Value,
 }
 
@@ -41,20 +41,20 @@ impl VaeTask {
     ///
     /// When images cannot be cut as [`StageOptions::crop`] says.
     pub fn new(config: &WorldConfig, settings: &TrainSettings, options: &StageOptions) -> Result<Self, TrainError> {
-        let downscale = config.vae.downscale();
+        let scale_factor = config.vae.scale_factor();
         let crop = options.crop;
-        if crop != 0 && (!crop.is_multiple_of(downscale) || !(SIDE as usize).is_multiple_of(crop)) {
+        if crop != 0 && (!crop.is_multiple_of(scale_factor) || !(SIDE as usize).is_multiple_of(crop)) {
             return Err(TrainError::Settings {
                 what: "crop".to_owned(),
                 got: crop.to_string(),
-                expected: format!("a divisor of {SIDE} that latents divide ({downscale}), or 0"),
+                expected: format!("a divisor of {SIDE} that latents divide ({scale_factor}), or 0"),
                 next: "take 32".to_owned(),
             });
         }
         let identity = json!({ "stage": "vae", "vae": config.vae, "options": {
             "fixed": options.fixed, "kl": options.kl, "edges": options.edges, "absolute": options.absolute, "crop": crop } });
         let latent_channels = config.vae.latent_channels;
-        Ok(Self { settings: settings.clone(), options: options.clone(), latent_channels, downscale, identity })
+        Ok(Self { settings: settings.clone(), options: options.clone(), latent_channels, scale_factor, identity })
     }
 }
 
@@ -68,8 +68,8 @@ impl Task for VaeTask {
 
     fn batches(&self) -> Arc<dyn Fn(u64) -> ImageBatch + Send + Sync> {
         let (seed, size, crop) = (self.settings.seed, self.settings.batch, self.options.crop);
-        let (downscale, whole) = (self.downscale, SIDE as usize);
-        let latents = size * self.latent_channels * (whole / downscale).pow(2);
+        let (scale_factor, whole) = (self.scale_factor, SIDE as usize);
+        let latents = size * self.latent_channels * (whole / scale_factor).pow(2);
         Arc::new(move |number| {
             // As many pixels either way.
             let side = if crop != 0 && number % 2 == 1 { crop } else { whole };
@@ -78,7 +78,7 @@ impl Task for VaeTask {
             let samples: Vec<_> = (first..).take(count).map(|index| sample(seed, index, Split::Train)).collect();
             let mut pixels = pixels(&samples);
             if side != whole {
-                pixels = cut_out(&pixels, &samples, side, downscale, seed.wrapping_add(number));
+                pixels = cut_out(&pixels, &samples, side, scale_factor, seed.wrapping_add(number));
             }
             ImageBatch { pixels, side, noise: normal(seed, number, latents) }
         })
@@ -87,7 +87,7 @@ impl Task for VaeTask {
     fn loss(&self, model: &Vae, batch: ImageBatch, device: &Device) -> Result<Tensor<1>, String> {
         let pixels = upload(batch.pixels, batch.side, device);
         let images = pixels.dims()[0];
-        let side = batch.side / self.downscale;
+        let side = batch.side / self.scale_factor;
         let noise = Tensor::from_data(TensorData::new(batch.noise, [images, self.latent_channels, side, side]), device);
         let mut latents = model.encode_distribution(pixels.clone());
         if self.options.fixed {

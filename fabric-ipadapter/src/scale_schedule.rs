@@ -64,8 +64,8 @@ mod tests {
     fn factors_are_those_of_the_steps_or_lie_between_them() {
         let level = NoiseLevel { timestep: 1.0, alpha: 0.5, sigma: 0.5 };
         let over = |factors: &[f32], total| -> Vec<f32> {
-            let course = ScaleSchedule::new(factors.iter().copied()).expect("factors");
-            (0..total).map(|index| course.at(&ModelCall { index, total, level })).collect()
+            let schedule = ScaleSchedule::new(factors.iter().copied()).expect("factors");
+            (0..total).map(|index| schedule.at(&ModelCall { index, total, level })).collect()
         };
         assert_eq!(over(&[0.5, 1.0, 0.0], 3), [0.5, 1.0, 0.0]);
         assert_eq!(over(&[1.0, 0.0], 5), [1.0, 0.75, 0.5, 0.25, 0.0]);

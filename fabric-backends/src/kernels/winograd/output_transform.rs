@@ -10,7 +10,7 @@ use crate::kernels::conv::Conv;
 use crate::kernels::shared::Shared;
 
 /// [`CHANNELS`] output channels of all tiles, from their sums at all places.
-pub(super) struct Gather<'a> {
+pub(super) struct OutputTransform<'a> {
     pub(super) conv: &'a Conv,
     pub(super) tiles: &'a Tiles,
     pub(super) sums: &'a [f32],
@@ -20,7 +20,7 @@ pub(super) struct Gather<'a> {
     pub(super) out: &'a Shared<'a>,
 }
 
-impl WithSimd for Gather<'_> {
+impl WithSimd for OutputTransform<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -35,7 +35,7 @@ impl WithSimd for Gather<'_> {
     }
 }
 
-impl Gather<'_> {
+impl OutputTransform<'_> {
     #[inline(always)]
     fn run<S: Simd, const N: usize>(&self, simd: S, first: usize) {
         let lanes = S::F32_LANES;

@@ -28,7 +28,7 @@ impl Pipeline {
         let Some(mask) = &request.mask else { return Ok(()) };
         let light = image::mask_pixels(mask, width, height)?;
         // As latents are masked in the published code: of the pixels that a latent stands for, the first one counts.
-        let step = self.codec.downscale();
+        let step = self.autoencoder.scale_factor();
         let mut counted = (0..height).step_by(step).flat_map(|y| (0..width).step_by(step).map(move |x| y * width + x));
         if counted.any(|at| light[at] > 0.0) {
             return Ok(());
@@ -65,7 +65,7 @@ impl Pipeline {
         let kept = start.image.fit(width, height, Fit::SquashLanczos)?;
         let pixels = image::vae_batch(std::slice::from_ref(&kept), width, height, Fit::Squash, &self.unet.device())?;
         let posterior = drawn(noise, Draw::StartPosterior, self.latent_shape(seeds.len(), size))?;
-        let latents = self.codec.encode(pixels, Posterior::Sample(posterior));
+        let latents = self.autoencoder.encode(pixels, Posterior::Sample(posterior));
         let notes = vec!["a strength of 0 keeps the start image: nothing else of the request has an effect".to_owned()];
         let cache = self.tokens.stats();
         let report = Report { notes, cache, ..Report::default() };
@@ -83,7 +83,7 @@ impl Pipeline {
         let (images, device) = (request.seeds.len(), self.unet.device());
         let shape = self.latent_shape(images, size);
         let referenced = !request.feedback.is_empty();
-        let Some(start) = &request.start else {
+        let Some(start) = &request.init_image else {
             let latents = drawn(noise, Draw::Latents, shape)? * schedule.init_noise_sigma();
             let channels =
                 self.inpaints().then(|| self.mask_channels(referenced, None, None, shape, noise)).transpose()?;
@@ -99,7 +99,7 @@ impl Pipeline {
         let mask = whole.clone().map(|mask| interpolate(mask, to_latents));
 
         let posterior = drawn(noise, Draw::StartPosterior, shape)?;
-        let clean = self.codec.encode(pixels.clone(), Posterior::Sample(posterior));
+        let clean = self.autoencoder.encode(pixels.clone(), Posterior::Sample(posterior));
         let fresh = drawn(noise, Draw::StartNoise, shape)?.cast(clean.dtype());
         // As published: a part that is given up entirely starts from noise alone.
         let latents = if start.strength == 1.0 && mask.is_some() {

@@ -10,7 +10,7 @@ use crate::kernels::conv::Conv;
 use crate::kernels::shared::Shared;
 
 /// Some channels' values at all places of all tiles: panels of `[channels, tiles]` for each place.
-pub(super) struct Spread<'a> {
+pub(super) struct InputTransform<'a> {
     pub(super) conv: &'a Conv,
     pub(super) tiles: &'a Tiles,
     pub(super) x: &'a [f32],
@@ -19,7 +19,7 @@ pub(super) struct Spread<'a> {
     pub(super) to: &'a Shared<'a>,
 }
 
-impl WithSimd for Spread<'_> {
+impl WithSimd for InputTransform<'_> {
     type Output = ();
 
     #[inline(always)]
