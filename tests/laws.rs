@@ -248,7 +248,7 @@ fn what_was_spilled_to_disk_makes_the_same_images() {
             continue;
         }
         let pass = ReferencePass::Cached { chunk: 2, budget, half };
-        let request = both(FabricSettings { pass, merge, ..everywhere() });
+        let request = both(FabricSettings { pass, token_merge_ratio: merge, ..everywhere() });
         let unspilled = make(&request);
         let place = tempfile::tempdir().expect("a folder");
         let pipeline = fresh_pipeline().with_spill(place.path(), 1 << 30).expect("room to spill");
