@@ -29,6 +29,7 @@
 
 #![forbid(unsafe_code)]
 
+pub use burn;
 pub use fabric_backends as backends;
 pub use fabric_core as core;
 pub use fabric_ipadapter as ipadapter;

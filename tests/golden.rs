@@ -2,4 +2,4 @@
 //!
 //! `FABRIC_GOLDENS=DIR cargo test --release --test golden` reads another set.
 
-mod checks;
+mod golden_tests;

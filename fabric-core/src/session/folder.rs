@@ -3,8 +3,8 @@
 //! Images are written first and the JSON last, each beside its place and then renamed: at every moment the folder
 //! holds one whole session, the old one or the new one. The JSON is read back before it replaces the old one, so that
 //! what cannot be loaded is never saved. Of two programs that save to one folder at a time, the last
-//! to finish wins, and nothing is torn: images are only ever added. None are deleted either; files in `images/`
-//! that no step names (from undone rounds) may be removed by hand.
+//! to finish wins, and nothing is torn: images are only ever added. None are deleted either, until
+//! [`FeedbackSession::remove_unused_images`] deletes those that no step names (from undone rounds).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -87,6 +87,29 @@ impl FeedbackSession {
             }
         }
         write_beside(&json_path, &json).map_err(io_error("write", &json_path))
+    }
+
+    /// Deletes image files of a folder that no step of this session names, undone steps included, and returns how many.
+    ///
+    /// Such files are left over from undone rounds. Only files named by a hash, as [`Self::save`] names them, are deleted. Call
+    /// it after saving this session to the same folder, and not while another program saves there.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be read, or a file cannot be deleted.
+    pub fn remove_unused_images(&self, folder: impl AsRef<Path>) -> Result<usize, SessionError> {
+        let images = folder.as_ref().join("images");
+        let mut removed = 0;
+        for entry in fs::read_dir(&images).map_err(io_error("read", &images))? {
+            let path = entry.map_err(io_error("read", &images))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".png"));
+            let Some(Ok(hash)) = name.map(str::parse::<ContentHash>) else { continue };
+            if !self.images.contains_key(&hash) {
+                fs::remove_file(&path).map_err(io_error("delete", &path))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
     }
 
     /// Loads what [`FeedbackSession::save`] wrote, and believes nothing of it unseen.

@@ -277,6 +277,24 @@ impl FeedbackSession {
         undone
     }
 
+    /// Undoes the last round in force, with every vote and change after it. False if there is no round.
+    ///
+    /// [`Self::redo`] brings the steps back one by one.
+    pub fn undo_round(&mut self) -> bool {
+        let round = self.steps[..self.done].iter().rposition(|step| matches!(step, Step::Round { .. }));
+        if let Some(round) = round {
+            self.done = round;
+            self.replay();
+        }
+        round.is_some()
+    }
+
+    /// Number of steps in force: rounds, votes that changed something, changed prompts and settings. [`Self::undo`] takes
+    /// one away.
+    pub fn step_count(&self) -> usize {
+        self.done
+    }
+
     /// Does again what was undone last. False if nothing was, or if something else was done since.
     pub fn redo(&mut self) -> bool {
         let redone = self.done < self.steps.len();

@@ -427,3 +427,37 @@ fn room_for_a_round_is_known_before_it_is_made() {
     session.undo();
     assert!(session.check_room_for(most, 512, 512).is_ok());
 }
+
+#[test]
+fn undoing_a_round_takes_its_votes_with_it_and_can_be_redone() {
+    let mut session = eventful();
+    let whole = session.clone();
+    assert_eq!((session.rounds().len(), session.votes().len()), (2, 4));
+    assert!(session.undo_round());
+    assert_eq!((session.rounds().len(), session.votes().len(), session.prompt()), (1, 2, "a blue star"));
+    assert!(session.undo_round());
+    assert_eq!((session.rounds().len(), session.votes().len(), session.step_count()), (0, 0, 0));
+    assert!(!session.undo_round());
+    while session.step_count() < whole.step_count() {
+        assert!(session.redo());
+    }
+    assert_eq!(session, whole);
+}
+
+#[test]
+fn only_image_files_that_no_step_names_are_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut session = FeedbackSession::new("");
+    round(&mut session, &[1, 2]);
+    let undone = round(&mut session, &[3, 2]);
+    session.undo_round();
+    session.save(folder.path()).unwrap();
+    fs::write(folder.path().join("images/notes.png"), "not ours").unwrap();
+    assert_eq!(session.remove_unused_images(folder.path()).unwrap(), 0, "an undone round can be redone");
+    round(&mut session, &[4]);
+    session.save(folder.path()).unwrap();
+    assert_eq!(session.remove_unused_images(folder.path()).unwrap(), 1);
+    assert!(!folder.path().join(format!("images/{}.png", undone[0].content_hash())).exists());
+    assert!(folder.path().join("images/notes.png").exists());
+    assert_eq!(FeedbackSession::load(folder.path()).unwrap(), session);
+}
