@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::history::{State, Step};
+use super::known_files::KnownFiles;
 use super::{FeedbackSession, MAX_SESSION_PIXELS, SessionError, check_room};
 use crate::image::{ContentHash, Image, write_beside};
 
@@ -48,7 +49,8 @@ struct SessionFile {
 impl FeedbackSession {
     /// Saves everything, undone steps too, to a folder, which is made if need be.
     ///
-    /// Images that are there already, undamaged, are not written again. The folder is never torn, not even if the power
+    /// Images that are there already, undamaged, are not written again. A file is decoded to see that, unless an
+    /// earlier save of this session did, and its length and modification time are the same as then. The folder is never torn, not even if the power
     /// fails: it holds the session saved before until it holds this one. Of two programs that save to it at a time,
     /// the last one wins.
     ///
@@ -82,7 +84,7 @@ impl FeedbackSession {
         for (hash, image) in &self.images {
             let path = image_path(folder, *hash);
             // A file that something else left under this name, or damaged, is replaced.
-            if load_image(folder, *hash).is_err() {
+            if !self.known_files.is_intact(&path, || load_image(folder, *hash).is_ok()) {
                 write_beside(&path, &image.to_png_bytes()?).map_err(io_error("write", &path))?;
             }
         }
@@ -135,6 +137,7 @@ impl FeedbackSession {
             steps: file.steps,
             done: file.done,
             images: BTreeMap::new(),
+            known_files: KnownFiles::default(),
         };
         let hashes: Vec<ContentHash> = session.steps.iter().flat_map(Step::images).copied().collect();
         for hash in hashes {

@@ -7,6 +7,7 @@ mod error;
 mod folder;
 mod history;
 mod keep;
+mod known_files;
 mod round;
 mod source;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use serde_json::Value;
 pub use error::SessionError;
 use history::{State, Step};
 pub use keep::{Feedback, KeepPolicy};
+use known_files::KnownFiles;
 pub use round::Round;
 pub use source::{BestAndWorst, FeedbackSource};
 pub use vote::{Judged, Vote};
@@ -68,6 +70,7 @@ pub struct FeedbackSession {
     images: BTreeMap<ContentHash, Image>,
     /// What the steps in force amount to.
     state: State,
+    known_files: KnownFiles,
 }
 
 impl FeedbackSession {
@@ -77,7 +80,8 @@ impl FeedbackSession {
         // The standard library's own randomness: below 2^32, so that a person can write it down.
         let seed = RandomState::new().hash_one(0_u8) >> 32;
         let state = origin.clone();
-        Self { origin, seed, seeds_drawn: 0, steps: Vec::new(), done: 0, images: BTreeMap::new(), state }
+        let (images, known_files) = (BTreeMap::new(), KnownFiles::default());
+        Self { origin, seed, seeds_drawn: 0, steps: Vec::new(), done: 0, images, state, known_files }
     }
 
     /// The same session with this seed, from which the seeds of all images are drawn.
