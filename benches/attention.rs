@@ -1,4 +1,4 @@
-//! One attention layer at Stable Diffusion 1.5's widest level: plain, weighted, and over many keys.
+//! One attention layer at Stable Diffusion 1.5's highest resolution: plain, weighted, and with many keys.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn attention(c: &mut Criterion) {
             });
         });
     }
-    // As a layer has them: its own keys, and those of two references, each in a tensor of its own.
+    // As in a U-Net layer with two references: the layer's own keys and each reference's keys in separate tensors.
     let groups = [1.0, 0.8, 0.4].map(|weight| KeyGroup {
         key: random(4096, &device),
         value: random(4096, &device),

@@ -1,4 +1,4 @@
-//! Operations with a kernel of their own beside burn's: forward, and forward with all gradients.
+//! Our kernels compared with burn's operations: forward, and forward with all gradients.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn group<'a>(c: &'a mut Criterion, name: String) -> BenchmarkGroup<'a, WallTime>
     group
 }
 
-/// One operation, and with it the gradient of every input.
+/// Measures one operation alone, and with the gradients of all inputs.
 fn case<const A: usize, const B: usize, const D: usize>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
@@ -105,7 +105,7 @@ fn attentions(c: &mut Criterion) {
         [[1, 8, 1024, 1024, 80], [1, 8, 4096, 77, 40], [64, 6, 65, 65, 32], [64, 4, 64, 40, 16]]
     {
         let mut group = group(c, format!("attention_{rows}x{heads}x{queries}x{keys}x{dim}"));
-        // As the networks have them: the heads of a token side by side.
+        // In the memory layout of the networks: the heads of a token are adjacent.
         let inputs = || {
             let tokens = |count: usize| random([rows, count, heads, dim], &device).swap_dims(1, 2);
             (tokens(queries), tokens(keys))

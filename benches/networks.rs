@@ -1,4 +1,5 @@
-//! One U-Net step and what FABRIC adds to it, and a VAE decode; tiny and at Stable Diffusion 1.5's widths.
+//! One U-Net evaluation without and with FABRIC or an IP-Adapter, and a VAE decode; tiny and at Stable Diffusion
+//! 1.5's size.
 
 use std::cell::LazyCell;
 use std::hint::black_box;
@@ -20,7 +21,7 @@ fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
 }
 
-/// The weights in the number type that FABRIC_DTYPE names: f32, f16 or bf16.
+/// Casts all weights to a number type.
 struct Cast(DType);
 
 impl ModuleMapper for Cast {
@@ -58,7 +59,7 @@ impl Case {
         self.unet.forward(input).recorded
     }
 
-    /// One liked and one disliked reference per two.
+    /// Returns weights for alternately liked (row 0) and disliked (row 1) references.
     fn lenders(references: usize) -> Vec<ReferenceWeight> {
         let weights = CallWeights { shallow: 0.8, deep: 0.8 };
         (0..references).map(|index| ReferenceWeight { to: index % 2..index % 2 + 1, weights }).collect()
@@ -86,7 +87,7 @@ fn steps(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case, references: &[us
         });
 
         for (name, token_merge_ratio) in [("cached", 0.0), ("cached_half_merged", 0.5)] {
-            // Recorded only if this case runs: it takes as much time and memory as all others.
+            // Recorded only if this case runs: recording takes as much time and memory as all other cases.
             let processor = LazyCell::new(|| {
                 let tokens = RecordedReferences::split(case.record(count), token_merge_ratio)
                     .into_iter()
@@ -124,7 +125,7 @@ fn unet_sd15(c: &mut Criterion) {
     group.finish();
 }
 
-/// A step with an adapter's images beside the text, on the branch under the prompt and on the other one.
+/// One U-Net evaluation with image prompts on the conditional and the unconditional branch.
 fn adapter(c: &mut Criterion) {
     let device = fabric::default_device().expect("a device");
     let case = Case { unet: UNetConfig::sd15().init(&device).expect("a U-Net"), side: 32, context: 768, device };

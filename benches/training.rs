@@ -1,6 +1,6 @@
-//! A step of training the small world's U-Net on 64 images: at once, and as two halves beside each other.
+//! A training step of the small world's U-Net on 64 images: as one batch, and as two half batches in parallel.
 //!
-//! `training.py` beside this file is the same step in PyTorch.
+//! `training.py` in this folder is the same step in PyTorch.
 
 use std::time::Duration;
 

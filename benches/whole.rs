@@ -1,4 +1,4 @@
-//! What a person waits for: a prompt's text, a network's loading, and whole images of the model that ships.
+//! Times that a user notices: encoding a prompt, loading a network, and generating images with the demo model.
 
 use std::cell::OnceCell;
 use std::hint::black_box;
@@ -13,7 +13,7 @@ use fabric::models::load::{LoadDtype, LoadOptions, SafetensorsFile, load_into, s
 use fabric::models::unet::UNetConfig;
 use fabric::prelude::Image;
 
-/// A prompt and an empty one, at the size of Stable Diffusion 1.5's encoder.
+/// Encodes a prompt and an empty prompt with a text encoder of Stable Diffusion 1.5's size.
 fn text(c: &mut Criterion) {
     let device = fabric::default_device().expect("a device");
     let encoder = ClipTextConfig::vit_l().init(&device).expect("a text encoder");
@@ -26,13 +26,13 @@ fn text(c: &mut Criterion) {
     group.finish();
 }
 
-/// Stable Diffusion 1.5's U-Net from a file of 1.7 GB in f16 that the system has in memory already.
+/// Loads Stable Diffusion 1.5's U-Net from an f16 file of 1.7 GB that is in the page cache.
 fn load(c: &mut Criterion) {
     let device = fabric::default_device().expect("a device");
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("unet.safetensors");
     let config = UNetConfig::sd15();
-    // Written by the first case that runs: words may have chosen other groups.
+    // Written by the first case that runs, so that no time is lost if a filter excludes this group.
     let written = OnceCell::new();
     let write = || save_weights(&config.init(&device).expect("a U-Net"), &path, LoadDtype::F16).expect("a file");
     let mut group = c.benchmark_group("load_sd15_unet");
@@ -50,12 +50,13 @@ fn load(c: &mut Criterion) {
     group.finish();
 }
 
-/// Images of 64x64 in 20 steps with guidance, and FABRIC with as many liked as disliked images.
+/// Generates 64x64 images in 20 steps with guidance: plain, and with FABRIC and equal numbers of liked and disliked
+/// images.
 fn world(c: &mut Criterion) {
     let device = fabric::default_device().expect("a device");
     let pipeline = Pipeline::demo(&device).expect("the model that ships");
     let mut settings = Settings { guidance_scale: 3.0, ..Settings::default() };
-    // The weight acts from beginning to end.
+    // FABRIC is active in all steps.
     settings.fabric.end = 1.0;
     let request = |references: u8| {
         let image = |value: u8| Image::from_rgb(64, 64, vec![value; 64 * 64 * 3]).expect("an image");
@@ -77,7 +78,7 @@ fn world(c: &mut Criterion) {
         ] {
             let mut request = request(count);
             request.settings.fabric.pass = pass;
-            // What can be kept is: the first run encodes and records.
+            // This run fills the caches of encoded references and recorded keys and values.
             generate(&request);
             group.bench_function(format!("{name}_{count}_and_{count}"), |b| b.iter(|| black_box(generate(&request))));
         }

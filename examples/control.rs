@@ -1,4 +1,5 @@
-//! Images that follow a control image: `cargo run --release --example control -- --network control_v11p_sd15_canny --image edges.png "a house"`.
+//! Makes images that follow a control image, with ControlNet or T2I-Adapter:
+//! `cargo run --release --example control -- --network control_v11p_sd15_canny --image edges.png "a house"`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -14,24 +15,24 @@ use fabric::models::control::{Control, ControlNet, ControlNetwork, T2IAdapter};
 
 mod common;
 
-/// Makes images that follow edges, poses, depths or whatever the control network reads.
+/// Makes images that follow a control image, such as edges, a pose or a depth map.
 #[derive(Parser)]
 struct Arguments {
-    /// What the images should show.
+    /// Prompt: what the images should show.
     prompt: String,
-    /// A ControlNet's folder or file, or a T2I-Adapter's folder; may be given several times.
+    /// Folder or file of a ControlNet, or folder of a T2I-Adapter. Repeat the option for several networks.
     #[arg(long, required = true)]
     network: Vec<PathBuf>,
-    /// The image that it reads, one for each network.
+    /// Control image of each `--network`, in the same order.
     #[arg(long, required = true)]
     image: Vec<PathBuf>,
-    /// How strongly they act.
+    /// Conditioning scale of all networks: 1 is as trained, 0 has no effect.
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
-    /// Share of the run after which they act no more, 0 to 1.
+    /// Fraction of the run, 0 to 1, after which the networks are switched off.
     #[arg(long, default_value_t = 1.0)]
     end: f64,
-    /// ControlNets act under the prompt alone, and weaker at high resolutions.
+    /// Guess mode: ControlNets act only on the conditional branch, and more weakly at high resolutions.
     #[arg(long)]
     guess: bool,
     #[command(flatten)]
@@ -54,7 +55,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let mut request = arguments.series.request(&arguments.prompt, arguments.common.settings()?);
     let device = arguments.common.device()?;
     for (path, image) in arguments.network.iter().zip(&images) {
-        // The two kinds tell themselves by what their settings say.
+        // The class name in `config.json` tells a T2I-Adapter from a ControlNet.
         let t2i = std::fs::read_to_string(path.join("config.json")).is_ok_and(|text| text.contains("\"T2IAdapter\""));
         let network: ControlNetwork = if t2i {
             Arc::new(T2IAdapter::open(path, &device)?).into()

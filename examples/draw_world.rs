@@ -1,4 +1,4 @@
-//! Draws images of the small world, each with its caption:
+//! Draws random scenes of the small world, as used for training, and prints their captions:
 //! `cargo run --release --features world --example draw_world -- out/world.png`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
@@ -13,18 +13,18 @@ use fabric::models::world::{SIDE, Split, sample};
 
 mod common;
 
-/// Draws images of the small world.
+/// Draws random scenes of the small world on a contact sheet and prints their captions.
 #[derive(Parser)]
 struct Arguments {
-    /// The contact sheet to write.
+    /// File to write the contact sheet to.
     out: PathBuf,
-    /// How many images.
+    /// Number of images.
     #[arg(long, default_value_t = 96)]
     count: u64,
-    /// Seed of the series.
+    /// Seed of the random scenes.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Only combinations that training never shows.
+    /// Draw only the combinations of factors that are held out of training.
     #[arg(long)]
     held_out: bool,
 }

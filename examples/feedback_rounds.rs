@@ -1,8 +1,9 @@
-//! Rounds of images that follow what you like and dislike.
+//! Makes rounds of images with FABRIC: each round is steered by the images that you liked and disliked before.
 //!
-//! In the terminal: `cargo run --release --example feedback_rounds -- "a red star"`, then look at
-//! `out/round-1.png` and answer with numbers. Or give the images: `--like a.png --dislike b.png`. Or let a simulated
-//! person answer, who knows what it wants: `--features world .. -- "a star" --wants "a small red star on blue"`.
+//! - In the terminal: `cargo run --release --example feedback_rounds -- "a red star"`. After each round, look at
+//!   `out/round-1.png` (`round-2.png`, ...) and answer with image numbers.
+//! - With given reference images: `--like a.png --dislike b.png`.
+//! - With simulated feedback: `--features world .. -- "a star" --wants "a small red star on blue"`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -20,81 +21,84 @@ use fabric::core::session::{FeedbackSession, FeedbackSource, Round};
 
 mod common;
 
-/// Whose settings to use.
+/// FABRIC settings of a published program or experiment.
 #[derive(Clone, Copy, ValueEnum)]
 enum Preset {
-    /// The official Python interface.
+    /// Defaults of the official Python interface.
     OfficialApi,
-    /// The paper's first experiment: weight 0.1 throughout.
+    /// The paper's first experiment (preference model): weight 0.1 in all steps.
     PaperPreference,
-    /// The paper's second experiment: weight 0.8 throughout.
+    /// The paper's second experiment (target image): weight 0.8 in all steps.
     PaperTarget,
-    /// The official demonstration page.
+    /// Defaults of the official demo page.
     OfficialDemo,
-    /// The web UI extension.
+    /// Defaults of the web UI extension.
     WebUi,
 }
 
-/// How references travel.
+/// How the U-Net computes the references' keys and values.
 #[derive(Clone, Copy, ValueEnum)]
 enum Pass {
-    /// In the same batch as the images: fastest without a cache.
+    /// In the same batch as the images: the fastest way without a cache.
     Interleaved,
-    /// Before the images, one after the other: least memory.
+    /// In a pass before that of the images, one reference at a time: needs the least memory.
     TwoPasses,
-    /// Kept from round to round, in up to 4 GB.
+    /// Computed once and cached from round to round, in up to 4 GB.
     Cached,
-    /// The same in half precision: twice as many in as much memory.
+    /// Cached in half precision: twice as many references fit into the same memory.
     CachedInHalf,
 }
 
-/// Makes rounds of images that follow what you like and dislike.
+/// Makes rounds of images that are steered by liked and disliked images (FABRIC).
 #[derive(Parser)]
 pub(crate) struct Arguments {
-    /// What the images should show. With `--continue-from`, a new prompt for the rounds to come.
+    /// Prompt: what the images should show. Optional with `--continue-from`, where it replaces the prompt of the
+    /// session.
     prompt: Option<String>,
-    /// What they should not show.
+    /// Negative prompt: what the images should not show.
     #[arg(long)]
     negative: Option<String>,
-    /// An image to like; may be given several times.
+    /// Liked reference image. Repeat the option for several images.
     #[arg(long)]
     like: Vec<PathBuf>,
-    /// An image to dislike; may be given several times.
+    /// Disliked reference image. Repeat the option for several images.
     #[arg(long)]
     dislike: Vec<PathBuf>,
-    /// A caption of the small world: a simulated person likes the image of a round that shows most of it, and dislikes
-    /// the one that shows least.
+    /// Caption of the small world for simulated feedback: in each round, the image that matches it best is liked and
+    /// the one that matches it worst is disliked.
     #[cfg(feature = "world")]
     #[arg(long, conflicts_with_all = ["like", "dislike"])]
     wants: Option<String>,
-    /// Rounds to make, at least 1; in the terminal, as many as you answer.
+    /// Number of rounds, at least 1. Has no effect in a terminal session, which ends when you like and dislike nothing.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Images of a round; 4 if absent, or as many as the last round of a session to go on with.
+    /// Images per round. Default: 4, or with `--continue-from` as many as in the last round.
     #[arg(long)]
     images: Option<usize>,
-    /// Seed of the session.
+    /// Seed of the session. A continued session keeps its own.
     #[arg(long, default_value_t = 0, conflicts_with = "continue_from")]
     seed: u64,
-    /// Whose settings to use; the official demonstration's if absent.
+    /// FABRIC settings. Default: `official-demo`, or with `--continue-from` those of the session.
     #[arg(long, value_enum)]
     preset: Option<Preset>,
-    /// How references travel; interleaved if absent.
+    /// How the references' keys and values are computed. Default: `interleaved`, or with `--continue-from` as before.
     #[arg(long, value_enum)]
     pass: Option<Pass>,
-    /// Share of each reference's tokens to merge with others like them, 0 to 0.75: faster, and not exactly the same.
+    /// Token merging: fraction of each reference's tokens to merge with similar ones, 0 to 0.75. Higher is faster and
+    /// less exact.
     #[arg(long)]
     token_merge_ratio: Option<f64>,
-    /// A folder for what `--pass cached` cannot keep in memory: up to 20 GB, removed at the end.
+    /// Folder for cached keys and values that do not fit into the memory of `--pass cached`. Takes up to 20 GB on
+    /// disk and is emptied at the end.
     #[arg(long)]
     spill: Option<PathBuf>,
-    /// Where contact sheets and the session go.
+    /// Output folder for contact sheets and the session.
     #[arg(long, default_value = "out")]
     out: PathBuf,
-    /// A session folder to go on with. Its settings stay, but for those that the command line names.
+    /// Session folder to continue. Its settings are kept, except those given on the command line.
     #[arg(long)]
     continue_from: Option<PathBuf>,
-    /// Replaces a session of another run that `--out` holds.
+    /// Overwrite the session of an earlier run in `--out`.
     #[arg(long)]
     replace: bool,
     #[command(flatten)]
@@ -130,7 +134,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     for made in 1.. {
         let round = make(&mut session, &pipeline, images)?;
-        // Before anything else can go wrong, or whoever is asked walks away.
+        // Saves before asking, so that an error or an aborted answer does not lose the round.
         session.save(&place)?;
         common::save_sheet(round.contact_sheet(), &arguments.out.join(format!("round-{}.png", round.index + 1)));
         common::print_report(&serde_json::from_value::<Report>(round.report.clone())?);
@@ -148,7 +152,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Where the session goes, once it is known that it can be written there and replaces no other one.
+/// Returns the session's folder, after checking that it is writable and that no other session would be overwritten.
 fn place(arguments: &Arguments) -> Result<PathBuf, Box<dyn Error>> {
     let place = arguments.out.join("session");
     let is_it = |from: &PathBuf| matches!((from.canonicalize(), place.canonicalize()), (Ok(a), Ok(b)) if a == b);
@@ -166,7 +170,7 @@ fn place(arguments: &Arguments) -> Result<PathBuf, Box<dyn Error>> {
     Ok(place)
 }
 
-/// Who answers in a person's stead.
+/// Returns the simulated person of `--wants`, if it is given.
 #[cfg(feature = "world")]
 fn person(arguments: &Arguments) -> Result<Option<Box<dyn FeedbackSource>>, Box<dyn Error>> {
     let Some(wants) = &arguments.wants else { return Ok(None) };
@@ -207,7 +211,7 @@ fn session(arguments: &Arguments) -> Result<FeedbackSession, Box<dyn Error>> {
     Ok(session)
 }
 
-/// Changes what the command line says of references, and nothing else.
+/// Changes the FABRIC settings that the command line gives, and no others.
 fn change(arguments: &Arguments, settings: &mut Settings) {
     if let Some(preset) = arguments.preset {
         let (pass, token_merge_ratio) = (settings.fabric.pass, settings.fabric.token_merge_ratio);
@@ -243,7 +247,7 @@ fn make(session: &mut FeedbackSession, pipeline: &Pipeline, images: usize) -> Re
     round
 }
 
-/// Asks which images are liked and disliked; false when there is no answer.
+/// Asks which images are liked and disliked. Returns false if the answer is none for both.
 fn judge(session: &mut FeedbackSession, round: &Round) -> Result<bool, Box<dyn Error>> {
     let liked = ask("like which (numbers from 1, empty for none)?", round.len())?;
     let disliked = ask("dislike which?", round.len())?;

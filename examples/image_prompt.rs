@@ -1,4 +1,5 @@
-//! An image as a prompt: `cargo run --release --example image_prompt -- --model MODEL --adapter ADAPTER --image a.png "a cat"`.
+//! Makes images from image prompts with an IP-Adapter:
+//! `cargo run --release --example image_prompt -- --model MODEL --adapter ADAPTER --image a.png "a cat"`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -17,37 +18,39 @@ use fabric::ipadapter::{
 
 mod common;
 
-/// Makes images with others as their prompt.
+/// Makes images from image prompts with an IP-Adapter. FaceID adapters are not supported here.
 #[derive(Parser)]
 struct Arguments {
-    /// What the images should show, besides.
+    /// Text prompt, in addition to the image prompt.
     #[arg(default_value = "best quality, high quality")]
     prompt: String,
-    /// The adapter's file.
+    /// File of the IP-Adapter.
     #[arg(long)]
     adapter: PathBuf,
-    /// The image encoder's folder; the model's `image_encoder` if absent.
+    /// Folder of the image encoder. Default: `image_encoder` in the model's folder.
     #[arg(long)]
     encoder: Option<PathBuf>,
-    /// An image; may be given several times.
+    /// Image prompt. Repeat the option for several images.
     #[arg(long, required = true)]
     image: Vec<PathBuf>,
-    /// For an Instruct adapter: what to take of the images, for example "use the style".
+    /// Instruction for an Instruct adapter, for example "use the style". Required there, an error with other adapters.
     #[arg(long)]
     instruction: Option<String>,
-    /// How strongly the images act: a number, or numbers by block as in {"up": {"block_1": 1.0}}.
+    /// Scale of the image prompt: a number, or JSON with a number per block, for example {"up": {"block_1": 1.0}}.
     #[arg(long, default_value = "1.0")]
     scale: String,
-    /// Spreads the strength over the layers, for example "ease in" or "style transfer"; the scale is then a number.
+    /// Layer preset, for example "ease in" or "style transfer": sets the scale per layer from `--scale`, which must
+    /// then be a number.
     #[arg(long)]
     preset: Option<LayerPreset>,
-    /// A weight for each image in the attention that they share; 2 is the same image twice.
+    /// Weight of each image in the softmax that all images share, in the order of `--image`: 2 counts an image twice.
+    /// Repeat the option for each image.
     #[arg(long)]
     weight: Vec<f32>,
-    /// Share of the run after which the images begin to act, 0 to 1.
+    /// Fraction of the run, 0 to 1, after which the image prompt is switched on.
     #[arg(long, default_value_t = 0.0)]
     start: f64,
-    /// Share of the run after which they act no more, 0 to 1.
+    /// Fraction of the run, 0 to 1, after which the image prompt is switched off.
     #[arg(long, default_value_t = 1.0)]
     end: f64,
     #[command(flatten)]
@@ -86,7 +89,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     arguments.series.finish(&images, &made)
 }
 
-/// The images for every branch, under an instruction where the adapter reads one.
+/// Makes the image prompt for all branches, with the instruction if it is an Instruct adapter.
 fn prompt(
     arguments: &Arguments,
     adapter: &IpAdapter,

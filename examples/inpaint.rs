@@ -1,7 +1,8 @@
-//! A part of an image made anew: `cargo run --release --example inpaint -- --image a.png --mask mask.png "a red star"`.
+//! Inpainting: repaints the masked part of an image:
+//! `cargo run --release --example inpaint -- --image a.png --mask mask.png "a red star"`.
 //!
-//! The mask is light where the image is to change. A model that was trained for it (nine input channels) is shown the mask; with
-//! any other one, what is kept is put back after each step.
+//! The mask is white where the image is repainted. An inpainting model (nine input channels) gets the mask as input.
+//! With any other model, the unmasked latents are restored after each step.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -14,18 +15,18 @@ use fabric::core::image::Image;
 
 mod common;
 
-/// Makes a part of an image anew.
+/// Repaints the masked part of an image (inpainting).
 #[derive(Parser)]
 struct Arguments {
-    /// What the part should show.
+    /// Prompt: what the repainted image should show.
     prompt: String,
-    /// The image.
+    /// Image to repaint.
     #[arg(long)]
     image: PathBuf,
-    /// Light where it is to change.
+    /// Mask image: white is repainted, black is kept.
     #[arg(long)]
     mask: PathBuf,
-    /// How much of the part to give up, 0 to 1; 1 lets nothing of it shine through.
+    /// Denoising strength, 0 to 1: at 1 nothing of the masked part is kept, lower values stay closer to it.
     #[arg(long, default_value_t = 1.0)]
     strength: f64,
     #[command(flatten)]

@@ -1,6 +1,8 @@
-//! What of an image: `cargo run --release --example instruct -- --adapter ip-adapter-instruct-sd15.bin --image a.png "a cat" --use "the style" --use "the composition"`.
+//! Compares instructions of an IP-Adapter Instruct on one image:
+//! `cargo run --release --example instruct -- --adapter ip-adapter-instruct-sd15.bin --image a.png "a cat"
+//! --use "the style" --use "the composition"`.
 //!
-//! One row of images for each instruction, from the same seeds, so that what each takes of the image can be compared.
+//! Makes one row of images per instruction, all from the same seeds, so that the rows can be compared.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -15,30 +17,31 @@ use fabric::ipadapter::{ImagePrompt, InstructGuidance, InstructTexts, Instructio
 
 mod common;
 
-/// Makes images with another as their prompt, under instructions that say what of it is meant.
+/// Makes images from an image prompt and instructions that say what to take from it (IP-Adapter Instruct).
 #[derive(Parser)]
 struct Arguments {
-    /// What the images should show, besides.
+    /// Text prompt, in addition to the image prompt.
     prompt: String,
-    /// The Instruct adapter's file.
+    /// File of the Instruct adapter.
     #[arg(long)]
     adapter: PathBuf,
-    /// The image encoder's folder; the model's `image_encoder` if absent.
+    /// Folder of the image encoder. Default: `image_encoder` in the model's folder.
     #[arg(long)]
     encoder: Option<PathBuf>,
-    /// The image.
+    /// Image prompt.
     #[arg(long)]
     image: PathBuf,
-    /// What to take of it, as in "the style"; may be given several times.
+    /// What to take from the image, for example "the style". Repeat the option for several rows.
     #[arg(long = "use", default_values = ["everything from the image", "the style", "the colour", "the composition"])]
     queries: Vec<String>,
-    /// How strongly the image acts.
+    /// Scale of the image prompt. For "composition" and "pose" with Stable Diffusion 1.5 it is reduced by 0.2, as
+    /// published.
     #[arg(long, default_value_t = 1.0)]
     scale: f32,
-    /// Instructions that mix four branches: how strongly the instruction counts; 6 if absent, and 5 for XL.
+    /// Guidance scale of the instruction, for adapters with four guidance branches. Default: 6, and 5 for SDXL.
     #[arg(long)]
     instruction_scale: Option<f64>,
-    /// The same: how strongly the image counts.
+    /// Guidance scale of the image, for adapters with four guidance branches.
     #[arg(long, default_value_t = 1.0)]
     image_scale: f64,
     #[command(flatten)]
@@ -62,7 +65,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     };
     let image = Image::open(&arguments.image)?;
     let pixels = clip_batch(std::slice::from_ref(&image), encoder.image_size(), Crop::Centre, &device)?;
-    // The published code encodes an image that is zero once normalised where there is none.
+    // As in the published code, the unconditional features are those of an image that is 0 after normalisation.
     let [with, without] = [pixels.clone(), pixels.zeros_like()].map(|pixels| encoder.penultimate(pixels));
     let pipeline = arguments.common.load()?;
     let layers = pipeline.cross_attentions();
@@ -84,7 +87,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         let request = arguments.series.request(prompt, settings.clone()).with_steering(steering);
         let made = pipeline.generate(&request)?;
         println!("row {}: {}, {} branches", rows.len() + 1, instruction.query, request.guidance()?.branches().len());
-        // Each row as it is made: an error in a later one, or a sheet that is too large, must not cost it.
+        // Saves each row at once, so that an error in a later row or a too large sheet does not lose it.
         arguments.series.save(&format!("row-{}-", rows.len() + 1), &made)?;
         rows.push(made.images);
     }

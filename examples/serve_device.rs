@@ -1,4 +1,5 @@
-//! Offers this machine's device to others: `cargo run --release --features remote --example serve_device -- --listen 127.0.0.1:3000`.
+//! Serves this machine's device to other machines:
+//! `cargo run --release --features remote --example serve_device -- --listen 127.0.0.1:3000`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -9,13 +10,14 @@ use clap::Parser;
 
 mod common;
 
-/// Offers this machine's device to others, neither encrypted nor guarded: listen only where friends alone can reach it.
+/// Serves this machine's device to other machines. The connection has no encryption and no authentication: listen
+/// only on a trusted network.
 #[derive(Parser)]
 struct Arguments {
-    /// Where to listen; port 0 is any free one.
+    /// Address and port to listen on. Port 0 chooses a free port.
     #[arg(long, default_value = "127.0.0.1:3000")]
     listen: String,
-    /// Which device: flex, ndarray, cuda, cuda:N, wgpu; the first that this build has if absent.
+    /// Device to serve: flex, ndarray, cuda, cuda:N or wgpu. Default: the first one that this build supports.
     #[arg(long)]
     device: Option<String>,
 }

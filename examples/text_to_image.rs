@@ -1,4 +1,4 @@
-//! Images from a prompt: `cargo run --release --example text_to_image -- "a small red star on blue"`.
+//! Makes images from a prompt: `cargo run --release --example text_to_image -- "a small red star on blue"`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -13,30 +13,30 @@ use fabric::core::pipeline::{DevicePool, PoolStep, Pooled, Request};
 
 mod common;
 
-/// Makes images from a prompt.
+/// Makes images from a prompt, and optionally from an init image.
 #[derive(Parser)]
 pub(crate) struct Arguments {
-    /// What the images should show.
+    /// Prompt: what the images should show.
     prompt: String,
-    /// What they should not show.
+    /// Negative prompt: what the images should not show.
     #[arg(long)]
     negative: Option<String>,
-    /// How many images.
+    /// Number of images.
     #[arg(long, default_value_t = 1)]
     images: u64,
-    /// Seed of the first image; the others count up.
+    /// Seed of the first image. The following images use the following seeds.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// An image to start from.
+    /// Init image to start from (image to image).
     #[arg(long)]
     from: Option<PathBuf>,
-    /// How much of it to give up, 0 to 1.
+    /// Denoising strength with `--from`, 0 to 1: 0 keeps the init image, 1 starts from pure noise.
     #[arg(long, default_value_t = 0.7)]
     strength: f64,
-    /// Where the images go.
+    /// Output folder.
     #[arg(long, default_value = "out")]
     out: PathBuf,
-    /// Another device that shares the images, named as in --device; may be given several times.
+    /// Further device that makes a share of the images, named as in `--device`. Repeat the option for several devices.
     #[arg(long)]
     also: Vec<String>,
     #[command(flatten)]
@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let bar = common::bar(0);
     let seen = bar.clone();
     let watch = move |step: PoolStep<'_>| {
-        // Of whichever device was heard last.
+        // Shows the progress of the device that reported last.
         seen.set_length(step.event.steps as u64);
         seen.set_position(step.event.step as u64);
         ControlFlow::Continue(())

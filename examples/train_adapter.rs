@@ -1,8 +1,10 @@
-//! An adapter learned from images: `cargo run --release --features train --example train_adapter -- --data data.jsonl --model MODEL --like ip-adapter_sd15.safetensors`.
+//! Trains an IP-Adapter on your own images:
+//! `cargo run --release --features train --example train_adapter -- --data data.jsonl --model MODEL
+//! --like ip-adapter_sd15.safetensors`.
 //!
-//! `data.jsonl` has a line for each example: `{"image": "a.png", "text": "what it shows"}`, with `"condition": "b.png"` where the
-//! prompt is another image, and for Instruct `"task"` and `"instruction"`. Stopped and begun again with the same
-//! settings, a run goes on where it was.
+//! `data.jsonl` has one example per line: `{"image": "a.png", "text": "what it shows"}`. Add `"condition": "b.png"`
+//! if the image prompt is another image than the target, and `"task"` and `"instruction"` for Instruct. A run that
+//! was stopped resumes from its last checkpoint when it is started again with the same settings.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -27,45 +29,46 @@ use serde_json::Value;
 
 mod common;
 
-/// Trains an IP-Adapter or an Instruct adapter as published.
+/// Trains an IP-Adapter or an Instruct adapter with the published recipe.
 #[derive(Parser)]
 struct Arguments {
-    /// Examples, one JSON object per line.
+    /// Training examples: a file with one JSON object per line.
     #[arg(long)]
     data: PathBuf,
-    /// Lines that may be broken, or whose images are missing or cannot be read.
+    /// Number of lines that may be skipped because they are invalid or their image is missing or unreadable.
     #[arg(long, default_value_t = 0)]
     skip: usize,
-    /// The model's folder, which stays as it is.
+    /// Folder of the base model. It is not changed.
     #[arg(long)]
     model: PathBuf,
-    /// The image encoder's folder; the model's `image_encoder` if absent.
+    /// Folder of the image encoder. Default: `image_encoder` in the model's folder.
     #[arg(long)]
     encoder: Option<PathBuf>,
-    /// An adapter of the kind and sizes to train; with `--go-on` its weights are where training begins.
+    /// Adapter file that gives the architecture to train. Its weights are used only with `--go-on`.
     #[arg(long)]
     like: PathBuf,
-    /// Begins with the weights of that adapter, instead of new ones.
+    /// Start from the weights of the `--like` adapter instead of new ones.
     #[arg(long)]
     go_on: bool,
-    /// For Instruct: the plus adapter to begin with.
+    /// Plus adapter whose weights initialise an Instruct adapter.
     #[arg(long)]
     plus: Option<PathBuf>,
-    /// Settings as JSON: `{"training": {"steps": 1000, "batch": 8}, "options": {"size": 512}}`; the published recipe if absent.
+    /// JSON file with settings, for example `{"training": {"steps": 1000, "batch": 8}, "options": {"size": 512}}`.
+    /// Settings that it leaves out are those of the published recipe.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Where checkpoints, the loss curve and the adapter go.
+    /// Output folder for checkpoints, the loss curve and the adapter.
     #[arg(long, default_value = "adapter")]
     out: PathBuf,
-    /// Threads that prepare images.
+    /// Number of threads that load and preprocess images.
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// Where to compute; the first device that this build has if absent.
+    /// Device: flex, ndarray, cuda, cuda:N or wgpu. Default: the first one that this build supports.
     #[arg(long)]
     device: Option<String>,
 }
 
-/// What the settings' file says; what it leaves out is as published.
+/// Contents of the settings file; omitted settings have the published values.
 #[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
@@ -137,7 +140,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The model's networks: only the U-Net lets gradients pass, and none learns.
+/// Loads the frozen networks that the adapter is trained with. Gradients flow only through the U-Net.
 fn partners(
     arguments: &Arguments,
     [plain, tracking]: [&Device; 2],

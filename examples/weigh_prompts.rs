@@ -1,4 +1,4 @@
-//! Measures what weights in prompts do to images of the demonstration model, under every normalisation:
+//! Measures how prompt weights change the images of the demo model, with each weight normalisation:
 //! `cargo run --release --features world --example weigh_prompts`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
@@ -15,29 +15,29 @@ use fabric::models::{ModelOptions, demo_folder, load_folder};
 
 mod common;
 
-/// Measures what weights in prompts do.
+/// Measures how prompt weights change the images of the demo model.
 #[derive(Parser)]
 struct Arguments {
-    /// Captions, in each of which one factor's word has a weight.
+    /// Number of captions. In each, the word of one factor gets a weight; captions without that word are skipped.
     #[arg(long, default_value_t = 100)]
     captions: u64,
-    /// Weights to try.
+    /// Weights to measure, separated by commas.
     #[arg(long, value_delimiter = ',', default_values_t = [0.7, 1.3, 1.6, 2.0])]
     weights: Vec<f32>,
-    /// Steps of the sampler.
+    /// Number of sampler steps.
     #[arg(long, default_value_t = 10)]
     steps: usize,
-    /// Where to compute: flex, ndarray, cuda, cuda:N, wgpu; the first that this build has if absent.
+    /// Device: flex, ndarray, cuda, cuda:N or wgpu. Default: the first one that this build supports.
     #[arg(long)]
     device: Option<String>,
 }
 
-/// Of the scenes that are asked for; training has another one.
+/// Seed of the captions' scenes; training uses another one.
 const SEED: u64 = 990_011;
-/// The factors whose words get a weight, by turns.
+/// Factors whose words get a weight, in rotation over the captions.
 const WEIGHTED: [Attribute; 4] = [Attribute::Kind, Attribute::Colour, Attribute::Texture, Attribute::Size];
 
-/// A caption, what it names, and the factor whose word gets a weight.
+/// A caption, the factors that it names, and the factor whose word gets a weight.
 struct Case {
     caption: String,
     named: Named,
@@ -46,7 +46,7 @@ struct Case {
 }
 
 impl Case {
-    /// The cases with these numbers, without those whose caption lacks the factor.
+    /// Returns the first `count` cases, without those whose caption does not name the factor.
     fn all(count: u64) -> Vec<Self> {
         let case = |index: u64| {
             let scene = sample(SEED, index, Split::Train).scene;
@@ -67,16 +67,16 @@ impl Case {
     }
 }
 
-/// Sums over images.
+/// Sums of the measurements over all images.
 #[derive(Default)]
 struct Measured {
     images: f64,
-    /// Distance from the image without a weight, as a share of the distance from another seed's.
+    /// Distance from the image without a weight, divided by the distance between images of two seeds.
     change: f64,
     largest: f64,
-    /// Images in which the weighted factor is right.
+    /// Number of images in which the weighted factor is correct.
     weighted: f64,
-    /// Share of the other factors that are right.
+    /// Sum of the fractions of the other factors that are correct.
     others: f64,
 }
 
@@ -142,7 +142,7 @@ fn make(pipeline: &Pipeline, caption: &str, seed: u64, settings: &Settings) -> R
     pipeline.generate(&request)?.images.pop().ok_or_else(|| "no image was made".into())
 }
 
-/// Root of the mean square of the differences.
+/// Root mean square difference of two images' pixels.
 fn distance(a: &Image, b: &Image) -> f64 {
     let square = |(a, b): (&u8, &u8)| (f64::from(*a) - f64::from(*b)).powi(2);
     (a.rgb().iter().zip(b.rgb()).map(square).sum::<f64>() / a.rgb().len() as f64).sqrt()

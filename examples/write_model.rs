@@ -1,4 +1,4 @@
-//! Writes a model with random weights in the diffusers layout, to try loading, memory and speed without a download:
+//! Writes a model with random weights in the diffusers layout, to test loading, memory and speed without a download:
 //! `cargo run --release --example write_model -- out/random --size sd15`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
@@ -16,18 +16,18 @@ use fabric::models::vae::VaeConfig;
 
 mod common;
 
-/// How large the networks are.
+/// Size of the networks.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Size {
-    /// A few megabytes.
+    /// A few megabytes, in Stable Diffusion 1.5's layout.
     Tiny,
-    /// The same in Stable Diffusion XL's layout.
+    /// A few megabytes, in Stable Diffusion XL's layout.
     TinyXl,
-    /// Stable Diffusion 1.5's own: 2 GB.
+    /// The size of Stable Diffusion 1.5: 2 GB.
     Sd15,
 }
 
-/// The networks of a model, and the diffusers class that joins them.
+/// Configurations of a model's networks, and its diffusers pipeline class.
 struct Networks {
     pipeline: &'static str,
     unet: UNetConfig,
@@ -63,7 +63,7 @@ impl Size {
         let texts = vec![text, small(ClipTextConfig::big_g())];
         let unet = UNetConfig {
             block_out_channels: vec![32, 64, 64],
-            // Both encoders side by side.
+            // The concatenated channels of both text encoders.
             cross_attention_dim: 128.into(),
             transformer_layers_per_block: Depths::PerLevel([1, 1, 2].map(OneOrMany::One).to_vec()),
             attention_head_dim: 4.into(),
@@ -77,15 +77,15 @@ impl Size {
     }
 }
 
-/// Writes a model with random weights.
+/// Writes a model with random weights in the diffusers layout.
 #[derive(Parser)]
 struct Arguments {
-    /// The folder to write; must not exist yet.
+    /// Folder to write. It must not exist yet.
     out: PathBuf,
-    /// How large.
+    /// Size of the networks.
     #[arg(long, value_enum, default_value = "tiny")]
     size: Size,
-    /// Seed of the weights.
+    /// Seed of the random weights.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
@@ -100,7 +100,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let Networks { pipeline, unet, vae, texts } = arguments.size.networks();
     let options = SaveOptions { dtype: LoadDtype::F16, max_shard_bytes: None };
     let mut folder = FolderWriter::create(&arguments.out, pipeline)?;
-    // One network at a time, so that only one is in memory.
+    // Only one network is in memory at a time.
     for (text, component) in texts.iter().zip([Component::TextEncoder, Component::TextEncoder2]) {
         folder.component(component, &text.init(&device)?, &serde_json::to_value(text)?, &options)?;
         println!("text encoder written");
@@ -116,7 +116,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A configuration with the class that diffusers' files name.
+/// Returns a configuration as JSON, with the class name that diffusers expects in `_class_name`.
 fn named(class: &str, config: &impl serde::Serialize) -> Result<serde_json::Value, serde_json::Error> {
     let mut config = serde_json::to_value(config)?;
     config["_class_name"] = class.into();

@@ -1,7 +1,8 @@
-//! Steer Stable Diffusion with images and feedback.
+//! Stable Diffusion that is steered with images and feedback: FABRIC, IP-Adapter, ControlNet and LoRA.
 //!
-//! This crate joins the parts: [`backends`] (devices), [`core`] (attention seams, FABRIC, guidance, samplers, sessions,
-//! the pipeline), [`models`] (networks, tokenizer, files) and [`ipadapter`].
+//! This crate re-exports the parts: [`backends`] (devices and kernels), [`core`] (attention processors, FABRIC,
+//! guidance, samplers, sessions, the pipeline), [`models`] (networks, tokenizers, model files) and [`ipadapter`]
+//! (image prompts).
 //!
 //! ```no_run
 //! use fabric::prelude::*;
@@ -9,7 +10,7 @@
 //! let device = fabric::default_device()?;
 //! let pipeline = Pipeline::from_folder("stable-diffusion-v1-5", &device)?;
 //! let first = pipeline.generate(&Request::new("a small red star on blue").with_seeds([1, 2, 3, 4]))?;
-//! // More like the third, less like the first.
+//! // Make images more like the third one and less like the first one.
 //! let request = Request::new("a small red star on blue")
 //!     .with_liked(first.images[2].clone())
 //!     .with_disliked(first.images[0].clone());
@@ -17,15 +18,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Where images touch the network:
+//! These are the places where a method changes the U-Net's evaluation:
 //!
-//! | seam | value | who |
+//! | place | type | method |
 //! |---|---|---|
-//! | self-attention | [`JointTokens`](core::attention::JointTokens): in the layer's own softmax, weighted | FABRIC |
-//! | cross-attention | [`DecoupledTokens`](core::attention::DecoupledTokens): a softmax of their own, added | adapters |
-//! | rows of the batch | [`Guidance`](core::guidance::Guidance): `base + sum of scale * (to - from)` | guidance |
+//! | self-attention | [`JointTokens`](core::attention::JointTokens): weighted, in the layer's softmax | FABRIC |
+//! | cross-attention | [`DecoupledTokens`](core::attention::DecoupledTokens): separate attention, added | IP-Adapter |
+//! | branches | [`Guidance`](core::guidance::Guidance): `base + sum of scale * (to - from)` | guidance |
 //! | skip connections | [`Residuals`](core::models::Residuals) | ControlNet |
-//! | weights before the run | [`lora`](models::lora) | LoRA |
+//! | weights, before the run | [`lora`](models::lora) | LoRA |
 
 #![forbid(unsafe_code)]
 
@@ -37,12 +38,12 @@ pub use fabric_models as models;
 
 pub use fabric_backends::{DeviceError, DeviceKind, default_device, describe, device};
 
-/// The examples of the README, which are compiled like all others.
+/// Compiles the examples of the README as doc tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// What most programs need.
+/// The types that most programs need.
 pub mod prelude {
     pub use fabric_core::fabric::FabricSettings;
     pub use fabric_core::image::Image;

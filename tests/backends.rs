@@ -1,6 +1,6 @@
-//! One numeric suite for every backend: `FABRIC_DEVICE=ndarray cargo test --release --features ndarray --test backends`.
+//! Numeric tests for every backend: `FABRIC_DEVICE=ndarray cargo test --release --features ndarray --test backends`.
 //!
-//! Each operation that the networks are made of, against a plain computation in f64 on the host.
+//! They compare each operation of the networks with a simple f64 computation on the host.
 
 use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
@@ -9,8 +9,8 @@ use fabric::backends::ops::{
     Pointwise, causal_attention, conv2d, geglu, group_norm, layer_norm, pointwise, softmax, weighted_attention,
 };
 
-/// Largest error over largest value. f32 sums of a few thousand terms differ by about 1e-6 between orders of
-/// summation, on flex and on ndarray alike; CUDA's products run as TF32, with 10 bits of mantissa.
+/// Largest allowed error relative to the largest value. f32 sums of a few thousand terms differ by about 1e-6 between
+/// summation orders, on flex and on ndarray. CUDA's matrix products run in TF32, with 10 bits of mantissa.
 fn tolerance() -> f64 {
     if std::env::var("FABRIC_DEVICE").is_ok_and(|name| name.starts_with("cuda")) { 5e-3 } else { 1e-5 }
 }
@@ -27,7 +27,7 @@ fn values(count: usize, seed: u64) -> Vec<f64> {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            // Through f32, so that device and host start from equal numbers.
+            // Rounded to f32, so that device and host start from equal numbers.
             f64::from(((state >> 40) as f32 / (1 << 24) as f32 - 0.5) * 3.0)
         })
         .collect()
@@ -49,7 +49,7 @@ fn check<const D: usize>(got: Tensor<D>, expected: &[f64]) {
     assert!(error <= tolerance(), "error {error:.1e}, at most {:.0e} expected", tolerance());
 }
 
-/// `softmax(q·k / sqrt(d))`, multiplied by the weights, each row normalised, times `v`: the official code's way.
+/// Attention as in the official code: `softmax(q·k / sqrt(d))`, times the weights, each row normalised, times `v`.
 fn attention_on_host(q: &[f64], k: &[f64], v: &[f64], [heads, queries, keys, dim]: [usize; 4], w: &[f64]) -> Vec<f64> {
     let mut out = vec![0.0; heads * queries * dim];
     for head in 0..heads {
@@ -97,7 +97,7 @@ fn attention_is_the_plain_softmax() {
 
 #[test]
 fn attention_over_many_keys_is_the_plain_softmax() {
-    // Beyond 256 K scores flex goes by tiles.
+    // Above 256 K scores, flex computes attention in tiles.
     check_attention([2, 300, 1500, 40], &[]);
 }
 
@@ -152,7 +152,7 @@ fn convolution_is_the_sum_over_its_window() {
     }
 }
 
-/// Each run of `length` with mean 0 and deviation 1.
+/// Normalises each run of `length` values to mean 0 and standard deviation 1.
 fn normalised(x: &[f64], length: usize, epsilon: f64) -> Vec<f64> {
     let mut out = Vec::new();
     for run in x.chunks(length) {
@@ -213,7 +213,7 @@ fn activations_are_their_formulas() {
     check(geglu(upload(&x, [5, 5, 40])), &gated);
 }
 
-/// By its series, which is exact enough for |x| < 6.
+/// Error function by its series, which is accurate enough for |x| < 6.
 fn erf(x: f64) -> f64 {
     let mut term = x;
     let mut sum = x;

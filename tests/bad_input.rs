@@ -1,5 +1,5 @@
-//! Whatever comes from outside: each wrong folder, file, image or setting is a typed error that says where it is and
-//! what to do, before any image is made.
+//! Invalid input: each invalid folder, file, image or setting gives a typed error, before generation, that says where
+//! it is and what to do.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ fn load(path: &Path, options: &ModelOptions) -> Result<Pipeline, String> {
     load_model(path, &device, options).map(|(pipeline, _)| pipeline).map_err(|error| error.to_string())
 }
 
-/// A copy of the golden model that can be spoilt.
+/// Copies the golden model, so that a test can damage it.
 fn copy() -> TempDir {
     let place = tempfile::tempdir().expect("a folder");
     for name in ["model_index.json", "scheduler", "text_encoder", "unet", "vae", "image_encoder"] {
@@ -63,7 +63,7 @@ fn replace(file: &Path, from: &str, to: &str) {
     fs::write(file, text.replace(from, to)).expect("a written file");
 }
 
-/// Loading must fail, and say each of `said`.
+/// Asserts that loading fails with a message that contains each of `said`.
 #[track_caller]
 fn refused(path: &Path, options: &ModelOptions, said: &[&str]) {
     let message = load(path, options).map(|_| ()).expect_err("an error");
@@ -147,7 +147,7 @@ fn wrong_settings_of_networks_are_named_by_field() {
 #[test]
 fn parts_of_different_models_are_refused_when_they_are_joined() {
     let place = copy();
-    // Its weights are of the old width, and would be refused for that when they are read.
+    // The widths must be checked before the weights, which still have the old width and would fail on their own.
     replace(&place.path().join("text_encoder/config.json"), "\"hidden_size\": 32", "\"hidden_size\": 64");
     refused(place.path(), &options(), &["`unet` reads text of 32 channels, got 64 (`text_encoder` 64)", "one model"]);
 
@@ -211,7 +211,7 @@ fn a_scheduler_that_we_lack_needs_a_named_sampler() {
     refused(place.path(), &options(), &["DEISMultistepScheduler", "name a sampler", "--sampler"]);
     let named = ModelOptions { sampler: "ddim".parse().ok(), ..options() };
     load(place.path(), &named).expect("a pipeline on the file's betas");
-    // Infinities, as diffusers writes them by default, do no harm.
+    // Infinities, which diffusers writes by default, are accepted.
     fs::copy(fixture("dpm-solver-infinity.json"), &scheduler).expect("copied");
     load(place.path(), &options()).expect("a pipeline");
 }
@@ -251,7 +251,7 @@ fn unusable_requests_are_refused_by_name_before_any_work() {
     let image = || Image::from_rgb(1, 1, vec![1, 2, 3]).expect("an image");
     refused(&|r| *r = r.clone().with_feedback(image(), f64::NAN), "strength");
     refused(&|r| *r = r.clone().with_init_image(image(), 1.5), "strength");
-    // What is odd but means something goes.
+    // Unusual but valid requests are accepted.
     assert!(pipeline.generate(&good().with_liked(image()).with_init_image(image(), 0.5)).is_ok());
     assert!(pipeline.generate(&Request { prompt: String::new(), ..good() }).is_ok());
 }
@@ -262,7 +262,7 @@ fn a_weighted_prompt_is_read_before_its_words_are_left_out() {
     let mut settings = Settings { width: Some(32), height: Some(32), steps: 2, ..Settings::default() };
     settings.text.weights = true;
     settings.prompt_dropout = 0.5;
-    // Without the last word but one, the year would be the weight of the bracket.
+    // If "night" were dropped before parsing, "1984" would be parsed as the weight of the bracket.
     for prompt in ["(year :1984 night )", "a (small (red star:1.5) on:1.2) blue"] {
         let request = Request::new(prompt).with_seeds(0..128).with_settings(settings.clone());
         pipeline.generate(&request).expect("images");
@@ -292,7 +292,7 @@ fn a_full_session_is_noticed_before_a_step_is_made() {
     let error = session.generate_observed(&pipeline, most + 1, &mut watch).expect_err("a full session");
     assert!(matches!(error, Error::Session(SessionError::Full { .. })), "{error}");
     assert_eq!(steps, 0);
-    // No seed is used up.
+    // A failed call does not use up a seed.
     assert_eq!(session.next_seed(), FeedbackSession::new("").with_seed(7).next_seed());
 }
 

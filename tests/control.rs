@@ -1,4 +1,4 @@
-//! Laws of control networks and of inpainting, on the golden models.
+//! Properties of control networks and of inpainting, on the golden models.
 
 mod common;
 
@@ -47,7 +47,7 @@ fn network() -> Arc<ControlNet> {
     NETWORK.get_or_init(open).clone()
 }
 
-/// An image that no other salt gives.
+/// Image that differs for each salt.
 fn image(salt: usize) -> Image {
     let rgb = (0..50 * 40 * 3).map(|at| ((at * (5 + salt) + salt) % 251) as u8).collect();
     Image::from_rgb(50, 40, rgb).expect("an image")
@@ -135,7 +135,7 @@ fn guess_mode_adds_under_the_prompt_alone() {
 fn t2i_adapters_and_networks_that_pool_run_beside_the_others() {
     let device = fabric::default_device().expect("a device");
     let plain = make(&request());
-    // Its images are grey, as those of the published sketch and edge adapters.
+    // One input channel, like the published sketch and canny adapters.
     let config = T2IAdapterConfig { in_channels: 1, channels: vec![32, 64], ..T2IAdapterConfig::default() };
     let t2i: Arc<T2IAdapter> = Arc::new(config.init(&device).expect("a network"));
     let t2i = |scale| Control::new(t2i.clone(), image(2)).with_scale(scale).expect("a scale");
@@ -216,7 +216,7 @@ fn golden_unet() -> UNetConfig {
     UNetConfig::from_json(&text).expect("a configuration")
 }
 
-/// The name that the original releases have for one of diffusers', in a network of one transformer level and one without.
+/// Converts a diffusers name to the original ControlNet's, for one level with transformers and one without.
 fn original(name: &str) -> String {
     let pairs = [
         ("controlnet_cond_embedding.conv_in", "input_hint_block.0"),
@@ -275,7 +275,7 @@ fn files_of_the_original_releases_are_read() {
     let place = tempfile::tempdir().expect("a folder");
     let path = place.path().join("control_v11p_sd15_canny.safetensors");
     write_safetensors(&path, &BTreeMap::new(), &tensors, |name| golden.read(&names[name])).expect("written");
-    // Heads and groups cannot be seen in a file; the published ones do not fit networks this small.
+    // The numbers of heads and groups are not in a checkpoint, and the published ones do not fit networks this small.
     let file = fabric::models::control::ControlNetFile::open(&path).expect("a file");
     let config = ControlNetConfig::from_json(
         &std::fs::read_to_string(models().join("controlnet/config.json")).expect("settings"),
@@ -288,7 +288,7 @@ fn files_of_the_original_releases_are_read() {
     for name in golden.tensors().keys() {
         assert_eq!(file.weights().read(name).expect("a tensor"), golden.read(name).expect("a tensor"), "{name}");
     }
-    // What is something else says so.
+    // A file of another network is an error.
     let vae = models().join("vae/diffusion_pytorch_model.safetensors");
     let message = fabric::models::control::ControlNetFile::open(vae).expect_err("a VAE").to_string();
     assert!(message.contains("expected a ControlNet, got a VAE"), "{message}");
@@ -300,7 +300,7 @@ fn grey(level: u8) -> Image {
 
 #[test]
 fn what_a_mask_leaves_out_is_kept_and_a_mask_of_all_is_an_image_from_noise() {
-    // The image as the run's VAE and seeds encode it.
+    // Encodes the init image with the run's VAE and seeds.
     let device = fabric::default_device().expect("a device");
     let pixels = vae_batch(&[image(4)], 64, 64, Fit::SquashLanczos, &device).expect("pixels").repeat_dim(0, 2);
     let vae = vae();
@@ -314,7 +314,7 @@ fn what_a_mask_leaves_out_is_kept_and_a_mask_of_all_is_an_image_from_noise() {
         let mut plain = request.clone();
         plain.init_image = None;
         assert_again(&make(&request.clone().with_mask(grey(255))), &make(&plain), sampler);
-        // One latent of the 64 is made anew.
+        // Only one of the 64 latents is repainted.
         let kept = make(&request.clone().with_mask(one_square(0)));
         let again = make(&request.clone().with_mask(one_square(100)));
         assert_again(&kept, &again, &format!("{sampler}: below one half is dark"));
@@ -325,7 +325,7 @@ fn what_a_mask_leaves_out_is_kept_and_a_mask_of_all_is_an_image_from_noise() {
     }
 }
 
-/// A mask of a run of 64x64 pixels that is light at its first latent, and elsewhere this grey.
+/// Mask of 64x64 pixels that is white at the first latent and has this grey elsewhere.
 fn one_square(dark: u8) -> Image {
     light_where(dark, |x, y| x < 8 && y < 8)
 }
@@ -335,7 +335,7 @@ fn light_where(dark: u8, light: impl Fn(usize, usize) -> bool) -> Image {
     Image::from_rgb(64, 64, (0..64 * 64).flat_map(|at| [grey(at); 3]).collect()).expect("an image")
 }
 
-/// A mask four times as large as a run of 64x64 pixels, with a line of one pixel.
+/// Mask of 256x256 pixels, for a run of 64x64, with a line one pixel wide.
 fn large_with_a_thin_line() -> Image {
     let grey = |at: usize| if at % 256 == 32 { 255 } else { 0 };
     Image::from_rgb(256, 256, (0..256 * 256).flat_map(|at| [grey(at); 3]).collect()).expect("an image")
@@ -349,7 +349,7 @@ fn a_mask_that_names_no_part_of_the_result_is_an_error() {
         (grey(1), "none at 64x64 (its lightest pixel has 1)", "multiply its values by 255"),
         (grey(127), "none at 64x64 (its lightest pixel has 127)", "white"),
         (large_with_a_thin_line(), "none at 64x64 (its lightest pixel has 255)", "thicker"),
-        // Every eighth pixel counts: none of these lines has one.
+        // Latent masks sample every eighth pixel, and these lines contain none of them.
         (light_where(0, |x, _| x % 8 == 3), "512 pixels at 64x64, but none that a latent looks at", "thicker"),
         (light_where(0, |_, y| y == 60), "64 pixels at 64x64, but none that a latent looks at", "thicker"),
     ] {
@@ -370,10 +370,10 @@ fn a_mask_that_names_no_part_of_the_result_is_an_error() {
 #[test]
 fn requests_on_rayons_threads_may_share_a_control() {
     use rayon::prelude::*;
-    // A thread that waits for others within the network may take up another of these requests meanwhile. They run apart, so
-    // that a lock held by such a thread fails the test instead of stopping it.
+    // A rayon thread that waits inside the network may steal another of these requests. The test runs them in a
+    // separate thread, so that a deadlock on a held lock fails the test instead of blocking it.
     let (done, all) = std::sync::mpsc::channel();
-    // Several threads whatever the machine has: one alone never takes up another's work.
+    // Always several threads: a single thread never steals work.
     let threads = rayon::ThreadPoolBuilder::new().num_threads(4).build().expect("threads");
     std::thread::spawn(move || {
         for round in 0..8 {
@@ -387,7 +387,7 @@ fn requests_on_rayons_threads_may_share_a_control() {
     all.recv_timeout(std::time::Duration::from_secs(300)).expect("a thread waits for a lock that it holds itself");
 }
 
-/// What a control adds in the middle.
+/// Returns the residuals that a control adds to the middle block.
 fn residuals_of(control: &Control) -> Vec<f32> {
     let device = fabric::default_device().expect("a device");
     let level = NoiseLevel { timestep: 500.0, alpha: 0.5, sigma: 0.5 };
@@ -406,7 +406,7 @@ fn vae() -> Vae {
     load_into(config.init(&device).expect("a network"), &file, &LoadOptions::default()).expect("a VAE").0
 }
 
-/// A pipeline whose random U-Net takes nine channels.
+/// Pipeline with a random inpainting U-Net (nine input channels).
 fn inpainting() -> Pipeline {
     let device = fabric::default_device().expect("a device");
     let unet = UNetConfig { in_channels: 9, ..golden_unet() }.init(&device).expect("a network");
@@ -436,7 +436,7 @@ fn references_ride_along_in_networks_that_inpaint() {
         let alone = values(&generate(&pipeline, &plain.clone().with_seeds([seed])).latents);
         assert!(distance(&alone, part) < ROUNDING);
     }
-    // Without an image all of it is made; what the mask shows matters.
+    // Without an init image everything is generated, and the network still uses the mask.
     let mut other = plain.clone().with_mask(image(6));
     assert!(
         distance(&values(&generate(&pipeline, &other).latents), &values(&generate(&pipeline, &plain).latents)) > 1e-4

@@ -1,4 +1,4 @@
-//! The model that ships: whole, and it draws what captions say.
+//! The demo model: its files are complete, and its images show what captions say.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -69,7 +69,7 @@ fn images_show_what_their_captions_say() {
         let made = pipeline.generate(&request).expect("an image");
         tally.add(&Named::of(&sample.scene), &judge.read(&made.images).expect("eyes")[0]);
     }
-    // A guess is right once in 12 (kinds), 9 (colours, positions) or 8 (backgrounds) times.
+    // A random guess is correct in 1 of 12 (kinds), 9 (colours, positions) or 8 (backgrounds) cases.
     for attribute in [Attribute::Kind, Attribute::Colour, Attribute::Position, Attribute::BackgroundColour] {
         assert!(tally.share(attribute).expect("asked for") >= 0.6, "{tally}");
     }

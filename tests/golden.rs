@@ -1,5 +1,5 @@
-//! Every module against tensors from the authors' own code, made with tiny random weights.
+//! Compares every module with tensors from the authors' code, made with tiny random weights.
 //!
-//! `FABRIC_GOLDENS=DIR cargo test --release --test golden` reads another set.
+//! `FABRIC_GOLDENS=DIR cargo test --release --test golden` reads another folder of golden files.
 
 mod golden_tests;

@@ -1,4 +1,4 @@
-//! Laws that hold whatever the weights are, on the tiny networks of `tests/golden/models` and random images.
+//! Properties that hold for any weights, tested on the tiny networks of `tests/golden/models` and random images.
 
 mod common;
 
@@ -30,7 +30,7 @@ fn fresh_pipeline() -> Pipeline {
     load_folder(folder, &device, &options).expect("a pipeline").0
 }
 
-/// Smooth random images, so that no two are alike.
+/// Smooth image that differs for each seed.
 fn image(seed: usize, side: usize) -> Image {
     let wave = |x: usize, y: usize, c: usize| {
         let phase = (seed * 37 + c * 11) as f64;
@@ -44,7 +44,7 @@ fn settings(fabric: FabricSettings) -> Settings {
     Settings { width: Some(64), height: Some(64), steps: 3, guidance_scale: 5.0, fabric, ..Settings::default() }
 }
 
-/// Weights all along, so that every step sees references.
+/// FABRIC settings with a nonzero weight in every step.
 fn everywhere() -> FabricSettings {
     FabricSettings { start: 0.0, end: 1.0, max_weight: 0.7, ..FabricSettings::default() }
 }
@@ -73,7 +73,7 @@ fn distance(a: &Generation, b: &Generation) -> f32 {
 
 #[track_caller]
 fn assert_same(a: &Generation, b: &Generation) {
-    // Other orders of summation, over three guided steps.
+    // Allows for different summation orders over three guided steps.
     let error = distance(a, b);
     assert!(error < 2e-5, "differ by {error:.1e}");
 }
@@ -159,7 +159,7 @@ fn interleaved_two_passes_and_cached_are_one() {
     for chunk in [1, 2, 8] {
         assert_same(&interleaved, &way(ReferencePass::TwoPasses { chunk }));
     }
-    // Nothing fits, some fits, all fits.
+    // Budgets that fit nothing, some and all of the keys and values.
     for budget in [0, 200_000, 1 << 30] {
         let pipeline = fresh_pipeline();
         let request =
@@ -186,11 +186,11 @@ fn kept_tokens_serve_their_own_noise_level_only() {
         (request.settings.sampler, request.settings.steps) = (Some(sampler.parse().expect("a sampler")), steps);
         request
     };
-    // Rounded, the last timesteps of many Karras levels are the same.
+    // With 50 Karras levels, the last rounded timesteps are equal, but the noise levels are not.
     let pipeline = fresh_pipeline();
     let many = pipeline.generate(&with(&cached, "dpmpp_2m_karras", 50)).expect("a generation");
     assert_same(&make(&with(&everywhere(), "dpmpp_2m_karras", 50)), &many);
-    // The same timesteps under another training schedule.
+    // Equal timesteps with another training schedule.
     let other = pipeline.scheduler().clone();
     let other = pipeline.clone().with_scheduler(SchedulerConfig { rescale_betas_zero_snr: true, ..other });
     let first = pipeline.generate(&with(&cached, "ddim", 3)).expect("a generation");
@@ -199,7 +199,7 @@ fn kept_tokens_serve_their_own_noise_level_only() {
     assert_same(&other.generate(&with(&everywhere(), "ddim", 3)).expect("a generation"), &second);
 }
 
-/// Whether the device has halves; one that has none says so before any work.
+/// Whether the device supports f16. If not, asserts that the request fails before any computation.
 fn has_halves() -> bool {
     let has = fabric::default_device().expect("a device").supports_dtype(DType::F16);
     if !has {
@@ -219,7 +219,8 @@ fn tokens_kept_in_half_precision_take_half_the_bytes() {
     let request =
         |half| both(FabricSettings { pass: ReferencePass::Cached { chunk: 4, budget: 1 << 30, half }, ..everywhere() });
     let exact = pipeline.generate(&request(false)).expect("a generation");
-    // What was kept in full does not serve a request for halves: else an image would depend on what came before.
+    // Keys and values cached in full precision are not used for a request in half precision: otherwise an image would
+    // depend on earlier requests.
     let first = pipeline.generate(&request(true)).expect("a generation");
     assert_eq!((first.report.reference_passes, exact.report.reference_passes), (9, 9));
     assert_eq!(first.report.cache.bytes, exact.report.cache.bytes * 3 / 2, "both are kept");
@@ -232,7 +233,7 @@ fn tokens_kept_in_half_precision_take_half_the_bytes() {
     assert!(apart > 0.0 && apart < 5e-3 * largest, "{apart} of {largest}");
 }
 
-/// The files that a pipeline spilled within this folder.
+/// Returns the files that a pipeline spilled to this folder.
 fn spilled(place: &Path) -> Vec<std::path::PathBuf> {
     let own = std::fs::read_dir(place).expect("the folder").map(|own| own.expect("its entry").path());
     own.flat_map(|own| std::fs::read_dir(own).expect("a pipeline's folder"))
@@ -242,7 +243,7 @@ fn spilled(place: &Path) -> Vec<std::path::PathBuf> {
 
 #[test]
 fn what_was_spilled_to_disk_makes_the_same_images() {
-    // Nothing fits in memory, and some does; as recorded, rounded, and with merged tokens.
+    // Budgets that fit nothing or some; in full precision, in half precision, and with merged tokens.
     for (budget, half, merge) in [(0, false, 0.0), (200_000, false, 0.0), (0, true, 0.0), (0, false, 0.5)] {
         if half && !has_halves() {
             continue;
@@ -287,7 +288,7 @@ fn a_disk_that_fails_changes_no_image() {
     let length = std::fs::metadata(&files[1]).expect("a file").len();
     std::fs::write(&files[1], vec![7; length as usize]).expect("a file");
     std::fs::remove_file(&files[2]).expect("a file");
-    // What is damaged is made again in other batches, on which the last bit depends on some processors.
+    // Damaged entries are recorded again in other batches, which changes the last bit on some processors.
     let mended = again();
     assert_same(&unspilled, &mended);
     let report = &mended.report;
@@ -322,7 +323,7 @@ fn merged_tokens_take_less_memory_and_change_little() {
     let again = make(0.5, cached);
     assert_eq!(again.report.reference_passes, 0);
     assert_again(&values(&merged.latents), &values(&again.latents), "latents");
-    // As alike in whatever way the tokens come.
+    // The other passes give nearly the same image.
     let effect = distance(&whole, &merged);
     for pass in [ReferencePass::Interleaved, ReferencePass::TwoPasses { chunk: 2 }] {
         assert!(distance(&merged, &make(0.5, pass)) < effect / 10.0, "{pass:?}");
@@ -340,7 +341,7 @@ fn weights_in_half_precision_change_little() {
         load_folder(&folder, &device, &options)
     };
     let exact = make(&both(everywhere()));
-    // Devices other than a CPU compute in halves too, and round at every operation instead of once.
+    // GPUs also compute in half precision, and round after every operation instead of once.
     let times = if on_cpu() { 1.0 } else { 4.0 };
     for (dtype, number, most) in [(LoadDtype::F16, DType::F16, 1e-2), (LoadDtype::BF16, DType::BF16, 1e-1)] {
         if !device.supports_dtype(number) {
@@ -513,7 +514,7 @@ fn prompt_weights_are_read_only_when_asked_for() {
     assert_differ(&prompt("a cat", true), &prompt("a (cat:1.5)", true));
 }
 
-/// A prompt of which some seeds keep more words than a window of the text encoder holds (75), and some fewer.
+/// Request with prompt dropout where some seeds keep more words than fit into a tokenizer window (75), and some fewer.
 fn dropping_out(seeds: std::ops::Range<u64>) -> Request {
     let mut request = request(everywhere()).with_seeds(seeds);
     request.prompt = vec!["cat"; 108].join(" ");
@@ -549,7 +550,7 @@ fn a_report_says_what_each_batch_lost() {
     assert_eq!(got, expected);
 }
 
-/// Noise as a test or another program may inject it: half of what a seed gives on references.
+/// Noise source of a caller: halves the seeded noise of references.
 struct Injected(SeededNoise);
 
 impl RunNoise for Injected {
@@ -587,7 +588,7 @@ fn keys_of_references_under_other_noise_are_neither_kept_nor_served() {
 
 #[test]
 fn references_that_cannot_act_take_no_place_and_are_named() {
-    // The liked one is the oldest, so the cap would leave it out first.
+    // The liked image is the oldest, so the limit on references would drop it first.
     let liked = request(everywhere()).with_liked(image(1, 64));
     let all = liked.clone().with_disliked(image(2, 64)).with_disliked(image(3, 64));
     let disliked = Request { feedback: all.feedback[1..].to_vec(), ..all.clone() };
@@ -648,7 +649,7 @@ fn a_strength_of_zero_keeps_the_start_image() {
         let kept = image(9, 50).fit(64, 64, Fit::SquashLanczos).expect("an image");
         assert_eq!((made.images, made.seeds), (vec![kept.clone(), kept], vec![1, 2]));
         assert_eq!((made.latents.dims()[0], made.report.calls, made.report.notes.len()), (2, 0, 1));
-        // The latents are those of the image, one posterior sample per seed.
+        // The result is the encoded init image, with one posterior sample per seed.
         let alone = make(&Request { seeds: vec![2], ..request.clone() });
         let of_two = Generation { latents: made.latents.slice_dim(0, 1..2), ..alone.clone() };
         assert_same(&of_two, &alone);
@@ -698,7 +699,7 @@ fn references_count_in_the_memory_that_a_run_needs() {
         let less = (10..40).map(|power| 1 << power).find(|&limit| with(100, pass, limit).is_ok());
         assert!(less.is_some_and(|limit| limit > enough && limit < 1 << 34), "{less:?}");
     }
-    // More references at once leave room for fewer images: the batch is smaller, and the run goes on.
+    // More references need more memory: the batch becomes smaller, and the run succeeds.
     let mut many = both(everywhere()).with_seeds(0..8);
     let limit = (10..40).map(|power| 1 << power).find(|&limit| {
         let settings = Settings { memory_limit: Some(limit), ..many.settings.clone() };

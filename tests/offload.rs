@@ -1,4 +1,4 @@
-//! Networks that rest in the machine's memory and take turns on a device make the images of networks that live there.
+//! Offloaded networks make the same images as networks that stay on the device.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ fn pipeline(device: &Device, offload: bool) -> Pipeline {
 
 #[test]
 fn weights_that_the_device_cannot_compute_with_are_refused_though_the_cpu_can() {
-    // The CPU where networks rest has halves; this one has none.
+    // The CPU backend that holds offloaded weights supports f16 and bf16; ndarray does not.
     let Ok(device) = device(DeviceKind::NdArray) else { return };
     for dtype in [LoadDtype::F16, LoadDtype::BF16] {
         let tokenizer = Some(ClipTokenizer::openai());
@@ -42,7 +42,7 @@ fn pixels(pipeline: &Pipeline) -> Vec<Vec<u8>> {
     images.iter().map(|image| image.rgb().to_vec()).collect()
 }
 
-/// Another device than the CPU where the networks rest, if this build has one.
+/// Returns a device other than the CPU backend that holds offloaded weights, if this build has one.
 fn elsewhere() -> Device {
     match default_device().expect("a device") {
         here if here == fabric::backends::cpu().expect("a CPU") => device(DeviceKind::NdArray).unwrap_or(here),
@@ -56,7 +56,7 @@ fn images_are_those_of_networks_that_live_there() {
     let offloaded = pipeline(&device, true);
     assert_eq!(offloaded.device(), device);
     let expected = pixels(&pipeline(&device, false));
-    // Also in a second run, when the VAE is what the first one left there.
+    // In the second run, the VAE of the first run is still on the device.
     for _ in 0..2 {
         assert_eq!(pixels(&offloaded), expected);
     }

@@ -1,4 +1,4 @@
-//! One request on several devices, which here are all the CPU: the same images as on one, whoever makes them.
+//! A pool of several devices (here all the CPU) makes the same images as one device, however they are distributed.
 
 mod common;
 
@@ -35,12 +35,12 @@ fn pipeline() -> Pipeline {
     model().into_pipeline().expect("a pipeline")
 }
 
-/// A network on a device that is lost after some passes.
+/// U-Net on a device that is lost after some evaluations.
 struct Mortal {
     network: UNet,
     passes: AtomicUsize,
     end: Box<dyn Fn() + Send + Sync>,
-    /// Memory that a pass takes; 0 is unknown.
+    /// Memory of one evaluation in bytes; 0 is unknown.
     needs: u64,
 }
 
@@ -94,12 +94,12 @@ fn ends(passes: usize, end: impl Fn() + Send + Sync + 'static) -> Pipeline {
     limited(passes, end, 0)
 }
 
-/// A pipeline on a device that has less memory than a pass takes.
+/// Pipeline on a device with less memory than one evaluation needs.
 fn too_small() -> Pipeline {
     limited(0, || panic!("it was asked all the same"), LIMIT + 1)
 }
 
-/// More than the golden model needs, and what the memory is limited to in tests of too small devices.
+/// Memory limit for tests of devices that are too small; more than the golden model needs.
 const LIMIT: u64 = 1 << 40;
 
 fn limited(passes: usize, end: impl Fn() + Send + Sync + 'static, needs: u64) -> Pipeline {
@@ -126,7 +126,7 @@ fn values(x: &Tensor<4>) -> Vec<f32> {
 fn assert_equal(got: &Generation, expected: &Generation) {
     assert_eq!(got.seeds, expected.seeds);
     assert_again(&values(&got.latents), &values(&expected.latents), "latents");
-    // Elsewhere rounding may cross from one level of a pixel to the next.
+    // On a GPU, rounding may change a pixel's 8-bit value.
     assert!(!on_cpu() || got.images == expected.images, "images differ");
     assert_eq!(got.report.calls, expected.report.calls);
 }
@@ -140,7 +140,7 @@ fn images_are_those_of_one_device_in_their_order() {
     for (got, request) in made.made.iter().zip(&requests) {
         assert_equal(got, &alone.generate(request).expect("images"));
     }
-    // Without batches each device has its share.
+    // Without a batch size, the images are divided equally among the devices.
     let even = pool([pipeline(), pipeline()]).generate(&request(&[1, 2, 3], None)).expect("images").made;
     assert_eq!((even.seeds, even.images.len(), even.report.calls), (vec![1, 2, 3], 3, 6));
 }
@@ -152,7 +152,7 @@ fn a_report_counts_the_caches_of_all_devices() {
     request.settings.fabric = FabricSettings { pass, start: 0.0, end: 1.0, ..FabricSettings::default() };
     let request = request.with_liked(Image::filled(64, 64, [200, 30, 60]).expect("an image"));
     let [one, two] = [pipeline(), pipeline()];
-    // The third device is the first one's again: they share one cache, which counts once.
+    // The first and third member are the same pipeline: their common cache is counted once.
     let made = pool([one.clone(), two.clone(), one.clone()]).generate(&request).expect("images").made;
     assert_eq!(made.report.cache, one.cache_stats().plus(two.cache_stats()));
     let cache = made.report.cache;
@@ -188,13 +188,13 @@ fn a_silent_devices_work_goes_to_the_others() {
     let (wake, sleep) = channel();
     let (woke, awake) = channel();
     let sleep = Mutex::new((sleep, woke));
-    // It says nothing more until the run is over, and then goes on as if nothing had been.
+    // The device stops responding until the run is over, and then continues.
     let silent = ends(2, move || {
         let (sleep, woke) = &*sleep.lock().expect("one pass at a time");
         sleep.recv().expect("to be woken");
         woke.send(()).expect("somebody who waits");
     });
-    // A software renderer is silent for long while it compiles its kernels.
+    // A software renderer does not respond for a long time while it compiles its kernels.
     let patience = Duration::from_secs(if on_cpu() { 5 } else { 60 });
     let made = pool([silent, pipeline()]).with_patience(patience).generate(&request).expect("images");
     assert_equal(&made.made, &pipeline().generate(&request).expect("images"));
@@ -268,7 +268,7 @@ fn a_device_that_is_too_small_is_left_out() {
     request.settings.memory_limit = Some(LIMIT);
     let made = pool([too_small(), pipeline(), too_small()]).generate(&request).expect("images");
     assert_equal(&made.made, &pipeline().generate(&request).expect("images"));
-    // A device that got no image to make, because the others were faster, is not lost.
+    // A device that made no image because the others were faster does not count as lost.
     let lost = made.lost;
     assert!(lost.iter().all(|(name, _)| ["device 0", "device 2"].contains(&&**name)), "{lost:?}");
     assert!(lost.iter().all(|(_, said)| said.starts_with("memory for 1 images of 64x64")), "{lost:?}");
@@ -282,12 +282,12 @@ fn what_is_too_much_for_every_device_is_said_as_one_device_would() {
     let error = pool([too_small(), too_small()]).generate(&request).expect_err("too much");
     assert!(matches!(error, Error::DeviceLimit { .. }), "{error:?}");
     assert_eq!(error.to_string(), alone);
-    // Of a device that is too small and one that fails, each says why.
+    // The error contains the reason of each device: one is too small, one fails.
     let error = pool([too_small(), mortal(0)]).generate(&request).expect_err("no device is left").to_string();
     assert!(error.contains("device 0: memory for 1") && error.contains("device 1: the cable was pulled"), "{error}");
 }
 
-/// Panics in one of its methods.
+/// Observer that panics in the named method.
 struct Clumsy(&'static str);
 
 impl Clumsy {
@@ -345,7 +345,7 @@ fn an_observers_panic_is_no_lost_device() {
 
 #[test]
 fn a_device_that_fails_in_a_preview_is_no_panic_of_the_observer() {
-    /// A VAE on a device that has no memory left for decoding.
+    /// VAE on a device that runs out of memory when decoding.
     struct NoDecoder(Vae);
 
     impl Autoencoder for NoDecoder {

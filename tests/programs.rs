@@ -1,4 +1,4 @@
-//! The example programs: what they refuse before they compute, and what they leave as it was.
+//! The example programs: errors reported before any computation, and files and settings that must not change.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ mod feedback_rounds;
 )]
 mod text_to_image;
 
-/// `feedback_rounds` with a red image to like (so that nobody is asked at the terminal), in one round of one step.
+/// Runs `feedback_rounds` with a liked red image, so that it does not ask at the terminal.
 fn rounds(folder: &Path, arguments: &[&str]) -> Result<(), String> {
     let red = folder.join("red.png");
     Image::filled(64, 64, [200, 0, 0]).expect("an image").save(&red).expect("a file");
@@ -34,7 +34,7 @@ fn session(out: &Path) -> FeedbackSession {
     FeedbackSession::load(out.join("session")).expect("a session")
 }
 
-/// A folder, and a folder within it for results, as a path and as an argument.
+/// Returns a temporary folder and an output folder in it, as a path and as an argument.
 fn places() -> (tempfile::TempDir, PathBuf, String) {
     let folder = tempfile::tempdir().expect("a folder");
     let out = folder.path().join("out");
@@ -52,7 +52,7 @@ fn a_session_is_never_replaced_without_being_told_to() {
 
     let said = rounds(folder.path(), &few).expect_err("a session is there");
     assert!(said.contains("got a session in") && said.contains("--continue-from"), "{said}");
-    // Nor with another session to go on with.
+    // Continuing a session from another folder must not replace it either.
     let elsewhere = folder.path().join("elsewhere");
     first.save(&elsewhere).expect("a copy");
     let from = ["--continue-from", elsewhere.to_str().expect("a path")];
@@ -90,7 +90,7 @@ fn a_session_goes_on_with_its_own_settings_but_for_what_is_named() {
 #[test]
 fn places_that_cannot_take_the_results_are_refused_before_anything_is_loaded() {
     let (folder, out, named) = places();
-    // No model, so that a refusal that comes later is another one.
+    // The model does not exist, so that a check after loading would fail with another error.
     let model = ["--model", "no/such/model", "--out", &named];
     let draw = || {
         let words = [&["text_to_image", "a red star", "--images", "2", "--seed", "7"], &model[..]].concat();
@@ -132,7 +132,7 @@ fn a_sheet_that_is_too_large_is_no_reason_to_stop() {
     let (folder, out, named) = places();
     let mut old = FeedbackSession::new("a red star");
     let grey = Image::filled(64, 64, [90, 90, 90]).expect("an image");
-    // One below the other, too many for the tallest image.
+    // 1000 rows make the contact sheet taller than the largest image.
     for seed in 0..1000 {
         old.push_round(vec![(grey.clone(), seed)], serde_json::Value::Null).expect("a round");
     }

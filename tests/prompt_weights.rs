@@ -1,4 +1,4 @@
-//! Weights in prompts, on the model that ships: they change the text gently, whatever word has one.
+//! Prompt weights on the demo model: whichever word is weighted, the text embedding changes moderately.
 
 use burn::tensor::Tensor;
 use fabric::core::models::{TextOptions, WeightNormalisation};
@@ -20,7 +20,7 @@ fn options(rule: WeightNormalisation) -> TextOptions {
     TextOptions { weights: true, weight_normalisation: rule, ..TextOptions::default() }
 }
 
-/// The encoding of each prompt, token by token.
+/// Encodes prompts; returns one vector per prompt and token.
 fn encode(pipeline: &Pipeline, prompts: &[String], rule: WeightNormalisation) -> Vec<Vec<Vec<f32>>> {
     let context = pipeline.text_encoder().encode(prompts, &options(rule)).expect("an encoding").context;
     let [_, _, channels] = context.dims();
@@ -29,7 +29,8 @@ fn encode(pipeline: &Pipeline, prompts: &[String], rule: WeightNormalisation) ->
     (0..prompts.len()).map(tokens).collect()
 }
 
-/// Every colour of every thing without a weight, and with one at the colour or at the thing.
+/// Returns each combination of colour and thing without weights, and its variants with a weight on the colour or the
+/// thing.
 fn prompts() -> Vec<(String, Vec<(f32, String)>)> {
     let mut prompts = Vec::new();
     for colour in COLOURS {
@@ -54,7 +55,7 @@ fn a_weight_never_runs_away_with_the_shipped_model() {
                 std::iter::once(plain).chain(weighted.iter().map(|(_, text)| text.clone())).collect();
             let encoded = encode(&pipeline, &texts, rule);
             for ((_, text), got) in weighted.iter().zip(&encoded[1..]) {
-                // What begins the prompt has no weight: what became of it is the factor for the whole.
+                // The start token has no weight: the change of its embedding is the factor on the whole prompt.
                 let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
                 let factor = dot(&got[0], &encoded[0][0]) / dot(&encoded[0][0], &encoded[0][0]);
                 if !(0.4999..2.0001).contains(&factor) {
@@ -75,7 +76,7 @@ fn weights_leave_other_tokens_alone() {
     let encoded = encode(&pipeline, &texts, WeightNormalisation::default());
     let [plain, weighted, empty] = &encoded[..] else { panic!("three encodings") };
     for (token, ((plain, weighted), empty)) in plain.iter().zip(weighted).zip(empty).enumerate() {
-        // What begins the prompt, "a", "white".
+        // Tokens: the start token, "a", "white".
         let weight = if token == 2 { 1.2 } else { 1.0 };
         for ((plain, weighted), empty) in plain.iter().zip(weighted).zip(empty) {
             let expected = empty + weight * (plain - empty);

@@ -1,8 +1,9 @@
-//! The sums and means that diffusers' own scheduler tests publish (version 0.35.2, `tests/schedulers`), of whole loops
-//! under a model of one line.
+//! Sums and means that diffusers' scheduler tests assert (version 0.35.2, `tests/schedulers`) for whole sampling
+//! loops with a one-line model.
 //!
-//! Not among them: dynamic thresholding, which we refuse, and `DPMSolverSDEScheduler`, whose noise comes from torchsde's
-//! Brownian tree. Loops that the tests repeat (on another device, with given timesteps) are here once.
+//! Two are left out: dynamic thresholding, which this library refuses, and `DPMSolverSDEScheduler`, whose noise comes
+//! from torchsde's Brownian tree. Loops that diffusers repeats (on another device, with given timesteps) are tested
+//! once.
 
 use std::ops::ControlFlow;
 
@@ -16,13 +17,14 @@ use serde_json::{Value, json};
 const IMAGES: usize = 4;
 const CHANNELS: usize = 3;
 
-/// `x * t / (t + 1)`, whatever it is said to predict.
+/// diffusers' test model `x * t / (t + 1)`, for all prediction types.
 ///
-/// The loops scale the *state* for the network where pipelines scale a copy: samplers over sigma then go on from
-/// the scaled state. Ours keep their state to themselves, so this keeps what the loops' state has beyond theirs; as
-/// these samplers add multiples of slopes to the state, that is carried along from step to step.
+/// diffusers' test loops scale the *state* for the network, where pipelines scale a copy: samplers over sigma then
+/// continue from the scaled state. Our samplers do not expose their state, so this model tracks the difference
+/// between the loop's state and ours as `offset`. These samplers add multiples of slopes to the state, so the
+/// difference persists from step to step.
 struct Dummy {
-    /// Evaluations of a step, for samplers over sigma.
+    /// Evaluations per step for samplers over sigma; `None` for all others.
     rescales: Option<usize>,
     velocity: bool,
     offset: Tensor<4>,
@@ -37,9 +39,9 @@ impl Denoiser for Dummy {
         let scaled = (state.clone() + self.offset.clone()) * alpha;
         let offset = scaled.clone() - state;
         let predicted = model(scaled);
-        // A slope is the predicted noise itself; of a velocity, it depends on the state as well.
+        // For epsilon, the slope is the prediction itself; for v-prediction it also depends on the state.
         let answer = if self.velocity { predicted + offset.clone() * sigma } else { predicted };
-        // A second evaluation is of another state, from which the step does not go on.
+        // A second evaluation uses an intermediate state, from which the loop does not continue.
         if call.index.is_multiple_of(evaluations) {
             self.offset = offset;
         }
@@ -49,8 +51,8 @@ impl Denoiser for Dummy {
 
 /// The noise that PyTorch draws on a CPU after `torch.manual_seed(0)`, for tensors whose size is a multiple of 16.
 ///
-/// Uniform numbers are the lower 24 bits of a Mersenne Twister (Matsumoto and Nishimura 1998, MT19937); the
-/// method of Box and Muller then turns each eight of sixteen into a pair with one of the other eight.
+/// Uniform numbers are the lower 24 bits of a Mersenne Twister (Matsumoto and Nishimura 1998, MT19937). In each block
+/// of 16, the Box-Muller transform pairs number `i` with number `i + 8`.
 struct TorchNoise {
     state: [u32; 624],
     next: usize,
@@ -104,7 +106,7 @@ impl NoiseSource for TorchNoise {
     }
 }
 
-/// In f64, so that what is compared is the samplers and not how they round.
+/// Returns an f64 tensor where supported, so that the test compares the samplers and not their rounding.
 fn tensor(values: Vec<f32>, shape: [usize; 4]) -> Tensor<4> {
     let device = fabric::default_device().expect("a device to test on");
     let values = values.into_iter().map(f64::from).collect();
@@ -115,12 +117,13 @@ fn values(x: Tensor<4>) -> Vec<f64> {
     x.into_data().convert::<f64>().try_to_vec().expect("f64")
 }
 
-/// GPUs may have no f64; the samplers are the same there.
+/// Whether the device supports f64, which some GPUs do not.
 fn has_f64() -> bool {
     fabric::default_device().expect("a device to test on").supports_dtype(DType::F64)
 }
 
-/// `n / size` for `n` from 0, where the image is the fastest axis; the other way round for the noise.
+/// diffusers' deterministic test tensor: `n / size` for `n` from 0, with the image as the fastest axis. Reversed, it
+/// is the noise.
 fn ramp(height: usize, reversed: bool) -> Tensor<4> {
     let size = IMAGES * CHANNELS * height * 8;
     let value = |n: usize| if reversed { size - 1 - n } else { n } as f32 / size as f32;
@@ -128,24 +131,24 @@ fn ramp(height: usize, reversed: bool) -> Tensor<4> {
     tensor(values, [CHANNELS, height, 8, IMAGES]).permute([3, 0, 1, 2])
 }
 
-/// One published loop.
+/// One test loop of diffusers.
 struct Loop {
     name: &'static str,
     class: &'static str,
-    /// Settings beside those that all loops of the class have.
+    /// Settings in addition to those of all loops of the class.
     settings: Value,
     steps: usize,
-    /// From an image, how many of the steps are run.
+    /// For loops that start from an image: the number of last steps that are run.
     last: Option<usize>,
     height: usize,
-    /// Sum and mean of the result's absolute values, where they are published.
+    /// Published sum of the result's absolute values, if there is one. `mean` is their published mean.
     sum: Option<f64>,
     mean: f64,
 }
 
-/// How exactly the sums of most loops are asserted there.
+/// Tolerance of the sums in most of diffusers' tests.
 const SUM: f64 = 1e-2;
-/// How exactly the means are asserted there.
+/// Tolerance of the means in diffusers' tests.
 const MEAN: f64 = 1e-3;
 
 impl Loop {
@@ -153,7 +156,7 @@ impl Loop {
         Self { name, class, settings, steps: 10, last: None, height: 8, sum: Some(sum), mean }
     }
 
-    /// A loop of which only the mean is published.
+    /// A loop with a published mean only.
     fn mean(name: &'static str, class: &'static str, settings: Value, mean: f64) -> Self {
         Self { sum: None, ..Self::new(name, class, settings, 0.0, mean) }
     }
@@ -166,7 +169,7 @@ impl Loop {
         Self { last: Some(last), ..self }
     }
 
-    /// Of images with one row instead of eight (there, without the axis).
+    /// Sets images with one row instead of eight (diffusers' tensors lack this axis).
     fn one_row(self) -> Self {
         Self { height: 1, ..self }
     }
@@ -205,15 +208,15 @@ impl Loop {
         SchedulerConfig::from_json(&file.to_string()).unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 
-    /// The sum and the mean of the absolute values of what we make of it.
+    /// Runs the loop; returns the sum and the mean of the result's absolute values.
     fn run(&self) -> [f64; 2] {
         run(&self.config(), self.steps, self.last, self.height)
     }
 
-    /// What is wrong with it.
+    /// Compares with the published values; returns a message if they differ.
     fn check(&self) -> Option<String> {
         let [sum, mean] = self.run();
-        // LCM's sums are asserted more closely there, and the largest of LMS less closely.
+        // diffusers has a tighter tolerance for LCM's sums, and a looser one for the largest of LMS.
         let allowed = match (self.class, self.sum) {
             ("LCMScheduler", _) => 1e-3,
             ("LMSDiscreteScheduler", Some(3812.9927)) => 2e-2,
@@ -252,7 +255,7 @@ fn run(config: &SchedulerConfig, steps: usize, last: Option<usize>, height: usiz
 
 #[test]
 fn noise_is_pytorchs() {
-    // What PyTorch's users know by heart: `torch.manual_seed(0); torch.randn(16)` begins like this.
+    // The first values of `torch.manual_seed(0); torch.randn(16)`.
     let got = TorchNoise::new(0).normal(16);
     let known = [-1.1258, -1.1524, -0.2506, -0.4339, 0.8487, 0.6920, -0.3160, -2.1152];
     assert!(got.iter().zip(known).all(|(a, b)| (a - b).abs() < 1e-4), "{got:?}");
@@ -373,8 +376,8 @@ fn a_sampler_changed_and_changed_back_gives_the_published_mean() {
     assert!((mean - published.mean).abs() < MEAN, "{mean}");
 }
 
-/// The first deviation. At training step 1 diffusers takes `1 - alpha_t` as a difference of f32 numbers near 1, of
-/// which three digits are right; in f64 the sum is ours.
+/// First deviation from diffusers: at training step 1 it computes `1 - alpha_t` from f32 numbers near 1, which leaves
+/// three correct digits. The sum in f64 equals ours.
 #[test]
 fn ddpm_from_an_image_is_right_where_the_published_sum_is_rounded() {
     if !has_f64() {
@@ -408,8 +411,9 @@ fn ddpm_from_an_image_is_right_where_the_published_sum_is_rounded() {
     assert!((exact - PUBLISHED).abs() > SUM, "the published sum is the exact one: {exact}");
 }
 
-/// The second deviation. From an image, diffusers weighs the first slope as the newest of four although there is only
-/// one. With these weights f64 gives the published sum, with those of the slopes that there are it gives ours.
+/// Second deviation from diffusers: in a loop that starts from an image, it uses the fourth-order coefficients although
+/// only one slope exists. In f64, these coefficients give the published sum, and those of the existing slopes give
+/// ours.
 #[test]
 fn lms_from_an_image_weighs_the_slopes_that_it_has() {
     if !has_f64() {
@@ -421,7 +425,7 @@ fn lms_from_an_image_weighs_the_slopes_that_it_has() {
 
     let schedule = Schedule::new(&case.config(), case.steps).expect("a schedule");
     let (sigmas, timesteps, scale) = (schedule.sigmas(), schedule.timesteps(), schedule.init_noise_sigma());
-    // The sum in f64, where step `i` knows the polynomial of `nodes_at(i)` slopes.
+    // The sum in f64, where step `i` uses the coefficients for `nodes_at(i)` slopes.
     let exact = |nodes_at: &dyn Fn(usize) -> usize| -> f64 {
         let weights = [8, 9].map(|step: usize| {
             let nodes: Vec<f64> = (0..nodes_at(step)).map(|k| sigmas[step - k]).collect();
@@ -442,8 +446,8 @@ fn lms_from_an_image_weighs_the_slopes_that_it_has() {
     assert!((sum - right).abs() < SUM, "{sum}, in f64 {right}");
 }
 
-/// Integral, from the first node to `end`, of the polynomial that is 1 at node `k` and 0 at the others: midpoints of
-/// many pieces, which is another rule than the sampler's.
+/// Integral, from the first node to `end`, of the Lagrange polynomial that is 1 at node `k` and 0 at the others. It
+/// uses the midpoint rule, independently of the sampler's method.
 fn weight(nodes: &[f64], k: usize, end: f64) -> f64 {
     const PIECES: usize = 2000;
     let width = (end - nodes[0]) / PIECES as f64;

@@ -1,8 +1,7 @@
-//! A law over random requests, on the tiny networks of `tests/golden/models`: whatever is asked for together, references
-//! in the same batch, in two passes, kept, and kept from before give the same images, and an image does not depend on
-//! its batch.
+//! Random requests on the tiny networks of `tests/golden/models`: for any combination of settings, all reference passes
+//! (interleaved, two passes, recorded, from the cache) give the same images, and an image does not depend on its batch.
 //!
-//! `FABRIC_REQUESTS=100..400 cargo test --release --test random_requests` tries other requests than those of every day.
+//! `FABRIC_REQUESTS=100..400 cargo test --release --test random_requests` tests other requests than the default ones.
 
 mod common;
 
@@ -29,11 +28,11 @@ use fabric::models::{ModelOptions, load_folder};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
-/// The requests of every day: enough for each choice to meet most others, few enough for less than a minute.
+/// Default requests: enough to combine each setting with most others, in less than a minute.
 const REQUESTS: Range<u64> = 0..24;
 
-/// Largest difference allowed, of a largest latent of 1. Other orders of summation differ by 1e-6 in one pass; a few
-/// guided steps with samplers that extrapolate make that some ten times as much.
+/// Largest allowed difference relative to the largest latent. Different summation orders differ by 1e-6 in one
+/// evaluation; a few guided steps with extrapolating samplers increase that about tenfold.
 const ROUNDING: f32 = 1e-4;
 
 fn models() -> PathBuf {
@@ -49,7 +48,7 @@ fn pipeline() -> &'static Pipeline {
     })
 }
 
-/// The same with a random U-Net that was made for inpainting.
+/// The golden pipeline with a random inpainting U-Net.
 fn inpainting() -> &'static Pipeline {
     static PIPELINE: OnceLock<Pipeline> = OnceLock::new();
     PIPELINE.get_or_init(|| {
@@ -82,7 +81,7 @@ fn network() -> Arc<ControlNet> {
     NETWORK.get_or_init(open).clone()
 }
 
-/// Everything random about requests.
+/// Random choices for requests.
 struct Draws(ChaCha12Rng);
 
 impl Draws {
@@ -98,7 +97,7 @@ impl Draws {
         self.0.random_range(from..to)
     }
 
-    /// A smooth image of any size that no other is like.
+    /// Returns a random smooth image of a random size.
     fn image(&mut self) -> Image {
         let (width, height) = (self.one(&[40, 64, 90]), self.one(&[48, 64]));
         let phase = self.number(0.0, 100.0);
@@ -120,14 +119,14 @@ impl Draws {
     }
 }
 
-/// A random request, and what is remarkable about it.
+/// A random request and its test parameters.
 struct Case {
     number: u64,
     request: Request,
     pipeline: &'static Pipeline,
     /// References per recording pass.
     chunk: usize,
-    /// Bytes of keys and values that are kept.
+    /// Byte budget of the KV cache.
     budget: u64,
     /// Images computed at once.
     batch: usize,
@@ -299,7 +298,7 @@ impl Case {
         request
     }
 
-    /// What is wrong with this request's images.
+    /// Compares the images of all passes and batches; returns the first difference as an error.
     fn check(&self) -> Result<(), String> {
         let interleaved = self.make(&self.request)?;
         let largest = interleaved.iter().fold(1.0_f32, |most, x| most.max(x.abs()));
@@ -319,7 +318,8 @@ impl Case {
         let kept = self.make(&cached)?;
         same("kept", &kept, &interleaved)?;
         if self.budget != 200_000 {
-            // Nothing was kept, or everything: the same operations. What was kept in part is recorded in other batches.
+            // If nothing or everything is cached, the operations are the same. A partial cache changes the recording
+            // batches.
             assert_again(&kept, &recorded, &format!("{self:?}"));
         }
         let mut parts = self.request.clone();

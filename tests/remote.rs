@@ -1,4 +1,4 @@
-//! Devices of other processes on this machine, which stand for those of other machines.
+//! Remote devices, served by other processes on this machine.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -17,7 +17,7 @@ use fabric::core::schedule::SamplerKind;
 use fabric::models::LoadPipeline;
 use fabric::{DeviceError, DeviceKind};
 
-/// A server of its own, which ends with its owner.
+/// Server process, which is stopped on drop.
 struct Server {
     process: Child,
     url: String,
@@ -64,7 +64,7 @@ impl Drop for Server {
     }
 }
 
-/// Fails where waiting would never end.
+/// Fails if the test takes longer than five minutes, for example in a deadlock.
 fn within_minutes(test: impl FnOnce() + Send + 'static) {
     let (done, wait) = mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -86,7 +86,7 @@ fn values(x: &Tensor<4>) -> Vec<f32> {
     x.clone().into_data().try_to_vec().expect("f32 data")
 }
 
-/// The golden tests' tolerance: a server computes with burn's operations where this process has its own kernels.
+/// Compares with the golden tests' tolerance: a server uses burn's operations where this process has its own kernels.
 #[track_caller]
 fn assert_same(got: &Tensor<4>, expected: &Tensor<4>) {
     let (got, expected) = (values(got), values(expected));
@@ -111,7 +111,7 @@ fn two_servers_make_the_images_of_one_device_and_one_goes_on_alone() {
         let expected = local();
         assert_same(&made.made.latents, &expected);
 
-        // The second server dies at its first step.
+        // The second server is killed at its first step.
         let (url, two) = (two.url.clone(), Mutex::new(two));
         let dies = url.clone();
         let made = pool.generate_observed(&[request()], move |step| {
@@ -127,7 +127,7 @@ fn two_servers_make_the_images_of_one_device_and_one_goes_on_alone() {
     });
 }
 
-/// A GPU works through what it is told while the host tells it more; whoever reads a number back stops both.
+/// A GPU executes queued kernels while the host queues more. Reading a value back stalls both.
 #[test]
 fn nothing_is_read_back_between_steps() {
     within_minutes(|| {
@@ -161,7 +161,7 @@ fn nothing_is_read_back_between_steps() {
             (SamplerKind::EulerAncestral, ReferencePass::TwoPasses { chunk: 2 }),
             ("dpmpp_2m_karras".parse().expect("a sampler"), cached),
         ] {
-            // The image, when it is done.
+            // The only read is that of the finished image.
             assert_eq!((waits(2, sampler, pass), waits(5, sampler, pass)), (1, 1), "{sampler}, {pass:?}");
         }
     });

@@ -1,4 +1,4 @@
-//! Adapters are trained, resumed and saved, on the golden models.
+//! Training, resuming and saving adapters, on the golden models.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,7 +49,7 @@ fn unet(device: &Device) -> UNet {
     loaded(config.init(device).expect("a network"), &weights("unet/diffusion_pytorch_model.safetensors"))
 }
 
-/// The golden networks, frozen.
+/// Returns the golden networks, frozen.
 fn partners() -> Partners {
     let [plain, tracking] = devices();
     let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
@@ -69,7 +69,7 @@ fn scheduler() -> SchedulerConfig {
     SchedulerConfig::from_json(&text("scheduler/scheduler_config.json")).expect("a schedule")
 }
 
-/// Two plain images and what they show.
+/// Writes a data set of two single-coloured images.
 fn data(folder: &Path) -> Dataset {
     for (name, colour) in [("red.png", [250, 20, 30]), ("blue.png", [20, 40, 240])] {
         Image::filled(40, 32, colour).expect("an image").save(folder.join(name)).expect("saved");
@@ -88,11 +88,11 @@ fn options() -> AdapterOptions {
 }
 
 fn settings(steps: u64) -> TrainSettings {
-    // Without decay, which would change weights that no gradient reaches.
+    // No weight decay: it would change weights that receive no gradient.
     TrainSettings { steps, batch: 2, rate: 3e-3, save_every: 4, weight_decay: 0.0, ..published_settings() }
 }
 
-/// The kind of a golden adapter, and where training it begins.
+/// Returns the configuration and the initial weights for training an adapter like a golden one.
 fn begin(kind: &str) -> (AdapterConfig, AdapterWeights) {
     let [_, tracking] = devices();
     let file = AdapterFile::open(models().join(format!("ip_adapter/{kind}.safetensors"))).expect("a file");
@@ -110,7 +110,8 @@ fn begin(kind: &str) -> (AdapterConfig, AdapterWeights) {
     (config, first.expect("first weights"))
 }
 
-/// A plus adapter of an Instruct adapter's sizes, which the golden set lacks: random, with the U-Net's keys and values.
+/// Writes a plus adapter with an Instruct adapter's sizes, which the golden set lacks: random, with the U-Net's key and
+/// value weights.
 fn plus(config: &AdapterConfig, folder: &Path) -> PathBuf {
     let ProjectionConfig::Instruct { resampler, .. } = config.projection else { panic!("{config}") };
     let plus = AdapterConfig { projection: ProjectionConfig::Resampler(resampler), ..config.clone() };
@@ -122,7 +123,7 @@ fn plus(config: &AdapterConfig, folder: &Path) -> PathBuf {
     path
 }
 
-/// Training of the adapter in a file, which two runs then share to the bit.
+/// Creates a trainer that starts from the weights in a file, so that two runs start from identical bits.
 fn trainer(first: &Path, folder: &Path, steps: u64) -> Result<Trainer<AdapterTask>, TrainError> {
     let [_, tracking] = devices();
     let first = IpAdapter::open(first, &tracking).expect("an adapter");
@@ -164,7 +165,7 @@ fn adapters_learn_and_a_resumed_run_ends_with_the_same_bits() {
         }
         assert!(bits(&second.averaged(), cut.path()) == after, "{kind}: other bits");
 
-        // What was learned is an adapter like any other.
+        // The trained adapter can be saved and loaded like any other.
         let path = whole.path().join("adapter.safetensors");
         let learned = IpAdapter::new(config, at_once.averaged()).expect("an adapter");
         learned.save(&path, LoadDtype::F16).expect("saved");
@@ -178,7 +179,7 @@ fn lines_whose_images_cannot_be_read_are_left_out_as_often_as_allowed() {
     let folder = tempfile::tempdir().expect("a folder");
     let (config, first) = begin("base");
     data(folder.path());
-    // Cut off behind its header: an image by its name alone.
+    // A truncated file: it has an image's name and header, but cannot be decoded.
     let whole = std::fs::read(folder.path().join("red.png")).expect("an image");
     std::fs::write(folder.path().join("cut.png"), &whole[..40]).expect("written");
     let lines = [r#"{"image": "cut.png", "text": "red"}"#, r#"{"image": "blue.png", "text": "blue"}"#];
@@ -204,7 +205,7 @@ fn lines_whose_images_cannot_be_read_are_left_out_as_often_as_allowed() {
     std::fs::write(folder.path().join("data.jsonl"), lines[0]).expect("written");
     let message = run(9).expect_err("none can be read").to_string();
     assert!(message.contains("no image of the data can be read; line 1") && message.contains("cut.png"), "{message}");
-    // One that is hardly ever drawn is found once the others are out.
+    // An example that is almost never drawn must be found when all others are skipped.
     let rare = r#"{"image": "blue.png", "text": "blue", "task": "rare"}"#;
     std::fs::write(folder.path().join("data.jsonl"), [lines[0], rare].join("\n")).expect("written");
     let task = TaskOptions { weight: 1e-20, ..TaskOptions::default() };
@@ -267,7 +268,7 @@ fn instruct_begins_as_the_plus_adapter_that_hardly_hears_instructions() {
         quiet += usize::from(new);
     }
     assert!(quiet >= 2, "{quiet}");
-    // Another kind of adapter has nothing to begin with.
+    // Instruct weights cannot be initialised from a base adapter.
     let base = AdapterFile::open(models().join("ip_adapter/base.safetensors")).expect("a file");
     let message = first_weights_of_instruct(&config, &base, &plain).expect_err("a base adapter").to_string();
     assert!(
@@ -292,12 +293,12 @@ fn training_begins_with_the_u_nets_own_keys_and_values() {
             assert_eq!(own, source.read(&format!("{}.{half}.weight", layer.site)).expect("a tensor"));
         }
     }
-    // An adapter for another U-Net cannot begin with this one's.
+    // An adapter for another U-Net cannot be initialised from this U-Net's weights.
     let (config, _) = begin("base");
     let other = AdapterConfig { widths: config.widths[1..].to_vec(), ..config };
     let layers = unet(&plain).cross_attentions();
     assert!(first_weights(&other, &layers, &source, &plain).is_err());
-    // Faces are not learned here, and sizes must fit the VAE.
+    // FaceID adapters cannot be trained, and image sizes must fit the VAE.
     let face = AdapterConfig { projection: ProjectionConfig::Face { identity: 8, tokens: 2 }, ..begin("base").0 };
     let new = |config: &AdapterConfig, options: &AdapterOptions| {
         let (data, settings) = (data(folder.path()), settings(1));

@@ -1,4 +1,4 @@
-//! A run before the first one leaves no trace.
+//! A warm-up run does not change the results or the caches of later runs.
 
 use std::ops::Range;
 use std::path::Path;
@@ -38,12 +38,12 @@ fn warming_up_leaves_no_trace() {
     let [got, expected] = [warm, load()].map(|pipeline| pipeline.generate(&request).expect("images"));
     assert_eq!(got.report.calls, expected.report.calls);
     assert_eq!(got.images, expected.images);
-    // A request that no run can carry out warms nothing up.
+    // Warming up with an invalid request is an error.
     request.settings.width = Some(63);
     assert!(load().warm_up(&request).is_err());
 }
 
-/// Acts in a part of a run, and counts how often.
+/// Steering that is active in a window of the run and counts its evaluations.
 #[derive(Debug, Clone)]
 struct Counted {
     window: Window,

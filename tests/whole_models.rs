@@ -1,4 +1,4 @@
-//! Whole models of other families than the golden one, written, loaded and run: random weights in small networks.
+//! Writes, loads and runs small random models of other families than the golden one.
 
 use fabric::core::fabric::FabricSettings;
 use fabric::core::image::Image;
@@ -14,7 +14,7 @@ use fabric::models::{ModelOptions, ModelReport, load_folder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Stable Diffusion XL in small: both text encoders, time ids, no attention at full resolution.
+/// Small SDXL model: two text encoders, time ids, no attention at full resolution.
 fn xl(settings: &[(&str, Value)]) -> (Pipeline, ModelReport) {
     load(&xl_folder(settings), &ModelOptions::default())
 }
@@ -145,10 +145,10 @@ fn instruct_reads_the_first_encoders_last_layer_normed() {
     let (pipeline, _) = xl(&[]);
     let text = ["a photo of a cat".to_owned()];
     let read = pipeline.text_encoder().last_hidden(&text, &TextOptions::default()).expect("a text");
-    // One encoder's channels; the U-Net attends to both encoders'.
+    // Channels of one encoder; the U-Net's context concatenates both.
     assert_eq!(read.dims(), [1, 77, 32]);
     assert_eq!(pipeline.text_encoder().encode(&text, &TextOptions::default()).expect("a text").context.dims()[2], 64);
-    // A new norm leaves a mean of 0 and a variance of 1.
+    // A newly initialised layer norm gives mean 0 and variance 1.
     let (variance, mean) = read.var_mean_bias(2);
     assert!(mean.abs().max().into_scalar::<f32>() < 1e-4);
     assert!((variance - 1.0).abs().max().into_scalar::<f32>() < 1e-2);

@@ -1,4 +1,4 @@
-//! Images in and out.
+//! Options and output of the examples that make one image per seed, and the image encoder.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -9,30 +9,30 @@ use fabric::core::image::{Crop, Image, ImageError, Mark, contact_sheet};
 use fabric::core::pipeline::{Generation, Request, Settings};
 use fabric::models::clip::ClipVision;
 
-/// An image encoder from its folder.
+/// Loads an image encoder from its folder.
 pub(crate) fn encoder(folder: &Path, device: &Device) -> Result<ClipVision, Box<dyn Error>> {
     Ok(ClipVision::open(folder, device)?)
 }
 
-/// What every example that makes a series of images takes.
+/// Options for making one image per seed.
 #[derive(Args)]
 pub(crate) struct Series {
-    /// What the images should not show.
+    /// Negative prompt: what the images should not show.
     #[arg(long)]
     pub(crate) negative: Option<String>,
-    /// How many images.
+    /// Number of images.
     #[arg(long, default_value_t = 1)]
     images: u64,
-    /// Seed of the first image; the others count up.
+    /// Seed of the first image. The following images use the following seeds.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Where the images go.
+    /// Output folder.
     #[arg(long, default_value = "out")]
     out: PathBuf,
 }
 
 impl Series {
-    /// Makes the folder for the results and checks that they can be written there: to be called before the work.
+    /// Creates the output folder and checks that the results can be written to it. Call it before generation.
     pub(crate) fn prepare(&self) -> Result<(), Box<dyn Error>> {
         super::prepare(&self.out, self.seeds().map(|seed| format!("seed-{seed}.png")))
     }
@@ -41,14 +41,14 @@ impl Series {
         (0..self.images).map(|at| self.seed.wrapping_add(at))
     }
 
-    /// The series under a prompt.
+    /// Returns the request for the images of a prompt.
     pub(crate) fn request(&self, prompt: &str, settings: Settings) -> Request {
         let mut request = Request::new(prompt).with_seeds(self.seeds()).with_settings(settings);
         request.negative_prompt.clone_from(&self.negative);
         request
     }
 
-    /// Saves what was made, by seeds and below what was given, and prints where and how it went.
+    /// Saves each image under its seed, saves a sheet with the given images above the made ones, and prints the report.
     pub(crate) fn finish(&self, given: &[Image], made: &Generation) -> Result<(), Box<dyn Error>> {
         self.save("", made)?;
         self.sheet(&[given, &made.images]);
@@ -56,7 +56,7 @@ impl Series {
         Ok(())
     }
 
-    /// Saves each image under its seed, behind a prefix.
+    /// Saves each image as `{prefix}seed-{seed}.png`.
     pub(crate) fn save(&self, prefix: &str, made: &Generation) -> Result<(), Box<dyn Error>> {
         for (image, seed) in made.images.iter().zip(&made.seeds) {
             image.save(self.out.join(format!("{prefix}seed-{seed}.png")))?;
@@ -64,7 +64,7 @@ impl Series {
         Ok(())
     }
 
-    /// Saves rows of images as one, with given images in the size of made ones, and prints where.
+    /// Saves rows of images as one sheet and prints its path. All images are resized to the width of the last row's.
     pub(crate) fn sheet(&self, rows: &[&[Image]]) {
         super::save_sheet(sheet(rows), &self.out.join("sheet.png"));
     }

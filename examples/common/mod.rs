@@ -1,4 +1,4 @@
-//! What the examples share: settings from the command line, loading with a progress bar, a report in words.
+//! Code that the examples share: command-line options, loading with a progress bar, printing reports and errors.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 #![allow(dead_code, reason = "not every example uses all of it")]
@@ -22,64 +22,64 @@ pub(crate) mod images;
 #[cfg(feature = "world")]
 pub(crate) mod world;
 
-/// Settings that every example takes.
+/// Options for loading a model and generating images.
 #[derive(Args)]
 pub(crate) struct Common {
-    /// A model folder in the diffusers layout, or a single checkpoint file; if absent, the demonstration model, a small world
-    /// of 64x64 images in `models/world`.
+    /// Model folder in the diffusers layout, or a single checkpoint file. Default: the demo model in `models/world`,
+    /// which makes 64x64 images of a small world.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Steps of the sampler; 20 if absent.
+    /// Number of sampler steps. Default: 20.
     #[arg(long)]
     steps: Option<usize>,
-    /// The sampler, for example euler_a, ddim, dpmpp_2m_karras; the model's own if absent.
+    /// Sampler, for example euler_a, ddim or dpmpp_2m_karras. Default: the model's own.
     #[arg(long)]
     sampler: Option<SamplerKind>,
-    /// Strength of the prompt; 1 switches guidance off. If absent, 7.5, and 3 for the demonstration model.
+    /// Guidance scale; 1 switches guidance off. Default: 7.5, and 3 for the demo model.
     #[arg(long)]
     guidance: Option<f64>,
-    /// Width in pixels, a multiple of 8; the model's own if absent.
+    /// Width in pixels, a multiple of 8. Default: the model's own.
     #[arg(long)]
     width: Option<usize>,
-    /// Height in pixels.
+    /// Height in pixels, a multiple of 8. Default: the model's own.
     #[arg(long)]
     height: Option<usize>,
-    /// Images computed at once; fewer need less memory.
+    /// Number of images computed at once; fewer need less memory.
     #[arg(long)]
     batch: Option<usize>,
-    /// Layers of the text encoder to leave out at its end.
+    /// Number of last layers of the text encoder to skip.
     #[arg(long)]
     clip_skip: Option<usize>,
-    /// Reads `(word:1.2)` as a weight.
+    /// Read `(word:1.2)` in prompts as a prompt weight.
     #[arg(long)]
     prompt_weights: bool,
-    /// With weights: what keeps them in bounds, which is none, mean (AUTOMATIC1111's) or comfy (ComfyUI's).
+    /// Normalisation of prompt weights: none, mean (AUTOMATIC1111's) or comfy (ComfyUI's).
     #[arg(long)]
     weight_normalisation: Option<WeightNormalisation>,
-    /// Reads prompts longer than 77 tokens in several windows.
+    /// Encode prompts longer than 77 tokens in several tokenizer windows, instead of truncating them.
     #[arg(long)]
     long_prompts: bool,
-    /// A LoRA file to merge, or FILE:SCALE; may be given several times.
+    /// LoRA file to merge into the weights, as FILE or FILE:SCALE. Repeat the option for several LoRAs.
     #[arg(long)]
     lora: Vec<String>,
-    /// Encodes and decodes large images in tiles, for less memory.
+    /// Run the VAE on tiles of large images, which needs less memory.
     #[arg(long)]
     tile_vae: bool,
-    /// Keeps the networks in the machine's memory and one at a time on the device, for GPUs with little of their own.
+    /// Keep the weights in RAM and move one network at a time to the device, for GPUs with little memory.
     #[arg(long)]
     offload: bool,
-    /// Reports how much of the attention each reference gets; costs time.
+    /// Report the share of attention that each reference receives. Slows generation down.
     #[arg(long)]
     measure_attention: bool,
-    /// What the network predicts: epsilon, v_prediction or sample. The model's files say so if absent; a single file of
-    /// Stable Diffusion 2 does not always.
+    /// Prediction type: epsilon, v_prediction or sample. Default: read from the model's files. Single checkpoint
+    /// files of Stable Diffusion 2 do not always contain it.
     #[arg(long)]
     prediction: Option<String>,
-    /// Type of the weights in memory: f32, f16, bf16.
+    /// Number type of the weights in memory: f32, f16 or bf16.
     #[arg(long, default_value = "f32")]
     dtype: String,
-    /// Where to compute: flex, ndarray, cuda, cuda:N, wgpu, or another machine's device as ws://HOST:PORT; the first that this
-    /// build has if absent.
+    /// Device: flex, ndarray, cuda, cuda:N, wgpu, or ws://HOST:PORT for the device of another machine. Default: the
+    /// first one that this build supports.
     #[arg(long)]
     device: Option<String>,
 }
@@ -93,7 +93,7 @@ impl Common {
         Ok(settings)
     }
 
-    /// Changes what the command line names, and nothing else.
+    /// Changes the settings that the command line gives, and no others.
     pub(crate) fn change(&self, settings: &mut Settings) {
         settings.width = self.width.or(settings.width);
         settings.height = self.height.or(settings.height);
@@ -108,7 +108,7 @@ impl Common {
         settings.text.long_prompts |= self.long_prompts;
     }
 
-    /// Where the model lies.
+    /// Returns the path of the model: `--model`, or the demo model.
     pub(crate) fn model(&self) -> Result<PathBuf, Box<dyn Error>> {
         Ok(self.model.clone().map_or_else(demo_folder, Ok)?)
     }
@@ -149,13 +149,13 @@ impl Common {
     }
 }
 
-/// Settings from a JSON file.
+/// Reads a JSON file; an error contains its path.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Box<dyn Error>> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?)
 }
 
-/// The device of this name, or the first that this build has.
+/// Returns the device of this name, or by default the first one that this build supports.
 pub(crate) fn device(name: Option<&str>) -> Result<Device, Box<dyn Error>> {
     Ok(match name {
         Some(name) => fabric::backends::device(name.parse()?)?,
@@ -163,7 +163,7 @@ pub(crate) fn device(name: Option<&str>) -> Result<Device, Box<dyn Error>> {
     })
 }
 
-/// What a network predicts, by the name that scheduler settings give it.
+/// Parses a prediction type by its name in diffusers' scheduler configuration.
 fn prediction(name: &str) -> Result<Prediction, Box<dyn Error>> {
     Ok(match name {
         "epsilon" => Prediction::Epsilon,
@@ -175,15 +175,15 @@ fn prediction(name: &str) -> Result<Prediction, Box<dyn Error>> {
     })
 }
 
-/// `FILE`, or `FILE:SCALE`; whatever follows the last colon is part of the name unless it is a number.
+/// Parses `FILE` or `FILE:SCALE`. Text after the last colon that is not a number is part of the file's name.
 fn lora(choice: &str) -> LoraChoice {
     let scaled = choice.rsplit_once(':').and_then(|(path, scale)| Some((path, scale.parse().ok()?)));
     let (path, scale) = scaled.unwrap_or((choice, 1.0));
     LoraChoice { path: path.into(), scale }
 }
 
-/// Makes a folder that results will go to, and checks that each of these files can be written there: before the work, so that
-/// none of it is lost.
+/// Creates the output folder and checks that these files can be written to it. Called before generation, so that no
+/// result is lost.
 pub(crate) fn prepare(folder: &Path, files: impl IntoIterator<Item = String>) -> Result<(), Box<dyn Error>> {
     let refused = |error: &dyn std::fmt::Display| {
         format!("--out {}: expected a folder that can be written to, got {error}; choose another one", folder.display())
@@ -196,7 +196,7 @@ pub(crate) fn prepare(folder: &Path, files: impl IntoIterator<Item = String>) ->
     }
 }
 
-/// Saves a sheet of images that are saved already: that there is none is no reason to stop.
+/// Saves a contact sheet. An error is only printed, because the images themselves are saved already.
 pub(crate) fn save_sheet(sheet: Result<Image, ImageError>, path: &Path) {
     match sheet.and_then(|sheet| sheet.save(path)) {
         Ok(()) => println!("{}", path.display()),
@@ -204,7 +204,7 @@ pub(crate) fn save_sheet(sheet: Result<Image, ImageError>, path: &Path) {
     }
 }
 
-/// A bar that counts steps.
+/// Returns a progress bar that counts steps.
 pub(crate) fn bar(steps: usize) -> ProgressBar {
     let bar = ProgressBar::new(steps as u64);
     if let Ok(style) = ProgressStyle::with_template("step {pos}/{len} {bar:40} {elapsed} left {eta}") {
@@ -213,7 +213,7 @@ pub(crate) fn bar(steps: usize) -> ProgressBar {
     bar
 }
 
-/// What a person wants to know about a run.
+/// Prints times, the use of references, and notes of a run.
 pub(crate) fn print_report(report: &Report) {
     let steps: f64 = report.step_seconds.iter().sum();
     println!(

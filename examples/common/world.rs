@@ -1,4 +1,4 @@
-//! Images of the small world, and what its networks make of them.
+//! Images of the small world, and measurements of its networks.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -17,21 +17,21 @@ use fabric::models::vae::Vae;
 use fabric::models::world::{Judge, Named, SIDE, Sample, Tally, full_caption, parse_caption};
 use rayon::ThreadPoolBuilder;
 
-/// A side of this world's images.
+/// Width and height of this world's images, in pixels.
 const PIXELS: usize = SIDE as usize;
 
-/// The images of samples.
+/// Draws the images of samples.
 pub(crate) fn drawn(samples: &[Sample]) -> Result<Vec<Image>, Box<dyn Error>> {
     let draw = |sample: &Sample| Ok(Image::from_rgb(PIXELS, PIXELS, sample.scene.render(&sample.variation, SIDE)?)?);
     samples.iter().map(draw).collect()
 }
 
-/// Images as a VAE takes them.
+/// Converts images to the VAE's input, `[images, 3, height, width]` in [-1, 1].
 pub(crate) fn pixels(images: &[Image], device: &Device) -> Result<Tensor<4>, Box<dyn Error>> {
     Ok(vae_batch(images, PIXELS, PIXELS, Fit::Squash, device)?)
 }
 
-/// Images encoded and decoded by a VAE.
+/// Encodes and decodes images with a VAE.
 pub(crate) fn reconstructed(vae: &Vae, images: &[Image], device: &Device) -> Result<Vec<Image>, Box<dyn Error>> {
     let mut decoded = Vec::with_capacity(images.len());
     for images in images.chunks(32) {
@@ -41,9 +41,9 @@ pub(crate) fn reconstructed(vae: &Vae, images: &[Image], device: &Device) -> Res
     Ok(decoded)
 }
 
-/// The images of many requests, in their order.
+/// Generates the images of many requests, in the order of the requests.
 ///
-/// Networks as small as this world's leave cores waiting for one another, so each request is made by one thread.
+/// One thread computes each request: networks as small as this world's do not keep several cores busy.
 pub(crate) fn generate_all(pipeline: &Pipeline, requests: &[Request]) -> Result<Vec<Image>, Box<dyn Error>> {
     let threads = std::thread::available_parallelism()?.get();
     let next = AtomicUsize::new(0);
@@ -69,7 +69,7 @@ pub(crate) fn generate_all(pipeline: &Pipeline, requests: &[Request]) -> Result<
     Ok(made.into_iter().flat_map(|(_, images)| images).collect())
 }
 
-/// How often the readers are right on drawn images.
+/// Counts how often the readers are correct on drawn images.
 pub(crate) fn readers(judge: &Judge, samples: &[Sample]) -> Result<Tally, Box<dyn Error>> {
     let mut tally = Tally::default();
     for (sample, seen) in samples.iter().zip(judge.read(&drawn(samples)?)?) {
@@ -78,7 +78,7 @@ pub(crate) fn readers(judge: &Judge, samples: &[Sample]) -> Result<Tally, Box<dy
     Ok(tally)
 }
 
-/// Share of captions that say everything whose own image is the most similar one among 64.
+/// Retrieval accuracy: fraction of full captions whose own image is the most similar one among 64.
 pub(crate) fn retrieval(
     (text, vision): (&ClipText, &ClipVision),
     tokenizer: &ClipTokenizer,
@@ -101,7 +101,8 @@ pub(crate) fn retrieval(
     Ok(right as f64 / samples.len() as f64)
 }
 
-/// Peak signal to noise ratio, in dB, of images that a VAE encoded and decoded; it scales its latents or not.
+/// Peak signal-to-noise ratio, in dB, of images that a VAE encoded and decoded. It does not depend on the scaling
+/// factor.
 pub(crate) fn fidelity(vae: &Vae, samples: &[Sample], device: &Device) -> Result<f64, Box<dyn Error>> {
     let mut error = 0.0;
     for group in samples.chunks(32) {
@@ -109,18 +110,18 @@ pub(crate) fn fidelity(vae: &Vae, samples: &[Sample], device: &Device) -> Result
         let back = vae.decode_unscaled(vae.encode_distribution(pixels.clone()).mean).clamp(-1.0, 1.0);
         error += (back - pixels).square().mean().into_scalar::<f64>() * group.len() as f64;
     }
-    // Pixels span 2.
+    // The pixels' range is 2, and its square 4.
     Ok(10.0 * (4.0 * samples.len() as f64 / error).log10())
 }
 
-/// Somebody who knows what it wants: likes the image that shows most of it, dislikes the one that shows least.
+/// Simulated person: likes the image that matches a caption best and dislikes the one that matches it worst.
 pub(crate) struct Person {
     expected: Named,
     judge: Judge,
 }
 
 impl Person {
-    /// One who wants what a caption says, and sees through the readers in a model's folder.
+    /// Creates a person with this caption who judges images with the readers in a model's folder.
     pub(crate) fn new(caption: &str, model: &Path, device: &Device) -> Result<Self, Box<dyn Error>> {
         let expected = parse_caption(caption);
         if expected.attributes().next().is_none() {

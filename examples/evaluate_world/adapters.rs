@@ -1,4 +1,4 @@
-//! Measures what adapters take from an image: an image prompt alone and against text, and each task of Instruct.
+//! Measures which factors adapters take from an image: an image prompt alone and against text, and each Instruct task.
 
 use std::error::Error;
 
@@ -11,7 +11,8 @@ use fabric::models::world::{Attribute, Factor, InstructTask, Kind, Named, Pair, 
 
 use super::{Evaluation, SEED, common, print_head, print_line};
 
-/// Prints what an image prompt carries over at scale 1 without text, and at 0.5 with a text that names another kind.
+/// Prints how often images show the image prompt's factors: at scale 1 without text, and at 0.5 with a text that names
+/// another kind.
 pub(crate) fn measure_image_prompt(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>> {
     let adapters = Adapters::open(evaluation, "plus")?;
     let conditions = super::samples(Split::Train, evaluation.arguments.pairs);
@@ -38,8 +39,8 @@ pub(crate) fn measure_image_prompt(evaluation: &Evaluation<'_>) -> Result<(), Bo
     Ok(())
 }
 
-/// Prints, for each task and for instructions shown and held out, how often the asked factors come from the image and the
-/// named ones from the text.
+/// Prints, for each task and for trained and held-out instructions, how often images show the requested factors of the
+/// image prompt and the factors named in the text.
 pub(crate) fn measure_instruct(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>> {
     let adapters = Adapters::open(evaluation, "instruct")?;
     for wordings in Split::ALL {
@@ -67,20 +68,21 @@ pub(crate) fn measure_instruct(evaluation: &Evaluation<'_>) -> Result<(), Box<dy
     Ok(())
 }
 
-/// The factors that the made image should share with the condition: the task's, without those that the text names.
+/// Returns the factors that the result should share with the condition image: those of the task, without those named in
+/// the text.
 fn asked(pair: &Pair) -> Named {
     let from = Named::of(&pair.condition.0);
     let asked = pair.task.shared().iter().filter(|&&attribute| pair.named.index_of(attribute).is_none());
     asked.fold(Named::default(), |named, &attribute| named.with(attribute, from.index_of(attribute)))
 }
 
-/// The mean over the factors that were asked for.
+/// Returns the mean accuracy over the requested factors.
 fn mean(tally: &Tally) -> f64 {
     let shares: Vec<f64> = Attribute::ALL.into_iter().filter_map(|attribute| tally.share(attribute)).collect();
     shares.iter().sum::<f64>() / shares.len().max(1) as f64
 }
 
-/// An adapter of the model under test, and what it needs beside it.
+/// An adapter of the model under test, with its image encoder.
 struct Adapters<'a> {
     evaluation: &'a Evaluation<'a>,
     adapter: IpAdapter,

@@ -1,4 +1,4 @@
-//! Images made from captions, and how often they show what was named.
+//! Measures how often images made from captions show the factors that the captions name.
 
 use std::error::Error;
 use std::time::Instant;
@@ -8,10 +8,10 @@ use fabric::models::world::{Split, Tally};
 
 use super::{Evaluation, common, print_head, print_line, samples};
 
-/// Images of each row of the sheet.
+/// Number of images per row of the contact sheet.
 const ROW: usize = 8;
 
-/// Prints how often images show what their captions name, and writes the sheet if one is wanted.
+/// Prints how often images show the factors that their captions name, and writes the contact sheet of `--sheet`.
 pub(crate) fn measure(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>> {
     print_head(&["images made from captions, percent right"]);
     let mut sheet: Vec<Image> = Vec::new();

@@ -1,4 +1,4 @@
-//! Measures where factors are lost: on the drawing, in the VAE, or in the U-Net.
+//! Measures where factors are lost: in the readers, in the VAE, or in the U-Net.
 
 use std::error::Error;
 
@@ -6,8 +6,8 @@ use fabric::models::world::{Factor, Named, Sample, Size, Tally, full_caption, sa
 
 use super::{Evaluation, SEED, common, networks, print_head, print_line};
 
-/// Prints, for scenes without faces of each size, what the readers see on drawings, on the same after the VAE, and on
-/// images made from captions that say everything.
+/// Prints the readers' accuracy per object size, for scenes without faces: on drawings, on the same drawings after
+/// the VAE, and on images made from full captions.
 pub(crate) fn measure(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>> {
     let vae = networks::load_vae(evaluation)?;
     print_head(&["size", "image, percent right"]);

@@ -1,4 +1,4 @@
-//! Measures a model of the small world against what its captions, image prompts and instructions ask for:
+//! Measures how well a model of the small world follows captions, image prompts and instructions:
 //! `cargo run --release --features world --example evaluate_world`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
@@ -20,54 +20,54 @@ mod common;
 mod losses;
 mod networks;
 
-/// Measures a model of the small world.
+/// Measures how well a model of the small world follows captions, image prompts and instructions.
 #[derive(Parser)]
 struct Arguments {
-    /// The model's folder; the demonstration model's if absent.
+    /// Model folder. Default: the demo model.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// A part to measure; may be given several times, all parts if absent.
+    /// Part to measure. Repeat the option for several parts. Default: all parts.
     #[arg(long, value_enum)]
     part: Vec<Part>,
-    /// Captions of factor combinations that training showed, and as many that it never showed.
+    /// Number of captions with factor combinations from training, and of as many with held-out combinations.
     #[arg(long, default_value_t = 1000)]
     captions: u64,
-    /// Scenes of each size for the table of losses.
+    /// Number of scenes per size in part `losses`.
     #[arg(long, default_value_t = 400)]
     scenes: u64,
-    /// Image prompts, and pairs for each task of Instruct.
+    /// Number of image prompts, and of pairs per task of Instruct.
     #[arg(long, default_value_t = 200)]
     pairs: u64,
-    /// Steps of the sampler.
+    /// Number of sampler steps.
     #[arg(long, default_value_t = 20)]
     steps: usize,
     /// Guidance scale.
     #[arg(long, default_value_t = 3.0)]
     guidance: f64,
-    /// Where a sheet of images made from captions goes.
+    /// File for a contact sheet of images made from captions.
     #[arg(long)]
     sheet: Option<PathBuf>,
-    /// Where to compute: flex, ndarray, cuda, cuda:N, wgpu; the first that this build has if absent.
+    /// Device: flex, ndarray, cuda, cuda:N or wgpu. Default: the first one that this build supports.
     #[arg(long)]
     device: Option<String>,
 }
 
-/// The parts of an evaluation.
+/// Parts of the evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
 enum Part {
-    /// Readers on drawings, retrieval, and the VAE's error.
+    /// Accuracy of the readers on drawings, caption retrieval, and the VAE's reconstruction error.
     Networks,
-    /// Where factors are lost: drawn, after the VAE, made by the U-Net.
+    /// Where factors are lost: on drawings, after the VAE, or in images from the U-Net.
     Losses,
-    /// Images made from captions of combinations shown and never shown.
+    /// Accuracy of images made from captions with trained and held-out factor combinations.
     Captions,
-    /// What the image prompt carries over.
-    ImagePromptKv,
-    /// What instructions take from an image.
+    /// Factors that images take over from an image prompt.
+    ImagePrompt,
+    /// Factors that images take over from an image prompt with an instruction.
     Instruct,
 }
 
-/// The model under test.
+/// Model under test, with the readers that judge its images.
 struct Evaluation<'a> {
     arguments: &'a Arguments,
     folder: PathBuf,
@@ -76,7 +76,7 @@ struct Evaluation<'a> {
     pipeline: Pipeline,
 }
 
-/// Seed of the scenes that are asked for; training has another one.
+/// Seed of the evaluated scenes; training uses another one.
 const SEED: u64 = 990_001;
 
 fn main() -> ExitCode {
@@ -98,7 +98,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             Part::Networks => networks::measure(&evaluation)?,
             Part::Losses => losses::measure(&evaluation)?,
             Part::Captions => captions::measure(&evaluation)?,
-            Part::ImagePromptKv => adapters::measure_image_prompt(&evaluation)?,
+            Part::ImagePrompt => adapters::measure_image_prompt(&evaluation)?,
             Part::Instruct => adapters::measure_instruct(&evaluation)?,
         }
     }
@@ -106,7 +106,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 }
 
 impl Evaluation<'_> {
-    /// A request for one image of a caption, with the evaluation's settings.
+    /// Returns a request for one image of a caption, with the evaluation's settings.
     fn request(&self, caption: &str, seed: u64) -> Request {
         let Arguments { steps, guidance, .. } = *self.arguments;
         let settings = Settings { steps, guidance_scale: guidance, ..Settings::default() };
@@ -114,12 +114,12 @@ impl Evaluation<'_> {
     }
 }
 
-/// Samples of one split.
+/// Draws samples of one split.
 fn samples(split: Split, count: u64) -> Vec<Sample> {
     (0..count).map(|index| sample(SEED, index, split)).collect()
 }
 
-/// Prints the head of a table of factors, after these columns.
+/// Prints the header of a table with these columns and one per factor.
 fn print_head(columns: &[&str]) {
     let factors = Attribute::ALL.map(|attribute| attribute.to_string());
     let names: Vec<&str> =
@@ -127,7 +127,7 @@ fn print_head(columns: &[&str]) {
     println!("\n| {} |\n|{}", names.join(" | "), "---|".repeat(names.len()));
 }
 
-/// Prints one line of such a table, in percent.
+/// Prints one line of that table, in percent.
 fn print_line(columns: &[&str], tally: &Tally) {
     let percent = |share: Option<f64>| share.map_or("".to_owned(), |share| format!("{:.1}", 100.0 * share));
     let shares = Attribute::ALL.map(|attribute| percent(tally.share(attribute)));

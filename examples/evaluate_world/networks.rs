@@ -1,4 +1,4 @@
-//! The networks by themselves: readers on drawings, retrieval, and the VAE's error.
+//! Measures single networks: the readers on drawings, caption retrieval, and the VAE's reconstruction error.
 
 use std::error::Error;
 
@@ -10,7 +10,7 @@ use fabric::models::world::Split;
 
 use super::{Evaluation, common, print_head, print_line, samples};
 
-/// Prints what the readers see on drawings, how many captions find their image, and the VAE's error.
+/// Prints the readers' accuracy on drawings, the retrieval accuracy of captions, and the VAE's reconstruction error.
 pub(crate) fn measure(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>> {
     print_head(&["readers on drawings, percent right"]);
     for (name, split) in [("combinations shown", Split::Train), ("combinations never shown", Split::HeldOut)] {
@@ -33,7 +33,7 @@ pub(crate) fn measure(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>>
     Ok(())
 }
 
-/// The model's VAE.
+/// Loads the model's VAE.
 pub(crate) fn load_vae(evaluation: &Evaluation<'_>) -> Result<Vae, Box<dyn Error>> {
     let folder = ModelFolder::open(&evaluation.folder)?;
     let options = LoadOptions::default().with_dtype(LoadDtype::F32);

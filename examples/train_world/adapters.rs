@@ -1,4 +1,4 @@
-//! Stages `plus` and `instruct`: adapters for image prompts, trained beside the finished model on pairs of drawings.
+//! Stages `plus` and `instruct`: train IP-Adapters on pairs of drawings, with the finished model frozen.
 
 use std::error::Error;
 use std::fs;
@@ -21,13 +21,13 @@ use serde_json::json;
 
 use super::{Job, common};
 
-/// Which adapter.
+/// Kind of adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Adapter {
-    /// An image prompt that the text overrides where it speaks.
+    /// IP-Adapter Plus: the text overrides the image prompt in the factors that it names.
     Plus,
-    /// An image prompt of which an instruction says what to take.
+    /// IP-Adapter Instruct: an instruction says what to take from the image prompt.
     Instruct,
 }
 
@@ -38,15 +38,15 @@ struct Config {
     stage: Adapter,
     training: TrainSettings,
     options: AdapterOptions,
-    /// Pairs of drawings for each task.
+    /// Number of pairs of drawings per task.
     pairs: u64,
 }
 
-/// Seed of the pairs; evaluations have another one.
+/// Seed of the pairs; `evaluate_world` uses another one.
 const SEED: u64 = 71;
 
 impl Adapter {
-    /// The name of its stage and of its file.
+    /// Returns the name of the stage, which is also that of the adapter's file.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Plus => "plus",
@@ -63,7 +63,7 @@ impl Adapter {
 }
 
 impl Job<'_> {
-    /// Trains an adapter beside the finished model; whether it is done.
+    /// Trains an adapter, with the finished model frozen. Returns false if the deadline came first.
     pub(crate) fn adapter(&self, adapter: Adapter) -> Result<bool, Box<dyn Error>> {
         let name = adapter.name();
         if self.is_done(name) {
@@ -118,7 +118,7 @@ impl Job<'_> {
     }
 }
 
-/// Draws the pairs and writes them as a data set, unless that was done before; returns the file that lists them.
+/// Draws the pairs and writes them as a data set, unless it exists already. Returns the path of its list.
 fn write_pairs(folder: &Path, adapter: Adapter, count: u64) -> Result<PathBuf, Box<dyn Error>> {
     let list = folder.join("data.jsonl");
     if list.is_file() {
@@ -144,7 +144,7 @@ fn write_pairs(folder: &Path, adapter: Adapter, count: u64) -> Result<PathBuf, B
         }
         println!("drew {count} pairs for the task {task}");
     }
-    // Last, so that a list names only images that are there.
+    // Written last, so that the list only names images that exist.
     fs::write(&list, lines)?;
     Ok(list)
 }

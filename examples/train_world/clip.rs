@@ -1,4 +1,4 @@
-//! Stage `clip`: images to the features of their captions.
+//! Stage `clip`: trains the image encoder to match the features of captions.
 
 use std::error::Error;
 
@@ -10,7 +10,7 @@ use fabric::models::world::{Named, SIDE, Split, Tally, sample};
 use super::{Job, common};
 
 impl Job<'_> {
-    /// Trains the image encoder; whether it is done.
+    /// Trains the image encoder. Returns false if the deadline came first.
     pub(crate) fn clip(&self) -> Result<bool, Box<dyn Error>> {
         if self.is_done("clip") {
             return Ok(true);

@@ -1,4 +1,4 @@
-//! Trains the small world's networks, one stage after the other, and goes on where it was stopped:
+//! Trains the small world's networks, one stage after the other, and resumes a run that was stopped:
 //! `cargo run --release --features train --example train_world -- --stage all`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
@@ -30,63 +30,63 @@ mod vae;
 
 use adapters::Adapter;
 
-/// Which stages to run.
+/// Stages to run.
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
 enum Stages {
-    /// Readers of the world's factors.
+    /// Readers, which classify the factors of an image.
     Readers,
     /// Text encoder.
     Text,
     /// Image encoder.
     Clip,
-    /// Images to latents and back.
+    /// VAE.
     Vae,
-    /// Latents from text.
+    /// U-Net.
     Unet,
-    /// Adapter for image prompts.
+    /// IP-Adapter Plus.
     Plus,
-    /// Adapter for image prompts with instructions.
+    /// IP-Adapter Instruct; needs `plus`.
     Instruct,
-    /// All of them, then the model folder.
+    /// All stages in this order, then the model folder.
     All,
-    /// Only the model folder, from stages that are done.
+    /// Only write the model folder, from the finished stages.
     Ship,
 }
 
 /// Trains the small world's networks.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Which stages to run.
+    /// Stage to run.
     #[arg(long, value_enum, default_value = "all")]
     stage: Stages,
-    /// A folder with a file of settings for each stage, as `readers.json`.
+    /// Folder with a settings file for each stage, named like `readers.json`.
     #[arg(long, default_value = "examples/world")]
     configs: PathBuf,
-    /// Where checkpoints, curves and samples go; the same folder goes on with the same run.
+    /// Output folder for checkpoints, loss curves and samples. Give the same folder again to resume a run.
     #[arg(long, default_value = "out/world")]
     out: PathBuf,
-    /// A folder with stages that are done elsewhere, as `STAGE.safetensors`; they are not trained again.
+    /// Folder with finished weights as `STAGE.safetensors`. These stages are not trained.
     #[arg(long)]
     done: Option<PathBuf>,
-    /// Begins with the weights of this model, as the last stage writes it, instead of random ones.
+    /// Model folder, as written by `--stage ship`, whose weights initialise the networks instead of random ones.
     #[arg(long)]
     from: Option<PathBuf>,
-    /// Stops after so many minutes, with a checkpoint.
+    /// Stop after this many minutes and save a checkpoint.
     #[arg(long)]
     minutes: Option<f64>,
-    /// Threads that draw batches.
+    /// Number of threads that draw training batches.
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// Batches of one step that are worked on at once, each on one thread: for several CPU cores, together with
-    /// `accumulate` in the settings.
+    /// Number of batches of one step that are computed in parallel, each on one thread. For a CPU with several cores,
+    /// and at most `accumulate` in the settings.
     #[arg(long, default_value_t = 1)]
     replicas: usize,
-    /// Where to compute: flex, ndarray, cuda, cuda:N, wgpu; the first that this build has if absent.
+    /// Device: flex, ndarray, cuda, cuda:N or wgpu. Default: the first one that this build supports.
     #[arg(long)]
     device: Option<String>,
 }
 
-/// Nothing, or why not.
+/// Result of a function that only has effects.
 type Done = Result<(), Box<dyn Error>>;
 
 fn main() -> ExitCode {
@@ -123,7 +123,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// So many minutes from now.
+/// Returns the time this many minutes from now.
 fn deadline(minutes: f64) -> Result<Instant, Box<dyn Error>> {
     let left = Duration::try_from_secs_f64(minutes * 60.0).ok().and_then(|left| Instant::now().checked_add(left));
     left.ok_or_else(|| format!("--minutes: expected a number of minutes, 0 or more, got {minutes}").into())
@@ -152,7 +152,7 @@ impl Job<'_> {
         self.arguments.out.join(stage)
     }
 
-    /// Runs a stage to its end, or to the deadline; whether it is done.
+    /// Trains a stage and saves its weights. Returns false if the deadline came first.
     fn train<T: Task>(
         &self,
         name: &str,
@@ -161,13 +161,13 @@ impl Job<'_> {
         look: &mut dyn FnMut(&Trainer<T>) -> Done,
     ) -> Result<bool, Box<dyn Error>> {
         let Some(trainer) = self.run(name, trainer, every, look)? else { return Ok(false) };
-        // As it ships: what is trained later should see these weights and not more exact ones.
+        // In f16, as in the model folder: later stages must train with the same rounded weights.
         let options = SaveOptions { dtype: LoadDtype::F16, max_shard_bytes: None };
         save_component(&trainer.averaged(), self.folder(name).join("done"), &serde_json::json!({}), &options)?;
         Ok(true)
     }
 
-    /// Runs a trainer to its end and returns it, or to the deadline.
+    /// Runs a trainer to its end and returns it, or saves a checkpoint at the deadline and returns `None`.
     fn run<T: Task>(
         &self,
         name: &str,
@@ -199,7 +199,7 @@ impl Job<'_> {
         Ok(Some(trainer))
     }
 
-    /// A network with the weights that a stage is to begin with, from a part of the model's folder.
+    /// Initialises a network from a subfolder of `--from`, if it is given.
     fn begun<M: Module + PublishedNames>(&self, part: &str, module: M) -> Result<M, Box<dyn Error>> {
         let Some(model) = &self.arguments.from else { return Ok(module) };
         let folder = ComponentFolder::open(model.join(part), None)?;
@@ -207,7 +207,7 @@ impl Job<'_> {
         Ok(load_into(module, &*folder.weights()?, &LoadOptions::default().with_dtype(LoadDtype::F32))?.0)
     }
 
-    /// A network of a stage that is done.
+    /// Loads the network of a finished stage.
     fn finished<M: Module + PublishedNames>(&self, stage: &str, module: M) -> Result<M, Box<dyn Error>> {
         let path = self
             .done(stage)
@@ -216,7 +216,7 @@ impl Job<'_> {
         Ok(load_into(module, &file, &LoadOptions::default().with_dtype(LoadDtype::F32))?.0)
     }
 
-    /// The weights of a stage that is done.
+    /// Returns the weights file of a finished stage.
     fn done(&self, stage: &str) -> Option<PathBuf> {
         let elsewhere = self.arguments.done.as_ref().map(|folder| folder.join(format!("{stage}.safetensors")));
         let places = [Some(self.folder(stage).join("done/model.safetensors")), elsewhere];

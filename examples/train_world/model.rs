@@ -1,4 +1,4 @@
-//! The trained networks as a model folder.
+//! Writes the trained networks as a model folder.
 
 use std::error::Error;
 use std::fs;
@@ -14,7 +14,7 @@ use super::Job;
 use super::adapters::Adapter;
 
 impl Job<'_> {
-    /// Writes the model of all stages that are done, adapters included, and returns its folder.
+    /// Writes the model folder from all finished stages, including adapters, and returns its path.
     pub(crate) fn ship(&self) -> Result<PathBuf, Box<dyn Error>> {
         let folder = self.arguments.out.join("model");
         self.write_model(&folder, &self.finished("unet", self.world.unet.init(&self.device)?)?)?;
@@ -27,7 +27,7 @@ impl Job<'_> {
         Ok(folder)
     }
 
-    /// Writes the whole model as a folder, in f16; without an image encoder while that is not trained.
+    /// Writes the model folder in f16, without the image encoder if that is not trained yet.
     pub(crate) fn write_model(&self, folder: &Path, unet: &UNet) -> Result<(), Box<dyn Error>> {
         if folder.join("model_index.json").is_file() {
             fs::remove_dir_all(folder)?;
@@ -69,7 +69,7 @@ impl Job<'_> {
     }
 }
 
-/// Velocity over the published noise schedule, without a rest of signal at its noisy end.
+/// Scheduler with v-prediction and Stable Diffusion's noise schedule, rescaled to zero terminal SNR.
 pub(crate) fn scheduler() -> SchedulerConfig {
     let json = r#"{"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085,
         "beta_end": 0.012, "prediction_type": "v_prediction", "clip_sample": false, "set_alpha_to_one": false,

@@ -1,4 +1,4 @@
-//! Stage `readers`: images to factors.
+//! Stage `readers`: trains the readers, which classify the factors of an image.
 
 use std::error::Error;
 
@@ -9,7 +9,7 @@ use fabric::models::world::{Judge, Readers, sample};
 use super::{Job, common};
 
 impl Job<'_> {
-    /// Trains the readers; whether they are done.
+    /// Trains the readers. Returns false if the deadline came first.
     pub(crate) fn readers(&self) -> Result<bool, Box<dyn Error>> {
         if self.is_done("readers") {
             return Ok(true);

@@ -1,4 +1,4 @@
-//! Stage `text`: texts to features.
+//! Stage `text`: trains the text encoder.
 
 use std::error::Error;
 
@@ -9,7 +9,7 @@ use fabric::models::world::{InstructTask, Split, Tally, sample};
 use super::Job;
 
 impl Job<'_> {
-    /// Trains the text encoder; whether it is done.
+    /// Trains the text encoder. Returns false if the deadline came first.
     pub(crate) fn text(&self) -> Result<bool, Box<dyn Error>> {
         if self.is_done("text") {
             return Ok(true);

@@ -1,4 +1,4 @@
-//! Stage `unet`: captions to latents.
+//! Stage `unet`: trains the U-Net on captions and latents.
 
 use std::error::Error;
 use std::path::Path;
@@ -18,7 +18,7 @@ use super::model::scheduler;
 use super::{Job, common};
 
 impl Job<'_> {
-    /// Trains the U-Net; whether it is done.
+    /// Trains the U-Net. Returns false if the deadline came first.
     pub(crate) fn unet(&self) -> Result<bool, Box<dyn Error>> {
         if self.is_done("unet") {
             return Ok(true);
@@ -53,7 +53,7 @@ impl Job<'_> {
         })
     }
 
-    /// Encodes the images that the U-Net learns from.
+    /// Encodes the training images to latents.
     fn pool(&self, vae: &Vae, seed: u64, count: usize) -> Result<Vec<f32>, Box<dyn Error>> {
         let mut pool = Vec::new();
         let clock = Instant::now();
@@ -70,7 +70,7 @@ impl Job<'_> {
         Ok(pool)
     }
 
-    /// Images from captions that training never showed, on one sheet.
+    /// Saves a sheet with images of held-out captions: each drawing, then the image made from its caption.
     fn samples(&self, model: &Path, sheet: &Path) -> Result<(), Box<dyn Error>> {
         let (pipeline, _) = load_folder(model, &self.device, &ModelOptions::default())?;
         let samples: Vec<_> = (0..32).map(|index| sample(780, index, Split::HeldOut)).collect();

@@ -1,4 +1,4 @@
-//! Stage `vae`: images to latents and back.
+//! Stage `vae`: trains the VAE.
 
 use std::error::Error;
 
@@ -11,7 +11,7 @@ use fabric::models::world::{Split, sample};
 use super::{Job, common};
 
 impl Job<'_> {
-    /// Trains the VAE; whether it is done.
+    /// Trains the VAE. Returns false if the deadline came first.
     pub(crate) fn vae(&self) -> Result<bool, Box<dyn Error>> {
         if self.is_done("vae") {
             return Ok(true);
@@ -37,7 +37,8 @@ impl Job<'_> {
         })
     }
 
-    /// The VAE of its stage, with latents of about unit variance, and the factor that makes them so.
+    /// Loads the trained VAE with a scaling factor that gives its latents unit variance. Returns the VAE and the
+    /// factor.
     pub(crate) fn scaled_vae(&self) -> Result<(Vae, f64), Box<dyn Error>> {
         let vae = self.finished("vae", self.world.vae.init(&self.device)?)?;
         let samples: Vec<_> = (0..256).map(|index| sample(779, index, Split::Train)).collect();

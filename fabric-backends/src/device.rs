@@ -1,27 +1,28 @@
-//! Devices by name, and why one cannot be had.
+//! Selects devices by name and reports why a device is not available.
 
 use std::fmt;
 use std::str::FromStr;
 
 use burn::tensor::Device;
 
-/// The backends this library knows; which of them a build contains is a matter of cargo features.
+/// Backend and device to compute on. Cargo features decide which backends a build contains.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum DeviceKind {
-    /// The CPU, with burn's own kernels (feature `flex`).
+    /// The CPU, with burn's Flex backend and this crate's f32 kernels (feature `flex`).
     Flex,
-    /// The CPU, with ndarray (feature `ndarray`).
+    /// The CPU, with burn's ndarray backend (feature `ndarray`).
     NdArray,
     /// The NVIDIA GPU with this index (feature `cuda`).
     Cuda(usize),
-    /// A GPU of any maker, through Vulkan, Metal or DirectX (feature `wgpu`): the best one, or the discrete one with
-    /// this index.
+    /// A GPU of any vendor, through Vulkan, Metal or DirectX (feature `wgpu`): the best available one, or the
+    /// discrete GPU with this index.
     Wgpu(Option<usize>),
-    /// A device of another machine (feature `remote`), which [`serve`](crate::serve) or any of burn's servers offers there.
+    /// A device of another machine (feature `remote`), served there by [`serve`](crate::serve) or another burn
+    /// server.
     Remote {
-        /// The server, such as `ws://gpu:3000`.
+        /// URL of the server, such as `ws://gpu:3000`.
         url: String,
-        /// Which of its devices.
+        /// Index of the device on that server.
         index: usize,
     },
 }
@@ -62,67 +63,67 @@ impl FromStr for DeviceKind {
     }
 }
 
-/// Why a device cannot be had.
+/// Error from selecting, reaching or serving a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
-    /// The name means nothing.
+    /// The device name is unknown.
     #[error(
         "device `{name}` is unknown: expected `flex` (or `cpu`), `ndarray`, `cuda`, `cuda:N`, `wgpu`, `wgpu:N`, or another machine's as `ws://HOST:PORT` or `ws://HOST:PORT#N`"
     )]
     Unknown {
-        /// What was asked for.
+        /// The requested device.
         name: String,
     },
-    /// This build has no code for it.
+    /// This build does not contain the backend.
     #[error("this build has no `{kind}` backend: build again with `--features {feature}`")]
     NotBuilt {
-        /// What was asked for.
+        /// The requested device.
         kind: DeviceKind,
-        /// The cargo feature that brings it.
+        /// The cargo feature that adds the backend.
         feature: &'static str,
     },
-    /// Nothing to choose from.
+    /// This build contains no backend.
     #[error("this build has no backend at all: build again with one of the features `flex`, `ndarray`, `cuda`, `wgpu`")]
     NoneBuilt,
-    /// The machine has no such device, or its driver does not answer.
+    /// The machine has no such device, or its driver does not respond.
     #[error("device `{kind}` does not answer ({message}): check the driver, or use `flex`")]
     NotAnswering {
-        /// What was asked for.
+        /// The requested device.
         kind: DeviceKind,
-        /// What the driver said.
+        /// Message of the driver.
         message: String,
     },
-    /// The instruction set that the CPU's kernels are to stop at means nothing.
+    /// `FABRIC_MAX_ISA`, which limits the instruction set of the CPU kernels, has an unknown value.
     #[error(
         "FABRIC_MAX_ISA is `{got}`: expected `avx512`, `avx2` or `none`, or leave it unset for the processor's best"
     )]
     Isa {
-        /// What it is set to.
+        /// The value of the variable.
         got: String,
     },
-    /// Another machine's device cannot be reached.
+    /// A device of another machine cannot be reached.
     #[error("{url}: no device there ({message}): start the server, or check address, port and firewall")]
     Unreachable {
-        /// Where it was looked for.
+        /// URL of the server.
         url: String,
-        /// What the connection said.
+        /// Error message of the connection.
         message: String,
     },
-    /// A device cannot be served to others.
+    /// A device cannot be served to other machines.
     #[error("serving a device at {address}: {message}; choose another port, or stop who has it")]
     NotServed {
-        /// Where.
+        /// Address of the listener.
         address: String,
-        /// What the system said.
+        /// Error message of the system.
         message: String,
     },
 }
 
-/// The device of this kind.
+/// Returns the device of this kind.
 ///
-/// The kernels of `flex` use the best instruction set that the processor has, or the best up to the one that the environment variable
-/// `FABRIC_MAX_ISA` names (`avx512`, `avx2`, `none`), so that a machine can compute as a smaller one would.
+/// The kernels of `flex` use the processor's best instruction set. The environment variable `FABRIC_MAX_ISA`
+/// (`avx512`, `avx2`, `none`) sets an upper limit, so that a machine can compute as an older one would.
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
@@ -133,7 +134,8 @@ pub enum DeviceError {
 ///
 /// # Errors
 ///
-/// When this build or this machine does not have it.
+/// Returns an error if the build does not contain the backend, the device, its driver or its server does not respond,
+/// or the value of `FABRIC_MAX_ISA` is unknown.
 pub fn device(kind: DeviceKind) -> Result<Device, DeviceError> {
     match kind {
         #[cfg(feature = "flex")]
@@ -172,7 +174,8 @@ fn wgpu(index: Option<usize>) -> Device {
     Device::wgpu(index.map_or(DefaultDevice, DiscreteGpu))
 }
 
-/// A missing driver shows only at first use, and as a panic: ask once, here, and say it as an error.
+/// Returns the device after a test computation, or an error if that panics: a missing driver shows only at
+/// first use, as a panic.
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 fn answering(
     kind: DeviceKind,
@@ -205,13 +208,14 @@ pub(crate) fn is_cpu(device: &Device) -> bool {
     false
 }
 
-/// The device named by `FABRIC_DEVICE`, or else the first of `flex`, `ndarray`, `cuda` and `wgpu` in this build.
+/// Returns the device named by `FABRIC_DEVICE`, or else the first of `flex`, `ndarray`, `cuda` and `wgpu` in
+/// this build.
 ///
-/// The CPU comes first so that a result does not change because some other crate switched a GPU on.
+/// The CPU comes first so that results do not change when another crate enables a GPU feature.
 ///
 /// # Errors
 ///
-/// When this build or this machine does not have it.
+/// Returns an error if `FABRIC_DEVICE` is not a known device name, and in the cases of [`device`].
 pub fn default_device() -> Result<Device, DeviceError> {
     if let Ok(name) = std::env::var("FABRIC_DEVICE") {
         return device(name.parse()?);
@@ -223,16 +227,16 @@ pub fn default_device() -> Result<Device, DeviceError> {
         .unwrap_or(Err(DeviceError::NoneBuilt))
 }
 
-/// The CPU, whatever else this build has.
+/// Returns the CPU device, whichever other backends this build contains.
 ///
 /// # Errors
 ///
-/// When this build has no backend for it.
+/// Returns an error if the build contains no CPU backend.
 pub fn cpu() -> Result<Device, DeviceError> {
     device(DeviceKind::Flex).or_else(|flex| device(DeviceKind::NdArray).map_err(|_| flex))
 }
 
-/// The device in words, for reports.
+/// Returns a description of the device for reports.
 pub fn describe(device: &Device) -> String {
     format!("{device:?}")
 }

@@ -1,6 +1,6 @@
-//! Devices, and the operations that deserve a kernel of their own.
+//! Device selection, and operations with specialised kernels.
 //!
-//! The only crate of the workspace that knows one backend from another.
+//! No other crate of the workspace distinguishes between backends.
 
 #![deny(unsafe_code)]
 

@@ -1,11 +1,12 @@
-//! Limits that the system sets to the memory of this process, and how far away they are.
+//! Memory limits that the system imposes on this process, and the memory left within them.
 
 use std::path::{Path, PathBuf};
 
-/// Bytes until the nearest limit: that of a control group (of systemd, a container or a batch system) or of the process
-/// itself (`ulimit -v`). `None` where there is no limit, or no Linux to ask.
+/// Returns the bytes left until the nearest memory limit: that of a control group (systemd, container, batch
+/// system) or of the process itself (`ulimit -v` and `-d`). `None` without a limit, and on systems other than
+/// Linux.
 ///
-/// What a group may swap counts, up to `free_swap`: slow is better than refused.
+/// Swap that a group may use counts, up to `free_swap`: swapping is better than refusing to run.
 pub(crate) fn room(free_swap: u64) -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let groups = read("/proc/self/cgroup");
@@ -15,12 +16,12 @@ pub(crate) fn room(free_swap: u64) -> Option<u64> {
     of_groups.into_iter().chain(of_process).min()
 }
 
-/// The files of a control group, in the two versions of them.
+/// File names of a control group's memory controller, which differ between cgroup v1 and v2.
 struct Names {
     limit: &'static str,
     usage: &'static str,
-    /// In `memory.stat`: what the system drops when it needs memory, though it counts as used. Files that were read twice are
-    /// active, and are dropped all the same.
+    /// Fields of `memory.stat` that count as used although the system drops them when it needs memory. The page
+    /// cache is reclaimed even where files were read twice and are therefore "active".
     reclaimable: [&'static str; 2],
     swap_limit: &'static str,
     swap_usage: &'static str,
@@ -46,12 +47,12 @@ const FIRST: Names = Names {
     together: true,
 };
 
-/// Room in the groups of this process, which `groups` (`/proc/self/cgroup`) lists, and in all groups around them: each may
-/// have a limit. `mount` is where they are mounted.
+/// Returns the memory left in the control groups of this process, listed in `groups` (`/proc/self/cgroup`), and
+/// in all their ancestors, since each may have a limit. `mount` is the mount point of the cgroup file system.
 fn room_in_groups(groups: &str, mount: &Path, free_swap: u64) -> Option<u64> {
     let mut nearest = None;
     for line in groups.lines() {
-        // `number:controllers:path`; the second version names no controllers.
+        // `number:controllers:path`; cgroup v2 names no controllers.
         let mut parts = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
         let (names, base) = match controllers {
@@ -59,8 +60,8 @@ fn room_in_groups(groups: &str, mount: &Path, free_swap: u64) -> Option<u64> {
             _ if controllers.split(',').any(|one| one == "memory") => (&FIRST, mount.join("memory")),
             _ => continue,
         };
-        // A container may see itself at the mount, and its path on the host above it, where nothing is: then the groups
-        // around it are looked for all the same, up to the mount.
+        // A container may see its own group at the mount point while its path is the one on the host, which
+        // does not exist here. All ancestors up to the mount point are checked even so.
         let inner: PathBuf = path.split('/').filter(|part| !part.is_empty() && *part != "..").collect();
         for group in inner.ancestors() {
             let room = room_in_group(&base.join(group), names, free_swap);
@@ -84,8 +85,8 @@ fn room_in_group(folder: &Path, names: &Names, free_swap: u64) -> Option<u64> {
     })
 }
 
-/// Room within the limits of a process: of its address space and of its data. The texts are those of `/proc/self/limits`
-/// and `/proc/self/status`.
+/// Returns the memory left within the process limits on address space and data. The texts are those of
+/// `/proc/self/limits` and `/proc/self/status`.
 fn room_of_process(limits: &str, status: &str) -> Option<u64> {
     let room = |limit: &str, used: &str| {
         let soft = limits.lines().find_map(|line| line.strip_prefix(limit))?.split_whitespace().next()?;
@@ -96,7 +97,7 @@ fn room_of_process(limits: &str, status: &str) -> Option<u64> {
     space.into_iter().chain(room("Max data size", "VmData:")).min()
 }
 
-/// The number behind a name, in a text of one name a line.
+/// Returns the number that follows a name, in a text with one name per line.
 fn field(text: &str, name: &str) -> Option<u64> {
     let words = |line: &str| {
         let mut words = line.split_whitespace();
@@ -111,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    /// A group's files.
+    /// Writes the files of a control group.
     fn group(folder: &Path, files: &[(&str, &str)]) {
         fs::create_dir_all(folder).expect("a folder");
         files.iter().for_each(|(name, text)| fs::write(folder.join(name), format!("{text}\n")).expect("a file"));
@@ -126,14 +127,14 @@ mod tests {
         assert_eq!(room(0), None, "no limit");
         group(&mount.path().join("outer"), &[("memory.max", "1000"), ("memory.current", "900")]);
         assert_eq!(room(0), Some(100));
-        // What was read from files and is not in use makes room.
+        // Reclaimable page cache counts as free.
         group(&mount.path().join("outer"), &[("memory.stat", "anon 500\ninactive_file 300\nactive_file 100")]);
         assert_eq!((room(0), room(50)), (Some(500), Some(550)));
         group(&mount.path().join("outer"), &[("memory.swap.max", "30"), ("memory.swap.current", "10")]);
         assert_eq!(room(50), Some(520), "a group may swap less than there is");
         group(&mount.path().join("outer/inner"), &[("memory.max", "750")]);
         assert_eq!(room(0), Some(50));
-        // A container that sees itself at the mount.
+        // A container whose own group is at the mount point.
         group(mount.path(), &[("memory.max", "20"), ("memory.current", "5")]);
         assert_eq!(room_in_groups("0::/../elsewhere\n", mount.path(), 0), Some(15));
     }

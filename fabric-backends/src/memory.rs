@@ -1,4 +1,4 @@
-//! How much memory is free.
+//! Available memory of a device.
 
 use burn::tensor::Device;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
@@ -8,9 +8,11 @@ use crate::limits::room;
 #[cfg(feature = "flex")]
 use crate::ops::kept_bytes;
 
-/// Bytes that a computation on this device may still take, where that can be known: on a CPU what the machine has free, or
-/// what the limits of this process leave of it if that is less. On Linux these are the limits of control groups (systemd,
-/// containers, batch systems) and of the process itself (`ulimit -v` and `-d`). Elsewhere nothing is known.
+/// Returns how many more bytes a computation on this device can use, or `None` if unknown.
+///
+/// On a CPU this is the free memory and swap of the machine, or what the limits of this process leave if that
+/// is less. On Linux, limits are those of control groups (systemd, containers, batch systems) and of the
+/// process itself (`ulimit -v` and `-d`). Always `None` for other devices.
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
@@ -23,12 +25,12 @@ pub fn available_memory(device: &Device) -> Option<u64> {
         return None;
     }
     let system = System::new_with_specifics(RefreshKind::nothing().with_memory(MemoryRefreshKind::everything()));
-    // Free swap counts: slow is better than refused.
+    // Free swap counts: swapping is better than refusing to run.
     let machine = system.available_memory() + system.free_swap();
-    // A system that does not say reports 0.
+    // Systems that do not report free memory give 0.
     let machine = Some(machine).filter(|free| *free > 0);
     let free = machine.into_iter().chain(room(system.free_swap())).min()?;
-    // What is kept for results to come looks taken, but is not.
+    // The memory pool of the CPU kernels counts as used, but is available to new results.
     Some(free + kept_bytes())
 }
 

@@ -1,7 +1,8 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What a panic said: burn reports what a device cannot do by panicking, and borders make errors of it.
+/// Returns the message of a panic. burn panics when a device cannot do something; such panics become errors at
+/// the borders of this library.
 ///
 /// ```
 /// let panic = std::panic::catch_unwind(|| panic!("out of memory")).unwrap_err();
@@ -12,9 +13,10 @@ pub fn panic_message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it gave no reason".to_owned())
 }
 
-/// Runs code that is not ours (a decoder, a callback) and returns what it said if it panicked.
+/// Runs foreign code (a decoder, a callback) and turns a panic into an error with its message.
 ///
-/// What it changed before it panicked stays changed, so `work` should own what it changes, or its caller should drop it.
+/// Changes that `work` made before the panic remain, so `work` should own what it changes, or the caller should
+/// drop it afterwards.
 ///
 /// ```
 /// assert_eq!(fabric_backends::catch_panic(|| 7), Ok(7));
@@ -23,7 +25,7 @@ pub fn panic_message(panic: &(dyn Any + Send)) -> String {
 ///
 /// # Errors
 ///
-/// The message of the panic.
+/// Returns the message of the panic if `work` panics.
 pub fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| panic_message(&*panic))
 }

@@ -1,4 +1,4 @@
-//! Devices of other machines, by burn's own protocol over WebSocket.
+//! Devices of other machines, over burn's remote protocol on WebSocket.
 
 use std::net::TcpListener;
 
@@ -8,18 +8,18 @@ use burn::tensor::server::{RemoteServer, WebSocketTransport};
 
 use crate::DeviceError;
 
-/// A device of the server at `url`.
+/// Connects to a device of the server at `url`.
 pub(crate) fn connect(url: &str, index: usize) -> Result<Device, DeviceError> {
     let unreachable =
         |error: &dyn std::fmt::Display| DeviceError::Unreachable { url: url.to_owned(), message: error.to_string() };
     Device::remote_options(&RemoteHost::websocket(url)).device_index(index).init().map_err(|error| unreachable(&error))
 }
 
-/// Offers a device to other machines, until the process is asked to end (Ctrl+C, SIGTERM).
+/// Serves a device to other machines, until the process is asked to end (Ctrl+C, SIGTERM).
 ///
-/// Whoever reaches the listener can compute on the device: neither encrypted nor guarded, so listen where only friends can
-/// reach it (`127.0.0.1`, a private network, a tunnel). burn's own `RemoteServer` with Iroh does both, and its clients
-/// are devices as good as these.
+/// Anyone who can reach the listener can compute on the device: connections are neither encrypted nor
+/// authenticated, so listen only where trusted machines can connect (`127.0.0.1`, a private network, a tunnel).
+/// burn's own `RemoteServer` with Iroh provides both, and its devices work with this library as well.
 ///
 /// ```no_run
 /// let listener = std::net::TcpListener::bind("127.0.0.1:3000")?;
@@ -29,7 +29,7 @@ pub(crate) fn connect(url: &str, index: usize) -> Result<Device, DeviceError> {
 ///
 /// # Errors
 ///
-/// When the listener cannot be used.
+/// Returns an error if the listener cannot be used.
 pub fn serve(device: &Device, listener: TcpListener) -> Result<(), DeviceError> {
     let address = listener.local_addr().map_or_else(|error| error.to_string(), |address| address.to_string());
     RemoteServer::new([device.clone()])

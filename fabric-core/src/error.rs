@@ -1,36 +1,36 @@
-//! One error type for everything that can stop a run.
+//! The error type for everything that can stop a run.
 
 use crate::image::ImageError;
 use crate::samplers::SamplerError;
 use crate::schedule::ScheduleError;
 use crate::session::SessionError;
 
-/// Anything that can stop a run, grouped by who can act on it.
+/// Any error that can stop a run, grouped by who can act on it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A setting is out of its range, or two settings exclude each other.
     #[error("{what}: expected {expected}, got {got}; {next}")]
     Settings {
-        /// The setting.
+        /// The name of the setting.
         what: String,
-        /// Its value.
+        /// The value that was given.
         got: String,
-        /// What would be good.
+        /// The accepted values.
         expected: String,
-        /// What to do.
+        /// How to resolve the error.
         next: String,
     },
-    /// This device cannot carry out the request, for want of memory or of a number type; another device may.
+    /// The device lacks the memory or the number type for this request; another device may have it.
     #[error("{what}: expected {expected}, got {got}; {next}")]
     DeviceLimit {
-        /// What it lacks, or what asks for it.
+        /// The missing resource, or the operation that needs it.
         what: String,
-        /// What was found.
+        /// The available amount or kind.
         got: String,
-        /// What would be good.
+        /// The accepted values.
         expected: String,
-        /// What to do.
+        /// How to resolve the error.
         next: String,
     },
     /// A noise schedule cannot be built.
@@ -45,48 +45,48 @@ pub enum Error {
     /// A session cannot be saved or loaded.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// There is no folder for keys and values that memory cannot hold.
+    /// The folder for cached keys and values that do not fit into memory cannot be created.
     #[error("spill folder: no folder can be made in `{place}`: {source}; name one that exists and may be written to")]
     SpillFolder {
-        /// The folder that was named.
+        /// The configured folder.
         place: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A network of the pipeline reports an error of its own.
+    /// A network of the pipeline returned an error.
     #[error(transparent)]
     Model(Box<dyn std::error::Error + Send + Sync>),
-    /// The device or its library failed while computing. A CPU that runs out of memory is not among it: that ends the
+    /// The device or its library failed while computing. Running out of CPU memory is not covered: it ends the
     /// process.
     #[error(
         "the device failed while {doing}: {message}; try a smaller size, fewer images or references, or another device"
     )]
     Backend {
-        /// What was going on.
+        /// The operation that failed.
         doing: String,
-        /// What it said.
+        /// The message of the failure.
         message: String,
     },
-    /// A callback that the caller gave panicked. The device and the networks are as they were.
+    /// A callback of the caller panicked. The device and the networks remain usable and unchanged.
     #[error("the {callback} panicked: {message}; nothing else failed, so mend the callback and run again")]
     Callback {
-        /// Which callback.
+        /// Name of the callback.
         callback: &'static str,
-        /// What it said.
+        /// The message of the failure.
         message: String,
     },
-    /// A step callback asked to stop.
+    /// A step callback stopped the run.
     #[error("cancelled after {step} of {steps} steps")]
     Cancelled {
-        /// Steps that were done.
+        /// Number of completed steps.
         step: usize,
-        /// Steps that were asked for.
+        /// Number of requested steps.
         steps: usize,
     },
 }
 
 impl Error {
-    /// A setting that cannot be used.
+    /// Creates an [`Error::Settings`].
     pub fn settings(
         what: impl Into<String>,
         got: impl ToString,
@@ -96,7 +96,7 @@ impl Error {
         Self::Settings { what: what.into(), got: got.to_string(), expected: expected.into(), next: next.into() }
     }
 
-    /// A request that is too much for one device.
+    /// Creates an [`Error::DeviceLimit`].
     pub(crate) fn device_limit(
         what: impl Into<String>,
         got: impl ToString,

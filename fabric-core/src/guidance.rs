@@ -1,33 +1,33 @@
-//! Which rows a step runs, and how their predictions mix.
+//! Guidance: which branches an evaluation runs, and how their predictions are combined.
 
 use burn::tensor::Tensor;
 
-/// One way of looking at the image being made; every branch has its rows in the batch.
+/// One conditioning of the image being generated. Every branch has its own rows in the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Branch {
-    /// Under the prompt. FABRIC's liked images act here.
+    /// Positive prompt. FABRIC's liked images act on this branch.
     Conditional,
-    /// Instruct: under the negative prompt, with the image and no instruction.
+    /// IPAdapter-Instruct: negative prompt, with the image prompt and no instruction.
     ImageOnly,
-    /// Instruct: under the negative prompt, with the image and the instruction to take everything of it.
+    /// IPAdapter-Instruct: negative prompt, with the image prompt and the instruction to use everything in it.
     Everything,
-    /// Under the negative prompt. FABRIC's disliked images act here, and on Instruct's two other branches.
+    /// Negative prompt. FABRIC's disliked images act on this branch, and on the two other Instruct branches.
     Unconditional,
 }
 
-/// One difference between branches, amplified.
+/// Scaled difference between two branches, `scale * (to - from)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Term {
-    /// How far to go along the difference.
+    /// Factor on the difference.
     pub scale: f64,
-    /// Away from this branch.
+    /// The branch to move away from.
     pub from: Branch,
-    /// Towards this branch.
+    /// The branch to move towards.
     pub to: Branch,
 }
 
-/// How branches mix into one prediction: `base + sum of scale * (to - from)`.
+/// Combines branches into one prediction: `base + sum of scale * (to - from)`.
 ///
 /// ```
 /// use fabric_core::guidance::{Branch, Guidance};
@@ -37,18 +37,18 @@ pub struct Term {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Guidance {
-    /// Where to start.
+    /// The branch to which the terms are added.
     pub base: Branch,
-    /// What to add.
+    /// The scaled differences.
     pub terms: Vec<Term>,
-    /// How much of the conditional branch's spread to restore, 0 (off) to 1.
+    /// Share of the conditional branch's standard deviation to restore, from 0 (off) to 1.
     ///
     /// "Common Diffusion Noise Schedules and Sample Steps are Flawed" (2305.08891), section 3.4.
     pub rescale: f64,
 }
 
 impl Guidance {
-    /// Classifier-free guidance, `unconditional + scale * (conditional - unconditional)`.
+    /// Creates classifier-free guidance, `unconditional + scale * (conditional - unconditional)`.
     pub fn classifier_free(scale: f64) -> Self {
         if scale == 1.0 {
             return Self { base: Branch::Conditional, terms: Vec::new(), rescale: 0.0 };
@@ -57,9 +57,9 @@ impl Guidance {
         Self { base: Branch::Unconditional, terms: vec![term], rescale: 0.0 }
     }
 
-    /// Three differences at once, as IPAdapter-Instruct has it for what is hard to tell apart (2408.03209, published code):
-    /// `unconditional + instruction * (conditional - everything) + text * (everything - image_only) + image *
-    /// (image_only - unconditional)`.
+    /// Creates IPAdapter-Instruct's guidance with three scales, for tasks that are hard to tell apart
+    /// (2408.03209, published code): `unconditional + instruction * (conditional - everything) + text *
+    /// (everything - image_only) + image * (image_only - unconditional)`.
     ///
     /// ```
     /// use fabric_core::guidance::Guidance;
@@ -75,14 +75,14 @@ impl Guidance {
         Self { base: Branch::Unconditional, terms, rescale: 0.0 }
     }
 
-    /// A copy that restores this share of the conditional branch's spread.
+    /// Returns a copy that restores this share of the conditional branch's standard deviation.
     #[must_use]
     pub fn with_rescale(mut self, rescale: f64) -> Self {
         self.rescale = rescale;
         self
     }
 
-    /// The branches that must run, each once, in their order in the batch.
+    /// Returns the branches that must run, each once, in batch order.
     pub fn branches(&self) -> Vec<Branch> {
         let mut branches = vec![self.base];
         for term in self.terms.iter().filter(|term| term.scale != 0.0) {
@@ -93,7 +93,7 @@ impl Guidance {
         branches
     }
 
-    /// Mixes the predictions of [`Self::branches`], stacked along the first axis in that order.
+    /// Combines the predictions of [`Self::branches`], stacked along the first axis in that order.
     ///
     /// # Shapes
     ///
@@ -122,13 +122,13 @@ impl Guidance {
     }
 }
 
-/// Gives `mixed` back the spread of `conditional`, by `share`.
+/// Moves the standard deviation of `mixed` towards that of `conditional`, by `share`.
 fn rescaled(mixed: Tensor<4>, conditional: Tensor<4>, share: f64) -> Tensor<4> {
     let std = |x: Tensor<4>| {
         let [images, channels, height, width] = x.dims();
         x.reshape([images, channels * height * width]).var(1).sqrt().reshape([images, 1, 1, 1])
     };
-    // The floor only keeps a constant image from dividing 0 by 0.
+    // The floor avoids 0 / 0 for a constant image.
     let factor = std(conditional) / std(mixed.clone()).clamp_min(1e-12);
     mixed.clone() * factor * share + mixed * (1.0 - share)
 }

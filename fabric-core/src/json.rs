@@ -1,4 +1,4 @@
-//! JSON as Python's `json` module writes it.
+//! Reader for JSON as Python's `json` module writes it.
 //!
 //! Python writes `NaN`, `Infinity` and `-Infinity`, which JSON does not have, and editors put a byte-order mark in
 //! front of a file. Configurations of published models contain both.
@@ -7,15 +7,16 @@ use std::borrow::Cow;
 
 use serde::de::DeserializeOwned;
 
-/// The words that Python writes for numbers that are not finite. The longest comes first.
+/// The words that Python writes for non-finite numbers. The longest comes first.
 const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// Reads JSON, or what Python's `json` module takes for it.
+/// Parses JSON, including the extensions of Python's `json` module.
 ///
-/// A byte-order mark at the beginning is skipped. `NaN`, `Infinity` and `-Infinity` are read as strings of the same
-/// name, so that they do no harm where nobody reads them, and are errors that quote them where a number is expected.
+/// A byte-order mark at the beginning is skipped. `NaN`, `Infinity` and `-Infinity` are read as strings of the
+/// same name: they are harmless in fields that are not read, and yield an error that quotes them where a number
+/// is expected.
 ///
 /// ```
 /// let value: serde_json::Value = fabric_core::json::from_str(r#"{"lambda_min_clipped": -Infinity}"#)?;
@@ -25,25 +26,25 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 ///
 /// # Errors
 ///
-/// When the text is not JSON, or does not hold a `T`.
+/// Returns an error if the text is not JSON or does not hold a `T`.
 pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     serde_json::from_str(&quoted(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)))
 }
 
-/// As [`from_str`], from bytes in UTF-8.
+/// Parses JSON like [`from_str`], from UTF-8 bytes.
 ///
 /// # Errors
 ///
-/// As [`from_str`], and when the bytes are not UTF-8.
+/// Returns an error like [`from_str`], and if the bytes are not UTF-8.
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
     match std::str::from_utf8(bytes) {
         Ok(text) => from_str(text),
-        // The parser says where the first wrong byte is.
+        // Let the parser report the position of the first invalid byte.
         Err(_) => serde_json::from_slice(bytes),
     }
 }
 
-/// Puts quotes around the words for numbers that are not finite, but for those within strings.
+/// Puts quotes around the words for non-finite numbers, except within strings.
 fn quoted(text: &str) -> Cow<'_, str> {
     if !text.contains("NaN") && !text.contains("Infinity") {
         return Cow::Borrowed(text);
@@ -68,7 +69,8 @@ fn quoted(text: &str) -> Cow<'_, str> {
     Cow::Owned(result)
 }
 
-/// Bytes of the string that `text` begins with, quotes included; all of the text if the string does not end.
+/// Returns the length in bytes of the string at the start of `text`, including its quotes; all of `text` if the
+/// string does not end.
 fn string_length(text: &str) -> usize {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {

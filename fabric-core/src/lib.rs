@@ -1,4 +1,6 @@
-//! The seams and the mathematics of steering image diffusion, with no weights and no files.
+//! Core of the library: attention processors, guidance, samplers, noise schedules, FABRIC, pipelines and sessions.
+//!
+//! It contains no network and loads no checkpoint.
 
 #![forbid(unsafe_code)]
 

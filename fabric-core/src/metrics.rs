@@ -1,13 +1,13 @@
-//! How alike images are, by their CLIP embeddings: what FABRIC's experiments report.
+//! Similarity of images by their CLIP embeddings: the measures that FABRIC's experiments report.
 //!
-//! Computed on the host in f64, in percent: 100 is the same direction.
+//! Computed on the host in f64, in percent: 100 means the same direction.
 
 use burn::tensor::Tensor;
 
-/// Shorter embeddings count as this long, so that a zero vector is like nothing rather than not a number.
+/// Lower bound on the norm of an embedding, so that a zero vector has similarity 0 instead of NaN.
 const MIN_NORM: f64 = 1e-12;
 
-/// Cosine similarity of each row of `a` to each row of `b`, in percent.
+/// Returns the cosine similarity of each row of `a` to each row of `b`, in percent.
 ///
 /// # Shapes
 ///
@@ -16,7 +16,7 @@ const MIN_NORM: f64 = 1e-12;
 ///
 /// # Panics
 ///
-/// When the two have different `dim`.
+/// Panics if the two have different `dim`.
 ///
 /// # Examples
 ///
@@ -37,24 +37,24 @@ pub fn similarity(a: Tensor<2>, b: Tensor<2>) -> Vec<Vec<f64>> {
     a.iter().map(|x| b.iter().map(|y| percent(x, y)).collect()).collect()
 }
 
-/// Mean similarity of all images to all references: the papers' positive and negative similarity.
+/// Returns the mean similarity of all images to all references: the papers' positive and negative similarity.
 ///
-/// `None` where there are no images or no references, as before the first feedback.
+/// Returns `None` if there are no images or no references, as before the first feedback round.
 #[must_use]
 pub fn mean_similarity(images: Tensor<2>, references: Tensor<2>) -> Option<f64> {
     mean(similarity(images, references).concat())
 }
 
-/// Mean similarity of the pairs of a batch; lower is more diverse. `None` for fewer than two images.
+/// Returns the mean pairwise similarity within a batch; lower is more diverse. `None` for fewer than two images.
 ///
-/// The published code logs this number and calls it diversity.
+/// The published code logs this number under the name diversity.
 #[must_use]
 pub fn in_batch_similarity(images: Tensor<2>) -> Option<f64> {
     let all = similarity(images.clone(), images);
     mean(all.iter().enumerate().flat_map(|(i, row)| row[i + 1..].to_vec()).collect())
 }
 
-/// Diversity of a batch as FABRIC's paper defines it: one minus the mean cosine of its pairs.
+/// Returns the diversity of a batch as FABRIC's paper defines it: one minus the mean pairwise cosine similarity.
 ///
 /// `d = 1 - 2/(n(n-1)) sum_(i>j) cos(x_i, x_j)`. `None` for fewer than two images.
 #[must_use]
@@ -62,7 +62,7 @@ pub fn diversity(images: Tensor<2>) -> Option<f64> {
     in_batch_similarity(images).map(|percent| 1.0 - percent / 100.0)
 }
 
-/// For each image the similarity to the reference that is most like it; empty without references.
+/// Returns, for each image, its similarity to the most similar reference; empty without references.
 #[must_use]
 pub fn nearest(images: Tensor<2>, references: Tensor<2>) -> Vec<f64> {
     similarity(images, references).into_iter().filter_map(|row| row.into_iter().reduce(f64::max)).collect()
@@ -72,7 +72,7 @@ fn mean(values: Vec<f64>) -> Option<f64> {
     if values.is_empty() { None } else { Some(values.iter().sum::<f64>() / values.len() as f64) }
 }
 
-/// The rows, of length 1.
+/// Returns the rows, normalised to length 1.
 fn directions(rows: Tensor<2>) -> Vec<Vec<f64>> {
     let [count, dim] = rows.dims();
     if count == 0 || dim == 0 {

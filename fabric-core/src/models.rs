@@ -1,4 +1,4 @@
-//! What a pipeline needs of its networks.
+//! Interfaces of the networks that a pipeline runs: U-Net, autoencoder, text encoder, image encoder.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -8,34 +8,34 @@ use burn::tensor::{Device, Tensor};
 use crate::Error;
 use crate::attention::{AttnProcessor, AttnSite};
 
-/// SDXL's second conditioning, added to the time embedding.
+/// SDXL's additional conditioning, added to the time embedding.
 #[derive(Debug, Clone)]
 pub struct AddedConditions {
-    /// Pooled text `[rows, pooled_dim]`.
+    /// Pooled text embedding `[rows, pooled_dim]`.
     pub pooled: Tensor<2>,
     /// Original height and width, crop top and left, target height and width: `[rows, 6]`.
     pub time_ids: Tensor<2>,
 }
 
-/// Feature maps added to the skip connections and the middle block (ControlNet, T2I-Adapter).
+/// Residual feature maps that are added to the skip connections and the middle block (ControlNet, T2I-Adapter).
 ///
-/// For all rows of the batch, or for all but those that only lend their keys and values.
+/// They cover all rows of the batch, or all except the reference rows ([`UNetInput::reference_rows`]).
 #[derive(Debug, Clone, Default)]
 pub struct Residuals {
-    /// One per skip connection, in the order in which the down path makes them. Empty = none.
+    /// One per skip connection, in the order in which the down path produces them. Empty if there are none.
     pub down: Vec<Tensor<4>>,
-    /// Added after the middle block.
+    /// Added to the output of the middle block.
     pub mid: Option<Tensor<4>>,
-    /// One per down block, added before it halves the size, or behind a block without attention; one more is added after
-    /// the middle block (T2I-Adapter).
+    /// T2I-Adapter features, one per down block: added before the block's downsampler, or to the output of a
+    /// block without attention. One more is added after the middle block.
     pub levels: Vec<Tensor<4>>,
 }
 
 impl Residuals {
-    /// The sum of two, which are for the same network.
+    /// Returns the sum of two sets of residuals for the same network.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
-        // Networks of different number types: the first one's counts.
+        // The operands may have different number types: cast the second to the type of the first.
         let sum = |one: Tensor<4>, two: Tensor<4>| {
             let two = if one.dtype() == two.dtype() { two } else { two.cast(one.dtype()) };
             one + two
@@ -55,23 +55,24 @@ impl Residuals {
     }
 }
 
-/// What a forward pass should bring back besides its prediction.
+/// Selects what a forward pass records besides its prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Record {
-    /// Only the prediction.
+    /// Nothing; the pass returns only the prediction.
     #[default]
     Nothing,
     /// Keys and values of every self-attention; the pass stops after the last of them and predicts nothing.
     SelfAttentionOnly,
 }
 
-/// Keys and values that a network's cross-attentions made of a context: the same at every step of a run, so they are made
-/// once.
+/// KV cache of the cross-attention layers: keys and values of a context are the same at every step of a run, so
+/// they are computed once.
 #[derive(Debug, Default)]
 pub struct TextKvCache(RefCell<HashMap<AttnSite, [Tensor<3>; 2]>>);
 
 impl TextKvCache {
-    /// Keys and values of this layer, `[rows, tokens, channels]`, made now if they have not been made before.
+    /// Returns the keys and values of this layer, `[rows, tokens, channels]`; computes them with `make` on the
+    /// first call.
     pub fn at(&self, site: AttnSite, make: impl FnOnce() -> [Tensor<3>; 2]) -> [Tensor<3>; 2] {
         if let Some(made) = self.0.borrow().get(&site) {
             return made.clone();
@@ -85,29 +86,29 @@ impl TextKvCache {
 /// The arguments of one U-Net pass.
 #[derive(Debug, Clone)]
 pub struct UNetInput<'a> {
-    /// `[rows, channels, height, width]`, of any size.
+    /// Latents `[rows, channels, height, width]`, of any size.
     pub sample: Tensor<4>,
-    /// One for all rows, or one per row.
+    /// Timesteps: one for all rows, or one per row.
     pub timesteps: &'a [f64],
-    /// Text `[rows, tokens, context_dim]`.
+    /// Text embedding `[rows, tokens, context_dim]`.
     pub context: Tensor<3>,
-    /// What earlier passes of the same network over the same context and rows left here.
+    /// Cross-attention keys and values, cached across passes of the same network over the same context and rows.
     pub text_kv_cache: Option<&'a TextKvCache>,
-    /// For networks that want it (SDXL).
+    /// Additional conditioning, for networks that need it (SDXL).
     pub added: Option<AddedConditions>,
-    /// For ControlNet and its like.
+    /// Residuals of ControlNet or T2I-Adapter.
     pub residuals: Option<&'a Residuals>,
-    /// What steers the attention layers.
+    /// Attention processor, which adds tokens to the attention layers.
     pub processor: &'a dyn AttnProcessor,
-    /// So many rows at the end of the batch only lend their keys and values to the others (FABRIC's
-    /// references): they are dropped after the last self-attention's keys and values, and not predicted.
+    /// Number of trailing rows that provide reference keys and values (FABRIC) and receive no prediction: they
+    /// are dropped after the keys and values of the last self-attention.
     pub reference_rows: usize,
-    /// What to bring back.
+    /// What to record.
     pub record: Record,
 }
 
 impl<'a> UNetInput<'a> {
-    /// A plain pass.
+    /// Creates the arguments of a pass without processor, residuals or recording.
     pub fn new(sample: Tensor<4>, timesteps: &'a [f64], context: Tensor<3>) -> Self {
         Self {
             sample,
@@ -126,7 +127,7 @@ impl<'a> UNetInput<'a> {
 /// Keys and values of one self-attention layer, `[rows, tokens, channels]`, heads not split.
 #[derive(Debug, Clone)]
 pub struct RecordedTokens {
-    /// Where they were recorded.
+    /// The recorded layer.
     pub site: AttnSite,
     /// Height and width of the feature map whose pixels are the tokens.
     pub grid: [usize; 2],
@@ -136,105 +137,108 @@ pub struct RecordedTokens {
     pub value: Tensor<3>,
 }
 
-/// A cross-attention layer of a U-Net, as adapters need to know it.
+/// Address and sizes of a cross-attention layer of a U-Net, as adapters need them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CrossAttention {
-    /// Which layer.
+    /// The layer's address.
     pub site: AttnSite,
     /// Channels of its queries, keys and values, all heads together.
     pub channels: usize,
-    /// Channels of the text that it reads.
+    /// Channels of the text embedding (context).
     pub context: usize,
 }
 
-/// What one U-Net pass returns.
+/// Result of one U-Net pass.
 #[derive(Debug, Clone)]
 pub struct UNetOutput {
-    /// `[rows - reference_rows, channels, height, width]`; absent when the pass only recorded.
+    /// Prediction `[rows - reference_rows, channels, height, width]`; `None` if the pass only recorded.
     pub sample: Option<Tensor<4>>,
-    /// In the order in which the layers run; empty unless asked for.
+    /// Recorded keys and values, in the order in which the layers run; empty unless requested.
     pub recorded: Vec<RecordedTokens>,
 }
 
-/// A U-Net: predicts noise (or velocity, or the image) under text and what processors add.
+/// U-Net: predicts noise (or velocity, or the clean image), conditioned on text and on the tokens that processors
+/// add.
 pub trait UNetModel {
-    /// One pass.
+    /// Runs one forward pass.
     fn forward(&self, input: UNetInput<'_>) -> UNetOutput;
 
-    /// Every attention layer, in the order in which they run.
+    /// Returns the addresses of all attention layers, in the order in which they run.
     fn attention_sites(&self) -> Vec<AttnSite>;
 
-    /// The cross-attention layers among them, with their sizes.
+    /// Returns the cross-attention layers with their sizes.
     fn cross_attentions(&self) -> Vec<CrossAttention>;
 
-    /// Channels of the skip connections, in the order in which the way down makes them: what control networks add to.
+    /// Returns the channels of the skip connections, in the order in which the down path produces them: the
+    /// shapes to which control networks add.
     fn skip_channels(&self) -> Vec<usize>;
 
-    /// Channels of the down blocks.
+    /// Returns the channels of the down blocks.
     fn level_channels(&self) -> Vec<usize>;
 
-    /// Down blocks (and up blocks) of the network: 4 for Stable Diffusion 1.5.
+    /// Returns the number of down blocks (equal to that of up blocks): 4 for Stable Diffusion 1.5.
     fn levels(&self) -> usize;
 
-    /// Channels of its input: those of the latents, or for inpainting networks those twice and a mask.
+    /// Returns the number of input channels: those of the latents, or for inpainting networks twice those plus
+    /// one for the mask.
     fn in_channels(&self) -> usize;
 
-    /// Bytes that a pass over `[rows, height, width]` latents takes beside the weights, estimated from below; 0 is
-    /// unknown.
+    /// Returns a lower estimate of the bytes that a pass over `[rows, height, width]` latents takes beside the
+    /// weights; 0 if unknown.
     fn working_bytes(&self, shape: [usize; 3]) -> u64 {
         let _ = shape;
         0
     }
 
-    /// Where its weights live.
+    /// Returns the device of the weights.
     fn device(&self) -> Device;
 }
 
-/// Which latents an encoder returns: its distribution's mean, or a sample made with given noise.
+/// Selects the latents that an encoder returns: its distribution's mean, or a sample from given noise.
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant, reason = "a tensor is a handle, and one of these lives for one call")]
 pub enum Posterior {
-    /// The most likely latents.
+    /// The mean of the distribution.
     Mean,
-    /// `mean + std * noise`, noise `[images, channels, height, width]`; with one image, noise for as many samples of it as
-    /// are wanted.
+    /// A sample, `mean + std * noise`, with noise `[images, channels, height, width]`. For a single image, the
+    /// noise may have several rows: one sample per row.
     Sample(Tensor<4>),
 }
 
-/// Between images and latents (a VAE), including the model's scaling factor.
+/// Autoencoder (VAE) between images and latents, including the model's scaling factor.
 pub trait Autoencoder {
-    /// Pixels in [-1, 1] `[images, 3, height, width]` to scaled latents, one row for each image or sample.
+    /// Encodes pixels in [-1, 1], `[images, 3, height, width]`, to scaled latents, one row per image or sample.
     fn encode(&self, pixels: Tensor<4>, posterior: Posterior) -> Tensor<4>;
 
-    /// Scaled latents to pixels, about [-1, 1].
+    /// Decodes scaled latents to pixels, approximately in [-1, 1].
     fn decode(&self, latents: Tensor<4>) -> Tensor<4>;
 
-    /// Pixels per latent along each axis: 8 for Stable Diffusion.
+    /// Returns the pixels per latent along each axis: 8 for Stable Diffusion.
     fn scale_factor(&self) -> usize;
 
-    /// Channels of the latents.
+    /// Returns the number of latent channels.
     fn latent_channels(&self) -> usize;
 
-    /// Bytes that decoding one image of these many latents, `[height, width]`, takes beside the weights, estimated
-    /// from below; 0 is unknown.
+    /// Returns a lower estimate of the bytes that decoding one image of `[height, width]` latents takes beside
+    /// the weights; 0 if unknown.
     fn working_bytes(&self, latents: [usize; 2]) -> u64 {
         let _ = latents;
         0
     }
 }
 
-/// Text as a U-Net wants it.
+/// Encoded prompts, as a U-Net takes them.
 #[derive(Debug, Clone)]
 pub struct TextEmbedding {
-    /// `[prompts, tokens, context_dim]`.
+    /// Context for cross-attention, `[prompts, tokens, context_dim]`.
     pub context: Tensor<3>,
-    /// `[prompts, pooled_dim]`, for networks that want it (SDXL).
+    /// Pooled text `[prompts, pooled_dim]`, for networks that need it (SDXL).
     pub pooled: Option<Tensor<2>>,
-    /// Per prompt, what did not fit the encoder's window and was left out; empty where nothing was.
+    /// The part of each prompt that did not fit the tokenizer window and was dropped; empty if nothing was.
     pub truncated: Vec<String>,
 }
 
-/// What keeps a weighted prompt in the range that the U-Net knows: the published rules, by name.
+/// Normalisation of the embedding of a prompt with weights: the published rules, by name.
 ///
 /// ```
 /// use fabric_core::models::WeightNormalisation;
@@ -246,13 +250,15 @@ pub struct TextEmbedding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightNormalisation {
-    /// A token's encoding is multiplied by its weight, and nothing else happens (AUTOMATIC1111's "No norm").
+    /// Multiplies each token's embedding by its weight, without further normalisation (AUTOMATIC1111's "No
+    /// norm").
     None,
-    /// Then the prompt as a whole is multiplied by a factor that restores its mean (AUTOMATIC1111's "Original"). The factor stays
-    /// within 0.5 and 2, and is 1 where the weights change the mean's sign.
+    /// As [`Self::None`], then multiplies the embedding of the whole prompt by a factor that restores its mean
+    /// (AUTOMATIC1111's "Original"). The factor is limited to 0.5 to 2, and is 1 if the weights change the sign
+    /// of the mean.
     Mean,
-    /// A token's encoding moves away from the encoding that the empty prompt has at its place, and the others stay as
-    /// they are (ComfyUI).
+    /// Scales each token's difference from the embedding of the empty prompt at the same position by the token's
+    /// weight; no other token changes (ComfyUI).
     #[default]
     Comfy,
 }
@@ -280,35 +286,36 @@ impl std::str::FromStr for WeightNormalisation {
     }
 }
 
-/// How prompts are read. The default is the published behaviour.
+/// Options for reading prompts. The default is the published behaviour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextOptions {
-    /// Layers to leave out at the end of the text encoder; none is the model's own choice.
+    /// Number of final text encoder layers to skip; `None` uses the model's own setting.
     pub clip_skip: Option<usize>,
-    /// Reads a prompt that is longer than the encoder's window in several windows, instead of cutting it off.
+    /// Splits a prompt that exceeds the tokenizer window into several windows instead of truncating it.
     pub long_prompts: bool,
-    /// Reads `(word:1.2)` and `[word]` as weights, instead of as they are written.
+    /// Parses `(word:1.2)` and `[word]` as weights instead of literal text.
     pub weights: bool,
-    /// How weights act.
+    /// How weights are applied to the embedding.
     pub weight_normalisation: WeightNormalisation,
 }
 
-/// Turns prompts into what the U-Net attends to.
+/// Text encoder: turns prompts into context for the U-Net's cross-attention.
 pub trait TextEncoder {
-    /// Encodes prompts into one batch of equal length.
+    /// Encodes prompts into one batch with the same number of tokens each.
     ///
     /// # Errors
     ///
-    /// When a prompt or an option cannot be used.
+    /// Returns an error if a prompt or an option cannot be used.
     fn encode(&self, prompts: &[String], options: &TextOptions) -> Result<TextEmbedding, Error>;
 
-    /// The prompt without those of its words for which `keep`, asked once for each in their order, says false: what white space
-    /// parts, joined by single spaces. What is left of a prompt with weights has the weights that it had.
+    /// Returns the prompt without the words for which `keep` returns false. `keep` is called once per word, in
+    /// order. Words are separated by white space and rejoined by single spaces. In a prompt with weights, the
+    /// remaining words keep their weights.
     ///
     /// # Errors
     ///
-    /// When the prompt cannot be read under these options.
+    /// Returns an error if the prompt cannot be parsed under these options.
     fn without_words(
         &self,
         prompt: &str,
@@ -319,34 +326,36 @@ pub trait TextEncoder {
         Ok(prompt.split_whitespace().filter(|_| keep()).collect::<Vec<_>>().join(" "))
     }
 
-    /// The last layer of the first text encoder, normed, `[prompts, tokens, channels]`: what IPAdapter-Instruct reads, which is
-    /// not what SDXL's U-Net attends to.
+    /// Returns the last layer of the first text encoder, after the final layer norm,
+    /// `[prompts, tokens, channels]`. IPAdapter-Instruct reads it; SDXL's U-Net attends to another layer.
     ///
     /// # Errors
     ///
-    /// As [`Self::encode`].
+    /// Returns an error like [`Self::encode`].
     fn last_hidden(&self, prompts: &[String], options: &TextOptions) -> Result<Tensor<3>, Error> {
         Ok(self.encode(prompts, options)?.context)
     }
 
-    /// Whether an absent negative prompt means zeros (SDXL) instead of the empty prompt.
+    /// Returns whether an absent negative prompt means zeros (SDXL) instead of the empty prompt.
     fn absent_is_zero(&self) -> bool {
         false
     }
 }
 
-/// Turns images into features (a CLIP image encoder).
+/// Image encoder (CLIP): turns images into features.
 pub trait ImageEncoder {
-    /// Preprocessed pixels `[images, 3, size, size]` to pooled, projected features `[images, feature_dim]`.
+    /// Encodes preprocessed pixels `[images, 3, size, size]` to pooled, projected features
+    /// `[images, feature_dim]`.
     fn embed(&self, pixels: Tensor<4>) -> Tensor<2>;
 
-    /// Preprocessed pixels to the tokens of the last layer but one, `[images, tokens, hidden_dim]`.
+    /// Encodes preprocessed pixels to the hidden states of the penultimate layer, `[images, tokens, hidden_dim]`.
     fn penultimate(&self, pixels: Tensor<4>) -> Tensor<3>;
 
-    /// Side of the square images it takes.
+    /// Returns the side of the square input images.
     fn image_size(&self) -> usize;
 
-    /// Whether it projects pooled features; without, [`Self::embed`] gives what adapters of pooled features do not read.
+    /// Returns whether the encoder projects pooled features. Without a projection, adapters of pooled features
+    /// cannot use the result of [`Self::embed`].
     fn has_projection(&self) -> bool {
         true
     }

@@ -1,7 +1,7 @@
-//! Where every random number of a run comes from.
+//! Source of all random numbers of a run.
 //!
-//! Noise is drawn on the host, from one frozen stream per image, so that it is the same alone and in any batch, on any
-//! device, and in every later version of this library: an image then differs by rounding alone.
+//! Noise is drawn on the host, from one frozen stream per image. It is therefore the same for an image alone and
+//! in any batch, on any device, and in every later version of this library: images differ only by rounding.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
@@ -11,63 +11,64 @@ use sha2::{Digest, Sha256};
 use crate::Error;
 use crate::denoise::ModelCall;
 
-/// Names a reference image for noise and caches: a digest of its pixels and of how they were encoded.
+/// Identifier of a reference image for noise and caches: a digest of its pixels and of how they were encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReferenceId(pub [u8; 32]);
 
-/// What a draw is for.
+/// Purpose of a draw.
 #[derive(Debug, Clone, Copy)]
 pub enum Draw<'a> {
-    /// The latents a run starts from, one row per image.
+    /// Initial latents of the run, one row per image.
     Latents,
-    /// A stochastic sampler's step, one row per image.
+    /// Noise of a stochastic sampler's step, one row per image.
     Step,
-    /// The posterior of image-to-image's starting image, one row per image.
+    /// Sample of the VAE posterior of the init image (image-to-image), one row per image.
     StartPosterior,
-    /// The noise on image-to-image's starting latents, one row per image.
+    /// Noise added to the latents of the init image, one row per image.
     StartNoise,
-    /// The posterior of the image without the part that an inpainting network is to make, one row per image.
+    /// Sample of the VAE posterior of the masked image, which an inpainting network takes as input, one row per
+    /// image.
     MaskedPosterior,
-    /// The posterior of the liked (or disliked) references, one row each.
+    /// Samples of the VAE posterior of the liked or the disliked references, one row per reference.
     ReferencePosterior {
-        /// Which side.
+        /// True for the liked references, false for the disliked ones.
         liked: bool,
-        /// The references, in order.
+        /// The references, in batch order.
         ids: &'a [ReferenceId],
     },
-    /// The noise on the references at one evaluation, one row each, liked before disliked.
+    /// Noise added to the references at one evaluation, one row per reference, liked before disliked.
     Reference {
         /// The evaluation.
         call: &'a ModelCall,
-        /// The references, in order.
+        /// The references, in batch order.
         ids: &'a [ReferenceId],
     },
 }
 
-/// Gives a run its noise. [`SeededNoise`] is the ordinary one; tests inject recorded tensors.
+/// Source of noise for a run. [`SeededNoise`] is the default; tests inject recorded tensors.
 pub trait RunNoise {
-    /// Standard normal noise of this shape.
+    /// Draws standard normal noise of this shape.
     ///
     /// # Errors
     ///
-    /// When recorded noise has run out or has another shape.
+    /// Returns an error if recorded noise is exhausted or has another shape.
     fn draw(&mut self, what: Draw<'_>, shape: [usize; 4]) -> Result<Tensor<4>, Error>;
 
-    /// Whether the noise on a reference's posterior is the one that [`SeededNoise`] draws, which depends on the reference
-    /// alone, so that its latents may be kept for other runs, and others' for this one.
+    /// Returns whether the posterior noise of a reference is that of [`SeededNoise`], which depends on the
+    /// reference alone. Only then may reference latents be cached across runs.
     fn is_seeded(&self) -> bool {
         false
     }
 
-    /// Whether the noise on the references is the one that [`SeededNoise`] draws where it is not fresh, which depends on
-    /// the reference and the noise level alone. Only then, and only where [`Self::is_seeded`] holds too, may keys and
-    /// values of references be kept for other runs, and others' be used in this one.
+    /// Returns whether the noise added to references is that of [`SeededNoise`] without fresh references, which
+    /// depends only on the reference and the noise level. Only then, and only if [`Self::is_seeded`] holds too,
+    /// may reference keys and values be cached across runs.
     fn has_fixed_references(&self) -> bool {
         false
     }
 }
 
-/// Draws noise for a run, and checks its shape: a source may be anybody's.
+/// Draws noise and checks its shape, because `RunNoise` may be implemented by a caller.
 pub(crate) fn drawn(source: &mut dyn RunNoise, what: Draw<'_>, shape: [usize; 4]) -> Result<Tensor<4>, Error> {
     let noise = source.draw(what, shape)?;
     let got = noise.dims();
@@ -87,7 +88,7 @@ pub(crate) fn drawn(source: &mut dyn RunNoise, what: Draw<'_>, shape: [usize; 4]
     Err(Error::settings(format!("noise for {purpose}"), format!("{got:?}"), format!("{shape:?}"), next))
 }
 
-/// One frozen stream per image, and one per reference (and noise level).
+/// Noise from one frozen stream per image, and one per reference (and noise level).
 #[derive(Debug, Clone)]
 pub struct SeededNoise {
     seeds: Vec<u64>,
@@ -97,14 +98,15 @@ pub struct SeededNoise {
 }
 
 impl SeededNoise {
-    /// Noise for one image per seed.
+    /// Creates noise for one image per seed.
     pub fn new(seeds: &[u64], device: &Device) -> Self {
         let steps = seeds.iter().map(|&seed| NormalStream::new(seed, STEP)).collect();
         Self { seeds: seeds.to_vec(), steps, fresh: None, device: device.clone() }
     }
 
-    /// Draws new noise on the references at every evaluation, as published, instead of noise that depends on the
-    /// image and the noise level alone. The images of a batch then depend on the batch's first seed.
+    /// Returns a copy that draws new noise for the references at every evaluation, as published, instead of noise
+    /// that depends only on the image and the noise level. The images of a batch then depend on the batch's first
+    /// seed.
     #[must_use]
     pub fn with_fresh_references(mut self) -> Self {
         self.fresh = Some(NormalStream::new(self.seeds.first().copied().unwrap_or(0), FRESH_REFERENCE));
@@ -117,7 +119,7 @@ impl SeededNoise {
         self.upload(rows, shape)
     }
 
-    /// Whether there is a stream for each row that is asked for.
+    /// Checks that there is a stream for each requested row.
     fn check_rows(&self, what: Draw<'_>, expected: usize) -> Result<(), Error> {
         let (name, got, wanted_of_each) = match what {
             Draw::ReferencePosterior { ids, .. } | Draw::Reference { ids, .. } => {
@@ -182,10 +184,11 @@ const STEP: u64 = 1;
 const START_POSTERIOR: u64 = 2;
 const FRESH_REFERENCE: u64 = 3;
 const MASKED_POSTERIOR: u64 = 4;
-/// No timestep has these bits (it is a NaN).
+/// Differs from the bits of every timestep (as `f64` it is a NaN).
 const REFERENCE_POSTERIOR: u64 = u64::MAX;
 
-/// Standard normal numbers of a frozen stream: the same for a seed and a stream in every later version.
+/// Returns `count` standard normal numbers of a frozen stream: the same for a seed and a stream in every later
+/// version.
 ///
 /// ```
 /// use fabric_core::noise::normal;
@@ -196,7 +199,8 @@ pub fn normal(seed: u64, stream: u64, count: usize) -> Vec<f32> {
     NormalStream::new(seed, stream).take(count)
 }
 
-/// Standard normal numbers by Box and Muller's method over ChaCha12: both are frozen, so seeds keep their meaning.
+/// Stream of standard normal numbers, by the Box-Muller transform over ChaCha12. Both are frozen, so that seeds
+/// keep their meaning.
 #[derive(Debug, Clone)]
 struct NormalStream {
     rng: ChaCha12Rng,
@@ -217,7 +221,7 @@ impl NormalStream {
     fn take(&mut self, count: usize) -> Vec<f32> {
         let mut values = Vec::with_capacity(count + 1);
         while values.len() < count {
-            // 53 random bits; the first is moved off 0, whose logarithm is infinite.
+            // 53 random bits, shifted by half a unit so that the logarithm never sees 0.
             let unit = |bits: u64| ((bits >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
             let radius = (-2.0 * unit(self.rng.next_u64()).ln()).sqrt();
             let angle = std::f64::consts::TAU * unit(self.rng.next_u64());

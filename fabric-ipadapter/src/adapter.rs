@@ -1,4 +1,4 @@
-//! One adapter: a projection and, for each cross-attention layer, keys and values of its own.
+//! IP-Adapter weights: an image projection, and a key and value projection for each cross-attention layer.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::file::{AdapterConfig, AdapterFile, FaceVersion};
 use crate::projection::{ImageProjection, published};
 use crate::{AdapterError, Features};
 
-/// Keys and values of image tokens in one cross-attention layer.
+/// Key and value projections of image tokens for one cross-attention layer.
 #[derive(Module, Debug)]
 pub struct KeyValue {
     to_k: Linear,
@@ -22,12 +22,12 @@ pub struct KeyValue {
 }
 
 impl KeyValue {
-    /// With random weights: from tokens of `context` channels to a layer of `width`.
+    /// Creates random weights that map tokens of `context` channels to a layer of `width` channels.
     pub fn new(context: usize, width: usize, device: &Device) -> Self {
         Self { to_k: Linear::new(context, width, false, device), to_v: Linear::new(context, width, false, device) }
     }
 
-    /// Keys and values `[rows, tokens, width]` of tokens `[rows, tokens, context]`.
+    /// Projects tokens `[rows, tokens, context]` to keys and values `[rows, tokens, width]`.
     pub fn forward(&self, tokens: Tensor<3>) -> [Tensor<3>; 2] {
         [self.to_k.forward(tokens.clone()), self.to_v.forward(tokens)]
     }
@@ -36,9 +36,9 @@ impl KeyValue {
 /// The weights of an adapter.
 #[derive(Module, Debug)]
 pub struct AdapterWeights {
-    /// Makes tokens of features.
+    /// Projects image features to tokens.
     pub projection: ImageProjection,
-    /// Make keys and values of tokens, in the order of [`numbered_layers`](crate::numbered_layers).
+    /// Key and value projections, in the order of [`numbered_layers`](crate::numbered_layers).
     pub layers: Vec<KeyValue>,
 }
 
@@ -72,34 +72,36 @@ pub struct IpAdapter {
 }
 
 impl IpAdapter {
-    /// Opens an adapter's file, tells its kind, and loads it as f32.
+    /// Opens an adapter file, detects its kind, and loads it as f32.
     ///
-    /// FaceID plus is taken for version 1, as files do not tell: use [`Self::open_as`] for version 2. The LoRA of FaceID
-    /// files is not the adapter's but the U-Net's: [`AdapterFile::lora`].
+    /// FaceID plus is loaded as version 1, because the files of both versions look alike: use [`Self::open_as`]
+    /// for version 2. The LoRA in FaceID files belongs to the U-Net and is not loaded here: see
+    /// [`AdapterFile::lora`].
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, is no adapter, or lacks a tensor of its kind.
+    /// Returns an error if the file cannot be read, is not an adapter, or lacks a tensor.
     pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self, AdapterError> {
         Self::open_as(path, FaceVersion::default(), device)
     }
 
-    /// [`Self::open`] for a version of FaceID plus; for other adapters it is the same.
+    /// Opens an adapter file as [`Self::open`] does, with a given version of FaceID plus. Other adapters ignore
+    /// the version.
     ///
     /// # Errors
     ///
-    /// As [`Self::open`].
+    /// Same as [`Self::open`].
     pub fn open_as(path: impl AsRef<Path>, version: FaceVersion, device: &Device) -> Result<Self, AdapterError> {
         let file = AdapterFile::open(path)?;
         let config = file.config()?.with_face_version(version);
         Ok(Self::load(config, file.weights(), &LoadOptions::default(), device)?.0)
     }
 
-    /// Loads an adapter of a known kind.
+    /// Loads an adapter whose configuration is known.
     ///
     /// # Errors
     ///
-    /// When a tensor is missing, unexpected, of another shape, or not finite.
+    /// Returns an error if a tensor is missing, unexpected, of another shape, or not finite.
     pub fn load(
         config: AdapterConfig,
         source: &dyn TensorSource,
@@ -110,11 +112,11 @@ impl IpAdapter {
         Ok((Self { config, weights }, report))
     }
 
-    /// Of weights of a known kind.
+    /// Creates an adapter from a configuration and matching weights.
     ///
     /// # Errors
     ///
-    /// When they are of another kind, or of other sizes.
+    /// Returns an error if the kind or the sizes of the weights differ from the configuration.
     pub fn new(config: AdapterConfig, weights: AdapterWeights) -> Result<Self, AdapterError> {
         let device = weights.devices().into_iter().next().unwrap_or_default();
         let (got, expected) = (parameters(&weights), parameters(&config.init(&device)));
@@ -132,37 +134,38 @@ impl IpAdapter {
         Ok(Self { config, weights })
     }
 
-    /// Of weights that were made with this configuration.
+    /// Creates an adapter from weights that were made with this configuration, without checking them.
     #[cfg(feature = "train")]
     pub(crate) fn joined(config: AdapterConfig, weights: AdapterWeights) -> Self {
         Self { config, weights }
     }
 
-    /// Writes it to one `.safetensors` file in the published layout.
+    /// Writes the adapter to one `.safetensors` file in the published layout.
     ///
     /// # Errors
     ///
-    /// When the file cannot be written, or a weight does not fit the type.
+    /// Returns an error if the file cannot be written, or a weight does not fit the data type.
     pub fn save(&self, path: impl AsRef<Path>, dtype: LoadDtype) -> Result<(), AdapterError> {
         Ok(save_weights(&self.weights, path, dtype)?)
     }
 
-    /// Its kind and sizes.
+    /// Returns the kind and sizes of the adapter.
     pub fn config(&self) -> &AdapterConfig {
         &self.config
     }
 
-    /// Its weights.
+    /// Returns the weights.
     pub fn weights(&self) -> &AdapterWeights {
         &self.weights
     }
 
-    /// Tokens of images, `[images, tokens, context]`, computed in f32 as the published resamplers overflow in f16.
+    /// Projects image features to tokens `[images, tokens, context]`, in f32 because the published resamplers
+    /// overflow in f16.
     ///
     /// # Errors
     ///
-    /// When the features are of another kind than the adapter reads, have another number of channels, are of no image,
-    /// or of different numbers of them.
+    /// Returns an error if the features are not of the kind or the number of channels that the adapter expects,
+    /// are empty, or contain different numbers of images.
     pub fn tokens(&self, features: &Features) -> Result<Tensor<3>, AdapterError> {
         self.config.check_features(features)?;
         features.check_rows()?;

@@ -1,15 +1,15 @@
-//! Why an adapter cannot be used.
+//! Error type of this crate.
 
 use fabric_models::load::LoadError;
 use fabric_models::lora::LoraError;
 
-/// Why an adapter cannot be used.
+/// Error when an adapter cannot be loaded or used.
 ///
-/// Every message says what, where, what was found, what was wanted and what to do next.
+/// Each message says what failed and where, what was expected, what was found, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdapterError {
-    /// A file's tensors are not those of an adapter.
+    /// The tensors of a file are not those of an adapter.
     #[error(
         "{place}: {what}: expected {expected}, got {got}; is this an IP-Adapter? get the file again, or another one"
     )]
@@ -18,41 +18,41 @@ pub enum AdapterError {
         place: String,
         /// The part of it that is wrong.
         what: String,
-        /// What is there.
+        /// The value that was found.
         got: String,
-        /// What would be good.
+        /// The value that was expected.
         expected: String,
     },
-    /// Adapter, image encoder and U-Net do not belong together.
+    /// Adapter, image encoder and U-Net do not fit together.
     #[error("{adapter} does not fit: {what}: expected {expected}, got {got}; {next}")]
     Unfit {
-        /// The adapter, in words.
+        /// Description of the adapter.
         adapter: String,
-        /// What does not fit it.
+        /// The part that does not fit.
         what: String,
-        /// What that offers.
+        /// Its value.
         got: String,
-        /// What the adapter wants.
+        /// The value that the adapter expects.
         expected: String,
-        /// What to do.
+        /// How to fix it.
         next: String,
     },
-    /// A setting cannot be used.
+    /// A setting has an invalid value.
     #[error("{what}: expected {expected}, got {got}; {next}")]
     Setting {
-        /// Which setting.
+        /// The setting.
         what: String,
-        /// What it is.
+        /// Its value.
         got: String,
-        /// What it may be.
+        /// The valid values.
         expected: String,
-        /// What to do.
+        /// How to fix it.
         next: String,
     },
-    /// The weights cannot be read.
+    /// The weights cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// FaceID's LoRA does not fit.
+    /// The LoRA of a FaceID file does not fit.
     #[error(transparent)]
     Lora(#[from] LoraError),
 }

@@ -1,13 +1,13 @@
-//! What of an image is meant.
+//! Instructions for IPAdapter-Instruct: which aspect of an image is used.
 
 use std::fmt;
 
 use crate::AdapterConfig;
 
-/// Channels of the text that SDXL's U-Net attends to, by which its adapters are known.
+/// Context channels of SDXL's U-Net, which identify its adapters.
 pub(crate) const SDXL_CONTEXT: usize = 2048;
 
-/// What IPAdapter-Instruct can take from an image.
+/// Aspect of an image that IPAdapter-Instruct can use.
 ///
 /// ```
 /// use fabric_ipadapter::Aspect;
@@ -16,27 +16,27 @@ pub(crate) const SDXL_CONTEXT: usize = 2048;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Aspect {
-    /// All of it.
+    /// The whole image.
     Everything,
-    /// How it is painted.
+    /// The style.
     Style,
-    /// Its colours.
+    /// The colours.
     Colour,
-    /// The pose of who is in it.
+    /// The pose of a person.
     Pose,
-    /// What lies where.
+    /// The arrangement of the image.
     Composition,
-    /// Who is in it.
+    /// The identity of a person.
     Face,
-    /// What is in front.
+    /// The foreground.
     Foreground,
-    /// What is behind.
+    /// The background.
     Background,
-    /// A thing, by its name (training named the thing; "object" itself is understood too).
+    /// An object by its name (training used names; "object" itself works too).
     Object(String),
 }
 
-/// The published wordings.
+/// Formats the instruction with the published wording.
 impl fmt::Display for Aspect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -53,17 +53,17 @@ impl fmt::Display for Aspect {
     }
 }
 
-/// How the branches of an instruction mix.
+/// Guidance of an Instruct adapter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum InstructGuidance {
-    /// Classifier-free guidance: two branches.
+    /// Classifier-free guidance with two branches.
     Simple,
-    /// Four branches with the scales that are published for the adapter's model: 6 and 1 for Stable Diffusion 1.5, 5 and
-    /// 1 for SDXL.
+    /// Four branches with the scales published for the adapter's base model: instruction 6 and image 1 for
+    /// Stable Diffusion 1.5, 5 and 1 for SDXL.
     PublishedThreeWay,
-    /// The instruction and the image have scales of their own: four branches.
+    /// Four branches with separate scales for the instruction and the image.
     ThreeWay {
-        /// Scale from everything in the image towards what the instruction says.
+        /// Scale from "everything" towards the instruction.
         instruction: f64,
         /// Scale towards the image.
         image: f64,
@@ -71,11 +71,11 @@ pub enum InstructGuidance {
 }
 
 impl InstructGuidance {
-    /// Four branches with the scales that are published for the adapter's model.
+    /// Four branches with the scales published for the adapter's base model.
     pub const THREE_WAY: Self = Self::PublishedThreeWay;
 
-    /// The same with numbers: [`Self::PublishedThreeWay`] becomes [`Self::ThreeWay`] with the scales that are published for
-    /// this adapter's model. [`ImagePrompt::instructed`](crate::ImagePrompt::instructed) does this itself.
+    /// Resolves [`Self::PublishedThreeWay`] to [`Self::ThreeWay`] with the scales published for the base model
+    /// of this adapter. [`ImagePrompt::instructed`](crate::ImagePrompt::instructed) does this itself.
     ///
     /// ```
     /// use fabric_ipadapter::{AdapterConfig, InstructGuidance, ProjectionConfig};
@@ -90,7 +90,7 @@ impl InstructGuidance {
         self.scales(adapter).map_or(Self::Simple, |[instruction, image]| Self::ThreeWay { instruction, image })
     }
 
-    /// Scales of the instruction and the image with this adapter; none where two branches mix.
+    /// Returns the scales of the instruction and the image for this adapter; `None` with two branches.
     pub(crate) fn scales(self, adapter: &AdapterConfig) -> Option<[f64; 2]> {
         match self {
             Self::Simple => None,
@@ -101,20 +101,21 @@ impl InstructGuidance {
     }
 }
 
-/// What of an image is meant, in words, and how strongly the words count.
+/// Instruction for an Instruct adapter, and its guidance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instruction {
-    /// What the projector reads.
+    /// Text of the instruction.
     pub query: String,
-    /// How the branches mix.
+    /// Guidance that combines the branches.
     pub guidance: InstructGuidance,
 }
 
-/// Words that make the published code mix two branches instead of four.
+/// Words for which the published code uses two branches instead of four.
 const SIMPLE: [&str; 6] = ["style", "colour", "color", "everything", "face", "facial"];
 
 impl Instruction {
-    /// Free words; the published rule chooses how branches mix: two for style, colour, everything and faces, else four.
+    /// Creates an instruction from any text. The guidance follows the published rule: two branches for style,
+    /// colour, everything and faces, otherwise four.
     pub fn new(query: impl Into<String>) -> Self {
         let query = query.into();
         let lower = query.to_lowercase();
@@ -123,14 +124,14 @@ impl Instruction {
         Self { query, guidance }
     }
 
-    /// The same, mixed in another way.
+    /// Sets the guidance.
     #[must_use]
     pub fn with_guidance(self, guidance: InstructGuidance) -> Self {
         Self { guidance, ..self }
     }
 
-    /// The adapter's scale as the published code corrects it by default: 0.2 less for compositions and poses with Stable
-    /// Diffusion 1.5, and as it is with SDXL.
+    /// Returns the scale with the correction that the published code applies by default: 0.2 less for
+    /// compositions and poses with Stable Diffusion 1.5, unchanged with SDXL.
     pub fn corrected_scale(&self, scale: f32, adapter: &AdapterConfig) -> f32 {
         let query = self.query.to_lowercase();
         let corrects = adapter.context != SDXL_CONTEXT;
@@ -141,7 +142,7 @@ impl Instruction {
 impl From<Aspect> for Instruction {
     fn from(aspect: Aspect) -> Self {
         let instruction = Self::new(aspect.to_string());
-        // A thing may have a name that contains one of the words: a "surface" is no face.
+        // The name of an object may contain one of the words: "surface" contains "face".
         if let Aspect::Object(_) = aspect {
             instruction.with_guidance(InstructGuidance::THREE_WAY)
         } else {
@@ -179,7 +180,7 @@ mod tests {
         let three_way = |instruction| InstructGuidance::ThreeWay { instruction, image: 1.0 };
         assert_eq!(pose.guidance.for_adapter(&sd15), three_way(6.0));
         assert_eq!(pose.guidance.for_adapter(&sdxl), three_way(5.0));
-        // What somebody asked for stays, also where it is another model's published value.
+        // Scales chosen by the user are kept, even if they are the published values of another model.
         assert_eq!(three_way(6.0).for_adapter(&sdxl), three_way(6.0));
         assert_eq!(InstructGuidance::Simple.for_adapter(&sdxl), InstructGuidance::Simple);
     }

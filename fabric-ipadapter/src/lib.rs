@@ -1,9 +1,10 @@
 //! IP-Adapter and IPAdapter-Instruct: images as prompts.
 //!
-//! An [`IpAdapter`] makes tokens of [`Features`] that an image encoder found in images; an [`ImagePromptKv`] offers their
-//! keys and values to a U-Net's cross-attention layers, as
-//! [`DecoupledTokens`](fabric_core::attention::DecoupledTokens): a softmax of their own, whose result is added to the
-//! text's. An [`ImagePrompt`] does so for a whole run, and with an [`Instruction`] takes of the images what is meant.
+//! An [`IpAdapter`] projects image-encoder [`Features`] to tokens. An [`ImagePromptKv`] holds the keys and
+//! values of these tokens for the cross-attention layers of a U-Net and adds them as
+//! [`DecoupledTokens`](fabric_core::attention::DecoupledTokens): a separate softmax whose result is added to
+//! that of the text. An [`ImagePrompt`] applies this over a whole run; with an [`Instruction`], it selects
+//! which aspect of the images is used.
 
 #![forbid(unsafe_code)]
 

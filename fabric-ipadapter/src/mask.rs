@@ -1,4 +1,4 @@
-//! Where in the image an adapter acts.
+//! Masks that restrict an adapter to parts of the image.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,28 +7,30 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::AdapterError;
 
-/// How a mask is brought to the grid of a layer.
+/// Method of resampling a mask to the token grid of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MaskMode {
-    /// Each cell is the mean of the mask over it.
+    /// Area mean: each cell is the mean of the mask over it.
     #[default]
     Mean,
-    /// As diffusers: bicubic without antialiasing, to a grid that is guessed from the number of queries.
+    /// As in diffusers: bicubic without antialiasing, to a grid guessed from the number of queries.
     Diffusers,
 }
 
-/// How much an adapter acts at each point of the image, 0 to 1, row by row; it is stretched over the image.
+/// Weight of an adapter at each point of the image, 0 to 1, in row-major order; stretched to the size of the
+/// image.
 #[derive(Debug)]
 pub struct Mask {
     width: usize,
     height: usize,
     values: Vec<f32>,
     mode: MaskMode,
-    /// What layers asked for, by their grid.
+    /// Cache of resampled masks by grid.
     grids: Mutex<BTreeMap<[usize; 2], Tensor<3>>>,
 }
 
-/// What an 8-bit mask of zeros and ones becomes once it is divided by 255: the adapter would act nowhere.
+/// A mask without a value above this is rejected: it is usually an 8-bit mask of zeros and ones that was divided
+/// by 255, and the adapter would have no effect.
 const LEAST: f32 = 1.0 / 255.0;
 
 impl Clone for Mask {
@@ -38,11 +40,12 @@ impl Clone for Mask {
 }
 
 impl Mask {
-    /// From `width * height` numbers from 0 to 1.
+    /// Creates a mask from `width * height` values from 0 to 1.
     ///
     /// # Errors
     ///
-    /// When there are more or fewer of them, one is outside, or the adapter would act nowhere.
+    /// Returns an error if the number of values is wrong, one is out of range, or the adapter would have no
+    /// effect.
     pub fn new(width: usize, height: usize, values: Vec<f32>) -> Result<Self, AdapterError> {
         let refused = |got: String, expected: String| AdapterError::Setting {
             what: "a mask".to_owned(),
@@ -66,7 +69,7 @@ impl Mask {
         Ok(Self { width, height, values, mode: MaskMode::default(), grids: Mutex::default() })
     }
 
-    /// The same, resampled in another way.
+    /// Sets the resampling mode.
     #[must_use]
     pub fn with_mode(mut self, mode: MaskMode) -> Self {
         self.mode = mode;
@@ -74,15 +77,15 @@ impl Mask {
         self
     }
 
-    /// The mask of a layer, `[1, height * width, 1]`, like a tensor of its queries.
+    /// Returns the mask for a layer, `[1, height * width, 1]`, with the device and data type of its queries.
     pub(crate) fn at(&self, grid: [usize; 2], like: &Tensor<3>) -> Tensor<3> {
         let grids = || self.grids.lock().unwrap_or_else(PoisonError::into_inner);
-        // One mask may serve models on several devices and in several number types.
+        // One mask may be used with models on several devices and of several data types.
         let fits = |made: &&Tensor<3>| made.device() == like.device() && made.dtype() == like.dtype();
         if let Some(made) = grids().get(&grid).filter(fits) {
             return made.clone();
         }
-        // Made without the lock: bringing numbers to a device may wait for other work, which may want this mask.
+        // Computed without holding the lock: an upload may wait for other work, which may need this mask.
         let values = self.resampled(grid);
         let shape = [1, values.len(), 1];
         let made = Tensor::from_data(TensorData::new(values, shape), (&like.device(), like.dtype()));
@@ -90,7 +93,7 @@ impl Mask {
         made
     }
 
-    /// The mask of a layer whose queries are a grid of `[height, width]`.
+    /// Returns the mask resampled to a grid of `[height, width]` queries.
     pub fn resampled(&self, [height, width]: [usize; 2]) -> Vec<f32> {
         match self.mode {
             MaskMode::Mean => {
@@ -104,7 +107,7 @@ impl Mask {
                 if !queries.is_multiple_of(rows) {
                     rows += 1;
                 }
-                // A mask far taller than the image: more rows than there are queries.
+                // With a mask much taller than the image, there would be more rows than queries.
                 let rows = rows.min(queries);
                 let columns = queries / rows;
                 let mut values = self.separably(&cubics(self.width, columns), &cubics(self.height, rows));
@@ -114,7 +117,7 @@ impl Mask {
         }
     }
 
-    /// Weighted sums along rows, then along columns.
+    /// Applies separable filter taps: weighted sums along rows, then along columns.
     fn separably(&self, columns: &[Vec<(usize, f32)>], rows: &[Vec<(usize, f32)>]) -> Vec<f32> {
         let sum = |taps: &[(usize, f32)], value: &dyn Fn(usize) -> f32| -> f32 {
             taps.iter().map(|(index, weight)| value(*index) * weight).sum()
@@ -129,7 +132,7 @@ impl Mask {
     }
 }
 
-/// For each of `to` cells, which of `from` points it covers, and with what share of its mean.
+/// Returns, for each of `to` cells, the points of `from` that it covers and their weights in its mean.
 fn means(from: usize, to: usize) -> Vec<Vec<(usize, f32)>> {
     let edge = |cell: usize| cell as f64 * from as f64 / to as f64;
     let taps = |cell: usize| {
@@ -141,7 +144,8 @@ fn means(from: usize, to: usize) -> Vec<Vec<(usize, f32)>> {
     (0..to).map(taps).collect()
 }
 
-/// PyTorch's bicubic interpolation without antialiasing: cubic convolution with -0.75, edges repeated.
+/// Returns the taps of PyTorch's bicubic interpolation without antialiasing: cubic convolution with a = -0.75,
+/// edges repeated.
 fn cubics(from: usize, to: usize) -> Vec<Vec<(usize, f32)>> {
     const A: f64 = -0.75;
     let weight = |distance: f64| {
@@ -224,7 +228,7 @@ mod tests {
 
     #[test]
     fn diffusers_guesses_the_grid() {
-        // 35 queries of a square: 5 rows of 7; 32 queries: 6 rows of 5, and two cells of nothing.
+        // 35 queries of a square give 5 rows of 7; 32 queries give 6 rows of 5, and two empty cells.
         let mask = Mask::new(8, 8, vec![1.0; 64]).expect("a mask").with_mode(MaskMode::Diffusers);
         let cells = mask.resampled([4, 8]);
         assert_eq!(cells.len(), 32);

@@ -1,4 +1,4 @@
-//! Images made unlike themselves, to lead away from.
+//! Noised images for use as negative image prompts.
 
 use fabric_core::image::Image;
 use rand::{RngExt, SeedableRng};
@@ -6,25 +6,25 @@ use rand_chacha::ChaCha12Rng;
 
 use crate::AdapterError;
 
-/// How noise comes into an image, as in ComfyUI_IPAdapter_plus (with a random stream of its own).
+/// Method of adding noise to an image, as in ComfyUI_IPAdapter_plus (with another random stream).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoiseKind {
-    /// The image fades into even noise.
+    /// Blends the image with uniform noise.
     Fade,
-    /// Values are replaced by even noise, one by one.
+    /// Replaces single values by uniform noise.
     Dissolve,
-    /// Normal noise is added.
+    /// Adds normal noise.
     Gaussian,
 }
 
-/// An image with noise in it. Its features instead of none make an adapter lead away from what is left of the image:
-/// the usual negative of a sharper result.
+/// Adds noise to an image, for use as a negative image prompt.
 ///
-/// `strength` is from 0, the image, to 1, noise.
+/// Its features, in place of the features of no image, guide the result away from what remains of the image;
+/// this is the usual way to get sharper results. `strength` is from 0 (the image) to 1 (noise).
 ///
 /// # Errors
 ///
-/// When the strength is not between 0 and 1.
+/// Returns an error if the strength is not between 0 and 1.
 pub fn noised_image(image: &Image, kind: NoiseKind, strength: f32, seed: u64) -> Result<Image, AdapterError> {
     if !(0.0..=1.0).contains(&strength) {
         return Err(AdapterError::Setting {
@@ -73,7 +73,7 @@ mod tests {
             assert!(changed(noised(0.8, 1)) > changed(noised(0.2, 1)), "{kind:?}");
         }
         assert!(noised_image(&image, NoiseKind::Fade, 1.5, 1).is_err());
-        // Half of the values of a dissolved image stay.
+        // Half of the values of a dissolved image are unchanged.
         let half = noised_image(&image, NoiseKind::Dissolve, 0.5, 3).expect("an image");
         let same = half.rgb().iter().zip(image.rgb()).filter(|(a, b)| a == b).count() as f64 / 12288.0;
         assert!((0.45..0.55).contains(&same), "{same}");

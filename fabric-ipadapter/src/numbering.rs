@@ -1,12 +1,13 @@
-//! Which layer of a U-Net each number in an adapter's file means.
+//! Mapping from layer numbers in adapter files to layers of a U-Net.
 
 use fabric_core::attention::Block;
 use fabric_core::models::CrossAttention;
 
-/// The cross-attentions of a U-Net in the order in which adapter files number them: down, up, then middle.
+/// Sorts the cross-attention layers of a U-Net into the order in which adapter files number them: down, up,
+/// then middle.
 ///
-/// That is the order in which diffusers registers the blocks, not the one in which they run. In a file, the layer at
-/// index `n` of this list is number `2 n + 1`: self-attentions have the even numbers.
+/// This is the order in which diffusers registers the blocks, not the order in which they run. In a file, the
+/// layer at index `n` of this list has number `2 n + 1`: self-attention layers have the even numbers.
 ///
 /// ```
 /// use fabric_core::attention::{AttnKind, AttnSite, Block};

@@ -1,4 +1,4 @@
-//! Known ways to spread an adapter's strength over the layers of a U-Net.
+//! Published presets for the scales of an adapter per layer.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,11 +9,12 @@ use fabric_core::models::CrossAttention;
 
 use crate::{AdapterError, LayerScales};
 
-/// A published way to spread an adapter's strength over the layers.
+/// Published preset for the scales of an adapter per layer.
 ///
-/// Those without another source are ComfyUI_IPAdapter_plus' weight types, whose layers count in the order in which they
-/// run: all layers of one transformer together. Where they name layers, they know two U-Nets: Stable Diffusion 1 and 2's
-/// with 16 transformers, and XL's with 11.
+/// Presets without another source are the weight types of ComfyUI_IPAdapter_plus, which count the transformers
+/// of the U-Net in the order in which they run; all layers of one transformer get the same scale. Presets that
+/// name layers support two U-Nets: that of Stable Diffusion 1 and 2, with 16 transformers, and that of SDXL,
+/// with 11.
 ///
 /// ```
 /// use fabric_ipadapter::LayerPreset;
@@ -22,55 +23,55 @@ use crate::{AdapterError, LayerScales};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerPreset {
-    /// The same everywhere.
+    /// Equal in all layers.
     Linear,
-    /// From full strength down to a twentieth.
+    /// From 1 at the first transformer down towards 0.05.
     EaseIn,
-    /// From a twentieth up to full strength.
+    /// From 0.05 at the first transformer up towards 1.
     EaseOut,
-    /// Strongest in the middle.
+    /// Highest in the middle of the U-Net.
     EaseInOut,
-    /// Weakest in the middle.
+    /// Lowest in the middle of the U-Net.
     ReverseInOut,
-    /// A fifth on the way down.
+    /// 0.2 on the down path, 1 elsewhere.
     WeakInput,
-    /// A fifth in the middle.
+    /// 0.2 in the middle block, 1 elsewhere.
     WeakMiddle,
-    /// A fifth on the way up.
+    /// 0.2 on the up path, 1 elsewhere.
     WeakOutput,
-    /// A fifth everywhere else.
+    /// 1 in the middle block, 0.2 elsewhere.
     StrongMiddle,
-    /// The layers that carry style.
+    /// Style layers only.
     StyleTransfer,
-    /// The layers that carry composition.
+    /// Composition layers only.
     Composition,
-    /// All but those that carry composition.
+    /// All layers but the composition layers.
     StrongStyleTransfer,
-    /// Style, and composition with a strength of its own.
+    /// Style layers, and composition layers with a separate strength.
     StyleAndComposition,
-    /// Everything, and composition with a strength of its own.
+    /// All layers; the composition layers have a separate strength.
     StrongStyleAndComposition,
-    /// Style, and away from the image's composition.
+    /// Style layers; the composition layers are inverted.
     StyleTransferPrecise,
-    /// Composition, and away from everything else.
+    /// Composition layers; all others are inverted.
     CompositionPrecise,
-    /// InstantStyle's layers of style (2404.02733).
+    /// Style layers of InstantStyle (2404.02733).
     InstantStyle,
-    /// InstantStyle's layers of style and layout.
+    /// Style and layout layers of InstantStyle.
     InstantStyleAndLayout,
 }
 
-/// How strongly each layer acts, and in which layers the image is something to lead away from: there the branch under
-/// the prompt sees nothing of it, and the other one sees it.
+/// Scales of a preset for one U-Net, and its inverted layers. In an inverted layer, the conditional branch does
+/// not attend to the image and all other branches do, so guidance leads away from the image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PresetScales {
-    /// For each layer.
+    /// Scale of each layer.
     pub scales: LayerScales,
-    /// The layers that are turned round.
+    /// The inverted layers.
     pub inverted: BTreeSet<AttnSite>,
 }
 
-/// Which of the two strengths a layer takes, and how much of it.
+/// Factor of a layer on one of the two strengths.
 #[derive(Debug, Clone, Copy)]
 enum Share {
     Main(f32),
@@ -79,16 +80,17 @@ enum Share {
 
 use Share::{Main, Other};
 
-/// Transformers with their share, from the first to the last; a later line wins, and what no line names is 0.
+/// Ranges of transformers, first to last, with their share. Later ranges override earlier ones; all others are
+/// 0.
 type Lines = &'static [(usize, usize, Share)];
 
-/// What a preset says of the U-Nets of Stable Diffusion 1 and 2, and of XL.
+/// Preset for the U-Nets of Stable Diffusion 1 and 2 (`sd`) and of SDXL (`xl`).
 struct Entry {
     preset: LayerPreset,
     name: &'static str,
     sd: Lines,
     xl: Lines,
-    /// Transformers that lead away, in either U-Net.
+    /// Inverted transformers of `sd` and of `xl`.
     inverted: [&'static [usize]; 2],
 }
 
@@ -98,8 +100,8 @@ const fn entry(preset: LayerPreset, name: &'static str, sd: Lines, xl: Lines) ->
     Entry { preset, name, sd, xl, inverted: PLAIN }
 }
 
-/// Those that name layers. On the way down SD has transformers 0 to 5, then 6 in the middle, 7 to 15 on the way up; XL has
-/// 0 to 3, 4, and 5 to 10.
+/// Presets that name layers. SD has transformers 0 to 5 on the down path, 6 in the middle block, 7 to 15 on the
+/// up path; SDXL has 0 to 3, 4, and 5 to 10.
 const NAMED: [Entry; 13] = [
     entry(
         LayerPreset::WeakInput,
@@ -168,10 +170,10 @@ const NAMED: [Entry; 13] = [
     ),
 ];
 
-/// The share of transformer `t` of `count`.
+/// Share of transformer `t` of `count`.
 type Curve = fn(f32, f32) -> f32;
 
-/// Those that are curves over the depth.
+/// Presets that are curves over the depth.
 const CURVES: [(LayerPreset, &str, Curve); 5] = [
     (LayerPreset::Linear, "linear", |_, _| 1.0),
     (LayerPreset::EaseIn, "ease in", |t, count| 0.05 + 0.95 * (1.0 - t / count)),
@@ -181,19 +183,20 @@ const CURVES: [(LayerPreset, &str, Curve); 5] = [
 ];
 
 impl LayerPreset {
-    /// All of them.
+    /// Returns all presets.
     pub fn all() -> impl Iterator<Item = Self> {
         CURVES.iter().map(|(preset, ..)| *preset).chain(NAMED.iter().map(|entry| entry.preset))
     }
 
-    /// What it means for a U-Net with these cross-attentions, in the order in which they run.
+    /// Returns the scales and inverted layers for a U-Net with these cross-attention layers, given in the order
+    /// in which they run.
     ///
-    /// `other` is the strength of what the preset names second (composition; of the precise ones what is led away from);
-    /// without one it is `strength`.
+    /// `other` is the strength of the preset's second group of layers (composition; for the precise presets,
+    /// the inverted layers). `None` uses `strength`.
     ///
     /// # Errors
     ///
-    /// When it names layers and the U-Net is neither Stable Diffusion 1 or 2's nor XL's.
+    /// Returns an error if the preset names layers and the U-Net is not that of Stable Diffusion 1, 2 or XL.
     pub fn scales_for(
         self,
         layers: &[CrossAttention],
@@ -243,7 +246,7 @@ impl LayerPreset {
     }
 }
 
-/// The transformers that layers belong to, in the order in which they run.
+/// Returns the transformers that the layers belong to, in the order in which they run.
 fn transformers(layers: &[CrossAttention]) -> Vec<(Block, usize)> {
     let mut transformers: Vec<(Block, usize)> =
         layers.iter().map(|layer| (layer.site.block, layer.site.attention)).collect();
@@ -251,7 +254,7 @@ fn transformers(layers: &[CrossAttention]) -> Vec<(Block, usize)> {
     transformers
 }
 
-/// As ComfyUI writes it.
+/// Formats the name as in ComfyUI.
 impl fmt::Display for LayerPreset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = NAMED.iter().map(|entry| (entry.preset, entry.name));
@@ -280,7 +283,7 @@ mod tests {
 
     use super::*;
 
-    /// Layers of blocks with so many transformers, in the order in which they run.
+    /// Returns layers of blocks with these numbers of transformers, in the order in which they run.
     fn layers(blocks: &[(Block, usize)]) -> Vec<CrossAttention> {
         let layer = |block, attention| CrossAttention {
             site: AttnSite { block, attention, layer: 0, kind: AttnKind::CrossAttention },
@@ -301,7 +304,7 @@ mod tests {
         layers(&blocks.into_iter().zip([2, 2, 1, 3, 3]).collect::<Vec<_>>())
     }
 
-    /// The scales of all layers, in the order in which they run.
+    /// Returns the scales of all layers, in the order in which they run.
     fn scales(preset: LayerPreset, layers: &[CrossAttention]) -> Vec<f32> {
         let of = preset.scales_for(layers, 1.0, Some(0.5)).expect("a known U-Net");
         layers.iter().map(|layer| of.scales.of(&layer.site)).collect()

@@ -1,4 +1,4 @@
-//! Images as a prompt: what an adapter's tokens add to a pass of the U-Net.
+//! Image prompts as an attention processor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -9,7 +9,8 @@ use fabric_core::models::CrossAttention;
 
 use crate::{AdapterError, IpAdapter, LayerScales, Mask, numbered_layers};
 
-/// Images, as keys and values for each cross-attention layer of one U-Net; made once, used in every step.
+/// Keys and values of image prompts for each cross-attention layer of one U-Net, computed once and used in
+/// every step.
 ///
 /// Several images share one softmax, as published, unless each has a mask.
 #[derive(Debug, Clone)]
@@ -17,21 +18,22 @@ pub struct ImagePromptKv {
     /// Keys and values `[images, tokens, channels]`.
     layers: BTreeMap<AttnSite, [Tensor<3>; 2]>,
     images: usize,
-    /// Channels of a token.
+    /// Channels per token.
     context: usize,
     scales: LayerScales,
-    /// One for each image, or none.
+    /// One per image, or empty.
     masked: Vec<(Mask, LayerScales)>,
-    /// One for each image.
+    /// One per image.
     weights: Vec<f32>,
 }
 
 impl ImagePromptKv {
-    /// Projects tokens of images, `[images, tokens, context]`, for the cross-attentions of a U-Net.
+    /// Projects image tokens `[images, tokens, context]` to keys and values for the cross-attention layers of a
+    /// U-Net.
     ///
     /// # Errors
     ///
-    /// When the tokens or the U-Net's layers are not those that the adapter was made for.
+    /// Returns an error if the tokens or the layers of the U-Net do not fit the adapter.
     pub fn new(adapter: &IpAdapter, tokens: Tensor<3>, layers: &[CrossAttention]) -> Result<Self, AdapterError> {
         adapter.config().check_layers(layers)?;
         let [images, count, context] = tokens.dims();
@@ -52,7 +54,7 @@ impl ImagePromptKv {
         Ok(Self { layers: layers.collect(), images, context, scales, masked: Vec::new(), weights })
     }
 
-    /// The layers that it was made for, in the order in which they run.
+    /// Returns the layers of the U-Net, in the order in which they run.
     pub(crate) fn layers(&self) -> Vec<CrossAttention> {
         let layer = |(site, [key, _]): (&AttnSite, &[Tensor<3>; 2])| CrossAttention {
             site: *site,
@@ -62,7 +64,7 @@ impl ImagePromptKv {
         self.layers.iter().map(layer).collect()
     }
 
-    /// Whether these are the layers that it was made for.
+    /// Checks that these are the layers that the keys and values were computed for.
     pub(crate) fn check(&self, layers: &[CrossAttention]) -> Result<(), AdapterError> {
         let fits = |layer: &CrossAttention| {
             self.layers.get(&layer.site).is_some_and(|[key, _]| key.dims()[2] == layer.channels)
@@ -78,11 +80,11 @@ impl ImagePromptKv {
         })
     }
 
-    /// With these scales for all images.
+    /// Sets the scales of all images.
     ///
     /// # Errors
     ///
-    /// When a scale is not finite, or names a layer that the U-Net does not have.
+    /// Returns an error if a scale is not finite, or names a layer that the U-Net does not have.
     pub fn with_scales(mut self, scales: LayerScales) -> Result<Self, AdapterError> {
         scales.check(self.layers.keys())?;
         self.masked.iter_mut().for_each(|(_, own)| *own = scales.clone());
@@ -90,11 +92,11 @@ impl ImagePromptKv {
         Ok(self)
     }
 
-    /// With a mask and scales for each image; each then has a softmax of its own, as in diffusers.
+    /// Sets a mask and scales for each image. Each image then has its own softmax, as in diffusers.
     ///
     /// # Errors
     ///
-    /// When there is not one mask per image, or as [`Self::with_scales`].
+    /// Returns an error if there is not one mask per image, or a scale is invalid (see [`Self::with_scales`]).
     pub fn with_masks(mut self, masked: Vec<(Mask, LayerScales)>) -> Result<Self, AdapterError> {
         if masked.len() != self.images {
             return Err(AdapterError::Setting {
@@ -109,12 +111,12 @@ impl ImagePromptKv {
         Ok(self)
     }
 
-    /// With a weight for each image in the softmax that they share: 1 is an ordinary one, 2 the same image twice, 0 none
-    /// at all. With masks, which give each image a softmax of its own, a weight only switches an image off.
+    /// Sets a weight for each image in their common softmax: 1 is normal, 2 counts an image twice, 0 switches
+    /// it off. With masks, where each image has its own softmax, all weights above 0 act alike.
     ///
     /// # Errors
     ///
-    /// When there is not one weight per image, or one is negative or not finite.
+    /// Returns an error if there is not one weight per image, or one is negative or not finite.
     pub fn with_weights(mut self, weights: Vec<f32>) -> Result<Self, AdapterError> {
         let usable = |weight: &f32| weight.is_finite() && *weight >= 0.0;
         if weights.len() != self.images || !weights.iter().all(usable) {
@@ -129,13 +131,13 @@ impl ImagePromptKv {
         Ok(self)
     }
 
-    /// These images for these rows of a batch.
+    /// Returns a processor that applies these images to a range of rows.
     pub fn on(&self, rows: Range<usize>) -> ImagePromptRows<'_> {
         ImagePromptRows { prompt: self, rows, factor: 1.0, layers: Layers::All }
     }
 }
 
-/// An [`ImagePromptKv`] that some rows of a batch see.
+/// [`ImagePromptKv`] applied to a range of rows of a batch.
 #[derive(Debug, Clone)]
 pub struct ImagePromptRows<'a> {
     prompt: &'a ImagePromptKv,
@@ -144,7 +146,7 @@ pub struct ImagePromptRows<'a> {
     layers: Layers<'a>,
 }
 
-/// The layers in which rows see a prompt.
+/// Layers in which the prompt is applied.
 #[derive(Debug, Clone, Copy)]
 enum Layers<'a> {
     All,
@@ -153,18 +155,18 @@ enum Layers<'a> {
 }
 
 impl<'a> ImagePromptRows<'a> {
-    /// With all scales times a number.
+    /// Multiplies all scales by a factor.
     #[must_use]
     pub fn times(self, factor: f32) -> Self {
         Self { factor: self.factor * factor, ..self }
     }
 
-    /// In these layers alone.
+    /// Restricts the prompt to these layers.
     pub(crate) fn only(self, layers: &'a BTreeSet<AttnSite>) -> Self {
         Self { layers: Layers::Only(layers), ..self }
     }
 
-    /// In all layers but these.
+    /// Restricts the prompt to all other layers.
     pub(crate) fn all_but(self, layers: &'a BTreeSet<AttnSite>) -> Self {
         Self { layers: Layers::AllBut(layers), ..self }
     }
@@ -179,7 +181,7 @@ impl AttnProcessor for ImagePromptRows<'_> {
             Layers::AllBut(layers) => !layers.contains(&call.site),
         };
         let Some(tokens) = layers.get(&call.site).filter(|_| seen) else { return AttnExtras::default() };
-        // The projection computes in f32, whatever the U-Net does.
+        // Keys and values are computed in f32; the U-Net may use another data type.
         let [key, value] =
             tokens.clone().map(|x| if x.dtype() == call.query.dtype() { x } else { x.cast(call.query.dtype()) });
         let part = |[key, value]: [Tensor<3>; 2], scales: &LayerScales| DecoupledTokens {

@@ -1,11 +1,12 @@
-//! Strength over a run.
+//! Scale schedules over a run.
 
 use fabric_core::denoise::ModelCall;
 
 use crate::AdapterError;
 
-/// Factors over a run, evenly spaced from its first evaluation to its last, with straight lines between them: as many as
-/// there are evaluations are one for each (some samplers evaluate a step twice), two are a ramp.
+/// Factors on the scales over a run, evenly spaced from the first evaluation to the last and linearly
+/// interpolated. As many factors as evaluations give one to each (some samplers evaluate a step twice); two are
+/// a ramp.
 ///
 /// ```
 /// use fabric_ipadapter::ScaleSchedule;
@@ -16,7 +17,7 @@ use crate::AdapterError;
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScaleSchedule(Vec<f32>);
 
-/// Full strength from beginning to end.
+/// Factor 1 throughout.
 impl Default for ScaleSchedule {
     fn default() -> Self {
         Self(vec![1.0])
@@ -24,11 +25,11 @@ impl Default for ScaleSchedule {
 }
 
 impl ScaleSchedule {
-    /// Of these factors.
+    /// Creates a schedule with these factors.
     ///
     /// # Errors
     ///
-    /// When there are none, or one is not finite.
+    /// Returns an error if there are no factors, or one is not finite.
     pub fn new(factors: impl IntoIterator<Item = f32>) -> Result<Self, AdapterError> {
         let factors: Vec<f32> = factors.into_iter().collect();
         if !factors.is_empty() && factors.iter().all(|factor| factor.is_finite()) {
@@ -42,7 +43,7 @@ impl ScaleSchedule {
         })
     }
 
-    /// The factor of an evaluation.
+    /// Returns the factor of an evaluation.
     pub fn at(&self, call: &ModelCall) -> f32 {
         let Self(factors) = self;
         let last = factors.len() - 1;

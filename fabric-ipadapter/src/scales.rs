@@ -1,4 +1,4 @@
-//! How strongly an adapter acts, layer by layer.
+//! Scales of an adapter per cross-attention layer.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::AdapterError;
 
-/// A scale for each cross-attention layer.
+/// Scale of an adapter for each cross-attention layer.
 ///
 /// ```
 /// use fabric_core::attention::{AttnKind, AttnSite, Block};
@@ -24,7 +24,7 @@ use crate::AdapterError;
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerScales {
     otherwise: f32,
-    /// The last one that matches counts.
+    /// The last matching rule applies.
     rules: Vec<Rule>,
 }
 
@@ -34,7 +34,7 @@ struct Rule {
     scale: f32,
 }
 
-/// The layers that a rule is about.
+/// Layers that a rule applies to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Part {
     Down,
@@ -42,11 +42,12 @@ enum Part {
     Block(Block),
     /// One transformer of a block.
     Attention(Block, usize),
-    /// The same, of a list with so many: all that the block has.
+    /// One transformer of a block, from a list of this length, which must be the number of transformers in the
+    /// block.
     Listed(Block, usize, usize),
 }
 
-/// As in diffusers' paths.
+/// Formats the part as in diffusers' paths.
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -75,7 +76,7 @@ impl Part {
     }
 }
 
-/// What diffusers takes: a number for all, or an object.
+/// The JSON that diffusers accepts: a number for all layers, or an object.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Written {
@@ -112,23 +113,24 @@ impl OneOrMany {
 }
 
 impl LayerScales {
-    /// The same everywhere.
+    /// Creates scales that are equal in all layers.
     pub fn same(scale: f32) -> Self {
         Self { otherwise: scale, rules: Vec::new() }
     }
 
-    /// Nothing, but for what [`Self::with_block`] and [`Self::with_attention`] add.
+    /// Creates scales that are 0 in all layers; set others with [`Self::with_block`] and
+    /// [`Self::with_attention`].
     pub fn none() -> Self {
         Self::same(0.0)
     }
 
-    /// With another scale in all layers of a block.
+    /// Sets the scale of all layers of a block.
     #[must_use]
     pub fn with_block(self, block: Block, scale: f32) -> Self {
         self.with(Part::Block(block), scale)
     }
 
-    /// With another scale in one transformer of a block.
+    /// Sets the scale of one transformer of a block.
     #[must_use]
     pub fn with_attention(self, block: Block, attention: usize, scale: f32) -> Self {
         self.with(Part::Attention(block, attention), scale)
@@ -139,7 +141,7 @@ impl LayerScales {
         self
     }
 
-    /// Whether these are scales for a U-Net with these cross-attentions.
+    /// Checks that the scales are finite and name only layers of a U-Net with these cross-attention layers.
     pub(crate) fn check<'a>(&self, sites: impl Iterator<Item = &'a AttnSite> + Clone) -> Result<(), AdapterError> {
         let refused = |got: String, expected: String| AdapterError::Setting {
             what: "scales of an adapter".to_owned(),
@@ -166,11 +168,12 @@ impl LayerScales {
         Ok(())
     }
 
-    /// Reads a scale, or scales by block as diffusers' `set_ip_adapter_scale` takes them: what is not mentioned is 0.
+    /// Parses one scale, or scales by block as for diffusers' `set_ip_adapter_scale`; blocks that are not
+    /// mentioned get 0.
     ///
     /// # Errors
     ///
-    /// When the text is something else.
+    /// Returns an error if the text has another form.
     pub fn from_json(text: &str) -> Result<Self, AdapterError> {
         let refused = |got: String| AdapterError::Setting {
             what: "scales of an adapter".to_owned(),
@@ -179,7 +182,7 @@ impl LayerScales {
                 .to_owned(),
             next: "name blocks down, mid and up".to_owned(),
         };
-        // A list would be read as the blocks in their order, an empty one as none of them.
+        // serde would read a list as the fields of the object in order, and an empty list as an empty object.
         if text.trim_start().starts_with('[') {
             return Err(refused(text.to_owned()));
         }
@@ -229,12 +232,12 @@ impl LayerScales {
         }
     }
 
-    /// The scale of a layer.
+    /// Returns the scale of a layer.
     pub fn of(&self, site: &AttnSite) -> f32 {
         self.rules.iter().rev().find(|rule| rule.part.has(site)).map_or(self.otherwise, |rule| rule.scale)
     }
 
-    /// All scales times a number.
+    /// Multiplies all scales by a factor.
     #[must_use]
     pub fn times(mut self, factor: f32) -> Self {
         self.otherwise *= factor;

@@ -1,4 +1,5 @@
-//! What Instruct adds to the joint attention of Stable Diffusion 3 (the transformer itself is not part of this library).
+//! Image-prompt layers of IPAdapter-Instruct for the joint attention of Stable Diffusion 3. The transformer
+//! itself is not part of this library.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -9,7 +10,7 @@ use fabric_models::load::{LoadOptions, LoadReport, PublishedNames, TensorSource,
 use crate::AdapterError;
 use crate::projection::{InstructResampler, ResamplerConfig, published};
 
-/// One block's part: it reads image tokens that travel with the text, after the block's own attention.
+/// Image-prompt attention of one transformer block, applied after the block's own attention.
 #[derive(Module, Debug)]
 pub struct JointLayer {
     to_k_ip: Linear,
@@ -22,23 +23,23 @@ pub struct JointLayer {
     heads: usize,
 }
 
-/// What a block's attention has, before its output projections.
+/// Attention state of a block before its output projections.
 #[derive(Debug, Clone)]
 pub struct JointState {
     /// Queries of the latents, `[rows, pixels, channels]`, heads not split.
     pub latent_query: Tensor<3>,
     /// Queries of the text, `[rows, tokens, channels]`.
     pub text_query: Tensor<3>,
-    /// What the attention gave the latents.
+    /// Attention result for the latents.
     pub latents: Tensor<3>,
-    /// What it gave the text.
+    /// Attention result for the text.
     pub text: Tensor<3>,
-    /// The image tokens as the block sees them, `[rows, image_tokens, channels]`.
+    /// Image tokens at this block, `[rows, image_tokens, channels]`.
     pub image: Tensor<3>,
 }
 
 impl JointLayer {
-    /// With random weights.
+    /// Creates random weights.
     pub fn new(channels: usize, heads: usize, device: &Device) -> Self {
         let linear = || Linear::new(channels, channels, false, device);
         Self {
@@ -53,10 +54,11 @@ impl JointLayer {
         }
     }
 
-    /// Latents, text and image tokens after this block's part; the output projections follow.
+    /// Adds the attention to the image tokens to the results for latents and text, and projects the image
+    /// tokens for the next block. The block's output projections follow.
     ///
-    /// Keys and values come from what the attention gave the latents, and not from its input: the published code calls that a
-    /// mistake, and its weights were trained with it.
+    /// Keys and values come from the attention result for the latents, not from the attention input: the
+    /// published code calls this a mistake, but its weights were trained with it.
     pub fn forward(&self, state: JointState, scale: f64) -> JointState {
         let JointState { latent_query, text_query, latents, text, image } = state;
         let joined = |own: &Linear, added: &Linear| {
@@ -80,17 +82,18 @@ impl JointLayer {
     }
 }
 
-/// The weights of `ip-adapter-instruct-sd3`: the projection, and a part for each second block of the transformer.
+/// Weights of `ip-adapter-instruct-sd3`: the projection, and a layer for every second block of the transformer.
 #[derive(Module, Debug)]
 pub struct JointInstruct {
-    /// Makes tokens of images, prompt and instruction; the transformer's context embedder reads them with its text.
+    /// Projects images, prompt and instruction to tokens, which the transformer's context embedder gets along
+    /// with its text.
     pub projection: InstructResampler,
-    /// For blocks 0, 2, 4 and so on.
+    /// Layers of blocks 0, 2, 4 and so on.
     pub layers: Vec<JointLayer>,
 }
 
 impl JointInstruct {
-    /// With random weights; the published one has 12 layers of 1536 channels in 24 heads.
+    /// Creates random weights. The published file has 12 layers of 1536 channels in 24 heads.
     pub fn new(
         resampler: &ResamplerConfig,
         text: usize,
@@ -105,7 +108,7 @@ impl JointInstruct {
         }
     }
 
-    /// The sizes of the published file, with random weights.
+    /// Creates random weights with the sizes of the published file.
     pub fn published(device: &Device) -> Self {
         let resampler = ResamplerConfig {
             features: 1280,
@@ -119,11 +122,11 @@ impl JointInstruct {
         Self::new(&resampler, 768, 12, 1536, 24, device)
     }
 
-    /// Fills it with the tensors of a file.
+    /// Loads the tensors of a file.
     ///
     /// # Errors
     ///
-    /// When a tensor is missing, unexpected, of another shape, or not finite.
+    /// Returns an error if a tensor is missing, unexpected, of another shape, or not finite.
     pub fn load(self, source: &dyn TensorSource, options: &LoadOptions) -> Result<(Self, LoadReport), AdapterError> {
         Ok(load_into(self, source, options)?)
     }
@@ -134,7 +137,7 @@ impl PublishedNames for JointInstruct {
         match path.split_once('.') {
             Some(("projection", rest)) => {
                 let name = published(&format!("Instruct.{rest}"));
-                // Its last layers have names of their own in this file.
+                // The output layers have other names in this file.
                 let renamed = name.replace("proj_out.", "proj_out_big.").replace("norm_out.", "norm_out_big.");
                 format!("image_proj.{renamed}")
             }
@@ -194,7 +197,7 @@ mod tests {
             x.clone().matmul(layer.weight.val().transpose().unsqueeze::<3>().expand([2, 8, 8]))
         };
         let got = layer.forward(state.clone(), 0.7);
-        // Written out with one head.
+        // Reference computation with one head.
         let key =
             Tensor::cat(vec![product(&state.latents, &layer.to_k_ip), product(&state.image, &layer.add_k_proj_ip)], 1);
         let value =
@@ -209,7 +212,7 @@ mod tests {
             let error: f32 = (got - expected).abs().max().into_scalar();
             assert!(error < 1e-5, "{error}");
         }
-        // Without strength only the image tokens move on.
+        // With scale 0, only the image tokens change.
         let off = layer.forward(state.clone(), 0.0);
         assert_eq!((off.latents - state.latents).abs().max().into_scalar::<f32>(), 0.0);
     }

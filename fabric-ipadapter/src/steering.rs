@@ -1,4 +1,4 @@
-//! Images as prompts for a whole run.
+//! Image prompts for a whole run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -19,9 +19,9 @@ use crate::{
     LayerScales, Mask, PresetScales, ScaleSchedule,
 };
 
-/// Images as a prompt: what each branch of the guidance sees, how strongly, where, and in which steps.
+/// Image prompt of a run: keys and values for each guidance branch, with scales, masks and a window of steps.
 ///
-/// Give it to a run with [`Request::with_steering`](fabric_core::pipeline::Request::with_steering).
+/// Pass it to a run with [`Request::with_steering`](fabric_core::pipeline::Request::with_steering).
 ///
 /// ```no_run
 /// # use fabric_core::pipeline::{Pipeline, Request};
@@ -36,30 +36,32 @@ use crate::{
 pub struct ImagePrompt {
     seen: BTreeMap<Branch, ImagePromptKv>,
     window: Window,
-    /// How strongly over the run.
+    /// Factor on all scales over the run.
     schedule: ScaleSchedule,
-    /// Layers in which the branch under the prompt sees nothing of the images, and the other one sees them.
+    /// Layers in which the conditional branch does not attend to the images and all other branches do.
     inverted: BTreeSet<AttnSite>,
-    /// How an instruction's branches mix.
+    /// Guidance of an Instruct adapter.
     guidance: Option<InstructedMix>,
-    /// Whether FABRIC's references see it too.
+    /// Whether FABRIC's reference rows attend to the images too.
     references: bool,
 }
 
-/// How the branches of an instruction mix: two by classifier-free guidance, or four.
+/// Guidance of an Instruct adapter: classifier-free guidance with two branches, or four branches.
 #[derive(Debug, Clone, Copy)]
 struct InstructedMix {
-    /// Scales of the instruction and the image, where there are four branches.
+    /// Scales of the instruction and the image, for four branches.
     three_way: Option<[f64; 2]>,
 }
 
 impl ImagePrompt {
-    /// Images for the branch under the prompt, and what stands for no image (one, or as many) for all others, for a
-    /// U-Net with these cross-attentions ([`Features::of`] and [`Features::none_of`] are the published ones).
+    /// Creates an image prompt for a U-Net with these cross-attention layers.
+    ///
+    /// - `images`: features for the conditional branch, usually from [`Features::of`]
+    /// - `none`: features for all other branches, usually from [`Features::none_of`]; one, or one per image
     ///
     /// # Errors
     ///
-    /// When the features or the U-Net do not fit the adapter.
+    /// Returns an error if the features or the U-Net do not fit the adapter.
     pub fn new(
         adapter: &IpAdapter,
         layers: &[CrossAttention],
@@ -73,17 +75,18 @@ impl ImagePrompt {
         Ok(Self::seen(seen.into(), None))
     }
 
-    /// Images under an instruction, for an Instruct adapter: two branches or four, as the instruction has it. Four have
-    /// the scales that are published for the adapter's model, unless `guidance` gives others.
+    /// Creates an image prompt with an instruction, for an Instruct adapter. `guidance` selects two or four
+    /// branches; [`InstructGuidance::PublishedThreeWay`] uses the scales published for the adapter's base
+    /// model.
     ///
     /// # Shapes
     ///
-    /// - `images`, `none`: `[images, tokens, channels]`, the image encoder's last layer but one of the images, and of
-    ///   images that are zero once normalised
+    /// - `images`, `none`: `[images, tokens, channels]`, the image encoder's penultimate layer for the images,
+    ///   and for images that are zero after normalisation
     ///
     /// # Errors
     ///
-    /// When the features, the texts or the U-Net do not fit the adapter.
+    /// Returns an error if the features, the texts or the U-Net do not fit the adapter.
     pub fn instructed(
         adapter: &IpAdapter,
         layers: &[CrossAttention],
@@ -107,67 +110,67 @@ impl ImagePrompt {
         Ok(Self::seen(seen, Some(mix)))
     }
 
-    /// Of full strength, everywhere and always.
+    /// Creates a prompt with scale 1 in all layers and all steps.
     fn seen(seen: BTreeMap<Branch, ImagePromptKv>, guidance: Option<InstructedMix>) -> Self {
         let (window, schedule) = (Window::default(), ScaleSchedule::default());
         Self { seen, window, schedule, inverted: BTreeSet::new(), guidance, references: false }
     }
 
-    /// With this scale in all layers.
+    /// Sets one scale for all layers.
     ///
     /// # Errors
     ///
-    /// When it is not finite.
+    /// Returns an error if the scale is not finite.
     pub fn with_scale(self, scale: f32) -> Result<Self, AdapterError> {
         self.with_scales(&LayerScales::same(scale))
     }
 
-    /// With a scale for each layer, for all images, instead of a preset's.
+    /// Sets a scale for each layer, for all images. Replaces the scales and the inverted layers of a preset.
     ///
     /// # Errors
     ///
-    /// When a scale is not finite, or names a layer that the U-Net does not have.
+    /// Returns an error if a scale is not finite, or names a layer that the U-Net does not have.
     pub fn with_scales(mut self, scales: &LayerScales) -> Result<Self, AdapterError> {
         self.inverted.clear();
         self.each(|seen| seen.with_scales(scales.clone()))
     }
 
-    /// With strengths as a preset spreads them; `other` is the strength of what it names second.
+    /// Sets the scales of a preset; `other` is the scale of its second group of layers.
     ///
     /// # Errors
     ///
-    /// When a strength is not finite, or the preset does not know this U-Net's layers.
+    /// Returns an error if a scale is not finite, or the preset does not support this U-Net.
     pub fn with_preset(self, preset: LayerPreset, strength: f32, other: Option<f32>) -> Result<Self, AdapterError> {
         let layers = self.seen.values().next().map(ImagePromptKv::layers).unwrap_or_default();
         let PresetScales { scales, inverted } = preset.scales_for(&layers, strength, other)?;
         Ok(Self { inverted, ..self.with_scales(&scales)? })
     }
 
-    /// With a weight for each image in the softmax that they share: 2 is the same image twice, 0 none at all.
+    /// Sets a weight for each image in their common softmax: 2 counts an image twice, 0 switches it off.
     ///
     /// # Errors
     ///
-    /// When there is not one weight per image, or one is negative or not finite.
+    /// Returns an error if there is not one weight per image, or one is negative or not finite.
     pub fn with_weights(self, weights: &[f32]) -> Result<Self, AdapterError> {
         self.each(|seen| seen.with_weights(weights.to_vec()))
     }
 
-    /// With a strength that changes over the run: all scales times the schedule's factor.
+    /// Sets a scale schedule: all scales are multiplied by its factor for each evaluation.
     #[must_use]
     pub fn with_scale_schedule(self, schedule: ScaleSchedule) -> Self {
         Self { schedule, ..self }
     }
 
-    /// With a mask and scales for each image, which then has a softmax of its own.
+    /// Sets a mask and scales for each image. Each image then has its own softmax.
     ///
     /// # Errors
     ///
-    /// When there is not one mask per image.
+    /// Returns an error if there is not one mask per image, or a scale is invalid (see [`Self::with_scales`]).
     pub fn with_masks(self, masked: &[(Mask, LayerScales)]) -> Result<Self, AdapterError> {
         self.each(|seen| seen.with_masks(masked.to_vec()))
     }
 
-    /// Changes what each branch sees.
+    /// Changes the keys and values of each branch.
     fn each(
         mut self,
         change: impl Fn(ImagePromptKv) -> Result<ImagePromptKv, AdapterError>,
@@ -177,24 +180,25 @@ impl ImagePrompt {
         Ok(self)
     }
 
-    /// Seen by FABRIC's references too: by liked ones as by the branch under the prompt, by disliked ones as by the unconditional
-    /// branch. Masks apply to them as to the result. By default they see nothing of it, as they see nothing of the text.
+    /// Applies the prompt to FABRIC's reference rows as well: liked references use the images of the
+    /// conditional branch, disliked ones those of the unconditional branch. Masks apply to both. By default,
+    /// references use no image prompt, as they use no text.
     ///
-    /// What they lend then depends on these images: [`ReferencePass::Cached`](fabric_core::fabric::ReferencePass::Cached)
-    /// keeps none of it.
+    /// The reference keys and values then depend on these images, so
+    /// [`ReferencePass::Cached`](fabric_core::fabric::ReferencePass::Cached) caches none of them.
     #[must_use]
     pub fn seen_by_references(self) -> Self {
         Self { references: true, ..self }
     }
 
-    /// Only in a part of the run.
+    /// Restricts the prompt to a window of the run.
     #[must_use]
     pub fn with_window(self, window: Window) -> Self {
         Self { window, ..self }
     }
 }
 
-/// Tokens or features of no image, for as many images.
+/// Repeats the tokens or features of "no image" to match the number of images.
 fn as_many(none: Tensor<3>, images: usize) -> Result<Tensor<3>, AdapterError> {
     if images == 0 {
         return Err(AdapterError::Setting {
@@ -216,7 +220,7 @@ fn as_many(none: Tensor<3>, images: usize) -> Result<Tensor<3>, AdapterError> {
     }
 }
 
-/// What each branch of a run sees.
+/// Attention processor that applies each branch's image prompt to its rows.
 #[derive(Debug)]
 struct PromptedBranches<'a>(Vec<ImagePromptRows<'a>>);
 
@@ -246,15 +250,16 @@ impl Steering for ImagePrompt {
         if !self.window.contains(call) {
             return Box::new(PromptedBranches(Vec::new()));
         }
-        // Beside an Instruct adapter, its branches other than the prompt's are without this image.
+        // In a run with an Instruct adapter, branches without an entry here use the unconditional one, without
+        // this image.
         let of = |branch| self.seen.get(branch).or_else(|| self.seen.get(&Branch::Unconditional));
         let factor = self.schedule.at(call);
         let mut seen = Vec::new();
         for (branch, rows) in rows {
             let on = |prompt: &'a ImagePromptKv| prompt.on(rows.clone()).times(factor);
             seen.extend(of(branch).map(|prompt| on(prompt).all_but(&self.inverted)));
-            // Of Instruct's four branches, whatever scales they have, all others lead away from what the one under the
-            // prompt does not see.
+            // Inverted layers: all branches but the conditional one attend to the images, also with Instruct's
+            // four branches and whatever their scales.
             if *branch != Branch::Conditional {
                 seen.extend(self.seen.get(&Branch::Conditional).map(|prompt| on(prompt).only(&self.inverted)));
             }
@@ -270,13 +275,13 @@ impl Steering for ImagePrompt {
     }
 }
 
-/// The texts that an Instruct adapter's projection reads, each `[1, text_tokens, text_channels]`: the last layer of
-/// CLIP ViT-L's text encoder, normed.
+/// Text features for the projection of an Instruct adapter, each `[1, text_tokens, text_channels]`: the last
+/// layer of CLIP ViT-L's text encoder, after the final layer norm.
 #[derive(Debug, Clone)]
 pub struct InstructTexts {
-    /// What the result should show.
+    /// The prompt.
     pub prompt: Tensor<3>,
-    /// What it should not show; for SDXL, the empty text.
+    /// The negative prompt; for SDXL, the empty text.
     pub negative: Tensor<3>,
     /// The instruction.
     pub query: Tensor<3>,
@@ -287,14 +292,14 @@ pub struct InstructTexts {
 }
 
 impl InstructTexts {
-    /// Reads all five with a model's text encoder, of which the projection reads CLIP ViT-L's last layer. Of a text longer than
-    /// the encoder's window, it reads what fits.
+    /// Encodes all five texts with the text encoder of a model; the projection uses CLIP ViT-L's last layer.
+    /// Text beyond the tokenizer window is cut off.
     ///
-    /// The adapter for SDXL reads the empty text instead of the negative prompt, as published.
+    /// The SDXL adapter uses the empty text instead of the negative prompt, as published.
     ///
     /// # Errors
     ///
-    /// When a text cannot be read.
+    /// Returns an error if a text cannot be encoded.
     pub fn encode(
         encoder: &dyn TextEncoder,
         adapter: &AdapterConfig,
@@ -310,7 +315,7 @@ impl InstructTexts {
         Ok(Self { prompt: text(0), negative: text(1), query: text(2), everything: text(3), empty: text(4) })
     }
 
-    /// Whether all five are there, one of each.
+    /// Checks that each text has one row.
     fn check(&self) -> Result<(), AdapterError> {
         let texts = [&self.prompt, &self.negative, &self.query, &self.everything, &self.empty];
         let dims = texts.map(Tensor::dims);
@@ -325,9 +330,10 @@ impl InstructTexts {
         })
     }
 
-    /// What the projection reads on a branch, with tokens of images `[images, tokens, channels]`.
+    /// Returns the features of a branch, with image tokens `[images, tokens, channels]`.
     fn features(&self, branch: Branch, tokens: Tensor<3>) -> Features {
-        // The published code reads the prompt with "everything", though the U-Net then sees the negative prompt.
+        // As in the published code: the projection gets the prompt with "everything", although the U-Net gets
+        // the negative prompt on that branch.
         let (prompt, instruction) = match branch {
             Branch::Everything => (&self.prompt, &self.everything),
             Branch::ImageOnly => (&self.negative, &self.negative),
@@ -374,7 +380,7 @@ mod tests {
         assert_eq!(read(Branch::Unconditional), [2.0, 5.0]);
     }
 
-    /// Says of each text how long it is, and only in its last layer.
+    /// Text encoder whose last layer contains the length of each text; `encode` panics.
     struct Length;
 
     impl TextEncoder for Length {
@@ -403,7 +409,8 @@ mod tests {
         assert_eq!(read(SDXL_CONTEXT), [4.0, 0.0, 13.0, 10.0, 0.0]);
     }
 
-    /// A small Instruct adapter for a U-Net of one cross-attention that reads text of so many channels, and that layer.
+    /// Returns a small Instruct adapter for a U-Net with one cross-attention layer and this context dimension,
+    /// and that layer.
     fn instruct(context: usize) -> (IpAdapter, CrossAttention) {
         let device = fabric_backends::default_device().expect("a device");
         let resampler =

@@ -1,33 +1,34 @@
-//! Wide and tall images with both of their ends: several squares, each with the part of the result that it speaks for.
+//! Tiling of wide and tall images into squares with masks, so that the image encoder gets all of the image.
 
 use fabric_core::image::{Filter, Fit, Image, ImageError};
 
 use crate::Mask;
 
-/// A square of an image, and where in the result it acts.
+/// Square tile of an image with its mask.
 #[derive(Debug, Clone)]
 pub struct Tile {
-    /// What the image encoder is to see.
+    /// Input of the image encoder.
     pub image: Image,
-    /// 1 where this tile alone acts, less where others do too; the masks of all tiles add up to 1.
+    /// 1 where only this tile acts, less where tiles overlap; the masks of all tiles add up to 1.
     pub mask: Mask,
 }
 
-/// Side of a tile in pixels: a little more than most image encoders see.
+/// Side of a tile in pixels, slightly above the input size of most image encoders.
 const SIDE: usize = 256;
-/// Tiles along the longer side.
+/// Largest number of tiles along the longer side.
 const MOST: usize = 4;
 
-/// Cuts an image into squares, as ComfyUI_IPAdapter_plus does: two by two of one that is nearly square (its sides differ
-/// by a third at most), else a row or column of up to four that overlap where they must. Beyond
-/// four to one, an image is squashed to that.
+/// Cuts an image into square tiles, as ComfyUI_IPAdapter_plus does.
 ///
-/// Features of the tiles, in this order, go into one [`ImagePrompt`](crate::ImagePrompt), the masks into its
+/// An image whose sides differ by at most a third gives two by two tiles. Other images give a row or column of
+/// up to four tiles, which overlap as needed. An image longer than four to one is squashed to that ratio.
+///
+/// Encode the tiles in this order for one [`ImagePrompt`](crate::ImagePrompt), and pass the masks to
 /// [`with_masks`](crate::ImagePrompt::with_masks).
 ///
 /// # Errors
 ///
-/// When the image cannot be resized.
+/// Returns an error if the image cannot be resized.
 pub fn tiles(image: &Image) -> Result<Vec<Tile>, ImageError> {
     let (width, height) = (image.width(), image.height());
     if 3 * width <= 4 * height && 3 * height <= 4 * width {
@@ -43,7 +44,7 @@ pub fn tiles(image: &Image) -> Result<Vec<Tile>, ImageError> {
     let wide = width > height;
     let (short, long) = if wide { (height, width) } else { (width, height) };
     let long = (long as u64 * SIDE as u64 / short as u64) as usize;
-    // Beyond four tiles, they leave gaps: so the image is squashed to what four can see.
+    // Four tiles would leave gaps in a longer image, so it is squashed.
     let long = long.min(MOST * SIDE);
     let whole =
         if wide { image.resize(long, SIDE, Filter::Lanczos)? } else { image.resize(SIDE, long, Filter::Lanczos)? };
@@ -89,7 +90,7 @@ mod tests {
             let rgb = (0..600 * 200).flat_map(|at| [u8::from((from..to).contains(&(at % 600))) * 255; 3]).collect();
             tiles(&Image::from_rgb(600, 200, rgb).expect("an image")).expect("tiles")
         };
-        // The first third is in the first tile alone.
+        // Only the first tile covers the first third.
         let seen: Vec<bool> =
             marked(0, 190).iter().map(|tile| tile.image.rgb().iter().any(|&byte| byte > 128)).collect();
         assert_eq!(seen, [true, false, false]);

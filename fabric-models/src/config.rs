@@ -1,47 +1,47 @@
-//! What the networks' `config.json` files have in common: how they are read, and how they fail.
+//! Shared parsing, validation and errors of the networks' `config.json` files.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Why a network cannot be built from its configuration.
+/// Error in a network's configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// The text is not a JSON object.
     #[error("{model} configuration: not a JSON object ({message}): take config.json from the model's folder again")]
     NotJson {
-        /// Which network.
+        /// Name of the network.
         model: &'static str,
-        /// What the parser said.
+        /// The parser's message.
         message: String,
     },
-    /// A field has a value that makes no sense.
+    /// A field has an invalid value.
     #[error(
         "{model} configuration, `{field}`: expected {expected}, got {got}: take config.json from the model's folder again"
     )]
     Invalid {
-        /// Which network.
+        /// Name of the network.
         model: &'static str,
-        /// The field as it is called in the file.
+        /// Name of the field in the file.
         field: String,
-        /// Its value.
+        /// The field's value.
         got: String,
-        /// What would be good.
+        /// The accepted values.
         expected: String,
     },
-    /// A field asks for something that this library does not compute.
+    /// A field requires a feature that this library does not support.
     #[error(
         "{model} configuration, `{field}`: expected {expected}, got {got}: use a model of another family, this one needs layers that fabric does not have"
     )]
     Unsupported {
-        /// Which network.
+        /// Name of the network.
         model: &'static str,
-        /// The field as it is called in the file.
+        /// Name of the field in the file.
         field: String,
-        /// Its value.
+        /// The field's value.
         got: String,
-        /// What is supported.
+        /// The supported values.
         expected: String,
     },
 }
@@ -56,7 +56,7 @@ impl ConfigError {
         Self::Invalid { model, field: field.into(), got: got.to_string(), expected: expected.into() }
     }
 
-    /// The same of another network that is built like this one.
+    /// Returns the same error for another network that reuses this configuration.
     pub(crate) fn of(mut self, network: &'static str) -> Self {
         match &mut self {
             Self::NotJson { model, .. } | Self::Invalid { model, .. } | Self::Unsupported { model, .. } => {
@@ -76,7 +76,7 @@ impl ConfigError {
     }
 }
 
-/// Reads a configuration all of whose fields have defaults; an error names the field at fault.
+/// Parses a configuration in which every field has a default; the error names the invalid field.
 pub(crate) fn parse<T: DeserializeOwned>(model: &'static str, json: &str) -> Result<T, ConfigError> {
     let not_json = |message: String| ConfigError::NotJson { model, message };
     let value: Value = fabric_core::json::from_str(json).map_err(|e| not_json(e.to_string()))?;
@@ -84,8 +84,8 @@ pub(crate) fn parse<T: DeserializeOwned>(model: &'static str, json: &str) -> Res
         return Err(not_json(format!("it holds {}", brief(&value))));
     };
     serde_json::from_value(value.clone()).map_err(|whole| {
-        // serde does not say where it failed inside flattened and untagged values. As every field has a
-        // default, the one at fault is the one that also fails alone.
+        // serde does not report the location of a failure inside flattened and untagged values. As every field has a
+        // default, the invalid field is the one that also fails when parsed alone.
         let alone = |(field, value): (&String, &Value)| {
             let object = Value::Object([(field.clone(), value.clone())].into_iter().collect());
             let error = serde_json::from_value::<T>(object).err()?;
@@ -95,7 +95,7 @@ pub(crate) fn parse<T: DeserializeOwned>(model: &'static str, json: &str) -> Res
     })
 }
 
-/// A JSON value, cut to what fits an error message.
+/// Formats a JSON value for an error message, truncated to 80 characters.
 pub(crate) fn brief(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(80) {
@@ -104,13 +104,13 @@ pub(crate) fn brief(value: &Value) -> String {
     }
 }
 
-/// A setting given once for all levels of a network, or once for each.
+/// Setting with one value for all levels of a network, or one value per level.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "one value or a list with one value per level")]
 pub enum OneOrMany<T> {
-    /// The same everywhere.
+    /// The same value for every level.
     One(T),
-    /// One per level, from full resolution down.
+    /// One value per level, from full resolution down.
     Many(Vec<T>),
 }
 
@@ -121,7 +121,7 @@ impl<T> From<T> for OneOrMany<T> {
 }
 
 impl<T: Clone> OneOrMany<T> {
-    /// One value per level, or the length of a list that does not fit.
+    /// Expands to one value per level. Fails with the list's length if it differs from `levels`.
     pub(crate) fn spread(&self, levels: usize) -> Result<Vec<T>, usize> {
         match self {
             Self::One(value) => Ok(vec![value.clone(); levels]),
@@ -131,11 +131,11 @@ impl<T: Clone> OneOrMany<T> {
     }
 }
 
-/// Bounds that no published network comes near, so that a damaged file cannot ask for the moon.
+/// Upper bounds far above all published networks, so that a damaged file cannot cause huge allocations.
 pub(crate) mod limits {
     /// Levels of a network.
     pub(crate) const LEVELS: usize = 16;
-    /// Layers in a row.
+    /// Consecutive layers.
     pub(crate) const LAYERS: usize = 256;
     /// Transformer layers of a whole network.
     pub(crate) const TRANSFORMER_LAYERS: usize = 2048;
@@ -145,7 +145,7 @@ pub(crate) mod limits {
     pub(crate) const CHANNELS: usize = 1 << 20;
 }
 
-/// Refuses a count of zero or beyond `most`.
+/// Returns an error if the count is zero or greater than `most`.
 pub(crate) fn check_count(model: &'static str, field: &str, got: usize, most: usize) -> Result<(), ConfigError> {
     if (1..=most).contains(&got) {
         return Ok(());
@@ -153,7 +153,7 @@ pub(crate) fn check_count(model: &'static str, field: &str, got: usize, most: us
     Err(ConfigError::invalid(model, field, got, format!("1 to {most}")))
 }
 
-/// Refuses the epsilon of a norm that is not a small positive number.
+/// Returns an error unless a norm's epsilon lies between 0 and 1, both excluded.
 pub(crate) fn check_epsilon(model: &'static str, field: &str, got: f64) -> Result<(), ConfigError> {
     if got > 0.0 && got < 1.0 {
         return Ok(());

@@ -1,7 +1,8 @@
 //! Stable Diffusion's networks, tokenizer and loaders.
 //!
-//! [`load_model`] makes a [`Pipeline`](fabric_core::pipeline::Pipeline) of a folder or a checkpoint file; the parts can
-//! be had one by one from [`unet`], [`vae`], [`clip`] and [`tokenizer`], with [`load`] and [`lora`] for their weights.
+//! [`load_model`] builds a [`Pipeline`](fabric_core::pipeline::Pipeline) from a folder or a checkpoint file. The
+//! parts can be built one by one with [`unet`], [`vae`], [`clip`] and [`tokenizer`], and their weights loaded with
+//! [`load`] and [`lora`].
 
 #![forbid(unsafe_code)]
 

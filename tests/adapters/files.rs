@@ -1,4 +1,4 @@
-//! Adapters in files: what diffusers saves, FaceID's LoRA and versions, damaged ones.
+//! Adapter files: files saved by diffusers, FaceID's LoRA and versions, and damaged files.
 
 use super::*;
 
@@ -25,7 +25,7 @@ fn the_lora_of_faceid_changes_the_u_net_under_the_adapter() {
     let device = fabric::default_device().expect("a device");
     let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
     let model = || StableDiffusion::from_folder(folder(), &device, &options).expect("a model").0;
-    // A face adapter for the golden U-Net, and a LoRA of two of its layers, numbered as in the published files.
+    // A FaceID adapter for the golden U-Net, with a LoRA of two layers, numbered as in the published files.
     let base = adapter("base");
     let config =
         AdapterConfig { projection: ProjectionConfig::Face { identity: 8, tokens: 2 }, ..base.config().clone() };

@@ -1,4 +1,4 @@
-//! Instruct's branches, and odd instructions.
+//! Guidance branches of Instruct, and unusual instructions.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn instruct_runs_with_two_branches_and_with_four() {
     let adapter = adapter("instruct");
     let request = request().with_negative_prompt("blurry");
     let simple = make(&request.clone().with_steering(instructed(&adapter, InstructGuidance::Simple)));
-    // The request's own scale three times: the branches between cancel.
+    // All three scales are the request's guidance scale, so that the intermediate branches cancel.
     let equal = InstructGuidance::ThreeWay { instruction: 5.0, image: 5.0 };
     let three = make(&request.clone().with_steering(instructed(&adapter, equal)));
     assert!(distance(&simple, &three) < 1e-3, "{}", distance(&simple, &three));
@@ -18,7 +18,7 @@ fn instruct_runs_with_two_branches_and_with_four() {
         let alone = make(&request.clone().with_seeds([seed]).with_steering(published.clone()));
         assert!(distance(&alone, part) < 1e-3, "{}", distance(&alone, part));
     }
-    // Two adapters that want different branches cannot share a run; one without a wish can join.
+    // Two adapters with different guidance cannot share a run; an adapter without its own guidance can be added.
     let clash = request.clone().with_steering(published.clone()).with_steering(instructed(&adapter, equal));
     assert!(clash.validate().expect_err("two kinds of guidance").to_string().starts_with("guidance: expected"));
     let plus = self::adapter("plus");
@@ -71,14 +71,14 @@ fn any_instruction_and_a_hundred_images_can_be_used() {
         let prompt = ImagePrompt::instructed(&adapter, &layers, [&tokens, &none], &texts, guidance);
         made.push(make(&request().with_steering(prompt.expect("a prompt"))));
     }
-    // Ten megabytes are no instruction.
+    // An instruction of about 10 MB is refused.
     let endless = Instruction::new("use the style ".repeat(10 << 16));
     let (encoder, options) = (pipeline().text_encoder(), TextOptions::default());
     let refused = InstructTexts::encode(encoder, adapter.config(), "a red star", "", &endless, &options);
     let message = refused.expect_err("ten megabytes").to_string();
     assert!(message.contains("9175040"), "{message}");
     assert!(made.iter().flatten().all(|value| value.is_finite()));
-    // Words matter.
+    // Different instructions give different images.
     assert!(distance(&made[0], &made[1]) > 1e-5);
     let base = self::adapter("base");
     let hundred = prompt(&base, &features(&base, 100, 1));

@@ -1,4 +1,4 @@
-//! Laws of image prompts, on the tiny networks of `tests/golden/models` and random features.
+//! Properties of image prompts, on the tiny networks of `tests/golden/models` and random features.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -50,7 +50,7 @@ fn adapter(kind: &str) -> IpAdapter {
     IpAdapter::open(path, &fabric::default_device().expect("a device")).expect("an adapter")
 }
 
-/// Random features of so many images; a seed of 0 is no image.
+/// Random features of `images` images; seed 0 gives the features for no image.
 fn features(adapter: &IpAdapter, images: usize, seed: usize) -> Features {
     let device = fabric::default_device().expect("a device");
     let values = |count: usize| -> Vec<f32> {
@@ -99,10 +99,10 @@ fn latents(made: &Generation) -> Vec<f32> {
     made.latents.clone().into_data().convert::<f32>().try_to_vec().expect("f32")
 }
 
-/// Largest difference, of values around 1.
+/// Largest allowed difference of values around 1.
 const ROUNDING: f32 = 1e-4;
 
-/// An Instruct adapter's prompt for an image of this number, with this guidance.
+/// Image prompt of an Instruct adapter with this guidance.
 fn instructed(adapter: &IpAdapter, guidance: InstructGuidance) -> ImagePrompt {
     let Features::Instructed { tokens, .. } = features(adapter, 1, 3) else { panic!("no Instruct adapter") };
     let instruction = Instruction::new("use the pose").with_guidance(guidance);
@@ -181,7 +181,7 @@ fn a_course_and_a_preset_are_scales_over_time_and_layers() {
     let half = with(prompt.clone().with_scale(0.5).expect("a scale"));
     assert_eq!(with(prompt.clone().with_scale_schedule(ScaleSchedule::new([0.5]).expect("a schedule"))), half);
     assert_eq!(with(prompt.clone().with_preset(LayerPreset::Linear, 0.5, None).expect("a preset")), half);
-    // The first of three steps alone, once as a window and once as a schedule.
+    // Active in the first of three steps only, once by a window and once by a scale schedule.
     let first = Window::new(0.0, 0.34).expect("a window");
     let schedule = ScaleSchedule::new([1.0, 0.0, 0.0]).expect("a schedule");
     assert_eq!(with(prompt.clone().with_window(first)), with(prompt.clone().with_scale_schedule(schedule)));
@@ -197,7 +197,7 @@ fn a_course_and_a_preset_are_scales_over_time_and_layers() {
 #[test]
 fn what_a_precise_preset_leads_away_from_is_seen_on_all_other_branches() {
     let device = fabric::default_device().expect("a device");
-    // As many transformers as Stable Diffusion has, small.
+    // As many transformer blocks as Stable Diffusion, with few channels.
     let unet = UNetConfig {
         block_out_channels: vec![8; 4],
         norm_num_groups: 4,
@@ -215,7 +215,7 @@ fn what_a_precise_preset_leads_away_from_is_seen_on_all_other_branches() {
     let prompt = prompt.with_preset(LayerPreset::StyleTransferPrecise, 1.0, Some(0.5)).expect("a preset");
     let level = NoiseLevel { timestep: 500.0, alpha: 0.5, sigma: 0.5 };
     let call = ModelCall { index: 0, total: 1, level };
-    /// Rows that see something in a layer, how strongly, and the first number of the keys.
+    /// Rows with image keys in a layer, with their scale and the first value of the keys.
     fn seen(
         prompt: &ImagePrompt,
         call: &ModelCall,
@@ -240,7 +240,7 @@ fn what_a_precise_preset_leads_away_from_is_seen_on_all_other_branches() {
             let got = seen(&prompt, &call, branches, layer);
             let rows: Vec<usize> = got.iter().map(|(row, ..)| *row).collect();
             match t {
-                // Transformers of composition: turned round, the same image on all branches but the prompt's.
+                // Composition layers are inverted: the same image acts on all branches but the conditional one.
                 4 | 5 => {
                     assert_eq!(rows, (1..branches.len()).collect::<Vec<_>>(), "{}", layer.site);
                     assert!(
@@ -256,7 +256,7 @@ fn what_a_precise_preset_leads_away_from_is_seen_on_all_other_branches() {
             }
         }
     }
-    // Plain scales instead of the preset's turn nothing round.
+    // Setting plain scales also removes the preset's inversion.
     let plain = prompt.with_scale(1.0).expect("a scale");
     assert_eq!(seen(&plain, &call, &four[..1], &layers[4]).len(), 1);
 }
@@ -336,7 +336,7 @@ fn references_may_see_the_prompt_whichever_way_they_lend() {
         let seen = prompt.clone().seen_by_references();
         let first = made(&seen, ReferencePass::Interleaved);
         assert!(distance(&first, &unseen) > 1e-3);
-        // The cache, filled by a run whose references saw nothing, serves none whose references see something.
+        // A cache filled without the image prompt on references must not be used for a run with it.
         assert!(distance(&made(&prompt, ways[3]), &unseen) < ROUNDING);
         for way in ways {
             assert!(distance(&made(&seen, way), &first) < ROUNDING, "{way:?}");
@@ -355,7 +355,7 @@ fn a_window_says_when() {
         make(&request().with_steering(prompt.clone().with_window(Window::new(start, end).expect("a window"))))
     };
     assert_eq!(windowed(0.0, 1.0), make(&request().with_steering(prompt.clone())));
-    // No step of three lies within a tenth.
+    // With three steps, no step lies in the first tenth of the run.
     assert_again(&windowed(0.0, 0.1), &make(&request()), "never on");
     assert_ne!(windowed(0.0, 0.5), windowed(0.5, 1.0));
     let message = Window::new(0.7, 0.2).expect_err("no window").to_string();
@@ -377,7 +377,7 @@ fn scales_after_masks_keep_all_images() {
 #[test]
 fn half_precision_features_are_computed_in_full() {
     if !fabric::default_device().expect("a device").supports_dtype(DType::F16) {
-        // Nobody can have such features there.
+        // Without f16 on this device, such features cannot exist.
         return;
     }
     for kind in ["base", "plus", "full-face", "instruct"] {

@@ -1,4 +1,4 @@
-//! Adapters beside a model or an encoder that is not theirs.
+//! Adapters combined with a U-Net or an image encoder that they were not made for.
 
 use super::*;
 
@@ -6,7 +6,7 @@ use super::*;
 fn layers_of_the_large_model_are_numbered_as_published() {
     let device = fabric::default_device().expect("a device");
     let layers = UNetConfig::sdxl().init(&device).expect("a network").cross_attentions();
-    // Blocks with their transformers and the layers of each, in the order of the files.
+    // Blocks, their number of transformers, and the layers per transformer, in the order of the files.
     let blocks = [("down_blocks.1", 2, 2), ("down_blocks.2", 2, 10), ("up_blocks.0", 3, 10), ("up_blocks.1", 3, 2)];
     let path = |block: &str, attention: usize, layer: usize| {
         format!("{block}.attentions.{attention}.transformer_blocks.{layer}.attn2")
@@ -33,8 +33,8 @@ fn an_adapter_for_another_model_is_refused_by_name() {
     assert!(message.starts_with("features of images: expected") && message.contains("got [0] of them"), "{message}");
 }
 
-/// Six families of published adapters, and the U-Nets and features that each was made for; small where nothing depends on
-/// it.
+/// Returns six families of published adapters with the U-Net and the features that each was made for. Sizes are reduced
+/// where they do not matter.
 fn families() -> Vec<(AdapterConfig, UNetConfig, FeatureKind)> {
     let resampler = |features, context| ResamplerConfig {
         features,
@@ -106,7 +106,7 @@ fn each_wrong_pairing_of_encoder_adapter_and_model_is_refused_by_name() {
             for error in [unet.err(), encoder.err()].into_iter().flatten() {
                 assert!(matches!(error, AdapterError::Unfit { .. }), "{error}");
                 let message = error.to_string();
-                // The adapter, the U-Net and the encoder's features that belong to it, and what was there instead.
+                // The message names the adapter, the U-Net or features that it expects, and those that it got.
                 assert!(message.starts_with(&format!("{adapter}, reading {reads} does not fit")), "{message}");
                 assert!(message.contains("for a U-Net of context"), "{message}");
                 assert!(message.contains("got") && message.contains("expected"), "{message}");
@@ -115,7 +115,7 @@ fn each_wrong_pairing_of_encoder_adapter_and_model_is_refused_by_name() {
             }
         }
     }
-    // 36 pairs of each kind, of which some belong together.
+    // There are 36 pairs of each kind, some of which fit.
     assert!(refused >= 36, "{refused}");
     assert!(parameters(&families[0].0.init(&device)).len() == 36);
 }

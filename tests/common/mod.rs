@@ -1,11 +1,11 @@
-//! What tests may ask of a device.
+//! Comparisons of results, with tolerances for the device under test.
 
-/// Whether the device is one of the CPU's, which do the same every time, and compute with f32 whatever the weights are.
+/// Whether the device is a CPU backend: deterministic, and computing in f32 whatever the weights' type is.
 pub(crate) fn on_cpu() -> bool {
     !std::env::var("FABRIC_DEVICE").is_ok_and(|name| !["flex", "ndarray"].contains(&name.as_str()))
 }
 
-/// The largest difference; from what is not a number, infinite.
+/// Returns the largest absolute difference; infinite if a value is NaN.
 pub(crate) fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter()
@@ -14,10 +14,10 @@ pub(crate) fn distance(a: &[f32], b: &[f32]) -> f32 {
         .fold(0.0, |most, x| if x.is_nan() { f32::INFINITY } else { most.max(x) })
 }
 
-/// The same numbers by the same operations: bit for bit on a CPU.
+/// Asserts that two results of the same operations are equal: bit by bit on a CPU.
 ///
-/// Elsewhere operations are fused with those that come before them, so that the same numbers are added up in another order
-/// when a part of them was kept from before, or comes from somewhere else.
+/// Other devices fuse operations with the preceding ones, so the summation order changes if an input was cached or
+/// comes from somewhere else.
 #[track_caller]
 pub(crate) fn assert_again(got: &[f32], expected: &[f32], what: &str) {
     let scale = expected.iter().fold(1e-6_f32, |most, x| most.max(x.abs()));

@@ -1,5 +1,6 @@
-//! Fixtures made by diffusers: `control` (`tests/fixtures/make_control.py`), ControlNet's guess mode, T2I-Adapters of all
-//! shapes, and whole inpainting runs; `control_xl` (`make_control_xl.py`), a ControlNet of SDXL's shape, also one that pools.
+//! Fixtures made with diffusers: `control` (`tests/fixtures/make_control.py`) has ControlNet's guess mode, all types of
+//! T2I-Adapter and whole inpainting runs; `control_xl` (`make_control_xl.py`) has SDXL ControlNets, one with global
+//! pooling.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use serde_json::Value;
 use super::harness::{Golden, device, fixtures};
 use super::{controlnet, model};
 
-/// The fixture's tensors under a prefix, as a file of weights.
+/// Weight file with the fixture's tensors under a prefix.
 #[derive(Debug)]
 struct Weights {
     tensors: BTreeMap<String, TensorInfo>,
@@ -62,7 +63,7 @@ fn loaded<M: Module + PublishedNames>(module: M, weights: &Weights) -> M {
     load_into(module, weights, &LoadOptions::default()).unwrap_or_else(|e| panic!("{e}")).0
 }
 
-/// This repository's golden networks, for which the fixture was made, whatever `FABRIC_GOLDENS` says.
+/// Folder of this repository's golden networks, with which the fixture was made. Ignores `FABRIC_GOLDENS`.
 fn own_folder() -> PathBuf {
     fixtures().with_file_name("golden")
 }
@@ -157,7 +158,7 @@ fn t2i_adapter(golden: &Golden, name: &str, config: &Value, large: &Value) {
     golden.compare(&key("out"), unet.forward(input).sample.expect("a prediction"));
 }
 
-/// Says what the fixture's prompts said.
+/// Text encoder that returns the fixture's recorded embeddings.
 struct Said {
     prompt: Tensor<3>,
     negative: Tensor<3>,
@@ -171,11 +172,11 @@ impl TextEncoder for Said {
     }
 }
 
-/// Draws in the order of the published pipeline.
+/// Noise source that replays diffusers' recorded noise in its order.
 struct Recorded<'a> {
     golden: &'a Golden,
     name: &'a str,
-    /// Whether the published pipeline encodes the start image at all.
+    /// Whether diffusers' pipeline encodes the init image.
     start: bool,
 }
 
@@ -219,19 +220,19 @@ fn inpainting(golden: &Golden, name: &str, run: &Value) {
         states.borrow_mut().push(event.state.clone());
         ControlFlow::Continue(())
     };
-    // A ninth-channel network that starts from noise is not shown the whole image.
+    // diffusers does not encode the init image for a nine-channel U-Net that starts from pure noise.
     let encoded = !(nine && strength == 1.0);
     let mut noise = Recorded { golden, name, start: encoded };
     pipeline.generate_with(&request, &mut noise, &mut watch).unwrap_or_else(|e| panic!("{name}: {e}"));
     golden.compare(&format!("inpaint/{name}/states"), Tensor::stack::<5>(states.into_inner(), 0));
-    // What the published pipeline draws for networks that never see it.
+    // diffusers also draws noise for the masked image where the U-Net does not use it; mark it as read.
     let unused = format!("inpaint/{name}/drawn/2");
     if !nine && golden.has(&unused) {
         golden.values(&unused);
     }
 }
 
-/// The golden U-Net with five channels more at its entrance.
+/// Returns the golden U-Net with five additional input channels.
 fn nine_channels(golden: &Golden) -> UNet {
     let path = own_folder().join("models/unet");
     let text = std::fs::read_to_string(path.join("config.json")).expect("config.json");

@@ -1,4 +1,4 @@
-//! Golden file `controlnet`: what it adds, and what the U-Net makes of it.
+//! Golden file `controlnet`: the ControlNet's residuals, and the U-Net's output with them.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use fabric::models::control::ControlNet;
 use super::harness::{Golden, device, folder, meaning, numbers};
 use super::model;
 
-/// The network of this golden folder.
+/// Loads the ControlNet of this golden folder.
 pub(super) fn load_in(folder: &Path) -> ControlNet {
     ControlNet::open(folder.join("models/controlnet"), &device()).unwrap_or_else(|e| panic!("{e}"))
 }

@@ -1,4 +1,4 @@
-//! Golden file `fabric`: numbers of the authors' own code, from one attention layer to whole generations.
+//! Golden file `fabric`: results of the FABRIC authors' code, from one attention layer to whole generations.
 
 use std::collections::VecDeque;
 
@@ -39,7 +39,7 @@ fn linear(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
     x.matmul(weight.transpose().unsqueeze())
 }
 
-/// Heads of a layer, by its name: one number for all levels, or one per level.
+/// Returns the number of heads of a layer. The configuration has one number for all levels, or one per level.
 fn heads(module: &str) -> usize {
     let heads = &json("models/unet/config.json")["attention_head_dim"];
     let Some(levels) = heads.as_array() else { return heads.as_u64().expect("a number of heads") as usize };
@@ -52,7 +52,7 @@ fn heads(module: &str) -> usize {
     levels[level].as_u64().expect("a number of heads") as usize
 }
 
-/// One attention layer with a weight per key.
+/// Compares one attention layer with a weight per key.
 fn attention(golden: &Golden, module: &str) {
     let device = device();
     let weight = |name: &str| unet_weight::<2>(&format!("{module}.{name}.weight"), &device);
@@ -80,7 +80,7 @@ fn attention(golden: &Golden, module: &str) {
     }
 }
 
-/// What enters each self-attention, seen through the keys and values that it becomes.
+/// Compares the recorded inputs of each self-attention, through the keys and values computed from them.
 fn recording(golden: &Golden, unet: &UNet) {
     let device = device();
     let references: Tensor<4> = golden.tensor("ref/z", &device);
@@ -110,7 +110,7 @@ fn timestep() -> f64 {
     numbers(&said)[0]
 }
 
-/// The U-Net with injected references, in both ways.
+/// Compares the U-Net's output with injected references, in the same batch and recorded.
 fn forward(golden: &Golden, unet: &UNet) {
     let device = device();
     let counts = numbers(&meaning("fabric", "ref/z", "2 liked then 1 disliked"));
@@ -194,7 +194,7 @@ pub(super) fn image(golden: &Golden, key: &str, shape: &[usize], index: usize) -
     Image::from_rgb(width, height, bytes[index * size..(index + 1) * size].to_vec()).expect("an image")
 }
 
-/// The draws of a recorded run, in the order in which they were made.
+/// Noise source that replays the noise of a recorded run, in its order.
 struct Recorded<'a> {
     golden: &'a Golden,
     case: &'a str,
@@ -220,7 +220,7 @@ impl RunNoise for Recorded<'_> {
     }
 }
 
-/// Compares what happens inside a run, step by step.
+/// Compares the intermediate values of a run, step by step.
 struct Watch<'a> {
     golden: &'a Golden,
     case: &'a str,
@@ -247,12 +247,12 @@ impl Observer for Watch<'_> {
     }
 }
 
-/// A whole run of the authors' `generate`, with their noise.
+/// Compares a whole run of the authors' `generate`, with their noise.
 fn generation(golden: &Golden, name: &str, case: &serde_json::Value) {
     let number = |key: &str, default: f64| case.get(key).map_or(default, |value| value.as_f64().expect("a number"));
     let count = |key: &str| case[key].as_u64().expect("a count") as usize;
     let text = |key: &str| case.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
-    // What is absent has the default of the authors' `generate`.
+    // Missing settings have the defaults of the authors' `generate`.
     let official = FabricSettings::official_api();
     let fabric = FabricSettings {
         start: number("feedback_start", official.start),
@@ -314,7 +314,7 @@ fn generation(golden: &Golden, name: &str, case: &serde_json::Value) {
         let bytes: Vec<f64> =
             made.images.iter().flat_map(|image| image.rgb().iter().map(|&byte| f64::from(byte))).collect();
         let expected = golden.values(&format!("{name}/images"));
-        // Rounding to 8 bits turns an error of 1e-6 into a whole level now and then, and never into two.
+        // Rounding to 8 bits can turn an error of 1e-6 into a difference of 1, but never of 2.
         let off: Vec<f64> = bytes.iter().zip(&expected).map(|(a, b)| (a - b).abs()).collect();
         let worst = off.iter().fold(0.0_f64, |m, &x| m.max(x));
         let share = off.iter().filter(|&&x| x > 0.0).count() as f64 / off.len() as f64;

@@ -1,4 +1,4 @@
-//! What every golden test needs: the folder, its files, and the worst error of each.
+//! Shared code of the golden tests: finds and reads golden files, and records the largest error of each.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,12 +14,12 @@ pub(crate) fn folder() -> PathBuf {
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden")), PathBuf::from)
 }
 
-/// The folder of files that were made for this repository alone.
+/// The folder of golden files that exist only in this repository.
 pub(crate) fn fixtures() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures"))
 }
 
-/// A golden folder's JSON side.
+/// Reads a JSON file of the golden folder.
 pub(crate) fn json(name: &str) -> serde_json::Value {
     let path = folder().join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -33,14 +33,13 @@ pub(crate) fn device() -> Device {
 
 /// Largest error allowed, relative to the largest value of the expected tensor.
 ///
-/// f32 against f32: two correct implementations differ by about 3e-6 after nine guided steps, 1e-4 leaves
-/// room for another order of summation and none for a mistake. The same on every CPU backend. On CUDA
-/// products run as TF32 (10 bits of mantissa), hence 1e-2 there.
+/// In f32, two correct implementations differ by about 3e-6 after nine guided steps. 1e-4 allows other summation orders
+/// but no mistakes, on every CPU backend. On CUDA, matrix products run in TF32 (10 bits of mantissa), hence 1e-2.
 pub(crate) fn tolerance() -> f64 {
     if std::env::var("FABRIC_DEVICE").is_ok_and(|name| name.starts_with("cuda")) { 1e-2 } else { 1e-4 }
 }
 
-/// One golden file, which remembers what was read of it and how far we were off.
+/// One golden file, with a record of the tensors that were read and the errors that were measured.
 pub(crate) struct Golden {
     name: String,
     bytes: Vec<u8>,
@@ -54,7 +53,7 @@ impl Golden {
         Self::open_in(&folder(), name)
     }
 
-    /// The same of `tests/fixtures`: what diffusers says of cases that the golden files have none of.
+    /// Reads `NAME.safetensors` of `tests/fixtures`: diffusers' results for cases that the golden files lack.
     pub(crate) fn fixture(name: &str) -> Self {
         Self::open_in(&fixtures(), name)
     }
@@ -126,7 +125,7 @@ impl Golden {
         Tensor::from_data(TensorData::new(values, self.shape(key)), device)
     }
 
-    /// Compares with the golden tensor `key` and remembers the error; shapes must be equal.
+    /// Compares with the golden tensor `key` and records the error; shapes must be equal.
     pub(crate) fn compare<const D: usize>(&self, key: &str, got: Tensor<D>) {
         assert_eq!(got.dims().to_vec(), self.shape(key), "{}/{key}: shape", self.name);
         let got: Vec<f32> = got.into_data().convert::<f32>().try_to_vec().expect("f32 data");
@@ -134,23 +133,23 @@ impl Golden {
         self.compare_values(key, &got);
     }
 
-    /// Compares plain values with the golden tensor `key` and remembers the error.
+    /// Compares plain values with the golden tensor `key` and records the error.
     pub(crate) fn compare_values(&self, key: &str, got: &[f64]) {
         let expected = self.values(key);
         self.note(key, relative_error(got, &expected));
     }
 
-    /// Remembers an error that was measured elsewhere.
+    /// Records an error that was measured elsewhere.
     pub(crate) fn note(&self, key: &str, error: f64) {
         self.errors.borrow_mut().insert(key.to_owned(), error);
     }
 
-    /// The error that was remembered for this tensor.
+    /// Returns the recorded error of this tensor.
     pub(crate) fn error(&self, key: &str) -> f64 {
         self.errors.borrow()[key]
     }
 
-    /// Compares once more with a tensor that may have been compared before, and remembers the larger error.
+    /// Compares with a tensor that may have been compared before, and records the larger error.
     pub(crate) fn compare_also<const D: usize>(&self, key: &str, got: Tensor<D>) {
         let before = self.errors.borrow().get(key).copied().unwrap_or(0.0);
         self.compare(key, got);
@@ -164,7 +163,7 @@ impl Golden {
         assert!(unread.is_empty(), "{}: never read: {unread:?}", self.name);
         let errors = self.errors.borrow();
         let (key, worst) = errors.iter().max_by(|a, b| a.1.total_cmp(b.1)).expect("at least one comparison");
-        // Straight to the stream: the test harness swallows what passing tests print.
+        // Writes to stderr directly: the test harness captures the output of passing tests.
         let line = format!("golden {:<10} {:>4} comparisons, worst {worst:.1e} ({key})\n", self.name, errors.len());
         let _ = std::io::stderr().write_all(line.as_bytes());
         let failed: Vec<String> = errors
@@ -176,8 +175,8 @@ impl Golden {
     }
 }
 
-/// What the folder's README says a tensor means, which for a few tensors names settings; `fallback` is what the
-/// README of the set in this repository says, for a set without one.
+/// Returns the description of a tensor in the golden folder's README, which contains the settings of some tensors.
+/// `fallback` is the description in this repository, for folders without one.
 pub(crate) fn meaning(file: &str, key: &str, fallback: &str) -> String {
     let Ok(readme) = std::fs::read_to_string(folder().join("README.md")) else { return fallback.to_owned() };
     let section = readme.split("\n## ").find(|section| section.lines().next() == Some(file)).unwrap_or_default();
@@ -186,7 +185,7 @@ pub(crate) fn meaning(file: &str, key: &str, fallback: &str) -> String {
     said.unwrap_or(fallback).to_owned()
 }
 
-/// All numbers in a text, in order.
+/// Returns all numbers in a text, in order.
 pub(crate) fn numbers(text: &str) -> Vec<f64> {
     text.split(|c: char| !c.is_ascii_digit() && c != '.').filter_map(|word| word.parse().ok()).collect()
 }

@@ -1,4 +1,5 @@
-//! Golden file `instruct`: the projection under an instruction, passes of four branches, and runs of two and of four.
+//! Golden file `instruct`: the projection with an instruction, evaluations of four branches, and runs with two and
+//! four.
 
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
@@ -19,7 +20,7 @@ use super::harness::{Golden, device, folder, meaning, numbers};
 use super::ip_adapter::Silent;
 use super::{model, pipeline, text, vision};
 
-/// Branches by their names in the file.
+/// Names of the branches in the file.
 const BRANCHES: [(&str, Branch); 4] = [
     ("full", Branch::Conditional),
     ("image_only", Branch::ImageOnly),
@@ -33,7 +34,7 @@ struct World {
     unet: UNet,
     adapter: IpAdapter,
     texts: InstructTexts,
-    /// Tokens of the image, and of none.
+    /// Tokens of the image, and of the zero image.
     images: [Tensor<3>; 2],
 }
 
@@ -72,7 +73,7 @@ impl World {
         prompt.expect("a prompt").with_scale(scale as f32).expect("a scale")
     }
 
-    /// What the U-Net's own cross-attention reads on these branches.
+    /// Returns the text context of the U-Net's cross-attention for these branches.
     fn context(&self, branches: &[Branch]) -> Tensor<3> {
         let context = |branch: &Branch| match branch {
             Branch::Conditional => self.texts.prompt.clone(),
@@ -108,7 +109,7 @@ fn instruct_equals_the_reference() {
     world.golden.finish();
 }
 
-/// Tokens of every branch, and what the first layer reads.
+/// Compares the projected tokens of every branch, and the attention outputs of the projection's first layer.
 fn projection(world: &World) {
     let texts = &world.texts;
     let reads: BTreeMap<&str, (&Tensor<3>, &Tensor<3>, &Tensor<3>)> = [
@@ -133,7 +134,7 @@ fn projection(world: &World) {
     }
 }
 
-/// Single passes of all four branches.
+/// Compares single evaluations of all four branches.
 fn passes(world: &World) {
     let golden = &world.golden;
     for case in golden.cases() {
@@ -154,7 +155,7 @@ fn passes(world: &World) {
     }
 }
 
-/// A call with the first level of a schedule.
+/// Returns a call at the first noise level of a schedule.
 fn first_call(schedule: &Schedule) -> ModelCall {
     struct First(Option<ModelCall>);
     impl Denoiser for First {
@@ -197,7 +198,7 @@ fn run(world: &World, case: &str, said: &str, three_way: bool) {
     let prompt = world.prompt(guidance, number("scale "));
     let guidance = prompt.guidance(number("text guidance ")).expect("Instruct has guidance of its own");
     let mut denoiser = Instructed { world, prompt, guidance };
-    // DDIM leaves one state for each step.
+    // DDIM has one state per step.
     let steps = world.golden.shape(&key)[0];
     let schedule = Schedule::new(&pipeline::scheduler("ddim", "leading", None), steps).expect("a schedule");
     let latents: Tensor<4> = world.golden.tensor("generate/latents", &world.device) * schedule.init_noise_sigma();

@@ -1,4 +1,5 @@
-//! Golden file `ip_adapter`: tokens, single passes with scales, several images, masks and two adapters, and a run.
+//! Golden file `ip_adapter`: tokens; single evaluations with scales, several images, masks and two adapters; a whole
+//! run.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -17,7 +18,7 @@ use fabric::models::unet::UNet;
 use super::harness::{Golden, device, folder, json, meaning, numbers};
 use super::{model, pipeline, vision};
 
-/// What all cases share.
+/// Data that all cases share.
 struct World {
     golden: Golden,
     device: Device,
@@ -25,7 +26,7 @@ struct World {
     encoder: ClipVision,
 }
 
-/// An adapter, and the tokens of both rows of the golden batch: without images, and with them.
+/// An adapter, and the tokens of both rows of the golden batch: unconditional, then with the images.
 struct Adapter {
     adapter: IpAdapter,
     /// `[images, tokens, context]` each.
@@ -62,7 +63,7 @@ impl World {
         Adapter { adapter, tokens }
     }
 
-    /// A pass of both rows under these prompts: of each adapter, for the row without images and the row with them.
+    /// Evaluates both rows with one pair of prompts per adapter: for the unconditional row and for the row with images.
     fn pass(&self, prompts: &[[ImagePromptKv; 2]]) -> Tensor<4> {
         let rows: Vec<_> = prompts
             .iter()
@@ -85,7 +86,7 @@ impl World {
 }
 
 impl Adapter {
-    /// The first images as prompts of both rows.
+    /// Returns the prompts of both rows for the first images.
     fn prompts(
         &self,
         world: &World,
@@ -162,7 +163,7 @@ fn adapters_equal_the_reference() {
     golden.finish();
 }
 
-/// The masks of the images, as diffusers resamples them; those of the first are compared level by level.
+/// Returns the masks of the images. The resampled masks of the first are compared with diffusers' at each level.
 fn masks(world: &World) -> Vec<Mask> {
     let shape = world.golden.shape("masks");
     let [images, height, width] = shape[1..] else { panic!("masks: {shape:?}") };
@@ -181,11 +182,11 @@ fn masks(world: &World) -> Vec<Mask> {
     masks
 }
 
-/// A guided U-Net under an adapter.
+/// U-Net with classifier-free guidance and an image prompt.
 struct Prompted<'a> {
     unet: &'a UNet,
     guidance: Guidance,
-    /// Of the prompt, then of the negative prompt.
+    /// Context of the prompt, then of the negative prompt.
     context: Tensor<3>,
     prompts: [ImagePromptKv; 2],
 }
@@ -205,7 +206,7 @@ impl Denoiser for Prompted<'_> {
     }
 }
 
-/// DDIM draws nothing.
+/// Noise source for DDIM, which draws no noise.
 pub(crate) struct Silent;
 
 impl NoiseSource for Silent {
@@ -220,7 +221,7 @@ fn run(world: &World, adapters: &BTreeMap<String, Adapter>) {
         meaning("ip_adapter", "generate/steps", "plus, scale 0.6, DDIM 6 steps, guidance 5.0: latents after each");
     let kind = said.split(',').next().unwrap_or_default();
     let [scale, _steps, guidance] = numbers(&said)[..3] else { panic!("generate: {said}") };
-    // DDIM leaves one state for each step.
+    // DDIM has one state per step.
     let steps = golden.shape("generate/steps")[0];
     let context = ["prompt_embeds", "negative_embeds"].map(|name| golden.tensor(&format!("generate/{name}"), device));
     let mut denoiser = Prompted {

@@ -1,4 +1,4 @@
-//! Golden file `lora`: files of several layouts, merged and attached, in weights and in outputs.
+//! Golden file `lora`: LoRA files of several layouts, merged and attached; compares weights and outputs.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use fabric::models::unet::UNet;
 use super::harness::{Golden, device, folder, json, relative_error, tolerance};
 use super::{text, unet};
 
-/// Every float parameter by its published name.
+/// Returns every float parameter by its published name.
 fn weights<M: Module + PublishedNames>(module: &M) -> BTreeMap<String, Vec<f64>> {
     struct Collector<F> {
         path: Vec<String>,
@@ -38,13 +38,13 @@ fn weights<M: Module + PublishedNames>(module: &M) -> BTreeMap<String, Vec<f64>>
     collector.got
 }
 
-/// How many parameters differ in any bit.
+/// Counts the parameters that differ in any bit.
 fn changed(base: &BTreeMap<String, Vec<f64>>, merged: &BTreeMap<String, Vec<f64>>) -> usize {
     assert_eq!(base.len(), merged.len(), "parameters");
     base.iter().filter(|(name, values)| merged[*name] != **values).count()
 }
 
-/// The timestep of the passes: the README notes it beside the base's output.
+/// Returns the timestep of the evaluations, which the README gives with the base output.
 fn timestep() -> f64 {
     let readme = std::fs::read_to_string(folder().join("README.md")).unwrap_or_default();
     let section = readme.split("\n## ").find(|section| section.starts_with("lora\n")).unwrap_or_default();

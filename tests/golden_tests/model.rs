@@ -1,4 +1,4 @@
-//! The golden folder's networks, loaded the way a user loads them.
+//! The golden folder's networks, loaded through the public API.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -52,7 +52,7 @@ pub(crate) fn vae_in(folder: &Path) -> Vae {
     load_into(config.init(&device()).expect("a VAE"), &file, &LoadOptions::default()).expect("a loaded VAE").0
 }
 
-/// The whole folder as a pipeline. It has no vocabulary of its own: Stable Diffusion's is used.
+/// The whole folder as a pipeline. The folder has no vocabulary, so Stable Diffusion's is used.
 pub(crate) fn pipeline() -> &'static Pipeline {
     static PIPELINE: OnceLock<Pipeline> = OnceLock::new();
     PIPELINE.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! Golden models: every file of the folder is read whole, and every tensor ends up where it belongs.
+//! Golden models: reads every file of the folder completely, and checks that every tensor is loaded to its parameter.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ fn files(path: &Path, extension: &str) -> Vec<PathBuf> {
     got
 }
 
-/// A tensor's values as f32, exactly.
+/// Returns the bits of a tensor's values as f32.
 fn values(tensor: HostTensor) -> Vec<u32> {
     let data = tensor.into_data(LoadDtype::F32, true, "", "").expect("finite floats");
     data.try_to_vec::<f32>().expect("f32").into_iter().map(f32::to_bits).collect()
@@ -60,7 +60,7 @@ fn round_trip<M: Module + PublishedNames>(network: M, folder: &ComponentFolder) 
     report.applied.len()
 }
 
-/// What kind of network a folder's settings describe, and how many of its tensors were loaded.
+/// Detects the network of a folder, makes the round trip, and returns the number of loaded tensors.
 fn load_folder(path: &Path) -> Result<usize, LoadError> {
     let folder = ComponentFolder::open(path, None)?;
     let config: Value = folder.config()?;
@@ -92,7 +92,7 @@ fn load_folder(path: &Path) -> Result<usize, LoadError> {
     })
 }
 
-/// Reads every tensor of a file whose network is not here.
+/// Reads every tensor of a file whose network this library does not have.
 fn read_whole(path: &Path) -> usize {
     let file = SafetensorsFile::open(path).unwrap_or_else(|e| panic!("{e}"));
     for name in file.tensors().keys() {

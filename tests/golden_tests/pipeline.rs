@@ -1,4 +1,4 @@
-//! Golden file `pipeline`: whole runs from a prompt string, per sampler, and image to image.
+//! Golden file `pipeline`: whole runs from a prompt with each sampler, and image to image.
 
 use std::ops::ControlFlow;
 
@@ -26,7 +26,8 @@ fn whole_runs_equal_the_published_pipeline() {
     golden.finish();
 }
 
-/// diffusers' classes over the golden model's noise schedule, with another offset of the timesteps if a case has one.
+/// Returns the configuration of a diffusers scheduler with the golden model's noise schedule, and the case's timestep
+/// offset if it has one.
 pub(super) fn scheduler(name: &str, spacing: &str, offset: Option<u64>) -> SchedulerConfig {
     let (class, more) = match name {
         "ddim" => ("DDIMScheduler", r#", "clip_sample": false, "set_alpha_to_one": false"#),
@@ -54,7 +55,7 @@ pub(super) fn scheduler(name: &str, spacing: &str, offset: Option<u64>) -> Sched
     SchedulerConfig::from_json(&config.to_string()).expect("a scheduler")
 }
 
-/// The file tells the timesteps, and they tell the spacing.
+/// Finds the timestep spacing from the timesteps in the file.
 fn scheduler_of(name: &str, steps: usize, timesteps: &[f64]) -> SchedulerConfig {
     let spacings = ["leading", "linspace", "trailing"];
     let configs = spacings.map(|spacing| scheduler(name, spacing, None));

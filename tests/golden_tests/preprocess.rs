@@ -1,12 +1,12 @@
-//! Images before they meet a network, against Pillow, transformers and diffusers.
+//! Image preprocessing, compared with Pillow, transformers and diffusers.
 
 use fabric::core::image::{Crop, Filter, Fit, Image, clip_pixels, vae_pixels};
 
 use super::harness::Golden;
 
-/// Every image of the file through every preprocessing that the file has of it.
+/// Compares every preprocessing result in the file.
 ///
-/// Resized images must be equal in every bit: one level of 255 would already be beyond the tolerance.
+/// Resized images must be equal bit by bit: a difference of 1 in 255 already exceeds the tolerance.
 #[test]
 fn preprocess_equals_the_authors_code() {
     let golden = Golden::open("preprocess");
@@ -54,7 +54,7 @@ fn image(golden: &Golden, key: &str) -> Image {
     Image::from_rgb(shape[1], shape[0], rgb).expect("the pixels of an image")
 }
 
-/// `HEIGHTxWIDTH` of a key; bytes as the golden has them.
+/// Resizes an image to the `HEIGHTxWIDTH` of a key; returns its bytes as numbers.
 fn resized(image: &Image, size: &str, filter: Filter) -> Vec<f64> {
     let (height, width) = size.split_once('x').expect("HEIGHTxWIDTH");
     let number = |text: &str| text.parse::<usize>().expect("a number of pixels");
@@ -62,7 +62,7 @@ fn resized(image: &Image, size: &str, filter: Filter) -> Vec<f64> {
     got.rgb().iter().map(|value| f64::from(*value)).collect()
 }
 
-/// Every n-th pixel, n being what makes the golden's size of ours.
+/// Takes every n-th pixel, where n is the ratio of our size to the golden tensor's.
 fn strided(pixels: &[f32], width: usize, height: usize, shape: &[usize]) -> Vec<f64> {
     let stride = height.div_ceil(shape[1]);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Golden file `schedulers`: timesteps, noise levels and whole trajectories of diffusers, for a linear "network".
+//! Golden file `schedulers`: diffusers' timesteps, noise levels and whole trajectories with a linear model.
 
 use std::ops::ControlFlow;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::harness::{Golden, device, json, relative_error, tolerance};
 
-/// `a * latents + b * timestep / 1000 + c * pattern`, and what it was asked.
+/// Linear model `a * latents + b * timestep / 1000 + c * pattern`, which records its answers.
 struct Linear {
     a: f64,
     b: f64,
@@ -29,7 +29,7 @@ impl Denoiser for Linear {
     }
 }
 
-/// Recorded draws, in order.
+/// Noise source that replays recorded noise in order.
 struct Recorded {
     draws: Vec<Tensor<4>>,
     used: usize,
@@ -43,7 +43,7 @@ impl NoiseSource for Recorded {
     }
 }
 
-/// The configuration file of a case; what diffusers takes as arguments of `step` we have in the configuration.
+/// Returns the configuration of a case. Arguments of diffusers' `step` are part of our configuration.
 fn config(case: &Value) -> SchedulerConfig {
     let mut file = case["config"].clone();
     file["_class_name"] = case["class"].clone();
@@ -58,7 +58,7 @@ fn config(case: &Value) -> SchedulerConfig {
     config
 }
 
-/// Rows of `[calls, images, channels, height, width]`.
+/// Splits a tensor `[calls, images, channels, height, width]` by calls.
 fn rows(golden: &Golden, key: &str) -> Vec<Tensor<4>> {
     if !golden.has(key) {
         return Vec::new();
@@ -95,7 +95,7 @@ fn noise_is_added_whatever_number_of_steps_the_cases_have() {
     }
 }
 
-/// One case: its tables, and the run under the linear network. Gives what is wrong beyond the tensors themselves.
+/// Checks the tables and the trajectory of one case. Returns a message for errors other than tensor differences.
 fn trajectory(golden: &Golden, file: &Value, name: &str, case: &Value) -> Option<String> {
     let number = |key: &str| file[key].as_f64().expect("a number");
     let key = |tensor: &str| format!("{name}/{tensor}");
@@ -105,7 +105,7 @@ fn trajectory(golden: &Golden, file: &Value, name: &str, case: &Value) -> Option
         Err(error) => return Some(format!("{name}: {error}")),
     };
 
-    // Whole timesteps are exact; fractions went through f32 logarithms. Noise levels keep f32's digits.
+    // Integer timesteps are exact. Fractional ones come from f32 logarithms, and noise levels have f32 precision.
     let tables = [
         ("timesteps", schedule.timesteps()),
         ("sigmas", schedule.sigmas()),
@@ -144,9 +144,9 @@ fn trajectory(golden: &Golden, file: &Value, name: &str, case: &Value) -> Option
     (draws.0 != draws.1 || draws.0 != draws.2).then(|| format!("{name}: draws made, recorded, counted: {draws:?}"))
 }
 
-/// `tables/<beta_schedule>/...`, over the range of betas that the cases have.
+/// Compares `tables/<beta_schedule>/...`, for the range of betas of the cases.
 fn betas_and_alphas(golden: &Golden, file: &Value) {
-    // Any case will do that takes its betas from a range and leaves them as they are.
+    // Uses any case that computes its betas from a range and does not rescale them.
     let plain = |case: &&Value| {
         case["config"]["trained_betas"].is_null() && case["config"]["rescale_betas_zero_snr"] != Value::Bool(true)
     };
@@ -165,13 +165,13 @@ fn betas_and_alphas(golden: &Golden, file: &Value) {
     }
 }
 
-/// The number of noise levels of the schedule that made `add_noise/euler`, which has nothing to do with those of the
-/// cases. Sets that do not say it have 10.
+/// Returns the number of noise levels of the schedule of `add_noise/euler`, which is independent of the cases.
+/// Default: 10.
 fn add_noise_steps(file: &Value) -> usize {
     file.get("add_noise_steps").map_or(10, |steps| steps.as_u64().expect("a number") as usize)
 }
 
-/// `add_noise/...`: one image per training step, and per step of a plain Euler schedule with leading timesteps.
+/// Compares `add_noise/...`: one image per training step, and per step of an Euler schedule with leading timesteps.
 fn noise_is_added(golden: &Golden, file: &Value) {
     if !golden.has("add_noise/x") {
         return;

@@ -1,5 +1,5 @@
-//! Golden file `sdxl`: both text encoders, and a U-Net with added conditions, linear projections, several
-//! transformer layers and heads per level.
+//! Golden file `sdxl`: both text encoders, and a U-Net with added conditions, linear projections, and numbers of
+//! transformer layers and heads that differ per level.
 
 use burn::tensor::Tensor;
 use fabric::core::models::{AddedConditions, UNetInput, UNetModel};

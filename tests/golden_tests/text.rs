@@ -6,7 +6,7 @@ use fabric::models::load::{LoadOptions, SafetensorsFile, load_into};
 
 use super::harness::{Golden, device, folder, json};
 
-/// A text encoder of the golden models, with its end marker changed if asked.
+/// Loads a text encoder of the golden models, optionally with another end token.
 pub(crate) fn load(path: &str, eos_token_id: Option<u32>, device: &Device) -> ClipText {
     let folder = folder().join("models").join(path);
     let text = std::fs::read_to_string(folder.join("config.json")).expect("config.json");
@@ -16,7 +16,7 @@ pub(crate) fn load(path: &str, eos_token_id: Option<u32>, device: &Device) -> Cl
     load_into(config.init(device).expect("a network"), &file, &LoadOptions::default()).expect("loads").0
 }
 
-/// The rows of a tensor of ids.
+/// Returns the rows of a tensor of token ids.
 pub(crate) fn ids(golden: &Golden, key: &str) -> Vec<Vec<u32>> {
     let values: Vec<u32> = golden.values(key).into_iter().map(|id| id as u32).collect();
     values.chunks(golden.shape(key)[1]).map(<[u32]>::to_vec).collect()
@@ -29,7 +29,7 @@ fn text_encoder_equals_the_reference() {
     let ids = ids(&golden, "input_ids");
     let prompts = json("text.json")["prompts"].as_array().expect("prompts").len();
     assert_eq!(ids.len(), prompts, "one row of ids per prompt");
-    // The published legacy value, and the true marker.
+    // The legacy value in published configurations, and the actual end token.
     let legacy = load("text_encoder", Some(2), &device);
     let proper = load("text_encoder", Some(49407), &device);
     let output = legacy.forward(&ids).expect("encodes");

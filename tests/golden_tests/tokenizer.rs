@@ -4,7 +4,7 @@ use fabric::models::tokenizer::{Cleaning, ClipTokenizer, PadWith};
 
 use super::harness::{Golden, json};
 
-/// Compares each row of ids and tells which texts differ.
+/// Compares each row of token ids and reports the texts that differ.
 #[track_caller]
 fn compare(golden: &serde_json::Value, list: &str, cleaning: Cleaning) {
     let tokenizer = ClipTokenizer::openai().with_cleaning(cleaning);
@@ -15,7 +15,7 @@ fn compare(golden: &serde_json::Value, list: &str, cleaning: Cleaning) {
     for (text, expected) in texts.iter().zip(expected) {
         let text = text.as_str().expect("a text");
         let expected: Vec<u32> = serde_json::from_value(expected.clone()).expect("ids");
-        // The window is as long as the row: no padding, and cut where the reference cut.
+        // The window is as long as the golden row: no padding, and truncated at the same token.
         let got = tokenizer.tokenize(text, expected.len(), PadWith::Eos).expect("ids");
         let fits = got.length == expected.len() || (got.length > 77 && expected.len() == 77);
         if got.ids != expected || !fits {
@@ -78,7 +78,7 @@ fn padded_rows_are_equal() {
             .iter()
             .flat_map(|text| tokenizer.tokenize(text.as_str().expect("a text"), window, pad).expect("ids").ids);
         let got: Vec<f64> = rows.map(f64::from).collect();
-        // Ids are equal or wrong: nothing is allowed for rounding.
+        // Ids must be equal, without a tolerance.
         assert_eq!(got, golden.values(key), "{key}");
         golden.compare_values(key, &got);
     }

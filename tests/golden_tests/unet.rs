@@ -1,4 +1,4 @@
-//! Golden file `unet`: single passes, the output of every block, the time embedding.
+//! Golden file `unet`: single evaluations, the output of every block, the time embedding.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use fabric::models::unet::{UNet, UNetConfig, timestep_embedding};
 
 use super::harness::{Golden, device, folder};
 
-/// The network in a folder of the golden models, strictly loaded.
+/// Loads the U-Net in a folder of the golden models, strictly.
 pub(crate) fn load(path: &str, device: &Device) -> (UNetConfig, UNet) {
     let folder = folder().join("models").join(path);
     let text = std::fs::read_to_string(folder.join("config.json")).expect("config.json");
@@ -19,7 +19,7 @@ pub(crate) fn load(path: &str, device: &Device) -> (UNetConfig, UNet) {
     (config, unet)
 }
 
-/// Runs one pass and compares every block that the golden file has under `prefix`.
+/// Evaluates the U-Net once and compares every block that the golden file has under `prefix`.
 pub(crate) fn compare_blocks(golden: &Golden, prefix: &str, unet: &UNet, input: UNetInput<'_>) -> Tensor<4> {
     let mut blocks = BTreeMap::new();
     let output = unet.forward_traced(input, &mut |name, x| {

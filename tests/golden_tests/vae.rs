@@ -1,4 +1,4 @@
-//! Golden file `vae`: both halves of the autoencoder, and some of their parts.
+//! Golden file `vae`: encoder and decoder, and some of their parts.
 
 use std::collections::BTreeMap;
 

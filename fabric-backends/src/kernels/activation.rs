@@ -1,4 +1,4 @@
-//! Pointwise nonlinearities and their derivatives.
+//! Activation functions and their gradients.
 
 use rayon::prelude::*;
 
@@ -30,7 +30,7 @@ fn quick_gelu_slope(x: f32) -> f32 {
     s * (1.0 - s).mul_add(SLOPE * x, 1.0)
 }
 
-/// The normal distribution function.
+/// The cumulative normal distribution function.
 #[inline(always)]
 fn normal(x: f32) -> f32 {
     0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
@@ -48,7 +48,7 @@ fn gelu_slope(x: f32) -> f32 {
     (x * DENSITY).mul_add(exp(-0.5 * x * x), normal(x))
 }
 
-/// `out = f(x)`.
+/// Computes `out = f(x)`.
 pub(crate) fn forward(kind: Pointwise, x: &[f32], out: &mut [f32]) {
     match kind {
         Pointwise::Silu => map(x, out, silu),
@@ -57,7 +57,7 @@ pub(crate) fn forward(kind: Pointwise, x: &[f32], out: &mut [f32]) {
     }
 }
 
-/// `out = f'(x) · gradient`.
+/// Computes `out = f'(x) · gradient`.
 pub(crate) fn backward(kind: Pointwise, x: &[f32], gradient: &[f32], out: &mut [f32]) {
     match kind {
         Pointwise::Silu => zip(
@@ -84,7 +84,7 @@ pub(crate) fn backward(kind: Pointwise, x: &[f32], gradient: &[f32], out: &mut [
     }
 }
 
-/// Rows of `2 * channels`: the first half times the GELU of the second.
+/// Computes the gated GELU of rows of `2 * channels`: the first half times the GELU of the second.
 pub(crate) fn geglu(channels: usize, x: &[f32], out: &mut [f32]) {
     let rows = rows_of_a_task(channels);
     out.par_chunks_mut(rows * channels).zip(x.par_chunks(rows * 2 * channels)).for_each(|(out, x)| {
@@ -102,7 +102,7 @@ pub(crate) fn geglu(channels: usize, x: &[f32], out: &mut [f32]) {
     });
 }
 
-/// The gradient of [`geglu`]'s input.
+/// Computes the gradient of the input of [`geglu`].
 pub(crate) fn geglu_backward(channels: usize, x: &[f32], gradient: &[f32], out: &mut [f32]) {
     let rows = rows_of_a_task(channels);
     let tasks = out.par_chunks_mut(rows * 2 * channels).zip(x.par_chunks(rows * 2 * channels));

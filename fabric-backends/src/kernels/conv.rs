@@ -1,4 +1,4 @@
-//! Convolutions as matrix products over windows, a few rows or images at a time.
+//! Convolutions as matrix products over unfolded windows (im2col), a few rows or images at a time.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -10,17 +10,18 @@ use super::isa::arch;
 use super::shared::Shared;
 use super::unfold::Windows;
 
-/// A convolution of `[rows, channels, height, width]` with `outputs` kernels.
+/// Convolution of `[rows, channels, height, width]` with `outputs` kernels.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Conv {
     pub(crate) windows: Windows,
     pub(crate) outputs: usize,
 }
 
-/// Columns of windows that one product takes: enough for the product to be worth its packing.
+/// Columns of windows in one product: enough to be worth the packing of the product's operands.
 const COLUMNS: usize = 512;
 
-/// A part of a convolution's work: these images' output rows. Several images are always whole.
+/// Part of a convolution's output: these rows of these images. A part with several images has all of their
+/// rows.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
     pub(super) images: Range<usize>,
@@ -28,13 +29,14 @@ pub(super) struct Part {
 }
 
 thread_local! {
-    /// Windows, and what else a product needs: kept, as fresh memory costs more than filling it.
+    /// Buffers for windows and intermediate results. They are reused, as fresh memory costs more than filling
+    /// it.
     static SCRATCH: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
 }
 
-/// The two buffers of this thread, of these lengths.
+/// Calls `f` with the two buffers of this thread, cut to these lengths; their values are arbitrary.
 pub(super) fn with_scratch<R>(lengths: [usize; 2], f: impl FnOnce(&mut [f32], &mut [f32]) -> R) -> R {
-    // Taken out meanwhile: a task that this thread runs while it waits makes its own.
+    // The buffers are taken out during the call: a task that this thread runs while it waits allocates its own.
     let mut buffers = SCRATCH.take();
     for (buffer, length) in buffers.iter_mut().zip(lengths) {
         if buffer.len() < length {
@@ -48,14 +50,15 @@ pub(super) fn with_scratch<R>(lengths: [usize; 2], f: impl FnOnce(&mut [f32], &m
 }
 
 impl Conv {
-    /// `out[n, o] = Σ weight[o] · windows(x[n]) + bias[o]`; no bias is an empty slice.
+    /// Computes `out[n, o] = Σ weight[o] · windows(x[n]) + bias[o]`; an empty slice means no bias.
     pub(crate) fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32]) {
         let out = Shared::new(out);
         if self.is_winograd() {
             return self.by_tiles(arch(), (x, weight, bias), &out);
         }
         let parts = self.parts(x);
-        // Too few for the threads: then they share every part's product, whose sums may round otherwise.
+        // With fewer parts than threads, all threads share the product of each part, whose sums may round
+        // differently.
         if parts.len() < rayon::current_num_threads() {
             parts.iter().for_each(|part| self.multiply((x, weight, bias), part, &out, true));
         } else {
@@ -63,7 +66,7 @@ impl Conv {
         }
     }
 
-    /// One part of the result, on `all` threads or on this one.
+    /// Computes one part of the result, on `all` threads or on this one.
     fn multiply(&self, (x, weight, bias): (&[f32], &[f32], &[f32]), part: &Part, out: &Shared<'_>, all: bool) {
         if self.is_direct() {
             return self.slide((x, weight, bias), part, out, all);
@@ -76,7 +79,7 @@ impl Conv {
         let place = Target { all: out, first, strides: Strides::rows(area) };
         let sizes = [outputs, columns, depth];
         #[allow(unsafe_code, reason = "rows of an image are not contiguous over its channels")]
-        // SAFETY: nobody else has these rows of these images, or this thread's buffer.
+        // SAFETY: no other task accesses these rows of these images or this thread's buffer.
         let multiply = |target: Target<'_>, matrix: (&[f32], Strides)| unsafe {
             if all {
                 product_shared(sizes, target, weight, matrix, start);
@@ -100,7 +103,7 @@ impl Conv {
                 for output in 0..outputs {
                     let first = (image * outputs + output) * area;
                     #[allow(unsafe_code, reason = "rows of an image are not contiguous over its channels")]
-                    // SAFETY: nobody else has these images.
+                    // SAFETY: no other task accesses these images.
                     let to = unsafe { out.part(first..first + rows) };
                     to.copy_from_slice(&product[output * columns + at * rows..][..rows]);
                 }
@@ -108,7 +111,7 @@ impl Conv {
         });
     }
 
-    /// All windows of a part, side by side, on `all` threads or on this one.
+    /// Writes all windows of a part side by side into `matrix`, on `all` threads or on this one.
     pub(super) fn unfold(&self, x: &[f32], part: &Part, matrix: &mut [f32], all: bool) {
         let (rows, length) = self.columns(part);
         let area = self.windows.input_area();
@@ -126,13 +129,13 @@ impl Conv {
         }
     }
 
-    /// A part's output pixels in one image, and in all.
+    /// Returns the number of output pixels of a part in one image, and in all its images.
     pub(super) fn columns(&self, part: &Part) -> (usize, usize) {
         let rows = part.rows.len() * self.windows.output[1];
         (rows, part.images.len() * rows)
     }
 
-    /// The work in parts of about as many output pixels as are worth a task.
+    /// Splits the output into parts of about as many pixels as are worth a task.
     pub(super) fn parts(&self, x: &[f32]) -> Vec<Part> {
         let images = x.len() / (self.windows.channels * self.windows.input_area());
         let [height, width] = self.windows.output;

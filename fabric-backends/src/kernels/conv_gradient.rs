@@ -1,4 +1,4 @@
-//! The gradients of a convolution.
+//! Gradients of a convolution.
 
 use rayon::prelude::*;
 
@@ -7,18 +7,18 @@ use super::gemm::{Start, Strides, gemm, product};
 use super::lanes::{add_up, total, vectorised};
 use super::unfold::Windows;
 
-/// Sums of weight gradients that are kept apart, however many threads there are.
+/// Maximum number of separate partial sums of the weight gradient, independent of the number of threads.
 const SUMS: usize = 16;
 
-/// With fewer parts than these, the threads share every part's product. (Not the number of threads: it decides in
-/// which order a sum is taken.)
+/// With fewer parts than this, all threads share the product of each part. A constant, not the number of
+/// threads, so that the order of summation does not depend on the threads.
 const FEW: usize = 4;
 
-/// A weight from which on one sum is large enough to occupy all threads.
+/// Size of a weight from which a single sum is large enough to occupy all threads.
 const LARGE: usize = 1 << 18;
 
 impl Conv {
-    /// The gradient of `x`, which is `out`.
+    /// Writes the gradient of `x` to `out`.
     pub(crate) fn input_gradient(&self, weight: &[f32], gradient: &[f32], out: &mut [f32]) {
         let windows = &self.windows;
         let fits = (0..2).all(|axis| {
@@ -27,10 +27,10 @@ impl Conv {
                 && windows.output[axis] + windows.kernel[axis] == windows.input[axis] + 2 * windows.padding[axis] + 1
         });
         let (depth, area, outputs) = (windows.rows(), windows.area(), self.outputs);
-        // With fewer pixels than kernels, their windows are smaller than the turned kernels would be.
+        // With fewer output pixels than kernels, the matrix of windows is smaller than the rotated kernels.
         let few = gradient.len() < outputs * outputs;
         if fits && !few {
-            // The same as a convolution of the gradient with the kernels turned by half a turn.
+            // Equals a convolution of the gradient with the kernels rotated by 180 degrees.
             let padding = [0, 1].map(|axis| windows.kernel[axis] - 1 - windows.padding[axis]);
             let back =
                 Windows { channels: self.outputs, input: windows.output, output: windows.input, padding, ..*windows };
@@ -54,7 +54,8 @@ impl Conv {
         });
     }
 
-    /// `[outputs, channels, ..]` as `[channels, outputs, ..]`, each kernel back to front.
+    /// Transposes `[outputs, channels, ..]` to `[channels, outputs, ..]` and rotates each kernel by 180
+    /// degrees.
     fn turned(&self, weight: &[f32]) -> Vec<f32> {
         let (taps, channels, outputs) = (self.windows.taps(), self.windows.channels, self.outputs);
         let mut turned = vec![0.0; weight.len()];
@@ -67,7 +68,7 @@ impl Conv {
         turned
     }
 
-    /// The gradient of the weight, which is `of_weight`, and that of the bias.
+    /// Writes the gradient of the weight to `of_weight` and returns that of the bias.
     pub(crate) fn weight_gradient(&self, x: &[f32], gradient: &[f32], of_weight: &mut [f32]) -> Vec<f32> {
         let parts = self.parts(x);
         let sum = |parts: &[Part], of_weight: &mut [f32], all: bool| {
@@ -76,7 +77,7 @@ impl Conv {
                 of_weight.fill(0.0);
             }
             for (nth, part) in parts.iter().enumerate() {
-                // What the first one finds does not matter: large memory is not worth clearing.
+                // The first part overwrites `of_weight`, which saves clearing it.
                 let start = if nth == 0 { Start::Nothing } else { Start::Result };
                 self.add_part((x, gradient), part, (of_weight, &mut of_bias), start, all);
             }
@@ -97,7 +98,8 @@ impl Conv {
         add_up(&sums.1, self.outputs)
     }
 
-    /// What one part adds to the gradients, on `all` threads or on this one; that of the weight begins with `start`.
+    /// Adds one part to the gradients, on `all` threads or on this one; `start` is the initial value of the
+    /// weight gradient.
     fn add_part(
         &self,
         (x, gradient): (&[f32], &[f32]),

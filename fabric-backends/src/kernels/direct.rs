@@ -1,8 +1,8 @@
-//! Convolutions with a kernel of 3x3, a stride of 1 and a padding of 1, without windows.
+//! Convolutions with a 3x3 kernel, stride 1 and padding 1, without unfolding the windows.
 //!
-//! Rows of an image lie one after the other with a single zero between them, so that each place in the kernel reads
-//! the whole image from another beginning: nine sums over shifted runs of memory, whatever the width. What is
-//! computed at the zeros is thrown away.
+//! The rows of an image lie one after the other with a single zero between them. Each kernel tap then reads the
+//! whole image at a constant offset, so that a convolution is nine sums over shifted runs of memory, whatever
+//! the width. The results at the zeros are discarded.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -12,24 +12,25 @@ use super::isa::arch;
 use super::lanes::{total, vectorised};
 use super::shared::Shared;
 
-/// Places in the kernel.
+/// Taps of the kernel.
 const TAPS: usize = 9;
 
-/// Registers along the images, and output channels, that fill the processor's registers with sums: half as many
-/// channels where there are 16 of them instead of 32.
+/// Registers along the images, and output channels, whose sums fill 32 registers. With 16 registers, half as
+/// many channels are processed at a time.
 const ALONG: usize = 3;
 const OUTPUTS: usize = 8;
 
-/// Sums are taken for whole blocks of so many places: a multiple of [`ALONG`] registers of any processor.
+/// Sums are computed in blocks of this many places: a multiple of [`ALONG`] registers of any processor.
 const BLOCK: usize = ALONG * 16;
 
-/// Channels up to which this is faster than products over windows, whose blocks fit the caches better.
+/// Maximum number of channels for which this is faster than products over windows, whose blocks fit the caches
+/// better.
 const FEW_CHANNELS: usize = 256;
 
-/// Numbers of a part's padded images, about: what the second cache holds beside weights.
+/// Approximate number of values in the padded images of a part: what the L2 cache holds beside the weights.
 const CACHED: usize = 1 << 17;
 
-/// How a part's images lie in memory: rows and a zero after each, one row of zeros between images.
+/// Memory layout of the images of a part: a zero after each row, and a row of zeros between images.
 #[derive(Debug, Clone, Copy)]
 struct Strip {
     images: usize,
@@ -46,18 +47,19 @@ impl Strip {
         self.width + 1
     }
 
-    /// Places for which sums are taken.
+    /// Number of places for which sums are computed.
     fn places(&self) -> usize {
         ((self.images * (self.rows + 1) - 1) * self.pitch()).next_multiple_of(BLOCK)
     }
 
-    /// Numbers of a channel with one more row on both sides, and a zero before them all.
+    /// Number of values of a channel: the places, a row more above and below, and a zero before and after.
     fn padded(&self) -> usize {
         self.places() + 2 * self.pitch() + 2
     }
 
-    /// Calls `f` for the pixels among `length` places from `first` on, run by run: the run's first place after
-    /// `first`, its image, its first pixel in that image's rows, and its length.
+    /// Calls `f` for each run of pixels among the `length` places from `first` on, with the index of the run's
+    /// first place relative to `first`, its image, its first pixel within the part's rows of that image, and
+    /// its length.
     fn runs(&self, first: usize, length: usize, mut f: impl FnMut(usize, usize, usize, usize)) {
         let mut at = 0;
         while at < length {
@@ -76,17 +78,17 @@ impl Strip {
 }
 
 impl Conv {
-    /// Whether this is a convolution for this file.
+    /// Whether this convolution uses the direct kernels.
     pub(super) fn is_direct(&self) -> bool {
         self.windows.is_same_3x3() && self.windows.channels.max(self.outputs) <= FEW_CHANNELS
     }
 
-    /// Output pixels of a part, about.
+    /// Approximate number of output pixels per part.
     pub(super) fn direct_columns(&self) -> usize {
         (CACHED / self.windows.channels.max(self.outputs)).clamp(256, 1024)
     }
 
-    /// One part of the result, on `all` threads or on this one.
+    /// Computes one part of the result, on `all` threads or on this one.
     pub(super) fn slide(&self, (x, weight, bias): (&[f32], &[f32], &[f32]), part: &Part, out: &Shared<'_>, all: bool) {
         let strip = Strip::of(self, part);
         let (channels, area) = (self.windows.channels, self.windows.area());
@@ -94,7 +96,7 @@ impl Conv {
         with_scratch([channels * strip.padded(), 0], |padded, _| {
             self.pad(x, part, strip, padded, all);
             let group = |first: usize| {
-                // Past the last channel, the last one again.
+                // Beyond the last channel, the last one is repeated.
                 let output = |at: usize| (first + at).min(self.outputs - 1);
                 let write = |at: usize, place: usize, length: usize, sums: &[[f32; BLOCK]]| {
                     let count = sums.len().min(self.outputs.saturating_sub(first + at));
@@ -103,7 +105,7 @@ impl Conv {
                         for (nth, sums) in sums[..count].iter().enumerate() {
                             let to = (plane + nth) * area + part.rows.start * strip.width + pixel;
                             #[allow(unsafe_code, reason = "channels of a part are not contiguous")]
-                            // SAFETY: nobody else has these rows of this channel.
+                            // SAFETY: no other task accesses these rows of this channel.
                             unsafe { out.part(to..to + run) }.copy_from_slice(&sums[from..from + run]);
                         }
                     });
@@ -121,7 +123,7 @@ impl Conv {
         });
     }
 
-    /// What one part adds to the gradients, on `all` threads or on this one.
+    /// Adds one part to the gradients of weight and bias, on `all` threads or on this one.
     pub(super) fn correlate(
         &self,
         (x, gradient): (&[f32], &[f32]),
@@ -159,8 +161,8 @@ impl Conv {
         });
     }
 
-    /// The images of a part as [`Strip`] has them, on `all` threads or on this one; the rows above and below are the
-    /// image's own where it has any.
+    /// Copies the images of a part to the layout of [`Strip`], on `all` threads or on this one. The rows above
+    /// and below the part are those of the image where it has any.
     fn pad(&self, x: &[f32], part: &Part, strip: Strip, padded: &mut [f32], all: bool) {
         let [height, width] = self.windows.input;
         let channel = |(channel, padded): (usize, &mut [f32])| {
@@ -170,7 +172,7 @@ impl Conv {
             rest.fill(0.0);
             for (line, to) in lines.chunks_exact_mut(strip.pitch()).enumerate() {
                 let (image, row) = if strip.images == 1 {
-                    // The row before its first is line 0.
+                    // Line 0 is the row above the part.
                     (0, (part.rows.start + line).checked_sub(1).filter(|row| *row < height))
                 } else {
                     let above = line % (strip.rows + 1);
@@ -193,7 +195,8 @@ impl Conv {
     }
 }
 
-/// A group of output channels, block by block: `write(first channel, first place, places, sums of each channel)`.
+/// Computes a group of output channels, block by block, and passes the sums to `write(first channel, first
+/// place, places, sums of each channel)`.
 struct Slide<'a, W> {
     strip: Strip,
     padded: &'a [f32],
@@ -242,11 +245,11 @@ impl<W: Fn(usize, usize, usize, &[[f32; BLOCK]])> Slide<'_, W> {
     }
 }
 
-/// The weight gradients of a group of at most [`OUTPUTS`] channels.
+/// Adds to the weight gradients of a group of at most [`OUTPUTS`] channels.
 struct Correlate<'a> {
     strip: Strip,
     padded: &'a [f32],
-    /// Gradients of the outputs, each [`Strip::places`].
+    /// Gradients of the outputs in the layout of [`Strip`], [`Strip::places`] values per channel.
     spread: &'a [f32],
     of_weight: &'a mut [f32],
 }
@@ -302,7 +305,7 @@ impl Correlate<'_> {
     }
 }
 
-/// `sums += weight · x`, for each output channel's weight at one place of the kernel.
+/// Computes `sums += weight · x` for each output channel's weight at one tap of the kernel.
 #[inline(always)]
 fn add<S: Simd, const N: usize>(simd: S, x: &[f32], weights: [f32; N], sums: &mut [[S::f32s; ALONG]; N]) {
     let x = S::as_simd_f32s(&x[..ALONG * S::F32_LANES]).0;

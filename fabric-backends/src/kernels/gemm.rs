@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::shared::Shared;
 
-/// A matrix in a slice: element `(i, j)` lies at `i * row + j * column`.
+/// Strides of a matrix in a slice: element `(i, j)` lies at `i * row + j * column`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Strides {
     pub(crate) row: usize,
@@ -12,23 +12,24 @@ pub(crate) struct Strides {
 }
 
 impl Strides {
-    /// Rows of this length, one after the other.
+    /// Strides of contiguous rows of this length.
     pub(crate) fn rows(length: usize) -> Self {
         Self { row: length, column: 1 }
     }
 
-    /// The transposed view.
+    /// Strides of the transposed matrix.
     pub(crate) fn transposed(self) -> Self {
         Self { row: self.column, column: self.row }
     }
 
-    /// Elements that a matrix of this size reaches over.
+    /// Number of elements from the first to the last of a matrix of this size.
     fn reach(self, rows: usize, columns: usize) -> usize {
         (rows - 1) * self.row + (columns - 1) * self.column + 1
     }
 }
 
-/// `out = a · b`, or `out += a · b`, on this thread; `a` is `[m, k]`, `b` is `[k, n]`, none of them empty.
+/// Computes `out = a · b`, or `out += a · b`, on this thread; `a` is `[m, k]`, `b` is `[k, n]`, neither of them
+/// empty.
 pub(crate) fn gemm(
     sizes: [usize; 3],
     (out, strides): (&mut [f32], Strides),
@@ -38,26 +39,26 @@ pub(crate) fn gemm(
 ) {
     let start = if add { Start::Result } else { Start::Nothing };
     #[allow(unsafe_code, reason = "nobody else has this slice")]
-    // SAFETY: `out` is borrowed alone.
+    // SAFETY: `out` is borrowed exclusively.
     unsafe {
         gemm_shared(sizes, Target { all: &Shared::new(out), first: 0, strides }, a, b, start);
     }
 }
 
-/// What a product is added to.
+/// Initial value to which a product is added.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Start<'a> {
-    /// Nothing: what the result held before does not matter.
+    /// Zero: earlier values of the result are overwritten.
     Nothing,
-    /// What the result holds.
+    /// The current values of the result.
     Result,
-    /// The same row everywhere.
+    /// These values in each row.
     Row(&'a [f32]),
-    /// The same column everywhere.
+    /// These values in each column.
     Column(&'a [f32]),
 }
 
-/// Where a product goes: its first element in what several threads write, and how it lies from there.
+/// Where a product is written: the index of its first element in a shared slice, and its strides.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
     pub(crate) all: &'a Shared<'a>,
@@ -66,17 +67,17 @@ pub(crate) struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// The same from this row and column on.
+    /// Returns the part from this row and column on.
     fn from(self, row: usize, column: usize) -> Self {
         Self { first: self.first + row * self.strides.row + column * self.strides.column, ..self }
     }
 }
 
-/// [`gemm`] into a part of what several threads write.
+/// Computes [`gemm`] into a part of a slice that several threads write.
 ///
 /// # Safety
 ///
-/// Nobody else reads or writes the elements of this result meanwhile.
+/// No other thread may read or write the elements of this result during the call.
 #[allow(unsafe_code, reason = "threads write rows or columns of one matrix, which interleave")]
 pub(crate) unsafe fn gemm_shared(
     [m, n, k]: [usize; 3],
@@ -93,7 +94,7 @@ pub(crate) unsafe fn gemm_shared(
             assert!(out.strides.column == 1 && values.len() >= n);
             for row in 0..m {
                 let first = out.from(row, 0).first;
-                // SAFETY: elements of this result.
+                // SAFETY: these are elements of this result, to which the caller promised exclusive access.
                 unsafe { out.all.part(first..first + n) }.copy_from_slice(&values[..n]);
             }
         }
@@ -101,7 +102,7 @@ pub(crate) unsafe fn gemm_shared(
             assert!(out.strides.column == 1 && values.len() >= m);
             for (row, value) in values[..m].iter().enumerate() {
                 let first = out.from(row, 0).first;
-                // SAFETY: elements of this result.
+                // SAFETY: these are elements of this result, to which the caller promised exclusive access.
                 unsafe { out.all.part(first..first + n) }.fill(*value);
             }
         }
@@ -110,8 +111,8 @@ pub(crate) unsafe fn gemm_shared(
     let add = !matches!(start, Start::Nothing);
     let out = all.pointer(first, out_at.reach(m, n));
     let step = |stride: usize| stride as isize;
-    // SAFETY: the three matrices lie within their slices, as was just asserted (`pointer` did for the result), and the
-    // caller promised that nobody else has the result's elements.
+    // SAFETY: the three matrices lie within their slices, as the assertion above and that of `pointer` check,
+    // and the caller promised exclusive access to the elements of the result.
     unsafe {
         gemm::gemm(
             m,
@@ -137,11 +138,11 @@ pub(crate) unsafe fn gemm_shared(
     }
 }
 
-/// The same on all threads.
+/// Computes [`gemm_shared`] on all threads.
 ///
 /// # Safety
 ///
-/// Nobody else reads or writes the elements of this result meanwhile.
+/// No other thread may read or write the elements of this result during the call.
 #[allow(unsafe_code, reason = "threads write rows or columns of one matrix, which interleave")]
 pub(crate) unsafe fn product_shared(
     [m, n, k]: [usize; 3],
@@ -150,7 +151,7 @@ pub(crate) unsafe fn product_shared(
     (b, b_at): (&[f32], Strides),
     start: Start<'_>,
 ) {
-    // The longer side is cut, so that each task uses what it packs of the other one as often as possible.
+    // The longer side is split, so that each task reuses what it packs of the other one as often as possible.
     let cut = |length: usize| length.div_ceil(16).next_multiple_of(32).min(512);
     let (rows, columns) = if m >= n { (cut(m), n) } else { (m, cut(n)) };
     let blocks: Vec<_> =
@@ -163,12 +164,12 @@ pub(crate) unsafe fn product_shared(
             Start::Row(values) => Start::Row(&values[column..]),
             Start::Column(values) => Start::Column(&values[row..]),
         };
-        // SAFETY: no other task has this block, and the caller promised that nobody else has any.
+        // SAFETY: no other task accesses this block, and the caller promised exclusive access to the result.
         unsafe { gemm_shared(sizes, out.from(row, column), (a, a_at), (b, b_at), start) }
     });
 }
 
-/// The same into rows of `n` of a slice; nothing happens where the result is empty.
+/// Computes [`product_shared`] into contiguous rows of `n` elements; does nothing if the result is empty.
 pub(crate) fn product(
     sizes: [usize; 3],
     out: &mut [f32],
@@ -181,7 +182,7 @@ pub(crate) fn product(
         return;
     }
     #[allow(unsafe_code, reason = "nobody else has this slice")]
-    // SAFETY: `out` is borrowed alone.
+    // SAFETY: `out` is borrowed exclusively.
     unsafe {
         product_shared(sizes, Target { all: &Shared::new(out), first: 0, strides: Strides::rows(n) }, a, b, start);
     }

@@ -1,4 +1,4 @@
-//! Which of the processor's instruction sets the kernels use.
+//! Selects the instruction set of the kernels.
 
 use std::sync::OnceLock;
 
@@ -6,14 +6,14 @@ use pulp::Arch;
 
 use crate::DeviceError;
 
-/// The processor's best, or the one that `FABRIC_MAX_ISA` stops at.
+/// Returns the processor's best instruction set, or the best one that `FABRIC_MAX_ISA` allows.
 #[inline]
 pub(crate) fn arch() -> Arch {
     static CHOSEN: OnceLock<Arch> = OnceLock::new();
     *CHOSEN.get_or_init(|| allowed().unwrap_or_default())
 }
 
-/// The same, or what is wrong with the variable.
+/// Returns the instruction set to use, or an error if the value of `FABRIC_MAX_ISA` is unknown.
 pub(crate) fn allowed() -> Result<Arch, DeviceError> {
     match std::env::var("FABRIC_MAX_ISA") {
         Err(std::env::VarError::NotPresent) => Ok(Arch::new()),
@@ -22,7 +22,7 @@ pub(crate) fn allowed() -> Result<Arch, DeviceError> {
     }
 }
 
-/// The processor's best, but none beyond this one.
+/// Returns the processor's best instruction set up to this one.
 fn up_to(name: &str) -> Result<Arch, DeviceError> {
     match name {
         "avx512" => Ok(Arch::new()),

@@ -1,4 +1,5 @@
-//! Sums over slices in sixteen lanes: as many as the widest registers have, and more exact than one.
+//! Sums over slices in sixteen lanes, as many as the widest registers have; more exact than a single running
+//! sum.
 
 use rayon::prelude::*;
 
@@ -6,10 +7,10 @@ use super::isa::arch;
 
 const LANES: usize = 16;
 
-/// Elements that one task works on: enough to be worth a task, few enough to stay in the nearest cache.
+/// Elements per task: enough to be worth a task, few enough to stay in the L1 cache.
 pub(crate) const GRAIN: usize = 16 * 1024;
 
-/// Runs `f` compiled for the processor at hand. All that `f` calls must be inlined into it.
+/// Runs `f` compiled for the selected instruction set. All functions that `f` calls must be inlined into it.
 #[inline(always)]
 pub(crate) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
     arch().dispatch(f)
@@ -50,7 +51,7 @@ pub(crate) fn dot(x: &[f32], y: &[f32]) -> f32 {
     products
 }
 
-/// `Σ f(x, y)`, both sums of its pair.
+/// `Σ f(x, y)`, where `f` returns a pair; sums both components.
 #[inline(always)]
 pub(crate) fn sum_two(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> (f32, f32)) -> (f32, f32) {
     let ((xs, x_rest), (ys, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
@@ -71,7 +72,7 @@ pub(crate) fn sum_two(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> (f32, f32)) 
     (first, second)
 }
 
-/// The largest; NaN is passed over.
+/// Returns the largest value; NaN is ignored.
 #[inline(always)]
 pub(crate) fn largest(x: &[f32]) -> f32 {
     let (chunks, rest) = x.as_chunks::<LANES>();
@@ -84,7 +85,7 @@ pub(crate) fn largest(x: &[f32]) -> f32 {
     lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a })
 }
 
-/// `out = f(x)`, on all threads.
+/// Computes `out = f(x)` on all threads.
 pub(crate) fn map(x: &[f32], out: &mut [f32], f: impl Fn(f32) -> f32 + Copy + Send + Sync) {
     out.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).for_each(|(out, x)| {
         vectorised(
@@ -98,7 +99,7 @@ pub(crate) fn map(x: &[f32], out: &mut [f32], f: impl Fn(f32) -> f32 + Copy + Se
     });
 }
 
-/// `out = f(x, y)`, on all threads.
+/// Computes `out = f(x, y)` on all threads.
 pub(crate) fn zip(x: &[f32], y: &[f32], out: &mut [f32], f: impl Fn(f32, f32) -> f32 + Copy + Send + Sync) {
     out.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).zip(y.par_chunks(GRAIN)).for_each(|((out, x), y)| {
         vectorised(
@@ -112,7 +113,7 @@ pub(crate) fn zip(x: &[f32], y: &[f32], out: &mut [f32], f: impl Fn(f32, f32) ->
     });
 }
 
-/// The sum of parts of this length, added in their order.
+/// Returns the elementwise sum of parts of this length, added in their order.
 pub(crate) fn add_up(parts: &[Vec<f32>], length: usize) -> Vec<f32> {
     let mut total = vec![0.0_f32; length];
     total.par_chunks_mut(GRAIN).enumerate().for_each(|(at, total)| {

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::gemm::{Start, Strides, product};
 use super::lanes::{GRAIN, add_up, vectorised};
 
-/// A linear layer on `[rows, inputs]`.
+/// Linear layer on `[rows, inputs]`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Linear {
     pub(crate) inputs: usize,
@@ -13,7 +13,7 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// `out = x · weightᵀ + bias`; no bias is an empty slice.
+    /// Computes `out = x · weightᵀ + bias`; an empty slice means no bias.
     pub(crate) fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32]) {
         let Self { inputs, outputs } = *self;
         let sizes = [x.len() / inputs, outputs, inputs];
@@ -22,7 +22,7 @@ impl Linear {
         product(sizes, out, (x, Strides::rows(inputs)), weight, start);
     }
 
-    /// The gradient of `x`, which is `out`.
+    /// Writes the gradient of `x` to `out`.
     pub(crate) fn input_gradient(&self, weight: &[f32], gradient: &[f32], out: &mut [f32]) {
         let Self { inputs, outputs } = *self;
         let sizes = [out.len() / inputs, inputs, outputs];
@@ -30,7 +30,7 @@ impl Linear {
         product(sizes, out, gradient, (weight, Strides::rows(inputs)), Start::Nothing);
     }
 
-    /// The gradient of the weight, which is `out`.
+    /// Writes the gradient of the weight to `out`.
     pub(crate) fn weight_gradient(&self, x: &[f32], gradient: &[f32], out: &mut [f32]) {
         let Self { inputs, outputs } = *self;
         let rows = x.len() / inputs;
@@ -42,7 +42,7 @@ impl Linear {
         }
     }
 
-    /// The gradient of the bias.
+    /// Returns the gradient of the bias.
     pub(crate) fn bias_gradient(&self, gradient: &[f32]) -> Vec<f32> {
         let outputs = self.outputs;
         let task = (4 * GRAIN / outputs).max(1) * outputs;

@@ -1,4 +1,4 @@
-//! Elementary functions without branches or calls, so that loops over them become vector instructions.
+//! Elementary functions without branches or calls, so that the compiler can vectorise loops over them.
 
 /// `e^x` to 2 units in the last place; 0 below -87.3, infinite above 88.7.
 #[inline(always)]
@@ -7,7 +7,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     const HIGHEST: f32 = 88.72;
     // Adding 1.5 * 2^23 leaves the nearest integer in the lowest bits of the sum.
     const ROUND: f32 = 12_582_912.0;
-    // Comparisons, not `min` and `max`, which would hide a NaN.
+    // Comparisons instead of `min` and `max`, which would hide a NaN.
     let bound = if x > HIGHEST { HIGHEST } else { x };
     let bound = if bound < LOWEST { LOWEST } else { bound };
     let shifted = bound.mul_add(std::f32::consts::LOG2_E, ROUND);
@@ -23,7 +23,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     let p = p.mul_add(r, 0.5);
     let p = p.mul_add(r, 1.0);
     let p = p.mul_add(r, 1.0);
-    // 2^n in two steps, because 2^128 is no number and e^88.7 is.
+    // 2^n in two steps, because 2^128 overflows while e^88.7 does not.
     let half = f32::from_bits((shifted.to_bits() << 22 & 0xff80_0000).wrapping_add(1.0_f32.to_bits()));
     let rest = f32::from_bits((shifted.to_bits() << 23).wrapping_sub(half.to_bits()).wrapping_add(2 * 0x3f80_0000));
     let y = p * half * rest;
@@ -39,7 +39,7 @@ pub(crate) fn exp2_of_negative(x: f32) -> f32 {
     let bound = if x < LOWEST { LOWEST } else { x };
     let shifted = bound + ROUND;
     let r = bound - (shifted - ROUND);
-    // A polynomial fitted to 2^r where |r| is at most a half, by its largest relative error (2e-9 before rounding).
+    // Minimax polynomial for 2^r with |r| at most 1/2; the largest relative error is 2e-9 before rounding.
     let p = r.mul_add(1.535_336e-4, 1.339_887_5e-3);
     let p = p.mul_add(r, 9.618_437e-3);
     let p = p.mul_add(r, 5.550_332_5e-2);
@@ -56,7 +56,8 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// The error function, to 4e-7: a rational function of odd degree (Eigen's, by its coefficients), and 1 beyond 4.
+/// The error function, to 4e-7: a rational function of odd degree with Eigen's coefficients, clamped to ±1
+/// beyond ±4.
 #[inline(always)]
 pub(crate) fn erf(x: f32) -> f32 {
     let x2 = x * x;

@@ -1,9 +1,10 @@
-//! The f32 kernels of the CPU, on plain slices: compiled for each generation of processors, chosen at run time.
+//! The f32 kernels for the CPU, on plain slices: compiled for several instruction sets, one of which is chosen
+//! at run time.
 //!
-//! Nothing here knows of tensors. Sums are added in an order that follows from the sizes alone, and in some convolutions
-//! from the number of threads as well: on one machine with as many threads, results are the same to the bit from one run
-//! to the next. Another number of threads may round otherwise, and so may another processor, with other vector lengths
-//! and caches.
+//! This module does not depend on tensors. The order of summation depends only on the sizes, and in some
+//! convolutions also on the number of threads. On one machine with the same number of threads, results are
+//! therefore bit-identical from run to run. Another number of threads may round differently, and so may another
+//! processor, with other vector lengths and caches.
 
 pub(crate) mod activation;
 pub(crate) mod attention;

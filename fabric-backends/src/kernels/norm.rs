@@ -1,11 +1,11 @@
-//! Group and layer norms, and their derivatives.
+//! Group and layer normalisation, and their gradients.
 
 use rayon::prelude::*;
 
 use super::activation::{silu, silu_slope};
 use super::lanes::{GRAIN, add_up, sum, sum_two, total, vectorised};
 
-/// A group norm over `[rows, channels, area]`.
+/// Group normalisation over `[rows, channels, area]`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GroupNorm {
     pub(crate) channels: usize,
@@ -16,7 +16,7 @@ pub(crate) struct GroupNorm {
     pub(crate) silu: bool,
 }
 
-/// Mean, and one over the standard deviation.
+/// Returns the mean and the reciprocal of the standard deviation.
 #[inline(always)]
 fn statistics(x: &[f32], epsilon: f32) -> (f32, f32) {
     let scale = 1.0 / x.len() as f32;
@@ -31,7 +31,7 @@ fn statistics(x: &[f32], epsilon: f32) -> (f32, f32) {
 }
 
 impl GroupNorm {
-    /// `out = (x - mean) / deviation · weight + bias`, SiLU of it where that was asked for.
+    /// Computes `out = (x - mean) / deviation · weight + bias`, followed by SiLU if `silu`.
     pub(crate) fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32]) {
         let (members, length) = self.group();
         out.par_chunks_exact_mut(length).zip(x.par_chunks_exact(length)).enumerate().for_each(|(at, (out, x))| {
@@ -59,7 +59,7 @@ impl GroupNorm {
         });
     }
 
-    /// The gradients of `x` (into `out`), weight and bias.
+    /// Writes the gradient of `x` to `out` and returns those of weight and bias.
     pub(crate) fn backward(
         &self,
         x: &[f32],
@@ -70,7 +70,7 @@ impl GroupNorm {
     ) -> (Vec<f32>, Vec<f32>) {
         let (members, length) = self.group();
         let rows = x.len() / (self.channels * self.area);
-        // Of weight and bias, for each row of the batch.
+        // Gradients of weight and bias for each row of the batch.
         let mut sums = vec![(0.0_f32, 0.0_f32); rows * self.channels];
         let tasks = out.par_chunks_exact_mut(length).zip(x.par_chunks_exact(length));
         let tasks = tasks.zip(gradient.par_chunks_exact(length)).zip(sums.par_chunks_exact_mut(members));
@@ -127,14 +127,14 @@ impl GroupNorm {
         (of_weight, of_bias)
     }
 
-    /// Channels of a group, and its elements.
+    /// Returns the number of channels of a group, and of its elements.
     fn group(&self) -> (usize, usize) {
         let members = self.channels / self.groups;
         (members, members * self.area)
     }
 }
 
-/// Each row of as many elements as `weight` has: `out = (x - mean) / deviation · weight + bias`.
+/// Layer normalisation of rows as long as `weight`: `out = (x - mean) / deviation · weight + bias`.
 pub(crate) fn layer(epsilon: f32, x: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32]) {
     let channels = weight.len();
     let task = (GRAIN / channels).max(1) * channels;
@@ -153,7 +153,7 @@ pub(crate) fn layer(epsilon: f32, x: &[f32], weight: &[f32], bias: &[f32], out: 
     });
 }
 
-/// The gradients of [`layer`]'s `x` (into `out`), weight and bias.
+/// Writes the gradient of the `x` of [`layer`] to `out` and returns those of weight and bias.
 pub(crate) fn layer_backward(
     epsilon: f32,
     x: &[f32],

@@ -1,14 +1,14 @@
-//! Products of a few rows with a matrix that was packed for many of them.
+//! Products of a few rows with a matrix that is packed once and reused for many rows.
 
 use std::ops::Range;
 
 use pulp::Simd;
 
-/// Vectors side by side in a panel: with eight rows, as many sums as 32 registers hold beside what they are made of.
+/// Vectors side by side in a panel. With eight rows, the sums and their operands fit into 32 registers.
 pub(crate) const ACROSS: usize = 3;
 
-/// A matrix `[depth, columns]` in panels of [`ACROSS`] vectors of columns, each panel row after row. What the last vector has
-/// beyond the columns is 0.
+/// Matrix `[depth, columns]`, packed in panels of [`ACROSS`] vectors of columns, each panel row by row. The
+/// last vector is padded with zeros.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Panels<'a> {
     numbers: &'a [f32],
@@ -17,12 +17,13 @@ pub(crate) struct Panels<'a> {
 }
 
 impl<'a> Panels<'a> {
-    /// A matrix of `depth` rows and so many vectors of columns that lies in panels already.
+    /// Wraps a matrix of `depth` rows and `vectors` vectors of columns that is already packed.
     pub(crate) fn packed(numbers: &'a [f32], [depth, vectors]: [usize; 2]) -> Self {
         Self { numbers, depth, vectors }
     }
 
-    /// Packs a matrix for vectors of this length: `copy(row, column, to)` writes elements of a row from a column on.
+    /// Packs a matrix for vectors of this length: `copy(row, column, to)` writes the elements of a row from a
+    /// column on.
     #[inline(always)]
     pub(crate) fn pack(
         [depth, columns]: [usize; 2],
@@ -47,8 +48,9 @@ impl<'a> Panels<'a> {
         Self { numbers, depth, vectors }
     }
 
-    /// `out = factors · matrix`, or `out += factors · matrix`, of these vectors, which begin with a panel, and of these rows of
-    /// the matrix; `factor(n, row)` is the `n`th row's factor of a row of the matrix. Rows of `out` are `stride` apart.
+    /// Computes `out = factors · matrix`, or `out += factors · matrix`, for these rows and vectors of the
+    /// matrix; the first vector must start a panel. `factors(row)` returns the factors of that row of the
+    /// matrix for each of the `N` rows of `out`, which are `stride` apart.
     #[inline(always)]
     pub(crate) fn multiply<S: Simd, const N: usize>(
         self,

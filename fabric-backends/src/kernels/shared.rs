@@ -1,8 +1,8 @@
-//! One slice that several threads write, each its own part.
+//! A slice that several threads write, each a different part.
 
 use std::marker::PhantomData;
 
-/// A slice whose parts are handed out without a borrow of the whole.
+/// Slice that gives out mutable parts without borrowing the whole.
 pub(crate) struct Shared<'a> {
     first: *mut f32,
     length: usize,
@@ -10,7 +10,7 @@ pub(crate) struct Shared<'a> {
 }
 
 #[allow(unsafe_code, reason = "the parts that threads ask for do not overlap")]
-// SAFETY: a pointer into a slice that outlives this; `part` is what must be used with care.
+// SAFETY: this is a pointer into a slice that outlives it; callers of `part` guarantee exclusive access.
 unsafe impl Sync for Shared<'_> {}
 
 impl<'a> Shared<'a> {
@@ -18,21 +18,22 @@ impl<'a> Shared<'a> {
         Self { first: whole.as_mut_ptr(), length: whole.len(), whole: PhantomData }
     }
 
-    /// Where these elements begin.
+    /// Returns a pointer to `count` elements from `first` on, after a bounds check.
     pub(crate) fn pointer(&self, first: usize, count: usize) -> *mut f32 {
         assert!(first <= self.length && count <= self.length - first, "{count} from {first} of {}", self.length);
         self.first.wrapping_add(first)
     }
 
-    /// These elements.
+    /// Returns these elements.
     ///
     /// # Safety
     ///
-    /// As long as the result lives, nobody else asks for any of them.
+    /// While the result lives, no other call may ask for any of these elements.
     #[allow(unsafe_code, reason = "the parts that threads ask for do not overlap")]
     #[allow(clippy::mut_from_ref, reason = "that is the purpose")]
     pub(crate) unsafe fn part(&self, range: std::ops::Range<usize>) -> &mut [f32] {
-        // SAFETY: within the slice, as `pointer` asserts; that nobody else has it is the caller's promise.
+        // SAFETY: the elements lie within the slice, as `pointer` asserts; the caller promises exclusive
+        // access.
         unsafe { std::slice::from_raw_parts_mut(self.pointer(range.start, range.len()), range.len()) }
     }
 }

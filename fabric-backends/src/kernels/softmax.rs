@@ -1,11 +1,11 @@
-//! Softmax over rows, and its derivative.
+//! Softmax over rows, and its gradient.
 
 use rayon::prelude::*;
 
 use super::lanes::{GRAIN, dot, largest, total, vectorised};
 use super::math::exp;
 
-/// Each row of `length`: `out = e^x / Σ e^x`.
+/// Computes `out = e^x / Σ e^x` for each row of `length` elements.
 pub(crate) fn forward(length: usize, x: &[f32], out: &mut [f32]) {
     let task = (GRAIN / length).max(1) * length;
     out.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(out, x)| {
@@ -27,7 +27,8 @@ pub(crate) fn forward(length: usize, x: &[f32], out: &mut [f32]) {
     });
 }
 
-/// `out = y · (gradient - Σ y · gradient)`, row by row.
+/// Computes the gradient of the input, `out = y · (gradient - Σ y · gradient)` for each row; `y` is the
+/// softmax.
 pub(crate) fn backward(length: usize, y: &[f32], gradient: &[f32], out: &mut [f32]) {
     let task = (GRAIN / length).max(1) * length;
     out.par_chunks_mut(task).zip(y.par_chunks(task)).zip(gradient.par_chunks(task)).for_each(|((out, y), gradient)| {

@@ -1,8 +1,9 @@
-//! A convolution's windows as the columns of a matrix, and back, channel by channel.
+//! Unfolds the windows of a convolution into the columns of a matrix (im2col) and adds them back (col2im),
+//! channel by channel.
 
 use std::ops::Range;
 
-/// What a convolution reads and writes; `input` and `output` are `[height, width]`.
+/// Sizes of a convolution; `input` and `output` are `[height, width]`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Windows {
     pub(crate) channels: usize,
@@ -10,12 +11,12 @@ pub(crate) struct Windows {
     pub(crate) output: [usize; 2],
     pub(crate) kernel: [usize; 2],
     pub(crate) stride: [usize; 2],
-    /// Zeros above and on the left; what is missing below and on the right is zero as well.
+    /// Zeros above and on the left; pixels missing below and on the right are zero as well.
     pub(crate) padding: [usize; 2],
 }
 
-/// Output pixels along an axis that read the image's own pixels through one place of the kernel: the first, the one
-/// past the last, and the input's pixel that the first reads.
+/// Range of output pixels along an axis for which a kernel tap lies within the image: the first, the one past
+/// the last, and the input pixel that the first reads.
 struct Span {
     first: usize,
     end: usize,
@@ -23,7 +24,7 @@ struct Span {
 }
 
 impl Windows {
-    /// Rows of the matrix that a channel has: one for each place in the kernel.
+    /// Rows of the matrix per channel: one for each kernel tap.
     pub(crate) fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
@@ -48,7 +49,7 @@ impl Windows {
         self.kernel == [1, 1] && self.stride == [1, 1] && self.input == self.output && self.padding == [0, 0]
     }
 
-    /// Whether the kernel is 3x3 and the result as large as the image.
+    /// Whether the kernel is 3x3 with stride 1 and padding 1, and the result as large as the image.
     pub(crate) fn is_same_3x3(&self) -> bool {
         self.kernel == [3, 3] && self.stride == [1, 1] && self.padding == [1, 1] && self.input == self.output
     }
@@ -61,8 +62,8 @@ impl Windows {
         Span { first, end, source: (first * stride + tap).saturating_sub(padding) }
     }
 
-    /// Writes a channel's windows at the wanted output rows into columns `at..` of its rows of the matrix, which have
-    /// this `length`.
+    /// Writes the windows of a channel at the `expected` output rows into columns `at..` of that channel's
+    /// `rows` of the matrix, which have this `length`.
     pub(crate) fn unfold(&self, plane: &[f32], expected: Range<usize>, rows: &mut [f32], (at, length): (usize, usize)) {
         let width = self.output[1];
         let shifts = self.stride == [1, 1] && width == self.input[1];
@@ -93,8 +94,9 @@ impl Windows {
         }
     }
 
-    /// Where rows stay as long as they are, a row of the matrix is the whole image, shifted: one copy, which wraps
-    /// around at the edges. `source` is the pixel that the first output would read, had the image its padding.
+    /// Copies a row of the matrix when the output is as wide as the input. The row is then the whole image
+    /// shifted: one copy, which wraps around at the edges. `source` is the pixel that the first output would
+    /// read in a padded image.
     fn shift(&self, plane: &[f32], source: usize, out: &mut [f32]) {
         let skip = self.padding[1].saturating_sub(source).min(out.len());
         let source = (source + skip).saturating_sub(self.padding[1]).min(plane.len());
@@ -102,8 +104,8 @@ impl Windows {
         out[skip..skip + count].copy_from_slice(&plane[source..source + count]);
     }
 
-    /// Adds a channel's rows of the matrix, a whole image's, to the pixels that [`unfold`](Self::unfold) read them
-    /// from.
+    /// Adds a channel's rows of the matrix, for a whole image, to the pixels from which
+    /// [`unfold`](Self::unfold) read them.
     pub(crate) fn fold(&self, rows: &[f32], plane: &mut [f32]) {
         let width = self.output[1];
         for (tap, row) in rows.chunks_exact(self.area()).enumerate() {

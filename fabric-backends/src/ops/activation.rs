@@ -1,20 +1,20 @@
-//! Nonlinearities.
+//! Activation functions.
 
 use burn::tensor::activation::{gelu, sigmoid, silu};
 use burn::tensor::{Tensor, s};
 
-/// A nonlinearity with a kernel of its own.
+/// Pointwise activation function with a specialised kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Pointwise {
     /// `x · sigmoid(x)`.
     Silu,
-    /// `x · Φ(x)` with the exact normal distribution function.
+    /// `x · Φ(x)` with the exact cumulative normal distribution function.
     Gelu,
-    /// OpenAI's CLIP: `x · sigmoid(1.702 x)`.
+    /// `x · sigmoid(1.702 x)`, as in OpenAI's CLIP.
     QuickGelu,
 }
 
-/// Applies a nonlinearity to every element.
+/// Applies an activation function to every element.
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
@@ -32,7 +32,7 @@ pub fn pointwise<const D: usize>(x: Tensor<D>, kind: Pointwise) -> Tensor<D> {
     plain(x, kind)
 }
 
-/// Of burn's operations.
+/// Implementation with burn's operations.
 pub(super) fn plain<const D: usize>(x: Tensor<D>, kind: Pointwise) -> Tensor<D> {
     match kind {
         Pointwise::Silu => silu(x),
@@ -41,7 +41,7 @@ pub(super) fn plain<const D: usize>(x: Tensor<D>, kind: Pointwise) -> Tensor<D> 
     }
 }
 
-/// Gated GELU: the first half of the channels times the (exact) GELU of the second.
+/// Computes the gated GELU: the first half of the channels times the (exact) GELU of the second half.
 ///
 /// # Shapes
 ///
@@ -61,7 +61,7 @@ pub fn geglu(x: Tensor<3>) -> Tensor<3> {
     plain_geglu(x)
 }
 
-/// Of burn's operations.
+/// Implementation with burn's operations.
 pub(super) fn plain_geglu(x: Tensor<3>) -> Tensor<3> {
     let half = x.dims()[2] / 2;
     let value = x.clone().slice(s![.., .., ..half]);

@@ -1,18 +1,18 @@
-//! Attention in which keys carry weights.
+//! Attention with a weight for each key.
 
 use burn::tensor::Tensor;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 
-/// Keys and values that enter one softmax together with those of other groups.
+/// Keys and values that share one softmax with those of other groups.
 #[derive(Debug, Clone)]
 pub struct KeyGroup {
-    /// `[rows, heads, keys, head_dim]`, or one row that all rows of queries share.
+    /// Shape `[rows, heads, keys, head_dim]`, or with a single row that all query rows share.
     pub key: Tensor<4>,
-    /// As the keys.
+    /// Same shape as the keys.
     pub value: Tensor<4>,
-    /// Runs of keys with their weight, finite and above 0, that together cover all keys; empty stands for weight 1
-    /// everywhere.
+    /// Weights of the keys as runs of `(count, weight)`, finite and above 0, whose counts add up to the number
+    /// of keys. Empty means weight 1 for every key.
     pub weights: Vec<(usize, f32)>,
 }
 
@@ -21,7 +21,7 @@ impl KeyGroup {
         self.key.dims()[2]
     }
 
-    /// The weights, written out where there are none.
+    /// Returns the runs of weights; no weights give one run of weight 1.
     fn runs(&self) -> impl Iterator<Item = (usize, f32)> {
         let all = self.weights.is_empty().then(|| (self.count(), 1.0));
         self.weights.iter().copied().chain(all)
@@ -42,29 +42,29 @@ impl KeyGroup {
     }
 }
 
-/// Softmax attention in which keys carry weights, `softmax(q·k / sqrt(head_dim) + ln weight) · v`.
+/// Computes softmax attention with a weight for each key, `softmax(q·k / sqrt(head_dim) + ln weight) · v`.
 ///
 /// # Shapes
 ///
 /// - `query`: `[rows, heads, queries, head_dim]`
 /// - `key`, `value`: `[rows, heads, keys, head_dim]`
-/// - `weights`: as [`KeyGroup::weights`]
+/// - `weights`: see [`KeyGroup::weights`]
 /// - returns: `[rows, heads, queries, head_dim]`
 ///
 /// # Panics
 ///
-/// If the shapes do not fit together, the weights do not cover the keys, or one is not finite and above 0.
+/// If the shapes do not match, the weights do not cover the keys, or a weight is not finite and above 0.
 pub fn weighted_attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, weights: &[(usize, f32)]) -> Tensor<4> {
     grouped_attention(query, vec![KeyGroup { key, value, weights: weights.to_vec() }])
 }
 
-/// [`weighted_attention`] over the keys of several groups as if they were one, without joining them in memory where
-/// there is a kernel of its own.
+/// Computes [`weighted_attention`] over the keys of several groups in one softmax. The f32 CPU kernels without
+/// autodiff do not copy the groups into one tensor; all other cases concatenate them.
 ///
 /// # Shapes
 ///
 /// - `query`: `[rows, heads, queries, head_dim]`
-/// - returns: the same
+/// - returns: same shape as `query`
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
@@ -79,7 +79,7 @@ pub fn weighted_attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, we
 ///
 /// # Panics
 ///
-/// As [`weighted_attention`], and if there is no group.
+/// As for [`weighted_attention`], and if there is no group.
 pub fn grouped_attention(query: Tensor<4>, mut groups: Vec<KeyGroup>) -> Tensor<4> {
     assert!(!groups.is_empty(), "attention: no keys at all");
     groups.iter().for_each(|group| group.check(query.dims()));
@@ -103,12 +103,12 @@ pub fn grouped_attention(query: Tensor<4>, mut groups: Vec<KeyGroup>) -> Tensor<
     super::fused::plain(query, key, value, if plain { &[] } else { &weights })
 }
 
-/// Softmax attention in which each query sees only the keys up to its own number.
+/// Computes causal softmax attention: each query sees only the keys up to its own position.
 ///
 /// # Shapes
 ///
 /// - `query`, `key`, `value`: `[rows, heads, tokens, head_dim]`
-/// - returns: the same
+/// - returns: same shape as `query`
 ///
 /// # Panics
 ///

@@ -2,9 +2,10 @@
 
 use burn::tensor::{DType, Device, Tensor};
 
-/// The tensor in another number type; free when it has it already.
+/// Converts the tensor to another number type; free if it already has that type.
 ///
-/// On the CPU, halves become f32 on all cores: that is how a network whose weights take half the memory computes.
+/// On the CPU, f16 and bf16 are converted to f32 on all cores. Networks with 16-bit weights, which take half
+/// the memory, compute this way.
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
@@ -25,8 +26,8 @@ pub fn cast<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
     x.cast(dtype)
 }
 
-/// The number type in which a network with weights of this type computes on this device: CPUs have hardly any arithmetic
-/// for halves, so there it is f32; a GPU computes as the weights are.
+/// Returns the number type in which a network with weights of this type computes on this device: f32 for f16
+/// and bf16 weights on CPUs, which have hardly any 16-bit arithmetic, otherwise the type of the weights.
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {

@@ -4,19 +4,19 @@ use burn::tensor::{Tensor, assert_shape, module, ops::ConvOptions};
 
 use crate::device::is_cpu;
 
-/// A convolution without groups or dilation.
+/// Computes a two-dimensional convolution without groups or dilation.
 ///
 /// # Shapes
 ///
 /// - `x`: `[rows, in, height, width]`
 /// - `weight`: `[out, in, kernel height, kernel width]`
 /// - `bias`: `[out]`
-/// - `stride`: of both axes; `padding`: zeros before and after, along both axes
+/// - `stride`: for both axes; `padding`: zeros before and after, along both axes
 /// - returns: `[rows, out, (height + before + after - kernel height) / stride + 1, ..]`, rounded down
 ///
 /// # Panics
 ///
-/// If the shapes do not fit together, or the kernel is larger than the padded image.
+/// If the shapes do not match, or the kernel is larger than the padded image.
 pub fn conv2d(
     x: Tensor<4>,
     weight: Tensor<4>,
@@ -39,8 +39,11 @@ pub fn conv2d(
     plain(x, weight, bias, stride, padding)
 }
 
-/// The same numbers, in memory as the device's convolutions read them: input channels innermost on a GPU, whose kernels
-/// would otherwise copy the weight into that order at each call. Anything but the weight of a convolution stays as it is.
+/// Returns the tensor in the memory layout that the device's convolution kernels read.
+///
+/// On a GPU, input channels become innermost; otherwise its kernels would copy the weight into that order on
+/// each call. 1x1 kernels, tensors that are not 4D and tensors on a CPU are returned unchanged. Shape and
+/// values never change.
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
@@ -54,7 +57,7 @@ pub fn to_kernel_layout<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
     if D != 4 || dims[2..] == [1, 1] || is_cpu(&weight.device()) { weight } else { channels_last(weight) }
 }
 
-/// A view of a copy whose second axis lies innermost.
+/// Returns a view of the same shape whose memory has the second axis innermost.
 pub(super) fn channels_last<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let to: [isize; D] = std::array::from_fn(|axis| if axis == 0 { 0 } else { (axis % (D - 1) + 1) as isize });
     let back: [isize; D] = std::array::from_fn(|axis| match axis {
@@ -64,11 +67,11 @@ pub(super) fn channels_last<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     });
     let x = x.permute(to);
     let dims = x.dims();
-    // Only a change of shape makes the copy.
+    // The reshape forces the copy.
     x.reshape([-1]).reshape(dims).permute(back)
 }
 
-/// Of burn's operations.
+/// Implementation with burn's operations.
 pub(super) fn plain(
     x: Tensor<4>,
     weight: Tensor<4>,

@@ -1,4 +1,4 @@
-//! Attention of burn's operations, in the constraints that its fused kernels take.
+//! Attention with burn's operations, padded to the shapes that burn's fused kernels accept.
 
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
@@ -7,25 +7,27 @@ use half::{bf16, f16};
 
 use crate::device::is_cpu;
 
-/// Bytes of scores at once where they may be written out: on CPUs, and on GPUs in f32.
+/// Maximum bytes of attention scores in memory at a time where they may be written out: on CPUs, and on GPUs in
+/// f32.
 const SCORES: usize = 256 << 20;
 
-/// So many runs of weights are made on the device; more are brought there.
+/// Up to this many runs of weights are built on the device; more are built on the host and uploaded.
 const FEW: usize = 32;
 
-/// What the device's fused kernel asks for, if it has one.
+/// Shapes and number type that the device's fused attention kernel requires, if it has one.
 ///
-/// burn's for GPUs take no scale of their own. With tensor cores they take f16 alone, heads whose channels are a multiple of 16, and queries
-/// that are a multiple of 32; without, heads whose channels are a multiple of 4. Anything else writes all scores to memory.
+/// burn's GPU kernels take no scale parameter. Kernels with tensor cores need f16, head sizes that are a
+/// multiple of 16 and a number of queries that is a multiple of 32; kernels without need head sizes that are a
+/// multiple of 4. Any other input makes burn write all scores to memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct KernelConstraints {
-    /// Channels of a head are filled up with zeros to a multiple of this,
+    /// The channels of a head are padded with zeros to a multiple of this.
     pub(super) channels: usize,
-    /// and queries to a multiple of this.
+    /// The queries are padded with zeros to a multiple of this.
     pub(super) queries: usize,
-    /// The number type of the product, where it is not that of the tensors.
+    /// Number type of the computation, if it differs from that of the tensors.
     pub(super) dtype: Option<DType>,
-    /// Bytes of scores at once; absent where the kernel writes none.
+    /// Maximum bytes of scores in memory at a time; `None` if the kernel writes none.
     pub(super) scores: Option<usize>,
 }
 
@@ -43,13 +45,13 @@ impl KernelConstraints {
     }
 }
 
-/// `softmax(q·k / sqrt(head_dim) + ln weight) · v`; no weights stand for 1 everywhere.
+/// Computes `softmax(q·k / sqrt(head_dim) + ln weight) · v`; no weights means weight 1 for every key.
 pub(super) fn plain(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, weights: &[(usize, f32)]) -> Tensor<4> {
     let constraints = KernelConstraints::of(&query);
     within(constraints, query, key, value, weights)
 }
 
-/// The same in the given constraints.
+/// Computes the same within the given constraints.
 pub(super) fn within(
     constraints: KernelConstraints,
     query: Tensor<4>,
@@ -60,15 +62,15 @@ pub(super) fn within(
     let [rows, heads, queries, head_dim] = query.dims();
     let keys = key.dims()[2];
     let given = query.dtype();
-    // bf16 reaches further than f16. What is beyond 65504 becomes infinite and then NaN, which shows; held back at the
-    // limit it would not.
+    // bf16 has a larger range than f16. Values beyond 65504 become infinite and then NaN, which is noticed;
+    // clamping would hide the overflow.
     let dtype = constraints.dtype.unwrap_or(given);
     let more = LogWeights { weights, dtype };
     let channels = (head_dim + more.channels()).next_multiple_of(constraints.channels);
-    // The kernel divides by the root of the channels that it sees.
+    // The kernel divides by the square root of the padded number of channels.
     let scale = (channels as f64 / head_dim as f64).sqrt();
     let [query, key, value] = [query, key, value].map(|x| if dtype == given { x } else { x.cast(dtype) });
-    // After the cast, as f16 rounds less than bf16.
+    // Scale after the cast, because f16 rounds less than bf16.
     let query = if channels == head_dim { query } else { query * scale };
     let filled = |x: Tensor<4>, more: Option<Tensor<4>>, to: usize| {
         let [_, _, tokens, own] = x.dims();
@@ -81,7 +83,7 @@ pub(super) fn within(
     let logs = (more.channels() > 0)
         .then(|| more.tensor((channels as f64).sqrt(), &device).expand([rows, heads, keys, more.channels()]));
     let (query, key) = (filled(query, ones, channels), filled(key, logs, channels));
-    // The value's own extra channels are nothing; they only keep the three head sizes equal.
+    // The extra channels of the value are zeros that only keep the three head sizes equal.
     let value = filled(value, None, channels);
 
     let at_once = constraints.scores.map_or(queries, |bytes| (bytes / (rows * heads * keys * 4)).max(1));
@@ -105,15 +107,16 @@ pub(super) fn within(
     if dtype == given { out } else { out.cast(given) }
 }
 
-/// One after the other along an axis; a single one is not copied.
+/// Concatenates along an axis; a single part is not copied.
 fn joined(mut parts: Vec<Tensor<4>>, axis: usize) -> Tensor<4> {
     if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, axis) }
 }
 
-/// Weights travel as more channels of the head, `q' = [q, 1]` and `k' = [k, sqrt(channels) ln weight]`, so that they need no
-/// bias tensor and leave the fused kernel in charge. In halves a second channel holds what the first one's rounding left.
+/// Logarithms of the weights as extra channels of the head: `q' = [q, 1]` and `k' = [k, sqrt(channels) ln
+/// weight]`. This needs no bias tensor, with which burn would not use the fused kernel. In f16 and bf16, a
+/// second channel holds the rounding error of the first.
 struct LogWeights<'a> {
-    /// Runs of keys.
+    /// Runs of `(keys, weight)`.
     weights: &'a [(usize, f32)],
     dtype: DType,
 }

@@ -2,18 +2,18 @@
 
 use burn::tensor::{Tensor, assert_shape, module};
 
-/// `y = x · weightᵀ + bias`.
+/// Computes a linear layer, `y = x · weightᵀ + bias`.
 ///
 /// # Shapes
 ///
 /// - `x`: `[.., in]`
-/// - `weight`: `[out, in]`, as in published files
+/// - `weight`: `[out, in]`, as in published checkpoints
 /// - `bias`: `[out]`
 /// - returns: `[.., out]`
 ///
 /// # Panics
 ///
-/// If the shapes do not fit together.
+/// If the shapes do not match.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
     assert_shape!(x, [.., weight.dims()[1]]);
     if let Some(bias) = &bias {
@@ -30,12 +30,12 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     plain(x, weight, bias)
 }
 
-/// Of burn's operations.
+/// Implementation with burn's operations.
 pub(super) fn plain<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
     let [outputs, inputs] = weight.dims();
     let mut shape = x.dims();
     shape[D - 1] = outputs;
-    // All leading axes as one: a single large product instead of a batch of small ones.
+    // Flattens all leading axes: one large product is faster than a batch of small ones.
     let flat = x.reshape([-1, inputs as i64]);
     module::linear(flat, weight.transpose(), bias).reshape(shape)
 }

@@ -1,7 +1,7 @@
-//! Operations with a kernel of their own.
+//! Operations with specialised kernels.
 //!
-//! Each has a plain constraints of burn's operations, which every backend and number type runs, and kernels for f32 on the
-//! CPU (feature `flex`) with derivatives of their own.
+//! Each operation has a plain implementation with burn's operations, for every backend and number type, and f32
+//! kernels for the CPU (feature `flex`) with their own gradients.
 
 mod activation;
 mod attention;

@@ -1,20 +1,21 @@
-//! Group and layer norms.
+//! Group and layer normalisation.
 
 use burn::tensor::{Tensor, assert_shape, module};
 
 use super::{Pointwise, pointwise};
 
-/// Normalises groups of channels over the image, with a scale and a shift per channel; SiLU after it where `silu`.
+/// Normalises groups of channels over the image, with a scale and a shift per channel, followed by SiLU if
+/// `silu`.
 ///
 /// # Shapes
 ///
 /// - `x`: `[rows, channels, height, width]`
-/// - `weight`, `bias`: `[channels]`, which `groups` divides
-/// - returns: as `x`
+/// - `weight`, `bias`: `[channels]`, where `channels` is a multiple of `groups`
+/// - returns: same shape as `x`
 ///
 /// # Panics
 ///
-/// If the shapes do not fit together.
+/// If the shapes do not match.
 pub fn group_norm(
     x: Tensor<4>,
     weight: Tensor<1>,
@@ -34,7 +35,7 @@ pub fn group_norm(
     plain_group_norm(x, weight, bias, groups, epsilon, silu)
 }
 
-/// Of burn's operations.
+/// Implementation with burn's operations.
 pub(super) fn plain_group_norm(
     x: Tensor<4>,
     weight: Tensor<1>,
@@ -53,17 +54,17 @@ pub(super) fn plain_group_norm(
     if silu { pointwise(y, Pointwise::Silu) } else { y }
 }
 
-/// Normalises over the last axis, with a scale and a shift per element of it.
+/// Normalises over the last axis, with a scale and a shift per channel.
 ///
 /// # Shapes
 ///
 /// - `x`: `[.., channels]`
 /// - `weight`, `bias`: `[channels]`
-/// - returns: as `x`
+/// - returns: same shape as `x`
 ///
 /// # Panics
 ///
-/// If the shapes do not fit together.
+/// If the shapes do not match.
 pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, epsilon: f64) -> Tensor<D> {
     assert_shape!(x, [.., weight.dims()[0]]);
     assert_shape!(bias, [weight.dims()[0]]);

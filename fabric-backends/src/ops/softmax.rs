@@ -2,12 +2,12 @@
 
 use burn::tensor::{Tensor, activation};
 
-/// Softmax over the last axis.
+/// Computes the softmax over the last axis.
 ///
 /// # Shapes
 ///
 /// - `x`: `[.., elements]`
-/// - returns: the same; each run of elements sums to 1
+/// - returns: same shape; each row of elements sums to 1
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if super::flex::is_supported(&x) {

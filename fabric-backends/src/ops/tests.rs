@@ -1,4 +1,4 @@
-//! Kernels against burn's operations: values and all gradients.
+//! Compares the kernels with burn's operations: values and all gradients.
 
 use std::cell::Cell;
 
@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use super::fused::{KernelConstraints, within};
 use super::*;
 
-/// The same numbers in each run: every test has a thread of its own, and starts anew.
+/// Returns random values that are the same in each run: every test has its own thread, whose seeds start at 0.
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     thread_local!(static DRAWN: Cell<u64> = const { Cell::new(0) });
     let mut rng = ChaCha8Rng::seed_from_u64(DRAWN.replace(DRAWN.get() + 1));
@@ -21,7 +21,7 @@ fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), &Device::flex())
 }
 
-/// Largest difference over largest value.
+/// Returns the largest difference divided by the largest value.
 fn error<const D: usize>(got: &Tensor<D>, expected: &Tensor<D>) -> f64 {
     assert_eq!(got.dims(), expected.dims());
     let (got, expected) = (got.clone().inner(), expected.clone().inner());
@@ -30,7 +30,7 @@ fn error<const D: usize>(got: &Tensor<D>, expected: &Tensor<D>) -> f64 {
     if error.is_nan() { f64::INFINITY } else { error }
 }
 
-/// The result and the gradients of three inputs are the same both ways.
+/// Checks that both functions have the same result and the same gradients of the three inputs.
 fn same<const A: usize, const B: usize, const C: usize, const D: usize>(
     what: &str,
     inputs: (Tensor<A>, Tensor<B>, Tensor<C>),
@@ -38,7 +38,7 @@ fn same<const A: usize, const B: usize, const C: usize, const D: usize>(
     expected: impl Fn(Tensor<A>, Tensor<B>, Tensor<C>) -> Tensor<D>,
 ) {
     let (a, b, c) = inputs.clone();
-    // Every element of the result has a slope of its own.
+    // Every element of the result gets a different gradient.
     let slopes: Tensor<D> = random(expected(a, b, c).dims());
     let run = |f: &dyn Fn(Tensor<A>, Tensor<B>, Tensor<C>) -> Tensor<D>| {
         let a = inputs.0.clone().autodiff().require_grad();
@@ -85,12 +85,12 @@ fn convolutions_and_their_gradients() {
         (1, 2, 3, [1, 1], 5, 2, (2, 2)),
         (1, 2, 3, [1, 1], 5, 1, (2, 2)),
         (1, 2, 3, [1, 1], 3, 3, (0, 2)),
-        // Fewer pixels than kernels, and a large weight in several parts.
+        // Fewer output pixels than kernels, and a large weight with several parts.
         (2, 8, 640, [16, 16], 3, 1, (1, 1)),
         (2, 32, 1000, [24, 24], 3, 1, (1, 1)),
         (5, 70, 70, [17, 31], 3, 1, (1, 1)),
         (3, 257, 9, [17, 31], 3, 1, (1, 1)),
-        // By Winograd's way, both forward and for the gradient of the input.
+        // Uses the Winograd kernels, both forward and for the gradient of the input.
         (2, 64, 72, [33, 30], 3, 1, (1, 1)),
         (9, 9, 2, [6, 150], 3, 1, (1, 1)),
     ] {
@@ -178,7 +178,7 @@ fn attention_and_its_gradients() {
         [1, 1, 1000, 3, 16],
         [1, 2, 9, 50, 160],
     ] {
-        // As the networks have them: heads side by side in each token.
+        // The layout in the networks: the heads of a token are contiguous.
         let turned = |tokens: usize| random([rows, tokens, heads, dim]).swap_dims(1, 2);
         let plain = AttentionModuleOptions::default;
         same(
@@ -220,7 +220,7 @@ fn attention_is_the_same_in_every_form_that_a_fused_kernel_asks_for() {
         (constraints, 1e-5),
         (KernelConstraints { channels: 4, ..constraints }, 1e-5),
         (KernelConstraints { channels: 16, queries: 32, ..constraints }, 1e-5),
-        // Three, ten and all queries at once.
+        // Three, ten and all queries at a time.
         (KernelConstraints { scores: Some(2 * 4 * 60 * 4 * 3), ..constraints }, 1e-5),
         (KernelConstraints { channels: 16, queries: 8, scores: Some(2 * 4 * 60 * 4 * 10), ..constraints }, 1e-5),
         (KernelConstraints { scores: Some(1 << 20), ..constraints }, 1e-5),
@@ -255,7 +255,7 @@ fn weights_in_halves_are_as_exact_as_in_f32() {
         let got = within(constraints, zeros(1), zeros(2), value.clone(), &[(1, 1.0), (1, weight)]);
         let got: f32 = got.slice([0..1, 0..1, 0..1, 0..1]).into_scalar();
         let expected = f64::from(weight) / (1.0 + f64::from(weight));
-        // The result is rounded to f16 once.
+        // The result itself is rounded to f16.
         assert!((f64::from(got) / expected - 1.0).abs() < 1.0 / 2048.0, "weight {weight}: {got}, expected {expected}");
     }
 }
@@ -283,7 +283,7 @@ fn groups_of_keys_are_as_one() {
             weights: if weight == 1.0 { vec![] } else { vec![(count, weight)] },
         };
         for weight in [1.0, 0.3] {
-            // The first is each row's own, the others are shared.
+            // The first group has its own keys for each row; the rows share the others.
             let groups: Vec<KeyGroup> = counts
                 .iter()
                 .enumerate()
@@ -339,7 +339,7 @@ fn what_is_not_a_number_stays_visible() {
     assert!(sick(weighted_attention(tokens(3), bad([1, 1, 30, 8]), tokens(30), &[])));
     assert!(sick(weighted_attention(bad([1, 1, 3, 8]), tokens(30), tokens(30), &[])));
     assert!(sick(weighted_attention(tokens(3), tokens(30), bad([1, 1, 30, 8]), &[])));
-    // Also among the keys of a later tile.
+    // The same with the NaN in a later tile of keys.
     let late = Tensor::cat(vec![tokens(600), bad([1, 1, 30, 8])], 2);
     assert!(sick(weighted_attention(tokens(3), late.clone(), tokens(630), &[])));
     assert!(sick(weighted_attention(tokens(3), tokens(630), late, &[])));
@@ -347,7 +347,7 @@ fn what_is_not_a_number_stays_visible() {
 
 #[test]
 fn halves_become_wide_without_error() {
-    // More than a task's worth, and views that do not begin at the beginning.
+    // More elements than one task, and views with an offset.
     let x = random([3, 5000]) * 100.0;
     for dtype in [DType::F16, DType::BF16] {
         for half in

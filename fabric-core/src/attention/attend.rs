@@ -1,4 +1,4 @@
-//! Multi-head attention over own, joint and decoupled tokens.
+//! Multi-head attention over a layer's own tokens, joint tokens and decoupled tokens.
 
 use std::ops::Range;
 
@@ -7,23 +7,23 @@ use fabric_backends::ops::{KeyGroup, grouped_attention};
 
 use super::{AttnExtras, DecoupledTokens, JointTokens};
 
-/// `[rows, tokens, heads * head_dim]` to `[rows, heads, tokens, head_dim]`.
+/// Reshapes `[rows, tokens, heads * head_dim]` to `[rows, heads, tokens, head_dim]`.
 pub fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
     let [rows, tokens, channels] = x.dims();
     x.reshape([rows, tokens, heads, channels / heads]).swap_dims(1, 2)
 }
 
-/// `[rows, heads, tokens, head_dim]` to `[rows, tokens, heads * head_dim]`.
+/// Reshapes `[rows, heads, tokens, head_dim]` to `[rows, tokens, heads * head_dim]`.
 pub fn merge_heads(x: Tensor<4>) -> Tensor<3> {
     let [rows, heads, tokens, head_dim] = x.dims();
     x.swap_dims(1, 2).reshape([rows, tokens, heads * head_dim])
 }
 
-/// Multi-head attention over a layer's own keys and whatever processors add to them.
+/// Computes multi-head attention over a layer's own keys and the tokens that processors add.
 ///
-/// Joint tokens enter the same softmax, each multiplied by its weight before the row is normalised
-/// (FABRIC's reweighting, which equals adding `ln(weight)` to the logit). Decoupled tokens get a softmax of
-/// their own, and their result is added, scaled and masked (IP-Adapter).
+/// Joint tokens enter the same softmax, each multiplied by its weight before the row is normalised (FABRIC's
+/// reweighting, which equals adding `ln(weight)` to the logit). Decoupled tokens have a separate softmax, whose
+/// result is added, scaled and masked (IP-Adapter).
 ///
 /// # Shapes
 ///
@@ -47,7 +47,7 @@ pub fn attend(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, heads: usize, 
     out
 }
 
-/// Cuts the batch where the set of visible joint tokens changes, so that every piece is one attention.
+/// Splits the batch where the set of visible joint tokens changes, so that each segment is one attention call.
 fn segments(rows: usize, joint: &[JointTokens]) -> Vec<(Range<usize>, Vec<&JointTokens>)> {
     let seen = || joint.iter().filter(|tokens| tokens.weight > 0.0);
     let mut cuts: Vec<usize> = seen().flat_map(|tokens| [tokens.rows.start, tokens.rows.end]).collect();

@@ -1,4 +1,4 @@
-//! How much of a layer's attention goes to the tokens that processors added.
+//! Measures the share of attention that goes to the tokens that processors added.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -7,10 +7,10 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::{AttnCall, AttnExtras, AttnProcessor, JointTokens, attend};
 
-/// Lets another processor answer, and notes which share of the attention its joint tokens get.
+/// Wrapper around a processor that measures the share of attention that its joint tokens receive.
 ///
-/// Each layer's attention is computed once more, over values that only say whose token it is: the shares come out
-/// of the kernel that makes the image, without a matrix of scores.
+/// Each layer's attention is computed a second time, with values that only mark the source of each token. The
+/// same kernel thus yields the shares, without materialising the attention matrix.
 #[derive(Debug)]
 pub struct MeasuredMass<'a> {
     inner: &'a dyn AttnProcessor,
@@ -18,13 +18,13 @@ pub struct MeasuredMass<'a> {
 }
 
 impl<'a> MeasuredMass<'a> {
-    /// Measures what `inner` adds.
+    /// Creates a wrapper that measures the joint tokens of `inner`.
     pub fn new(inner: &'a dyn AttnProcessor) -> Self {
         Self { inner, shares: RefCell::default() }
     }
 
-    /// Per [`JointTokens::source`], its share of the attention (0 to 1): the mean over the layers, rows, queries and
-    /// heads that see it.
+    /// Returns the share of attention (0 to 1) per [`JointTokens::source`]: the mean over the layers, rows,
+    /// queries and heads that see it.
     pub fn shares(self) -> BTreeMap<usize, f64> {
         let shares = self.shares.into_inner().into_iter();
         shares.map(|(source, (sum, count))| (source, sum.into_scalar::<f64>() / count as f64)).collect()
@@ -34,7 +34,7 @@ impl<'a> MeasuredMass<'a> {
         let [rows, queries, channels] = call.query.dims();
         let head = channels / call.heads;
         let key = call.key.clone().narrow(0, 0, rows);
-        // As many at once as a head has channels; the others are seen, but say nothing.
+        // Each pass marks as many sources as a head has channels; the other tokens have values of 0.
         for first in (0..seen.len()).step_by(head) {
             let joint = seen.iter().enumerate().map(|(index, tokens)| {
                 let marked = index.checked_sub(first).filter(|channel| *channel < head);
@@ -60,7 +60,7 @@ impl<'a> MeasuredMass<'a> {
     }
 }
 
-/// Values that are 1 in one channel of each head, and 0 elsewhere.
+/// Returns values that are 1 in one channel of each head, and 0 elsewhere.
 fn marks(key: &Tensor<3>, heads: usize, channel: Option<usize>) -> Tensor<3> {
     let [_, keys, channels] = key.dims();
     let Some(channel) = channel else { return key.zeros_like() };
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn equal_keys_share_by_number_and_weight() {
         let device = fabric_backends::default_device().unwrap();
-        // Queries of zeros find all keys alike, so that only numbers and weights count.
+        // With zero queries all keys get equal attention, so that only counts and weights matter.
         let query = Tensor::<3>::zeros([2, 3, 4], &device);
         let key = Tensor::<3>::ones([2, 6, 4], &device);
         let tokens = |rows, keys, weight, source| JointTokens {

@@ -1,8 +1,9 @@
-//! How images steer a U-Net: the one seam inside its attention layers.
+//! Attention processors: the one place where reference images and image prompts act on a U-Net's attention
+//! layers.
 //!
-//! An [`AttnProcessor`] is asked at every attention layer ([`AttnSite`]) and returns, as values, what
-//! that layer should attend to besides its own tokens ([`AttnExtras`]). One function, [`attend`], knows
-//! how. Nothing is set on a network between two calls.
+//! An [`AttnProcessor`] is called at every attention layer ([`AttnSite`]) and returns the additional tokens of
+//! that layer as values ([`AttnExtras`]). One function, [`attend`], computes the attention. No state is set on a
+//! network between two calls.
 
 mod attend;
 mod mass;

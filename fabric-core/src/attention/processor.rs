@@ -1,4 +1,4 @@
-//! What a layer asks a processor, and what the processor answers.
+//! The interface between attention layers and processors.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,47 +7,48 @@ use burn::tensor::Tensor;
 
 use super::AttnSite;
 
-/// What an attention layer tells a processor when it asks what to attend to.
+/// Arguments that an attention layer passes to a processor.
 #[derive(Debug, Clone, Copy)]
 pub struct AttnCall<'a> {
-    /// Which layer asks.
+    /// Address of the calling layer.
     pub site: AttnSite,
-    /// The layer's queries `[rows, queries, channels]`, projected, heads not yet split. At the last self-attention
-    /// there are none of rows that only lend their keys.
+    /// The layer's queries `[rows, queries, channels]`, projected, before the split into heads. In the last
+    /// self-attention, rows that only provide reference keys and values have no queries.
     pub query: &'a Tensor<3>,
-    /// The layer's own keys `[rows, keys, channels]`, projected, heads not yet split.
+    /// The layer's own keys `[rows, keys, channels]`, projected, before the split into heads.
     pub key: &'a Tensor<3>,
     /// The layer's own values `[rows, keys, channels]`.
     pub value: &'a Tensor<3>,
     /// Height and width of the feature map whose pixels are the queries.
     pub grid: [usize; 2],
-    /// Heads of the layer.
+    /// Number of heads of the layer.
     pub heads: usize,
 }
 
-/// Keys that enter the layer's own softmax, each weighted: the seam of FABRIC.
+/// Tokens that enter the layer's own softmax, each with a weight. FABRIC's references use them.
 ///
-/// A weight multiplies the unnormalised attention `exp(q·k)`, that is, adds `ln(weight)` to the logit.
-/// 1 is an ordinary key, 0 is not seen at all.
+/// A weight multiplies the unnormalised attention `exp(q·k)`, which equals adding `ln(weight)` to the logit. A
+/// key of weight 1 is an ordinary key; a key of weight 0 has no effect.
 #[derive(Debug, Clone)]
 pub struct JointTokens {
     /// The rows of the batch that see these tokens.
     pub rows: Range<usize>,
-    /// `[1, keys, channels]`, shared by all of `rows`.
+    /// Keys `[1, keys, channels]`, shared by all of `rows`.
     pub key: Tensor<3>,
-    /// `[1, keys, channels]`.
+    /// Values `[1, keys, channels]`.
     pub value: Tensor<3>,
-    /// Finite and not negative.
+    /// Weight of all keys; finite and not negative.
     pub weight: f32,
-    /// Runs of keys with the number of tokens that each of them stands for, where several were merged into one; together
-    /// they cover all keys. Empty is 1 everywhere. The number multiplies the weight.
+    /// Token merging: runs of keys with the number of tokens that each key was merged from. The runs cover all
+    /// keys; empty means 1 everywhere. The number multiplies the weight.
     pub merged_counts: Vec<(usize, f32)>,
-    /// Whose tokens these are, by the processor's own count. Tells them apart in reports, and changes nothing.
+    /// Index of the tokens' source, assigned by the processor. Used only in reports; it does not affect the
+    /// result.
     pub source: usize,
 }
 
 impl JointTokens {
-    /// Runs of keys with their weights.
+    /// Returns runs of keys with their weights.
     pub(super) fn key_weights(&self) -> Vec<(usize, f32)> {
         match &self.merged_counts[..] {
             [] => vec![(self.key.dims()[1], self.weight)],
@@ -56,50 +57,50 @@ impl JointTokens {
     }
 }
 
-/// Keys with a softmax of their own, whose result is added to the layer's: the seam of IP-Adapter.
+/// Tokens with a separate softmax, whose result is added to the layer's. IP-Adapter's image prompts use them.
 #[derive(Debug, Clone)]
 pub struct DecoupledTokens {
     /// The rows of the batch that see these tokens.
     pub rows: Range<usize>,
-    /// `[1 or rows, keys, channels]`.
+    /// Keys `[1 or rows, keys, channels]`.
     pub key: Tensor<3>,
-    /// `[1 or rows, keys, channels]`.
+    /// Values `[1 or rows, keys, channels]`.
     pub value: Tensor<3>,
-    /// Multiplies the result before it is added. 0 adds nothing, and costs nothing.
+    /// Factor on the result before it is added. 0 adds nothing and skips the computation.
     pub scale: f32,
-    /// `[1 or rows, queries, 1]`, multiplies the result per query.
+    /// Factor on the result per query, `[1 or rows, queries, 1]`.
     pub mask: Option<Tensor<3>>,
-    /// Runs of keys with their weight in this softmax, above 0, that together cover all keys; empty is 1 everywhere. As
-    /// with [`JointTokens::weight`], a weight of 2 is the same keys twice.
+    /// Runs of keys with their weight in this softmax, above 0. The runs cover all keys; empty means 1
+    /// everywhere. As with [`JointTokens::weight`], a weight of 2 equals having each key twice.
     pub weights: Vec<(usize, f32)>,
 }
 
-/// What a layer attends to besides its own tokens.
+/// Additional tokens for an attention layer, besides its own.
 #[derive(Debug, Clone, Default)]
 pub struct AttnExtras {
-    /// In the layer's own softmax.
+    /// Tokens in the layer's own softmax.
     pub joint: Vec<JointTokens>,
-    /// In a softmax of their own.
+    /// Tokens with a separate softmax.
     pub decoupled: Vec<DecoupledTokens>,
 }
 
 impl AttnExtras {
-    /// Adds what another processor wants to attend to.
+    /// Appends the tokens of another processor.
     pub fn merge(&mut self, other: AttnExtras) {
         self.joint.extend(other.joint);
         self.decoupled.extend(other.decoupled);
     }
 }
 
-/// Says what each attention layer attends to besides its own tokens.
+/// Provides additional tokens to attention layers.
 ///
-/// Asked once per layer and forward pass; the answer is a value, and asking changes nothing.
+/// Called once per layer and forward pass. The result is a value, and the call changes no state.
 pub trait AttnProcessor: fmt::Debug {
-    /// What the layer at `call.site` should attend to.
+    /// Returns the additional tokens for the layer at `call.site`.
     fn extras(&self, call: &AttnCall<'_>) -> AttnExtras;
 }
 
-/// Plain diffusion: no layer attends to anything but its own tokens.
+/// Processor that adds no tokens: plain diffusion.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoProcessor;
 
@@ -109,7 +110,7 @@ impl AttnProcessor for NoProcessor {
     }
 }
 
-/// Several processors at once; their order changes nothing but rounding.
+/// Combines several processors; their order changes nothing but rounding.
 impl AttnProcessor for &[&dyn AttnProcessor] {
     fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
         let mut extras = AttnExtras::default();

@@ -1,8 +1,8 @@
-//! The address of an attention layer.
+//! Addresses of attention layers.
 
 use std::fmt;
 
-/// A level of the U-Net, in the order in which it runs.
+/// A block of the U-Net, ordered as in a forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Block {
     /// The down block with this index, 0 at full resolution.
@@ -13,7 +13,7 @@ pub enum Block {
     Up(usize),
 }
 
-/// Which of a transformer block's two attentions.
+/// Kind of attention within a transformer block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AttnKind {
     /// `attn1`: the image's tokens attend to one another.
@@ -33,11 +33,11 @@ pub enum AttnKind {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AttnSite {
-    /// The level.
+    /// The U-Net block.
     pub block: Block,
-    /// Which transformer of the level (one follows each resnet).
+    /// Index of the transformer within the block (one follows each resnet).
     pub attention: usize,
-    /// Which layer of that transformer.
+    /// Index of the layer within that transformer.
     pub layer: usize,
     /// Self- or cross-attention.
     pub kind: AttnKind,

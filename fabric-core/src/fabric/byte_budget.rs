@@ -6,8 +6,8 @@ use super::ReferenceKvKey;
 
 /// Values of known size, in memory or on disk, under a byte budget.
 ///
-/// Entries of earlier runs are evicted first, those used longest ago before the others. An entry that the current run has
-/// used is never evicted: a run asks for its entries in the same order again and again, so evicting the oldest would
+/// Entries of earlier runs are evicted first, those used longest ago before the others. An entry that the current run
+/// has used is never evicted: runs use their entries in the same order again and again, so evicting the oldest would
 /// evict each entry just before it is needed.
 #[derive(Debug)]
 pub(super) struct ByteBudgetCache<T> {
@@ -20,7 +20,7 @@ pub(super) struct ByteBudgetCache<T> {
 pub(super) struct Entry<T> {
     pub(super) value: T,
     pub(super) bytes: u64,
-    /// The run that asked for it last.
+    /// Number of the last run that used it.
     pub(super) last_run: u64,
 }
 
@@ -60,14 +60,14 @@ impl<T> ByteBudgetCache<T> {
         Some(entry)
     }
 
-    /// Whether a value of this run fits once older ones have made room.
+    /// Whether a value of this run fits after evicting entries of earlier runs.
     pub(super) fn has_room(&self, bytes: u64, budget: u64, run: u64) -> bool {
         let needed: u64 = self.entries.values().filter(|entry| entry.last_run >= run).map(|entry| entry.bytes).sum();
         needed + bytes <= budget
     }
 
-    /// Takes down what has to go for a value of this run, or, if that would not fit all the same, what is beyond the
-    /// budget by itself (it may have been larger). The oldest comes first.
+    /// Evicts and returns entries of earlier runs, oldest first, to make room for a value of this run. If the
+    /// value would not fit even then, evicts only what exceeds the budget (which may have been larger before).
     pub(super) fn make_room(&mut self, bytes: u64, budget: u64, run: u64) -> Vec<(ReferenceKvKey, Entry<T>)> {
         let most = if self.has_room(bytes, budget, run) { budget - bytes } else { budget };
         if self.bytes <= most {

@@ -1,4 +1,4 @@
-//! Reference keys and values, kept for later under a byte budget: in memory, and on disk what does not fit there.
+//! KV cache for references with a byte budget in memory, and optionally one on disk.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,24 +9,26 @@ use super::spill::{SpillFolder, SpilledTokens};
 use crate::Error;
 use crate::noise::ReferenceId;
 
-/// What determines a recording, where the noise on references is fixed
-/// ([`has_fixed_references`](crate::noise::RunNoise::has_fixed_references)): of other noise nothing is kept.
+/// Key of a recording: everything that determines a reference's keys and values.
+///
+/// Recordings are cached only if the noise on references is fixed
+/// ([`has_fixed_references`](crate::noise::RunNoise::has_fixed_references)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReferenceKvKey {
-    /// The image, and how it was encoded.
+    /// Identifies the image and its encoding.
     pub id: ReferenceId,
-    /// The bits of the noise level's timestep, alpha and sigma: samplers that round timesteps tell the network the same of
-    /// different levels.
+    /// Bits of the noise level's timestep, alpha and sigma. The timestep alone is not enough: samplers that round it
+    /// use the same one for different levels.
     pub level: [u64; 3],
-    /// A digest of what else the pass was given (its text, SDXL's time ids).
+    /// Digest of the pass's other inputs (text, SDXL's time ids).
     pub conditions: u64,
-    /// Whether it was rounded to half precision.
+    /// Whether keys and values were rounded to half precision.
     pub half: bool,
-    /// The bits of the share of tokens that were merged.
+    /// Bits of the token merge ratio.
     pub token_merge_ratio: u64,
 }
 
-/// How well a [`ReferenceKvCache`] serves.
+/// Statistics of a [`ReferenceKvCache`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct CacheStats {
@@ -34,19 +36,19 @@ pub struct CacheStats {
     pub hits: u64,
     /// Recordings found on disk.
     pub disk_hits: u64,
-    /// Recordings that had to be made.
+    /// Recordings that were not found.
     pub misses: u64,
     /// Bytes kept in memory now.
     pub bytes: u64,
     /// Bytes kept on disk now.
     pub disk_bytes: u64,
-    /// Recordings that could not be written to disk, or were not read back as they had been written. No image
-    /// depends on it: what is not found is recorded again.
+    /// Recordings that could not be written to disk or were damaged when read back. Images are not affected: such
+    /// references are recorded again.
     pub disk_failures: u64,
 }
 
 impl CacheStats {
-    /// The numbers of two caches added up.
+    /// Returns the sums of two caches' statistics.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
@@ -60,33 +62,34 @@ impl CacheStats {
     }
 }
 
-/// Keys and values of references, kept under a byte budget.
+/// Cache of reference keys and values with a byte budget.
 ///
-/// A full cache drops what belongs to references that were not asked for lately; what the current references
-/// need is never dropped for their own later steps (a run scans them in order, and dropping the oldest would then
-/// drop everything just before it is needed again), so a budget too small for a run keeps its first steps.
+/// A full cache evicts entries that the current run has not used, the ones used longest ago first. Entries used
+/// by the current run are never evicted for its later steps: each run reads entries in the same order, so
+/// evicting the oldest would evict each entry just before it is needed again. A budget too small for a run
+/// therefore holds its first steps.
 ///
-/// With a folder to spill to, what is dropped or does not fit goes to disk, where the same rule holds under a budget
-/// of its own. Each recording lies in one place only.
+/// With a spill folder, entries that are evicted or do not fit move to disk, where the same rule applies with a
+/// separate budget. Each entry is either in memory or on disk.
 ///
-/// Runs on several threads may share it. Its lock is held for bookkeeping alone, never while a file is written or read
-/// or numbers are brought from a device or to it: a thread that waited there could be the one that the device waits for.
+/// Threads may share a cache. Its lock is held only for bookkeeping, never during file access or transfers to or from
+/// a device: a thread waiting for the lock might be the one that the device waits for.
 #[derive(Debug, Default)]
 pub struct ReferenceKvCache {
-    /// Before the folder, so that files go before the folder they lie in.
+    /// Declared before the folder, so that files are dropped before the folder that contains them.
     state: Mutex<State>,
     folder: Option<SpillFolder>,
 }
 
-/// What lies where.
+/// Contents of a cache.
 #[derive(Debug, Default)]
 struct State {
     memory: ByteBudgetCache<Arc<TokensBySite>>,
     disk: Disk,
-    /// Counts; the bytes are those of the caches.
+    /// Counters. The byte fields are unused here; [`ReferenceKvCache::stats`] fills them in.
     stats: CacheStats,
     run: u64,
-    /// How often everything was forgotten.
+    /// Number of calls to [`ReferenceKvCache::clear`].
     cleared: u64,
 }
 
@@ -94,20 +97,21 @@ struct State {
 struct Disk {
     files: ByteBudgetCache<Arc<SpilledTokens>>,
     budget: u64,
-    /// Bytes of the budget that belong to files that are being written.
+    /// Bytes of the budget reserved for files being written.
     reserved: u64,
-    /// Whether a write failed: then nothing more is written.
+    /// Whether a write failed; nothing more is written then.
     off: bool,
-    /// What went wrong last.
+    /// The last error.
     error: Option<String>,
 }
 
 impl ReferenceKvCache {
-    /// An empty cache that keeps up to `bytes` on disk, in a folder of its own within `folder`, which goes with it.
+    /// Creates an empty cache that keeps up to `bytes` on disk, in a new folder inside `folder`. The new folder
+    /// is removed when the cache is dropped.
     ///
     /// # Errors
     ///
-    /// When no folder can be made there.
+    /// Returns an error if the folder cannot be created.
     pub fn spilling(folder: &Path, bytes: u64) -> Result<Self, Error> {
         let made = SpillFolder::new(folder)
             .map_err(|source| Error::SpillFolder { place: folder.display().to_string(), source })?;
@@ -116,23 +120,23 @@ impl ReferenceKvCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere cannot leave it half changed: nothing in here computes.
+        // A panic elsewhere cannot leave the state inconsistent: only bookkeeping runs under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hits, misses and bytes so far.
+    /// Returns hits, misses and bytes so far.
     pub fn stats(&self) -> CacheStats {
         let state = self.lock();
         CacheStats { bytes: state.memory.bytes(), disk_bytes: state.disk.files.bytes(), ..state.stats }
     }
 
-    /// What went wrong on disk: a write that failed, since when nothing is written any more, or the last recording of
-    /// this run that was not read back.
+    /// Returns the last disk error: a failed write, after which nothing more is written, or the last entry of
+    /// this run that could not be read back.
     pub fn spill_error(&self) -> Option<String> {
         self.lock().disk.error.clone()
     }
 
-    /// Tells that a new run starts: what it does not ask for may be dropped.
+    /// Starts a new run: entries that it does not use may be evicted.
     pub fn begin_run(&self) {
         let mut state = self.lock();
         state.run += 1;
@@ -141,7 +145,7 @@ impl ReferenceKvCache {
         }
     }
 
-    /// Forgets everything, also that the disk failed.
+    /// Removes all entries, and allows writing to disk again after a failure.
     pub fn clear(&self) {
         let mut state = self.lock();
         let forgotten = (std::mem::take(&mut state.memory), std::mem::take(&mut state.disk.files));
@@ -151,7 +155,7 @@ impl ReferenceKvCache {
         drop(forgotten);
     }
 
-    /// What is kept under this key. From the disk it comes back into memory, if the budget there (in bytes) allows it.
+    /// Returns the entry with this key. An entry on disk moves to memory if the memory budget (in bytes) allows it.
     pub fn get(&self, key: &ReferenceKvKey, budget: u64) -> Option<Arc<TokensBySite>> {
         let (file, bytes) = match self.lock().find(key)? {
             Found::InMemory(tokens) => return Some(tokens),
@@ -176,7 +180,7 @@ impl ReferenceKvCache {
         Some(tokens)
     }
 
-    /// Keeps a recording if a budget allows it: the one in memory (this one, in bytes), else the one on disk.
+    /// Adds an entry, in memory if `budget` (in bytes) allows it, else on disk if its budget allows it.
     pub fn insert(&self, key: ReferenceKvKey, tokens: Arc<TokensBySite>, budget: u64) {
         let bytes = tokens.values().map(|lent| size_of_tensor(&lent.key) + size_of_tensor(&lent.value)).sum::<u64>();
         let Placed { replaced, without_place } = self.lock().place(key, tokens, bytes, budget);
@@ -186,9 +190,9 @@ impl ReferenceKvCache {
         }
     }
 
-    /// Moves to disk what has no place in memory, if it has one there.
+    /// Writes an entry that does not fit in memory to disk, if it fits there.
     ///
-    /// Whoever asks for it meanwhile records it again, which is slower but the same.
+    /// Threads that need the entry while it is being written record it again: slower, with the same result.
     fn spill(&self, key: ReferenceKvKey, entry: TokensEntry) {
         let Some(folder) = &self.folder else { return };
         let Some(mut reservation) = self.reserve(&entry) else { return };
@@ -197,7 +201,7 @@ impl ReferenceKvCache {
         drop(superfluous);
     }
 
-    /// Takes a place on disk, for which older files go.
+    /// Reserves space on disk and evicts older files for it.
     fn reserve(&self, entry: &TokensEntry) -> Option<Reservation<'_>> {
         let mut state = self.lock();
         let Disk { files, budget, reserved, off, .. } = &mut state.disk;
@@ -217,22 +221,22 @@ impl ReferenceKvCache {
 type TokensEntry = Entry<Arc<TokensBySite>>;
 type FileEntry = Entry<Arc<SpilledTokens>>;
 
-/// Where a recording was found.
+/// Location of a recording.
 enum Found {
     InMemory(Arc<TokensBySite>),
     OnDisk(Arc<SpilledTokens>, u64),
 }
 
-/// What giving a recording its place left over.
+/// Entries left over by [`State::place`].
 struct Placed {
-    /// What lay under the same key: dropped once the lock is free.
+    /// Old entries with the same key, to be dropped after the lock is released.
     replaced: (Option<TokensEntry>, Option<FileEntry>),
-    /// What memory does not hold.
+    /// Entries without room in memory, to be written to disk.
     without_place: Vec<(ReferenceKvKey, TokensEntry)>,
 }
 
 impl State {
-    /// Looks a recording up, and counts it as missed where there is none.
+    /// Looks up a recording and counts a hit in memory or a miss.
     fn find(&mut self, key: &ReferenceKvKey) -> Option<Found> {
         if let Some(entry) = self.memory.get(key, self.run) {
             self.stats.hits += 1;
@@ -245,12 +249,12 @@ impl State {
         Some(Found::OnDisk(entry.value.clone(), entry.bytes))
     }
 
-    /// Gives a recording its place in memory, if it has one there.
+    /// Adds a recording to memory if it fits.
     fn place(&mut self, key: ReferenceKvKey, tokens: Arc<TokensBySite>, bytes: u64, budget: u64) -> Placed {
         let replaced = (self.memory.take(&key), self.disk.files.take(&key));
         let entry = Entry { value: tokens, bytes, last_run: self.run };
         let fits = self.memory.has_room(bytes, budget, self.run);
-        // The newest first: older ones would only be dropped for them again.
+        // Newest first: on disk, older entries would be evicted for newer ones.
         let displaced = self.memory.make_room(bytes, budget, self.run).into_iter().rev();
         let mut without_place = Vec::new();
         if fits {
@@ -262,7 +266,7 @@ impl State {
         Placed { replaced, without_place }
     }
 
-    /// Forgets a file that cannot be read, unless another one took its place meanwhile.
+    /// Removes an unreadable file, unless another one has replaced it meanwhile.
     fn forget_damaged(&mut self, key: &ReferenceKvKey, file: &Arc<SpilledTokens>, error: &std::io::Error) {
         let Self { disk, stats, run, .. } = self;
         if disk.files.get(key, *run).is_some_and(|entry| Arc::ptr_eq(&entry.value, file)) {
@@ -279,18 +283,18 @@ impl State {
     }
 }
 
-/// A place on disk for a file that is being written. Given back with this value, if the writing never ended.
+/// Reserved space on disk for a file being written; released on drop if writing did not finish.
 #[derive(Debug)]
 struct Reservation<'a> {
     cache: &'a ReferenceKvCache,
     bytes: u64,
-    /// [`State::cleared`] when it was made.
+    /// Value of [`State::cleared`] when it was created.
     cleared: u64,
 }
 
 impl Reservation<'_> {
-    /// Puts a written file in its place, or notes that it could not be written. Returns a file that nobody needs any more,
-    /// since the recording was made again meanwhile.
+    /// Adds the written file to the cache, or notes the write error. Returns the file if it is no longer needed
+    /// because the reference was recorded again or the cache was cleared meanwhile.
     fn fill(
         &mut self,
         key: ReferenceKvKey,
@@ -302,7 +306,7 @@ impl Reservation<'_> {
         let State { memory, disk, stats, cleared, .. } = &mut *state;
         disk.reserved -= bytes;
         if *cleared != self.cleared {
-            // Everything was forgotten meanwhile, this too.
+            // The cache was cleared while the file was written.
             return written.ok();
         }
         match written {
@@ -366,8 +370,8 @@ mod tests {
         }
     }
 
-    /// Asks for a recording, and makes it if it is not there; returns whether it was. What comes back must be what was
-    /// kept.
+    /// Gets a recording, or inserts it if it is missing; returns whether it was found. Checks that a found recording
+    /// has the inserted values.
     #[track_caller]
     fn ask(cache: &ReferenceKvCache, id: u8, step: u8, budget: u64) -> bool {
         let Some(got) = cache.get(&key(id, step), budget) else {

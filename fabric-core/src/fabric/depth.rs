@@ -1,8 +1,8 @@
 use crate::attention::Block;
 
-/// How deep a block lies, from 0 at full resolution to 1 at the bottleneck.
+/// Returns the depth of a block, from 0 at full resolution to 1 at the bottleneck.
 ///
-/// The official code's ramp: down block `b` of `n` at `b / n`, up block `u` at `(n - 1 - u) / n`.
+/// As in the official code: down block `b` of `n` is at `b / n`, up block `u` at `(n - 1 - u) / n`.
 ///
 /// ```
 /// use fabric_core::attention::Block;

@@ -1,4 +1,4 @@
-//! How references lend their keys and values: from rows of the same batch, or from a recording.
+//! Attention processors that add reference keys and values, from rows of the same batch or from a recording.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -10,12 +10,12 @@ use super::{CallWeights, depth_position, merging::merged};
 use crate::attention::{AttnCall, AttnExtras, AttnKind, AttnProcessor, AttnSite, JointTokens};
 use crate::models::RecordedTokens;
 
-/// Who sees a reference's keys and values, and with which weight.
+/// Batch rows that attend to a reference's keys and values, and the weight they use.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReferenceWeight {
-    /// The rows that see them.
+    /// The rows that attend to them.
     pub to: Range<usize>,
-    /// By depth.
+    /// Weights by depth.
     pub weights: CallWeights,
 }
 
@@ -35,27 +35,27 @@ impl ReferenceWeight {
     }
 }
 
-/// A reference's keys and values at one self-attention.
+/// Keys and values of one reference at one self-attention layer.
 #[derive(Debug, Clone)]
 pub struct ReferenceTokens {
     /// `[1, keys, channels]`.
     pub key: Tensor<3>,
     /// `[1, keys, channels]`.
     pub value: Tensor<3>,
-    /// As [`JointTokens::merged_counts`].
+    /// Runs of merged tokens; see [`JointTokens::merged_counts`].
     pub merged_counts: Vec<(usize, f32)>,
 }
 
-/// References that ride in the same batch: each row from `first` on lends its keys and values to other rows.
+/// References in the same batch as the images: other rows attend to the keys and values of rows from `first` on.
 #[derive(Debug, Clone)]
 pub struct InBatchReferences {
-    /// The first reference's row.
+    /// Row of the first reference.
     pub first: usize,
-    /// One per reference, in the order of their rows.
+    /// Weight of each reference, in row order.
     pub lenders: Vec<ReferenceWeight>,
-    /// As [`FabricSettings::token_merge_ratio`](super::FabricSettings::token_merge_ratio).
+    /// See [`FabricSettings::token_merge_ratio`](super::FabricSettings::token_merge_ratio).
     pub token_merge_ratio: f64,
-    /// Down blocks of the network.
+    /// Number of down blocks of the U-Net.
     pub levels: usize,
 }
 
@@ -77,20 +77,20 @@ impl AttnProcessor for InBatchReferences {
     }
 }
 
-/// One reference's keys and values at every self-attention.
+/// Keys and values of one reference at every self-attention layer.
 pub type TokensBySite = HashMap<AttnSite, ReferenceTokens>;
 
-/// References that passed through the network before.
+/// References whose keys and values were recorded in an earlier pass.
 #[derive(Debug, Clone)]
 pub struct RecordedReferences {
-    /// What each reference lends.
+    /// Weight, keys and values of each reference.
     pub lenders: Vec<(ReferenceWeight, std::sync::Arc<TokensBySite>)>,
-    /// Down blocks of the network.
+    /// Number of down blocks of the U-Net.
     pub levels: usize,
 }
 
 impl RecordedReferences {
-    /// The same tokens in f16, where they take more memory than that.
+    /// Casts keys and values to f16 if their type is larger than 16 bits.
     pub fn in_half(tokens: TokensBySite) -> TokensBySite {
         let half = |x: Tensor<3>| if x.dtype().size() > 2 { x.cast(DType::F16) } else { x };
         let lent = |ReferenceTokens { key, value, merged_counts }| ReferenceTokens {
@@ -101,8 +101,8 @@ impl RecordedReferences {
         tokens.into_iter().map(|(site, tokens)| (site, lent(tokens))).collect()
     }
 
-    /// Takes a recording of several rows apart, one [`TokensBySite`] per row, with tokens merged as
-    /// [`FabricSettings::token_merge_ratio`](super::FabricSettings::token_merge_ratio) says.
+    /// Splits a recording of several rows into one [`TokensBySite`] per row and merges tokens as set by
+    /// [`FabricSettings::token_merge_ratio`](super::FabricSettings::token_merge_ratio).
     pub fn split(recorded: Vec<RecordedTokens>, token_merge_ratio: f64) -> Vec<TokensBySite> {
         let rows = recorded.first().map_or(0, |tokens| tokens.key.dims()[0]);
         let mut split = vec![TokensBySite::new(); rows];
@@ -124,7 +124,7 @@ impl AttnProcessor for RecordedReferences {
             let lent = tokens
                 .get(&call.site)
                 .unwrap_or_else(|| panic!("stored tokens were recorded from another network: none for {}", call.site));
-            // As the network computes: they may be kept in half precision.
+            // Cast to the U-Net's type: cached tokens may be f16.
             let computed = |x: &Tensor<3>| cast(x.clone(), call.key.dtype());
             lender.tokens(call, self.levels, index, || ReferenceTokens {
                 key: computed(&lent.key),

@@ -1,16 +1,18 @@
-//! Tokens of a reference that are alike, merged into one (Bolya et al. 2023, "Token Merging: Your ViT But Faster").
+//! Merging of similar reference tokens (Bolya et al. 2023, "Token Merging: Your ViT But Faster").
 
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
 
 use super::ReferenceTokens;
 
-/// Merges `share` of a reference's tokens, those most like another one, into that one: fewer keys to attend to.
+/// Merges the given share of a reference's tokens into their most similar tokens, which leaves fewer keys to
+/// attend to.
 ///
-/// In each square of 2x2 tokens the first one stays, and the others look for the one among all that stay whose key points
-/// most nearly their way. What merges becomes the mean, and counts as often as the tokens that it stands for, which no
-/// published implementation does: without it, references would weigh less the more of them is merged.
+/// The first token of each 2x2 square is a destination. Every other token is a source and is matched with the
+/// destination, in the whole map, whose key has the highest cosine similarity; the best matches are merged. A
+/// merged token is the mean of its tokens and counts as that many tokens in the softmax, which no published
+/// implementation does: otherwise, the more tokens are merged, the less weight the reference would have.
 ///
-/// `key` and `value` are `[1, tokens, channels]`, of a feature map of this height and width.
+/// `key` and `value` are `[1, tokens, channels]`, of a feature map with height and width `grid`.
 pub(super) fn merged(key: Tensor<3>, value: Tensor<3>, grid: [usize; 2], share: f64) -> ReferenceTokens {
     let whole = |key, value| ReferenceTokens { key, value, merged_counts: Vec::new() };
     if share == 0.0 {
@@ -30,7 +32,7 @@ pub(super) fn merged(key: Tensor<3>, value: Tensor<3>, grid: [usize; 2], share: 
     ReferenceTokens { key: plan.means(key), value: plan.means(value), merged_counts: plan.runs() }
 }
 
-/// The tokens that merge, and into which, from the `count` best pairs.
+/// Returns the `count` best matches as pairs of source and destination token.
 fn homes(key: &Tensor<3>, stay: &[usize], leave: &[usize], count: usize) -> Vec<(usize, usize)> {
     let key = key.clone().cast(DType::F32);
     let length = key.clone().square().sum_dim(2).sqrt().clamp_min(f32::MIN_POSITIVE);
@@ -45,7 +47,7 @@ fn homes(key: &Tensor<3>, stay: &[usize], leave: &[usize], count: usize) -> Vec<
         .zip(nearest.iter::<i64>())
         .map(|((like, &from), to)| (like, from, stay[to as usize]))
         .collect();
-    // The order of equals is that of their places, so that an image does not depend on the sort.
+    // A stable sort: ties keep token order, so the result is deterministic.
     pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
     pairs.into_iter().take(count).map(|(_, from, to)| (from, to)).collect()
 }
@@ -56,11 +58,11 @@ fn indices(numbers: &[usize], beside: &Tensor<3>) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(numbers, [count]), &beside.device())
 }
 
-/// Where each token goes.
+/// Mapping from tokens to merged tokens.
 struct Plan {
-    /// Per token, its place among those that are left, which are sorted by how many they stand for.
+    /// Per token, the index of its merged token; merged tokens are sorted by size.
     places: Vec<usize>,
-    /// Per place, how many tokens it stands for.
+    /// Per merged token, the number of tokens merged into it.
     sizes: Vec<usize>,
 }
 
@@ -82,7 +84,7 @@ impl Plan {
         Self { places, sizes: left.into_iter().map(|at| sizes[at]).collect() }
     }
 
-    /// The mean of what merges, summed in f32.
+    /// Means of merged tokens, accumulated in f32.
     fn means(&self, x: Tensor<3>) -> Tensor<3> {
         let (dtype, device, [_, _, channels]) = (x.dtype(), x.device(), x.dims());
         let x = x.cast(DType::F32);
@@ -94,7 +96,7 @@ impl Plan {
         (sums * shares).cast(dtype)
     }
 
-    /// Runs of places that stand for equally many tokens.
+    /// Runs of merged tokens of equal size, as (number of merged tokens, size).
     fn runs(&self) -> Vec<(usize, f32)> {
         self.sizes.chunk_by(|a, b| a == b).map(|run| (run.len(), run[0] as f32)).collect()
     }
@@ -116,7 +118,7 @@ mod tests {
 
     #[test]
     fn equal_tokens_merge_without_a_trace() {
-        // Each square of 2x2 holds one token four times.
+        // Each 2x2 square has four equal tokens.
         let few = random(6, 8);
         let [height, width] = [4, 6];
         let square: Vec<usize> = (0..height * width).map(|at| at / width / 2 * 3 + at % width / 2).collect();
@@ -140,7 +142,7 @@ mod tests {
 
     #[test]
     fn what_merges_is_the_mean_of_the_most_alike() {
-        // One square: the first stays, the third points its way, the second and fourth do not.
+        // One square: the first is the destination, the third is similar to it, the second and fourth are not.
         let key = Tensor::<3>::from_data([[[1.0, 0.0], [0.0, 1.0], [3.0, 0.1], [-1.0, 0.0]]], &device());
         let lent = merged(key.clone(), key, [2, 2], 0.25);
         let values: Vec<f32> = lent.value.into_data().iter::<f32>().collect();
@@ -152,7 +154,7 @@ mod tests {
     fn odd_maps_and_no_share_are_left_whole() {
         let x = random(15, 4);
         assert_eq!(merged(x.clone(), x.clone(), [3, 5], 0.0).key.dims(), [1, 15, 4]);
-        // Six of fifteen stay, however much is asked for.
+        // Six of fifteen are destinations and always remain, whatever the share.
         assert_eq!(merged(x.clone(), x, [3, 5], 1.0).key.dims(), [1, 6, 4]);
         let one = random(1, 4);
         assert!(merged(one.clone(), one, [1, 1], 0.75).merged_counts.is_empty());

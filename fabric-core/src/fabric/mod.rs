@@ -1,9 +1,9 @@
-//! FABRIC: images that a person likes or dislikes steer the next ones (arXiv 2307.10159).
+//! FABRIC: steers generation with liked and disliked images, without training (arXiv 2307.10159).
 //!
-//! A reference image is noised to the level of the step and passes through the U-Net under the empty prompt.
-//! The keys and values of its self-attentions then join those of the image being made: a liked image's in
-//! the conditional branch, a disliked one's in the unconditional branch, weighted by [`FabricSettings`] over time
-//! and depth. Nothing is trained.
+//! A reference image is noised to the noise level of the evaluation and passes through the U-Net with the empty
+//! prompt. The image being generated then also attends to the keys and values of the reference's self-attention
+//! layers: liked images in the conditional branch, disliked ones in the unconditional branch, weighted over time and
+//! depth as [`FabricSettings`] specifies.
 
 mod byte_budget;
 mod cache;

@@ -1,7 +1,7 @@
 use super::{FabricSettings, ReferenceNoise, ReferencePass, ReferencePosterior, TimeCurve, WindowRule};
 use crate::session::KeepPolicy;
 
-/// The settings of published work, by name.
+/// Presets with the settings of published implementations.
 ///
 /// | preset | start..end | weight outside, inside | negative scale |
 /// |---|---|---|---|
@@ -35,12 +35,12 @@ impl FabricSettings {
         }
     }
 
-    /// The paper's first experiment: a preference model chooses, weight 0.1 in all steps.
+    /// The paper's first experiment: feedback from a preference model, weight 0.1 in all steps.
     pub fn paper_preference() -> Self {
         Self { start: 0.0, end: 1.0, min_weight: 0.0, max_weight: 0.1, ..Self::official_api() }
     }
 
-    /// The paper's second experiment: likeness to a target chooses, weight 0.8 in all steps.
+    /// The paper's second experiment: feedback from similarity to a target image, weight 0.8 in all steps.
     pub fn paper_target() -> Self {
         Self { max_weight: 0.8, ..Self::paper_preference() }
     }
@@ -50,7 +50,7 @@ impl FabricSettings {
         Self { end: 0.8, max_weight: 0.3, ..Self::paper_preference() }
     }
 
-    /// The official demonstration page, with its cap of 6 references.
+    /// The official demo, with at most 6 references.
     pub fn official_demo() -> Self {
         Self { end: 0.8, keep: KeepPolicy::Balanced(6), ..Self::paper_target() }
     }
@@ -60,12 +60,13 @@ impl FabricSettings {
         Self { min_weight: 0.05, max_weight: 0.8, ..Self::official_api() }
     }
 
-    /// The web UI extension.
+    /// The extension for AUTOMATIC1111's web UI.
     pub fn web_ui() -> Self {
         Self { window: WindowRule::Timestep, end: 0.8, ..Self::paper_target() }
     }
 
-    /// The ComfyUI node, without the zero tokens with which it pads the shorter side: they drain attention.
+    /// The ComfyUI node, except for the zero tokens with which it pads the side that has fewer references: they draw
+    /// attention away.
     pub fn comfy_ui() -> Self {
         Self { window: WindowRule::HalfOpen, max_weight: 1.0, negative_scale: 1.0, ..Self::web_ui() }
     }

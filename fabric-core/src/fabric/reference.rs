@@ -1,4 +1,4 @@
-//! A reference image, encoded, and which half of the guidance it steers.
+//! Encoded reference images.
 
 use std::ops::Range;
 
@@ -7,19 +7,19 @@ use burn::tensor::Tensor;
 use crate::guidance::Branch;
 use crate::noise::ReferenceId;
 
-/// Which half of the guidance a reference steers.
+/// Whether a reference is liked or disliked, which determines the guidance branch that attends to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Side {
-    /// The conditional branch.
+    /// Liked: the conditional branch attends to it.
     Liked,
-    /// The unconditional branch.
+    /// Disliked: the unconditional branch attends to it.
     Disliked,
 }
 
-/// Which of a run's branches, by their places, references of a side act on.
+/// Returns the indices of the branches that attend to references of this side.
 ///
-/// The branch under the prompt comes first. With Instruct's four, the disliked act on all others: together they are what
-/// guidance leads away from, whatever the scales.
+/// The conditional branch comes first. With IPAdapter-Instruct's four branches, disliked references act on the other
+/// three: guidance moves away from these together, whatever the scales.
 pub(crate) fn acted_on(side: Side, branches: &[Branch]) -> Range<usize> {
     let prompted = branches.iter().take_while(|&&branch| branch == Branch::Conditional).count();
     match side {
@@ -28,15 +28,15 @@ pub(crate) fn acted_on(side: Side, branches: &[Branch]) -> Range<usize> {
     }
 }
 
-/// A reference image, encoded and ready to be noised.
+/// Encoded reference image.
 #[derive(Debug, Clone)]
 pub struct Reference {
-    /// Names it for noise and caches.
+    /// Identifies it for noise and caches.
     pub id: ReferenceId,
-    /// Scaled latents, `[1, channels, height, width]`, as large as the image being made.
+    /// Clean latents, scaled, `[1, channels, height, width]`, of the size of the generated images.
     pub latents: Tensor<4>,
     /// Liked or disliked.
     pub side: Side,
-    /// How much, above 0 and at most 1; multiplies the weight.
+    /// Strength, above 0 and at most 1; multiplies the weight.
     pub strength: f64,
 }

@@ -1,30 +1,30 @@
-//! How strongly a reference acts, by evaluation and by depth.
+//! Weights of references by evaluation and by depth in the U-Net.
 
 use super::{FabricSettings, Side, TimeCurve, WindowRule};
 use crate::denoise::ModelCall;
 
-/// The weight of one reference at one evaluation of the network: at full resolution and at the bottleneck.
+/// Weights of one reference at one evaluation: at full resolution and at the bottleneck.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CallWeights {
-    /// At full resolution.
+    /// Weight at full resolution.
     pub shallow: f64,
-    /// At the bottleneck.
+    /// Weight at the bottleneck.
     pub deep: f64,
 }
 
 impl CallWeights {
-    /// The weight at this depth ([`depth_position`](super::depth_position)).
+    /// Returns the weight at this depth, 0 to 1 ([`depth_position`](super::depth_position)), by linear interpolation.
     pub fn at(&self, depth: f64) -> f64 {
         self.shallow + (self.deep - self.shallow) * depth
     }
 
-    /// Whether no layer sees the reference.
+    /// Whether the reference has no weight in any layer.
     pub fn is_zero(&self) -> bool {
         self.shallow == 0.0 && self.deep == 0.0
     }
 }
 
-/// When references are seen, and how strongly: host data, known before a run starts.
+/// Schedule of reference weights over a run. Holds only host data; the weights are known before the run starts.
 #[derive(Debug, Clone)]
 pub struct FeedbackSchedule {
     settings: FabricSettings,
@@ -32,12 +32,12 @@ pub struct FeedbackSchedule {
 }
 
 impl FeedbackSchedule {
-    /// A schedule for a model that was trained on `train_steps` noise levels (1000 for Stable Diffusion).
+    /// Creates a schedule for a model trained on `train_steps` timesteps (1000 for Stable Diffusion).
     pub fn new(settings: &FabricSettings, train_steps: usize) -> Self {
         Self { settings: settings.clone(), train_steps }
     }
 
-    /// A liked reference's weight at full resolution, before strength and normalisation.
+    /// Returns the weight of a liked reference at full resolution, before strength and normalization.
     pub fn weight(&self, call: &ModelCall) -> f64 {
         let FabricSettings { min_weight, max_weight, .. } = self.settings;
         let Some(progress) = self.progress(call) else { return min_weight };
@@ -49,7 +49,7 @@ impl FeedbackSchedule {
         min_weight + (max_weight - min_weight) * share
     }
 
-    /// The weights of a reference of this side and strength, one of `count` on its side.
+    /// Returns the weights of a reference with this side and strength, if `count` references have the same side.
     pub fn weights(&self, call: &ModelCall, side: Side, strength: f64, count: usize) -> CallWeights {
         let settings = &self.settings;
         let (scale, bottleneck) = match side {
@@ -61,13 +61,13 @@ impl FeedbackSchedule {
         CallWeights { shallow, deep: shallow * bottleneck }
     }
 
-    /// How far inside the window the evaluation lies, 0 to 1; nothing when it is outside.
+    /// Position of the evaluation in the window, 0 to 1; `None` outside of it.
     fn progress(&self, call: &ModelCall) -> Option<f64> {
         let FabricSettings { start, end, .. } = self.settings;
         let calls = call.total as f64;
         let (first, last, here) = match self.settings.window {
             WindowRule::Official => {
-                // Python's `round`, and a window whose end is included.
+                // Rounds halves to even, as Python's `round` does.
                 let first = (calls * start).round_ties_even();
                 let last = (calls * end).round_ties_even();
                 (first, last.min(calls - 1.0), call.index as f64)

@@ -1,93 +1,96 @@
-//! FABRIC's settings, with the published defaults.
+//! FABRIC settings with the published defaults.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::session::KeepPolicy;
 
-/// Which evaluations lie inside the window from `start` to `end`.
+/// Rule for which evaluations lie inside the window from `start` to `end`.
 ///
-/// The published implementations disagree; each rule keeps the name of where it comes from.
+/// The published implementations differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum WindowRule {
-    /// Indices `round(calls * start) ..= round(calls * end)`, halves rounded to even, the end included: the official
-    /// code and the diffusers community pipeline.
+    /// Indices `round(calls * start) ..= round(calls * end)`, halves rounded to even, end included: the official code
+    /// and the diffusers community pipeline.
     #[default]
     Official,
     /// `start <= 1 - timestep / (train steps - 1) <= end`: the web UI extension.
     Timestep,
-    /// Indices `floor(calls * start) .. floor(calls * end)`, the end excluded: the ComfyUI node.
+    /// Indices `floor(calls * start) .. floor(calls * end)`, end excluded: the ComfyUI node.
     HalfOpen,
 }
 
-/// How the weight runs inside the window.
+/// Course of the weight over the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeCurve {
-    /// `max_weight` throughout: the published code.
+    /// `max_weight` in the whole window, as in the published code.
     #[default]
     Constant,
-    /// From `max_weight` down to `min_weight`, linearly: stresses coarse features (paper, section 3).
+    /// Linear from `max_weight` to `min_weight`: emphasizes coarse features (paper, section 3).
     Falling,
-    /// From `min_weight` up to `max_weight`, linearly: stresses fine features (paper, section 3).
+    /// Linear from `min_weight` to `max_weight`: emphasizes fine features (paper, section 3).
     Rising,
 }
 
-/// Where the noise on a reference comes from.
+/// Source of the noise added to reference latents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum ReferenceNoise {
-    /// From the image's content and the noise level alone, so that its keys and values can be kept and an image
-    /// does not depend on its batch. At each level the distribution is the published one.
+    /// Derived from the reference image's content and the noise level only. Its keys and values can then be
+    /// cached, and a generated image does not depend on its batch. At each level the distribution is the
+    /// published one.
     #[default]
     Fixed,
-    /// Drawn anew at every evaluation, as published.
+    /// Drawn at every evaluation, as published.
     Fresh,
 }
 
-/// Which latents stand for a reference.
+/// Latents taken from the VAE encoder's distribution for a reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum ReferencePosterior {
-    /// A sample of the encoder's distribution, as published; the same one for an image every time.
+    /// A sample, as published; always the same sample for the same image.
     #[default]
     Sample,
     /// The mean.
     Mean,
 }
 
-/// How reference keys and values reach the image. All ways give the same result, but for what `half` rounds.
+/// How reference keys and values are computed. All variants give the same result, except for rounding by `half`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case", tag = "way")]
 pub enum ReferencePass {
-    /// References ride in the same batch as the image: one pass, nothing stored.
+    /// One pass with references in the same batch as the images; nothing is stored.
     #[default]
     Interleaved,
-    /// A recording pass first, `chunk` references at a time: for when memory is short.
+    /// A separate pass records references first, `chunk` at a time. Needs less memory.
     TwoPasses {
         /// References per recording pass, at least 1.
         chunk: usize,
     },
-    /// Two passes, and what was recorded is kept across images, prompts and rounds. Needs
+    /// Two passes, with recorded keys and values cached across images, prompts and rounds. Needs
     /// [`ReferenceNoise::Fixed`].
     Cached {
         /// References per recording pass, at least 1.
         chunk: usize,
-        /// How many bytes may be kept in memory. Stable Diffusion 1.5 at 512x512 needs 46 MB per reference and
-        /// evaluation in f16, twice that in f32. What is kept in f32 was recorded `chunk` references at a time, and on
-        /// the CPU their memory is free again only when all of them are dropped. What does not fit is recorded each
-        /// time, or kept on disk by a pipeline [that may](crate::pipeline::Pipeline::with_spill).
+        /// Memory budget of the cache in bytes. Stable Diffusion 1.5 at 512x512 needs 46 MB per reference and
+        /// evaluation in f16, twice that in f32. References recorded in one chunk share their memory on the CPU
+        /// if kept in f32: it is freed only when all of them are dropped. References that do not fit are
+        /// recorded each time, or kept on disk if the pipeline has a spill folder
+        /// ([`Pipeline::with_spill`](crate::pipeline::Pipeline::with_spill)).
         budget: u64,
-        /// Whether what a network computed in f32 is kept in f16: half the bytes, and every kept number is rounded to 11
-        /// bits. Numbers beyond 65,504 do not exist there: an image that they spoil is an error. Already the run
-        /// that records uses the rounded ones, so that an image does not depend on what was kept before.
+        /// Whether keys and values computed in f32 are cached in f16, which halves their size and rounds them
+        /// to 11 bits. Values beyond 65,504 overflow; an image that becomes invalid this way is an error. The
+        /// run that records them also uses the rounded values, so an image does not depend on the state of the
+        /// cache.
         #[serde(default)]
         half: bool,
     },
 }
 
-/// FABRIC's settings. The default is the official Python interface's.
+/// FABRIC settings. The defaults are those of the official Python interface.
 ///
 /// ```
 /// use fabric_core::fabric::FabricSettings;
@@ -98,38 +101,39 @@ pub enum ReferencePass {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FabricSettings {
-    /// Where the window starts, as a share of the run.
+    /// Start of the window, as a share of the run from 0 to 1.
     pub start: f64,
-    /// Where the window ends.
+    /// End of the window, as a share of the run from 0 to 1.
     pub end: f64,
-    /// What `start` and `end` mean exactly.
+    /// Rule that maps `start` and `end` to evaluations.
     pub window: WindowRule,
-    /// How the weight runs inside the window.
+    /// Course of the weight over the window.
     pub curve: TimeCurve,
     /// Weight of a liked reference outside the window.
     pub min_weight: f64,
     /// Weight of a liked reference inside the window.
     pub max_weight: f64,
-    /// A disliked reference's weight over a liked one's.
+    /// Factor on the weight of disliked references, relative to liked ones.
     pub negative_scale: f64,
-    /// Weight at the bottleneck over weight at full resolution, liked references; levels between are interpolated.
+    /// Ratio of the weight at the bottleneck to the weight at full resolution, for liked references. Levels
+    /// between are interpolated linearly.
     pub liked_bottleneck_scale: f64,
-    /// The same for disliked references.
+    /// The same ratio for disliked references.
     pub disliked_bottleneck_scale: f64,
-    /// Divides each weight by the number of references on its side, so that their share of the attention does not
-    /// grow with their number ("burn-out"). Off in the published code.
+    /// Whether to divide each weight by the number of references of its side (liked or disliked), so that their
+    /// share of the attention does not grow with their number ("burn-out"). Off in the published code.
     pub normalise: bool,
-    /// Which references are used when there are many.
+    /// Which references are used if there are many.
     pub keep: KeepPolicy,
-    /// Noise on the references.
+    /// Source of the noise on references.
     pub noise: ReferenceNoise,
-    /// Latents of the references.
+    /// Latents used for references.
     pub posterior: ReferencePosterior,
-    /// How keys and values travel.
+    /// How reference keys and values are computed and stored.
     pub pass: ReferencePass,
-    /// Share of each reference's tokens, from 0 (none) to 0.75, that are merged into others like them: fewer keys to attend
-    /// to, in time and in memory. The only setting that trades exactness for speed. On a GPU each merge reads a few numbers
-    /// back, so it pays where keys are kept.
+    /// Share of each reference's tokens, from 0 (none) to 0.75, that token merging (ToMe) merges into similar
+    /// ones, which saves time and memory in attention. The only setting that trades exactness for speed. On a
+    /// GPU each merge reads values back to the host, so it pays off mainly if keys and values are cached.
     pub token_merge_ratio: f64,
 }
 
@@ -140,11 +144,11 @@ impl Default for FabricSettings {
 }
 
 impl FabricSettings {
-    /// Checks every setting and every combination.
+    /// Checks all settings and their combinations.
     ///
     /// # Errors
     ///
-    /// Names the first setting that cannot be used.
+    /// Returns an error that names the first invalid setting.
     pub fn validate(&self) -> Result<(), Error> {
         let share = |name: &str, value: f64| within(name, value, 0.0, 1.0);
         share("fabric.start", self.start)?;

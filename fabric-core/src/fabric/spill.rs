@@ -1,4 +1,4 @@
-//! Recordings on disk: one file each, in a folder of our own that goes when nobody uses it any more.
+//! Reference keys and values on disk: one file per recording, in a temporary folder.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -12,33 +12,33 @@ use tempfile::TempDir;
 use super::{ReferenceTokens, TokensBySite};
 use crate::attention::AttnSite;
 
-/// A fresh folder, removed with this value.
+/// Temporary folder, removed on drop.
 #[derive(Debug)]
 pub(super) struct SpillFolder {
     folder: TempDir,
-    /// Files so far: each gets its number as its name, and no name is used twice.
+    /// Number of files created so far; each file is named by its number, and names are never reused.
     files: AtomicU64,
 }
 
 impl SpillFolder {
-    /// Makes it within `parent`.
+    /// Creates the folder inside `parent`.
     pub(super) fn new(parent: &Path) -> io::Result<Self> {
         let mut builder = tempfile::Builder::new();
         builder.prefix("fabric-spill-");
-        // Keys and values tell much of a person's images: nobody else on the machine is to read them.
+        // Keys and values reveal much about a person's images, so other users must not be able to read them.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
         Ok(Self { folder: builder.tempdir_in(parent)?, files: AtomicU64::new(0) })
     }
 
-    /// Writes a recording. Whoever gets a [`SpilledTokens`] gets a file that was written whole.
+    /// Writes a recording. A returned [`SpilledTokens`] always has a completely written file.
     pub(super) fn write(&self, tokens: &TokensBySite) -> io::Result<SpilledTokens> {
         let number = self.files.fetch_add(1, Ordering::Relaxed);
         let file = OwnFile(self.folder.path().join(number.to_string()));
         let mut out = File::create_new(&file.0)?;
         let mut digest = Sha256::new();
         let mut write = |x: &Tensor<3>| {
-            // Brings it to the host, and waits for the device to have it.
+            // Copies the tensor to the host, which waits until the device has computed it.
             let data = x.clone().into_data();
             digest.update(data.as_bytes());
             out.write_all(data.as_bytes())?;
@@ -48,15 +48,15 @@ impl SpillFolder {
         for (&site, ReferenceTokens { key, value, merged_counts }) in tokens {
             parts.push(Part { site, key: write(key)?, value: write(value)?, merged_counts: merged_counts.clone() });
         }
-        // Nothing is synced: a file that outlives the process is of no use to anybody.
+        // No fsync: the file is useless after the process ends.
         Ok(SpilledTokens { file, parts, digest: digest.finalize().into() })
     }
 }
 
-/// A recording in a file, which is removed with this value.
+/// Recording in a file that is removed on drop.
 ///
-/// The file holds nothing but numbers. What they mean stays here, so no header needs to be believed; and a digest, as a
-/// file that was shortened, overwritten or damaged by its disk must not find its way into an image.
+/// The file has only the raw values. Shapes and types stay in memory, so no file header has to be trusted. A digest
+/// ensures that a truncated, overwritten or damaged file never affects an image.
 #[derive(Debug)]
 pub(super) struct SpilledTokens {
     file: OwnFile,
@@ -65,7 +65,7 @@ pub(super) struct SpilledTokens {
 }
 
 impl SpilledTokens {
-    /// The recording, bit by bit as it was written, where it was.
+    /// Reads the recording back, bit for bit, onto its original device.
     pub(super) fn read(&self) -> io::Result<TokensBySite> {
         let mut file = File::open(&self.file.0)?;
         let got = file.metadata()?.len();
@@ -97,7 +97,7 @@ fn damaged(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// What a file holds of one layer.
+/// Layout of one layer's keys and values in the file.
 #[derive(Debug)]
 struct Part {
     site: AttnSite,
@@ -106,7 +106,7 @@ struct Part {
     merged_counts: Vec<(usize, f32)>,
 }
 
-/// What bytes mean.
+/// Shape, type and device of a tensor in the file.
 #[derive(Debug)]
 struct Layout {
     dims: [usize; 3],
@@ -124,13 +124,13 @@ impl Layout {
     }
 }
 
-/// A file that is removed with this value, also when writing it failed half way.
+/// File that is removed on drop, also if writing it failed half way.
 #[derive(Debug)]
 struct OwnFile(PathBuf);
 
 impl Drop for OwnFile {
     fn drop(&mut self) {
-        // Best effort: what stays behind goes with the folder.
+        // Best effort: a file that remains is removed with the folder.
         let _ = fs::remove_file(&self.0);
     }
 }
@@ -144,7 +144,7 @@ mod tests {
         AttnSite { block: Block::Up(1), attention: 2, layer, kind: AttnKind::SelfAttention }
     }
 
-    /// Every bit pattern of 16 bits: also infinities, NaN, numbers next to zero and its two signs.
+    /// All 16-bit patterns, including infinities, NaN, subnormal numbers and both zeros.
     fn all_bits(dtype: DType) -> Tensor<3> {
         let bytes = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
         let dims = [1, (1 << 17) / 8 / dtype.size(), 8];
@@ -154,7 +154,7 @@ mod tests {
     fn recording() -> TokensBySite {
         let lent =
             |dtype, merged_counts| ReferenceTokens { key: all_bits(dtype), value: all_bits(dtype), merged_counts };
-        // A part of a larger tensor, as one of several rows recorded at once is.
+        // A slice of a larger tensor, like one of several rows recorded at once.
         let part = all_bits(DType::F32).slice([0..1, 100..300, 0..8]);
         let part =
             ReferenceTokens { key: part.clone(), value: part.slice([0..1, 7..9, 2..5]), merged_counts: Vec::new() };

@@ -1,4 +1,4 @@
-//! Writing images: beside, then renamed, so that no reader ever sees half of one.
+//! Writing of image files: to a temporary file that is then renamed, so that no reader sees a partial file.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -12,15 +12,16 @@ use image::{ExtendedColorType, ImageEncoder, ImageResult};
 
 use super::{Image, ImageError};
 
-/// JPEG quality: differences to the original are hard to see, files still small.
+/// JPEG quality: differences to the original are hard to see, and files remain small.
 const JPEG_QUALITY: u8 = 95;
 
 impl Image {
-    /// Saves as PNG or JPEG (quality 95), by the extension of `path`. An old file there is replaced whole.
+    /// Saves the image as PNG or JPEG (quality 95), by the extension of `path`. An existing file is replaced
+    /// atomically.
     ///
     /// # Errors
     ///
-    /// If the extension is another, or the file cannot be written.
+    /// Returns an error if the extension is not supported or the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ImageError> {
         let path = path.as_ref();
         let place = path.display().to_string();
@@ -34,11 +35,11 @@ impl Image {
         write_beside(path, &bytes).map_err(|e| ImageError::Write { place, source: e.into() })
     }
 
-    /// The bytes of a PNG file of this image; decoding them gives the same pixels.
+    /// Returns the bytes of a PNG file of this image; decoding them yields the same pixels.
     ///
     /// # Errors
     ///
-    /// If the encoder fails, which it has no reason to.
+    /// Returns an error if the encoder fails, which is not expected.
     pub fn to_png_bytes(&self) -> Result<Vec<u8>, ImageError> {
         self.encode_png().map_err(|e| ImageError::Write { place: "in memory".to_owned(), source: e.into() })
     }
@@ -57,20 +58,20 @@ impl Image {
     }
 
     fn encode(&self, encoder: impl ImageEncoder) -> ImageResult<()> {
-        // Sides fit: no image is longer than `MAX_SIDE`.
+        // Sides fit into `u32`: no image is longer than `MAX_SIDE`.
         encoder.write_image(self.rgb(), self.width() as u32, self.height() as u32, ExtendedColorType::Rgb8)
     }
 }
 
-/// Writes a new file beside `path`, makes sure it is on the disk, then renames it to `path`.
+/// Writes a temporary file beside `path`, syncs it to disk, then renames it to `path`.
 ///
-/// Whatever happens in between, `path` is either what it was or what it is to be.
+/// After any failure, `path` holds either its old content or the new one.
 pub(crate) fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
     let mut beside = OsString::from(".");
     beside.push(name);
-    // Two threads or processes that write the same file must not share the one beside it, nor find one that a crash left:
-    // in containers most process ids are 1, so the standard library's randomness names it.
+    // The temporary name is random: two threads or processes that write the same file must not share it, nor
+    // reuse one that a crash left behind. Process ids do not suffice, since most are 1 in containers.
     beside.push(format!(".{:016x}.tmp", RandomState::new().hash_one(std::process::id())));
     let beside = path.with_file_name(beside);
 
@@ -78,14 +79,14 @@ pub(crate) fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
         .and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
-        // Best effort: the error that matters is the first one.
+        // Best effort: the first error is the one to return.
         let _ = fs::remove_file(&beside);
     }
     written?;
     sync_folder(path)
 }
 
-/// Makes the rename itself durable, where folders can be opened as files.
+/// Makes the rename durable, on systems where folders can be opened as files.
 fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -1,8 +1,8 @@
-//! What can be wrong with an image.
+//! Errors of reading, creating and writing images.
 
 use super::{MAX_PIXELS, MAX_SIDE};
 
-/// Why an image cannot be read, made or written.
+/// Error of reading, creating or writing an image.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
@@ -11,28 +11,28 @@ pub enum ImageError {
     Read {
         /// The path.
         place: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A directory, a device, a pipe.
+    /// The path is a directory, a device or a pipe.
     #[error("image `{place}` is {got}, expected a file: name a PNG, JPEG or WebP file")]
     NotAFile {
         /// The path.
         place: String,
-        /// What it is.
+        /// The kind of file that was found.
         got: &'static str,
     },
-    /// The file is longer than any image we would decode.
+    /// The file is longer than the limit.
     #[error("image `{place}` has {got} bytes, expected at most {expected}: save it smaller")]
     FileSize {
         /// The path.
         place: String,
-        /// Its length.
+        /// Its length in bytes.
         got: u64,
-        /// The limit.
+        /// The limit in bytes.
         expected: u64,
     },
-    /// Nothing we can decode.
+    /// The bytes are in no supported image format.
     #[error("image {place} begins with [{got}], which is no PNG, JPEG or WebP: convert it to one of these")]
     Format {
         /// The path, or `in memory`.
@@ -40,14 +40,14 @@ pub enum ImageError {
         /// Its first bytes, in hex.
         got: String,
     },
-    /// The file says it is an image, and is not, or not to the end.
+    /// The file has an image header, but is damaged or truncated.
     #[error("image {place} is a damaged {format} file: {source}; get it again from where it came, or save it anew")]
     Corrupt {
         /// The path, or `in memory`.
         place: String,
-        /// What it claims to be.
+        /// The format of its header.
         format: &'static str,
-        /// What the decoder said.
+        /// The error of the decoder.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A side is zero or too long, or there are too many pixels.
@@ -55,14 +55,14 @@ pub enum ImageError {
         "{place} is {width}x{height}, expected sides from 1 to {MAX_SIDE} and at most {MAX_PIXELS} pixels: choose another size"
     )]
     Size {
-        /// Which image, or which operation.
+        /// The image or the operation.
         place: String,
         /// Pixels per row.
         width: usize,
         /// Rows.
         height: usize,
     },
-    /// The pixels do not fill the size.
+    /// The number of bytes does not match the size.
     #[error("a {width}x{height} RGB image has {expected} bytes, got {got}: give three bytes per pixel")]
     Length {
         /// Pixels per row.
@@ -74,20 +74,20 @@ pub enum ImageError {
         /// Bytes needed.
         expected: usize,
     },
-    /// A tensor of images holds NaN or infinity.
+    /// A tensor of images contains NaN or infinity.
     #[error(
         "image {index} of the batch has {got} non-finite values of {total}, expected none: \
          the network overflowed, so run it (or its VAE) in f32 or bf16, or lower the guidance scale"
     )]
     NotFinite {
-        /// Which image.
+        /// Index of the image in the batch.
         index: usize,
-        /// How many values.
+        /// Number of non-finite values.
         got: usize,
-        /// Of how many.
+        /// Number of all values.
         total: usize,
     },
-    /// A file name that does not say in which format to save.
+    /// The file name's extension names no format for saving.
     #[error("image `{place}` ends in `{got}`, expected `.png`, `.jpg` or `.jpeg`: rename it")]
     Extension {
         /// The path.
@@ -100,13 +100,13 @@ pub enum ImageError {
     Write {
         /// The path.
         place: String,
-        /// What the system or the encoder said.
+        /// The error of the operating system or the encoder.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Not the name of an image's content.
+    /// The text is not a content hash.
     #[error("image hash is `{got}`, expected 64 lower-case hex digits: take it from `Image::content_hash`")]
     Hash {
-        /// What was given, its first 80 characters.
+        /// The first 80 characters of the text.
         got: String,
     },
 }

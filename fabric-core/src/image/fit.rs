@@ -1,61 +1,62 @@
-//! Bringing an image of any shape to the shape that a network wants.
+//! Resizing and cropping of images to the size that a network takes.
 
 use serde::{Deserialize, Serialize};
 
 use super::resize::Axis;
 use super::{Filter, Image, ImageError, check_size};
 
-/// How an image comes to a given width and height.
+/// How an image is fitted to a given width and height.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Fit {
-    /// Squashed, whatever its proportions, with a bicubic filter: FABRIC's authors' code.
+    /// Resizes without keeping the aspect ratio, with a bicubic filter, as in FABRIC's published code.
     #[default]
     Squash,
-    /// Squashed with a Lanczos filter: diffusers' `VaeImageProcessor`.
+    /// Resizes without keeping the aspect ratio, with a Lanczos filter, as in diffusers' `VaeImageProcessor`.
     SquashLanczos,
-    /// Scaled to cover the whole size, the rest cut off evenly, with a Lanczos filter: the web UI's "crop and resize".
+    /// Scales to cover the whole size with a Lanczos filter and crops evenly, as the web UI's "crop and resize".
     Cover,
-    /// Scaled to lie within the size with a Lanczos filter, black where nothing is left.
+    /// Scales to fit within the size with a Lanczos filter and pads with black.
     Contain,
 }
 
-/// Which square of an image a CLIP image encoder sees.
+/// Square region of an image that a CLIP image encoder receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Crop {
-    /// The middle: transformers' `CLIPImageProcessor`.
+    /// The centre, as in transformers' `CLIPImageProcessor`.
     #[default]
     Centre,
-    /// All of it, squashed: what IP-Adapter's authors advise when the borders matter.
+    /// The whole image, resized without keeping the aspect ratio: IP-Adapter's authors recommend it when the
+    /// borders matter.
     Stretch,
-    /// All of it, with black bars.
+    /// The whole image, padded with black.
     Pad,
-    /// The top of a tall image; the middle of a wide one.
+    /// The top of a tall image; the centre of a wide one.
     Top,
-    /// The bottom of a tall image; the middle of a wide one.
+    /// The bottom of a tall image; the centre of a wide one.
     Bottom,
-    /// The left of a wide image; the middle of a tall one.
+    /// The left of a wide image; the centre of a tall one.
     Left,
-    /// The right of a wide image; the middle of a tall one.
+    /// The right of a wide image; the centre of a tall one.
     Right,
 }
 
 impl Image {
-    /// The image in exactly this size.
+    /// Returns the image fitted to exactly this size.
     ///
     /// # Errors
     ///
-    /// [`ImageError::Size`] if a side is zero or too long.
+    /// Returns [`ImageError::Size`] if a side is zero or too long.
     pub fn fit(&self, width: usize, height: usize, fit: Fit) -> Result<Self, ImageError> {
         check_size("the fitted image", width, height)?;
         match fit {
             Fit::Squash => self.resize(width, height, Filter::Bicubic),
             Fit::SquashLanczos => self.resize(width, height, Filter::Lanczos),
             Fit::Cover => {
-                // Whole numbers, rounded down, decide: as in the web UI.
+                // Integer division, as in the web UI.
                 let wide = width * self.height() > self.width() * height;
                 let full_width = if wide { width } else { self.width() * height / self.height() };
                 let full_height = if wide { self.height() * width / self.width() } else { height };
@@ -67,22 +68,22 @@ impl Image {
         }
     }
 
-    /// A square for a CLIP image encoder, with Pillow's bicubic filter.
+    /// Returns a square for a CLIP image encoder, resized with Pillow's bicubic filter.
     ///
     /// # Errors
     ///
-    /// [`ImageError::Size`] if `size` is zero or too large.
+    /// Returns [`ImageError::Size`] if `size` is zero or too large.
     pub fn crop_square(&self, size: usize, crop: Crop) -> Result<Self, ImageError> {
         check_size("the cropped image", size, size)?;
         let (width, height) = (self.width(), self.height());
         let short = width.min(height);
-        // The shortest side becomes `size`; the other one is rounded down.
+        // The shorter side becomes `size`; the other one is rounded down.
         let full = |side: usize| size * side / short;
         let axis = |side: usize, share: fn(usize) -> usize| {
             let full = full(side);
             Axis { full, start: share(full - size), len: size }
         };
-        /// How much of what is cut off lies before the square.
+        /// How much of the excess length lies before the square.
         type Share = fn(usize) -> usize;
         let (none, half, all): (Share, Share, Share) = (|_| 0, |rest| rest / 2, |rest| rest);
         let (x, y) = match crop {
@@ -97,11 +98,11 @@ impl Image {
         Ok(self.resample(axis(width, x), axis(height, y), Filter::Bicubic))
     }
 
-    /// A part of it, `width` by `height` pixels from `left` and `top`.
+    /// Returns the region of `width` by `height` pixels at `left` and `top`.
     ///
     /// # Errors
     ///
-    /// [`ImageError::Size`] if the part is empty or reaches beyond the image.
+    /// Returns [`ImageError::Size`] if the region is empty or reaches beyond the image.
     pub fn cropped(&self, left: usize, top: usize, width: usize, height: usize) -> Result<Self, ImageError> {
         let within = |start: usize, len: usize, side: usize| start.checked_add(len).is_some_and(|end| end <= side);
         if !within(left, width, self.width()) || !within(top, height, self.height()) {
@@ -112,17 +113,18 @@ impl Image {
         Ok(Self::new(width, height, rows.flat_map(|row| &row[left * 3..(left + width) * 3]).copied().collect()))
     }
 
-    /// Its size, each side rounded down to a multiple of `factor` but never below it: diffusers' default size.
+    /// Returns the image's size, with each side rounded down to a multiple of `factor` but at least `factor`:
+    /// diffusers' default size.
     ///
     /// # Panics
     ///
-    /// If `factor` is 0.
+    /// Panics if `factor` is 0.
     pub fn size_in_multiples_of(&self, factor: usize) -> (usize, usize) {
         let down = |side: usize| (side - side % factor).max(factor);
         (down(self.width()), down(self.height()))
     }
 
-    /// Scaled to lie within the size, in the middle of black.
+    /// Scales the image to fit within the size and centres it on black.
     fn contain(&self, width: usize, height: usize, filter: Filter) -> Self {
         let wide = self.width() * height >= self.height() * width;
         let nearest = |side: usize, of: usize, to: usize| ((2 * side * to + of) / (2 * of)).clamp(1, to.max(1));

@@ -1,4 +1,4 @@
-//! The name of an image is what it shows.
+//! Content hashes of images.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,13 +8,14 @@ use sha2::{Digest, Sha256};
 
 use super::ImageError;
 
-/// SHA-256 of an image's size and pixels; written as 64 lower-case hex digits, and nothing else can be read as one.
+/// SHA-256 of an image's size and pixels. It is written as 64 lower-case hex digits, and no other text is
+/// accepted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct ContentHash([u8; 32]);
 
 impl ContentHash {
-    /// Width and height as 64-bit little-endian numbers, then the pixels.
+    /// Hashes width and height as 64-bit little-endian numbers, then the pixels.
     pub(super) fn of(width: usize, height: usize, rgb: &[u8]) -> Self {
         let mut hasher = Sha256::new();
         hasher.update((width as u64).to_le_bytes());
@@ -23,7 +24,7 @@ impl ContentHash {
         Self(hasher.finalize().into())
     }
 
-    /// The 32 bytes, for seeds derived from an image.
+    /// Returns the 32 bytes, for seeds derived from an image.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! Masks as people save them: light on dark, or in an alpha channel alone.
+//! Reading of mask files: light on dark, or in the alpha channel alone.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use image::DynamicImage;
 use super::{Image, ImageError, decode};
 
 impl Image {
-    /// Reads a mask from a PNG, JPEG or WebP file, as [`Image::open`] reads images, but for masks that lie in the alpha
-    /// channel alone: where all pixels have one colour and not one alpha, the mask is light where the file is opaque.
+    /// Reads a mask from a PNG, JPEG or WebP file. If all pixels have the same colour but their alpha differs,
+    /// the alpha channel is the mask: light where the file is opaque.
     ///
-    /// In any other file the colours are the mask and alpha is dropped, as in the published code.
+    /// Otherwise the colours are the mask and alpha is dropped, as in the published code and in [`Image::open`].
     ///
     /// # Errors
     ///
-    /// As [`Image::open`].
+    /// Returns an error like [`Image::open`].
     pub fn open_mask(path: impl AsRef<Path>) -> Result<Self, ImageError> {
         Self::open_as(path.as_ref(), mask)
     }
@@ -23,13 +23,13 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// As [`Image::from_bytes`].
+    /// Returns an error like [`Image::from_bytes`].
     pub fn mask_from_bytes(bytes: &[u8]) -> Result<Self, ImageError> {
         decode::decode("in memory", bytes, mask)
     }
 }
 
-/// The alpha of an image that has nothing else to show, else its colours.
+/// Returns the alpha channel if only it varies, otherwise the colours.
 fn mask(image: DynamicImage) -> Image {
     if !image.color().has_alpha() {
         return decode::in_colour(image);
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn colours_are_the_mask_where_they_tell_pixels_apart() {
         assert_eq!(read(rgba([[0, 0, 0, 255], [255, 255, 255, 0]])), [0, 255]);
-        // Nothing tells them apart.
+        // Neither colour nor alpha differs.
         assert_eq!(read(rgba([[255, 255, 255, 100]; 2])), [255, 255]);
         assert_eq!(read(GrayImage::from_fn(2, 1, |x, _| [255 * x as u8].into())), [0, 255]);
     }

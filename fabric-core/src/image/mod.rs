@@ -1,4 +1,4 @@
-//! Images as people have them: 8-bit RGB, read from files that nobody checked.
+//! 8-bit RGB images, read from untrusted files and converted to and from tensors.
 //!
 //! | from | to | by |
 //! |---|---|---|
@@ -38,13 +38,13 @@ pub use pixels::{
 pub use resize::Filter;
 pub use sheet::{Mark, contact_sheet};
 
-/// Most pixels an image may have: 8192 x 8192. A small file can claim to hold far more (a decompression bomb).
+/// Maximum number of pixels of an image: 8192 x 8192. A small file can claim far more (a decompression bomb).
 pub const MAX_PIXELS: usize = 1 << 26;
 
-/// Longest side an image may have.
+/// Maximum side of an image, in pixels.
 pub const MAX_SIDE: usize = 1 << 16;
 
-/// An 8-bit RGB image. Cloning one costs nothing: the pixels are shared.
+/// An 8-bit RGB image. Cloning is cheap: the pixels are shared.
 ///
 /// ```
 /// use fabric_core::image::Image;
@@ -65,12 +65,12 @@ struct Inner {
 }
 
 impl Image {
-    /// An image from its pixels, row by row from the top, three bytes each.
+    /// Creates an image from its pixels, row by row from the top, three bytes each.
     ///
     /// # Errors
     ///
-    /// [`ImageError::Size`] if a side is zero or too long, [`ImageError::Length`] if `rgb` has not
-    /// `width * height * 3` bytes.
+    /// Returns [`ImageError::Size`] if a side is zero or too long, and [`ImageError::Length`] if `rgb` does not
+    /// have `width * height * 3` bytes.
     pub fn from_rgb(width: usize, height: usize, rgb: Vec<u8>) -> Result<Self, ImageError> {
         check_size("pixels in memory", width, height)?;
         if rgb.len() != width * height * 3 {
@@ -79,42 +79,42 @@ impl Image {
         Ok(Self::new(width, height, rgb))
     }
 
-    /// An image of one colour.
+    /// Creates an image of one colour.
     ///
     /// # Errors
     ///
-    /// [`ImageError::Size`] if a side is zero or too long.
+    /// Returns [`ImageError::Size`] if a side is zero or too long.
     pub fn filled(width: usize, height: usize, colour: [u8; 3]) -> Result<Self, ImageError> {
         check_size("a filled image", width, height)?;
         Ok(Self::new(width, height, colour.repeat(width * height)))
     }
 
-    /// An image whose size was checked before.
+    /// Creates an image of a size that was checked before.
     fn new(width: usize, height: usize, rgb: Vec<u8>) -> Self {
         assert_eq!(rgb.len(), width * height * 3, "bytes of a {width}x{height} image");
         Self(Arc::new(Inner { width, height, rgb, hash: OnceLock::new() }))
     }
 
-    /// Pixels per row.
+    /// Returns the width in pixels.
     pub fn width(&self) -> usize {
         self.0.width
     }
 
-    /// Rows.
+    /// Returns the height in pixels.
     pub fn height(&self) -> usize {
         self.0.height
     }
 
-    /// All pixels, row by row from the top, three bytes each.
+    /// Returns all pixels, row by row from the top, three bytes each.
     pub fn rgb(&self) -> &[u8] {
         &self.0.rgb
     }
 
-    /// The colour at column `x` of row `y`.
+    /// Returns the colour at column `x` of row `y`.
     ///
     /// # Panics
     ///
-    /// If that lies outside the image.
+    /// Panics if the position lies outside the image.
     pub fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
         assert!(
             x < self.width() && y < self.height(),
@@ -126,7 +126,8 @@ impl Image {
         [self.rgb()[at], self.rgb()[at + 1], self.rgb()[at + 2]]
     }
 
-    /// SHA-256 of size and pixels: equal for equal images, whatever file they came from. Computed once.
+    /// Returns the SHA-256 of size and pixels, which is equal for equal images, whatever file they came from. It
+    /// is computed once.
     pub fn content_hash(&self) -> ContentHash {
         *self.0.hash.get_or_init(|| ContentHash::of(self.width(), self.height(), self.rgb()))
     }
@@ -147,7 +148,7 @@ impl fmt::Debug for Image {
     }
 }
 
-/// Refuses sizes that no image may have.
+/// Returns an error if a size exceeds the limits or is zero.
 fn check_size(place: impl fmt::Display, width: usize, height: usize) -> Result<(), ImageError> {
     let pixels = width.checked_mul(height);
     let good = width > 0 && height > 0 && width.max(height) <= MAX_SIDE && pixels.is_some_and(|n| n <= MAX_PIXELS);

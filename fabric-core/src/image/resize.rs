@@ -1,25 +1,25 @@
-//! Resampling, bit for bit as Pillow resizes 8-bit images.
+//! Resampling that is bit-identical to Pillow's for 8-bit images.
 //!
-//! The published code resizes with Pillow, and networks notice the difference to other libraries. Facts that
-//! matter: the filter widens with the factor of reduction (antialiasing); weights are normalised in f64, then
+//! The published code resizes with Pillow, and the outputs of networks depend on the resampling library. Details
+//! that matter: the filter widens with the reduction factor (antialiasing); weights are normalised in f64, then
 //! rounded to integers with 22 fractional bits; rows and columns are resampled one after the other, with 8-bit
-//! values in between, so that their order shows.
+//! values in between, so that their order affects the result.
 
 use super::{Image, ImageError, check_size};
 
-/// How a pixel's value falls off around its centre.
+/// Resampling filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Filter {
-    /// A triangle: Pillow's `BILINEAR`.
+    /// Triangle filter: Pillow's `BILINEAR`.
     Bilinear,
-    /// A cubic with `a = -0.5`: Pillow's `BICUBIC`, its default.
+    /// Cubic filter with `a = -0.5`: Pillow's `BICUBIC`, its default.
     Bicubic,
-    /// A windowed sinc with three lobes: Pillow's `LANCZOS`.
+    /// Windowed sinc with three lobes: Pillow's `LANCZOS`.
     Lanczos,
 }
 
 impl Filter {
-    /// Where the filter ends, in pixels of the coarser grid.
+    /// Returns the radius of the filter, in pixels of the coarser grid.
     fn support(self) -> f64 {
         match self {
             Self::Bilinear => 1.0,
@@ -45,14 +45,14 @@ impl Filter {
     }
 }
 
-/// A stretch of one axis of the resized image.
+/// Range of one axis of the resized image.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Axis {
-    /// Pixels of the whole resized axis.
+    /// Number of pixels of the whole resized axis.
     pub(super) full: usize,
-    /// The first pixel that is wanted.
+    /// The first pixel to compute.
     pub(super) start: usize,
-    /// How many are wanted.
+    /// Number of pixels to compute.
     pub(super) len: usize,
 }
 
@@ -63,11 +63,11 @@ impl Axis {
 }
 
 impl Image {
-    /// The image in another size, equal to Pillow's `resize` in every bit.
+    /// Returns the image in another size, bit-identical to Pillow's `resize`.
     ///
     /// # Errors
     ///
-    /// [`ImageError::Size`] if a side is zero or too long.
+    /// Returns [`ImageError::Size`] if a side is zero or too long.
     pub fn resize(&self, width: usize, height: usize, filter: Filter) -> Result<Self, ImageError> {
         check_size("the resized image", width, height)?;
         if (width, height) == (self.width(), self.height()) {
@@ -76,17 +76,18 @@ impl Image {
         Ok(self.resample(Axis::whole(width), Axis::whole(height), filter))
     }
 
-    /// A window of the resized image, without ever making the rest of it.
+    /// Returns a window of the resized image without computing the rest.
     pub(super) fn resample(&self, x: Axis, y: Axis, filter: Filter) -> Self {
         let (width, height) = (self.width(), self.height());
-        // Measured on Pillow 13, exact on thousands of sizes; versions before it always begin with the rows.
+        // Measured on Pillow 13, exact on thousands of sizes; earlier versions always resample along the rows
+        // first.
         let columns_first = height > y.full && height as i64 - y.full as i64 > 2 * (width as i64 - x.full as i64);
         let (columns, rows) = (Taps::new(width, x, filter), Taps::new(height, y, filter));
         let rgb = if columns_first {
             let low = rows.along_columns(self.rgb(), width * 3, 0);
             columns.along_rows(&low, width * 3)
         } else {
-            // Only rows that some wanted row looks at.
+            // Only the rows that contribute to the window.
             let (top, bottom) = rows.range();
             let narrow = columns.along_rows(&self.rgb()[top * width * 3..bottom * width * 3], width * 3);
             rows.along_columns(&narrow, x.len * 3, top)
@@ -95,7 +96,7 @@ impl Image {
     }
 }
 
-/// Fractional bits of a weight: 32 less 8 for the value and 2 for the sign and overshoot.
+/// Fractional bits of a weight: 32 minus 8 for the value and 2 for the sign and overshoot.
 const BITS: u32 = 22;
 const HALF: i32 = 1 << (BITS - 1);
 
@@ -103,9 +104,9 @@ fn to_byte(sum: i32) -> u8 {
     (sum >> BITS).clamp(0, 255) as u8
 }
 
-/// Which source pixels make each wanted pixel of an axis, with their weights.
+/// Source pixels and their weights for each target pixel of an axis.
 struct Taps {
-    /// First source pixel and number of weights, per wanted pixel.
+    /// First source pixel and number of weights, per target pixel.
     spans: Vec<(usize, usize)>,
     weights: Vec<i32>,
 }
@@ -120,7 +121,8 @@ impl Taps {
         let mut span = Vec::new();
         for target in axis.start..axis.start + axis.len {
             let centre = (target as f64 + 0.5) * scale;
-            // Casts truncate towards zero, and a negative number becomes 0: Pillow's rounding and lower bound.
+            // Casts truncate towards zero, and negative numbers become 0, which matches Pillow's rounding and
+            // lower bound.
             let first = (centre - support + 0.5) as usize;
             let end = ((centre + support + 0.5) as usize).min(source);
             span.clear();
@@ -161,7 +163,7 @@ impl Taps {
         out
     }
 
-    /// Resamples all columns at once, rows being `stride` bytes and the first of them number `top`.
+    /// Resamples all columns at once; rows have `stride` bytes, and the first one is row `top` of the image.
     fn along_columns(&self, rgb: &[u8], stride: usize, top: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.spans.len() * stride);
         let mut sums = vec![HALF; stride];
@@ -177,7 +179,7 @@ impl Taps {
         out
     }
 
-    /// First and end of all source pixels that are looked at.
+    /// Returns the range of the source pixels in use, as first and end.
     fn range(&self) -> (usize, usize) {
         let first = self.spans.iter().map(|span| span.0).min().unwrap_or(0);
         let end = self.spans.iter().map(|span| span.0 + span.1).max().unwrap_or(0);

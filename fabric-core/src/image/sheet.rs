@@ -1,9 +1,9 @@
-//! Many images on one sheet, to be looked at together.
+//! Contact sheets: many images in one.
 
 use super::fit::paste;
 use super::{Image, ImageError, check_size};
 
-/// What a frame around an image says.
+/// Frame around an image of a contact sheet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Mark {
     /// No frame.
@@ -27,15 +27,15 @@ impl Mark {
 
 const PAPER: [u8; 3] = [246, 246, 246];
 
-/// Rows of images on light paper, each in a cell as large as the largest image, with `gap` pixels between
-/// and around them.
+/// Draws rows of images on a light background, each in a cell of the size of the largest image, with `gap` pixels
+/// between and around the cells.
 ///
-/// Images keep their size, in the middle of their cells. Frames lie in the gap, half as thick (at least one
-/// pixel), so that they cover nothing; without a gap there are none.
+/// Images keep their size and are centred in their cells. Frames lie in the gap and are half as thick (at least
+/// one pixel), so that they cover no pixels; without a gap there are no frames.
 ///
 /// # Errors
 ///
-/// [`ImageError::Size`] if there is no image at all, or the sheet would be too large.
+/// Returns [`ImageError::Size`] if there are no images or the sheet would be too large.
 ///
 /// ```
 /// use fabric_core::image::{Mark, Image, contact_sheet};

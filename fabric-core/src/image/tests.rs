@@ -1,4 +1,4 @@
-//! Images that people really have, and files that only look like images.
+//! Tests with ordinary image files and with damaged or malicious ones.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use image::codecs::jpeg::JpegEncoder;
@@ -39,7 +39,7 @@ fn png(width: u32, height: u32, kind: ExtendedColorType, data: &[u8]) -> Vec<u8>
     file
 }
 
-/// A tile of colours with nothing regular in it.
+/// An irregular pattern of colours.
 fn noise(width: usize, height: usize) -> Image {
     let mut state = 1_u32;
     let mut next = || {
@@ -72,7 +72,7 @@ fn alpha_is_dropped_and_shows_the_colour_beneath() {
 
 #[test]
 fn exif_orientation_is_applied() {
-    // Orientation 6: what is left in the file belongs on top.
+    // Orientation 6: the left side of the stored pixels is the top of the image.
     let exif = bytes("49492a0008000000010012010300010000000600000000000000");
     let mut file = Vec::new();
     let mut encoder = PngEncoder::new(&mut file);
@@ -103,7 +103,7 @@ fn one_pixel_is_an_image_everywhere() {
     for crop in crops {
         assert_eq!(one.crop_square(5, crop).unwrap().rgb(), [10, 20, 30].repeat(25));
     }
-    // And nothing breaks where a side is all but nothing.
+    // Degenerate sizes work as well.
     let line = Image::filled(40_000, 1, RED).unwrap();
     for crop in crops {
         assert_eq!(line.crop_square(224, crop).unwrap().width(), 224);
@@ -169,7 +169,7 @@ fn a_decompression_bomb_is_refused_before_it_goes_off() {
         let got = Image::from_bytes(&png_header(width, height)).unwrap_err();
         assert!(matches!(got, ImageError::Size { .. }), "{width}x{height}: {got}");
     }
-    // No side at all, and a size that is allowed but not there.
+    // A side of 0, and a valid size whose pixels are missing.
     assert!(Image::from_bytes(&png_header(0, 5)).is_err());
     assert!(matches!(Image::from_bytes(&png_header(8000, 8000)), Err(ImageError::Corrupt { .. })));
 }
@@ -254,7 +254,7 @@ fn a_hash_names_size_and_pixels() {
     let wide = Image::from_rgb(2, 1, vec![1; 6]).unwrap();
     let tall = Image::from_rgb(1, 2, vec![1; 6]).unwrap();
     assert_ne!(wide.content_hash(), tall.content_hash());
-    // Frozen: it names files. sha256 of two u64 (little-endian) and the pixels.
+    // Frozen, because it names files. SHA-256 of two u64 (little-endian) and the pixels.
     let text = wide.content_hash().to_string();
     assert_eq!(text, "9dd4fb3b1127fa01204bd02c4c42f7068cad5566929ffb8afbf5a216a5cb0fb2");
     assert_eq!(text.parse::<ContentHash>().unwrap(), wide.content_hash());
@@ -269,7 +269,7 @@ fn the_same_size_is_the_same_image() {
     let image = noise(9, 7);
     for filter in [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos] {
         assert_eq!(image.resize(9, 7, filter).unwrap(), image);
-        // Not only because of the short cut.
+        // Check that this is not only due to the short cut.
         assert_eq!(image.resample(resize::Axis::whole(9), resize::Axis::whole(7), filter), image);
     }
 }

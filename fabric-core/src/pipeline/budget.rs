@@ -1,4 +1,4 @@
-//! What a request needs of the device, settled before any long work.
+//! Checks before a run: image size, batch size, memory and number types.
 
 use burn::tensor::DType;
 use fabric_backends::available_memory;
@@ -13,7 +13,7 @@ use crate::models::CrossAttention;
 use crate::schedule::Schedule;
 
 impl Pipeline {
-    /// The noise levels of a run with so many steps.
+    /// Returns the noise schedule of a run with this number of steps.
     pub(super) fn schedule(&self, request: &Request, steps: usize) -> Result<Schedule, Error> {
         let config = match request.settings.sampler {
             Some(kind) => self.scheduler.with_sampler(kind),
@@ -21,13 +21,13 @@ impl Pipeline {
         };
         let schedule = Schedule::new(&config, steps)?;
         Ok(match &request.init_image {
-            // At 0 no step is left, and the start image is kept.
+            // At strength 0 there are no steps, and the init image is kept.
             Some(start) if start.strength > 0.0 => schedule.from_strength(start.strength)?,
             _ => schedule,
         })
     }
 
-    /// Width and height of the result, in pixels.
+    /// Returns width and height of the result in pixels.
     pub(super) fn size(&self, request: &Request) -> Result<[usize; 2], Error> {
         let step = self.autoencoder.scale_factor();
         let side = |name: &str, expected: Option<usize>| {
@@ -41,8 +41,8 @@ impl Pipeline {
         Ok([side("width", request.settings.width)?, side("height", request.settings.height)?])
     }
 
-    /// Images to compute at once: as many as asked for, or as the memory may hold, by an estimate from below; all of them
-    /// where the batch is part of the result.
+    /// Returns the batch size: the requested one, or as many images as fit in memory by the lower-bound
+    /// estimate, or all images if they depend on their batch.
     pub(super) fn batch(&self, request: &Request) -> Result<usize, Error> {
         let (settings, all) = (&request.settings, request.seeds.len());
         if all == 1 || (settings.batch.is_none() && request.depends_on_batch()) {
@@ -57,8 +57,8 @@ impl Pipeline {
         Ok((1..=all).rev().find(fits).unwrap_or(1))
     }
 
-    /// Bytes that one evaluation takes beside the weights, from below: of these rows of images, and of references that
-    /// all act.
+    /// Lower bound for the bytes that one evaluation needs besides the weights, with this number of image rows and
+    /// references, all of which have an effect.
     fn evaluation_bytes(&self, settings: &Settings, rows: usize, references: usize, size: [usize; 2]) -> u64 {
         let fabric = &settings.fabric;
         let [_, _, height, width] = self.latent_shape(1, size);
@@ -68,20 +68,21 @@ impl Pipeline {
             ReferencePass::TwoPasses { chunk } => (chunk, false, 0),
             ReferencePass::Cached { chunk, half, .. } => (chunk, half, self.tokens.stats().bytes),
         };
-        // Whatever a cache keeps, the keys and values of all references are there while the images attend to them.
+        // Regardless of the cache's budget, the keys and values of all references are in memory during the
+        // images' pass.
         let tokens =
             self.reference_bytes([height, width], fabric.token_merge_ratio, half).saturating_mul(references as u64);
         let missing = not_yet_allocated(tokens, cached, settings.memory_limit);
         pass(rows).saturating_add(missing).max(pass(chunk.min(references)))
     }
 
-    /// Bytes of one reference's keys and values in all self-attentions, from below.
+    /// Lower bound for the bytes of one reference's keys and values in all self-attention layers.
     fn reference_bytes(&self, latents: [usize; 2], merge: f64, half: bool) -> u64 {
-        // A network of halves computes in them, but on a CPU.
+        // f16 weights are computed in f16, except on a CPU.
         let computes = computes_in(&self.unet.device(), DType::F16);
         let number = if half { DType::F16.size() } else { computes.size() };
         let lowest = self.unet.levels().saturating_sub(1);
-        // Behind each self-attention is the cross-attention of the same layer, which is as wide.
+        // Each self-attention is followed by a cross-attention with the same number of channels.
         let one = |layer: &CrossAttention| {
             let level = match layer.site.block {
                 Block::Down(level) => level,
@@ -89,7 +90,7 @@ impl Pipeline {
                 Block::Up(index) => lowest.saturating_sub(index),
             };
             let tokens: usize = latents.map(|side| (side >> level).max(1)).iter().product();
-            // Rounded down, as merging rounds how many go to the nearest number.
+            // Rounded down to stay a lower bound: merging rounds the number of merged tokens to the nearest integer.
             (tokens as f64 * (1.0 - merge)) as u64 * (2 * layer.channels * number) as u64
         };
         let (layers, sites) = (self.unet.cross_attentions(), self.unet.attention_sites());
@@ -98,7 +99,7 @@ impl Pipeline {
         layers.iter().filter(attends).map(one).sum()
     }
 
-    /// Refuses to keep halves where the device has none.
+    /// Refuses to cache in f16 if the device does not support it.
     pub(super) fn check_halves(&self, request: &Request) -> Result<(), Error> {
         let expected = matches!(request.settings.fabric.pass, ReferencePass::Cached { half: true, .. });
         if !expected || self.unet.device().supports_dtype(DType::F16) {
@@ -108,7 +109,7 @@ impl Pipeline {
         Err(Error::device_limit("fabric.pass.half", true, expected, "set it to false, or choose another device"))
     }
 
-    /// Refuses what surely needs more memory than there is, before it drives the machine into the ground.
+    /// Refuses requests that certainly need more memory than is free, before they exhaust the machine's memory.
     pub(super) fn check_memory(&self, request: &Request, size: [usize; 2], chosen: &Chosen<'_>) -> Result<(), Error> {
         let settings = &request.settings;
         let Some(free) = settings.memory_limit.or_else(|| available_memory(&self.unet.device())) else { return Ok(()) };
@@ -136,8 +137,8 @@ impl Pipeline {
     }
 }
 
-/// Bytes of the references' keys and values that still have to come out of the free memory. What earlier runs left in
-/// the cache is missing from the free memory already; a limit that the caller sets is for all of it.
+/// Bytes of reference keys and values that still have to be allocated from free memory. Bytes cached by earlier runs
+/// are already missing from the free memory, but count towards a limit set by the caller.
 fn not_yet_allocated(tokens: u64, cached: u64, memory_limit: Option<u64>) -> u64 {
     if memory_limit.is_some() { tokens } else { tokens.saturating_sub(cached) }
 }

@@ -1,4 +1,4 @@
-//! The border where panics become errors: the caller's, of an observer, told apart from the device's.
+//! Turns panics into errors and distinguishes panics of an observer from those of the device.
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -10,15 +10,15 @@ use super::{Observer, StepEvent};
 use crate::Error;
 use crate::denoise::ModelCall;
 
-/// An observer whose panics travel to [`contained`] under a type of their own.
+/// Wraps an observer so that [`contained`] can recognize its panics by their payload type.
 pub(super) struct Watched<'a>(pub(super) &'a mut dyn Observer);
 
-/// The message of an observer's panic, on its way.
+/// Payload of a rethrown panic of an observer.
 struct ObserverPanic(String);
 
 impl Watched<'_> {
     fn call<T>(&mut self, call: impl FnOnce(&mut dyn Observer) -> T) -> T {
-        // Two of its three methods return nothing, so only a panic can end the run.
+        // Two of the three methods return nothing, so only a panic can end the run.
         catch_panic(|| call(self.0)).unwrap_or_else(|message| resume_unwind(Box::new(ObserverPanic(message))))
     }
 }
@@ -37,8 +37,8 @@ impl Observer for Watched<'_> {
     }
 }
 
-/// Runs what calls the device, which reports what it cannot do by panicking, and perhaps a [`Watched`] observer, and
-/// makes an error of a panic of either.
+/// Runs code that uses the device, which panics on failure, and possibly a [`Watched`] observer, and turns a panic of
+/// either into an error.
 pub(super) fn contained<T>(doing: &str, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         Err(match panic.downcast::<ObserverPanic>() {

@@ -20,7 +20,7 @@ use crate::models::{Record, Residuals, UNetInput, UNetModel};
 use crate::noise::{self, Draw, ReferenceId, RunNoise};
 use crate::schedule::noised;
 
-/// A U-Net under text, guidance and references: what the sampler calls.
+/// U-Net with text, guidance, references, adapters and ControlNets, as the sampler calls it.
 pub(super) struct GuidedModel<'a, 'n> {
     pub(super) unet: &'a dyn UNetModel,
     pub(super) guidance: &'a Guidance,
@@ -30,19 +30,19 @@ pub(super) struct GuidedModel<'a, 'n> {
     /// Liked before disliked.
     pub(super) references: &'a [Reference],
     pub(super) steering: &'a [Arc<dyn Steering>],
-    /// For networks that were trained to fill in parts of images.
+    /// Extra input channels for inpainting U-Nets.
     pub(super) mask: Option<&'a MaskChannels>,
     pub(super) cache: &'a ReferenceKvCache,
-    /// Tells recordings apart that were made under other text settings.
+    /// Digest of settings that affect recordings: clip skip, number of text tokens and image size.
     pub(super) cache_conditions: u64,
     pub(super) noise: &'a RefCell<&'n mut (dyn RunNoise + 'n)>,
     pub(super) observer: &'a RefCell<&'n mut (dyn Observer + 'n)>,
     pub(super) report: &'a RefCell<Report>,
-    /// Where to note how much attention each reference got, if anybody asked.
+    /// Collects each reference's share of the attention, if it is to be measured.
     pub(super) masses: Option<&'a RefCell<Masses>>,
 }
 
-/// Per reference, the sum of its shares of the attention, and the calls that saw it.
+/// Per reference, the sum of its shares of the attention and the number of evaluations in which it was used.
 #[derive(Debug, Default)]
 pub(super) struct Masses(BTreeMap<usize, (f64, usize)>);
 
@@ -53,14 +53,14 @@ impl Masses {
         *calls += 1;
     }
 
-    /// 0 for references that no call saw.
+    /// Mean share per reference; 0 for references that were never used.
     pub(super) fn means(&self, references: usize) -> Vec<f64> {
         let mean = |index| self.0.get(&index).map_or(0.0, |(sum, calls)| sum / *calls as f64);
         (0..references).map(mean).collect()
     }
 }
 
-/// References that act in one call, and on which rows.
+/// References used in one evaluation, as (index, rows and weights).
 struct Active {
     lenders: Vec<(usize, ReferenceWeight)>,
 }
@@ -89,7 +89,7 @@ impl Denoiser for GuidedModel<'_, '_> {
 }
 
 impl GuidedModel<'_, '_> {
-    /// Which references have weight now, on a branch that runs.
+    /// Returns the references that have a nonzero weight in this evaluation, on a branch that is computed.
     fn active(&self, call: &ModelCall, branches: &[Branch], images: usize) -> Active {
         let count = |side| self.references.iter().filter(|reference| reference.side == side).count();
         let counts = [count(Side::Liked), count(Side::Disliked)];
@@ -103,7 +103,7 @@ impl GuidedModel<'_, '_> {
         Active { lenders: lenders.collect() }
     }
 
-    /// Noise for all references at once, so that what is drawn does not depend on which of them act.
+    /// Adds noise to all references at once, so that the draws do not depend on which of them are active.
     fn noised_references(&self, call: &ModelCall) -> Result<Tensor<4>, Error> {
         let clean = Tensor::cat(self.references.iter().map(|reference| reference.latents.clone()).collect(), 0);
         let ids: Vec<ReferenceId> = self.references.iter().map(|reference| reference.id).collect();
@@ -175,10 +175,10 @@ impl GuidedModel<'_, '_> {
         self.steered(sample, None, branches, call, (&processor, &indices))
     }
 
-    /// Whether keys and values of references are the same in every run that has the same [`ReferenceKvKey`].
+    /// Whether reference keys and values may be cached: they must depend only on the [`ReferenceKvKey`].
     fn may_keep(&self) -> bool {
         let noise = self.noise.borrow();
-        // What steers references belongs to this run alone, and so does what they then lend.
+        // If adapters act on references, their keys and values are specific to this run.
         let steered = self.steering.iter().any(|one| one.steers_references());
         noise.is_seeded() && noise.has_fixed_references() && !steered
     }
@@ -199,7 +199,7 @@ impl GuidedModel<'_, '_> {
         self.cache.get(&self.cache_key(index, call, half), budget)
     }
 
-    /// Passes references through the network under the empty prompt, and brings back their keys and values.
+    /// Passes references through the U-Net with the empty prompt and returns their keys and values.
     fn record(&self, references: Tensor<4>, indices: &[usize], call: &ModelCall) -> Vec<TokensBySite> {
         let count = references.dims()[0];
         self.report.borrow_mut().reference_passes += count;
@@ -217,7 +217,7 @@ impl GuidedModel<'_, '_> {
         RecordedReferences::split(self.unet.forward(input).recorded, self.settings.token_merge_ratio)
     }
 
-    /// Rows of references from `first` on, under the branch to which they lend.
+    /// Returns the rows of references, starting at `first`, by the branch that attends to them.
     fn lent_to(&self, first: usize, indices: &[usize]) -> Vec<(Branch, Range<usize>)> {
         let liked = indices.iter().filter(|&&index| self.references[index].side == Side::Liked).count();
         let rows = [first, first + liked, first + indices.len()];
@@ -225,7 +225,7 @@ impl GuidedModel<'_, '_> {
         sides.into_iter().filter(|(_, rows)| !rows.is_empty()).collect()
     }
 
-    /// What steers these rows of images, and these of references.
+    /// Returns the attention processors of adapters for these rows of images and references.
     fn processors(
         &self,
         call: &ModelCall,
@@ -237,7 +237,8 @@ impl GuidedModel<'_, '_> {
         self.steering.iter().map(|one| one.processor(call, seen(one.steers_references()))).collect()
     }
 
-    /// One pass under a processor whose sources are these references.
+    /// Runs one pass with an attention processor whose sources are these references, and measures attention if
+    /// requested.
     fn steered(
         &self,
         sample: Tensor<4>,
@@ -256,7 +257,7 @@ impl GuidedModel<'_, '_> {
         Ok(prediction)
     }
 
-    /// One pass of the images, with references riding along or not.
+    /// Runs one pass of the images, optionally with reference rows at the end of the batch.
     fn pass(
         &self,
         sample: Tensor<4>,
@@ -290,7 +291,7 @@ impl GuidedModel<'_, '_> {
         Ok(self.unet.forward(input).sample.expect("a pass that was not asked to record only predicts"))
     }
 
-    /// What all that steers the run adds to the skip connections.
+    /// Sums the residuals that ControlNets and adapters add to the skip connections.
     fn residuals(
         &self,
         sample: &Tensor<4>,
@@ -315,14 +316,14 @@ impl GuidedModel<'_, '_> {
     }
 }
 
-/// A pass of these rows.
+/// Creates the U-Net input for these rows.
 fn read<'a>(sample: Tensor<4>, timesteps: &'a [f64], text: &'a TextRows) -> UNetInput<'a> {
     let TextRows { context, added, keys } = text;
     let input = UNetInput::new(sample, timesteps, context.clone());
     UNetInput { added: added.clone(), text_kv_cache: Some(keys), ..input }
 }
 
-/// The sampler's share of the run's noise.
+/// Noise source for the sampler's steps.
 pub(super) struct StepNoise<'a, 'n>(pub(super) &'a RefCell<&'n mut (dyn RunNoise + 'n)>);
 
 impl NoiseSource for StepNoise<'_, '_> {

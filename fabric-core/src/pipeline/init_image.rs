@@ -1,4 +1,4 @@
-//! What a run starts from.
+//! Initial latents of a run: noise, or an init image with noise and an optional mask.
 
 use burn::tensor::Tensor;
 use burn::tensor::module::interpolate;
@@ -13,21 +13,21 @@ use crate::noise::{Draw, RunNoise, drawn};
 use crate::samplers::MaskBlend;
 use crate::schedule::Schedule;
 
-/// The first state, and what is kept of an image.
+/// Initial latents, and the mask data for inpainting.
 pub(super) struct Start {
     pub(super) latents: Tensor<4>,
-    /// For networks that were not trained to fill in.
+    /// For inpainting with ordinary U-Nets.
     pub(super) mask_blend: Option<MaskBlend>,
-    /// For those that were.
+    /// For inpainting U-Nets.
     pub(super) channels: Option<MaskChannels>,
 }
 
 impl Pipeline {
-    /// Refuses a mask that names no part of the result: the run would return the start image as it is.
+    /// Refuses a mask that selects nothing: the run would return the init image unchanged.
     pub(super) fn check_mask(&self, request: &Request, [width, height]: [usize; 2]) -> Result<(), Error> {
         let Some(mask) = &request.mask else { return Ok(()) };
         let light = image::mask_pixels(mask, width, height)?;
-        // As latents are masked in the published code: of the pixels that a latent stands for, the first one counts.
+        // As in the published code, each latent is masked by the first pixel (top left) of its square.
         let step = self.autoencoder.scale_factor();
         let mut counted = (0..height).step_by(step).flat_map(|y| (0..width).step_by(step).map(move |x| y * width + x));
         if counted.any(|at| light[at] > 0.0) {
@@ -53,7 +53,7 @@ impl Pipeline {
         Err(Error::settings("light part of the mask", got, expected, next))
     }
 
-    /// The start image in the size of the run, for each seed: what a strength of 0 keeps.
+    /// Returns the resized init image for each seed: the result at strength 0.
     pub(super) fn unchanged(
         &self,
         request: &Request,
@@ -72,7 +72,7 @@ impl Pipeline {
         Ok(Generation { images: vec![kept; seeds.len()], seeds, latents, report })
     }
 
-    /// Noise, or an image with noise on it, and which part of it is made anew.
+    /// Creates the initial latents: noise, or the init image with noise, and the mask data.
     pub(super) fn start(
         &self,
         request: &Request,
@@ -101,7 +101,7 @@ impl Pipeline {
         let posterior = drawn(noise, Draw::StartPosterior, shape)?;
         let clean = self.autoencoder.encode(pixels.clone(), Posterior::Sample(posterior));
         let fresh = drawn(noise, Draw::StartNoise, shape)?.cast(clean.dtype());
-        // As published: a part that is given up entirely starts from noise alone.
+        // As published: at strength 1 with a mask, the run starts from pure noise.
         let latents = if start.strength == 1.0 && mask.is_some() {
             fresh.clone() * schedule.init_noise_sigma()
         } else {

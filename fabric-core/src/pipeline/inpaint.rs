@@ -1,4 +1,4 @@
-//! What an inpainting network sees besides the latents.
+//! Extra input channels of inpainting U-Nets.
 
 use burn::tensor::Tensor;
 
@@ -7,18 +7,18 @@ use crate::Error;
 use crate::models::Posterior;
 use crate::noise::{Draw, RunNoise, drawn};
 
-/// A mask and what it leaves of an image, as channels beside the latents.
+/// Mask and latents of the masked image, the extra input channels of an inpainting U-Net.
 #[derive(Debug)]
 pub(super) struct MaskChannels {
-    /// `[images, 1 + channels, height, width]`.
+    /// Channels of the images, `[images, 1 + channels, height, width]`.
     images: Tensor<4>,
-    /// The same where all is to be made: for references, which are images as a run makes them.
-    /// `[1, 1 + channels, height, width]`; absent in runs without references.
+    /// Channels with a mask that selects everything, used for references: these stand for completely generated
+    /// images. `[1, 1 + channels, height, width]`; `None` in runs without references.
     nothing_kept: Option<Tensor<4>>,
 }
 
 impl MaskChannels {
-    /// The network's input: the rows of all branches, the last `references` of which only lend.
+    /// Appends the channels to the rows of all branches, the last `references` of which are reference rows.
     pub(super) fn beside(&self, rows: Tensor<4>, references: usize) -> Tensor<4> {
         let images = rows.dims()[0] - references;
         let branches = images / self.images.dims()[0];
@@ -29,7 +29,7 @@ impl MaskChannels {
         Tensor::cat(vec![rows, Tensor::cat(beside, 0)], 1)
     }
 
-    /// The network's input for references alone.
+    /// Appends the channels to reference rows.
     pub(super) fn beside_references(&self, rows: Tensor<4>) -> Tensor<4> {
         let beside = self.of_references(rows.dims()[0]);
         Tensor::cat(vec![rows, beside], 1)
@@ -42,18 +42,18 @@ impl MaskChannels {
 }
 
 impl Pipeline {
-    /// Whether its network was trained to fill in parts of images.
+    /// Whether the U-Net is an inpainting model.
     pub(super) fn inpaints(&self) -> bool {
         self.unet.in_channels() != self.autoencoder.latent_channels()
     }
 
-    /// What an inpainting network is shown of an image; without one, that nothing is kept.
+    /// Computes the extra channels for an image and mask; without them, a mask that selects everything.
     ///
     /// # Shapes
     ///
     /// - `image`: pixels in [-1, 1] `[1, 3, height, width]`, and the mask `[1, 1, height, width]`
     /// - `mask`: the same mask in the latents' size
-    /// - `shape`: of the latents
+    /// - `shape`: shape of the latents
     pub(super) fn mask_channels(
         &self,
         has_references: bool,
@@ -65,7 +65,7 @@ impl Pipeline {
         let [images, channels, height, width] = shape;
         let (step, device) = (self.autoencoder.scale_factor(), self.unet.device());
         let nothing_kept = || {
-            // What is to be made is grey in the published code: 0 between -1 and 1.
+            // In the published code the masked area is grey: 0 in the range -1 to 1.
             let grey = Tensor::zeros([1, 3, height * step, width * step], &device);
             let nothing = self.autoencoder.encode(grey, Posterior::Mean);
             let all = Tensor::ones([1, 1, height, width], (&device, nothing.dtype()));

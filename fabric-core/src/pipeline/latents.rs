@@ -1,4 +1,4 @@
-//! Latents of references, kept by content: those that were used last.
+//! LRU cache of reference latents by image content.
 
 use std::collections::VecDeque;
 
@@ -6,15 +6,15 @@ use burn::tensor::Tensor;
 
 use crate::noise::ReferenceId;
 
-/// Latents of this many references are kept. One takes 64 KB at 512x512.
+/// Maximum number of references in the cache. Each takes 64 KB at 512x512.
 const MOST: usize = 256;
 
-/// From the one that was not used for longest to the one used last. So few are searched faster than one is encoded.
+/// LRU cache, ordered from least to most recently used. Linear search: it is far faster than encoding one reference.
 #[derive(Debug, Default)]
 pub(super) struct KeptLatents(VecDeque<(ReferenceId, Tensor<4>)>);
 
 impl KeptLatents {
-    /// What is kept of this reference, which is then the last to go.
+    /// Returns the latents of a reference, if cached, and marks them as most recently used.
     pub(super) fn get(&mut self, id: &ReferenceId) -> Option<Tensor<4>> {
         let at = self.0.iter().position(|(kept, _)| kept == id)?;
         let got = self.0.remove(at)?;
@@ -23,9 +23,9 @@ impl KeptLatents {
         Some(latents)
     }
 
-    /// Keeps latents; what was not used for longest makes room.
+    /// Adds latents; evicts the least recently used entry if the cache is full.
     pub(super) fn insert(&mut self, id: ReferenceId, latents: Tensor<4>) {
-        // Another run may have brought the same ones in the meantime.
+        // Another run may have added the same reference meanwhile.
         self.0.retain(|(kept, _)| *kept != id);
         if self.0.len() >= MOST {
             self.0.pop_front();

@@ -1,4 +1,4 @@
-//! From a prompt and images to images: the networks, joined behind their traits.
+//! The text-to-image and image-to-image pipeline, which works with any model behind the network traits.
 
 mod budget;
 mod callback;

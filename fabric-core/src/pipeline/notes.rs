@@ -1,19 +1,19 @@
-//! What a request asks for that has no effect, in words for its report.
+//! Notes for the report on parts of a request that have no effect.
 
 use crate::denoise::ModelCall;
 use crate::fabric::{FeedbackSchedule, Side, acted_on};
 use crate::guidance::{Branch, Guidance};
 use crate::schedule::Schedule;
 
-/// What becomes of the prompt under a guidance scale below 1.
+/// Returns a note on guidance scales below 1.
 ///
-/// diffusers switches guidance off at all scales up to 1, and the cards of distilled models (SD Turbo) ask for 0. Here a
-/// scale is computed as it is, and 0 is the negative prompt alone.
+/// diffusers switches guidance off at all scales up to 1, and model cards of distilled models (SD Turbo) recommend 0.
+/// Here every scale is used as given, and 0 gives the unconditional branch alone (the negative prompt).
 pub(super) fn on_guidance(scale: f64, guidance: &Guidance) -> Option<String> {
     const OFF: &str = "to switch guidance off, which model cards may call a scale of 0, set it to 1";
     let Guidance { base, terms, .. } = Guidance::classifier_free(scale);
     if (guidance.base, &guidance.terms) != (base, &terms) {
-        // Of an adapter's own guidance, whose scales are its own.
+        // An adapter's own guidance, which may ignore this scale.
         let is_unused = !guidance.branches().contains(&Branch::Conditional);
         return is_unused.then(|| "the prompt has no effect: the adapter's guidance gives it a scale of 0".to_owned());
     }
@@ -27,7 +27,7 @@ pub(super) fn on_guidance(scale: f64, guidance: &Guidance) -> Option<String> {
     }
 }
 
-/// Why references of a side can act in no evaluation of a run, if that is so.
+/// Returns the reason if references of this side have no effect in any evaluation of the run.
 pub(super) fn on_references(
     side: Side,
     guidance: &Guidance,

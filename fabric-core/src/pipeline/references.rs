@@ -1,4 +1,4 @@
-//! Liked and disliked images as latents.
+//! Selection and encoding of reference images.
 
 use std::sync::PoisonError;
 
@@ -15,20 +15,21 @@ use crate::models::Posterior;
 use crate::noise::{self, Draw, ReferenceId, RunNoise};
 use crate::schedule::Schedule;
 
-/// The judged images of a request that become references.
+/// Images of a request that are selected as references.
 #[derive(Debug)]
 pub(super) struct Chosen<'a> {
     liked: Vec<&'a FeedbackImage>,
     disliked: Vec<&'a FeedbackImage>,
-    /// How many the cap left out.
+    /// Number left out by the keep policy.
     left_out: usize,
-    /// How many could not act, and were left out before the cap counted.
+    /// Number left out before that because they cannot have an effect.
     without_effect: usize,
     notes: Vec<String>,
 }
 
 impl<'a> Chosen<'a> {
-    /// Chooses among those that can act: what has no effect must take no other's place under the cap.
+    /// Selects references. Images without effect are removed before the keep policy counts, so that they do not
+    /// displace others.
     pub(super) fn of(request: &'a Request, guidance: &Guidance, schedule: &Schedule) -> Self {
         let settings = &request.settings.fabric;
         let weights = FeedbackSchedule::new(settings, schedule.config().num_train_timesteps);
@@ -53,14 +54,14 @@ impl<'a> Chosen<'a> {
         Self { liked, disliked, left_out, without_effect, notes }
     }
 
-    /// How many there are.
+    /// Number of selected references.
     pub(super) fn len(&self) -> usize {
         self.liked.len() + self.disliked.len()
     }
 }
 
 impl Pipeline {
-    /// Encodes the references, liked before disliked.
+    /// Encodes the references, liked before disliked, and notes their numbers in the report.
     pub(super) fn references(
         &self,
         chosen: &Chosen<'_>,
@@ -100,7 +101,7 @@ impl Pipeline {
         }
         let ids: Vec<ReferenceId> = images.iter().map(|p| reference_id(&p.image, size, posterior)).collect();
         let shape = self.latent_shape(ids.len(), size);
-        // Drawn for all of them even when some are kept: a recorded source counts its draws.
+        // Draw for all references even if some are cached: a source of recorded noise depends on the number of draws.
         let drawn = match posterior {
             ReferencePosterior::Mean => None,
             ReferencePosterior::Sample => {

@@ -1,4 +1,4 @@
-//! What a run tells: while it lasts, and afterwards.
+//! Reports of finished runs, and observers that are called during a run.
 
 use std::ops::ControlFlow;
 
@@ -12,62 +12,64 @@ use crate::fabric::CacheStats;
 use crate::image::Image;
 use crate::models::Autoencoder;
 
-/// What happened in a run.
+/// Report of a run: times, counts, cache statistics and notes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
-    /// Seconds spent on text.
+    /// Seconds spent on encoding text.
     pub text_seconds: f64,
-    /// Seconds spent on encoding start and reference images.
+    /// Seconds spent on encoding the init image and the reference images.
     pub encode_seconds: f64,
-    /// Seconds spent on each evaluation of the network; the device may still be at work when a step ends.
+    /// Seconds spent on each evaluation of the U-Net. Devices work asynchronously, so one may still be
+    /// computing when its time is taken.
     pub step_seconds: Vec<f64>,
     /// Seconds spent on decoding images.
     pub decode_seconds: f64,
-    /// Evaluations of the network (a step of a second-order sampler has two).
+    /// Evaluations of the U-Net (a step of a second-order sampler has two).
     pub calls: usize,
-    /// How many of them saw references.
+    /// Evaluations in which references had an effect.
     pub calls_with_references: usize,
-    /// References that passed through the network, summed over calls; fewer when a cache served some.
+    /// References that passed through the U-Net, summed over evaluations; references found in the cache are not
+    /// counted.
     pub reference_passes: usize,
-    /// Liked and disliked references in use: those that the cap kept, of those that can act.
+    /// Number of liked and disliked references used, after removing those without effect and applying
+    /// [`FabricSettings::keep`](crate::fabric::FabricSettings::keep).
     pub references: [usize; 2],
-    /// Share of the images' self-attention that went to each reference (liked before disliked, oldest first), from 0
-    /// to 1: the mean over the layers, queries, heads and calls that saw it. Empty unless
-    /// [`Settings::measure_attention`](super::Settings::measure_attention) asked for it.
+    /// Share of the images' self-attention that went to each reference (liked before disliked, oldest first),
+    /// from 0 to 1: the mean over the layers, queries, heads and evaluations in which it was attended to. Empty
+    /// unless [`Settings::measure_attention`](super::Settings::measure_attention) is set.
     pub attention_mass: Vec<f64>,
-    /// References that the cap left out.
+    /// References left out by [`FabricSettings::keep`](crate::fabric::FabricSettings::keep).
     pub references_left_out: usize,
-    /// References that were left out before the cap, because nothing in this run lets them act: [`Self::notes`] says why.
+    /// References left out because they can have no effect in this run; [`Self::notes`] gives the reason.
     pub references_without_effect: usize,
-    /// What the request asks for that has no effect, or not the one that might be expected: a prompt under a guidance
-    /// scale of 0, disliked images under one of 1.
+    /// Notes on parts of the request that have no effect or an unexpected one, such as a prompt at guidance
+    /// scale 0 or disliked images at guidance scale 1.
     pub notes: Vec<String>,
-    /// What prompts lost because they were longer than the text encoder's window.
+    /// Text cut off from prompts that were longer than the text encoder's window.
     pub truncated: Vec<String>,
-    /// The cache of reference keys and values after the run; of a pool, its pipelines' caches added up.
+    /// Statistics of the cache of reference keys and values after the run; for a pool, the sum over its pipelines.
     pub cache: CacheStats,
-    /// What went wrong on disk, where [`Pipeline::with_spill`](super::Pipeline::with_spill) is in use: in this run, or
-    /// earlier if nothing is spilled since. No image depends on it.
+    /// Disk error of the spill folder ([`Pipeline::with_spill`](super::Pipeline::with_spill)): from this run,
+    /// or from an earlier one that stopped spilling. Images are not affected.
     pub spill_error: Option<String>,
 }
 
-/// One evaluation of a run, as a callback sees it.
+/// State of a run after one evaluation, passed to an [`Observer`].
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct StepEvent<'a> {
-    /// The step of the sampler that this evaluation belongs to, from 1. [`Error::Cancelled`] counts the steps that were
-    /// finished.
+    /// The sampler step that this evaluation belongs to, from 1. ([`Error::Cancelled`] counts finished steps.)
     pub step: usize,
-    /// Steps of the run.
+    /// Number of sampler steps of the run.
     pub steps: usize,
-    /// Evaluations of the network so far, from 1. Samplers such as Heun and DPM++ SDE evaluate twice a step.
+    /// Number of this evaluation, from 1. Samplers such as Heun and DPM++ SDE evaluate the U-Net twice per step.
     pub evaluation: usize,
-    /// Evaluations in all.
+    /// Number of evaluations of the run.
     pub evaluations: usize,
-    /// The sampler's state.
+    /// The sampler's current noisy latents.
     pub state: &'a Tensor<4>,
-    /// The network's present idea of the clean latents.
+    /// The current estimate of the clean latents (x0).
     pub denoised: &'a Tensor<4>,
     pub(super) autoencoder: &'a dyn Autoencoder,
 }
@@ -82,37 +84,38 @@ impl std::fmt::Debug for StepEvent<'_> {
 }
 
 impl StepEvent<'_> {
-    /// What the images would look like if the network were right already. Costs a decoding.
+    /// Decodes [`Self::denoised`] into preview images. Costs one VAE decoding per image.
     ///
     /// # Errors
     ///
-    /// When the latents hold no image (NaN), or the device fails.
+    /// Returns an error if the latents contain NaN, or the device fails.
     pub fn preview(&self) -> Result<Vec<Image>, Error> {
-        // A device that fails here is no panic of the observer who asked.
+        // Reports a device failure here as `Error::Backend` and not as a panic of the observer.
         contained("decoding a preview", || super::run::decode(self.autoencoder, self.denoised))
     }
 }
 
-/// Watches a run. Every method has a default that does nothing, and a closure that takes a [`StepEvent`] is one too.
+/// Callbacks during a run. Every method does nothing by default. Closures that take a [`StepEvent`] implement it.
 pub trait Observer {
-    /// After each evaluation; a break cancels the run, and a panic ends it as [`Error::Callback`].
+    /// Called after each evaluation. A break cancels the run; a panic ends it with [`Error::Callback`].
     fn step(&mut self, event: &StepEvent<'_>) -> ControlFlow<()> {
         let _ = event;
         ControlFlow::Continue(())
     }
 
-    /// The references as they enter the network, `[references, channels, height, width]`, liked first.
+    /// Called with the noised reference latents before they enter the U-Net, `[references, channels, height, width]`,
+    /// liked first.
     fn references(&mut self, call: &ModelCall, noised: &Tensor<4>) {
         let _ = (call, noised);
     }
 
-    /// The network's predictions before guidance mixes them, one block of rows per branch.
+    /// Called with the U-Net's predictions before guidance combines them, one block of rows per branch.
     fn predictions(&mut self, call: &ModelCall, predictions: &Tensor<4>) {
         let _ = (call, predictions);
     }
 }
 
-/// Watches nothing.
+/// Observer that does nothing.
 impl Observer for () {}
 
 impl<F: FnMut(&StepEvent<'_>) -> ControlFlow<()>> Observer for F {

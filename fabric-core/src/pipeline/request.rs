@@ -1,4 +1,4 @@
-//! What to make, and how.
+//! Requests and generation settings.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::image::Image;
 use crate::models::TextOptions;
 use crate::schedule::SamplerKind;
 
-/// How images are made; everything but what they show.
+/// Generation settings: everything in a [`Request`] except prompts, seeds and images.
 ///
 /// ```
 /// use fabric_core::pipeline::Settings;
@@ -22,39 +22,45 @@ use crate::schedule::SamplerKind;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Width in pixels, a multiple of the model's downscaling (8 for Stable Diffusion); none is the model's own size.
+    /// Width in pixels, a multiple of the VAE's scale factor (8 for Stable Diffusion). `None` uses the model's
+    /// native size.
     pub width: Option<usize>,
-    /// Height in pixels.
+    /// Height in pixels; same rules as `width`.
     pub height: Option<usize>,
-    /// Steps of the sampler.
+    /// Number of sampler steps.
     pub steps: usize,
-    /// The sampler; none is the model's own.
+    /// The sampler. `None` uses the model's own.
     pub sampler: Option<SamplerKind>,
-    /// Strength of classifier-free guidance; 1 switches it off.
+    /// Scale of classifier-free guidance; 1 switches it off.
     ///
-    /// diffusers also switches it off at smaller scales, so the cards of distilled models (SD Turbo) ask for 0. Here 0 is
-    /// the negative prompt alone, and [`Report::notes`](super::Report::notes) says so: set 1 for them.
+    /// diffusers also switches it off below 1, so the model cards of distilled models (SD Turbo) recommend 0. Here 0
+    /// gives the unconditional branch alone (the negative prompt), with a note in
+    /// [`Report::notes`](super::Report::notes). Use 1 for such models.
     pub guidance_scale: f64,
-    /// Share of the conditional branch's spread to restore, 0 to 1.
+    /// Guidance rescale factor, 0 to 1: how far the prediction's standard deviation is moved back to that of the
+    /// conditional branch.
     pub guidance_rescale: f64,
-    /// How prompts are read.
+    /// Options for encoding prompts.
     pub text: TextOptions,
-    /// Probability with which each word of the prompt is left out, per image (paper, section 5.4).
+    /// Probability of dropping each word of the prompt, drawn per image (FABRIC paper, section 5.4).
     pub prompt_dropout: f64,
-    /// How references act.
+    /// Settings for liked and disliked images (FABRIC).
     pub fabric: FabricSettings,
-    /// Images computed at once; none is all of them, or as many as memory may hold.
+    /// Batch size in images. `None` computes all images at once, or as many as the estimated memory allows.
     ///
-    /// Other batches sum in another order, which changes images by rounding: in some bytes, by 1 of 255. Nothing else of
-    /// an image depends on its batch, but with [`ReferenceNoise::Fresh`], where none is always all of them.
+    /// A different batch size changes the order of summation and therefore rounding: some bytes of an image
+    /// differ by 1 of 255. An image does not otherwise depend on its batch, except with
+    /// [`ReferenceNoise::Fresh`]; there `None` always computes all images at once.
     pub batch: Option<usize>,
-    /// Measures how much of the attention each reference gets, for the report. Costs every self-attention once more.
+    /// Whether to measure each reference's share of the attention
+    /// ([`Report::attention_mass`](super::Report::attention_mass)). Computes every self-attention twice.
     pub measure_attention: bool,
-    /// Bytes that a run may take beside the weights; none is what the machine and the limits of the process leave, where
-    /// that can be known. What surely needs more is refused before it starts.
+    /// Memory limit for a run in bytes, not counting the weights. `None` uses the free memory of the machine
+    /// within the process limits, where these can be determined. A run that certainly needs more is refused
+    /// before it starts.
     ///
-    /// The estimate is from below. A run that passes it may still run out of memory: on a GPU that is an error, on a CPU
-    /// it ends the process.
+    /// The estimate is a lower bound. A run that passes the check may still run out of memory, which is an error on a
+    /// GPU and ends the process on a CPU.
     pub memory_limit: Option<u64>,
 }
 
@@ -77,7 +83,7 @@ impl Default for Settings {
     }
 }
 
-/// No image is larger: 16384 pixels a side is far beyond what any of the models can make.
+/// Largest side of an image in pixels, far beyond what any supported model can generate.
 const MAX_SIDE: usize = 16384;
 const MAX_STEPS: usize = 10_000;
 
@@ -86,7 +92,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// Names the first setting that cannot be used.
+    /// Returns an error that names the first invalid setting.
     pub fn validate(&self) -> Result<(), Error> {
         for (name, side) in [("width", self.width), ("height", self.height)] {
             if side.is_some_and(|side| side == 0 || side > MAX_SIDE) {
@@ -118,21 +124,22 @@ impl Settings {
 pub struct InitImage {
     /// The image; it is resized to the size of the result.
     pub image: Image,
-    /// How much of it is given up: 0 keeps it, 1 starts from noise. Of a run's steps, this share is made, rounded down. At
-    /// 0 there are none, and the result is the image itself in its size; any other strength must leave one step.
+    /// Denoising strength: 0 keeps the image, 1 starts from pure noise. The run makes this share of the steps,
+    /// rounded down. At 0 there are no steps and the result is the image itself, resized; any other strength
+    /// must leave at least one step.
     pub strength: f64,
 }
 
-/// An image that somebody judged.
+/// A liked or disliked image.
 #[derive(Debug, Clone)]
 pub struct FeedbackImage {
     /// The image, of any size; it is resized to the size of the result.
     pub image: Image,
-    /// From -1 (disliked) to 1 (liked); 0 is not used.
+    /// From -1 (disliked) to 1 (liked); an image of strength 0 is ignored.
     pub strength: f64,
 }
 
-/// What to make.
+/// A request to generate images: prompts, seeds, images and settings.
 ///
 /// ```
 /// use fabric_core::pipeline::Request;
@@ -141,27 +148,27 @@ pub struct FeedbackImage {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// What the images should show.
+    /// The prompt.
     pub prompt: String,
-    /// What they should not show; none is the model's own idea of nothing.
+    /// The negative prompt. `None` uses the model's default unconditional embedding.
     pub negative_prompt: Option<String>,
-    /// One image per seed.
+    /// Seeds; one image is made per seed.
     pub seeds: Vec<u64>,
-    /// Where to start.
+    /// Image to start from instead of noise.
     pub init_image: Option<InitImage>,
-    /// Which part of the start image to make anew (inpainting): where this is light (128 of 255 or more). It is stretched
-    /// over the image.
+    /// Inpainting mask: the init image is regenerated where the mask is light (128 of 255 or more). The mask is
+    /// stretched to the size of the image.
     pub mask: Option<Image>,
     /// Liked and disliked images, oldest first.
     pub feedback: Vec<FeedbackImage>,
-    /// Images as prompts; their order changes nothing but rounding.
+    /// Adapters and ControlNets (image prompts, control images); their order changes only rounding.
     pub steering: Vec<Arc<dyn Steering>>,
-    /// How to make them.
+    /// Generation settings.
     pub settings: Settings,
 }
 
 impl Request {
-    /// One image, seed 0, the default settings.
+    /// Creates a request for one image with seed 0 and default settings.
     pub fn new(prompt: impl Into<String>) -> Self {
         Self {
             prompt: prompt.into(),
@@ -175,78 +182,79 @@ impl Request {
         }
     }
 
-    /// With a negative prompt.
+    /// Sets the negative prompt.
     #[must_use]
     pub fn with_negative_prompt(mut self, prompt: impl Into<String>) -> Self {
         self.negative_prompt = Some(prompt.into());
         self
     }
 
-    /// One image per seed.
+    /// Seeds; one image is made per seed.
     #[must_use]
     pub fn with_seeds(mut self, seeds: impl IntoIterator<Item = u64>) -> Self {
         self.seeds = seeds.into_iter().collect();
         self
     }
 
-    /// With these settings.
+    /// Sets the generation settings.
     #[must_use]
     pub fn with_settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
         self
     }
 
-    /// Starts from an image; `strength` 0 keeps it ([`InitImage::strength`]), 1 gives it up.
+    /// Sets the init image; `strength` 0 keeps it, 1 starts from pure noise ([`InitImage::strength`]).
     #[must_use]
     pub fn with_init_image(mut self, image: Image, strength: f64) -> Self {
         self.init_image = Some(InitImage { image, strength });
         self
     }
 
-    /// Makes only the part of the start image anew where `mask` is light, and keeps the rest.
+    /// Sets the inpainting mask: regenerates the init image where `mask` is light and keeps the rest.
     ///
-    /// A network that was trained for it is shown the mask and what is kept; with any other one, what is kept is put
-    /// back after each step. Both as in diffusers. A start of strength 1 lets nothing of the part shine through.
+    /// An inpainting U-Net receives the mask and the masked image as extra input channels. With any other U-Net, the
+    /// kept part of the latents is restored after each step. Both are as in diffusers. At strength 1, nothing of the
+    /// masked area's original content remains.
     ///
-    /// A mask that names no part of the result is an error: it is dark everywhere, or so thin that no latent sees it.
-    /// [`Image::open_mask`] reads masks from files, also those that lie in an alpha channel.
+    /// A mask that selects nothing is an error: one that is dark everywhere, or too thin to be seen at latent
+    /// resolution. [`Image::open_mask`] reads masks from files, including masks in an alpha channel.
     #[must_use]
     pub fn with_mask(mut self, mask: Image) -> Self {
         self.mask = Some(mask);
         self
     }
 
-    /// With a liked image.
+    /// Adds a liked image.
     #[must_use]
     pub fn with_liked(self, image: Image) -> Self {
         self.with_feedback(image, 1.0)
     }
 
-    /// With a disliked image.
+    /// Adds a disliked image.
     #[must_use]
     pub fn with_disliked(self, image: Image) -> Self {
         self.with_feedback(image, -1.0)
     }
 
-    /// With an image judged from -1 (disliked) to 1 (liked).
+    /// Adds a reference image with a strength from -1 (disliked) to 1 (liked).
     #[must_use]
     pub fn with_feedback(mut self, image: Image, strength: f64) -> Self {
         self.feedback.push(FeedbackImage { image, strength });
         self
     }
 
-    /// With an image as a prompt, or whatever else an adapter makes.
+    /// Adds an image prompt, a control image or another [`Steering`].
     #[must_use]
     pub fn with_steering(mut self, steering: impl Steering + 'static) -> Self {
         self.steering.push(Arc::new(steering));
         self
     }
 
-    /// How branches mix: as what steers the run asks for, or by classifier-free guidance.
+    /// Returns the guidance: the one that an adapter requires, or classifier-free guidance.
     ///
     /// # Errors
     ///
-    /// When two ask for different things, or a scale is not finite.
+    /// Returns an error if two adapters require different guidance, or a scale is not finite.
     pub fn guidance(&self) -> Result<Guidance, Error> {
         let scale = self.settings.guidance_scale;
         let mut asked = self.steering.iter().filter_map(|steering| steering.guidance(scale));
@@ -261,7 +269,7 @@ impl Request {
         Ok(guidance.with_rescale(self.settings.guidance_rescale))
     }
 
-    /// Whether images depend on which others are computed with them: fresh noise on references is drawn for the batch.
+    /// Whether an image depends on its batch: fresh noise on references is drawn once per batch.
     pub(super) fn depends_on_batch(&self) -> bool {
         self.settings.fabric.noise == ReferenceNoise::Fresh
     }
@@ -270,7 +278,7 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// Names the first value that cannot be used.
+    /// Returns an error that names the first invalid value.
     pub fn validate(&self) -> Result<(), Error> {
         self.settings.validate()?;
         self.guidance()?;

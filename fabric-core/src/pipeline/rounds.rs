@@ -1,23 +1,23 @@
-//! Sessions that make their own rounds.
+//! Methods of sessions that generate rounds with a pipeline.
 
 use super::{FeedbackImage, Observer, Pipeline, Request, Settings};
 use crate::Error;
 use crate::session::{FeedbackSession, Round};
 
-/// Rounds made by a pipeline.
+/// Generating rounds with a pipeline.
 impl FeedbackSession {
-    /// The session's generation settings; the defaults if it was given none.
+    /// Returns the session's generation settings, or the defaults if none were set.
     ///
     /// # Errors
     ///
-    /// When what was given (or loaded) is not [`Settings`], or holds a value that cannot be used.
+    /// Returns an error if the stored settings cannot be parsed as [`Settings`] or are invalid.
     pub fn generation_settings(&self) -> Result<Settings, Error> {
         if self.settings().is_null() {
             return Ok(Settings::default());
         }
         let refused =
             |got: String| Error::settings("the session's settings", got, "pipeline settings", "set them again");
-        // An array would be read as the settings in their order, an empty one as the defaults.
+        // serde would accept an array as the fields in order, and an empty one as the defaults.
         if !self.settings().is_object() {
             let got = self.settings().to_string();
             return Err(refused(format!("no JSON object: {got:.40}")));
@@ -28,28 +28,28 @@ impl FeedbackSession {
         Ok(settings)
     }
 
-    /// The same session, beginning with these generation settings.
+    /// Sets the initial generation settings.
     #[must_use]
     pub fn with_generation_settings(self, settings: &Settings) -> Self {
         let settings = serde_json::to_value(settings).expect("settings are plain data");
         self.with_settings(settings)
     }
 
-    /// Makes a round of `count` images with the votes cast so far, and adds it to the session.
+    /// Generates a round of `count` images with the votes cast so far and adds it to the session.
     ///
     /// # Errors
     ///
-    /// When the session has no room for the round, which is known before any image is made, or when the images cannot
-    /// be made. The session then has no new round, but the round's seeds may be used up.
+    /// Returns an error if the session has no room for the round (checked before generating), or generating fails. No
+    /// round is added then, but the round's seeds may be used up.
     pub fn generate(&mut self, pipeline: &Pipeline, count: usize) -> Result<Round, Error> {
         self.generate_observed(pipeline, count, &mut ())
     }
 
-    /// Makes a round under the eyes of an observer, which may cancel.
+    /// Generates a round and calls `observer` after each evaluation; the observer may cancel.
     ///
     /// # Errors
     ///
-    /// As [`Self::generate`], and [`Error::Cancelled`].
+    /// Returns the errors of [`Self::generate`], and [`Error::Cancelled`] if the observer cancels.
     pub fn generate_observed(
         &mut self,
         pipeline: &Pipeline,
@@ -69,7 +69,7 @@ impl FeedbackSession {
             feedback,
             ..Request::new(self.prompt()).with_settings(settings)
         };
-        // Found out afterwards, the images would be lost.
+        // Check now: if the room were missing after generating, the images would be lost.
         let [width, height] = pipeline.size(&request)?;
         self.check_room_for(count, width, height)?;
         request.seeds = (0..count).map(|_| self.next_seed()).collect();

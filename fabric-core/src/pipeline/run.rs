@@ -1,4 +1,4 @@
-//! From a request to images.
+//! The pipeline: generates images for a request.
 
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -22,22 +22,23 @@ use crate::noise::{RunNoise, SeededNoise};
 use crate::samplers::{StepReport, sample_within};
 use crate::schedule::SchedulerConfig;
 
-/// Images, and what is known about how they came to be.
+/// Generated images with their latents and a report.
 #[derive(Debug, Clone)]
 pub struct Generation {
-    /// One per seed.
+    /// The images, one per seed.
     pub images: Vec<Image>,
     /// The request's seeds.
     pub seeds: Vec<u64>,
-    /// Final latents, scaled, `[images, channels, height, width]`.
+    /// Final latents, scaled as the U-Net uses them, `[images, channels, height, width]`.
     pub latents: Tensor<4>,
-    /// What happened.
+    /// Report of the run: times, counts and notes.
     pub report: Report,
 }
 
-/// A latent diffusion model, ready to make images.
+/// A latent diffusion model with a U-Net, VAE, text encoder and noise schedule.
 ///
-/// Shared freely: nothing but caches changes between two runs, and no run leaves a trace in a network.
+/// Cloning copies handles, not weights. Threads may share a pipeline: runs change only its caches, never the
+/// networks.
 #[derive(Clone)]
 pub struct Pipeline {
     pub(super) unet: Arc<dyn UNetModel + Send + Sync>,
@@ -60,11 +61,12 @@ impl std::fmt::Debug for Pipeline {
 }
 
 impl Pipeline {
-    /// Joins networks. `native_size` is the side in pixels that the model was trained on.
+    /// Creates a pipeline from its networks. `native_size` is the side in pixels of the images that the model was
+    /// trained on.
     ///
     /// # Errors
     ///
-    /// When the networks do not fit one another.
+    /// Returns an error if the U-Net's input channels do not match the VAE's latent channels.
     pub fn new(
         unet: Arc<dyn UNetModel + Send + Sync>,
         autoencoder: Arc<dyn Autoencoder + Send + Sync>,
@@ -73,7 +75,7 @@ impl Pipeline {
         native_size: usize,
     ) -> Result<Self, Error> {
         let (takes, latents) = (unet.in_channels(), autoencoder.latent_channels());
-        // An inpainting network takes a mask and the latents of what it leaves as well.
+        // An inpainting U-Net also takes a mask (1 channel) and the latents of the masked image.
         if takes != latents && takes != 2 * latents + 1 {
             return Err(Error::settings(
                 "the U-Net's input channels",
@@ -86,17 +88,17 @@ impl Pipeline {
         Ok(Self { unet, autoencoder, text, scheduler, native_size, tokens, latents })
     }
 
-    /// The cross-attention layers of its U-Net, in the order in which they run: what adapters are made for.
+    /// The U-Net's cross-attention layers in the order in which they run; adapters are built for them.
     pub fn cross_attentions(&self) -> Vec<CrossAttention> {
         self.unet.cross_attentions()
     }
 
-    /// Its text encoder, for adapters that read texts of their own.
+    /// The text encoder, for adapters that encode texts of their own.
     pub fn text_encoder(&self) -> &dyn TextEncoder {
         &*self.text
     }
 
-    /// The same to keep, for those that outlive the pipeline.
+    /// A shared handle to the text encoder, for callers that outlive the pipeline.
     pub fn shared_text_encoder(&self) -> Arc<dyn TextEncoder + Send + Sync> {
         self.text.clone()
     }
@@ -106,14 +108,15 @@ impl Pipeline {
         &self.scheduler
     }
 
-    /// A copy (of handles, not of weights) with another sampler and noise schedule.
+    /// Replaces the sampler and noise schedule.
     #[must_use]
     pub fn with_scheduler(mut self, scheduler: SchedulerConfig) -> Self {
         self.scheduler = scheduler;
         self
     }
 
-    /// What tells that two pipelines are not of the same model, as far as that can be told without their weights.
+    /// Returns what differs between two pipelines that should be of the same model, or `None`. Weights are not
+    /// compared.
     pub(super) fn difference(&self, other: &Self) -> Option<&'static str> {
         let networks = |pipeline: &Self| {
             let (unet, autoencoder) = (&pipeline.unet, &pipeline.autoencoder);
@@ -129,26 +132,26 @@ impl Pipeline {
         (self.native_size != other.native_size).then_some("their native size")
     }
 
-    /// Where its weights live.
+    /// The device that holds the weights.
     pub fn device(&self) -> Device {
         self.unet.device()
     }
 
-    /// A copy whose cache of reference keys and values may also keep up to `bytes` on disk, in a folder of its own within
-    /// `folder`.
+    /// Lets the cache of reference keys and values keep up to `bytes` on disk, in a new folder inside `folder`.
     ///
-    /// It serves runs with [`ReferencePass::Cached`](crate::fabric::ReferencePass::Cached): what their budget of memory
-    /// does not hold is written to disk instead of being made again, and comes back bit by bit. The copy and its copies
-    /// begin with an empty cache. The folder is removed when the last of them is dropped; what a killed process leaves
-    /// (`fabric-spill-*`) may be deleted. Keys and values tell much of the images that they were recorded from, so other
-    /// users of the machine cannot open the folder.
+    /// Used by runs with [`ReferencePass::Cached`](crate::fabric::ReferencePass::Cached): keys and values that
+    /// exceed the memory budget are written to disk instead of being recorded again, and are read back bit for
+    /// bit. This pipeline and its clones start with an empty cache. The folder is removed when the last clone
+    /// is dropped; folders left by a killed process (`fabric-spill-*`) may be deleted. Keys and values reveal
+    /// much about the images that they were recorded from, so other users of the machine cannot open the
+    /// folder.
     ///
-    /// A disk that fails never stops a run: what cannot be read is recorded again, after a failed write nothing more is
-    /// written until [`Self::clear_caches`], and [`Report::spill_error`] says so.
+    /// Disk failures never stop a run: unreadable entries are recorded again. After a failed write nothing more is
+    /// written until [`Self::clear_caches`], and [`Report::spill_error`] has the error.
     ///
-    /// On a GPU, writing brings the numbers to the host and waits for all that the device has to do before; a fast
-    /// one may record sooner than a disk can read. On another machine's device they travel here and back. A folder that
-    /// lives in memory (tmpfs) spares none.
+    /// On a GPU, writing copies the tensors to the host and waits for all queued device work; a fast GPU may
+    /// record again faster than a disk can read. With a device on another machine, the data crosses the network
+    /// both ways. A folder in memory (tmpfs) saves no memory.
     ///
     /// ```
     /// use fabric_core::{Error, pipeline::Pipeline};
@@ -159,46 +162,48 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// When no folder can be made within `folder`.
+    /// Returns an error if no folder can be created inside `folder`.
     pub fn with_spill(mut self, folder: impl AsRef<Path>, bytes: u64) -> Result<Self, Error> {
         self.tokens = Arc::new(ReferenceKvCache::spilling(folder.as_ref(), bytes)?);
         Ok(self)
     }
 
-    /// Side in pixels of the images that the model was trained on.
+    /// Side in pixels of the images that the model was trained on; the default size of results.
     pub fn native_size(&self) -> usize {
         self.native_size
     }
 
-    /// How well the cache of reference keys and values serves.
+    /// Statistics of the cache of reference keys and values: hits, misses and bytes.
     pub fn cache_stats(&self) -> CacheStats {
         self.tokens.stats()
     }
 
-    /// Drops everything that was kept for later runs, in memory and on disk.
+    /// Empties the caches (reference keys and values, reference latents) in memory and on disk.
     pub fn clear_caches(&self) {
         self.tokens.clear();
         self.latents.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Makes images.
+    /// Generates the images of a request.
     ///
     /// # Errors
     ///
-    /// When the request cannot be carried out; settings are checked before any long work starts. A device that fails is an
-    /// error, also one that runs out of memory, but for a CPU: what surely needs more memory than there is is refused, and
-    /// what needs it all the same ends the process, as in any Rust program.
+    /// Returns an error if the request is invalid (settings are checked before any long work starts) or the
+    /// device fails, for instance when a GPU runs out of memory. On a CPU, requests that certainly need more
+    /// memory than is free are refused; if memory runs out all the same, the process ends, as in any Rust
+    /// program.
     pub fn generate(&self, request: &Request) -> Result<Generation, Error> {
         self.generate_observed(request, &mut ())
     }
 
-    /// Makes images under the eyes of an observer, which may cancel.
+    /// Generates images and calls `observer` after each evaluation; the observer may cancel the run.
     ///
     /// # Errors
     ///
-    /// As [`Self::generate`], [`Error::Cancelled`], and [`Error::Callback`] if the observer panics.
+    /// Returns the errors of [`Self::generate`], [`Error::Cancelled`] if the observer cancels, and
+    /// [`Error::Callback`] if it panics.
     pub fn generate_observed(&self, request: &Request, observer: &mut dyn Observer) -> Result<Generation, Error> {
-        // Noise is made and batches are joined on the device, too.
+        // Drawing noise and joining batches also run on the device, so they can panic too.
         contained("making images", || self.run_in_batches(request, observer))
     }
 
@@ -221,11 +226,11 @@ impl Pipeline {
         whole.ok_or_else(|| Error::settings("seeds", "none", "one per image", "give at least one seed"))
     }
 
-    /// Makes images in one batch, with noise from the given source: for reproducing published runs draw by draw.
+    /// Generates all images in one batch with noise from the given source, to reproduce published runs draw by draw.
     ///
     /// # Errors
     ///
-    /// As [`Self::generate_observed`].
+    /// Returns the errors of [`Self::generate_observed`].
     pub fn generate_with(
         &self,
         request: &Request,
@@ -233,7 +238,7 @@ impl Pipeline {
         observer: &mut dyn Observer,
     ) -> Result<Generation, Error> {
         request.validate()?;
-        // burn reports what a device cannot do by panicking; here is the border where that becomes an error.
+        // burn panics when a device operation fails; the panic is turned into an error here.
         contained("making images", || self.run(request, noise, &mut Watched(observer)))
     }
 
@@ -316,7 +321,7 @@ impl Pipeline {
 }
 
 impl Generation {
-    /// Joins the results of two batches of one request.
+    /// Concatenates the results of two batches of one request and merges their reports.
     pub(super) fn joined(mut self, other: Self) -> Self {
         let shares = [self.images.len(), other.images.len()].map(|images| images as f64);
         self.images.extend(other.images);
@@ -346,8 +351,7 @@ impl Generation {
     }
 }
 
-/// What the caches of several pipelines hold and how well they serve, added up. Copies of one pipeline share theirs, which
-/// counts once.
+/// Sums the cache statistics of several pipelines. Clones of one pipeline share a cache, which is counted once.
 pub(super) fn all_caches<'a>(pipelines: impl IntoIterator<Item = &'a Pipeline>) -> CacheStats {
     let mut seen: Vec<&Arc<ReferenceKvCache>> = Vec::new();
     for Pipeline { tokens, .. } in pipelines {
@@ -358,7 +362,7 @@ pub(super) fn all_caches<'a>(pipelines: impl IntoIterator<Item = &'a Pipeline>) 
     seen.into_iter().map(|cache| cache.stats()).fold(CacheStats::default(), CacheStats::plus)
 }
 
-/// Decodes one image after the other, which needs the memory of one.
+/// Decodes images one at a time, so that memory for only one is needed.
 pub(super) fn decode(autoencoder: &dyn Autoencoder, latents: &Tensor<4>) -> Result<Vec<Image>, Error> {
     let mut images = Vec::with_capacity(latents.dims()[0]);
     for row in 0..latents.dims()[0] {
@@ -367,7 +371,7 @@ pub(super) fn decode(autoencoder: &dyn Autoencoder, latents: &Tensor<4>) -> Resu
     Ok(images)
 }
 
-/// Only for keys that live as long as the process.
+/// Hashes a value. The hash may differ between Rust versions, so it only serves for keys within one process.
 fn digest(value: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! What adapters and control networks add to a run.
+//! Interface of adapters (IP-Adapter, Instruct) and ControlNets.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,47 +10,49 @@ use crate::denoise::ModelCall;
 use crate::guidance::{Branch, Guidance};
 use crate::models::{Residuals, UNetInput, UNetModel};
 
-/// Steers a run besides its text and FABRIC's references: an adapter with its images, a ControlNet with its own.
+/// An additional condition of a run, such as an image prompt with its adapter or a control image with its ControlNet.
 ///
-/// It enters the network through attention and through the skip connections alone; each evaluation asks it anew, and
-/// what it does not say changes nothing.
+/// It acts on the U-Net only through attention and skip connections. Its methods are called at every evaluation; the
+/// default implementations change nothing.
 pub trait Steering: fmt::Debug + Send + Sync {
-    /// Whether it fits this network; asked before a run begins.
+    /// Checks that it fits this U-Net; called before a run begins.
     ///
     /// # Errors
     ///
-    /// When it was made for another network.
+    /// Returns an error if it was made for another U-Net.
     fn check(&self, unet: &dyn UNetModel) -> Result<(), Error> {
         let _ = unet;
         Ok(())
     }
 
-    /// Whether FABRIC's references are to see it too. Then they are rows of the branch to which they lend: liked ones of the
-    /// branch under the prompt, disliked ones of the unconditional one. What they lend then serves this run alone, and is
-    /// not kept for others.
+    /// Whether it also acts on the rows of reference images. Liked references then count as rows of the
+    /// conditional branch, disliked ones as rows of the unconditional branch. Their keys and values become
+    /// specific to this run and are not cached.
     fn steers_references(&self) -> bool {
         false
     }
 
-    /// The same, but acting at every evaluation of a run; none for what does so anyway. A
-    /// [warm-up](super::Pipeline::warm_up) makes one step, and all that later steps do must happen in it.
+    /// Returns a copy that acts at every evaluation of a run, or `None` if it already does. Used by
+    /// [`Pipeline::warm_up`](super::Pipeline::warm_up), which runs as few steps as possible and must cover the
+    /// work of all steps.
     fn at_every_evaluation(&self) -> Option<Arc<dyn Steering>> {
         None
     }
 
-    /// What one evaluation attends to. `rows` says which rows of the batch belong to which branch; one that
-    /// [steers references](Self::steers_references) is also told theirs, and asked for the pass that records them.
+    /// Returns the attention processor of one evaluation. `rows` lists the rows of the batch by branch. If
+    /// [`Self::steers_references`] is true, `rows` includes reference rows, and the method is also called for
+    /// the pass that records references.
     fn processor<'a>(&'a self, call: &ModelCall, rows: &[(Branch, Range<usize>)]) -> Box<dyn AttnProcessor + 'a> {
         let _ = (call, rows);
         Box::new(NoProcessor)
     }
 
-    /// What it adds to the skip connections, if anything. `input` has the rows of all branches with their text, and no
-    /// references.
+    /// Returns the residuals to add to the skip connections, if any. `input` has the rows of all branches with their
+    /// text, without references.
     ///
     /// # Errors
     ///
-    /// When its image cannot be brought to the size of the run.
+    /// Returns an error if its image cannot be resized to the size of the run.
     fn residuals(
         &self,
         call: &ModelCall,
@@ -61,7 +63,7 @@ pub trait Steering: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
-    /// How branches are to mix, if not by classifier-free guidance of this scale.
+    /// Returns the guidance it requires instead of classifier-free guidance at this scale, if any.
     fn guidance(&self, scale: f64) -> Option<Guidance> {
         let _ = scale;
         None

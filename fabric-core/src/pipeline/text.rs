@@ -1,4 +1,4 @@
-//! What the text encoder said, as rows of a batch.
+//! Text embeddings of a run, arranged as rows of a batch.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use crate::Error;
 use crate::guidance::Branch;
 use crate::models::{AddedConditions, TextEncoder, TextKvCache};
 
-/// Everything the text encoder says for one batch.
+/// Text embeddings of one batch of images.
 #[derive(Debug)]
 pub(super) struct Conditions {
     context: Tensor<3>,
@@ -25,26 +25,26 @@ pub(super) struct Conditions {
     stacked: RefCell<HashMap<Arrangement, Rc<TextRows>>>,
 }
 
-/// Branches, and references behind them.
+/// Branches, and the number of references after them.
 type Arrangement = (Vec<Branch>, usize);
 
-/// What the rows of a pass read.
+/// Text inputs of the rows of one U-Net pass.
 #[derive(Debug)]
 pub(super) struct TextRows {
     /// `[rows, tokens, context_dim]`.
     pub(super) context: Tensor<3>,
     pub(super) added: Option<AddedConditions>,
-    /// What the U-Net made of the context.
+    /// The U-Net's cross-attention keys and values for the context.
     pub(super) keys: TextKvCache,
 }
 
 impl Conditions {
-    /// Encodes each image's prompt, the negative prompt and the empty one, in one call.
+    /// Encodes each image's prompt, the negative prompt and the empty prompt in one call.
     ///
-    /// An encoder gives all rows of a call as many windows as its longest prompt has, and the U-Net attends to the windows
-    /// without text too. Where dropout shortens prompts, the whole prompt is therefore encoded as well, though nothing
-    /// attends to it: the number of windows then follows from the request, and not from which words the other images of
-    /// the batch kept.
+    /// The encoder pads all rows of a call to as many windows as the longest prompt has, and the U-Net attends
+    /// to empty windows too. If prompt dropout is on, the full prompt is therefore encoded as well and not used
+    /// otherwise: the number of windows then depends only on the request, not on the words dropped in other
+    /// images of the batch.
     pub(super) fn encode(
         text: &dyn TextEncoder,
         request: &Request,
@@ -76,12 +76,12 @@ impl Conditions {
         })
     }
 
-    /// Tokens of the context.
+    /// Number of tokens in the context.
     pub(super) fn tokens(&self) -> usize {
         self.context.dims()[1]
     }
 
-    /// Rows for every image of every branch, then for `references` under the empty prompt.
+    /// Returns the rows of every image in every branch, followed by `references` rows with the empty prompt.
     pub(super) fn rows(&self, branches: &[Branch], references: usize) -> Rc<TextRows> {
         let key = (branches.to_vec(), references);
         self.stacked.borrow_mut().entry(key).or_insert_with(|| Rc::new(self.stack_all(branches, references))).clone()
@@ -90,7 +90,8 @@ impl Conditions {
     fn stack_all(&self, branches: &[Branch], references: usize) -> TextRows {
         let context = self.stack(&self.context, branches, &[Branch::Conditional], references);
         let added = self.pooled.as_ref().map(|pooled| {
-            // Instruct's published code gives the prompt's pooled text to every branch that sees the image.
+            // IPAdapter-Instruct's published code gives the prompt's pooled text to every branch with the image
+            // prompt.
             let of_prompt = [Branch::Conditional, Branch::ImageOnly, Branch::Everything];
             let pooled = self.stack(pooled, branches, &of_prompt, references);
             let rows = pooled.dims()[0];
@@ -100,7 +101,8 @@ impl Conditions {
         TextRows { context, added, keys: TextKvCache::default() }
     }
 
-    /// Rows of the prompt for branches `of_prompt`, of the negative prompt for the others.
+    /// Stacks rows of the prompt for the branches in `of_prompt`, of the negative prompt for other branches,
+    /// and of the empty prompt for references.
     fn stack<const D: usize>(
         &self,
         all: &Tensor<D>,
@@ -126,8 +128,8 @@ impl Conditions {
     }
 }
 
-/// Leaves out each word with the probability of the settings, as the official code does: split at white space, joined by one
-/// space. Which words there are is the encoder's to say: brackets that give weights are none.
+/// Drops each word with probability [`Settings::prompt_dropout`], as in the official code: split at white space and
+/// joined by one space. The text encoder splits the words, because weighting brackets do not count as words.
 fn without_words(text: &dyn TextEncoder, prompt: &str, settings: &Settings, seed: u64) -> Result<String, Error> {
     let dropout = settings.prompt_dropout;
     if dropout == 0.0 {
@@ -157,7 +159,7 @@ mod tests {
         assert_eq!(without_words("a b c", 1.0, 1), "");
     }
 
-    /// Says of each prompt how long it is.
+    /// Text encoder whose embedding of a prompt is its length.
     struct Length;
 
     impl TextEncoder for Length {
@@ -177,7 +179,7 @@ mod tests {
         let branches = [Branch::Conditional, Branch::ImageOnly, Branch::Everything, Branch::Unconditional];
         let rows = conditions.rows(&branches, 1);
         let values = |x: Tensor<1>| x.into_data().try_to_vec::<f32>().expect("f32");
-        // References come last, under the empty prompt.
+        // References come last, with the empty prompt.
         assert_eq!(values(rows.context.clone().reshape([5])), [4.0, 8.0, 8.0, 8.0, 0.0]);
         assert_eq!(
             values(rows.added.as_ref().expect("pooled text").pooled.clone().reshape([5])),

@@ -1,4 +1,4 @@
-//! A run before the first one.
+//! Warm-up: a discarded run that compiles and tunes the device's kernels.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,12 +7,13 @@ use super::{Pipeline, Request};
 use crate::Error;
 
 impl Pipeline {
-    /// Makes the device ready for requests of this kind, and says how long that took: as few steps of the request as its
-    /// sampler can do, references and what else steers the run acting from the first, thrown away.
+    /// Prepares the device for requests of this kind and returns the time taken.
     ///
-    /// A GPU compiles its kernels when each is first needed, and tries several to find the fastest; that takes far longer than the
-    /// work itself, so a tool for people does it before the first of them waits. On a CPU there is
-    /// little to gain. The caches stay as they are.
+    /// Runs the request with as few steps as its sampler allows, with references, adapters and ControlNets
+    /// active from the first step, and discards the result. A GPU compiles each kernel at first use and
+    /// benchmarks several variants, which takes far longer than the computation itself, so interactive tools
+    /// should do this before the first request. On a CPU there is little to gain. The pipeline's caches are
+    /// neither used nor changed.
     ///
     /// ```
     /// use fabric_core::{Error, pipeline::{Pipeline, Request}};
@@ -25,11 +26,11 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// As [`Self::generate`].
+    /// Returns the errors of [`Self::generate`].
     pub fn warm_up(&self, request: &Request) -> Result<Duration, Error> {
         let clock = Instant::now();
         let mut request = request.clone();
-        // Some samplers cannot do one step, and from a start image only a share of them is taken.
+        // Some samplers need more than one step, and with an init image only a share of the steps is made.
         let enough = |steps: &usize| self.schedule(&request, *steps).is_ok_and(|schedule| schedule.calls() > 0);
         request.settings.steps = (1..request.settings.steps).find(enough).unwrap_or(request.settings.steps);
         let fabric = &mut request.settings.fabric;

@@ -1,10 +1,12 @@
-//! When something acts.
+//! Time windows for adapters and ControlNets.
 
 use crate::Error;
 use crate::denoise::ModelCall;
 
-/// The share of a run in which something acts: in the evaluations that lie wholly within it, as diffusers counts for
-/// ControlNets and IP-Adapter's authors for SDXL.
+/// The part of a run, from `start` to `end` as shares of its evaluations, in which an adapter or ControlNet acts.
+///
+/// It acts in evaluations that lie entirely inside the window, as in diffusers for ControlNets and in the IP-Adapter
+/// authors' code for SDXL.
 ///
 /// ```
 /// use fabric_core::pipeline::Window;
@@ -20,7 +22,7 @@ pub struct Window {
     end: f64,
 }
 
-/// Always.
+/// The whole run, 0 to 1.
 impl Default for Window {
     fn default() -> Self {
         Self { start: 0.0, end: 1.0 }
@@ -28,11 +30,11 @@ impl Default for Window {
 }
 
 impl Window {
-    /// From one share of the run to another, 0 to 1.
+    /// Creates a window from `start` to `end`, each a share of the run from 0 to 1.
     ///
     /// # Errors
     ///
-    /// When they are not in order, or not between 0 and 1.
+    /// Returns an error if `start > end`, or one of them is not between 0 and 1.
     pub fn new(start: f64, end: f64) -> Result<Self, Error> {
         if (0.0..=1.0).contains(&start) && (start..=1.0).contains(&end) {
             return Ok(Self { start, end });
@@ -41,7 +43,7 @@ impl Window {
         Err(Error::settings("window", got, "two shares of the run, 0 to 1, in order", "0 to 1 is always"))
     }
 
-    /// Whether an evaluation lies within.
+    /// Whether an evaluation lies entirely inside the window.
     pub fn contains(&self, call: &ModelCall) -> bool {
         let share = |index: usize| index as f64 / call.total as f64;
         share(call.index) >= self.start && share(call.index + 1) <= self.end

@@ -5,12 +5,13 @@ use burn::tensor::Tensor;
 use super::run::Run;
 use crate::Error;
 
-/// To the next level along the predicted noise, of which `eta` is replaced by fresh noise (Song et al. 2020,
-/// equations 12 and 16).
+/// Moves to the next level along the predicted noise, replacing the share `eta` of it by fresh noise (Song et al.
+/// 2020, equations 12 and 16).
 pub(super) fn ddim(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     let eta = run.config().eta.unwrap_or(0.0);
     for from in run.schedule().levels() {
-        // A stride down, as published, and not the next timestep: they differ for `linspace` and odd `trailing`.
+        // One stride down, as published, not the next timestep: they differ for `linspace` and odd `trailing`
+        // spacing.
         let to = run.schedule().level_at(from.timestep as i64 - run.schedule().stride());
         let variance = (to.sigma / from.sigma).powi(2) * (1.0 - (from.alpha / to.alpha).powi(2));
         let fresh = eta * variance.max(0.0).sqrt();

@@ -4,7 +4,7 @@ use super::run::Run;
 use crate::Error;
 use crate::schedule::Variance;
 
-/// A sample of the posterior of the Markov chain, step by step (Ho et al. 2020, equations 6 and 7).
+/// Samples the posterior of the Markov chain, step by step (Ho et al. 2020, equations 6 and 7).
 pub(super) fn ddpm(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     let levels = run.schedule().levels();
     for (i, from) in levels.iter().enumerate() {
@@ -15,7 +15,8 @@ pub(super) fn ddpm(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Err
 
         let denoised = run.denoise(&x)?;
         x = denoised * (to.alpha * beta / from.sigma.powi(2)) + x * (kept.sqrt() * shrink);
-        // Only at training step 0 is nothing added: a last step from step 1 draws noise, and multiplies it by 1e-10.
+        // Noise is omitted only at training step 0: a last step from step 1 draws noise, with a variance of
+        // 1e-20.
         if from.timestep > 0.0 {
             let variance = match run.config().variance_type.unwrap_or_default() {
                 Variance::FixedSmall | Variance::FixedSmallLog => (shrink * beta).max(1e-20),

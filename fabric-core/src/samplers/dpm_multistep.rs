@@ -1,5 +1,5 @@
-//! DPM-Solver++ (Lu et al. 2022): exact for a clean image that is a polynomial in `lambda = ln(alpha / sigma)`,
-//! through the estimates of the last steps.
+//! Multistep DPM-Solver++ (Lu et al. 2022): exact if the clean image is a polynomial in
+//! `lambda = ln(alpha / sigma)`, interpolated through the estimates of the last steps.
 
 use burn::tensor::Tensor;
 
@@ -7,12 +7,13 @@ use super::run::Run;
 use crate::Error;
 use crate::schedule::{FinalSigma, amplitudes};
 
-/// The deterministic solver (algorithm 2; order 1 is DDIM).
+/// Solves the probability-flow equation (algorithm 2; order 1 is DDIM).
 pub(super) fn dpm_multistep(run: &mut Run<'_>, x: Tensor<4>) -> Result<Tensor<4>, Error> {
     solve(run, x, false)
 }
 
-/// The stochastic one, `sde-dpmsolver++`: twice the way towards the clean image, the rest fresh noise.
+/// Solves the stochastic equation (`sde-dpmsolver++`): moves twice as far towards the clean image and adds fresh
+/// noise.
 pub(super) fn dpm_multistep_sde(run: &mut Run<'_>, x: Tensor<4>) -> Result<Tensor<4>, Error> {
     solve(run, x, true)
 }
@@ -25,13 +26,14 @@ fn solve(run: &mut Run<'_>, mut x: Tensor<4>, stochastic: bool) -> Result<Tensor
         let denoised = run.denoise(&x)?;
         let noise = if stochastic { Some(run.draw(&x)?) } else { None };
         let (lambda, h) = (-step[0].ln(), step[0].ln() - step[1].ln());
-        // Two estimates at one level say nothing about a slope.
+        // Two estimates at the same level define no slope.
         past.retain(|(level, _)| *level < lambda);
         past.push((lambda, denoised));
         let order = order(run, sigmas.len() - 1 - i).min(past.len());
         past.drain(..past.len() - order);
 
-        // Over a way of `span`, x keeps exp(-span) of its noise; the SDE goes twice as far and is lifted back.
+        // Over an interval `span` in lambda, x keeps exp(-span) of its noise. The SDE moves 2h and adds noise
+        // back.
         let span = if stochastic { 2.0 * h } else { h };
         let (alpha, sigma) = amplitudes(step[1]);
         let (_, sigma_before) = amplitudes(step[0]);
@@ -45,7 +47,7 @@ fn solve(run: &mut Run<'_>, mut x: Tensor<4>, stochastic: bool) -> Result<Tensor
             }
         }
         if let Some(noise) = noise {
-            // A step that goes nowhere may go up by a rounding of sigma.
+            // A step of length 0 may increase sigma by a rounding error.
             next = next + noise * (sigma * (-(-2.0 * h).exp_m1()).max(0.0).sqrt());
         }
         x = next;
@@ -54,7 +56,8 @@ fn solve(run: &mut Run<'_>, mut x: Tensor<4>, stochastic: bool) -> Result<Tensor
     Ok(x)
 }
 
-/// The order of the step that has `left` steps to go, itself included; published with 15 as "few steps".
+/// Returns the order of a step when `left` steps remain, itself included. The published code lowers the order
+/// below 15 steps.
 fn order(run: &Run<'_>, left: usize) -> usize {
     let config = run.config();
     let lowered = config.lower_order_final.unwrap_or(true) && run.schedule().whole_steps() < 15;
@@ -66,7 +69,7 @@ fn order(run: &Run<'_>, left: usize) -> usize {
     }
 }
 
-/// First and second divided differences of the estimates, times `h` and `h²`.
+/// Returns the first and second divided differences of the estimates, times `h` and `h²`.
 fn slopes(past: &[(f64, Tensor<4>)], h: f64) -> Vec<Tensor<4>> {
     let difference = |i: usize| {
         let ((from, earlier), (to, later)) = (&past[i], &past[i + 1]);
@@ -84,10 +87,12 @@ fn slopes(past: &[(f64, Tensor<4>)], h: f64) -> Vec<Tensor<4>> {
     }
 }
 
-/// Their weights: integrals of the exponential against powers of lambda, over a `span` of `h` or twice that.
+/// Returns the weights of [`slopes`]: integrals of the exponential against powers of lambda, over a `span` of `h`
+/// or `2h`.
 fn weights(order: usize, heun: bool, stochastic: bool, span: f64, towards: f64) -> Vec<f64> {
     let linear = 1.0 - towards / span;
-    // diffusers has the half of the stochastic third order with the other sign, and so images made with it have.
+    // diffusers has the opposite sign on this half in the stochastic third order; we keep it so that images
+    // match.
     let half = if stochastic { -0.5 } else { 0.5 };
     match order {
         2 if heun => vec![linear],

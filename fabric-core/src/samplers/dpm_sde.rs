@@ -4,9 +4,10 @@ use super::euler::ancestral;
 use super::run::Run;
 use crate::Error;
 
-/// DPM-Solver++ for the stochastic equation with a midpoint (k-diffusion's DPM++ SDE, `eta` and `r` as there).
+/// DPM-Solver++ for the stochastic equation with a midpoint (k-diffusion's DPM++ SDE, with its `eta` and `r`).
 ///
-/// The noise of the half step is part of the whole step's: both are increments of one Brownian path over sigma.
+/// The noise of the half step is part of the noise of the whole step: both are increments of one Brownian path
+/// over sigma.
 pub(super) fn dpm_sde(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     for step in run.schedule().boundaries().windows(2) {
         let (sigma, next) = (step[0], step[1]);
@@ -28,7 +29,7 @@ pub(super) fn dpm_sde(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, 
     Ok(x)
 }
 
-/// `keep` of the noise is left.
+/// Moves towards `denoised`, so that the share `keep` of the noise remains.
 fn towards(x: Tensor<4>, denoised: Tensor<4>, keep: f64) -> Tensor<4> {
     x * keep + denoised * (1.0 - keep)
 }

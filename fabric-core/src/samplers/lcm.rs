@@ -4,7 +4,7 @@ use super::run::Run;
 use crate::Error;
 use crate::schedule::noised;
 
-/// Straight to the clean image, and back to the next level with fresh noise (Luo et al. 2023, algorithm 2).
+/// Predicts the clean image, then adds fresh noise at the next level (Luo et al. 2023, algorithm 2).
 pub(super) fn lcm(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     let scaling = run.config().timestep_scaling.unwrap_or(10.0);
     let levels = run.schedule().levels();
@@ -21,7 +21,7 @@ pub(super) fn lcm(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Erro
     Ok(x)
 }
 
-/// How much of the input is kept, how much of the estimate taken, so that step 0 is the identity (appendix D).
+/// Returns the factors of the input and of the estimate, which make step 0 the identity (appendix D).
 fn boundary_condition(scaled_timestep: f64) -> (f64, f64) {
     const SIGMA_DATA: f64 = 0.5;
     let variance = scaled_timestep.powi(2) + SIGMA_DATA.powi(2);

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::run::Run;
 use crate::Error;
 
-/// The polynomial through the last slopes, integrated over the step (Adams-Bashforth on an uneven grid).
+/// Integrates the polynomial through the last slopes over the step (Adams-Bashforth on an uneven grid).
 pub(super) fn lms(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     let order = run.config().lms_order.unwrap_or(4);
     let sigmas = run.schedule().boundaries();
@@ -23,9 +23,9 @@ pub(super) fn lms(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Erro
     Ok(x)
 }
 
-/// Integral from `from` to `to` of the polynomial that is 1 at `nodes[k]` and 0 at the others.
+/// Returns the integral from `from` to `to` of the polynomial that is 1 at `nodes[k]` and 0 at the other nodes.
 ///
-/// Two-point Gauss-Legendre, exact up to degree 3, that is for four nodes.
+/// Uses two-point Gauss-Legendre quadrature, exact up to degree 3, hence for up to four nodes.
 fn integrated_lagrange(nodes: &[f64], k: usize, from: f64, to: f64) -> f64 {
     let lagrange = |sigma: f64| -> f64 {
         let others = nodes.iter().enumerate().filter(|(j, _)| *j != k);

@@ -1,22 +1,24 @@
-//! Making a part of an image anew.
+//! Inpainting with ordinary models.
 
 use burn::tensor::Tensor;
 
 use crate::schedule::Schedule;
 
-/// An image of which a part is made anew and the rest is kept, as diffusers' inpainting does with ordinary models.
+/// Blends the original latents back in outside the mask, as diffusers' inpainting does with models that are not
+/// trained for inpainting.
 #[derive(Debug, Clone)]
 pub struct MaskBlend {
-    /// The image, `[images, channels, height, width]`.
+    /// Clean latents of the original image, `[images, channels, height, width]`.
     pub clean: Tensor<4>,
-    /// The noise that the run began with, of the same shape.
+    /// The initial noise of the run, of the same shape.
     pub noise: Tensor<4>,
-    /// 1 is made anew, 0 is kept: `[images, 1, height, width]`.
+    /// Mask `[images, 1, height, width]`: 1 is generated, 0 is kept.
     pub mask: Tensor<4>,
 }
 
 impl MaskBlend {
-    /// A state with the image, as noisy as the next evaluation expects it, where the mask is 0.
+    /// Returns the state with the original latents, at the noise level of the next evaluation, where the mask is
+    /// 0.
     pub(super) fn put_back(&self, state: Tensor<4>, schedule: &Schedule, next: usize) -> Tensor<4> {
         let kept = schedule.add_noise_before(next, self.clean.clone(), self.noise.clone());
         let mask = self.mask.clone();

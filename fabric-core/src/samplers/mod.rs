@@ -1,8 +1,8 @@
-//! Samplers: from noise to a clean image along a [`Schedule`], one function each, written like the paper.
+//! Samplers: one function each, from noise to a clean image along a [`Schedule`], written like the paper.
 //!
-//! A sampler knows a state `x`, noise levels, and what the network takes for the clean image; how the network
-//! puts that (noise, velocity, image) is settled in one place. States are in diffusers' convention of each
-//! sampler, so that a run can be compared step by step. Loops read nothing back from the device.
+//! A sampler handles only a state `x`, noise levels and the predicted clean image; `run.rs` converts the
+//! network's prediction (noise, velocity, clean image). States follow diffusers' convention for each sampler, so
+//! that a run can be compared step by step. Loops read nothing back from the device.
 
 mod ddim;
 mod ddpm;
@@ -31,27 +31,27 @@ use crate::schedule::{SamplerKind, Schedule};
 pub use mask_blend::MaskBlend;
 use run::Run;
 
-/// Why a sampler cannot run.
+/// Error of a sampler.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SamplerError {
-    /// The network's prediction is not of the latents' shape.
+    /// The network's prediction does not have the latents' shape.
     #[error(
         "prediction {call}: the network gave {got:?} for latents {expected:?}; a network that also predicts a variance \
          is not supported"
     )]
     Prediction {
-        /// Which evaluation, from 0.
+        /// Index of the evaluation, from 0.
         call: usize,
         /// The prediction's shape.
         got: [usize; 4],
         /// The latents' shape.
         expected: [usize; 4],
     },
-    /// The noise source gave another shape than it was asked for.
+    /// The noise source returned another shape than requested.
     #[error("noise after prediction {call}: the source gave {got:?}, expected {expected:?}")]
     Noise {
-        /// After which evaluation, from 0.
+        /// Index of the preceding evaluation, from 0.
         call: usize,
         /// The noise's shape.
         got: [usize; 4],
@@ -60,28 +60,29 @@ pub enum SamplerError {
     },
 }
 
-/// Where a run is after an evaluation of the network.
+/// State of a run after an evaluation of the network.
 #[derive(Debug, Clone, Copy)]
 pub struct StepReport<'a> {
-    /// The step, from 0. Samplers with two evaluations a step report both.
+    /// Index of the step, from 0. Samplers with two evaluations per step report both.
     pub step: usize,
-    /// Steps of the run.
+    /// Number of steps of the run.
     pub steps: usize,
-    /// The evaluation, from 0.
+    /// Index of the evaluation, from 0.
     pub call: usize,
-    /// Its noise level.
+    /// Noise level of the evaluation.
     pub level: NoiseLevel,
-    /// The state after it, `[images, channels, height, width]`, in the sampler's own convention.
+    /// Latents after the evaluation, `[images, channels, height, width]`, in the sampler's own convention.
     pub state: &'a Tensor<4>,
-    /// What the network takes for the clean latents, of the same shape: for previews.
+    /// Predicted clean latents, of the same shape; useful for previews.
     pub denoised: &'a Tensor<4>,
 }
 
 /// Runs the schedule's sampler.
 ///
 /// `latents` is the state at the schedule's first level in the sampler's own convention: noise times
-/// [`Schedule::init_noise_sigma`], or [`Schedule::add_noise`] of an image. The network sees it scaled to unit
-/// variance ([`NoiseLevel`]). `noise` is asked exactly when diffusers draws, `observer` after each evaluation.
+/// [`Schedule::init_noise_sigma`], or [`Schedule::add_noise`] of an init image. The network receives it scaled to
+/// unit variance ([`NoiseLevel`]). `noise` is called exactly when diffusers draws, `observer` after each
+/// evaluation.
 ///
 /// # Shapes
 ///
@@ -90,8 +91,8 @@ pub struct StepReport<'a> {
 ///
 /// # Errors
 ///
-/// What `denoiser` and `noise` return, [`SamplerError`] when they return another shape, and [`Error::Cancelled`] when
-/// `observer` breaks.
+/// Returns the errors of `denoiser` and `noise`, [`SamplerError`] if their results have another shape, and
+/// [`Error::Cancelled`] if `observer` breaks.
 pub fn sample(
     schedule: &Schedule,
     latents: Tensor<4>,
@@ -102,11 +103,12 @@ pub fn sample(
     sample_within(schedule, latents, denoiser, noise, observer, None)
 }
 
-/// [`sample`] of a part of an image: what `mask_blend` keeps is put back after each evaluation.
+/// Runs the schedule's sampler like [`sample`], and restores the latents that `mask_blend` keeps after each
+/// evaluation.
 ///
 /// # Errors
 ///
-/// As [`sample`].
+/// Returns an error like [`sample`].
 pub fn sample_within(
     schedule: &Schedule,
     latents: Tensor<4>,

@@ -4,16 +4,16 @@ use super::run::Run;
 use crate::Error;
 use crate::denoise::NoiseLevel;
 
-/// Linear multistep on the transfer of DDIM (Liu et al. 2022), with or without its Runge-Kutta start.
+/// Linear multistep on DDIM's transfer function (Liu et al. 2022), with or without its Runge-Kutta start.
 ///
-/// The network's own quantity is combined over steps and only then read as noise, at the level of the step.
+/// The raw predictions are combined over steps, and only then converted to noise, at the level of the step.
 pub(super) fn pndm(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     let (schedule, stride) = (run.schedule(), run.schedule().stride());
     let warm_up = if run.config().uses_prk() { 12 } else { 0 };
     let timesteps: Vec<i64> = schedule.levels().iter().map(|level| level.timestep as i64).collect();
     let mut past: Vec<Tensor<4>> = Vec::new();
 
-    // Runge-Kutta of order 4: at the start, twice at the middle, at the end of each step.
+    // Runge-Kutta of order 4: one evaluation at the start of each step, two at the middle, one at the end.
     for calls in timesteps[..warm_up].chunks(4) {
         let from = schedule.level_at(calls[0]);
         let half = stride / 2;
@@ -37,7 +37,7 @@ pub(super) fn pndm(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Err
         let (raw, _) = run.predict(&x)?;
         let (mut from, mut to) = (timestep, timestep - stride);
         if warm_up == 0 && call == 1 {
-            // The first step once more, with the mean of the slopes at its two ends (the improved Euler method).
+            // Repeat the first step with the mean of the slopes at its two ends (the improved Euler method).
             (from, to) = (timestep + stride, timestep);
             let mean = (raw + past[0].clone()) / 2.0;
             x = transfer(run, start.clone(), mean, schedule.level_at(from), schedule.level_at(to));
@@ -54,7 +54,7 @@ pub(super) fn pndm(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Err
     Ok(x)
 }
 
-/// Adams-Bashforth with as many slopes as there are.
+/// Adams-Bashforth of the order given by the number of slopes.
 fn extrapolate(past: &[Tensor<4>]) -> Tensor<4> {
     let weights: &[f64] = match past.len() {
         1 => &[1.0],
@@ -66,7 +66,7 @@ fn extrapolate(past: &[Tensor<4>]) -> Tensor<4> {
     terms.reduce(|sum, term| sum + term).unwrap_or_else(|| unreachable!("a slope was pushed before"))
 }
 
-/// Equation 11 of the paper: the same noise at another level.
+/// Transfers `x` to another level along the same noise (equation 11 of the paper).
 fn transfer(run: &Run<'_>, x: Tensor<4>, raw: Tensor<4>, from: NoiseLevel, to: NoiseLevel) -> Tensor<4> {
     let noise = run.noise_in(raw, &x, from);
     let grow = to.alpha / from.alpha;

@@ -1,4 +1,4 @@
-//! What every sampler needs of a run.
+//! State and operations shared by all samplers.
 
 use std::ops::ControlFlow;
 
@@ -9,16 +9,16 @@ use crate::Error;
 use crate::denoise::{Denoiser, ModelCall, NoiseLevel, NoiseSource};
 use crate::schedule::{Prediction, Schedule, SchedulerConfig};
 
-/// One run: the network behind the question "what is the clean image?", and where the run is.
+/// One run: evaluates the network, converts its prediction to the clean image, and counts evaluations.
 pub(super) struct Run<'a> {
     schedule: &'a Schedule,
     denoiser: &'a mut dyn Denoiser,
     noise: &'a mut dyn NoiseSource,
     observer: &'a mut dyn FnMut(StepReport<'_>) -> ControlFlow<()>,
     mask_blend: Option<&'a MaskBlend>,
-    /// Evaluations so far.
+    /// Number of evaluations so far.
     calls: usize,
-    /// The last estimate of the clean image.
+    /// The last predicted clean image.
     denoised: Option<Tensor<4>>,
 }
 
@@ -41,19 +41,19 @@ impl<'a> Run<'a> {
         self.schedule.config()
     }
 
-    /// The clean image that the network sees in `x` at the next level of the schedule.
+    /// Returns the predicted clean image for `x` at the next level of the schedule.
     pub(super) fn denoise(&mut self, x: &Tensor<4>) -> Result<Tensor<4>, Error> {
         self.predict(x).map(|(_, denoised)| denoised)
     }
 
-    /// The clean image and the noise that the network sees in `x` (variance-preserving samplers).
+    /// Returns the predicted clean image and noise for `x` (variance-preserving samplers).
     pub(super) fn split(&mut self, x: &Tensor<4>) -> Result<(Tensor<4>, Tensor<4>), Error> {
         let level = self.schedule.levels()[self.calls];
         let (raw, denoised) = self.predict(x)?;
         Ok((denoised, self.noise_in(raw, x, level)))
     }
 
-    /// The network's own quantity and the clean image, which is clipped if the configuration says so.
+    /// Returns the network's raw prediction and the clean image, which is clipped if the configuration says so.
     pub(super) fn predict(&mut self, x: &Tensor<4>) -> Result<(Tensor<4>, Tensor<4>), Error> {
         let levels = self.schedule.levels();
         let call = ModelCall { index: self.calls, total: levels.len(), level: levels[self.calls] };
@@ -83,7 +83,7 @@ impl<'a> Run<'a> {
         Ok((raw, denoised))
     }
 
-    /// The noise in `x` at `level`, from the network's own quantity (variance-preserving samplers).
+    /// Converts the network's raw prediction at `level` to noise (variance-preserving samplers).
     pub(super) fn noise_in(&self, raw: Tensor<4>, x: &Tensor<4>, level: NoiseLevel) -> Tensor<4> {
         match self.config().prediction {
             Prediction::Epsilon => raw,
@@ -92,7 +92,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Fresh noise of the shape of `x`.
+    /// Draws fresh noise of the shape of `x`.
     pub(super) fn draw(&mut self, x: &Tensor<4>) -> Result<Tensor<4>, Error> {
         let noise = self.noise.draw(x.dims())?;
         let (got, expected) = (noise.dims(), x.dims());
@@ -103,7 +103,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The state after an evaluation with what is kept put back, shown to the observer, who may stop the run.
+    /// Restores the kept latents in the state after an evaluation, and passes it to the observer, which may stop
+    /// the run.
     pub(super) fn report(&mut self, state: Tensor<4>) -> Result<Tensor<4>, Error> {
         let state = match self.mask_blend {
             Some(mask_blend) => mask_blend.put_back(state, self.schedule, self.calls),
@@ -123,7 +124,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A sampler that skips an evaluation, or makes one too many, is wrong.
+    /// Asserts that the sampler made all evaluations of the schedule and no more.
     pub(super) fn assert_finished(&self) {
         assert_eq!(self.calls, self.schedule.calls(), "evaluations made, evaluations of the schedule");
     }

@@ -1,7 +1,8 @@
-//! Orders of convergence and variances on Gaussian data, where everything is known.
+//! Orders of convergence and variances on Gaussian data, where the exact solution is known.
 //!
-//! For data `N(0, s²)` the best estimate at ratio `r` is `x s² / (s² + r²)`, and the probability-flow equation takes
-//! `x` at ratio `r` to `x sqrt((s² + r'²) / (s² + r²))` at `r'`, in the convention where the signal keeps its size.
+//! For data `N(0, s²)` the best estimate at ratio `r` is `x s² / (s² + r²)`. The probability-flow equation takes
+//! `x` at ratio `r` to `x sqrt((s² + r'²) / (s² + r²))` at `r'`, in the convention where the signal keeps its
+//! amplitude.
 
 use std::ops::ControlFlow;
 
@@ -18,7 +19,7 @@ use crate::schedule::{
 
 const SPREAD: f64 = 0.8;
 
-/// The best possible network for `N(0, SPREAD²)`.
+/// The optimal denoiser for `N(0, SPREAD²)`.
 struct Gaussian(Prediction);
 
 impl Denoiser for Gaussian {
@@ -56,7 +57,7 @@ impl NoiseSource for Seeded {
     }
 }
 
-/// A source for samplers that add nothing.
+/// Noise source for deterministic samplers.
 struct Silent;
 
 impl NoiseSource for Silent {
@@ -73,7 +74,7 @@ fn config(kind: SamplerKind) -> SchedulerConfig {
     SchedulerConfig { spacing: Some(Spacing::Linspace), ..SchedulerConfig::default() }.with_sampler(kind)
 }
 
-/// Runs and gives all states, the first included.
+/// Runs the sampler and returns all states, including the first.
 fn run(schedule: &Schedule, x: Tensor<4>, noise: &mut dyn NoiseSource) -> Vec<Tensor<4>> {
     let mut states = vec![x.clone()];
     let mut network = Gaussian(schedule.config().prediction);
@@ -101,7 +102,7 @@ fn scalar(x: &Tensor<4>) -> f64 {
 
 /// Error of the state before the evaluation at `until`, against the exact solution from the first level.
 ///
-/// The betas are those of a fine training schedule, so that every number of steps finds its levels in the table.
+/// The betas are those of a fine training schedule, so that the levels of every number of steps are in the table.
 fn error(kind: SamplerKind, change: impl Fn(&mut SchedulerConfig), steps: usize) -> f64 {
     const TRAIN: usize = 20_000;
     let mut config = SchedulerConfig {
@@ -118,7 +119,7 @@ fn error(kind: SamplerKind, change: impl Fn(&mut SchedulerConfig), steps: usize)
     let schedule = Schedule::new(&config, steps).expect("a schedule");
     let levels = schedule.levels();
 
-    // Compared at the last quarter, where all samplers still have a level: late levels crowd in ln sigma.
+    // Compared at the last quarter, where all samplers still have a level: late levels are dense in ln sigma.
     let exploding = kind.is_variance_exploding();
     let norm = |level: &NoiseLevel| {
         let variance = (level.alpha * SPREAD).powi(2) + level.sigma.powi(2);
@@ -182,7 +183,7 @@ fn linear_multistep_is_of_order_two_or_more() {
     assert_order(SamplerKind::Pndm, |c| c.skip_prk_steps = Some(false), [10, 20], 1.9, 6.0);
 }
 
-/// Spread of many images of one pixel after a stochastic run from pure noise.
+/// Standard deviation of many one-pixel images after a stochastic run from pure noise.
 fn final_spread(kind: SamplerKind, change: impl Fn(&mut SchedulerConfig), steps: usize) -> f64 {
     let mut config = config(kind);
     change(&mut config);
@@ -195,7 +196,7 @@ fn final_spread(kind: SamplerKind, change: impl Fn(&mut SchedulerConfig), steps:
 
 #[test]
 fn stochastic_samplers_reach_the_spread_of_the_data() {
-    // 4096 draws know a spread to 1.1 %; the rest is the step size.
+    // 4096 draws determine a standard deviation to 1.1 %; the rest is the step size.
     let check = |name: &str, got: f64| {
         assert!((got / SPREAD - 1.0).abs() < 0.06, "{name}: spread {got:.3}, expected {SPREAD}");
     };
@@ -206,7 +207,7 @@ fn stochastic_samplers_reach_the_spread_of_the_data() {
     check("dpmpp_sde", final_spread(SamplerKind::DpmPlusPlusSde(SigmaCurve::Karras), |_| (), 50));
 }
 
-/// Every sampler on every curve it has.
+/// All samplers with all curves that they support.
 fn all_kinds() -> Vec<SamplerKind> {
     let curves = [SigmaCurve::Table, SigmaCurve::Karras, SigmaCurve::Exponential, SigmaCurve::Beta];
     let with_curves = |kind: SamplerKind| {
@@ -254,7 +255,7 @@ fn one_step_gives_a_finite_image_with_every_sampler() {
 
 #[test]
 fn a_step_that_goes_nowhere_changes_nothing() {
-    // The curve ends at the smallest level, give or take a rounding, and so does the run.
+    // The curve ends at the smallest level, up to rounding, and so does the run.
     let curves = [SigmaCurve::Karras, SigmaCurve::Exponential];
     let kinds =
         |curve| [SamplerKind::DpmPlusPlus2M(curve), SamplerKind::DpmPlusPlus2MSde(curve), SamplerKind::UniPc(curve)];
@@ -302,7 +303,7 @@ fn a_run_from_an_image_keeps_the_spread_of_the_data() {
         let x = schedule.add_noise(clean, fresh);
         let last = run(&schedule, x, &mut noise).pop().expect("a state");
         let spread = spread(&last);
-        // LCM takes the mean of the posterior for a sample, which loses spread.
+        // LCM uses the mean of the posterior as a sample, which reduces the standard deviation.
         let allowed = if kind == SamplerKind::Lcm { 0.5 } else { 0.08 };
         assert!((spread / SPREAD - 1.0).abs() < allowed, "{kind}: spread {spread:.3}, expected {SPREAD}");
     }
@@ -349,7 +350,7 @@ fn a_prediction_of_another_shape_is_an_error() {
 
 #[test]
 fn every_evaluation_sees_what_is_kept_at_its_own_noise_level() {
-    /// Looks at what comes in, where all of an image is kept.
+    /// Checks the network's input when all of an image is kept.
     struct Watched {
         clean: Tensor<4>,
         noise: Tensor<4>,
@@ -378,7 +379,7 @@ fn every_evaluation_sees_what_is_kept_at_its_own_noise_level() {
         let go_on = &mut |_: StepReport<'_>| ControlFlow::Continue(());
         let last = sample_within(&schedule, first, &mut network, &mut seeded, go_on, Some(&mask_blend)).expect("a run");
         assert_eq!(values(&last), values(&clean), "{kind}");
-        // Half-way evaluations were among them.
+        // Evaluations at the midpoint of a step were among them.
         assert!(network.levels.len() > 5 && network.levels.windows(2).all(|pair| pair[1] < pair[0]), "{kind}");
     }
 }

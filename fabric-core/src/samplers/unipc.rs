@@ -1,4 +1,4 @@
-//! UniPC (Zhao et al. 2023): a predictor, and a corrector that uses the next evaluation without one of its own.
+//! UniPC (Zhao et al. 2023): a predictor, and a corrector that reuses the next evaluation at no extra cost.
 
 use burn::tensor::Tensor;
 
@@ -6,7 +6,7 @@ use super::run::Run;
 use crate::Error;
 use crate::schedule::amplitudes;
 
-/// Predicts the next state, and when the network has spoken there, corrects it before going on (algorithms 1 and 2).
+/// Predicts the next state, and corrects it once the network has been evaluated there (algorithms 1 and 2).
 pub(super) fn unipc(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     let sigmas = run.schedule().boundaries();
     let config = run.config();
@@ -22,7 +22,7 @@ pub(super) fn unipc(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Er
         if let Some((last, order)) = before.filter(|_| !uncorrected.contains(&(skipped + i - 1))) {
             x = solver.advance(last, &past[past.len() - order..], step[0], Some(&estimate));
         }
-        // Two estimates at one level say nothing about a slope.
+        // Two estimates at the same level define no slope.
         past.retain(|(sigma, _)| *sigma > step[0]);
         past.push((step[0], estimate));
         past.drain(..past.len().saturating_sub(config.solver_order()));
@@ -39,14 +39,15 @@ pub(super) fn unipc(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Er
 }
 
 struct Solver {
-    /// Integrates over the noise, not over the clean image.
+    /// Whether to integrate over the noise instead of the clean image.
     over_noise: bool,
-    /// `B(h) = h`, and not `exp(h) - 1`.
+    /// Whether to use `B(h) = h` instead of `exp(h) - 1`.
     bh1: bool,
 }
 
 impl Solver {
-    /// From the newest of `past` to `sigma`; `at_end` is the estimate there, and makes this the corrector.
+    /// Advances `x` from the newest level of `past` to `sigma`. `at_end` is the estimate at `sigma`; if given,
+    /// this is the corrector.
     fn advance(&self, x: Tensor<4>, past: &[(f64, Tensor<4>)], sigma: f64, at_end: Option<&Tensor<4>>) -> Tensor<4> {
         let Some(((from, newest), earlier)) = past.split_last() else { unreachable!("an estimate was pushed before") };
         let h = from.ln() - sigma.ln();
@@ -61,14 +62,15 @@ impl Solver {
         let b_h = if self.bh1 { hh } else { phi_1 };
         let mut next = x * keep - newest.clone() * (scale * phi_1);
 
-        // Where the other estimates lie, in units of the step: earlier ones newest first, then the end.
+        // Positions of the other estimates in units of the step: earlier ones newest first, then the end.
         let mut places: Vec<f64> = earlier.iter().rev().map(|(sigma, _)| (from.ln() - sigma.ln()) / h).collect();
         let mut others: Vec<&Tensor<4>> = earlier.iter().rev().map(|(_, estimate)| estimate).collect();
         if let Some(at_end) = at_end {
             places.push(1.0);
             others.push(at_end);
         }
-        // Published as exactly one half, not only to first order: two steps of the predictor, the first correction.
+        // The published code sets this weight to exactly 1/2, which is right only to first order: predictor of
+        // order 2, corrector of order 1.
         let halves = places.len() == 1;
         let weights = if halves { vec![0.5] } else { weights(&places, hh, b_h) };
         for ((place, estimate), weight) in places.iter().zip(others).zip(weights) {

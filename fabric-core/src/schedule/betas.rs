@@ -1,25 +1,25 @@
-//! The training schedule: how much signal is left after each training step.
+//! The training schedule: betas and cumulative alphas of all training steps.
 //!
-//! Computed in f32 as PyTorch does, for `1 - alpha` near step 0 keeps only four digits of it: noise levels that agree
-//! to 1e-6 want the same roundings.
+//! Computed in f32 as in PyTorch: `1 - alpha` near step 0 keeps only four significant digits, so noise levels
+//! that agree to 1e-6 need the same roundings.
 
 use std::f64::consts::FRAC_PI_2;
 
 use super::config::BetaSchedule;
 use super::{SamplerKind, ScheduleError, SchedulerConfig};
 
-/// Cumulative products of `1 - beta` (`alphas_cumprod`), one per training step.
+/// Returns the cumulative products of `1 - beta` (`alphas_cumprod`), one per training step.
 pub(super) fn cumulative_alphas(config: &SchedulerConfig) -> Result<Vec<f32>, ScheduleError> {
     let mut alphas = cumulative_product(&betas(config)?);
     let may_end_at_zero = matches!(config.kind, SamplerKind::Ddpm | SamplerKind::Ddim | SamplerKind::Lcm);
     if config.rescale_betas_zero_snr && !may_end_at_zero {
-        // A sigma of 4096 in place of infinity; the number is diffusers'.
+        // This gives a sigma of 4096 instead of infinity; the value is diffusers'.
         *alphas.last_mut().unwrap_or(&mut 0.0) = f32::exp2(-24.0);
     }
     Ok(alphas)
 }
 
-/// One beta per training step.
+/// Returns one beta per training step.
 pub(super) fn betas(config: &SchedulerConfig) -> Result<Vec<f32>, ScheduleError> {
     let betas = published(config);
     if let Some(i) = betas.iter().position(|beta| !(*beta > 0.0 && *beta < 1.0)) {
@@ -51,13 +51,13 @@ fn published(config: &SchedulerConfig) -> Vec<f32> {
     }
 }
 
-/// Betas whose cumulative product follows `signal(time)`, time from 0 to 1, capped below 1.
+/// Returns betas whose cumulative product follows `signal(time)`, time from 0 to 1, capped below 1.
 fn from_signal(steps: usize, signal: impl Fn(f64) -> f64) -> Vec<f32> {
     let at = |i: usize| signal(i as f64 / steps as f64);
     (0..steps).map(|i| (1.0 - at(i + 1) / at(i)).min(0.999) as f32).collect()
 }
 
-/// PyTorch's `linspace` in f32: from both ends to the middle, with fused multiply-adds.
+/// PyTorch's `linspace` in f32: computed from both ends to the middle, with fused multiply-adds.
 pub(super) fn linspace(start: f64, end: f64, count: usize) -> Vec<f32> {
     let (start, end) = (start as f32, end as f32);
     if count == 1 {
@@ -70,7 +70,7 @@ pub(super) fn linspace(start: f64, end: f64, count: usize) -> Vec<f32> {
     (0..count).map(at).collect()
 }
 
-/// PyTorch's `cumprod` of `1 - beta`: multiplied in f64, each result rounded.
+/// PyTorch's `cumprod` of `1 - beta`: accumulated in f64, each result rounded to f32.
 fn cumulative_product(betas: &[f32]) -> Vec<f32> {
     let multiply = |product: &mut f64, beta: &f32| {
         *product *= f64::from(1.0 - beta);
@@ -79,7 +79,7 @@ fn cumulative_product(betas: &[f32]) -> Vec<f32> {
     betas.iter().scan(1.0, multiply).collect()
 }
 
-/// Shifts and scales the amplitudes of the signal so that the first stays and the last is 0 (Lin et al. 2023).
+/// Shifts and scales the signal amplitudes so that the first is unchanged and the last is 0 (Lin et al. 2023).
 fn without_terminal_signal(betas: &[f32]) -> Vec<f32> {
     let roots: Vec<f32> = cumulative_product(betas).into_iter().map(f32::sqrt).collect();
     let (Some(&first), Some(&last)) = (roots.first(), roots.last()) else { return Vec::new() };

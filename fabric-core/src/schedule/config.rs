@@ -1,11 +1,11 @@
-//! `scheduler_config.json`: what it may say, and what diffusers takes where it says nothing.
+//! Settings of `scheduler_config.json`, with diffusers' defaults for absent fields.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::{SamplerKind, ScheduleError};
 
-/// What the network predicts.
+/// Quantity that the network predicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Prediction {
     /// The noise.
@@ -20,49 +20,49 @@ pub enum Prediction {
     Sample,
 }
 
-/// How timesteps are chosen from the training steps (Lin et al. 2023, table 2).
+/// Timestep spacing: how timesteps are chosen from the training steps (Lin et al. 2023, table 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Spacing {
-    /// Multiples of `T / steps`, from `steps_offset` up.
+    /// Multiples of `T / steps`, counted up from `steps_offset`.
     Leading,
-    /// Multiples of `T / steps`, from `T - 1` down.
+    /// Multiples of `T / steps`, counted down from `T - 1`.
     Trailing,
-    /// Even from the first training step to the last.
+    /// Evenly spaced from the first training step to the last.
     Linspace,
 }
 
-/// The variances that were added in training.
+/// Schedule of the noise variances (betas) used in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BetaSchedule {
-    /// Even in beta.
+    /// Linear in beta.
     Linear,
-    /// Even in the square root of beta (Stable Diffusion).
+    /// Linear in the square root of beta (Stable Diffusion).
     ScaledLinear,
     /// The cosine schedule of Nichol & Dhariwal 2021.
     #[serde(rename = "squaredcos_cap_v2")]
     SquaredCos,
-    /// `exp(-12 t)` for the remaining signal.
+    /// Remaining signal of `exp(-12 t)`.
     Exp,
-    /// A sigmoid between the two ends (GeoDiff).
+    /// Sigmoid between the first and the last beta (GeoDiff).
     Sigmoid,
 }
 
-/// The variance of a DDPM step.
+/// Variance of the noise in a DDPM step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Variance {
-    /// The posterior's.
+    /// The variance of the posterior.
     #[default]
     FixedSmall,
-    /// The same number through its logarithm.
+    /// The variance of the posterior, computed through its logarithm.
     FixedSmallLog,
-    /// Beta of the step.
+    /// The beta of the step.
     FixedLarge,
 }
 
-/// The form of a higher-order correction.
+/// Form of a solver's higher-order correction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SolverType {
@@ -74,33 +74,33 @@ pub enum SolverType {
     Bh1,
     /// UniPC, `B(h) = exp(h) - 1`.
     Bh2,
-    /// DEIS in log rho: a name that DPM-Solver++ and UniPC read as their default.
+    /// DEIS in log rho; DPM-Solver++ and UniPC treat this name as their default.
     LogRho,
 }
 
-/// Where the last step of a sampler over sigmas ends.
+/// Noise level at which the last step of a sampler over sigmas ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinalSigma {
-    /// At the clean image.
+    /// Zero: the clean image.
     #[default]
     Zero,
-    /// At the smallest training level.
+    /// The smallest training level.
     SigmaMin,
 }
 
-/// How Euler's noise levels lie between timesteps.
+/// Interpolation of Euler's noise levels between timesteps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Interpolation {
-    /// Straight between training levels.
+    /// Linear between training levels.
     #[default]
     Linear,
-    /// Even in `ln sigma` over the whole range.
+    /// Evenly spaced in `ln sigma` over the whole range.
     LogLinear,
 }
 
-/// What Euler tells the network.
+/// Form of the timestep that Euler passes to the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TimestepType {
@@ -111,11 +111,11 @@ pub enum TimestepType {
     Continuous,
 }
 
-/// A sampler and its noise schedule, as `scheduler_config.json` of a model folder gives them.
+/// Configuration of a sampler and its noise schedule, as read from `scheduler_config.json` of a model folder.
 ///
-/// Fields have diffusers' names. `None` means that the file is silent and the sampler's own default holds (the
-/// default of its class in diffusers 0.35), so that [`SchedulerConfig::with_sampler`] changes what the new sampler
-/// sees differently, as `Scheduler.from_config` does. Fields that diffusers does not know are ignored.
+/// Fields have diffusers' names. `None` means that the file does not set the field and the sampler's own default
+/// applies (that of its class in diffusers 0.35). [`SchedulerConfig::with_sampler`] therefore switches to the
+/// defaults of the new sampler, as `Scheduler.from_config` does. Unknown fields are ignored.
 ///
 /// ```
 /// use fabric_core::schedule::{SamplerKind, Schedule, SchedulerConfig};
@@ -129,21 +129,22 @@ pub enum TimestepType {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default = "SchedulerConfig::silent")]
 pub struct SchedulerConfig {
-    /// The sampler: `_class_name`, `algorithm_type`, `use_karras_sigmas`, `use_exponential_sigmas`, `use_beta_sigmas`.
+    /// The sampler, from `_class_name`, `algorithm_type`, `use_karras_sigmas`, `use_exponential_sigmas`,
+    /// `use_beta_sigmas`.
     #[serde(flatten, with = "kind_keys")]
     pub kind: SamplerKind,
-    /// Length of the training schedule, 1000.
+    /// Number of training steps; default 1000.
     pub num_train_timesteps: usize,
-    /// What the network predicts.
+    /// Quantity that the network predicts.
     #[serde(rename = "prediction_type")]
     pub prediction: Prediction,
-    /// Added to the timesteps of [`Spacing::Leading`], 0 (1 in Stable Diffusion).
+    /// Offset added to the timesteps of [`Spacing::Leading`]; default 0 (1 in Stable Diffusion).
     pub steps_offset: usize,
-    /// Rescale the betas so that the last step holds no signal (Lin et al. 2023, algorithm 1).
+    /// Rescales the betas so that the last step holds no signal (Lin et al. 2023, algorithm 1).
     ///
-    /// All samplers but DDPM, DDIM and LCM then take `2^-24` for the last cumulative alpha, as diffusers does.
+    /// All samplers except DDPM, DDIM and LCM then use `2^-24` for the last cumulative alpha, as diffusers does.
     pub rescale_betas_zero_snr: bool,
-    /// How timesteps are chosen.
+    /// Timestep spacing.
     #[serde(rename = "timestep_spacing", skip_serializing_if = "Option::is_none")]
     pub spacing: Option<Spacing>,
     /// The first beta.
@@ -152,89 +153,92 @@ pub struct SchedulerConfig {
     /// The last beta.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta_end: Option<f64>,
-    /// The betas between.
+    /// The curve of the betas between the first and the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta_schedule: Option<BetaSchedule>,
-    /// All betas, instead of the three above.
+    /// All betas explicitly, instead of the three fields above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trained_betas: Option<Vec<f64>>,
-    /// Clip the estimate of the clean image: DDPM, DDIM, Heun, LCM.
+    /// Clips the predicted clean image (DDPM, DDIM, Heun, LCM).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_sample: Option<bool>,
-    /// To plus and minus this, 1.
+    /// Range of the clipping, plus and minus this value; default 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_sample_range: Option<f64>,
-    /// Dynamic thresholding: refused, it is made for pixels and unsuitable for latents.
+    /// Dynamic thresholding. `true` is rejected: the method is made for pixels and unsuitable for latents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thresholding: Option<bool>,
-    /// End at the clean image, not at training step 0: DDIM, PNDM.
+    /// Ends at the clean image instead of training step 0 (DDIM, PNDM).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set_alpha_to_one: Option<bool>,
-    /// Noise added by DDIM, from 0 (none) to 1 (as DDPM). Not diffusers' (there an argument of `step`).
+    /// Amount of noise added by DDIM, from 0 (none) to 1 (as DDPM). Not a field of diffusers' files (there, it is
+    /// an argument of `step`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta: Option<f64>,
-    /// The variance of DDPM.
+    /// Variance of a DDPM step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variance_type: Option<Variance>,
-    /// PNDM without its Runge-Kutta steps.
+    /// Skips PNDM's Runge-Kutta steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skip_prk_steps: Option<bool>,
-    /// Derivatives that LMS remembers, 1 to 4. Not diffusers' (there an argument of `step`).
+    /// Number of past derivatives that LMS uses, 1 to 4. Not a field of diffusers' files (there, it is an
+    /// argument of `step`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lms_order: Option<usize>,
-    /// Order of DPM-Solver++ (1 to 3) and UniPC (1 to 4), 2.
+    /// Order of DPM-Solver++ (1 to 3) or UniPC (1 to 4); default 2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver_order: Option<usize>,
-    /// Form of their corrections.
+    /// Form of the higher-order correction of DPM-Solver++ and UniPC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solver_type: Option<SolverType>,
-    /// Lower orders in the last steps: DPM-Solver++ (below 15 steps), UniPC.
+    /// Lowers the order in the last steps (DPM-Solver++ below 15 steps, UniPC).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lower_order_final: Option<bool>,
-    /// First order in the last step of DPM-Solver++.
+    /// Uses first order in the last step of DPM-Solver++.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub euler_at_final: Option<bool>,
-    /// Where the last step ends: Euler, DPM-Solver++, UniPC.
+    /// Noise level at which the last step ends (Euler, DPM-Solver++, UniPC).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub final_sigmas_type: Option<FinalSigma>,
-    /// DPM-Solver++ leaves out training steps whose `ln(alpha / sigma)` is below this (cosine betas: -5.1). diffusers
-    /// writes `-Infinity` for `None`.
+    /// DPM-Solver++ omits training steps whose `ln(alpha / sigma)` is below this value (cosine betas: -5.1).
+    /// diffusers writes `-Infinity` for `None`.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "bound_below")]
     pub lambda_min_clipped: Option<f64>,
-    /// Even steps in `ln sigma` for DPM-Solver++ (Lu et al. 2022), with whole timesteps.
+    /// Spaces the steps of DPM-Solver++ evenly in `ln sigma` (Lu et al. 2022), with integer timesteps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_lu_lambdas: Option<bool>,
-    /// Rectified flow: refused.
+    /// Rectified flow. `true` is rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_flow_sigmas: Option<bool>,
-    /// UniPC over the clean image, not over the noise, true.
+    /// Integrates UniPC over the clean image instead of the noise; default true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predict_x0: Option<bool>,
-    /// Steps after which UniPC does not correct.
+    /// Indices of the steps after which UniPC does not correct.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disable_corrector: Option<Vec<usize>>,
-    /// How Euler's noise levels lie between timesteps.
+    /// Interpolation of Euler's noise levels between timesteps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interpolation_type: Option<Interpolation>,
-    /// What Euler tells the network.
+    /// Form of the timestep that Euler passes to the network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestep_type: Option<TimestepType>,
-    /// The smallest level of a curve, instead of the schedule's.
+    /// Smallest sigma of a curve, instead of the schedule's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma_min: Option<f64>,
-    /// The largest level of a curve, instead of the schedule's.
+    /// Largest sigma of a curve, instead of the schedule's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma_max: Option<f64>,
-    /// Steps of the teacher in the distillation of an LCM, 50.
+    /// Number of teacher steps in the distillation of an LCM; default 50.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub original_inference_steps: Option<usize>,
-    /// Factor on the timestep in LCM's boundary condition, 10.
+    /// Factor on the timestep in LCM's boundary condition; default 10.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestep_scaling: Option<f64>,
 }
 
 impl Default for SchedulerConfig {
-    /// The file of Stable Diffusion 1.5: PNDM without Runge-Kutta steps, leading timesteps with offset 1.
+    /// Returns the configuration of Stable Diffusion 1.5: PNDM without Runge-Kutta steps, leading timesteps with
+    /// offset 1.
     fn default() -> Self {
         Self {
             steps_offset: 1,
@@ -250,7 +254,7 @@ impl Default for SchedulerConfig {
 }
 
 impl SchedulerConfig {
-    /// A file that says nothing but its class.
+    /// Returns the configuration of a file that sets nothing but its class.
     fn silent() -> Self {
         Self {
             kind: SamplerKind::Pndm,
@@ -294,16 +298,17 @@ impl SchedulerConfig {
     ///
     /// # Errors
     ///
-    /// [`ScheduleError::Json`] for text that is no JSON object, [`ScheduleError::Field`] with the field's name for a
-    /// class that is not supported or a value that cannot be read. Ranges are checked by [`super::Schedule::new`].
+    /// Returns [`ScheduleError::Json`] if the text is not a JSON object, and [`ScheduleError::Field`] for a class
+    /// that is not supported or a value that cannot be parsed. [`super::Schedule::new`] checks ranges.
     pub fn from_json(text: &str) -> Result<Self, ScheduleError> {
         Self::from_map(fields(text)?)
     }
 
-    /// Reads a `scheduler_config.json` for another sampler than its own: [`Self::from_json`] and then
-    /// [`Self::with_sampler`], but the file's class may be one that this library lacks.
+    /// Reads a `scheduler_config.json` and selects another sampler: [`Self::from_json`] followed by
+    /// [`Self::with_sampler`], except that the file's class may be one that this library does not have.
     ///
-    /// Of such a file the betas and the prediction count, and whatever else it says, as in diffusers' `from_config`.
+    /// From such a file the betas, the prediction type and all other known fields are used, as in diffusers'
+    /// `from_config`.
     ///
     /// ```
     /// use fabric_core::schedule::{SamplerKind, SchedulerConfig, SigmaCurve};
@@ -318,8 +323,9 @@ impl SchedulerConfig {
     ///
     /// # Errors
     ///
-    /// As [`Self::from_json`], but for an unknown class only if its file does not say all betas: the classes of EDM and
-    /// of flow matching have none, because their networks were trained on other noise levels.
+    /// Returns an error like [`Self::from_json`]. For an unknown class it fails only if the file does not define
+    /// all betas: the classes of EDM and flow matching have none, because their networks were trained on other
+    /// noise levels.
     pub fn from_json_for(text: &str, sampler: SamplerKind) -> Result<Self, ScheduleError> {
         let mut map = fields(text)?;
         if SamplerKind::from_keys(&map).is_err() {
@@ -340,10 +346,10 @@ impl SchedulerConfig {
     fn from_map(mut map: Map<String, Value>) -> Result<Self, ScheduleError> {
         let kind = SamplerKind::from_keys(&map)?;
         if map.get("variance_type").is_some_and(|_| kind != SamplerKind::Ddpm) {
-            map.remove("variance_type"); // of DPM-Solver++ for learned variances, which latent models do not have
+            map.remove("variance_type"); // used by DPM-Solver++ for learned variances, which latent models do not have
         }
         Self::deserialize(Value::Object(map.clone())).map_err(|error| {
-            // The whole file says what is wrong but not where: the culprit is the field that fails alone.
+            // The error for the whole object does not name the field: find the field that fails alone.
             let alone = |(key, value): (String, Value)| {
                 let mut one = kind.keys();
                 one.insert(key.clone(), value.clone());
@@ -353,18 +359,18 @@ impl SchedulerConfig {
         })
     }
 
-    /// The text of a `scheduler_config.json` that diffusers and [`SchedulerConfig::from_json`] read.
+    /// Returns the text of a `scheduler_config.json` that diffusers and [`SchedulerConfig::from_json`] read.
     pub fn to_json(&self) -> String {
-        // A map with string keys, strings, and finite or null numbers: serialisation has nothing to fail on.
+        // Serialisation cannot fail: the map has string keys, strings, and finite or null numbers.
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
 
-    /// The same noise schedule and prediction under another sampler.
+    /// Returns the same noise schedule and prediction type with another sampler.
     ///
-    /// As diffusers' `from_config`: what the file says is kept, where it is silent the new sampler's defaults hold.
-    /// Three things hold also where the file is silent: the betas, which belong to the network; latents are not
-    /// clipped to [-1, 1] (diffusers would start to, moving from Euler to DDIM); and PNDM skips its Runge-Kutta steps,
-    /// as in every published Stable Diffusion.
+    /// As in diffusers' `from_config`, fields that the file sets are kept, and the new sampler's defaults apply
+    /// to the others. Three exceptions apply where the file sets nothing: the betas are kept, because they belong
+    /// to the network; latents are not clipped to [-1, 1] (diffusers would start to, when changing from Euler to
+    /// DDIM); and PNDM skips its Runge-Kutta steps, as in every published Stable Diffusion.
     #[must_use]
     pub fn with_sampler(&self, kind: SamplerKind) -> Self {
         let (start, end, schedule) = self.betas();
@@ -397,7 +403,7 @@ impl SchedulerConfig {
         })
     }
 
-    /// The range to which estimates of the clean image are clipped.
+    /// Returns the range to which the predicted clean image is clipped.
     pub(crate) fn clip(&self) -> Option<f64> {
         let default = match self.kind {
             SamplerKind::Ddpm | SamplerKind::Ddim => true,
@@ -432,7 +438,7 @@ impl SchedulerConfig {
     }
 }
 
-/// What a file says: the fields of its object that are not null.
+/// Returns the fields of a JSON object that are not null.
 fn fields(text: &str) -> Result<Map<String, Value>, ScheduleError> {
     let mut map: Map<String, Value> = crate::json::from_str(text).map_err(|error| not_json(&error))?;
     map.retain(|_, value| !value.is_null());
@@ -443,7 +449,7 @@ fn not_json(error: &serde_json::Error) -> ScheduleError {
     ScheduleError::Json { message: error.to_string() }
 }
 
-/// A bound that Python writes as `-Infinity` where there is none.
+/// Deserialises a lower bound; Python writes `-Infinity` if there is none.
 fn bound_below<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "a number or -Infinity")]
@@ -463,7 +469,7 @@ fn bound_below<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>
     })
 }
 
-/// [`SamplerKind`] as the keys that choose it.
+/// Serialisation of [`SamplerKind`] as the keys of `scheduler_config.json` that select it.
 mod kind_keys {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -1,4 +1,5 @@
-//! Noise levels of the samplers over sigma: the training levels at the timesteps, or a curve between two ends.
+//! Noise levels of the samplers over sigma: the training levels at the timesteps, or a curve between two end
+//! points.
 
 use std::f64::consts::FRAC_PI_4;
 
@@ -6,14 +7,14 @@ use super::config::{BetaSchedule, FinalSigma, Interpolation, SchedulerConfig, Ti
 use super::timesteps::{linspace, timesteps};
 use super::{Prediction, SamplerKind, ScheduleError, SigmaCurve, betas};
 
-/// Where the steps of a run begin: a noise level each, and the level where the last one ends.
+/// Timesteps and noise levels at which the steps begin, and the level at which the last one ends.
 pub(super) struct Grid {
     pub(super) timesteps: Vec<f64>,
-    /// One more than `timesteps` (two with [`Interpolation::LogLinear`]); f32 numbers.
+    /// One more than `timesteps` (two more with [`Interpolation::LogLinear`]); values rounded to f32.
     pub(super) sigmas: Vec<f64>,
 }
 
-/// The grid of a sampler over sigma.
+/// Computes the grid of a sampler over sigma.
 pub(super) fn grid(config: &SchedulerConfig, steps: usize, alphas: &[f32]) -> Result<Grid, ScheduleError> {
     let levels = Levels::new(alphas);
     let mut timesteps = timesteps(config, steps, used_training_steps(config, alphas)?);
@@ -27,9 +28,10 @@ pub(super) fn grid(config: &SchedulerConfig, steps: usize, alphas: &[f32]) -> Re
     let curve = config.kind.curve();
     let lu = config.use_lu_lambdas == Some(true) && multistep && !matches!(config.kind, SamplerKind::UniPc(_));
     if curve != SigmaCurve::Table || lu {
-        // The multistep solvers span all training levels, the others those of their timesteps.
+        // The curves of multistep solvers span all training levels, those of other samplers the range of their
+        // timesteps.
         let (max, min) = if multistep { levels.ends() } else { (sigmas[0], sigmas[sigmas.len() - 1]) };
-        // LMS of diffusers has no such setting for Karras' curve.
+        // diffusers' LMS ignores `sigma_min` and `sigma_max` for the Karras curve.
         let own_ends = matches!((config.kind, curve), (SamplerKind::Lms(_), SigmaCurve::Karras));
         let max = config.sigma_max.filter(|_| !own_ends).unwrap_or(max);
         let min = config.sigma_min.filter(|_| !own_ends).unwrap_or(min);
@@ -61,7 +63,7 @@ pub(super) fn grid(config: &SchedulerConfig, steps: usize, alphas: &[f32]) -> Re
     Ok(Grid { timesteps, sigmas })
 }
 
-/// How many training steps have `ln(alpha / sigma)` above `lambda_min_clipped`.
+/// Returns the number of training steps with `ln(alpha / sigma)` above `lambda_min_clipped`.
 fn used_training_steps(config: &SchedulerConfig, alphas: &[f32]) -> Result<usize, ScheduleError> {
     let limit = match (config.kind, config.lambda_min_clipped) {
         (SamplerKind::DpmPlusPlus2M(_) | SamplerKind::DpmPlusPlus2MSde(_), Some(limit)) => limit,
@@ -76,7 +78,7 @@ fn used_training_steps(config: &SchedulerConfig, alphas: &[f32]) -> Result<usize
     Ok(alphas.len() - clipped)
 }
 
-/// What each sampler makes of a timestep between two training steps.
+/// Returns how each sampler rounds a timestep between two training steps.
 fn rounding(config: &SchedulerConfig, lu: bool) -> fn(f64) -> f64 {
     let cosine = config.betas().2 == BetaSchedule::SquaredCos;
     match (config.kind, config.kind.curve()) {
@@ -103,8 +105,9 @@ fn final_sigma(config: &SchedulerConfig, levels: &Levels, last: f64) -> f64 {
     if config.final_sigma() == FinalSigma::SigmaMin { smallest } else { 0.0 }
 }
 
-/// NumPy's logarithm of an f32, a rational function of `mantissa - 1` that rounds another way than the true one in one
-/// case of twelve: samplers that cut timesteps off instead of rounding them show the difference.
+/// NumPy's logarithm of an f32: a rational function of `mantissa - 1` that rounds differently from the exact
+/// logarithm in one case of twelve. The difference shows in samplers that truncate timesteps instead of rounding
+/// them.
 fn ln_as_numpy(x: f32) -> f32 {
     const P: [f32; 6] = [0.0, 1.0, 2.112_677_6, 1.480_000_6, 3.808_837_8e-1, 2.589_979_2e-2];
     const Q: [f32; 6] = [1.0, 2.612_677_6, 2.453_006, 9.864_943e-1, 1.546_476_4e-1, 5.875_095_4e-3];
@@ -135,7 +138,7 @@ impl Levels {
         Self { sigmas, logs }
     }
 
-    /// The largest and the smallest.
+    /// Returns the largest and the smallest level.
     fn ends(&self) -> (f64, f64) {
         (f64::from(self.sigmas[self.sigmas.len() - 1]), f64::from(self.sigmas[0]))
     }
@@ -144,7 +147,7 @@ impl Levels {
         (f64::from(self.logs[self.logs.len() - 1]), f64::from(self.logs[0]))
     }
 
-    /// The level at a timestep, straight between two training steps (NumPy's `interp`).
+    /// Returns the level at a timestep, linear between two training steps (NumPy's `interp`).
     fn sigma(&self, timestep: f64) -> f64 {
         let below = (timestep.max(0.0).floor() as usize).min(self.sigmas.len() - 1);
         let from = f64::from(self.sigmas[below]);
@@ -154,10 +157,11 @@ impl Levels {
         }
     }
 
-    /// The timestep of a level, straight in `ln sigma` (diffusers' `_sigma_to_t`).
+    /// Returns the timestep of a level, linear in `ln sigma` (diffusers' `_sigma_to_t`).
     pub(super) fn timestep(&self, sigma: f64) -> f64 {
         let log = sigma.max(1e-10).ln();
-        // Not a binary search: with zero terminal SNR the last level, capped, can be below the one before.
+        // A binary search would be wrong: with zero terminal SNR the last, capped level can be below the one
+        // before.
         let below = self.logs.iter().rposition(|level| f64::from(*level) <= log);
         let low = below.unwrap_or(0).min(self.logs.len().saturating_sub(2));
         let Some(high) = self.logs.get(low + 1) else { return 0.0 };
@@ -167,7 +171,7 @@ impl Levels {
     }
 }
 
-/// Even in `ln sigma` over all training levels, with one level more than steps (PyTorch in f32).
+/// Returns levels evenly spaced in `ln sigma` over all training levels, one more than steps (PyTorch in f32).
 fn log_linear(levels: &Levels, steps: usize) -> Vec<f64> {
     let (max, min) = levels.log_ends();
     betas::linspace(max, min, steps + 1).into_iter().map(|log| f64::from(f64::from(log).exp() as f32)).collect()
@@ -183,10 +187,11 @@ fn beta(max: f64, min: f64, steps: usize) -> Vec<f64> {
     linspace(0.0, 1.0, steps).into_iter().map(|ramp| min + beta_quantile(1.0 - ramp) * (max - min)).collect()
 }
 
-/// Quantile of the distribution Beta(0.6, 0.6).
+/// Returns a quantile of the distribution Beta(0.6, 0.6).
 ///
-/// With `x = sin²(angle)` its mass grows as `sin(2 angle)^0.2`; with `angle = u^5` that is smooth at 0 as well, and
-/// Gauss-Legendre is exact to ten digits. Found by bisection; by symmetry the lower half suffices.
+/// With `x = sin²(angle)` the mass grows as `sin(2 angle)^0.2`. Substituting `angle = u^5` makes the density
+/// smooth at 0 as well, so that Gauss-Legendre quadrature is exact to ten digits. The quantile is found by
+/// bisection; by symmetry the lower half suffices.
 fn beta_quantile(probability: f64) -> f64 {
     if probability > 0.5 {
         return 1.0 - beta_quantile(1.0 - probability);

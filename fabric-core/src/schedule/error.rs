@@ -1,4 +1,4 @@
-/// Why a noise schedule cannot be built.
+/// Error of building a noise schedule.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScheduleError {
@@ -7,40 +7,40 @@ pub enum ScheduleError {
         "the scheduler configuration is not a JSON object: {message}; take `scheduler/scheduler_config.json` of a model folder"
     )]
     Json {
-        /// What the parser said.
+        /// The message of the parser.
         message: String,
     },
     /// One setting cannot be used.
     #[error("scheduler configuration, field `{field}`: expected {expected}, got {got}")]
     Field {
-        /// The field, as diffusers names it.
+        /// Name of the field in diffusers.
         field: String,
-        /// Its value.
+        /// The value that was given.
         got: String,
-        /// What would be good.
+        /// The accepted values.
         expected: String,
     },
-    /// A number of steps for which the sampler has no schedule.
+    /// The sampler has no schedule with this number of steps.
     #[error("{got} steps: {sampler} wants {expected}")]
     Steps {
-        /// How many were asked for.
+        /// The requested number of steps.
         got: usize,
         /// The sampler.
         sampler: String,
-        /// What would be good.
+        /// The accepted values.
         expected: String,
     },
-    /// A strength of image-to-image that leaves nothing to do, or is no strength.
+    /// The image-to-image strength is out of range or leaves no step.
     #[error("strength {got} of {steps} steps: expected {expected}")]
     Strength {
         /// The strength.
         got: f64,
-        /// The steps of the whole schedule.
+        /// Number of steps of the full schedule.
         steps: usize,
-        /// What would be good.
+        /// The accepted values.
         expected: String,
     },
-    /// A network that predicts noise is asked at a level that holds nothing but noise.
+    /// The schedule evaluates a noise-predicting network at a level without signal.
     #[error(
         "timestep {timestep} holds no signal (zero terminal SNR), and a network that predicts noise says nothing \
          there: use a v_prediction model, `leading` spacing, or `rescale_betas_zero_snr: false`"
@@ -52,9 +52,9 @@ pub enum ScheduleError {
     /// No sampler has this name.
     #[error("no sampler is called `{got}`: choose one of {known}")]
     UnknownSampler {
-        /// The name.
+        /// The unknown name.
         got: String,
-        /// All names.
+        /// All known names.
         known: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Which sampler: names for command lines, classes for configuration files.
+//! Samplers by name: short names for command lines, diffusers' classes for configuration files.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,15 +8,15 @@ use serde_json::{Map, Value};
 
 use super::ScheduleError;
 
-/// How the noise levels of the steps are placed between the largest and the smallest.
+/// Spacing of the noise levels between the largest and the smallest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum SigmaCurve {
     /// The training levels at the chosen timesteps.
     #[default]
     Table,
-    /// Even in `sigma^(1/7)` (Karras et al. 2022, equation 5).
+    /// Evenly spaced in `sigma^(1/7)` (Karras et al. 2022, equation 5).
     Karras,
-    /// Even in `ln sigma`.
+    /// Evenly spaced in `ln sigma`.
     Exponential,
     /// Quantiles of Beta(0.6, 0.6) (Lee et al. 2024, "Beta Sampling is All You Need").
     Beta,
@@ -28,9 +28,10 @@ const CURVES: [(SigmaCurve, &str, &str); 3] = [
     (SigmaCurve::Beta, "_beta", "use_beta_sigmas"),
 ];
 
-/// A sampler, with its curve of noise levels where it has a choice.
+/// A sampler, with its curve of noise levels if it supports several.
 ///
-/// Names read and print: `"dpmpp_2m_karras"` is `DpmPlusPlus2M(SigmaCurve::Karras)`, `"euler_a"` is `EulerAncestral`.
+/// Names can be parsed and printed: `"dpmpp_2m_karras"` is `DpmPlusPlus2M(SigmaCurve::Karras)`, `"euler_a"` is
+/// `EulerAncestral`.
 ///
 /// ```
 /// use fabric_core::schedule::{SamplerKind, SigmaCurve};
@@ -46,15 +47,15 @@ const CURVES: [(SigmaCurve, &str, &str); 3] = [
 pub enum SamplerKind {
     /// Ancestral sampling of the Markov chain (Ho et al. 2020).
     Ddpm,
-    /// Deterministic with `eta = 0` (Song et al. 2020).
+    /// DDIM; deterministic with `eta = 0` (Song et al. 2020).
     Ddim,
-    /// Linear multistep on the DDIM transfer, the default of Stable Diffusion 1 (Liu et al. 2022).
+    /// Linear multistep on DDIM's transfer function, the default of Stable Diffusion 1 (Liu et al. 2022).
     Pndm,
     /// Linear multistep (Adams-Bashforth) in sigma.
     Lms(SigmaCurve),
     /// Euler steps of the probability-flow equation.
     Euler(SigmaCurve),
-    /// Euler steps with fresh noise, FABRIC's sampler.
+    /// Euler ancestral: Euler steps with fresh noise; FABRIC's sampler.
     EulerAncestral,
     /// Heun's method (Karras et al. 2022, algorithm 1 without churn).
     Heun(SigmaCurve),
@@ -62,11 +63,11 @@ pub enum SamplerKind {
     Kdpm2(SigmaCurve),
     /// DPM-Solver++, multistep, order 2 unless the configuration says otherwise (Lu et al. 2022).
     DpmPlusPlus2M(SigmaCurve),
-    /// The same for the stochastic equation (diffusers' `sde-dpmsolver++`).
+    /// Multistep DPM-Solver++ for the stochastic equation (diffusers' `sde-dpmsolver++`).
     DpmPlusPlus2MSde(SigmaCurve),
-    /// DPM-Solver++ for the stochastic equation, two evaluations a step (k-diffusion's DPM++ SDE).
+    /// Single-step DPM-Solver++ for the stochastic equation, two evaluations per step (k-diffusion's DPM++ SDE).
     DpmPlusPlusSde(SigmaCurve),
-    /// Predictor and corrector of one order (Zhao et al. 2023).
+    /// UniPC: predictor and corrector of equal order (Zhao et al. 2023).
     UniPc(SigmaCurve),
     /// Latent consistency models, 1 to 8 steps (Luo et al. 2023).
     Lcm,
@@ -87,7 +88,7 @@ impl TryFrom<String> for SamplerKind {
 }
 
 impl SamplerKind {
-    /// Every sampler with its plain curve; those of [`SamplerKind::has_curves`] also take the suffixes
+    /// All samplers with their default curve; those with [`SamplerKind::has_curves`] also accept the suffixes
     /// `_karras`, `_exponential` and `_beta`.
     pub const ALL: [Self; 13] = [
         Self::Ddpm,
@@ -105,7 +106,8 @@ impl SamplerKind {
         Self::Lcm,
     ];
 
-    /// Short name without the curve, diffusers' class, and its `algorithm_type` where that decides.
+    /// Returns the short name without the curve, diffusers' class, and the `algorithm_type` that selects the
+    /// sampler, if any.
     const fn names(self) -> (&'static str, &'static str, Option<&'static str>) {
         match self {
             Self::Ddpm => ("ddpm", "DDPMScheduler", None),
@@ -124,12 +126,12 @@ impl SamplerKind {
         }
     }
 
-    /// The class of diffusers that does the same.
+    /// Returns the name of the equivalent class in diffusers.
     pub const fn class_name(self) -> &'static str {
         self.names().1
     }
 
-    /// The curve of noise levels.
+    /// Returns the curve of noise levels.
     pub const fn curve(self) -> SigmaCurve {
         match self {
             Self::Lms(curve)
@@ -144,7 +146,7 @@ impl SamplerKind {
         }
     }
 
-    /// The same sampler on another curve; unchanged where there is no choice.
+    /// Returns the sampler with another curve; unchanged if the sampler has no choice.
     #[must_use]
     pub const fn with_curve(self, curve: SigmaCurve) -> Self {
         match self {
@@ -160,12 +162,12 @@ impl SamplerKind {
         }
     }
 
-    /// Whether the noise levels can be placed on another curve.
+    /// Returns whether the sampler supports other curves of noise levels.
     pub const fn has_curves(self) -> bool {
         matches!(self.with_curve(SigmaCurve::Karras).curve(), SigmaCurve::Karras)
     }
 
-    /// Evaluations per step (diffusers' `order`).
+    /// Returns the number of evaluations per step (diffusers' `order`).
     pub const fn order(self) -> usize {
         match self {
             Self::Heun(_) | Self::Kdpm2(_) | Self::DpmPlusPlusSde(_) => 2,
@@ -173,8 +175,8 @@ impl SamplerKind {
         }
     }
 
-    /// Whether the sampler's state is `clean + ratio * noise` (variance-exploding) and not
-    /// `alpha * clean + sigma * noise`.
+    /// Returns whether the sampler's state is `clean + ratio * noise` (variance-exploding) instead of `alpha *
+    /// clean + sigma * noise`.
     pub const fn is_variance_exploding(self) -> bool {
         matches!(
             self,
@@ -197,7 +199,8 @@ impl SamplerKind {
         names.join(", ")
     }
 
-    /// From the keys of a `scheduler_config.json`; keys that its class does not know are ignored, as diffusers does.
+    /// Reads the sampler from the keys of a `scheduler_config.json`; keys that its class does not have are
+    /// ignored, as in diffusers.
     pub(super) fn from_keys(keys: &Map<String, Value>) -> Result<Self, ScheduleError> {
         let text = |key: &str| keys.get(key).filter(|value| !value.is_null()).map(|value| (value, value.as_str()));
         let classes: Vec<&str> = Self::ALL.iter().map(|kind| kind.class_name()).collect();
@@ -215,7 +218,7 @@ impl SamplerKind {
 
         if let (Self::DpmPlusPlus2M(_), Some((value, name))) = (kind, text("algorithm_type")) {
             kind = match name {
-                Some("dpmsolver++" | "deis") => kind, // diffusers takes `deis` for `dpmsolver++` too
+                Some("dpmsolver++" | "deis") => kind, // diffusers also reads `deis` as `dpmsolver++`
                 Some("sde-dpmsolver++") => Self::DpmPlusPlus2MSde(SigmaCurve::Table),
                 _ => {
                     let expected = "`dpmsolver++` or `sde-dpmsolver++`, or a sampler named when loading";
@@ -240,12 +243,12 @@ impl SamplerKind {
         Ok(kind)
     }
 
-    /// Whether [`SamplerKind::from_keys`] reads this key.
+    /// Returns whether [`SamplerKind::from_keys`] reads this key.
     pub(super) fn is_key(key: &str) -> bool {
         key == "_class_name" || key == "algorithm_type" || CURVES.iter().any(|(_, _, curve)| *curve == key)
     }
 
-    /// The keys of [`SamplerKind::from_keys`].
+    /// Returns the keys from which [`SamplerKind::from_keys`] reads this sampler.
     pub(super) fn keys(self) -> Map<String, Value> {
         let (_, class, algorithm) = self.names();
         let mut keys = Map::new();

@@ -1,7 +1,7 @@
-//! Noise schedules: which noise levels a run visits, from a `scheduler_config.json` and a number of steps.
+//! Noise schedules: the noise levels of a run, from a `scheduler_config.json` and a number of steps.
 //!
-//! Everything here is host data in `f64`; the samplers of [`crate::samplers`] put it to work. Timesteps are
-//! diffusers' to the digit, noise levels carry its f32 roundings.
+//! Everything here is host data in `f64`, used by the samplers in [`crate::samplers`]. Timesteps are identical to
+//! diffusers'; noise levels include its f32 roundings.
 
 mod betas;
 mod config;
@@ -40,25 +40,27 @@ use curves::{Grid, Levels};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     config: SchedulerConfig,
-    /// Steps of the whole schedule, before [`Schedule::from_strength`] cuts it.
+    /// Number of steps of the full schedule, before [`Schedule::from_strength`] shortens it.
     steps: usize,
-    /// Steps that are left out at the noisy end.
+    /// Number of steps skipped at the noisy end.
     skipped: usize,
     /// Cumulative alphas of all training steps.
     alphas: Vec<f32>,
-    /// Of every evaluation of the whole schedule, in order.
+    /// Noise levels of all evaluations of the full schedule, in order.
     levels: Vec<NoiseLevel>,
-    /// Where each step begins, and where the last one ends, as `sigma / alpha`; empty for samplers over alphas.
+    /// Noise levels `sigma / alpha` at which each step begins, and at which the last one ends; empty for samplers
+    /// over alphas.
     sigmas: Vec<f64>,
 }
 
 impl Schedule {
-    /// The schedule of `config` with `steps` steps.
+    /// Builds the schedule of `config` with `steps` steps.
     ///
     /// # Errors
     ///
-    /// [`ScheduleError::Field`] for a setting out of its range, [`ScheduleError::Steps`] for no steps or more than the
-    /// sampler has, [`ScheduleError::NoSignal`] for a noise prediction at a level without signal.
+    /// Returns [`ScheduleError::Field`] for a setting out of range, [`ScheduleError::Steps`] for zero steps or
+    /// more than the sampler supports, and [`ScheduleError::NoSignal`] for a noise prediction at a level without
+    /// signal.
     pub fn new(config: &SchedulerConfig, steps: usize) -> Result<Self, ScheduleError> {
         config.validate()?;
         config.validate_steps(steps)?;
@@ -78,7 +80,7 @@ impl Schedule {
         .and_then(Self::checked)
     }
 
-    /// Every timestep is one that the network was trained on.
+    /// Checks that the network was trained on every timestep.
     fn checked(self) -> Result<Self, ScheduleError> {
         let end = self.config.num_train_timesteps as f64;
         match self.levels.iter().find(|level| level.timestep >= end) {
@@ -99,7 +101,7 @@ impl Schedule {
             timesteps.extend(timesteps::runge_kutta(&ascending, self.stride() as usize / 2));
             timesteps.extend(ascending[..self.steps - 3].iter().rev());
         } else if self.config.kind == SamplerKind::Pndm && self.steps > 1 {
-            timesteps.insert(1, timesteps[1]); // the second step is done twice, PLMS' warm-up
+            timesteps.insert(1, timesteps[1]); // PLMS warm-up: two evaluations at the second timestep
         }
         self.levels = timesteps.iter().map(|timestep| self.level_at(*timestep as i64)).collect();
     }
@@ -133,27 +135,28 @@ impl Schedule {
         Ok(())
     }
 
-    /// The configuration this was built from.
+    /// Returns the configuration of the schedule.
     pub fn config(&self) -> &SchedulerConfig {
         &self.config
     }
 
-    /// The noise level of every evaluation of the network, in order.
+    /// Returns the noise level of every evaluation of the network, in order.
     pub fn levels(&self) -> &[NoiseLevel] {
         &self.levels[self.skipped * self.config.kind.order()..]
     }
 
-    /// How many evaluations the run makes.
+    /// Returns the number of evaluations of the run.
     pub fn calls(&self) -> usize {
         self.levels().len()
     }
 
-    /// What the network is told in each evaluation: diffusers' `timesteps`.
+    /// Returns the timestep of every evaluation: diffusers' `timesteps`.
     pub fn timesteps(&self) -> Vec<f64> {
         self.levels().iter().map(|level| level.timestep).collect()
     }
 
-    /// diffusers' `sigmas` (of two-evaluation samplers most of them twice); empty for DDPM, DDIM, PNDM and LCM.
+    /// Returns diffusers' `sigmas` (most of them twice for samplers with two evaluations per step); empty for
+    /// DDPM, DDIM, PNDM and LCM.
     pub fn sigmas(&self) -> Vec<f64> {
         let sigmas = self.sigmas.get(self.skipped..).unwrap_or_default();
         let twice = |inner: &[f64]| inner.iter().flat_map(|sigma| [*sigma; 2]).collect::<Vec<f64>>();
@@ -166,7 +169,8 @@ impl Schedule {
         }
     }
 
-    /// What pure noise is multiplied with to become the first state: 1, or the largest sigma in its convention.
+    /// Returns the factor from standard normal noise to the initial state: 1 for variance-preserving samplers,
+    /// otherwise derived from the largest sigma, as in diffusers.
     pub fn init_noise_sigma(&self) -> f64 {
         if !self.config.kind.is_variance_exploding() {
             return 1.0;
@@ -178,14 +182,15 @@ impl Schedule {
         }
     }
 
-    /// Image to image: the last `strength` of the run, which [`Schedule::add_noise`] starts.
+    /// Returns the last `strength` of the run, for image-to-image; [`Schedule::add_noise`] makes its initial
+    /// state.
     ///
-    /// Counts as diffusers does: `int(steps * strength)` steps are kept.
+    /// The number of steps is rounded as in diffusers: `int(steps * strength)` steps are kept.
     ///
     /// # Errors
     ///
-    /// [`ScheduleError::Strength`] for a number outside of [0, 1] or one that leaves no step, and for PNDM with
-    /// Runge-Kutta steps, which cannot be entered midway.
+    /// Returns [`ScheduleError::Strength`] if `strength` is outside [0, 1] or leaves no step, and for PNDM with
+    /// Runge-Kutta steps, which cannot start midway.
     pub fn from_strength(&self, strength: f64) -> Result<Self, ScheduleError> {
         let wants = |good: bool, expected: &str| {
             let error = || ScheduleError::Strength { got: strength, steps: self.steps, expected: expected.to_owned() };
@@ -197,12 +202,12 @@ impl Schedule {
         let skipped = self.steps - kept.min(self.steps);
         wants(skipped == 0 || !self.config.uses_prk(), "1 with `skip_prk_steps: false`")?;
         let cut = Self { skipped, ..self.clone() };
-        // With `lambda_min_clipped` there are fewer evaluations than steps.
+        // With `lambda_min_clipped` there can be fewer evaluations than steps.
         wants(skipped * self.config.kind.order() < self.levels.len(), "more, for one step to be left")?;
         Ok(cut)
     }
 
-    /// A clean image at the first noise level, in the sampler's own convention.
+    /// Adds noise to a clean image at the first noise level, in the sampler's own convention.
     ///
     /// # Shapes
     ///
@@ -212,7 +217,8 @@ impl Schedule {
         self.add_noise_before(0, clean, noise)
     }
 
-    /// A clean image at the level of an evaluation, in the sampler's own convention; clean after the last one.
+    /// Adds noise to a clean image at the level of evaluation `call`, in the sampler's own convention; returns it
+    /// unchanged after the last evaluation.
     pub(crate) fn add_noise_before(&self, call: usize, clean: Tensor<4>, noise: Tensor<4>) -> Tensor<4> {
         let Some(level) = self.levels().get(call) else { return clean };
         if self.config.kind.is_variance_exploding() {
@@ -222,23 +228,23 @@ impl Schedule {
         }
     }
 
-    /// Steps of the whole schedule, before [`Schedule::from_strength`] cut it.
+    /// Returns the number of steps of the full schedule, before [`Schedule::from_strength`] shortened it.
     pub(crate) fn whole_steps(&self) -> usize {
         self.levels.len().div_ceil(self.config.kind.order())
     }
 
-    /// Where each step begins and the last one ends, for samplers over sigma.
+    /// Returns the noise levels at which each step begins and the last one ends, for samplers over sigma.
     pub(crate) fn boundaries(&self) -> &[f64] {
         let steps = self.levels().len().div_ceil(self.config.kind.order());
         &self.sigmas[self.skipped..][..=steps]
     }
 
-    /// Training steps between two steps.
+    /// Returns the number of training steps between two steps.
     pub(crate) fn stride(&self) -> i64 {
         (self.config.num_train_timesteps / self.steps) as i64
     }
 
-    /// The level of a training step; below step 0 the end of the run.
+    /// Returns the noise level of a training step; below step 0, that of the end of the run.
     pub(crate) fn level_at(&self, timestep: i64) -> NoiseLevel {
         let last = self.alphas.len() - 1;
         let alpha = match usize::try_from(timestep) {
@@ -250,45 +256,45 @@ impl Schedule {
     }
 }
 
-/// `alpha` and `sigma` of a ratio `sigma / alpha`.
+/// Returns `alpha` and `sigma` of a ratio `sigma / alpha`.
 pub(crate) fn amplitudes(ratio: f64) -> (f64, f64) {
     let alpha = 1.0 / (ratio * ratio + 1.0).sqrt();
     (alpha, ratio * alpha)
 }
 
-/// The betas of all training steps, in f32 as the published code has them.
+/// Returns the betas of all training steps, in f32 as in the published code.
 ///
 /// # Errors
 ///
-/// [`ScheduleError::Field`] for a setting out of its range.
+/// Returns [`ScheduleError::Field`] for a setting out of range.
 pub fn training_betas(config: &SchedulerConfig) -> Result<Vec<f32>, ScheduleError> {
     config.validate()?;
     betas::betas(config)
 }
 
-/// The noise levels of all training steps: what [`noised`] takes when a network is trained.
+/// Returns the noise levels of all training steps, which [`noised`] takes during training.
 ///
 /// # Errors
 ///
-/// [`ScheduleError::Field`] for a setting out of its range.
+/// Returns [`ScheduleError::Field`] for a setting out of range.
 pub fn training_levels(config: &SchedulerConfig) -> Result<Vec<NoiseLevel>, ScheduleError> {
     config.validate()?;
     let alphas = betas::cumulative_alphas(config)?;
     Ok(alphas.iter().enumerate().map(|(step, alpha)| level(step as f64, *alpha)).collect())
 }
 
-/// The level of a cumulative alpha.
+/// Returns the noise level of a cumulative alpha.
 fn level(timestep: f64, cumulative_alpha: f32) -> NoiseLevel {
     let signal = f64::from(cumulative_alpha);
     NoiseLevel { timestep, alpha: signal.sqrt(), sigma: (1.0 - signal).sqrt() }
 }
 
-/// Halfway in `ln sigma`; 0 before 0.
+/// Returns the midpoint in `ln sigma`; 0 if `to` is 0.
 fn midpoint(from: f64, to: f64) -> f64 {
     (from * to).sqrt()
 }
 
-/// `alpha * clean + sigma * noise`: a clean image at a noise level.
+/// Adds noise to a clean image at a noise level: `alpha * clean + sigma * noise`.
 ///
 /// # Shapes
 ///
@@ -298,7 +304,8 @@ pub fn noised(clean: Tensor<4>, noise: Tensor<4>, level: &NoiseLevel) -> Tensor<
     clean * level.alpha + noise * level.sigma
 }
 
-/// `alpha * noise - sigma * clean`: what a network of [`Prediction::Velocity`] should say (Salimans & Ho 2022).
+/// Returns the target of a [`Prediction::Velocity`] network, `alpha * noise - sigma * clean` (Salimans & Ho
+/// 2022).
 ///
 /// # Shapes
 ///

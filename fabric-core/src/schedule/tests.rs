@@ -1,4 +1,4 @@
-//! Timesteps and levels where diffusers' rules are easy to get wrong.
+//! Tests of timesteps and levels where diffusers' rules are easy to get wrong.
 
 use super::*;
 
@@ -75,7 +75,7 @@ fn what_diffusers_writes_for_dpm_solver_is_read() {
         \"lambda_min_clipped\": -Infinity, \"note\": [NaN, Infinity], \"variance_type\": null}";
     let config = SchedulerConfig::from_json(text).expect("a configuration");
     assert_eq!((config.lambda_min_clipped, config.beta_end), (None, Some(0.012)));
-    // Through serde alone, as `scheduler_config` of a folder gives it.
+    // Through serde alone, as in the `scheduler_config` of a model folder.
     let through_serde: SchedulerConfig = crate::json::from_str(text).expect("serde");
     assert_eq!(through_serde, config);
     let bound = |value: &str| {
@@ -106,7 +106,7 @@ fn a_class_that_we_lack_says_what_to_do_and_gives_way_to_a_named_sampler() {
         assert_eq!((config.kind, config.prediction), (kind, Prediction::Velocity));
         Schedule::new(&config, 5).expect("a schedule");
     }
-    // What is said wrongly is still an error, and so is an algorithm that we lack only without a sampler.
+    // Invalid values are still errors. An unsupported algorithm is an error only if no sampler is named.
     let bad = deis.replace("0.012", "\"much\"");
     let error = SchedulerConfig::from_json_for(&bad, SamplerKind::Ddim).unwrap_err();
     assert!(matches!(error, ScheduleError::Field { field, .. } if field == "beta_end"));

@@ -1,10 +1,10 @@
-//! Which training steps a run visits, from the noisiest down.
+//! Timesteps of a run, from the noisiest down.
 
 use super::{SamplerKind, SchedulerConfig, Spacing};
 
-/// Timesteps of a sampler in diffusers' rounding, first evaluation of each step only.
+/// Returns the timesteps of a sampler with diffusers' rounding, for the first evaluation of each step.
 ///
-/// `last` is the number of training steps in use: all, unless `lambda_min_clipped` leaves some out.
+/// `last` is the number of training steps in use: all, unless `lambda_min_clipped` omits some.
 pub(super) fn timesteps(config: &SchedulerConfig, steps: usize, last: usize) -> Vec<f64> {
     let spacing = config.spacing();
     match config.kind {
@@ -16,7 +16,7 @@ pub(super) fn timesteps(config: &SchedulerConfig, steps: usize, last: usize) -> 
             one_per_step(config, spacing, steps).into_iter().map(f64::round_ties_even).collect()
         }
         SamplerKind::DpmPlusPlusSde(_) => one_per_step(config, spacing, steps),
-        // NumPy in f32: the fractions of `linspace` keep seven digits.
+        // diffusers computes these in f32 with NumPy: the fractions of `linspace` keep seven digits.
         SamplerKind::Lms(_)
         | SamplerKind::Euler(_)
         | SamplerKind::EulerAncestral
@@ -40,7 +40,7 @@ fn one_per_step(config: &SchedulerConfig, spacing: Spacing, steps: usize) -> Vec
     }
 }
 
-/// One grid point more than steps, the last of which is where the run ends.
+/// Returns timesteps on a grid with one point more than steps; the last point, where the run ends, is omitted.
 fn multistep(config: &SchedulerConfig, spacing: Spacing, steps: usize, last: usize) -> Vec<f64> {
     match spacing {
         Spacing::Linspace => {
@@ -56,7 +56,7 @@ fn multistep(config: &SchedulerConfig, spacing: Spacing, steps: usize, last: usi
         }
         Spacing::Trailing => {
             let stride = config.num_train_timesteps as f64 / steps as f64;
-            // Whole steps as asked for; fewer when training steps are left out.
+            // The requested number of steps; fewer if training steps are omitted.
             let count = if last == config.num_train_timesteps { steps } else { (last as f64 / stride).ceil() as usize };
             trailing(last, stride, count)
         }
@@ -67,14 +67,14 @@ fn leading(stride: usize, count: usize, offset: usize) -> Vec<f64> {
     (0..count).rev().map(|i| (i * stride + offset) as f64).collect()
 }
 
-/// Exactly `count` of them; diffusers' float range gives one more, -1, for 61 steps and other counts.
+/// Returns exactly `count` timesteps; diffusers' float range adds another one, -1, for 61 steps and other counts.
 fn trailing(start: usize, stride: f64, count: usize) -> Vec<f64> {
     // NumPy's arange steps by the rounded difference of its first two elements.
     let delta = (start as f64 - stride) - start as f64;
     (0..count).map(|i| (start as f64 + i as f64 * delta).round_ties_even() - 1.0).collect()
 }
 
-/// Every k-th step of the teacher's schedule, from the top.
+/// Returns every k-th step of the teacher's schedule, from the top.
 fn lcm(config: &SchedulerConfig, steps: usize) -> Vec<f64> {
     let original = config.original_steps();
     let stride = config.num_train_timesteps / original;
@@ -88,7 +88,8 @@ pub(super) fn linspace(start: f64, end: f64, count: usize) -> Vec<f64> {
     (0..count).map(|i| if i > 0 && i == count - 1 { end } else { i as f64 * step + start }).collect()
 }
 
-/// The first timesteps of PNDM: four evaluations for each of three Runge-Kutta steps (`ascending` as chosen).
+/// Returns the first timesteps of PNDM: four evaluations for each of three Runge-Kutta steps. `ascending` holds
+/// the chosen timesteps in ascending order.
 pub(super) fn runge_kutta(ascending: &[f64], half_stride: usize) -> Vec<f64> {
     let tail = &ascending[ascending.len() - 4..];
     let halves: Vec<f64> = tail.iter().flat_map(|timestep| [*timestep, timestep + half_stride as f64]).collect();

@@ -1,13 +1,13 @@
-//! Ranges of all settings, checked once when a schedule is built.
+//! Range checks of all settings, done once when a schedule is built.
 
 use super::config::{FinalSigma, SchedulerConfig, SolverType, Spacing};
 use super::{SamplerKind, ScheduleError};
 
-/// More training steps than any published model has, few enough for a table.
+/// Upper bound on training steps: more than any published model has, few enough for a table.
 const MAX_TRAIN_STEPS: usize = 1_000_000;
 
 impl SchedulerConfig {
-    /// Checks that every setting is in its range and that none excludes another.
+    /// Checks that every setting is in range and that no two settings exclude each other.
     pub(super) fn validate(&self) -> Result<(), ScheduleError> {
         let wants = |good: bool, field: &str, got: &dyn ToString, expected: &str| {
             if good { Ok(()) } else { Err(ScheduleError::field(field, got.to_string(), expected)) }
@@ -75,7 +75,7 @@ impl SchedulerConfig {
         }
     }
 
-    /// Checks the number of steps against the sampler's grid.
+    /// Checks the number of steps against the limits of the sampler.
     pub(super) fn validate_steps(&self, steps: usize) -> Result<(), ScheduleError> {
         let wants = |good: bool, expected: String| {
             if good {
@@ -103,12 +103,12 @@ impl SchedulerConfig {
         Ok(())
     }
 
-    /// Whether UniPC corrects with `B(h) = h`.
+    /// Returns whether UniPC uses `B(h) = h`.
     pub(crate) fn uses_bh1(&self) -> bool {
         self.solver_type == Some(SolverType::Bh1)
     }
 
-    /// Whether DPM-Solver++ corrects in Heun's form.
+    /// Returns whether DPM-Solver++ uses Heun's form of the correction.
     pub(crate) fn uses_heun(&self) -> bool {
         self.solver_type == Some(SolverType::Heun)
     }

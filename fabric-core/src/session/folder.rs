@@ -1,10 +1,10 @@
-//! A session as a folder: `session.json`, and `images/HASH.png` named by content.
+//! Saves and loads sessions: a folder with `session.json` and `images/HASH.png`, named by content hash.
 //!
-//! Images are written first and the JSON last, each beside its place and then renamed: at every moment the folder
-//! holds one whole session, the old one or the new one. The JSON is read back before it replaces the old one, so that
-//! what cannot be loaded is never saved. Of two programs that save to one folder at a time, the last
-//! to finish wins, and nothing is torn: images are only ever added. None are deleted either, until
-//! [`FeedbackSession::remove_unused_images`] deletes those that no step names (from undone rounds).
+//! Images are written first and the JSON last, each to a temporary file that is then renamed, so the folder
+//! always has one complete session, the old one or the new one. The JSON is parsed before it replaces the old
+//! one, so a session that cannot be loaded is never saved. If two programs save to one folder at the same time,
+//! the last one to finish wins without corruption, because images are only added. Files that no step refers
+//! to (from undone rounds) stay until [`FeedbackSession::remove_unused_images`] deletes them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,10 +22,10 @@ use crate::image::{ContentHash, Image, write_beside};
 const FORMAT: &str = "fabric-session";
 const VERSION: u64 = 2;
 
-/// Longest `session.json`: a hundred thousand steps with long reports.
+/// Maximum size of `session.json` in bytes: enough for a hundred thousand steps with long reports.
 const MAX_JSON: u64 = 64 << 20;
 
-/// What every version has, read first.
+/// Fields that every version of the format has; read first.
 #[derive(Deserialize)]
 struct Header {
     format: String,
@@ -47,17 +47,17 @@ struct SessionFile {
 }
 
 impl FeedbackSession {
-    /// Saves everything, undone steps too, to a folder, which is made if need be.
+    /// Saves the session, including undone steps, to a folder, which is created if necessary.
     ///
-    /// Images that are there already, undamaged, are not written again. A file is decoded to see that, unless an
-    /// earlier save of this session did, and its length and modification time are the same as then. The folder is never torn, not even if the power
-    /// fails: it holds the session saved before until it holds this one. Of two programs that save to it at a time,
-    /// the last one wins.
+    /// Undamaged images that are already there are not written again. An image file is decoded to check it, unless an
+    /// earlier save of this session checked it and its length and modification time are unchanged. The folder stays consistent even if the
+    /// power fails: it has the previously saved session until it has this one. If two programs save to it at
+    /// the same time, the last one wins.
     ///
     /// # Errors
     ///
-    /// If the folder cannot be written, the steps are too many for one session, or what would be written could not be
-    /// loaded again ([`SessionError::NotLoadable`]). A session that was saved there before then stays as it is.
+    /// Returns an error if the folder cannot be written, `session.json` would be too long, or the session could
+    /// not be loaded again ([`SessionError::NotLoadable`]). A session saved there before is then unchanged.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), SessionError> {
         let folder = folder.as_ref();
         let file = SessionFile {
@@ -75,7 +75,7 @@ impl FeedbackSession {
         let place = json_path.display().to_string();
         let json =
             serde_json::to_vec_pretty(&file).map_err(|source| SessionError::Json { place: place.clone(), source })?;
-        // What cannot be loaded again is not saved: the parser has limits that the writer does not have.
+        // Check that the JSON can be loaded again: the parser has limits that the writer does not have.
         check_length(&json_path, json.len() as u64)?;
         parse(&place, &json).map_err(|source| SessionError::NotLoadable { place, source: Box::new(source) })?;
 
@@ -83,7 +83,7 @@ impl FeedbackSession {
         fs::create_dir_all(&images).map_err(io_error("make the folder", &images))?;
         for (hash, image) in &self.images {
             let path = image_path(folder, *hash);
-            // A file that something else left under this name, or damaged, is replaced.
+            // Replace a damaged file, or an unrelated one with this name.
             if !self.known_files.is_intact(&path, || load_image(folder, *hash).is_ok()) {
                 write_beside(&path, &image.to_png_bytes()?).map_err(io_error("write", &path))?;
             }
@@ -114,12 +114,12 @@ impl FeedbackSession {
         Ok(removed)
     }
 
-    /// Loads what [`FeedbackSession::save`] wrote, and believes nothing of it unseen.
+    /// Loads a session saved by [`FeedbackSession::save`] and validates all of it.
     ///
     /// # Errors
     ///
-    /// If a file is missing or damaged, was written by another version, contradicts itself, or an image is not
-    /// the one it is named for.
+    /// Returns an error if a file is missing or damaged, was written by another version or is inconsistent, or the
+    /// content of an image does not match its file name.
     pub fn load(folder: impl AsRef<Path>) -> Result<Self, SessionError> {
         let folder = folder.as_ref();
         let json_path = folder.join("session.json");
@@ -166,7 +166,7 @@ fn parse(place: &str, json: &[u8]) -> Result<SessionFile, SessionError> {
     Ok(file)
 }
 
-/// A hash is hex digits and nothing else, so that a name in the JSON cannot lead out of the folder.
+/// Path of an image. A hash has only hex digits, so a name in the JSON cannot lead outside the folder.
 fn image_path(folder: &Path, hash: ContentHash) -> PathBuf {
     folder.join("images").join(format!("{hash}.png"))
 }
@@ -198,8 +198,7 @@ fn check_length(path: &Path, got: u64) -> Result<(), SessionError> {
     }
 }
 
-/// What the types cannot say.
-/// Seeds that a session may have drawn.
+/// Maximum number of seeds drawn by a session.
 const MOST_SEEDS: u64 = 1 << 48;
 
 fn check_steps(place: &str, file: &SessionFile) -> Result<(), SessionError> {
@@ -209,7 +208,7 @@ fn check_steps(place: &str, file: &SessionFile) -> Result<(), SessionError> {
     if file.done > file.steps.len() {
         return inconsistent("`done`".to_owned(), file.done, format!("at most {} steps", file.steps.len()));
     }
-    // Far more than anybody draws, and room to count on.
+    // The limit is far above any real use and leaves room to count further without overflow.
     if file.seeds_drawn > MOST_SEEDS {
         let (place, what, got) = (place.to_owned(), "`seeds_drawn`".to_owned(), file.seeds_drawn.to_string());
         return Err(SessionError::Inconsistent { place, what, got, expected: format!("at most {MOST_SEEDS}") });

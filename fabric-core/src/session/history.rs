@@ -1,4 +1,4 @@
-//! What happened, and what it amounts to.
+//! Steps of a session and the state that follows from them.
 
 use std::collections::BTreeMap;
 use std::slice;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Judged, Round, Vote};
 use crate::image::{ContentHash, Image};
 
-/// One thing that can be undone.
+/// One step of a session; can be undone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Step {
@@ -26,7 +26,7 @@ pub(super) enum Step {
 }
 
 impl Step {
-    /// The images it speaks of.
+    /// The images it refers to.
     pub(super) fn images(&self) -> &[ContentHash] {
         match self {
             Self::Round { images, .. } => images,
@@ -36,14 +36,14 @@ impl Step {
     }
 }
 
-/// Where a session stands after some steps.
+/// State of a session after a number of steps.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct State {
     pub(super) prompt: String,
     pub(super) negative_prompt: String,
     pub(super) settings: Value,
     pub(super) rounds: Vec<Round>,
-    /// One per image, in the order in which the votes in force were cast.
+    /// Current votes, one per image, in the order in which they were cast.
     pub(super) judged: Vec<Judged>,
 }
 
@@ -52,7 +52,7 @@ impl State {
         Self { prompt, negative_prompt: String::new(), settings: Value::Null, rounds: Vec::new(), judged: Vec::new() }
     }
 
-    /// Takes one step. `images` must have all that it speaks of.
+    /// Applies one step. `images` must have all images that it refers to.
     pub(super) fn apply(&mut self, step: &Step, images: &BTreeMap<ContentHash, Image>) {
         match step {
             Step::Round { unix_ms, images: hashes, seeds, report } => self.rounds.push(Round {

@@ -1,36 +1,36 @@
-//! Which votes still count when there are many.
+//! Policies that limit the number of references.
 
 use serde::{Deserialize, Serialize};
 
 use super::Judged;
 
-/// How many judged images become references. Time, memory and the risk of "burnt" images grow with them.
+/// Selects which judged images become references. Time, memory and the risk of "burnt" images grow with their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum KeepPolicy {
-    /// All of them: the published Python API.
+    /// All of them, as in the published Python API.
     #[default]
     All,
-    /// So many of the most recent votes, likes and dislikes alike.
+    /// This many of the most recent votes, regardless of whether they are likes or dislikes.
     MostRecent(usize),
-    /// So many in all, the most recent of each kind; of both kinds, dislikes get at most half (rounded down) and
-    /// likes the rest. The published demo does this with 6. There, a kind that gets none by this rule keeps all
-    /// (its slice `[-0:]`); here it keeps none.
+    /// At most this many in total, the most recent of each kind. If there are both likes and dislikes, dislikes
+    /// get at most half (rounded down) and likes the rest. The published demo does this with 6. There, a kind
+    /// whose quota is 0 keeps all its images (because of the slice `[-0:]`); here it keeps none.
     Balanced(usize),
 }
 
-/// Judged images that a round attends to, oldest vote first.
+/// Judged images used as references, oldest vote first.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Feedback {
-    /// With strengths above 0.
+    /// Images with strengths above 0.
     pub liked: Vec<Judged>,
-    /// With strengths below 0.
+    /// Images with strengths below 0.
     pub disliked: Vec<Judged>,
 }
 
 impl KeepPolicy {
-    /// Chooses among votes given from the oldest to the most recent.
+    /// Selects references from votes, which are ordered from the oldest to the most recent.
     pub fn choose(self, votes: &[Judged]) -> Feedback {
         let strengths: Vec<f64> = votes.iter().map(|judged| judged.vote.strength()).collect();
         let kept = self.select(&strengths).into_iter().map(|index| votes[index].clone());
@@ -38,8 +38,8 @@ impl KeepPolicy {
         Feedback { liked, disliked }
     }
 
-    /// The indices of the votes that count, in order, among strengths (above 0 a like, below a dislike, 0 nothing)
-    /// given from the oldest to the most recent.
+    /// Returns the indices of selected votes in ascending order. `strengths` (above 0 a like, below 0 a dislike, 0
+    /// ignored) is ordered from the oldest to the most recent vote.
     pub fn select(self, strengths: &[f64]) -> Vec<usize> {
         let votes: Vec<usize> = (0..strengths.len()).filter(|&index| strengths[index] != 0.0).collect();
         let Self::Balanced(most) = self else {

@@ -1,7 +1,8 @@
-//! Rounds of images and what a person thinks of them, as data: no network in sight.
+//! Feedback sessions: rounds of images and the votes on them. No networks are involved.
 //!
-//! A session is a list of steps (a round was made, a vote was cast, the prompt was changed) and how many of them
-//! are in force; everything else follows from these. So every step can be undone, and what is saved is what happened.
+//! A session stores a list of steps (a round was added, a vote was cast, the prompt was changed) and how many of them
+//! are in effect; its state is derived from these. Every step can therefore be undone, and a saved session has its
+//! full history.
 
 mod error;
 mod folder;
@@ -33,10 +34,10 @@ pub use vote::{Judged, Vote};
 use crate::Error;
 use crate::image::{ContentHash, Image, ImageError, Mark, contact_sheet};
 
-/// Most pixels of all images of a session together: 2048 images of 512x512, 1.6 GB.
+/// Maximum number of pixels in all images of a session: 2048 images of 512x512, 1.6 GB.
 pub const MAX_SESSION_PIXELS: usize = 1 << 29;
 
-/// A prompt, the images made for it round by round, and the votes on them.
+/// Feedback session: a prompt, rounds of images generated for it, and votes on the images.
 ///
 /// ```
 /// use fabric_core::image::Image;
@@ -59,39 +60,39 @@ pub const MAX_SESSION_PIXELS: usize = 1 << 29;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeedbackSession {
-    /// What a session begins with, before any step.
+    /// State before any step.
     origin: State,
     seed: u64,
     seeds_drawn: u64,
     steps: Vec<Step>,
-    /// Steps in force; those after it were undone.
+    /// Number of steps in effect; later ones were undone.
     done: usize,
-    /// Every image that some step speaks of.
+    /// All images that steps refer to, including undone steps.
     images: BTreeMap<ContentHash, Image>,
-    /// What the steps in force amount to.
+    /// State after the steps in effect.
     state: State,
     known_files: KnownFiles,
 }
 
 impl FeedbackSession {
-    /// A session without rounds or votes. Its seed is random; see [`FeedbackSession::with_seed`].
+    /// Creates a session without rounds or votes. Its seed is random; see [`FeedbackSession::with_seed`].
     pub fn new(prompt: impl Into<String>) -> Self {
         let origin = State::new(prompt.into());
-        // The standard library's own randomness: below 2^32, so that a person can write it down.
+        // Randomness of the standard library's hasher; below 2^32 so that the seed is short enough to write down.
         let seed = RandomState::new().hash_one(0_u8) >> 32;
         let state = origin.clone();
         let (images, known_files) = (BTreeMap::new(), KnownFiles::default());
         Self { origin, seed, seeds_drawn: 0, steps: Vec::new(), done: 0, images, state, known_files }
     }
 
-    /// The same session with this seed, from which the seeds of all images are drawn.
+    /// Sets the seed from which the seeds of all images are drawn.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         (self.seed, self.seeds_drawn) = (seed, 0);
         self
     }
 
-    /// The same session, beginning with this negative prompt.
+    /// Sets the initial negative prompt.
     #[must_use]
     pub fn with_negative_prompt(mut self, negative_prompt: impl Into<String>) -> Self {
         self.origin.negative_prompt = negative_prompt.into();
@@ -99,7 +100,7 @@ impl FeedbackSession {
         self
     }
 
-    /// The same session, beginning with these generation settings, which it keeps without looking into them.
+    /// Sets the initial generation settings. They are stored as given and not validated.
     #[must_use]
     pub fn with_settings(mut self, settings: Value) -> Self {
         self.origin.settings = settings;
@@ -107,22 +108,22 @@ impl FeedbackSession {
         self
     }
 
-    /// What to draw.
+    /// The current prompt.
     pub fn prompt(&self) -> &str {
         &self.state.prompt
     }
 
-    /// What not to draw.
+    /// The current negative prompt; may be empty.
     pub fn negative_prompt(&self) -> &str {
         &self.state.negative_prompt
     }
 
-    /// Generation settings; null if none were given.
+    /// The current generation settings; null if none were given.
     pub fn settings(&self) -> &Value {
         &self.state.settings
     }
 
-    /// Changes the prompt for the rounds to come.
+    /// Changes the prompt for subsequent rounds.
     pub fn set_prompt(&mut self, prompt: impl Into<String>) {
         let prompt = prompt.into();
         if prompt != self.state.prompt {
@@ -130,7 +131,7 @@ impl FeedbackSession {
         }
     }
 
-    /// Changes the negative prompt for the rounds to come.
+    /// Changes the negative prompt for subsequent rounds.
     pub fn set_negative_prompt(&mut self, negative_prompt: impl Into<String>) {
         let negative_prompt = negative_prompt.into();
         if negative_prompt != self.state.negative_prompt {
@@ -138,7 +139,7 @@ impl FeedbackSession {
         }
     }
 
-    /// Changes the generation settings for the rounds to come.
+    /// Changes the generation settings for subsequent rounds.
     pub fn set_settings(&mut self, settings: Value) {
         if settings != self.state.settings {
             self.push(Step::Settings { settings });
@@ -150,10 +151,10 @@ impl FeedbackSession {
         self.seed
     }
 
-    /// The next image's seed, below 2^32 as in the published code.
+    /// Draws the seed of the next image, below 2^32 as in the published code.
     ///
-    /// A session draws the same seeds in the same order wherever it runs and however often it was saved. Undoing
-    /// a round does not give its seeds back: made again, it shows new images.
+    /// The sequence of seeds depends only on the session's seed, not on the platform or on saving and loading.
+    /// Undoing a round does not return its seeds: a repeated round has new images.
     pub fn next_seed(&mut self) -> u64 {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_word_pos(u128::from(self.seeds_drawn));
@@ -166,11 +167,12 @@ impl FeedbackSession {
         &self.state.rounds
     }
 
-    /// Adds a round: images, each with the seed that made it, and a report on how (any JSON).
+    /// Adds a round of images with their seeds and a report on the run (any JSON).
     ///
     /// # Errors
     ///
-    /// [`SessionError::EmptyRound`] if there are no images, [`SessionError::Full`] if there are too many by now.
+    /// Returns [`SessionError::EmptyRound`] if there are no images, and [`SessionError::Full`] if the session
+    /// would have more than [`MAX_SESSION_PIXELS`].
     pub fn push_round(&mut self, images: Vec<(Image, u64)>, report: Value) -> Result<Round, SessionError> {
         if images.is_empty() {
             return Err(SessionError::EmptyRound);
@@ -182,32 +184,35 @@ impl FeedbackSession {
         Ok(self.state.rounds.last().expect("a round was just pushed").clone())
     }
 
-    /// Likes an image in full, of a round or of one's own.
+    /// Likes an image with strength 1. It may be from a round or from elsewhere.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Full`] if it is a new image and there are too many by now.
+    /// Returns [`SessionError::Full`] if the image is new and the session would have more than
+    /// [`MAX_SESSION_PIXELS`].
     pub fn like(&mut self, image: &Image) -> Result<(), SessionError> {
         self.vote(image, Vote::LIKE)
     }
 
-    /// Dislikes an image in full, of a round or of one's own.
+    /// Dislikes an image with strength 1. It may be from a round or from elsewhere.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Full`] if it is a new image and there are too many by now.
+    /// Returns [`SessionError::Full`] if the image is new and the session would have more than
+    /// [`MAX_SESSION_PIXELS`].
     pub fn dislike(&mut self, image: &Image) -> Result<(), SessionError> {
         self.vote(image, Vote::DISLIKE)
     }
 
-    /// Votes on an image, of a round or of one's own.
+    /// Votes on an image. It may be from a round or from elsewhere.
     ///
-    /// An image is its content: the same one has one vote, whichever file or round it came from. The same vote
-    /// again changes nothing; another vote replaces the old one and is the most recent.
+    /// Images are identified by content: equal images have one vote, whichever file or round they came from.
+    /// Repeating a vote changes nothing; a different vote replaces the old one and becomes the most recent.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Full`] if it is a new image and there are too many by now.
+    /// Returns [`SessionError::Full`] if the image is new and the session would have more than
+    /// [`MAX_SESSION_PIXELS`].
     pub fn vote(&mut self, image: &Image, vote: Vote) -> Result<(), SessionError> {
         if self.vote_on(image) == Some(&vote) {
             return Ok(());
@@ -219,20 +224,20 @@ impl FeedbackSession {
         Ok(())
     }
 
-    /// Takes a vote back. Without one, nothing happens.
+    /// Removes the vote on an image, if there is one.
     pub fn neutral(&mut self, image: &Image) {
         if self.vote_on(image).is_some() {
             self.push(Step::Vote { unix_ms: now(), image: image.content_hash(), vote: None });
         }
     }
 
-    /// The vote on an image.
+    /// Returns the vote on an image, if there is one.
     pub fn vote_on(&self, image: &Image) -> Option<&Vote> {
         let hash = image.content_hash();
         self.state.judged.iter().find(|judged| judged.image.content_hash() == hash).map(|judged| &judged.vote)
     }
 
-    /// All votes, oldest first, neutral ones (strength 0) among them.
+    /// All votes, oldest first, including neutral ones (strength 0).
     pub fn votes(&self) -> &[Judged] {
         &self.state.judged
     }
@@ -247,18 +252,19 @@ impl FeedbackSession {
         self.votes().iter().filter(|judged| judged.vote.strength() < 0.0)
     }
 
-    /// What the next round is to attend to: liked and disliked images, as many as the policy keeps.
+    /// Returns the liked and disliked images to use in the next round, as selected by `keep`.
     pub fn feedback(&self, keep: KeepPolicy) -> Feedback {
         keep.choose(self.votes())
     }
 
-    /// Lets a source judge the last round, and casts its votes, all or none of them.
+    /// Judges the last round with `source` and casts its votes. If a vote is invalid, none is cast.
     ///
-    /// Where it votes twice on one image, the later vote counts.
+    /// If the source votes twice on an image, the later vote counts.
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoRound`], [`SessionError::NoSuchImage`], or what stops the source.
+    /// Returns [`SessionError::NoRound`] if there is no round, [`SessionError::NoSuchImage`] if a vote is on an image
+    /// that is not in the round, and any error of the source.
     pub fn judge_with(&mut self, source: &mut dyn FeedbackSource) -> Result<(), Error> {
         let round = self.rounds().last().ok_or(SessionError::NoRound)?.clone();
         let votes = source.judge(&round)?;
@@ -271,7 +277,7 @@ impl FeedbackSession {
         Ok(())
     }
 
-    /// Undoes the last step in force: a round, a vote, a changed prompt or setting. False if there is none.
+    /// Undoes the last step: a round, a vote, a changed prompt or changed settings. Returns false if there is none.
     pub fn undo(&mut self) -> bool {
         let undone = self.done > 0;
         if undone {
@@ -299,7 +305,7 @@ impl FeedbackSession {
         self.done
     }
 
-    /// Does again what was undone last. False if nothing was, or if something else was done since.
+    /// Redoes the step that was undone last. Returns false if there is none, or a new step was made since.
     pub fn redo(&mut self) -> bool {
         let redone = self.done < self.steps.len();
         if redone {
@@ -309,11 +315,11 @@ impl FeedbackSession {
         redone
     }
 
-    /// All rounds on one sheet, a row each, liked images in green frames and disliked ones in red.
+    /// Returns a contact sheet with one row per round, liked images framed in green and disliked ones in red.
     ///
     /// # Errors
     ///
-    /// [`ImageError::Size`] if there is no round, or too many for one sheet.
+    /// Returns [`ImageError::Size`] if there is no round, or the sheet would be too large.
     pub fn contact_sheet(&self) -> Result<Image, ImageError> {
         let mark = |image| match self.vote_on(image).map(Vote::strength) {
             Some(strength) if strength > 0.0 => Mark::Liked,
@@ -325,7 +331,7 @@ impl FeedbackSession {
         contact_sheet(&rows, 8)
     }
 
-    /// Does a new step; what was undone before can no longer be redone.
+    /// Makes a new step and discards undone ones.
     fn push(&mut self, step: Step) {
         if self.done < self.steps.len() {
             self.steps.truncate(self.done);
@@ -344,31 +350,31 @@ impl FeedbackSession {
         }
     }
 
-    /// Checks that a round of `count` new images of this size still fits into the session: before they are made, so that
-    /// none is made in vain.
+    /// Checks that a round of `count` new images of this size fits into the session. Call it before generating
+    /// images that could not be added.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Full`] if it does not.
+    /// Returns [`SessionError::Full`] if the round does not fit.
     pub fn check_room_for(&self, count: usize, width: usize, height: usize) -> Result<(), SessionError> {
         let new = width.saturating_mul(height).saturating_mul(count);
         let got = pixels(self.images_in_force().values()).saturating_add(new);
         check_pixels(got, MAX_SESSION_PIXELS)
     }
 
-    /// Whether these images still fit into the session.
+    /// Checks that these images fit into the session.
     fn check_room<'a>(&self, new: impl IntoIterator<Item = &'a Image>, most: usize) -> Result<(), SessionError> {
         check_room(&self.images_in_force(), new, most)
     }
 
-    /// Images that the steps in force speak of. Those of undone steps make room: the next step lets them go.
+    /// Images that the steps in effect refer to. Images of undone steps do not count: the next step discards them.
     fn images_in_force(&self) -> BTreeMap<ContentHash, Image> {
         let hashes = self.steps[..self.done].iter().flat_map(Step::images);
         hashes.map(|hash| (*hash, self.images[hash].clone())).collect()
     }
 }
 
-/// Counts each image once, however often it appears.
+/// Checks the total number of pixels; each image counts once, however often it appears.
 fn check_room<'a>(
     old: &BTreeMap<ContentHash, Image>,
     new: impl IntoIterator<Item = &'a Image>,
@@ -390,7 +396,7 @@ fn check_pixels(got: usize, most: usize) -> Result<(), SessionError> {
     if got <= most { Ok(()) } else { Err(SessionError::Full { got, expected: most }) }
 }
 
-/// Milliseconds since 1970; 0 for a clock that stands before.
+/// Milliseconds since 1970; 0 if the clock is set to an earlier time.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }

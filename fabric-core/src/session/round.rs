@@ -1,4 +1,4 @@
-//! One batch of images.
+//! Rounds of images.
 
 use std::ops::Index;
 
@@ -6,44 +6,44 @@ use serde_json::Value;
 
 use crate::image::{Image, ImageError, Mark, contact_sheet};
 
-/// What was made at one time, and how. Cloning one costs little: pixels are shared.
+/// Images of one run with their prompt, settings, seeds and report. Cloning is cheap: pixels are shared.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Round {
-    /// Which round of its session this is, from 0.
+    /// Index of the round in its session, from 0.
     pub index: usize,
-    /// The prompt in force.
+    /// The prompt.
     pub prompt: String,
-    /// The negative prompt in force.
+    /// The negative prompt; may be empty.
     pub negative_prompt: String,
-    /// The generation settings in force.
+    /// The generation settings.
     pub settings: Value,
     /// The images.
     pub images: Vec<Image>,
     /// The seed of each image.
     pub seeds: Vec<u64>,
-    /// When they were made, in milliseconds since 1970.
+    /// Time when the round was added, in milliseconds since 1970.
     pub unix_ms: u64,
-    /// What the run reported.
+    /// Report of the run.
     pub report: Value,
 }
 
 impl Round {
-    /// Number of images.
+    /// Returns the number of images.
     pub fn len(&self) -> usize {
         self.images.len()
     }
 
-    /// Whether there is no image, which no session allows.
+    /// Whether there are no images; never the case in a session.
     pub fn is_empty(&self) -> bool {
         self.images.is_empty()
     }
 
-    /// All images in one row on one sheet.
+    /// Returns a contact sheet with all images in one row.
     ///
     /// # Errors
     ///
-    /// [`ImageError::Size`] if the sheet would be too large.
+    /// Returns [`ImageError::Size`] if the sheet would be too large.
     pub fn contact_sheet(&self) -> Result<Image, ImageError> {
         contact_sheet(&[self.images.iter().map(|image| (image, Mark::None)).collect()], 8)
     }

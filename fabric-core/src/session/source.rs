@@ -1,4 +1,4 @@
-//! Feedback without a person.
+//! Automatic feedback.
 
 use std::fmt;
 
@@ -6,27 +6,27 @@ use super::{Round, SessionError, Vote};
 use crate::Error;
 use crate::image::Image;
 
-/// Judges rounds: a score, a model, a person at a terminal.
+/// Source of votes on rounds: a score, a model, or a person at a terminal.
 pub trait FeedbackSource {
-    /// Votes on images of a round, each by its number in the round; any number of them.
+    /// Returns votes on images of a round, each with the index of its image. May return any number of votes.
     ///
     /// # Errors
     ///
-    /// Whatever keeps it from judging.
+    /// Returns an error if it cannot judge the round.
     fn judge(&mut self, round: &Round) -> Result<Vec<(usize, Vote)>, Error>;
 }
 
-/// Likes the image with the highest score and dislikes the one with the lowest: the protocol of the paper's
-/// experiments.
+/// Likes the image with the highest score and dislikes the one with the lowest, as in the paper's experiments.
 ///
-/// Of equal scores the first counts. With one image, or only equal ones, both votes name the same image, as in
-/// the published evaluation, which then attends to it on both sides; in a session the dislike, cast last, stands.
+/// Among equal scores the first image is chosen. If there is one image, or all scores are equal, both votes are on
+/// the same image, as in the published evaluation, which then uses it as a liked and a disliked reference. In a
+/// session only the dislike remains, because it is cast last.
 pub struct BestAndWorst<F> {
     score: F,
 }
 
 impl<F: FnMut(&Round, &Image) -> Result<f64, Error>> BestAndWorst<F> {
-    /// Votes by this score of an image.
+    /// Creates a source from a function that scores an image.
     pub fn new(score: F) -> Self {
         Self { score }
     }

@@ -1,4 +1,4 @@
-//! The laws of a session: votes are idempotent, undo restores, a folder gives back what was saved.
+//! Properties of sessions: votes are idempotent, undo restores the state, loading returns the saved session.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ fn shades(judged: &[Judged]) -> Vec<u8> {
     judged.iter().map(|judged| judged.image.rgb()[0]).collect()
 }
 
-/// Two rounds, votes of every kind, a changed prompt, and something undone.
+/// A session with two rounds, votes of every kind, a changed prompt and undone steps.
 fn eventful() -> FeedbackSession {
     let mut session = FeedbackSession::new("a \"red\" star\n✩").with_seed(5).with_negative_prompt("blur");
     let first = round(&mut session, &[1, 2, 3, 4]);
@@ -257,7 +257,8 @@ fn a_crash_while_saving_leaves_the_session_before() {
     let folder = tempfile::tempdir().unwrap();
     let before = eventful();
     before.save(folder.path()).unwrap();
-    // Everything a save does before its last rename: new images, half an image and half a JSON beside.
+    // Everything a save does before its last rename: new images, and incomplete temporary files of an image and
+    // a JSON.
     let mut after = before.clone();
     let new = round(&mut after, &[200]);
     let png = new[0].to_png_bytes().unwrap();
@@ -277,7 +278,7 @@ fn a_crash_while_saving_leaves_the_session_before() {
     assert_eq!(FeedbackSession::load(folder.path()).unwrap(), after);
 }
 
-/// Saves a session, changes its JSON, and says why it cannot be loaded.
+/// Saves a session, changes its JSON, and returns the error of loading it.
 fn load_changed(change: impl FnOnce(&mut Value)) -> SessionError {
     let folder = tempfile::tempdir().unwrap();
     eventful().save(folder.path()).unwrap();
@@ -358,7 +359,7 @@ fn what_is_no_session_folder_is_told_so() {
     assert!(matches!(load(), SessionError::TooLong { .. }));
 }
 
-/// A value within so many arrays.
+/// A value nested in this many arrays.
 fn nested(levels: usize) -> Value {
     (0..levels).fold(json!("the innermost"), |value, _| json!([value]))
 }
@@ -380,7 +381,7 @@ fn what_cannot_be_loaded_again_leaves_the_session_saved_before() {
         assert!(matches!(got, SessionError::NotLoadable { .. }), "{got}");
         assert_eq!(FeedbackSession::load(folder.path()).unwrap(), good);
     }
-    // What the parser takes is saved.
+    // Settings that the parser accepts are saved.
     let mut deep = good.clone();
     deep.push_round(vec![(image(50), 1)], nested(100)).unwrap();
     deep.save(folder.path()).unwrap();

@@ -1,11 +1,11 @@
-//! What somebody thinks of an image.
+//! Votes on images.
 
 use serde::{Deserialize, Serialize};
 
 use super::SessionError;
 use crate::image::Image;
 
-/// A like or a dislike, with a strength and perhaps a reason.
+/// A like or dislike with a strength and an optional reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked")]
 pub struct Vote {
@@ -14,7 +14,7 @@ pub struct Vote {
     reason: Option<String>,
 }
 
-/// A vote as a file has it.
+/// Vote as deserialized, before its strength is checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Unchecked {
@@ -23,30 +23,30 @@ struct Unchecked {
 }
 
 impl Vote {
-    /// A like in full.
+    /// A like of strength 1.
     pub const LIKE: Self = Self { strength: 1.0, reason: None };
 
-    /// A dislike in full.
+    /// A dislike of strength 1.
     pub const DISLIKE: Self = Self { strength: -1.0, reason: None };
 
-    /// A vote from -1 (dislike in full) to 1 (like in full); 0 says nothing.
+    /// Creates a vote with a strength from -1 (dislike) to 1 (like); 0 is neutral.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Strength`] for anything else, NaN too.
+    /// Returns [`SessionError::Strength`] if the strength is out of range or NaN.
     pub fn new(strength: f64) -> Result<Self, SessionError> {
         if !(-1.0..=1.0).contains(&strength) {
             return Err(SessionError::Strength { got: strength, lowest: -1 });
         }
-        // Adding zero turns -0 into 0.
+        // Adding 0 turns -0 into 0.
         Ok(Self { strength: strength + 0.0, reason: None })
     }
 
-    /// A like of a strength from 0 to 1.
+    /// Creates a like with a strength from 0 to 1.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Strength`] for anything else, NaN too.
+    /// Returns [`SessionError::Strength`] if the strength is out of range or NaN.
     pub fn like(strength: f64) -> Result<Self, SessionError> {
         if (0.0..=1.0).contains(&strength) {
             Self::new(strength)
@@ -55,27 +55,27 @@ impl Vote {
         }
     }
 
-    /// A dislike of a strength from 0 to 1.
+    /// Creates a dislike with a strength from 0 to 1.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Strength`] for anything else, NaN too.
+    /// Returns [`SessionError::Strength`] if the strength is out of range or NaN.
     pub fn dislike(strength: f64) -> Result<Self, SessionError> {
         Self::like(strength).and_then(|like| Self::new(-like.strength))
     }
 
-    /// The same vote with a reason: what in the image is meant.
+    /// Sets a reason, for instance which part of the image the vote is about.
     #[must_use]
     pub fn because(self, reason: impl Into<String>) -> Self {
         Self { reason: Some(reason.into()), ..self }
     }
 
-    /// From -1 (dislike in full) to 1 (like in full).
+    /// The strength, from -1 (dislike) to 1 (like).
     pub fn strength(&self) -> f64 {
         self.strength
     }
 
-    /// Why.
+    /// The reason, if one was given.
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
@@ -94,6 +94,6 @@ impl TryFrom<Unchecked> for Vote {
 pub struct Judged {
     /// The image.
     pub image: Image,
-    /// The vote in force.
+    /// The current vote.
     pub vote: Vote,
 }

@@ -1,26 +1,26 @@
-//! Several images as one, before the projection reads them.
+//! Combination of the features of several images before the projection.
 
 use burn::tensor::Tensor;
 
 use super::Features;
 use crate::AdapterError;
 
-/// How features of several images become those of one, as ComfyUI_IPAdapter_plus combines them.
+/// Method of combining the features of several images into those of one, as in ComfyUI_IPAdapter_plus.
 ///
-/// Without combining, the tokens of all images stand side by side in one softmax.
+/// Without combining, the tokens of all images share one softmax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Combine {
-    /// Their sum.
+    /// Sum.
     Add,
-    /// The first without the mean of the others.
+    /// The first minus the mean of the others.
     Subtract,
-    /// Their mean.
+    /// Mean.
     Mean,
-    /// The mean of each divided by the length over images, as published: not the length over channels.
+    /// Mean of the features, each divided by its norm over the images, as published (not over the channels).
     NormMean,
-    /// The largest of each number.
+    /// Elementwise maximum.
     Max,
-    /// The smallest of each number.
+    /// Elementwise minimum.
     Min,
 }
 
@@ -45,11 +45,11 @@ impl Combine {
 }
 
 impl Features {
-    /// The features of one image that stand for all of these.
+    /// Combines the features of all images into those of one image.
     ///
     /// # Errors
     ///
-    /// When there is no image.
+    /// Returns an error if there is no image.
     pub fn combined(&self, combine: Combine) -> Result<Self, AdapterError> {
         self.check_rows()?;
         let features = self.in_f32();
@@ -60,7 +60,7 @@ impl Features {
             Self::FaceAndTokens { identities, tokens } => {
                 Self::FaceAndTokens { identities: combine.of(identities), tokens: combine.of(tokens) }
             }
-            // Texts are no images: they are the same for all.
+            // The texts are the same for all images and are not combined.
             Self::Instructed { tokens, prompt, instruction } => Self::Instructed {
                 tokens: combine.of(tokens),
                 prompt: prompt.narrow(0, 0, 1),

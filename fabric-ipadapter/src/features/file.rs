@@ -1,4 +1,4 @@
-//! Features on disk, so that images are encoded once.
+//! Storage of features, so that images are encoded only once.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,13 +10,13 @@ use super::Features;
 use crate::AdapterError;
 
 impl Features {
-    /// Writes them to a `.safetensors` file, in f32: tensors `pooled`, `tokens`, `identities`, `prompt` and
-    /// `instruction`, as many as there are. What an adapter makes of them is not in it, so that one file serves all
-    /// adapters that read its kind.
+    /// Writes the features to a `.safetensors` file in f32, with the tensors `pooled`, `tokens`, `identities`,
+    /// `prompt` and `instruction` as far as present. They are saved before the adapter's projection, so one
+    /// file works with all adapters that expect this kind.
     ///
     /// # Errors
     ///
-    /// When the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), AdapterError> {
         let tensors: BTreeMap<String, HostTensor> =
             self.named().into_iter().map(|(name, x)| (name.to_owned(), x)).collect();
@@ -27,11 +27,11 @@ impl Features {
         Ok(())
     }
 
-    /// Reads what [`Self::save`] wrote.
+    /// Reads a file written by [`Self::save`].
     ///
     /// # Errors
     ///
-    /// When there is no such file, or it holds something else.
+    /// Returns an error if the file does not exist or has other contents.
     pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self, AdapterError> {
         let file = SafetensorsFile::open(path)?;
         let names: Vec<&str> = file.tensors().keys().map(String::as_str).collect();

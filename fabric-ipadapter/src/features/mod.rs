@@ -1,4 +1,4 @@
-//! What an adapter reads of an image.
+//! Image features, the input of an adapter.
 
 mod combine;
 mod file;
@@ -12,53 +12,53 @@ use crate::AdapterError;
 
 pub use combine::Combine;
 
-/// Features of one or more images, as an image encoder or a face recogniser gives them.
+/// Features of one or more images from an image encoder or a face recogniser.
 ///
-/// An adapter reads one kind; [`FeatureKind`] says which.
+/// An adapter expects one kind, described by [`FeatureKind`].
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant, reason = "a tensor is a handle, and few of these live at a time")]
 pub enum Features {
-    /// One vector per image, projected: `[images, channels]`.
+    /// One projected vector per image: `[images, channels]`.
     Pooled(Tensor<2>),
-    /// The encoder's last layer but one: `[images, tokens, channels]`.
+    /// The encoder's penultimate layer: `[images, tokens, channels]`.
     Tokens(Tensor<3>),
-    /// Identities of faces (InsightFace): `[faces, channels]`.
+    /// Face identities (InsightFace): `[faces, channels]`.
     Face(Tensor<2>),
-    /// Identities and, of the same faces, the encoder's tokens.
+    /// Identities and encoder tokens of the same faces.
     FaceAndTokens {
         /// `[faces, channels]`.
         identities: Tensor<2>,
         /// `[faces, tokens, channels]`.
         tokens: Tensor<3>,
     },
-    /// The encoder's tokens, what the result should show, and what of the image is meant.
+    /// Encoder tokens with the text features of prompt and instruction.
     Instructed {
         /// `[images, tokens, channels]`.
         tokens: Tensor<3>,
-        /// `[images, text_tokens, text_channels]`: the text encoder's last layer, normed.
+        /// `[images, text_tokens, text_channels]`: the text encoder's last layer, after the final layer norm.
         prompt: Tensor<3>,
-        /// The same of the instruction.
+        /// Same shape, for the instruction.
         instruction: Tensor<3>,
     },
 }
 
-/// Which features an adapter reads, and how many channels they have.
+/// Kind of the features that an adapter expects, with their channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeatureKind {
-    /// [`Features::Pooled`] of so many channels.
+    /// [`Features::Pooled`] with this many channels.
     Pooled(usize),
-    /// [`Features::Tokens`] of so many channels.
+    /// [`Features::Tokens`] with this many channels.
     Tokens(usize),
-    /// [`Features::Face`] of so many channels.
+    /// [`Features::Face`] with this many channels.
     Face(usize),
-    /// [`Features::FaceAndTokens`]: channels of identities, and of tokens.
+    /// [`Features::FaceAndTokens`]: channels of the identities and of the tokens.
     FaceAndTokens(usize, usize),
-    /// [`Features::Instructed`]: channels of tokens, and of texts.
+    /// [`Features::Instructed`]: channels of the tokens and of the texts.
     Instructed(usize, usize),
 }
 
 impl FeatureKind {
-    /// Where to get features of this kind instead of others, for messages.
+    /// Returns how to get features of this kind instead of another, for error messages.
     pub(crate) fn how_to_get(&self, instead_of: &Self) -> &'static str {
         match (self, instead_of) {
             (Self::Instructed(expected, _), Self::Instructed(got, _)) if expected == got => {
@@ -96,7 +96,7 @@ impl fmt::Display for FeatureKind {
 }
 
 impl Features {
-    /// Their kind.
+    /// Returns the kind of the features.
     pub fn kind(&self) -> FeatureKind {
         let last = |tensor: &Tensor<3>| tensor.dims()[2];
         match self {
@@ -106,7 +106,7 @@ impl Features {
             Self::FaceAndTokens { identities, tokens } => {
                 FeatureKind::FaceAndTokens(identities.dims()[1], last(tokens))
             }
-            // Of texts that differ, the wrong one: no adapter reads 0 channels.
+            // If the texts differ in their channels, report 0, which no adapter expects.
             Self::Instructed { tokens, prompt, instruction } => {
                 let text = if last(prompt) == last(instruction) { last(prompt) } else { 0 };
                 FeatureKind::Instructed(last(tokens), text)
@@ -114,7 +114,7 @@ impl Features {
         }
     }
 
-    /// Whether they are of the same number of images, and of one at least.
+    /// Checks that all parts have the same number of images, at least one.
     pub(crate) fn check_rows(&self) -> Result<(), AdapterError> {
         let rows = match self {
             Self::Pooled(x) | Self::Face(x) => vec![x.dims()[0]],
@@ -135,7 +135,7 @@ impl Features {
         })
     }
 
-    /// The same numbers on a device that tracks gradients.
+    /// Moves the features to a device that tracks gradients.
     #[cfg(feature = "train")]
     pub(crate) fn tracked(self) -> Self {
         match self {
@@ -152,7 +152,7 @@ impl Features {
         }
     }
 
-    /// The same numbers in f32.
+    /// Casts the features to f32.
     pub(crate) fn in_f32(&self) -> Self {
         fn cast<const D: usize>(x: &Tensor<D>) -> Tensor<D> {
             if x.dtype() == DType::F32 { x.clone() } else { x.clone().cast(DType::F32) }
@@ -171,12 +171,14 @@ impl Features {
         }
     }
 
-    /// Features of images for an adapter that reads pooled features or tokens; `None` for one that reads more than
-    /// images (faces, instructions), and for pooled features of an encoder without projection.
+    /// Encodes images for an adapter that expects pooled features or tokens.
+    ///
+    /// Returns `None` for adapters that need more than images (faces, instructions), and for pooled features if
+    /// the encoder has no projection.
     ///
     /// # Shapes
     ///
-    /// - `pixels`: `[images, 3, size, size]`, as the encoder wants them
+    /// - `pixels`: `[images, 3, size, size]`, preprocessed for the encoder
     pub fn of(encoder: &dyn ImageEncoder, pixels: Tensor<4>, kind: FeatureKind) -> Option<Self> {
         match kind {
             FeatureKind::Pooled(_) => encoder.has_projection().then(|| Self::Pooled(encoder.embed(pixels))),
@@ -185,9 +187,10 @@ impl Features {
         }
     }
 
-    /// What the published code gives an adapter where there is no image: the vector of zeros, or tokens of an image
-    /// that is zero once normalised (a mean grey); of no face, zeros as its identity. `None` for an adapter that reads
-    /// instructions: texts are never nothing.
+    /// Returns the features of "no image", as in the published code: a zero vector; or the tokens of an image
+    /// that is zero after normalisation (a mean grey); for faces, a zero identity.
+    ///
+    /// Returns `None` for adapters with instructions, whose texts have no such default.
     ///
     /// # Shapes
     ///
@@ -211,7 +214,7 @@ impl Features {
 mod tests {
     use super::*;
 
-    /// An encoder that gives zeros, with or without a projection.
+    /// Image encoder that returns zeros, with or without a projection.
     struct Zeros {
         projects: bool,
     }
@@ -240,7 +243,8 @@ mod tests {
         for projects in [true, false] {
             let of = |kind| Features::of(&Zeros { projects }, pixels.clone(), kind);
             assert!(of(FeatureKind::Tokens(6)).is_some());
-            // As many channels as it has: a width alone would not tell.
+            // Pooled features would have 6 channels too, so the number of channels does not tell whether there
+            // is a projection.
             assert_eq!(of(FeatureKind::Pooled(6)).is_some(), projects);
         }
     }

@@ -1,4 +1,4 @@
-//! What is known of an adapter before its weights are.
+//! Configuration of an adapter.
 
 use std::fmt;
 
@@ -13,75 +13,75 @@ use crate::projection::{
 };
 use crate::{AdapterError, FeatureKind, Features, numbered_layers};
 
-/// Everything about an adapter that its tensors' names and shapes tell.
+/// Configuration of an adapter, as determined by the names and shapes of its tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdapterConfig {
-    /// How it makes tokens of features.
+    /// Projection of features to tokens.
     pub projection: ProjectionConfig,
     /// Channels of the U-Net's cross-attention layers, in the order of [`numbered_layers`](crate::numbered_layers).
     pub widths: Vec<usize>,
     /// Channels of a token: the U-Net's `cross_attention_dim`.
     pub context: usize,
-    /// Rank of the LoRA that FaceID files carry for every attention layer.
+    /// Rank of the LoRA that FaceID files contain for every attention layer.
     pub lora_rank: Option<usize>,
 }
 
-/// The kind of a projection and its sizes; in all of them `tokens` are tokens per image.
+/// Kind and sizes of a projection. In all variants, `tokens` is the number of tokens per image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProjectionConfig {
-    /// Base, light, vit-G, SDXL: pooled features of this many channels.
+    /// Base, light, vit-G, SDXL: pooled features.
     Pooled {
-        /// Channels of the pooled features: 1024 of ViT-H, 1280 of ViT-bigG.
+        /// Channels of the pooled features: 1024 for ViT-H, 1280 for ViT-bigG.
         features: usize,
-        /// 4.
+        /// Tokens per image: 4.
         tokens: usize,
     },
-    /// Full-face: each of the encoder's tokens, of this many channels.
+    /// Full-face: all tokens of the image encoder.
     Tokens {
-        /// 1280 of ViT-H.
+        /// Channels of the encoder's tokens: 1280 for ViT-H.
         features: usize,
     },
     /// Plus, plus-face, composition.
     Resampler(ResamplerConfig),
-    /// FaceID and, with 16 tokens and without LoRA, portrait.
+    /// FaceID; also portrait, with 16 tokens and without LoRA.
     Face {
         /// Channels of an identity: 512.
         identity: usize,
-        /// 4, or 16.
+        /// Tokens per face: 4, or 16 for portrait.
         tokens: usize,
     },
-    /// FaceID plus; its two versions have the same names and shapes.
+    /// FaceID plus. Its two versions have the same names and shapes.
     FaceResampler {
         /// Channels of an identity: 512.
         identity: usize,
-        /// Channels of the encoder's tokens: 1280 of ViT-H.
+        /// Channels of the encoder's tokens: 1280 for ViT-H.
         features: usize,
-        /// 4.
+        /// Tokens per face: 4.
         tokens: usize,
-        /// What the file's name tells.
+        /// Version, which only the name of the file reveals.
         version: FaceVersion,
     },
     /// IPAdapter-Instruct.
     Instruct {
-        /// The part that it has in common with plus.
+        /// The part shared with plus adapters.
         resampler: ResamplerConfig,
         /// Channels of prompt and instruction: 768.
         text: usize,
     },
 }
 
-/// The two versions of FaceID plus, which files do not tell apart.
+/// Version of FaceID plus, which the tensors of a file do not reveal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FaceVersion {
-    /// The tokens are what the identity read off the image.
+    /// The tokens are the output of the resampler.
     #[default]
     V1,
-    /// That is added to the identity ("plusv2").
+    /// The output of the resampler is added to the identity tokens ("plusv2").
     V2,
 }
 
 impl AdapterConfig {
-    /// An adapter of this kind, with random weights.
+    /// Creates the weights of an adapter with random values.
     pub fn init(&self, device: &Device) -> AdapterWeights {
         let context = self.context;
         let projection = match self.projection {
@@ -110,7 +110,7 @@ impl AdapterConfig {
         AdapterWeights { projection, layers }
     }
 
-    /// Which features it reads.
+    /// Returns the kind of features that the adapter expects.
     pub fn reads(&self) -> FeatureKind {
         match self.projection {
             ProjectionConfig::Pooled { features, .. } => FeatureKind::Pooled(features),
@@ -124,11 +124,11 @@ impl AdapterConfig {
         }
     }
 
-    /// Whether a U-Net's cross-attentions are those that it was made for.
+    /// Checks that the cross-attention layers of a U-Net match the adapter.
     ///
     /// # Errors
     ///
-    /// [`AdapterError::Unfit`], which says what both have.
+    /// Returns [`AdapterError::Unfit`], which shows both sides, if they do not match.
     pub fn check_layers(&self, layers: &[CrossAttention]) -> Result<(), AdapterError> {
         let layers = numbered_layers(layers);
         let unfit = |what: String, got: String, expected: String| AdapterError::Unfit {
@@ -152,11 +152,12 @@ impl AdapterConfig {
         Ok(())
     }
 
-    /// Whether features are what it reads: whether they come from the image encoder that it was trained with.
+    /// Checks that features are of the expected kind, that is, from the image encoder that the adapter was
+    /// trained with.
     ///
     /// # Errors
     ///
-    /// [`AdapterError::Unfit`], which says what both have and which encoder to get.
+    /// Returns [`AdapterError::Unfit`], which shows both sides and the encoder to use, if they do not match.
     pub fn check_features(&self, features: &Features) -> Result<(), AdapterError> {
         let (got, expected) = (features.kind(), self.reads());
         if got == expected {
@@ -171,12 +172,12 @@ impl AdapterConfig {
         })
     }
 
-    /// In words, with the U-Net and the features that it belongs to: whichever is wrong, a message shows all three.
+    /// Describes the adapter with its U-Net and features, so that each error message shows all three.
     fn with_partners(&self) -> String {
         format!("{self}, reading {}", self.reads())
     }
 
-    /// The model that it was made for, for messages.
+    /// Returns the base model of the adapter, for error messages.
     fn base_to_get(&self) -> &'static str {
         match (self.widths.len(), self.context) {
             (16, 768) => "Stable Diffusion 1.5",
@@ -187,7 +188,7 @@ impl AdapterConfig {
     }
 }
 
-/// In words: `a plus adapter (16 tokens) for a U-Net of context 768 with 16 cross-attentions`.
+/// Formats a description: `a plus adapter (16 tokens) for a U-Net of context 768 with 16 cross-attentions`.
 impl fmt::Display for AdapterConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.projection {

@@ -1,4 +1,4 @@
-//! What an adapter is, from the names and shapes in its file.
+//! Detection of an adapter's configuration from the names and shapes in its file.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use crate::AdapterError;
 use crate::projection::{HEAD_DIM, ResamplerConfig};
 
 impl AdapterConfig {
-    /// Reads an adapter's kind and sizes off the names and shapes of its tensors; nothing is loaded.
+    /// Detects the kind and sizes of an adapter from the names and shapes of its tensors; no weights are
+    /// loaded.
     ///
-    /// Names of files are not looked at: FaceID plus is taken for version 1
-    /// ([`Self::with_face_version`] says otherwise).
+    /// File names are ignored, so FaceID plus is detected as version 1; [`Self::with_face_version`] changes it.
     ///
     /// # Errors
     ///
-    /// When the tensors are not those of an adapter.
+    /// Returns an error if the tensors are not those of an adapter.
     pub(super) fn detect(source: &dyn TensorSource) -> Result<Self, AdapterError> {
         let shapes = Shapes::of(source);
         let (widths, context) = shapes.layers()?;
@@ -24,7 +24,7 @@ impl AdapterConfig {
         Ok(Self { projection, widths, context, lora_rank: None })
     }
 
-    /// The same as another version of FaceID plus; nothing else has versions.
+    /// Sets the version of FaceID plus; has no effect on other adapters.
     #[must_use]
     pub fn with_face_version(mut self, expected: FaceVersion) -> Self {
         if let ProjectionConfig::FaceResampler { version, .. } = &mut self.projection {
@@ -34,7 +34,7 @@ impl AdapterConfig {
     }
 }
 
-/// The shapes of a file's tensors.
+/// Tensor shapes of a file.
 struct Shapes<'a> {
     place: String,
     shapes: BTreeMap<&'a str, &'a [usize]>,
@@ -46,7 +46,7 @@ impl<'a> Shapes<'a> {
         Self { place: source.place(), shapes: shapes.collect() }
     }
 
-    /// The shape of a tensor with so many axes, none of them empty.
+    /// Returns the shape of a tensor if it has this number of axes, none of them empty.
     fn find(&self, name: &str, axes: usize) -> Option<&'a [usize]> {
         self.shapes.get(name).copied().filter(|shape| shape.len() == axes && !shape.contains(&0))
     }
@@ -68,7 +68,7 @@ impl<'a> Shapes<'a> {
         }
     }
 
-    /// Widths of the cross-attention layers by their number, and the channels of a token.
+    /// Returns the widths of the cross-attention layers in order of their number, and the channels of a token.
     fn layers(&self) -> Result<(Vec<usize>, usize), AdapterError> {
         let number = |name: &str| name.strip_prefix("ip_adapter.")?.strip_suffix(".to_k_ip.weight")?.parse().ok();
         let mut numbers: Vec<usize> = self.shapes.keys().filter_map(|name| number(name)).collect();
@@ -145,7 +145,7 @@ impl<'a> Shapes<'a> {
         Ok(ProjectionConfig::Resampler(resampler))
     }
 
-    /// How many tokens so many outputs are.
+    /// Returns how many tokens this number of outputs makes.
     fn tokens(&self, outputs: usize, context: usize) -> Result<usize, AdapterError> {
         if outputs.is_multiple_of(context) {
             return Ok(outputs / context);

@@ -1,4 +1,5 @@
-//! Adapter files: their names, and what an adapter is, told from names and shapes before anything is loaded.
+//! Adapter files: their names, and detection of the kind of adapter from names and shapes before any weights
+//! are loaded.
 
 mod config;
 mod detect;

@@ -1,4 +1,4 @@
-//! The names that adapters have been published under, as the one set that this library reads.
+//! Adapter files, with all published naming schemes mapped to one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,36 +12,37 @@ use fabric_models::lora::{Lora, LoraFile};
 use super::{AdapterConfig, within_unet};
 use crate::{AdapterError, numbered_layers};
 
-/// Other names of the two halves of a file: of a training checkpoint, and of what this library reads.
+/// Name prefixes of training checkpoints, and the published prefixes that replace them.
 const PREFIXES: [(&str, &str); 2] = [("image_proj_model.", "image_proj."), ("adapter_modules.", "ip_adapter.")];
 
-/// An adapter's file, opened: names and shapes are known, nothing is loaded.
+/// Opened adapter file: names and shapes are read, no weights are loaded.
 ///
-/// The names of a training checkpoint (`image_proj_model.`, `adapter_modules.`) become the published ones
-/// (`image_proj.`, `ip_adapter.`), and so do those of adapters that were saved within a U-Net, by diffusers or by training
-/// that saved shared tensors once; the frozen U-Net that travels along is left out.
+/// The names of a training checkpoint (`image_proj_model.`, `adapter_modules.`) are mapped to the published
+/// ones (`image_proj.`, `ip_adapter.`). So are those of adapters saved within a U-Net, by diffusers or by
+/// training that saves shared tensors only once. The frozen U-Net in such files is ignored.
 #[derive(Debug, Clone)]
 pub struct AdapterFile {
     weights: Arc<dyn TensorSource>,
-    /// FaceID's changes of the U-Net.
+    /// LoRA for the U-Net in FaceID files.
     lora: Arc<dyn TensorSource>,
 }
 
 impl AdapterFile {
-    /// Opens a file: `.safetensors`, or with the feature `pickle` a nested `.bin`.
+    /// Opens a file: `.safetensors`, or a nested `.bin` with the feature `pickle`.
     ///
     /// # Errors
     ///
-    /// When there is no such file, or it is broken.
+    /// Returns an error if the file does not exist or is invalid.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         Self::new(open_weights(path)?)
     }
 
-    /// The same of tensors that are open already.
+    /// Creates an adapter file from opened tensors.
     ///
     /// # Errors
     ///
-    /// When the names of two layouts meet, or diffusers saved several adapters in one file ([`Self::one_of_several`]).
+    /// Returns an error if the file mixes two naming schemes, or diffusers saved several adapters in it (see
+    /// [`Self::one_of_several`]).
     pub fn new(source: Arc<dyn TensorSource>) -> Result<Self, LoadError> {
         let several = within_unet::count(source.tensors());
         if several > 1 {
@@ -57,7 +58,7 @@ impl AdapterFile {
             return Self::one_of_several(source, 0);
         }
         let is_training = source.tensors().keys().any(|name| PREFIXES.iter().any(|(from, _)| name.starts_with(from)));
-        // The layers may be missing under their own names, as the U-Net shares them.
+        // Shared tensors are saved only once, so the layers may exist only under the names of the U-Net.
         let has_layers = |name: &String| name.starts_with("adapter_modules.") || name.starts_with("ip_adapter.");
         let shared = if source.tensors().keys().any(has_layers) {
             BTreeMap::new()
@@ -77,36 +78,38 @@ impl AdapterFile {
         })
     }
 
-    /// One of the adapters that diffusers saved within a U-Net, by its number.
+    /// Selects one of several adapters that diffusers saved within a U-Net, by its index.
     ///
     /// # Errors
     ///
-    /// When its tensors do not belong together.
+    /// Returns an error if its tensors do not form an adapter.
     pub fn one_of_several(source: Arc<dyn TensorSource>, index: usize) -> Result<Self, LoadError> {
         let weights = Arc::new(within_unet::adapter(source, index)?);
         let lora = Arc::new(MappedSource::new(weights.clone(), [])?);
         Ok(Self { weights, lora })
     }
 
-    /// The adapter's own tensors, under their published names.
+    /// Returns the tensors of the adapter, under their published names.
     pub fn weights(&self) -> &dyn TensorSource {
         &*self.weights
     }
 
-    /// What the tensors tell; FaceID plus is taken for version 1.
+    /// Detects the configuration from the tensors. FaceID plus is detected as version 1.
     ///
     /// # Errors
     ///
-    /// When they are not those of an adapter.
+    /// Returns an error if the tensors are not those of an adapter.
     pub fn config(&self) -> Result<AdapterConfig, AdapterError> {
         let rank = self.lora.tensors().iter().find(|(name, _)| name.ends_with(".down.weight"));
         let lora_rank = rank.and_then(|(_, info)| info.shape.first().copied());
         Ok(AdapterConfig { lora_rank, ..AdapterConfig::detect(&*self.weights)? })
     }
 
-    /// The LoRA that FaceID was trained with, for a U-Net with these cross-attentions; `None` in other files.
+    /// Returns the LoRA that FaceID was trained with, for a U-Net with these cross-attention layers; `None` for
+    /// other files.
     ///
-    /// [`merge`](fabric_models::lora::merge) or [`attach`](fabric_models::lora::attach) it with a scale of 1.
+    /// Apply it with [`merge`](fabric_models::lora::merge) or [`attach`](fabric_models::lora::attach), with a
+    /// scale of 1.
     ///
     /// ```no_run
     /// # use fabric_ipadapter::AdapterFile;
@@ -125,7 +128,8 @@ impl AdapterFile {
     ///
     /// # Errors
     ///
-    /// When a matrix has no place in such a U-Net, lacks its counterpart, or does not fit it.
+    /// Returns an error if a matrix has no place in such a U-Net, lacks its counterpart, or has the wrong
+    /// shape.
     pub fn lora(&self, layers: &[CrossAttention]) -> Result<Option<Lora>, AdapterError> {
         if self.lora.tensors().is_empty() {
             return Ok(None);

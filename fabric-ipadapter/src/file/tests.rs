@@ -1,4 +1,4 @@
-//! Every published file: its names and shapes, told again from themselves, and its size.
+//! Tests with the names, shapes and sizes of every published file.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::*;
 use crate::AdapterError;
 use crate::projection::ResamplerConfig;
 
-/// Names and shapes; all values are 0.
+/// Tensor source with names and shapes; all values are 0.
 #[derive(Debug)]
 struct Listing(BTreeMap<String, TensorInfo>);
 
@@ -61,7 +61,7 @@ fn face_resampler() -> ProjectionConfig {
     ProjectionConfig::FaceResampler { identity: 512, features: 1280, tokens: 4, version: FaceVersion::V1 }
 }
 
-/// What each published file is.
+/// Expected configuration of each published file.
 fn published() -> Vec<(&'static str, AdapterConfig)> {
     use ProjectionConfig::{Face, Instruct, Pooled, Resampler, Tokens};
     let pooled = |features| Pooled { features, tokens: 4 };
@@ -95,8 +95,8 @@ fn published() -> Vec<(&'static str, AdapterConfig)> {
     ]
 }
 
-/// Names and shapes of the published files, which the authors' own code told (`tests/fixtures/make_published.py`): each is
-/// several parts.
+/// Names and shapes of the published files, extracted with the authors' own code
+/// (`tests/fixtures/make_published.py`). Each file has several parts.
 #[derive(serde::Deserialize)]
 struct Published {
     files: BTreeMap<String, Vec<String>>,
@@ -234,7 +234,7 @@ fn names_of_training_checkpoints_become_the_published_ones() {
 
 #[test]
 fn layers_that_a_checkpoint_has_within_its_u_net_are_numbered() {
-    // Shared tensors are saved once, and here not with the adapter.
+    // Shared tensors are saved only once, here within the U-Net.
     let layer = |path: &str, width: usize| {
         let name = format!("unet.{path}.attentions.0.transformer_blocks.0.attn2.processor");
         let info = TensorInfo { dtype: Dtype::F32, shape: vec![width, 768] };

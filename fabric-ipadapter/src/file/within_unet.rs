@@ -1,4 +1,4 @@
-//! Adapters that were saved as parts of a U-Net: by diffusers, and by training scripts that save shared tensors once.
+//! Adapters saved within a U-Net: by diffusers, and by training scripts that save shared tensors only once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,22 +7,23 @@ use fabric_models::load::{HostTensor, LoadError, TensorInfo, TensorSource};
 
 const PROJECTION: &str = "encoder_hid_proj.image_projection_layers.";
 
-/// How many adapters diffusers saved within a U-Net with these tensors.
+/// Returns the number of adapters that diffusers saved within a U-Net with these tensors.
 pub(super) fn count(tensors: &BTreeMap<String, TensorInfo>) -> usize {
     let numbers = tensors.keys().filter_map(|name| name.strip_prefix(PROJECTION)?.split('.').next()?.parse().ok());
     numbers.max().map_or(0, |last: usize| last.saturating_add(1))
 }
 
-/// One of them, under the published names.
+/// Selects one of them, under the published names.
 ///
 /// # Errors
 ///
-/// When the tensors cannot be those of such an adapter.
+/// Returns an error if the tensors are not those of such an adapter.
 pub(super) fn adapter(source: Arc<dyn TensorSource>, index: usize) -> Result<Stacked, LoadError> {
     let mut stacked: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let prefix = format!("{PROJECTION}{index}.");
     let projection: Vec<&str> = source.tensors().keys().filter_map(|name| name.strip_prefix(&prefix)).collect();
-    // Full-face norms each token; a face's one vector becomes several of them.
+    // Full-face normalises each token; FaceID splits one vector into several tokens first, so its norm is
+    // narrower.
     let side = |name: &str| source.tensors().get(&format!("{prefix}{name}")).and_then(|info| info.shape.first());
     let full = side("ff.net.2.weight").is_some() && side("ff.net.2.weight") == side("norm.weight");
     let face = projection.contains(&"proj.net.2.weight");
@@ -45,7 +46,7 @@ pub(super) fn adapter(source: Arc<dyn TensorSource>, index: usize) -> Result<Sta
     Stacked::new(source, stacked)
 }
 
-/// The published name of a tensor of the layers, of a checkpoint that has them only within its U-Net
+/// Returns the published names of layer tensors, for a checkpoint that has them only within its U-Net
 /// (`unet.down_blocks.0...attn2.processor.to_k_ip.weight`).
 pub(super) fn of_training(tensors: &BTreeMap<String, TensorInfo>) -> BTreeMap<String, String> {
     let numbers = numbers(tensors);
@@ -57,7 +58,7 @@ pub(super) fn of_training(tensors: &BTreeMap<String, TensorInfo>) -> BTreeMap<St
     named.collect()
 }
 
-/// The number of each cross-attention that has image keys of its own, by its path: down, up, then middle.
+/// Numbers each cross-attention layer that has image keys, by its path: down, up, then middle.
 fn numbers(tensors: &BTreeMap<String, TensorInfo>) -> BTreeMap<String, usize> {
     let paths: BTreeSet<&str> = tensors
         .keys()
@@ -65,7 +66,7 @@ fn numbers(tensors: &BTreeMap<String, TensorInfo>) -> BTreeMap<String, usize> {
         .filter(|path| path.ends_with(".attn2"))
         .collect();
     let mut paths: Vec<&str> = paths.into_iter().collect();
-    // Cached, because a key costs as much as its name is long.
+    // Cached, because computing a key takes time proportional to the length of the name.
     paths.sort_by_cached_key(|path| {
         let path = path.strip_prefix("unet.").unwrap_or(path);
         let way = ["down_blocks.", "up_blocks.", "mid_block."].iter().position(|way| path.starts_with(way));
@@ -75,7 +76,7 @@ fn numbers(tensors: &BTreeMap<String, TensorInfo>) -> BTreeMap<String, usize> {
     paths.into_iter().enumerate().map(|(index, path)| (path.to_owned(), 2 * index + 1)).collect()
 }
 
-/// The published name of a tensor of diffusers' projections.
+/// Returns the published name of a tensor of diffusers' projections.
 fn published(name: &str, full: bool, face: bool) -> String {
     let parts: Vec<&str> = name.split('.').collect();
     let new = match parts[..] {
@@ -85,7 +86,7 @@ fn published(name: &str, full: bool, face: bool) -> String {
         ["ff", "net", "2", rest] | ["proj", "net", "2", rest] => vec!["proj", "2", rest],
         ["layers", layer, "ln0", rest] => vec!["layers", layer, "0", "norm1", rest],
         ["layers", layer, "ln1", rest] => vec!["layers", layer, "0", "norm2", rest],
-        // Keys above values, which is their order by name too.
+        // Keys are stacked before values, which is also their alphabetical order.
         ["layers", layer, "attn", "to_k" | "to_v", rest] => vec!["layers", layer, "0", "to_kv", rest],
         ["layers", layer, "attn", "to_out", "0", rest] => vec!["layers", layer, "0", "to_out", rest],
         ["layers", layer, "attn", other, rest] => vec!["layers", layer, "0", other, rest],
@@ -95,12 +96,13 @@ fn published(name: &str, full: bool, face: bool) -> String {
         _ => parts.clone(),
     };
     let new = new.join(".");
-    // Of a face, what is not its own belongs to the resampler within.
+    // In FaceID plus, all other tensors belong to the inner resampler.
     let own = new.starts_with("proj.") || new.starts_with("norm.");
     if face && !own { format!("perceiver_resampler.{new}") } else { new }
 }
 
-/// Tensors of another source, each made of one or of several stacked along their first axis.
+/// Tensor source in which each tensor is one tensor of another source, or several stacked along their first
+/// axis.
 #[derive(Debug)]
 pub(super) struct Stacked {
     source: Arc<dyn TensorSource>,

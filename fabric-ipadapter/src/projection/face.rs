@@ -1,4 +1,4 @@
-//! Faces by their identity: a vector of a face recogniser (InsightFace), which somebody else computed.
+//! Projections of face identities: vectors from a face recogniser (InsightFace), computed outside this library.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -8,7 +8,7 @@ use super::EPSILON;
 use super::perceiver::HEAD_DIM;
 use super::resampler::{Reader, ResamplerConfig};
 
-/// A face's identity as a few tokens (`MLPProjModel` of the published FaceID code).
+/// Projects a face identity to a few tokens (`MLPProjModel` of the published FaceID code).
 #[derive(Module, Debug)]
 pub struct FaceProjection {
     hidden: Linear,
@@ -18,8 +18,8 @@ pub struct FaceProjection {
 }
 
 impl FaceProjection {
-    /// With random weights: from identities of `features` channels (512), through twice as many, to `tokens` (4, or 16
-    /// of the portrait files) of `context` channels.
+    /// Creates random weights: from identities of `features` channels (512), through twice as many, to `tokens`
+    /// (4, or 16 in the portrait files) of `context` channels.
     pub fn new(features: usize, tokens: usize, context: usize, device: &Device) -> Self {
         Self {
             hidden: Linear::new(features, 2 * features, true, device),
@@ -40,18 +40,20 @@ impl FaceProjection {
     }
 }
 
-/// A face's identity reads the tokens of its image (`ProjPlusModel` of the published FaceID code).
+/// Resampler whose queries come from a face identity and attend to the tokens of the image (`ProjPlusModel` of
+/// the published FaceID code).
 #[derive(Module, Debug)]
 pub struct FaceResampler {
     identity: FaceProjection,
     reader: Reader,
-    /// How much of the image joins the identity: none is version 1, where the image's part alone goes on.
+    /// Scale of the resampler's output when it is added to the identity tokens. `None` is version 1, which
+    /// returns only the resampler's output.
     shortcut: Option<f32>,
 }
 
 impl FaceResampler {
-    /// With random weights: identities of `identity` channels, tokens of `features` channels, `tokens` (4) of `context`
-    /// channels in and out.
+    /// Creates random weights: identities of `identity` channels, image tokens of `features` channels, and
+    /// `tokens` (4) of `context` channels as queries and output.
     pub fn new(identity: usize, features: usize, tokens: usize, context: usize, device: &Device) -> Self {
         let heads = context / HEAD_DIM;
         let config = ResamplerConfig { features, channels: context, heads, depth: 4, factor: 4, tokens, context };
@@ -62,7 +64,7 @@ impl FaceResampler {
         }
     }
 
-    /// As version 2 has it: `identity + strength * what the identity read`.
+    /// Selects version 2: `identity + strength * resampled`.
     #[must_use]
     pub fn with_shortcut(mut self, strength: f32) -> Self {
         self.shortcut = Some(strength);
@@ -72,7 +74,7 @@ impl FaceResampler {
     /// # Shapes
     ///
     /// - `identities`: `[faces, identity]`
-    /// - `features`: `[faces, tokens, features]`, the image encoder's last layer but one, of the aligned faces
+    /// - `features`: `[faces, tokens, features]`, the image encoder's penultimate layer, of the aligned faces
     /// - returns: `[faces, tokens, context]`
     pub fn forward(&self, identities: Tensor<2>, features: Tensor<3>) -> Tensor<3> {
         let identity = self.identity.forward(identities);

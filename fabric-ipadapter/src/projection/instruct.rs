@@ -1,4 +1,4 @@
-//! All tokens, under a prompt and an instruction.
+//! Resampler of all image tokens, conditioned on a prompt and an instruction.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -7,12 +7,13 @@ use fabric_models::layers::Linear;
 use super::perceiver::PerceiverLayer;
 use super::resampler::{Reader, ResamplerConfig, queries, repeated};
 
-/// Channels in the middle of the feed-forward networks of prompt and instruction, as a multiple.
+/// Width of the feed-forward networks for prompt and instruction, as a multiple of their channels.
 const SECOND_FACTOR: usize = 2;
 
-/// A [`Resampler`](super::Resampler) that also reads a prompt and an instruction, which says what of the image is meant.
+/// [`Resampler`](super::Resampler) that also attends to a prompt and an instruction, which says which aspect of
+/// the image is used.
 ///
-/// Three streams, as in the published code (`ResamplerInstructBigger`); the paper's figure shows two.
+/// It has three streams, as in the published code (`ResamplerInstructBigger`); the paper's figure shows two.
 #[derive(Module, Debug)]
 pub struct InstructResampler {
     /// The learned queries, `[1, tokens, channels]`.
@@ -25,7 +26,7 @@ pub struct InstructResampler {
 }
 
 impl InstructResampler {
-    /// With random weights; prompt and instruction have `text` channels (768 of CLIP ViT-L).
+    /// Creates random weights. Prompt and instruction have `text` channels (768 for CLIP ViT-L).
     pub fn new(config: &ResamplerConfig, text: usize, device: &Device) -> Self {
         let layers = || {
             let layer = |_| PerceiverLayer::new(config.channels, config.heads, SECOND_FACTOR, device);
@@ -41,8 +42,8 @@ impl InstructResampler {
         }
     }
 
-    /// The same with other last layers in the feed-forward networks that follow prompt and instruction: where published
-    /// training begins, they hardly say anything.
+    /// Replaces the last layers of the feed-forward networks for prompt and instruction. The published training
+    /// starts with them close to zero.
     #[cfg(feature = "train")]
     pub(crate) fn with_quiet_instructions(mut self, mut quiet: impl FnMut(Linear) -> Linear) -> Self {
         for layers in [&mut self.prompt_layers, &mut self.instruction_layers] {
@@ -57,8 +58,9 @@ impl InstructResampler {
 
     /// # Shapes
     ///
-    /// - `features`: `[images, tokens, features]`, the image encoder's last layer but one
-    /// - `prompt`, `instruction`: `[images, text_tokens, text]`, the text encoder's last layer, normed
+    /// - `features`: `[images, tokens, features]`, the image encoder's penultimate layer
+    /// - `prompt`, `instruction`: `[images, text_tokens, text]`, the text encoder's last layer, after the final
+    ///   layer norm
     /// - returns: `[images, tokens, context]`
     pub fn forward(&self, features: Tensor<3>, prompt: Tensor<3>, instruction: Tensor<3>) -> Tensor<3> {
         let mut latents = repeated(&self.latents, features.dims()[0]);
@@ -71,7 +73,8 @@ impl InstructResampler {
         self.body.out(latents)
     }
 
-    /// What the learned queries read in the first layer of each stream (image, prompt, instruction), to look inside.
+    /// Returns the attention output of the first layer of each stream (image, prompt, instruction), for
+    /// inspection.
     ///
     /// # Shapes
     ///
@@ -83,7 +86,8 @@ impl InstructResampler {
         streams.map(|(layers, stream)| layers[0].attention.forward(stream, latents.clone()))
     }
 
-    /// The layers that read each stream, and the stream as they read it, in the order in which a layer's parts run.
+    /// Returns the layers of each stream with its projected input, in the order in which they run within a
+    /// layer.
     fn streams(
         &self,
         features: Tensor<3>,

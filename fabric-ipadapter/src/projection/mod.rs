@@ -1,10 +1,10 @@
-//! From features of images to tokens that cross-attention reads.
+//! Projections of image features to tokens for cross-attention.
 //!
-//! | projection | of | files |
+//! | projection | input | files |
 //! |---|---|---|
 //! | [`PooledProjection`] | one vector per image | base, light, vit-G, SDXL |
-//! | [`TokenProjection`] | every token by itself | full-face |
-//! | [`Resampler`] | all tokens, through learned queries | plus, plus-face, composition |
+//! | [`TokenProjection`] | every token separately | full-face |
+//! | [`Resampler`] | all tokens, with learned queries | plus, plus-face, composition |
 //! | [`FaceProjection`] | a face's identity | FaceID, portrait |
 //! | [`FaceResampler`] | a face's identity and all tokens | FaceID plus |
 //! | [`InstructResampler`] | all tokens, a prompt and an instruction | Instruct |
@@ -28,7 +28,7 @@ pub use tokens::TokenProjection;
 
 use burn::module::Module;
 
-/// The projection of one adapter, whichever it is.
+/// Projection of an adapter, of any kind.
 #[derive(Module, Debug)]
 #[allow(clippy::large_enum_variant, reason = "a layer is a handful of handles, and an adapter has one of these")]
 pub enum ImageProjection {
@@ -46,5 +46,5 @@ pub enum ImageProjection {
     Instruct(InstructResampler),
 }
 
-/// All layer norms of the published projections.
+/// Epsilon of all layer norms in the published projections.
 const EPSILON: f64 = 1e-5;

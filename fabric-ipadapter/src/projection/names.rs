@@ -1,11 +1,12 @@
-//! Paths in a projection to the names in published files, which number what PyTorch keeps in a `Sequential`.
+//! Conversion of parameter paths to the names in published files, which number the layers of PyTorch's
+//! `Sequential`.
 
-/// The published name of a parameter at a path that begins with the projection's variant.
+/// Returns the published name of a parameter, for a path that begins with the projection's variant.
 pub(crate) fn published(path: &str) -> String {
     let parts: Vec<&str> = path.split('.').collect();
     let named = parts.windows(2).filter_map(|pair| {
         Some(match (pair[0], pair[1]) {
-            // Ours alone: the files keep the parts of these one level higher.
+            // These modules exist only in this library: in the files, their parts are one level higher.
             (_, "body" | "identity") => return None,
             (_, "reader") => "perceiver_resampler",
             (_, "hidden") => "proj.0",

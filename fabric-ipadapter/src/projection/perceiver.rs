@@ -1,4 +1,4 @@
-//! A layer in which a few latents read a stream of tokens.
+//! Perceiver layer: a few latents attend to a stream of tokens.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -7,25 +7,26 @@ use fabric_models::layers::{Activation, LayerNorm, Linear};
 
 use super::EPSILON;
 
-/// Channels of a head, in every published file.
+/// Channels per head in every published file.
 pub(crate) const HEAD_DIM: usize = 64;
 
-/// Latents attend to a stream and to themselves, in one softmax (`PerceiverAttention` of the published code).
+/// Attention of latents to a stream and to themselves, in one softmax (`PerceiverAttention` of the published
+/// code).
 #[derive(Module, Debug)]
 pub struct PerceiverAttention {
-    /// Over the stream.
+    /// For the stream.
     norm1: LayerNorm,
-    /// Over the latents.
+    /// For the latents.
     norm2: LayerNorm,
     to_q: Linear,
-    /// Keys above values.
+    /// Keys, then values.
     to_kv: Linear,
     to_out: Linear,
     heads: usize,
 }
 
 impl PerceiverAttention {
-    /// With random weights.
+    /// Creates random weights.
     pub fn new(channels: usize, heads: usize, device: &Device) -> Self {
         let inner = heads * HEAD_DIM;
         Self {
@@ -38,7 +39,7 @@ impl PerceiverAttention {
         }
     }
 
-    /// What the latents read, before it is added to them.
+    /// Returns the attention output, without the residual connection.
     ///
     /// # Shapes
     ///
@@ -55,7 +56,7 @@ impl PerceiverAttention {
     }
 }
 
-/// Norm, two linear layers without bias, exact GELU between them.
+/// Feed-forward network: layer norm and two linear layers without bias, with exact GELU between them.
 #[derive(Module, Debug)]
 pub struct FeedForward {
     norm: LayerNorm,
@@ -64,7 +65,7 @@ pub struct FeedForward {
 }
 
 impl FeedForward {
-    /// With random weights; `factor` times as many channels in the middle.
+    /// Creates random weights; the hidden layer has `factor * channels` channels.
     pub fn new(channels: usize, factor: usize, device: &Device) -> Self {
         Self {
             norm: LayerNorm::new(channels, EPSILON, device),
@@ -73,32 +74,34 @@ impl FeedForward {
         }
     }
 
-    /// The same with another last layer.
+    /// Replaces the last layer.
     #[cfg(feature = "train")]
     pub(super) fn with_contract(self, change: impl FnOnce(Linear) -> Linear) -> Self {
         Self { contract: change(self.contract), ..self }
     }
 
+    /// Applies the network, without the residual connection.
+    ///
     /// # Shapes
     ///
     /// - `x`: `[rows, tokens, channels]`
-    /// - returns: the same, before it is added to `x`
+    /// - returns: `[rows, tokens, channels]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         self.contract.forward(Activation::Gelu.forward(self.expand.forward(self.norm.forward(x))))
     }
 }
 
-/// Attention and a feed-forward network, each beside a shortcut.
+/// Attention and a feed-forward network, each with a residual connection.
 #[derive(Module, Debug)]
 pub struct PerceiverLayer {
-    /// Reads the stream.
+    /// Attention to the stream.
     pub attention: PerceiverAttention,
-    /// Works on what was read.
+    /// Feed-forward network on the latents.
     pub feed_forward: FeedForward,
 }
 
 impl PerceiverLayer {
-    /// With random weights; the feed-forward network has `factor` times as many channels in its middle.
+    /// Creates random weights; the hidden layer of the feed-forward network has `factor * channels` channels.
     pub fn new(channels: usize, heads: usize, factor: usize, device: &Device) -> Self {
         Self {
             attention: PerceiverAttention::new(channels, heads, device),
@@ -106,7 +109,7 @@ impl PerceiverLayer {
         }
     }
 
-    /// The latents after they read the stream, which stays as it is.
+    /// Updates the latents; the stream does not change.
     ///
     /// # Shapes
     ///

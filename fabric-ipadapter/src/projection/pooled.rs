@@ -1,4 +1,4 @@
-//! One vector per image.
+//! Projection of one vector per image.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -6,7 +6,8 @@ use fabric_models::layers::{LayerNorm, Linear};
 
 use super::EPSILON;
 
-/// A vector per image as a few tokens: `LN(reshape(W x + b))` (`ImageProjModel` of the published code).
+/// Projects one vector per image to a few tokens: `LN(reshape(W x + b))` (`ImageProjModel` of the published
+/// code).
 #[derive(Module, Debug)]
 pub struct PooledProjection {
     proj: Linear,
@@ -15,7 +16,8 @@ pub struct PooledProjection {
 }
 
 impl PooledProjection {
-    /// With random weights: from `features` channels to `tokens` (4 in every published file) of `context` channels.
+    /// Creates random weights: from `features` channels to `tokens` (4 in every published file) of `context`
+    /// channels.
     pub fn new(features: usize, tokens: usize, context: usize, device: &Device) -> Self {
         Self {
             proj: Linear::new(features, tokens * context, true, device),
@@ -24,6 +26,8 @@ impl PooledProjection {
         }
     }
 
+    /// Projects pooled features to tokens.
+    ///
     /// # Shapes
     ///
     /// - `features`: `[images, features]`

@@ -1,4 +1,4 @@
-//! Every token by itself.
+//! Projection of each image token separately.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -6,7 +6,7 @@ use fabric_models::layers::{Activation, LayerNorm, Linear};
 
 use super::EPSILON;
 
-/// Every token of the image encoder by itself, through a small network (`MLPProjModel` of the published code).
+/// Projects each token of the image encoder with a small network (`MLPProjModel` of the published code).
 #[derive(Module, Debug)]
 pub struct TokenProjection {
     hidden: Linear,
@@ -15,7 +15,7 @@ pub struct TokenProjection {
 }
 
 impl TokenProjection {
-    /// With random weights: from tokens of `features` channels to as many of `context` channels.
+    /// Creates random weights: from tokens of `features` channels to as many tokens of `context` channels.
     pub fn new(features: usize, context: usize, device: &Device) -> Self {
         Self {
             hidden: Linear::new(features, features, true, device),
@@ -24,6 +24,8 @@ impl TokenProjection {
         }
     }
 
+    /// Projects each token.
+    ///
     /// # Shapes
     ///
     /// - `features`: `[images, tokens, features]`

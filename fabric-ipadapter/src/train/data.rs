@@ -1,4 +1,4 @@
-//! What an adapter learns from.
+//! Data set of training examples.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-/// Why a data set cannot be used. Lines are counted from 1.
+/// Error when a data set cannot be used. Lines are counted from 1.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
@@ -16,10 +16,10 @@ pub enum DataError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// More lines are broken than may be.
+    /// More lines are invalid than allowed.
     #[error(
         "{}: lines that cannot be used: expected at most {most}, got {}; mend them, or allow more: {}",
         path.display(),
@@ -29,12 +29,12 @@ pub enum DataError {
     TooManyBroken {
         /// The file.
         path: PathBuf,
-        /// How many may be.
+        /// Number of invalid lines allowed.
         most: usize,
-        /// All of them up to the one too many.
+        /// The invalid lines, up to the first one too many.
         skipped: Vec<Skipped>,
     },
-    /// No line is left.
+    /// No valid line is left.
     #[error("{}: expected one at least, got no example that can be used; write {{\"image\": \"a.png\", \"text\": \"what it shows\"}}", path.display())]
     Empty {
         /// The file.
@@ -42,40 +42,40 @@ pub enum DataError {
     },
 }
 
-/// A line that cannot be used.
+/// Line that was skipped because it is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Its number, from 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// Reason.
     pub reason: String,
 }
 
-/// The first few of them, for a message.
+/// Formats the first few lines for an error message.
 fn shown(skipped: &[Skipped]) -> String {
     let each: Vec<String> =
         skipped.iter().take(5).map(|skipped| format!("line {}: {}", skipped.line, skipped.reason)).collect();
     each.join("; ")
 }
 
-/// One example: an image to make, from another (or the same) as its prompt.
+/// Training example: a target image, with the same or another image as its prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
-    /// The image to make.
+    /// The target image.
     pub image: PathBuf,
-    /// The image that is the prompt.
+    /// The image prompt.
     pub condition: PathBuf,
-    /// What the image to make shows.
+    /// Text prompt of the target image.
     pub text: String,
-    /// For Instruct: what is to be taken, by the name of the task.
+    /// For Instruct: name of the task, which is the aspect to use.
     pub task: Option<String>,
-    /// For Instruct: its own instruction, instead of one of the task's.
+    /// For Instruct: instruction of this example, in place of one from the task.
     pub instruction: Option<String>,
-    /// Its line.
+    /// Line number.
     pub line: usize,
 }
 
-/// A line as it is written.
+/// JSON form of a line.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -86,7 +86,7 @@ struct Written {
     instruction: Option<String>,
 }
 
-/// Examples from a file with one JSON object per line.
+/// Training examples from a file with one JSON object per line.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     examples: Vec<Example>,
@@ -95,19 +95,21 @@ pub struct Dataset {
     path: PathBuf,
 }
 
-/// No line is longer.
+/// Longest line, in bytes.
 const LONGEST: u64 = 1 << 20;
 
 impl Dataset {
-    /// Reads a file of examples: `image`, `text`, and where they differ or are wanted `condition`, `task` and `instruction`.
+    /// Reads a file of examples with the fields `image`, `text`, and optionally `condition`, `task` and
+    /// `instruction`.
     ///
-    /// Images are named relative to the file's folder, and lie in it or below. They are looked for, but not yet read. Up to
-    /// `most_skipped` lines may be broken or miss their images: they are left out, and [`Self::skipped`] tells them. So are
-    /// lines whose images turn out to be broken in training ([`AdapterTask::broken`](super::AdapterTask::broken)).
+    /// Image paths are relative to the folder of the file and must lie within it. The images must exist, but
+    /// are not decoded yet. Up to `most_skipped` lines may be invalid or have no image: they are skipped and
+    /// listed by [`Self::skipped`]. Lines whose images fail to decode during training count too
+    /// ([`AdapterTask::broken`](super::AdapterTask::broken)).
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, more lines are broken, or none is left.
+    /// Returns an error if the file cannot be read, more lines are invalid, or none is left.
     pub fn open(path: impl AsRef<Path>, most_skipped: usize) -> Result<Self, DataError> {
         let path = path.as_ref().to_owned();
         let io = |source| DataError::Io { path: path.clone(), source };
@@ -129,7 +131,7 @@ impl Dataset {
             };
             match read {
                 Ok(example) => examples.push(example),
-                // Reasons may quote what is there, which may be long.
+                // Truncated, because reasons may quote long content.
                 Err(reason) => skipped.push(Skipped { line, reason: reason.chars().take(200).collect() }),
             }
             if skipped.len() > most_skipped {
@@ -142,34 +144,34 @@ impl Dataset {
         Ok(Self { examples, skipped, most_skipped, path })
     }
 
-    /// The examples, in the order of the file.
+    /// Returns the examples in the order of the file.
     pub fn examples(&self) -> &[Example] {
         &self.examples
     }
 
-    /// The lines that were left out.
+    /// Returns the skipped lines.
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped
     }
 
-    /// Whether these lines, which turned out to be broken later, may be left out as well.
+    /// Checks that these lines, found invalid during training, are still within the allowed number.
     pub(super) fn spares(&self, broken: &BTreeMap<usize, String>) -> Result<(), DataError> {
         if self.skipped.len() + broken.len() <= self.most_skipped {
             return Ok(());
         }
         let broken = broken.iter().map(|(&line, reason)| Skipped { line, reason: reason.clone() });
-        // What is new comes first, as messages show only a few.
+        // New lines come first, because error messages show only a few.
         let skipped = broken.chain(self.skipped.iter().cloned()).collect();
         Err(DataError::TooManyBroken { path: self.path.clone(), most: self.most_skipped, skipped })
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// Reads on to the end of a line, without keeping it.
+/// Skips to the end of a line without storing it.
 fn skip_line(reader: &mut impl BufRead) -> std::io::Result<()> {
     loop {
         let buffer = reader.fill_buf()?;

@@ -1,4 +1,4 @@
-//! Where training begins.
+//! Initial weights for training.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Distribution, Tensor};
@@ -9,14 +9,14 @@ use crate::adapter::AdapterWeights;
 use crate::projection::ImageProjection;
 use crate::{AdapterConfig, AdapterError, AdapterFile, ProjectionConfig, numbered_layers};
 
-/// First weights of an adapter, as published: a random projection, and the keys and values of the U-Net's own
-/// cross-attentions for the images' tokens.
+/// Creates the initial weights of an adapter, as published: a random projection, and key and value projections
+/// copied from the U-Net's own cross-attention layers.
 ///
-/// `unet` are the U-Net's tensors under diffusers' names, `layers` its cross-attentions.
+/// `unet` contains the tensors of the U-Net under diffusers' names, `layers` its cross-attention layers.
 ///
 /// # Errors
 ///
-/// When the adapter is not for such a U-Net, or its tensors cannot be read.
+/// Returns an error if the adapter does not fit the U-Net, or the tensors cannot be read.
 pub fn first_weights(
     config: &AdapterConfig,
     layers: &[CrossAttention],
@@ -36,12 +36,15 @@ pub fn first_weights(
     filled(config.init(device), &source)
 }
 
-/// First weights of an Instruct adapter from those of a "plus" adapter, as published: what they have in common is taken over, and what
-/// reads prompt and instruction begins with hardly any effect (its last layers are normal noise of 1e-4).
+/// Creates the initial weights of an Instruct adapter from those of a "plus" adapter, as published.
+///
+/// The common parts are copied. The layers for prompt and instruction start with almost no effect: their last
+/// layers are normal noise with standard deviation 1e-4.
 ///
 /// # Errors
 ///
-/// When the adapter is none of Instruct, or the other one does not fit it.
+/// Returns an error if the configuration is not that of an Instruct adapter, or the other adapter does not fit
+/// it.
 pub fn first_weights_of_instruct(
     config: &AdapterConfig,
     plus: &AdapterFile,
@@ -77,7 +80,7 @@ pub fn first_weights_of_instruct(
     Ok(weights)
 }
 
-/// The weights that a source has put into their places.
+/// Loads the tensors of a source into the weights.
 fn filled(weights: AdapterWeights, source: &dyn TensorSource) -> Result<AdapterWeights, AdapterError> {
     let (weights, report) = load_into(weights, source, &LoadOptions::default().with_strict(false))?;
     if let Some(other) = report.mismatched.first() {
@@ -91,20 +94,20 @@ fn filled(weights: AdapterWeights, source: &dyn TensorSource) -> Result<AdapterW
     Ok(weights)
 }
 
-/// Replaces all weights by normal noise of this spread.
+/// Replaces all weights by normal noise of this standard deviation.
 struct Noise(f64);
 
 impl ModuleMapper for Noise {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, tensor, mapper) = param.consume();
         let noise = Tensor::random(tensor.dims(), Distribution::Normal(0.0, self.0), &tensor.device());
-        // Tracked only where the device can.
+        // Tracks gradients only if the original parameter does.
         let noise = if tensor.is_require_grad() { noise.require_grad() } else { noise };
         Param::from_mapped_value(id, noise, mapper)
     }
 }
 
-/// A source that somebody else owns.
+/// Borrowed tensor source.
 #[derive(Debug)]
 struct Borrowed<'a>(&'a dyn TensorSource);
 

@@ -1,8 +1,8 @@
-//! Training of IP-Adapters and of IPAdapter-Instruct, as published: everything but the adapter stays as it is.
+//! Training of IP-Adapters and IPAdapter-Instruct, as published: only the adapter is trained.
 //!
-//! [`Dataset`] reads what to learn from, [`AdapterTask`] is the loss, [`first_weights`] and [`first_weights_of_instruct`]
-//! are where to begin; [`Trainer`](fabric_models::train::Trainer) does the rest, and
-//! [`IpAdapter::save`](crate::IpAdapter::save) writes the result in the published layout.
+//! [`Dataset`] reads the examples, [`AdapterTask`] computes the loss, and [`first_weights`] and
+//! [`first_weights_of_instruct`] create the initial weights. [`Trainer`](fabric_models::train::Trainer) runs
+//! the training, and [`IpAdapter::save`](crate::IpAdapter::save) writes the result in the published layout.
 
 mod data;
 mod first;

@@ -1,4 +1,4 @@
-//! How an adapter is trained, besides what every training has.
+//! Training options of adapters.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::Example;
 use crate::AdapterError;
 
-/// How an adapter is trained, besides what every training has. The default is the published recipe.
+/// Training options of adapters, in addition to the general training settings. The defaults are the published
+/// recipe.
 ///
 /// ```
 /// use fabric_ipadapter::train::AdapterOptions;
@@ -18,25 +19,25 @@ use crate::AdapterError;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdapterOptions {
-    /// Side of the images, in pixels: they are scaled to cover it and cut at the middle.
+    /// Side of the images, in pixels: they are scaled to cover it and cropped at the centre.
     pub size: usize,
-    /// Share of examples whose image is left out (for Instruct, with its instruction).
+    /// Probability of dropping only the image (for Instruct, with its instruction).
     pub drop_image: f64,
-    /// Share of examples whose text is left out.
+    /// Probability of dropping only the text.
     pub drop_text: f64,
-    /// Share of examples of which both are.
+    /// Probability of dropping both.
     pub drop_both: f64,
-    /// For Instruct: how often each task comes, and its instructions.
+    /// For Instruct: weight and instructions of each task.
     pub tasks: BTreeMap<String, TaskOptions>,
 }
 
-/// A task of Instruct: what is to be taken of an image.
+/// Task of Instruct: an aspect to use from an image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TaskOptions {
-    /// How often it comes, beside the others and however many examples it has.
+    /// Sampling weight of the task relative to the others, independent of its number of examples.
     pub weight: f64,
-    /// Ways to say it, one of which is drawn for each example without an instruction of its own.
+    /// Instructions, one of which is drawn for each example that has none.
     pub instructions: Vec<String>,
 }
 
@@ -52,7 +53,8 @@ impl Default for AdapterOptions {
     }
 }
 
-/// AdamW as the published scripts have it: a rate of 1e-4 throughout, without warm-up, clipping or averaging.
+/// Returns the AdamW settings of the published scripts: a constant learning rate of 1e-4, without warm-up,
+/// clipping or averaging.
 pub fn published_settings() -> TrainSettings {
     TrainSettings {
         steps: 1_000_000,
@@ -69,7 +71,7 @@ pub fn published_settings() -> TrainSettings {
 }
 
 impl AdapterOptions {
-    /// Whether they make sense for these examples; for Instruct, each needs an instruction.
+    /// Checks the options for these examples; for Instruct, each example needs an instruction.
     pub(super) fn check(&self, examples: &[Example], instructs: bool) -> Result<(), AdapterError> {
         let refused = |what: &str, got: String, expected: &str, next: &str| AdapterError::Setting {
             what: what.to_owned(),
@@ -121,7 +123,8 @@ impl AdapterOptions {
         Ok(())
     }
 
-    /// How often each example comes: its task's weight, shared by the task's examples. Those without a task are one of weight 1.
+    /// Returns the sampling weight of each example: the weight of its task divided by the number of the task's
+    /// examples. Examples without a task form one task of weight 1.
     pub(super) fn weights(&self, examples: &[Example]) -> Vec<f64> {
         let mut counts: BTreeMap<Option<&str>, f64> = BTreeMap::new();
         for example in examples {

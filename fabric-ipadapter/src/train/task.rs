@@ -1,4 +1,4 @@
-//! The loss of an adapter.
+//! Training task of an adapter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,16 +24,17 @@ use super::{AdapterOptions, Dataset, Example, Skipped};
 use crate::adapter::AdapterWeights;
 use crate::{AdapterConfig, AdapterError, FeatureKind, Features, IpAdapter, numbered_layers};
 
-/// The networks around an adapter, none of which learns.
+/// Frozen networks that the loss of an adapter uses.
 #[derive(Clone)]
 pub struct Partners {
-    /// On a device that tracks gradients, its own weights without (`Module::no_grad`): gradients pass through it.
+    /// U-Net on a device that tracks gradients, with frozen weights (`Module::no_grad`): gradients flow through
+    /// it.
     pub unet: Arc<dyn UNetModel + Send + Sync>,
-    /// On the same device without gradients, as the following.
+    /// Autoencoder on the same device without gradients, as the encoders below.
     pub autoencoder: Arc<dyn Autoencoder + Send + Sync>,
-    /// What reads the text, and for Instruct the instruction.
+    /// Text encoder for the text and, with Instruct, the instruction.
     pub text: Arc<dyn TextEncoder + Send + Sync>,
-    /// What sees the images that are prompts.
+    /// Image encoder for the image prompts.
     pub vision: Arc<dyn ImageEncoder + Send + Sync>,
 }
 
@@ -43,11 +44,11 @@ impl fmt::Debug for Partners {
     }
 }
 
-/// Learns to take images as prompts (2308.06721, section 4.1; 2408.03209, section 3.5): the U-Net's own loss, with the
-/// adapter's tokens beside the text's.
+/// Task that trains an adapter (2308.06721, section 4.1; 2408.03209, section 3.5) with the U-Net's own loss,
+/// where the adapter's tokens are added beside the text.
 ///
-/// For adapters that read features of images, and for Instruct. Those of faces learn from identities that another
-/// program finds, and are not trained here.
+/// Supports adapters of image features, and Instruct. Face adapters need identities from another program and
+/// cannot be trained here.
 #[derive(Debug)]
 pub struct AdapterTask {
     config: AdapterConfig,
@@ -58,11 +59,11 @@ pub struct AdapterTask {
     partners: Partners,
     levels: Arc<Vec<NoiseLevel>>,
     prediction: Prediction,
-    /// Lines whose images could not be read so far, and why.
+    /// Lines whose images could not be read so far, with the reason.
     broken: Mutex<BTreeMap<usize, String>>,
 }
 
-/// What a worker thread prepared, or why it could not.
+/// Batch prepared by a worker thread, or the error.
 #[derive(Debug)]
 pub struct AdapterBatch(Result<Prepared, String>);
 
@@ -74,23 +75,24 @@ struct Prepared {
     conditions: Vec<f32>,
     texts: Vec<String>,
     instructions: Vec<String>,
-    /// Whether the image is seen.
+    /// Whether the image prompt is kept (not dropped).
     seen: Vec<bool>,
     levels: Vec<NoiseLevel>,
-    /// Width and height of the images as they were, for XL.
+    /// Original width and height of the images, for SDXL's size conditioning.
     sizes: Vec<[f32; 2]>,
-    /// Lines that were drawn, and whose images could not be read.
+    /// Drawn lines whose images could not be read.
     broken: BTreeMap<usize, String>,
-    /// Of this batch, for noise.
+    /// Batch number, which seeds the noise.
     number: u64,
 }
 
 impl AdapterTask {
-    /// For an adapter of this kind, beside these networks and under this noise schedule.
+    /// Creates a task for an adapter with this configuration, these frozen networks and this noise schedule.
     ///
     /// # Errors
     ///
-    /// When adapter and U-Net do not fit one another, the adapter reads faces, or the options do not fit the data.
+    /// Returns an error if adapter and U-Net do not fit, the adapter is a face adapter, or the options do not
+    /// fit the data.
     pub fn new(
         config: &AdapterConfig,
         partners: Partners,
@@ -158,21 +160,21 @@ impl AdapterTask {
         })
     }
 
-    /// Lines whose images could not be read since training was begun or resumed: others were drawn instead, of as many lines
-    /// as [`Dataset::open`] allowed.
+    /// Returns the lines whose images could not be read since the training was started or resumed. Other lines
+    /// were drawn in their place; [`Dataset::open`] limits their number.
     pub fn broken(&self) -> Vec<Skipped> {
         let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         broken.iter().map(|(&line, reason)| Skipped { line, reason: reason.clone() }).collect()
     }
 
-    /// Adds a batch's broken lines to those that are known, if they are not too many.
+    /// Records the unreadable lines of a batch. Fails if there are more than allowed.
     fn note(&self, broken: &BTreeMap<usize, String>) -> Result<(), String> {
         let mut known = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         known.extend(broken.clone());
         self.dataset.spares(&known).map_err(|error| error.to_string())
     }
 
-    /// Latents of the targets, of one batch.
+    /// Encodes the target images of a batch to latents.
     fn latents(&self, batch: &Prepared, device: &Device) -> Tensor<4> {
         let (rows, size) = (batch.texts.len(), self.options.size);
         let pixels = upload(batch.targets.clone(), [rows, 3, size, size], device);
@@ -191,7 +193,7 @@ impl AdapterTask {
         upload(values, shape, device)
     }
 
-    /// What the adapter reads of the batch's images, on a device that does not track gradients.
+    /// Computes the image features of a batch, on a device that does not track gradients.
     fn features(
         &self,
         batch: &Prepared,
@@ -203,7 +205,8 @@ impl AdapterTask {
         let pixels = upload(batch.conditions.clone(), [rows, 3, side, side], device);
         let seen: Vec<f32> = batch.seen.iter().map(|&seen| f32::from(u8::from(seen))).collect();
         Ok(match self.config.reads() {
-            // Where there is no image: zeros as features, or features of zeros, as published.
+            // Dropped images: pooled features are zero; otherwise pixels are zero before the encoder, as
+            // published.
             FeatureKind::Pooled(_) => {
                 let keep = Tensor::<2>::from_data(TensorData::new(seen, [rows, 1]), device);
                 Features::Pooled(self.partners.vision.embed(pixels) * keep)
@@ -224,7 +227,7 @@ impl AdapterTask {
     }
 }
 
-/// Streams of noise.
+/// Random streams.
 const POSTERIOR: u64 = 1;
 const NOISE: u64 = 2;
 
@@ -285,7 +288,7 @@ impl Task for AdapterTask {
                     if let Err(error) = dataset.spares(&batch.broken) {
                         return AdapterBatch(Err(error.to_string()));
                     }
-                    // Another one is drawn instead, and this one no more.
+                    // Another example is drawn instead, and this one is excluded.
                     let left = shares(&weights, &broken);
                     if left.last().is_none_or(|sum| *sum == 0.0) {
                         let last = format!("line {}: {error}", example.line);
@@ -341,7 +344,7 @@ impl Task for AdapterTask {
                 .sizes
                 .iter()
                 .flat_map(|[width, height]| {
-                    // As the published script: what is cut off is cut evenly.
+                    // As in the published script: the crop is centred.
                     let scale = size / width.min(*height);
                     let [left, top] = [width, height].map(|side| ((side * scale - size) / 2.0).max(0.0).floor());
                     [*height, *width, top, left, size, size]
@@ -357,7 +360,7 @@ impl Task for AdapterTask {
     }
 }
 
-/// Where each example's share of the draws ends, without those that are broken.
+/// Returns the cumulative sampling weights of the examples, without the unreadable ones.
 fn shares(weights: &[f64], broken: &BTreeSet<usize>) -> Vec<f64> {
     let mut sum = 0.0;
     let ends = weights.iter().enumerate().map(|(index, weight)| {
@@ -367,7 +370,7 @@ fn shares(weights: &[f64], broken: &BTreeSet<usize>) -> Vec<f64> {
     ends.collect()
 }
 
-/// Which of image and text are left out: one uniform number decides, as published.
+/// Returns whether image and text are dropped. One uniform number decides both, as published.
 pub(super) fn dropped(drawn: f64, options: &AdapterOptions) -> [bool; 2] {
     let image = options.drop_image;
     let text = image + options.drop_text;
@@ -375,7 +378,7 @@ pub(super) fn dropped(drawn: f64, options: &AdapterOptions) -> [bool; 2] {
     [drawn < image || (text..both).contains(&drawn), (image..both).contains(&drawn)]
 }
 
-/// An example's own instruction, or one of its task's.
+/// Returns the instruction of an example, or a random one of its task.
 fn instruction(example: &Example, options: &AdapterOptions, drawn: f64) -> String {
     let of_task = || {
         let task = options.tasks.get(example.task.as_ref()?)?;
@@ -384,7 +387,7 @@ fn instruction(example: &Example, options: &AdapterOptions, drawn: f64) -> Strin
     example.instruction.clone().or_else(of_task).unwrap_or_default()
 }
 
-/// Reads an example's images.
+/// Reads the images of an example.
 fn images(
     example: &Example,
     options: &AdapterOptions,
@@ -401,7 +404,7 @@ fn images(
     Ok(())
 }
 
-/// Keys and values `[rows, tokens, channels]`: each row of the batch sees its own image.
+/// Keys and values `[rows, tokens, channels]`: each row of the batch attends to its own image.
 #[derive(Debug)]
 struct EachRow(BTreeMap<AttnSite, [Tensor<3>; 2]>);
 

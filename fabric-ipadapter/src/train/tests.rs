@@ -1,4 +1,4 @@
-//! Data sets, gradients of every part that learns, and what is drawn.
+//! Tests of data sets, of the gradients of every trained part, and of the sampling of examples.
 
 use std::path::Path;
 
@@ -16,14 +16,15 @@ fn device() -> Device {
     fabric_backends::default_device().expect("a device").autodiff()
 }
 
-/// Numbers that look random, the same each time.
+/// Returns pseudo-random numbers, the same each time.
 fn some<const D: usize>(shape: [usize; D], salt: usize) -> Tensor<D> {
     let count = shape.iter().product::<usize>();
     let values: Vec<f32> = (0..count).map(|at| ((at * 7919 + salt * 104_729) as f32 * 0.61).sin()).collect();
     Tensor::from_data(TensorData::new(values, shape), &device())
 }
 
-/// Gives each weight numbers that are the same each time: drawn ones bend some runs too much for differences to follow.
+/// Sets each weight to fixed values: with random ones, the loss curves too much for some seeds to compare
+/// finite differences.
 struct Fill(usize);
 
 impl ModuleMapper for Fill {
@@ -60,7 +61,7 @@ impl ModuleVisitor for Slope<'_> {
     }
 }
 
-/// Compares the slope of a scalar along one direction with differences.
+/// Compares the slope of a scalar along one direction with finite differences.
 fn check<M: Module>(name: &str, module: M, output: impl Fn(&M) -> Tensor<3>) {
     let module = module.map(&mut Fill(0));
     let measure = |module: &M| {
@@ -72,7 +73,7 @@ fn check<M: Module>(name: &str, module: M, output: impl Fn(&M) -> Tensor<3>) {
     module.visit(&mut slope);
     let at = |by: f64| measure(&module.clone().map(&mut Shift(by, 0))).into_scalar::<f64>();
     let over = |step: f64| (at(step) - at(-step)) / (2.0 * step);
-    // Two steps together leave out what the third derivative adds to each.
+    // Combining two step sizes cancels the third derivative.
     let difference = (4.0 * over(1e-3) - over(2e-3)) / 3.0;
     let error = (slope.2 - difference).abs() / difference.abs().max(1.0);
     assert!(error < 5e-3, "{name}: gradient {}, difference {difference}", slope.2);
@@ -163,7 +164,7 @@ fn options_that_do_not_fit_the_data_are_refused() {
     }
     assert!(check(&AdapterOptions { drop_image: 0.9, drop_text: 0.9, ..plain.clone() }, false).is_err());
     assert!(check(&AdapterOptions { size: 0, ..plain }, false).is_err());
-    // Weights count for every adapter.
+    // Sampling weights apply to every adapter.
     assert!(check(&with(f64::NAN, &["x"]), false).is_err());
 }
 

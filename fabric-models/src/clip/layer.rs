@@ -6,7 +6,7 @@ use fabric_core::attention::{merge_heads, split_heads};
 use crate::config::{ConfigError, check_count, check_epsilon, limits};
 use crate::layers::{Activation, LayerNorm, Linear};
 
-/// What all layers of an encoder have in common.
+/// Settings shared by all layers of an encoder.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LayerConfig {
     pub(crate) channels: usize,
@@ -14,7 +14,7 @@ pub(crate) struct LayerConfig {
     pub(crate) heads: usize,
     pub(crate) epsilon: f64,
     pub(crate) act: Activation,
-    /// Whether a token sees only itself and those before it.
+    /// Whether a token attends only to itself and the tokens before it.
     pub(crate) causal: bool,
 }
 
@@ -55,7 +55,7 @@ impl LayerConfig {
     }
 }
 
-/// Attention and an MLP, each beside a shortcut, norms first.
+/// Pre-norm transformer layer: attention and an MLP, each with a residual connection.
 #[derive(Module, Debug)]
 pub(crate) struct ClipLayer {
     layer_norm1: LayerNorm,
@@ -65,7 +65,7 @@ pub(crate) struct ClipLayer {
 }
 
 impl ClipLayer {
-    /// `[rows, tokens, channels]` to the same.
+    /// Maps `[rows, tokens, channels]` to the same shape.
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let x = x.clone() + self.self_attn.forward(self.layer_norm1.forward(x));
         x.clone() + self.mlp.forward(self.layer_norm2.forward(x))

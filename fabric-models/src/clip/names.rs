@@ -1,4 +1,4 @@
-//! Module paths to published names, and the layouts in which CLIP's encoders are published.
+//! Mapping of module paths to published tensor names, and the layouts in which CLIP's encoders are published.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ impl PublishedNames for ClipVision {
         VISION.layout(stored, |name| name == PROJECTION_OF_TEXT)
     }
 
-    /// transformers' `CLIPVisionModel` has no projection.
+    /// Drops the projection, which transformers' `CLIPVisionModel` lacks, if the file has none.
     fn without_absent(self, stored: &Tensors) -> Self {
         if stored.contains_key(PROJECTION_OF_IMAGES) { self } else { self.without_projection() }
     }
@@ -49,15 +49,15 @@ impl PublishedNames for ClipVision {
 const PROJECTION_OF_TEXT: &str = "text_projection.weight";
 const PROJECTION_OF_IMAGES: &str = "visual_projection.weight";
 
-/// One of CLIP's two encoders in files of transformers.
+/// Names of one of CLIP's two encoders in files of transformers.
 struct Side {
-    /// The module around the encoder, which transformers 5 leaves out of the names.
+    /// Module that contains the encoder; transformers 5 omits it from the names.
     module: &'static str,
-    /// What names begin with inside that module.
+    /// Prefixes of the names inside that module.
     inner: &'static [&'static str],
-    /// The tensor that tells which encoder a file without the module holds.
+    /// Tensor whose presence identifies the encoder in a file without the module prefix.
     landmark: &'static str,
-    /// What names of the other encoder begin with in a file of a whole `CLIPModel`.
+    /// Prefixes of the other encoder's names in a file of a whole `CLIPModel`.
     other: &'static [&'static str],
 }
 
@@ -76,12 +76,13 @@ const VISION: Side = Side {
 };
 
 impl Side {
-    /// The names as transformers 4 writes them, without those of the other encoder, `logit_scale` of both, and what is
-    /// `unused`; `None` when the file has these names and no others, or nothing of this encoder.
+    /// Returns the names as in transformers 4, without those of the other encoder, the `logit_scale` of a whole
+    /// model, and those for which `unused` holds. Returns `None` if the file has exactly these names, or no tensor of
+    /// this encoder.
     fn layout(&self, stored: &Tensors, unused: impl Fn(&str) -> bool) -> Option<Vec<Renamed>> {
         let is_bare = stored.contains_key(self.landmark);
         if !is_bare && !stored.keys().any(|name| name.starts_with(self.module)) {
-            // Another file altogether, which the comparison of names tells best.
+            // A different kind of file; the comparison of names reports that best.
             return None;
         }
         let inner = |name: &str| self.inner.iter().any(|prefix| name.starts_with(prefix));

@@ -1,4 +1,4 @@
-//! Parameter counts, end markers, and what is refused.
+//! Tests of parameter counts, end-of-text positions and invalid input.
 
 use burn::tensor::{Device, Distribution, Tensor};
 use fabric_backends::{DeviceKind, device};

@@ -7,10 +7,10 @@ use super::ClipTextConfig;
 use super::layer::ClipLayer;
 use crate::layers::{Embedding, LayerNorm, Linear};
 
-/// The published files' wrong end marker, which stands for another rule.
+/// Incorrect end-of-text id in published files, which selects the legacy pooling rule.
 const LEGACY_EOS: u32 = 2;
 
-/// CLIP's text encoder: a causal transformer over the tokens of a prompt.
+/// CLIP text encoder: a causal transformer over the tokens of a prompt.
 #[derive(Module, Debug)]
 pub struct ClipText {
     token_embedding: Embedding,
@@ -21,62 +21,63 @@ pub struct ClipText {
     eos_token_id: u32,
 }
 
-/// What the text encoder makes of a batch of prompts.
+/// Output of the text encoder for a batch of prompts.
 #[derive(Debug, Clone)]
 pub struct ClipTextOutput {
-    /// The embedded tokens, then the state after each layer, `[prompts, tokens, channels]`; no final norm.
+    /// Token embeddings followed by the hidden state after each layer, `[prompts, tokens, channels]`, without the
+    /// final norm.
     pub hidden: Vec<Tensor<3>>,
-    /// The last state after the final norm: what Stable Diffusion 1 and 2 attend to.
+    /// The last hidden state after the final norm, used by Stable Diffusion 1 and 2.
     pub last_hidden_state: Tensor<3>,
-    /// The normalised state at the end marker, `[prompts, channels]`.
+    /// The final-norm hidden state at the end-of-text token, `[prompts, channels]`.
     pub pooled: Tensor<2>,
-    /// `pooled` projected, `[prompts, projection_dim]`, for encoders with a projection (XL's second).
+    /// Projection of `pooled`, `[prompts, projection_dim]`, in encoders with a projection (SDXL's second).
     pub text_embeds: Option<Tensor<2>>,
 }
 
-/// Why prompts cannot be encoded.
+/// Error while encoding prompts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClipTextError {
-    /// Nothing to encode.
+    /// The batch or its prompts are empty.
     #[error("no tokens to encode: give at least one prompt with its begin and end markers")]
     Empty,
     /// The prompts of a batch differ in length.
     #[error("prompt {prompt} has {got} tokens, the first has {expected}: pad all prompts to one length")]
     Ragged {
-        /// Which prompt, from 0.
+        /// Index of the prompt, from 0.
         prompt: usize,
-        /// Its length.
+        /// Number of tokens of the prompt.
         got: usize,
-        /// The first one's.
+        /// Number of tokens of the first prompt.
         expected: usize,
     },
-    /// A prompt is longer than the encoder's window.
+    /// A prompt is longer than the maximum of the encoder.
     #[error("a prompt has {got} tokens, this encoder takes {most}: truncate it, or encode it in windows")]
     TooLong {
-        /// Its length.
+        /// Number of tokens of the prompt.
         got: usize,
-        /// The encoder's window.
+        /// Maximum number of tokens.
         most: usize,
     },
-    /// A token that the encoder does not know.
+    /// A token id is not in the encoder's vocabulary.
     #[error(
         "token {id} of prompt {prompt} is beyond this encoder's vocabulary of {vocabulary}: use the tokenizer of the same model folder"
     )]
     Unknown {
-        /// Which prompt, from 0.
+        /// Index of the prompt, from 0.
         prompt: usize,
-        /// The token.
+        /// The token id.
         id: u32,
-        /// Entries of the vocabulary.
+        /// Size of the vocabulary.
         vocabulary: usize,
     },
-    /// More layers to skip than there are.
+    /// `clip_skip` is greater than the number of layers.
     #[error("clip_skip {got}: this encoder has {layers} layers; skip at most so many")]
     Skip {
-        /// What was asked for.
+        /// The requested number of layers to skip.
         got: usize,
-        /// The encoder's layers.
+        /// Number of layers of the encoder.
         layers: usize,
     },
 }
@@ -97,13 +98,14 @@ impl ClipText {
         }
     }
 
-    /// Encodes prompts of equal length, begin and end markers and padding included.
+    /// Encodes prompts of equal length, including begin and end tokens and padding.
     ///
-    /// There is no padding mask: Stable Diffusion was trained to read the padding too.
+    /// There is no padding mask: Stable Diffusion was trained to attend to the padding.
     ///
     /// # Errors
     ///
-    /// When prompts are empty, of different lengths or too long, or a token is not in the vocabulary.
+    /// Returns an error if prompts are empty, of different lengths or too long, or if a token id is not in the
+    /// vocabulary.
     pub fn forward(&self, ids: &[Vec<u32>]) -> Result<ClipTextOutput, ClipTextError> {
         let mut x = self.embed(ids)?;
         let mut hidden = vec![x.clone()];
@@ -117,12 +119,12 @@ impl ClipText {
         Ok(ClipTextOutput { hidden, last_hidden_state, pooled, text_embeds })
     }
 
-    /// The state `skip` layers before the last, through the final norm (diffusers' `clip_skip`); 0 is
-    /// [`ClipTextOutput::last_hidden_state`].
+    /// Returns the hidden state `skip` layers before the last, after the final norm (diffusers' `clip_skip`); 0
+    /// returns [`ClipTextOutput::last_hidden_state`].
     ///
     /// # Errors
     ///
-    /// When there are not so many layers.
+    /// Returns an error if `skip` is greater than the number of layers.
     pub fn skip_layers(&self, output: &ClipTextOutput, skip: usize) -> Result<Tensor<3>, ClipTextError> {
         let layers = self.layers.len();
         match layers.checked_sub(skip) {
@@ -131,22 +133,22 @@ impl ClipText {
         }
     }
 
-    /// Most tokens of a prompt, markers included: 77.
+    /// Returns the maximum number of tokens of a prompt, including begin and end tokens: 77.
     pub fn max_tokens(&self) -> usize {
         self.position_embedding.weight.lazy_shape()[0]
     }
 
-    /// Layers of the encoder.
+    /// Returns the number of layers of the encoder.
     pub fn layers(&self) -> usize {
         self.layers.len()
     }
 
-    /// Channels of a token.
+    /// Returns the number of channels of a token.
     pub(crate) fn channels(&self) -> usize {
         self.token_embedding.weight.lazy_shape()[1]
     }
 
-    /// Channels of the projected pooled state, in encoders with a projection.
+    /// Returns the number of channels of the projected pooled embedding, in encoders with a projection.
     pub(crate) fn projection(&self) -> Option<usize> {
         self.text_projection.as_ref().map(|projection| projection.weight.lazy_shape()[0])
     }
@@ -175,7 +177,7 @@ impl ClipText {
         Ok(self.token_embedding.forward(ids) + self.position_embedding.forward(positions))
     }
 
-    /// The state at the end of each prompt.
+    /// Returns the hidden state at the end of each prompt.
     fn pool(&self, ids: &[Vec<u32>], states: &Tensor<3>) -> Tensor<2> {
         let [_, _, channels] = states.dims();
         let rows = ids.iter().enumerate().map(|(row, ids)| {
@@ -186,8 +188,8 @@ impl ClipText {
     }
 }
 
-/// Where a prompt ends: the first end marker, or the first of the highest ids by the legacy rule. Without any
-/// marker it is the first token, as in transformers.
+/// Returns the position where a prompt ends: the first end-of-text token, or by the legacy rule the first token with
+/// the highest id. Without an end-of-text token it is the first token, as in transformers.
 fn end_of_prompt(ids: &[u32], eos: u32) -> usize {
     let marker = if eos == LEGACY_EOS { ids.iter().copied().max().unwrap_or(eos) } else { eos };
     ids.iter().position(|&id| id == marker).unwrap_or(0)

@@ -11,35 +11,35 @@ use crate::layers::Activation;
 const MODEL: &str = "CLIP text encoder";
 const WITH_PROJECTION: &str = "CLIPTextModelWithProjection";
 
-/// `config.json` of a `CLIPTextModel` or `CLIPTextModelWithProjection`, with the defaults of its class.
-/// The settings of a whole `CLIPModel` (`"model_type": "clip"`) give those of its text encoder.
+/// Configuration of a `CLIPTextModel` or `CLIPTextModelWithProjection` (`config.json`), with the defaults of that
+/// class. The configuration of a whole `CLIPModel` (`"model_type": "clip"`) is accepted too.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, remote = "Self")]
 pub struct ClipTextConfig {
-    /// The published class; with `CLIPTextModelWithProjection` there is a projection of the pooled state.
+    /// Published class; `CLIPTextModelWithProjection` has a projection of the pooled state.
     pub architectures: Vec<String>,
-    /// The kind of model, `clip_text_model`.
+    /// Model type, `clip_text_model`.
     pub model_type: String,
-    /// Entries of the vocabulary.
+    /// Size of the vocabulary.
     pub vocab_size: usize,
     /// Width of a token.
     pub hidden_size: usize,
-    /// Width inside the MLPs.
+    /// Hidden width of the MLPs.
     pub intermediate_size: usize,
-    /// Width of the projected pooled state.
+    /// Width of the projected pooled embedding.
     pub projection_dim: usize,
-    /// Layers.
+    /// Number of layers.
     pub num_hidden_layers: usize,
-    /// Heads of every attention.
+    /// Number of heads of every attention layer.
     pub num_attention_heads: usize,
-    /// Most tokens of a prompt, markers included.
+    /// Maximum number of tokens of a prompt, including begin and end tokens.
     pub max_position_embeddings: usize,
-    /// Nonlinearity of the MLPs.
+    /// Activation function of the MLPs.
     pub hidden_act: Activation,
     /// Epsilon of the norms.
     pub layer_norm_eps: f64,
-    /// The marker at whose place the prompt is pooled. 2 is an old mistake of the published files, and stands
-    /// for "the first token with the highest id".
+    /// Id of the end-of-text token, at whose position the prompt is pooled. 2 is a mistake in the published files and
+    /// means "the first token with the highest id".
     pub eos_token_id: u32,
 }
 
@@ -76,7 +76,7 @@ impl Default for ClipTextConfig {
 }
 
 impl ClipTextConfig {
-    /// OpenAI's ViT-L/14: Stable Diffusion 1.x, and the first encoder of XL.
+    /// Returns the configuration of OpenAI's ViT-L/14: Stable Diffusion 1.x, and the first encoder of SDXL.
     pub fn vit_l() -> Self {
         Self {
             hidden_size: 768,
@@ -88,7 +88,7 @@ impl ClipTextConfig {
         }
     }
 
-    /// OpenCLIP's ViT-H/14 without its last layer: Stable Diffusion 2.x.
+    /// Returns the configuration of OpenCLIP's ViT-H/14 without its last layer: Stable Diffusion 2.x.
     pub fn vit_h() -> Self {
         Self {
             hidden_size: 1024,
@@ -101,7 +101,7 @@ impl ClipTextConfig {
         }
     }
 
-    /// OpenCLIP's ViT-bigG/14: the second encoder of Stable Diffusion XL.
+    /// Returns the configuration of OpenCLIP's ViT-bigG/14: the second encoder of SDXL.
     pub fn big_g() -> Self {
         Self {
             architectures: vec![WITH_PROJECTION.to_owned()],
@@ -115,27 +115,27 @@ impl ClipTextConfig {
         }
     }
 
-    /// Whether the pooled state is projected.
+    /// Returns whether the pooled state is projected.
     pub fn has_projection(&self) -> bool {
         self.architectures.iter().any(|name| name == WITH_PROJECTION || name == whole_model::CLASS)
     }
 
-    /// Reads and checks the text of a `config.json`.
+    /// Parses and validates the text of a `config.json`.
     ///
     /// # Errors
     ///
-    /// When it is no JSON, or a field has a value that is wrong or not supported.
+    /// Returns an error if the text is not a JSON object, or a field is invalid or not supported.
     pub fn from_json(json: &str) -> Result<Self, ConfigError> {
         let config: Self = parse(MODEL, json)?;
         config.validate()?;
         Ok(config)
     }
 
-    /// Checks that a network can be built.
+    /// Checks that a network can be built from this configuration.
     ///
     /// # Errors
     ///
-    /// When a field has a value that is wrong or not supported.
+    /// Returns an error if a field is invalid or not supported.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if self.model_type != "clip_text_model" {
             return Err(ConfigError::unsupported(MODEL, "model_type", &self.model_type, "clip_text_model"));
@@ -146,11 +146,11 @@ impl ClipTextConfig {
         self.layer().check(MODEL, self.num_hidden_layers)
     }
 
-    /// Builds the network; weights are random, and drawn when first used.
+    /// Builds the network with random weights, which are generated on first use.
     ///
     /// # Errors
     ///
-    /// As [`ClipTextConfig::validate`].
+    /// Returns the same errors as [`ClipTextConfig::validate`].
     pub fn init(&self, device: &Device) -> Result<ClipText, ConfigError> {
         self.validate()?;
         Ok(ClipText::new(self, device))

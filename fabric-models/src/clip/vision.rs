@@ -12,7 +12,7 @@ use crate::ModelError;
 use crate::layers::{Conv2d, Embedding, LayerNorm, Linear, cast, computes_in, value_as};
 use crate::load::{ComponentFolder, LoadOptions, load_into};
 
-/// CLIP's image encoder: a transformer over the patches of an image and one class token.
+/// CLIP image encoder: a transformer over the patches of an image and one class token.
 #[derive(Module, Debug)]
 pub struct ClipVision {
     class_embedding: Param<Tensor<1>>,
@@ -25,14 +25,14 @@ pub struct ClipVision {
     image_size: usize,
 }
 
-/// What the image encoder makes of a batch of images.
+/// Output of the image encoder for a batch of images.
 #[derive(Debug, Clone)]
 pub struct ClipVisionOutput {
-    /// The embedded patches after the first norm, then the state after each layer,
-    /// `[images, tokens, channels]`, class token first. The last is transformers' `last_hidden_state`.
+    /// Embedded patches after the first norm, followed by the hidden state after each layer, `[images, tokens,
+    /// channels]`, class token first. The last is transformers' `last_hidden_state`.
     pub hidden: Vec<Tensor<3>>,
-    /// The class token of the last state, normalised and projected: `[images, projection_dim]`. An encoder without
-    /// projection leaves it as it is: `[images, hidden_size]`.
+    /// Class token of the last hidden state, normalised and projected: `[images, projection_dim]`. Without a
+    /// projection it is the normalised class token: `[images, hidden_size]`.
     pub image_embeds: Tensor<2>,
 }
 
@@ -55,10 +55,10 @@ impl ClipVision {
         }
     }
 
-    /// The same with position embeddings so many times as long.
+    /// Scales the position embeddings by `factor`.
     ///
-    /// As published encoders begin, positions are 3 % of what the first norm sees; it takes a large training to find
-    /// them there.
+    /// At the published initialisation, positions make up 3 % of the first norm's input; learning to use them takes
+    /// long training.
     #[cfg(all(feature = "train", feature = "world"))]
     pub(crate) fn with_longer_positions(mut self, factor: f64) -> Self {
         let weight = self.position_embedding.weight.map(|weight| (weight * factor).detach());
@@ -66,8 +66,8 @@ impl ClipVision {
         self
     }
 
-    /// Loads the folder of an image encoder: of a `CLIPVisionModelWithProjection`, of a `CLIPVisionModel`, which has no
-    /// projection, or of a whole `CLIPModel`, whose text encoder is left out.
+    /// Loads an image encoder from a folder: a `CLIPVisionModelWithProjection`, a `CLIPVisionModel`, which has no
+    /// projection, or a whole `CLIPModel`, whose text encoder is ignored.
     ///
     /// ```no_run
     /// use fabric_models::clip::ClipVision;
@@ -77,14 +77,14 @@ impl ClipVision {
     ///
     /// # Errors
     ///
-    /// When a file is missing, damaged, or of another kind.
+    /// Returns an error if a file is missing, damaged, or of another kind.
     pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
         let folder = ComponentFolder::open(folder, None)?;
         let config = ClipVisionConfig::from_json(&folder.config::<Value>()?.to_string())?;
         Ok(load_into(config.init(device)?, &*folder.weights()?, &LoadOptions::default())?.0)
     }
 
-    /// The same without the projection of the pooled features.
+    /// Removes the projection of the pooled features.
     pub(super) fn without_projection(mut self) -> Self {
         self.visual_projection = None;
         self
@@ -101,7 +101,7 @@ impl ClipVision {
         ClipVisionOutput { hidden, image_embeds: self.project(x) }
     }
 
-    /// The state after `layers` layers, and no layer more.
+    /// Returns the hidden state after `layers` layers, without running the remaining ones.
     fn run(&self, pixels: Tensor<4>, layers: usize) -> Tensor<3> {
         let embedded = self.embed_patches(pixels);
         self.layers[..layers].iter().fold(embedded, |x, layer| layer.forward(x))

@@ -10,30 +10,30 @@ use crate::layers::Activation;
 
 const MODEL: &str = "CLIP image encoder";
 
-/// `config.json` of a `CLIPVisionModelWithProjection`, with the defaults of its class.
-/// The settings of a whole `CLIPModel` (`"model_type": "clip"`) give those of its image encoder.
+/// Configuration of a `CLIPVisionModelWithProjection` (`config.json`), with the defaults of that class. The
+/// configuration of a whole `CLIPModel` (`"model_type": "clip"`) is accepted too.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, remote = "Self")]
 pub struct ClipVisionConfig {
-    /// The kind of model, `clip_vision_model`.
+    /// Model type, `clip_vision_model`.
     pub model_type: String,
     /// Width of a token.
     pub hidden_size: usize,
-    /// Width inside the MLPs.
+    /// Hidden width of the MLPs.
     pub intermediate_size: usize,
     /// Width of the projected features.
     pub projection_dim: usize,
-    /// Layers.
+    /// Number of layers.
     pub num_hidden_layers: usize,
-    /// Heads of every attention.
+    /// Number of heads of every attention layer.
     pub num_attention_heads: usize,
     /// Colour channels.
     pub num_channels: usize,
     /// Side of the square images.
     pub image_size: usize,
-    /// Side of the square patches that become tokens.
+    /// Side of the square patches, one per token.
     pub patch_size: usize,
-    /// Nonlinearity of the MLPs.
+    /// Activation function of the MLPs.
     pub hidden_act: Activation,
     /// Epsilon of the norms.
     pub layer_norm_eps: f64,
@@ -71,7 +71,8 @@ impl Default for ClipVisionConfig {
 }
 
 impl ClipVisionConfig {
-    /// OpenCLIP's ViT-H/14: IP-Adapter for Stable Diffusion 1.5, and the plus models for XL.
+    /// Returns the configuration of OpenCLIP's ViT-H/14: IP-Adapter for Stable Diffusion 1.5, and the plus models for
+    /// SDXL.
     pub fn vit_h() -> Self {
         Self {
             hidden_size: 1280,
@@ -85,7 +86,7 @@ impl ClipVisionConfig {
         }
     }
 
-    /// OpenCLIP's ViT-bigG/14: the first IP-Adapter for Stable Diffusion XL.
+    /// Returns the configuration of OpenCLIP's ViT-bigG/14: the first IP-Adapter for SDXL.
     pub fn big_g() -> Self {
         Self {
             hidden_size: 1664,
@@ -99,22 +100,22 @@ impl ClipVisionConfig {
         }
     }
 
-    /// Reads and checks the text of a `config.json`.
+    /// Parses and validates the text of a `config.json`.
     ///
     /// # Errors
     ///
-    /// When it is no JSON, or a field has a value that is wrong or not supported.
+    /// Returns an error if the text is not a JSON object, or a field is invalid or not supported.
     pub fn from_json(json: &str) -> Result<Self, ConfigError> {
         let config: Self = parse(MODEL, json)?;
         config.validate()?;
         Ok(config)
     }
 
-    /// Checks that a network can be built.
+    /// Checks that a network can be built from this configuration.
     ///
     /// # Errors
     ///
-    /// When a field has a value that is wrong or not supported.
+    /// Returns an error if a field is invalid or not supported.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if self.model_type != "clip_vision_model" {
             return Err(ConfigError::unsupported(MODEL, "model_type", &self.model_type, "clip_vision_model"));
@@ -128,17 +129,17 @@ impl ClipVisionConfig {
         self.layer().check(MODEL, self.num_hidden_layers)
     }
 
-    /// Builds the network; weights are random, and drawn when first used.
+    /// Builds the network with random weights, which are generated on first use.
     ///
     /// # Errors
     ///
-    /// As [`ClipVisionConfig::validate`].
+    /// Returns the same errors as [`ClipVisionConfig::validate`].
     pub fn init(&self, device: &Device) -> Result<ClipVision, ConfigError> {
         self.validate()?;
         Ok(ClipVision::new(self, device))
     }
 
-    /// Patches of an image, and the class token.
+    /// Returns the number of tokens: the patches of an image and the class token.
     pub(super) fn tokens(&self) -> usize {
         (self.image_size / self.patch_size).pow(2) + 1
     }

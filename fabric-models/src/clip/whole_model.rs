@@ -1,12 +1,12 @@
-//! The settings of a whole `CLIPModel`, of which an encoder reads its part.
+//! Extracts the configuration of one encoder from that of a whole `CLIPModel`.
 
 use serde_json::{Map, Value};
 
-/// The class of a text and an image encoder in one, each with its projection.
+/// Class that contains a text encoder and an image encoder, each with its projection.
 pub(super) const CLASS: &str = "CLIPModel";
 
-/// The settings of one encoder: the `section` of a whole model's, or `fields` themselves. Fields that are `null` are left
-/// out, as transformers writes that for the default.
+/// Returns the configuration of one encoder: the `section` of a whole model's, or `fields` itself. Fields that are
+/// `null` are omitted, as transformers writes `null` for the default.
 pub(super) fn part(mut fields: Map<String, Value>, section: &str) -> Value {
     if fields.get("model_type").is_some_and(|kind| kind == "clip") {
         let whole = fields;
@@ -14,7 +14,7 @@ pub(super) fn part(mut fields: Map<String, Value>, section: &str) -> Value {
             Some(Value::Object(part)) => part.clone(),
             _ => Map::new(),
         };
-        // The projections are parts of the whole model, and their width stands there.
+        // The projections are modules of the whole model, and their width is one of its fields.
         let of_whole = |(name, value): &(String, Value)| name == "projection_dim" && !value.is_null();
         fields.extend(whole.into_iter().filter(of_whole));
         fields.insert("architectures".to_owned(), vec![CLASS].into());

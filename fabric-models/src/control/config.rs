@@ -1,4 +1,4 @@
-//! `config.json` of a ControlNet.
+//! Configuration of a ControlNet, as read from `config.json`.
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use crate::unet::{Plan, UNetConfig, UpBlockType};
 
 const MODEL: &str = "ControlNet";
 
-/// The order in which a network reads the colours of its image.
+/// Channel order of a network's control image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChannelOrder {
@@ -20,7 +20,7 @@ pub enum ChannelOrder {
     Bgr,
 }
 
-/// `config.json` of a `ControlNetModel`, with the defaults of its class.
+/// Configuration of a `ControlNetModel` (`config.json`), with the defaults of that class.
 ///
 /// ```
 /// use fabric_models::control::ControlNetConfig;
@@ -31,15 +31,16 @@ pub enum ChannelOrder {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ControlNetConfig {
-    /// Channels of its image.
+    /// Channels of the control image.
     pub conditioning_channels: usize,
-    /// Channels of the layers that bring the image to the latents' size; each but the first halves it.
+    /// Channels of the layers that reduce the control image to the size of the latents; each but the first halves it.
     pub conditioning_embedding_out_channels: Vec<usize>,
-    /// Of the image.
+    /// Channel order of the control image.
     pub controlnet_conditioning_channel_order: ChannelOrder,
-    /// Whether it says the same of all places (the shuffle network); it then runs under the prompt alone.
+    /// Whether the residuals are averaged over all positions (the shuffle network). Such a network runs on the
+    /// conditional branch only.
     pub global_pool_conditions: bool,
-    /// The way down and the middle, which are a U-Net's.
+    /// Configuration of the down path and the middle block, which are those of a U-Net.
     #[serde(flatten)]
     pub network: UNetConfig,
 }
@@ -57,38 +58,38 @@ impl Default for ControlNetConfig {
 }
 
 impl ControlNetConfig {
-    /// For Stable Diffusion 1.x.
+    /// Returns the configuration for Stable Diffusion 1.x.
     pub fn sd15() -> Self {
         Self { network: UNetConfig::sd15(), ..Self::default() }
     }
 
-    /// For Stable Diffusion XL.
+    /// Returns the configuration for Stable Diffusion XL.
     pub fn sdxl() -> Self {
         Self { network: UNetConfig::sdxl(), ..Self::default() }
     }
 
-    /// Reads and checks the text of a `config.json`.
+    /// Parses and validates the text of a `config.json`.
     ///
     /// # Errors
     ///
-    /// When it is no JSON, or a field has a value that is wrong or not supported.
+    /// Returns an error if the text is not a JSON object, or a field is invalid or not supported.
     pub fn from_json(json: &str) -> Result<Self, ConfigError> {
         let config: Self = parse(MODEL, json)?;
         config.plan()?;
         Ok(config)
     }
 
-    /// Builds the network; weights are random, and drawn when first used.
+    /// Builds the network with random weights, which are generated on first use.
     ///
     /// # Errors
     ///
-    /// When a field has a value that is wrong or not supported.
+    /// Returns an error if a field is invalid or not supported.
     pub fn init(&self, device: &Device) -> Result<ControlNet, ConfigError> {
         let (network, plan) = self.plan()?;
         Ok(ControlNet::new(self, &network, &plan, device))
     }
 
-    /// The checked plan of a U-Net with this way down.
+    /// Returns the validated plan of a U-Net with this down path.
     fn plan(&self) -> Result<(UNetConfig, Plan), ConfigError> {
         let mut network = self.network.clone();
         if let Some(class) = network.other.remove("_class_name").filter(|class| *class != "ControlNetModel") {
@@ -100,7 +101,7 @@ impl ControlNetConfig {
         for &width in widths {
             check_count(MODEL, "conditioning_embedding_out_channels", width, limits::CHANNELS)?;
         }
-        // It has no way up; a plan has one, so it gets the plainest.
+        // A plan needs an up path, which a ControlNet lacks: use the simplest.
         let levels = network.block_out_channels.len();
         network.up_block_types = vec![UpBlockType::UpBlock2D; levels];
         network.reverse_transformer_layers_per_block = Some(vec![OneOrMany::One(1); levels]);

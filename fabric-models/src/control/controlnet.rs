@@ -1,4 +1,4 @@
-//! A ControlNet (Zhang et al. 2023, 2302.05543), as diffusers has it.
+//! ControlNet (Zhang et al. 2023, 2302.05543), as implemented in diffusers.
 
 use std::path::Path;
 
@@ -14,19 +14,20 @@ use crate::layers::{Conv2d, cast, computes_in};
 use crate::load::{LoadOptions, LoadReport, TensorSource, load_into};
 use crate::unet::{Pass, Plan, Trunk, UNetConfig};
 
-/// A copy of a U-Net's way down and middle that reads an image, and says what to add to the U-Net's own.
+/// ControlNet: a copy of a U-Net's down path and middle block that reads a control image and predicts residuals for
+/// the U-Net.
 #[derive(Module, Debug)]
 pub struct ControlNet {
     trunk: Trunk,
     hint: HintEncoder,
-    /// One for each skip connection.
+    /// One convolution per skip connection.
     down_outputs: Vec<Conv2d>,
     mid_output: Conv2d,
     #[module(skip)]
     order: ChannelOrder,
-    /// Says the same of all places.
+    /// Whether the residuals are averaged over all positions.
     pooled: bool,
-    /// Channels of the text that it reads.
+    /// Channels of the text embeddings.
     context: usize,
 }
 
@@ -47,7 +48,7 @@ impl ControlNet {
         }
     }
 
-    /// Opens a folder in the diffusers layout, or a file with diffusers' or the original names.
+    /// Loads a folder in the diffusers layout, or a file with diffusers' or the original names.
     ///
     /// ```no_run
     /// use fabric_models::control::ControlNet;
@@ -57,17 +58,17 @@ impl ControlNet {
     ///
     /// # Errors
     ///
-    /// When a file is missing, damaged, or of another kind.
+    /// Returns an error if a file is missing, damaged, or of another kind.
     pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
         let file = ControlNetFile::open(path)?;
         Ok(Self::load(&file.config()?, file.weights(), &LoadOptions::default(), device)?.0)
     }
 
-    /// Loads the weights of a known configuration.
+    /// Loads the weights of a network with this configuration.
     ///
     /// # Errors
     ///
-    /// When a tensor is missing, unexpected, of another shape, or not finite.
+    /// Returns an error if a tensor is missing, unexpected, of another shape, or not finite.
     pub fn load(
         config: &ControlNetConfig,
         source: &dyn TensorSource,
@@ -77,37 +78,37 @@ impl ControlNet {
         Ok(load_into(config.init(device)?, source, options)?)
     }
 
-    /// Pixels of its image per latent, along each axis.
+    /// Returns the pixels of the control image per latent, along each axis.
     pub fn downscale(&self) -> usize {
         self.hint.downscale()
     }
 
-    /// Channels of its image.
+    /// Returns the channels of the control image.
     pub fn inputs(&self) -> usize {
         self.hint.inputs()
     }
 
-    /// Channels of the skip connections that it adds to.
+    /// Returns the channels of the skip connections that receive residuals.
     pub fn skip_channels(&self) -> &[usize] {
         &self.trunk.skips
     }
 
-    /// Channels of the text that it reads.
+    /// Channels of the text embeddings.
     pub fn context(&self) -> usize {
         self.context
     }
 
-    /// Whether it says the same of all places; diffusers then runs it in guess mode.
+    /// Returns whether the residuals are averaged over all positions; diffusers runs such a network in guess mode.
     pub fn is_pooled(&self) -> bool {
         self.pooled
     }
 
-    /// Where its weights live.
+    /// Returns the device of the weights.
     pub fn device(&self) -> Device {
         self.trunk.conv_in.weight.lazy_device()
     }
 
-    /// What it makes of its image before any noise or text is known, so that it need be made only once.
+    /// Encodes the control image. The result does not depend on noise or text, so it can be computed once per run.
     ///
     /// # Shapes
     ///
@@ -121,22 +122,22 @@ impl ControlNet {
         self.hint.forward(cast(image, self.computes_in()))
     }
 
-    /// What to add to a U-Net's skip connections and middle: `scale` times the published output. With `guess`, the
-    /// connections are scaled from a tenth at full resolution to one in the middle, as in diffusers' guess mode; a network
-    /// that pools is scaled evenly.
+    /// Returns the residuals for a U-Net's skip connections and middle block: the published output times `scale`.
+    /// With `guess`, they are also scaled from a tenth at full resolution to one in the middle block, as in
+    /// diffusers' guess mode; a network that averages over positions is scaled evenly.
     ///
     /// # Shapes
     ///
-    /// - `hint`: what [`Self::read`] made, for all rows of `input` or for each
-    /// - returns: one tensor per skip connection, `[rows, channels, height, width]`; in networks that pool,
-    ///   `[rows, channels, 1, 1]`
+    /// - `hint`: the result of [`Self::read`], one for all rows of `input` or one per row
+    /// - returns: one tensor per skip connection, `[rows, channels, height, width]`; in networks that average over
+    ///   positions, `[rows, channels, 1, 1]`
     pub fn forward(&self, input: &UNetInput<'_>, hint: Tensor<4>, scale: f64, guess: bool) -> Residuals {
         let rows = input.sample.dims()[0];
         let compute = self.computes_in();
         let mut pass = Pass {
             processor: &NoProcessor,
             context: cast(input.context.clone(), compute),
-            // Those of the input are the U-Net's.
+            // The input's cache belongs to the U-Net.
             text_kv_cache: None,
             time: self.trunk.embed_time(rows, input.timesteps, input.added.clone(), &mut None),
             skips: Vec::new(),

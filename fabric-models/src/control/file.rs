@@ -1,4 +1,4 @@
-//! A ControlNet on disk.
+//! Files of a ControlNet.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::ControlNetConfig;
 use crate::config::ConfigError;
 use crate::load::{LoadError, TensorSource, open_controlnet};
 
-/// A ControlNet's folder or file, opened: nothing is loaded yet.
+/// Opened folder or file of a ControlNet; the weights are not loaded yet.
 #[derive(Debug, Clone)]
 pub struct ControlNetFile {
     config: Value,
@@ -17,30 +17,32 @@ pub struct ControlNetFile {
 }
 
 impl ControlNetFile {
-    /// Opens a folder in the diffusers layout, or one file with diffusers' names or those of the original releases.
+    /// Opens a folder in the diffusers layout, or a single file with diffusers' names or those of the original
+    /// releases.
     ///
-    /// The settings of a file without `config.json` are read off its tensors. They do not tell whether a network says the
-    /// same of all places ([`ControlNetConfig::global_pool_conditions`], the shuffle network) or reads blue first: for
-    /// such a file, set that in [`Self::config`] and load it with [`ControlNet::load`](super::ControlNet::load).
+    /// Without a `config.json`, the configuration is inferred from the tensors. They do not show whether a network
+    /// averages its residuals over all positions ([`ControlNetConfig::global_pool_conditions`], the shuffle network)
+    /// or reads BGR images: for such a file, set these fields of [`Self::config`] and load it with
+    /// [`ControlNet::load`](super::ControlNet::load).
     ///
     /// # Errors
     ///
-    /// When a file is missing or damaged, or holds something else.
+    /// Returns an error if a file is missing or damaged, or is not a ControlNet.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let (config, weights) = open_controlnet(path.as_ref())?;
         Ok(Self { config, weights })
     }
 
-    /// Its settings.
+    /// Returns the configuration.
     ///
     /// # Errors
     ///
-    /// When they are not those of a ControlNet that this library computes.
+    /// Returns an error if it is not the configuration of a supported ControlNet.
     pub fn config(&self) -> Result<ControlNetConfig, ConfigError> {
         ControlNetConfig::from_json(&self.config.to_string())
     }
 
-    /// Its tensors, under diffusers' names.
+    /// Returns the tensors, with diffusers' names.
     pub fn weights(&self) -> &dyn TensorSource {
         &*self.weights
     }

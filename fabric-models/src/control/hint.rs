@@ -1,4 +1,4 @@
-//! From a control image to the latents' size.
+//! Encoder of control images.
 
 use burn::module::Module;
 use burn::tensor::activation::silu;
@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::layers::Conv2d;
 
-/// Convolutions, every second one of which halves the image.
+/// Encodes a control image to the size of the latents with convolutions, every second of which halves the image.
 #[derive(Module, Debug)]
 pub(super) struct HintEncoder {
     conv_in: Conv2d,
@@ -15,7 +15,7 @@ pub(super) struct HintEncoder {
 }
 
 impl HintEncoder {
-    /// From images of `inputs` channels, through layers of these widths, to `outputs` channels.
+    /// Creates an encoder of images with `inputs` channels, layers of these widths, and `outputs` channels.
     pub(super) fn new(inputs: usize, widths: &[usize], outputs: usize, device: &Device) -> Self {
         let conv = |from, to| Conv2d::new(from, to, 3, device);
         let blocks =
@@ -27,17 +27,17 @@ impl HintEncoder {
         }
     }
 
-    /// Channels of images.
+    /// Returns the channels of the images.
     pub(super) fn inputs(&self) -> usize {
         self.conv_in.weight.lazy_shape()[1]
     }
 
-    /// Pixels per latent along each axis.
+    /// Returns the pixels per latent along each axis.
     pub(super) fn downscale(&self) -> usize {
         1 << (self.blocks.len() / 2)
     }
 
-    /// `[images, inputs, height, width]` to `[images, outputs, height / downscale, width / downscale]`.
+    /// Maps `[images, inputs, height, width]` to `[images, outputs, height / downscale, width / downscale]`.
     pub(super) fn forward(&self, image: Tensor<4>) -> Tensor<4> {
         let mut x = silu(self.conv_in.forward(image));
         for block in &self.blocks {

@@ -1,7 +1,7 @@
-//! Networks that steer a U-Net through its skip connections: ControlNet (2302.05543) and T2I-Adapter (2302.08453).
+//! Networks that add residuals to a U-Net: ControlNet (2302.05543) and T2I-Adapter (2302.08453).
 //!
-//! Each reads an image that was made for it (edges, a pose, depths) and knows nothing of adapters' image tokens: a
-//! ControlNet sees the text alone, as published.
+//! Each reads a control image (edges, a pose, depth). They do not receive the image tokens of IP-Adapters: a
+//! ControlNet attends to the text alone, as published.
 
 mod config;
 mod controlnet;

@@ -1,4 +1,4 @@
-//! Module paths to published names.
+//! Mapping of module paths to published tensor names.
 
 use super::{ControlNet, T2IAdapter};
 use crate::load::PublishedNames;

@@ -1,4 +1,4 @@
-//! A control network with its image, for a run.
+//! Control network with its image, for use in a run.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,12 +14,12 @@ use fabric_core::pipeline::{Steering, Window};
 
 use super::{ControlNet, T2IAdapter};
 
-/// A network that reads a control image.
+/// Network that reads a control image.
 #[derive(Debug, Clone)]
 pub enum ControlNetwork {
-    /// Runs beside the U-Net in every step.
+    /// ControlNet; runs before the U-Net in every evaluation.
     ControlNet(Arc<ControlNet>),
-    /// Runs once.
+    /// T2I-Adapter; runs once.
     T2IAdapter(Arc<T2IAdapter>),
 }
 
@@ -43,7 +43,7 @@ impl ControlNetwork {
         }
     }
 
-    /// Channels of its image.
+    /// Returns the channels of the control image.
     fn inputs(&self) -> usize {
         match self {
             Self::ControlNet(network) => network.inputs(),
@@ -51,7 +51,7 @@ impl ControlNetwork {
         }
     }
 
-    /// Height and width of its image, for latents of these.
+    /// Returns the height and width of the control image for latents of this height and width.
     fn image_size(&self, latents: [usize; 2]) -> [usize; 2] {
         match self {
             Self::ControlNet(network) => latents.map(|side| side * network.downscale()),
@@ -61,7 +61,7 @@ impl ControlNetwork {
         }
     }
 
-    /// What it makes of its image, which is the same in all steps.
+    /// Returns the features of the control image, which are the same in all steps.
     fn read(&self, pixels: Tensor<4>) -> Vec<Tensor<4>> {
         match self {
             Self::ControlNet(network) => vec![network.read(pixels)],
@@ -70,9 +70,9 @@ impl ControlNetwork {
     }
 }
 
-/// A control network and the image that it reads.
+/// Control network with its control image.
 ///
-/// Several of them act together: what they say is added.
+/// The residuals of several controls are added.
 ///
 /// ```no_run
 /// # use std::sync::Arc;
@@ -91,23 +91,23 @@ pub struct Control {
     scale: f64,
     window: Window,
     guess: bool,
-    /// What the network made of the image, by the latents' height and width.
+    /// Features of the control image, by height and width of the latents.
     read: Arc<Mutex<BTreeMap<[usize; 2], Vec<Tensor<4>>>>>,
 }
 
 impl Control {
-    /// Of full strength, in all steps. The image is stretched over the result.
+    /// Creates a control with scale 1 in all steps. The image is stretched to the size of the result.
     pub fn new(network: impl Into<ControlNetwork>, image: Image) -> Self {
         let network = network.into();
         let guess = matches!(&network, ControlNetwork::ControlNet(network) if network.is_pooled());
         Self { network, image, scale: 1.0, window: Window::default(), guess, read: Arc::default() }
     }
 
-    /// With another strength; 1 is as trained, 0 is none.
+    /// Sets the scale of the residuals; 1 is as trained, 0 has no effect.
     ///
     /// # Errors
     ///
-    /// When it is not finite.
+    /// Returns an error if the scale is not finite.
     pub fn with_scale(self, scale: f64) -> Result<Self, Error> {
         if scale.is_finite() {
             return Ok(Self { scale, ..self });
@@ -115,24 +115,24 @@ impl Control {
         Err(Error::settings("scale of a control network", scale, "a finite number", "1 is as trained, 0 is none"))
     }
 
-    /// Only in a part of the run.
+    /// Restricts the control to a part of the run.
     #[must_use]
     pub fn with_window(self, window: Window) -> Self {
         Self { window, ..self }
     }
 
-    /// A ControlNet in diffusers' guess mode: only under the prompt, and weaker at high resolutions. A T2I-Adapter has no
-    /// such mode, and stays as it is.
+    /// Sets diffusers' guess mode of a ControlNet: only on the conditional branch, and weaker at high resolutions. A
+    /// T2I-Adapter has no such mode and is not changed.
     #[must_use]
     pub fn with_guess(self, guess: bool) -> Self {
         Self { guess, ..self }
     }
 
-    /// What the network makes of the image for latents of this height and width.
+    /// Returns the features of the control image for latents of this height and width, computing them on first use.
     ///
-    /// The lock is never held while the network runs. It computes on rayon's threads, and a thread that waits for them may
-    /// take up another request of the same control meanwhile, which would wait for the lock that its own thread holds. Two
-    /// requests at once may both run the network; the first result stays.
+    /// The lock is never held while the network runs. The network uses rayon's threads, and a thread waiting for them
+    /// may start another request with the same control, which would wait for the lock that its own thread holds. Two
+    /// concurrent requests may both run the network; the first result is kept.
     fn read(&self, latents: [usize; 2]) -> Result<Vec<Tensor<4>>, Error> {
         let kept = || self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(read) = kept().get(&latents) {
@@ -182,7 +182,7 @@ impl Steering for Control {
             }
             ControlNetwork::T2IAdapter(network) => {
                 let (got, mut expected) = (network.channels(), unet.level_channels());
-                // One level more belongs to the middle.
+                // An additional level is that of the middle block.
                 if got.len() == expected.len() + 1 {
                     expected.extend(expected.last().copied());
                 }
@@ -213,7 +213,7 @@ impl Steering for Control {
         if !self.guess {
             return Ok(Some(network.forward(input, hint, self.scale, false)));
         }
-        // Only under the prompt; nothing is added elsewhere.
+        // Runs on the conditional branch only; the other rows get zeros.
         let Some((_, seen)) = rows.iter().find(|(branch, _)| *branch == Branch::Conditional) else { return Ok(None) };
         let said = network.forward(&only(input, seen), hint, self.scale, true);
         let placed = |x: Tensor<4>| {
@@ -228,7 +228,7 @@ impl Steering for Control {
     }
 }
 
-/// A few rows of an input.
+/// Returns an input with these rows only.
 fn only<'a>(input: &UNetInput<'a>, rows: &Range<usize>) -> UNetInput<'a> {
     let (start, count) = (rows.start, rows.len());
     let added = input.added.as_ref().map(|added| AddedConditions {

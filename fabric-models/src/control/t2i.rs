@@ -1,4 +1,4 @@
-//! T2I-Adapters (Mou et al. 2023, 2302.08453), as diffusers has them.
+//! T2I-Adapters (Mou et al. 2023, 2302.08453), as implemented in diffusers.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,34 +16,34 @@ use crate::load::{ComponentFolder, LoadOptions, LoadReport, TensorSource, load_i
 
 const MODEL: &str = "T2I-Adapter";
 
-/// The published shapes of a T2I-Adapter.
+/// Published architectures of T2I-Adapters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum T2IAdapterKind {
-    /// For Stable Diffusion 1.x.
+    /// The architecture for Stable Diffusion 1.x.
     #[default]
     FullAdapter,
-    /// For Stable Diffusion XL.
+    /// The architecture for Stable Diffusion XL.
     FullAdapterXl,
-    /// For Stable Diffusion 1.x, with a quarter of the channels inside.
+    /// The architecture for Stable Diffusion 1.x with a quarter of the inner channels.
     LightAdapter,
 }
 
-/// `config.json` of a `T2IAdapter`, with the defaults of its class.
+/// Configuration of a `T2IAdapter` (`config.json`), with the defaults of that class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct T2IAdapterConfig {
-    /// Its shape.
+    /// Architecture.
     pub adapter_type: T2IAdapterKind,
-    /// Channels of its image.
+    /// Channels of the control image.
     pub in_channels: usize,
-    /// Channels of what it adds, level by level.
+    /// Channels of the features, per level.
     pub channels: Vec<usize>,
-    /// Residual blocks of a level.
+    /// Number of residual blocks per level.
     pub num_res_blocks: usize,
-    /// Pixels of its image per point of the first level, along each axis.
+    /// Pixels of the control image per position of the first level's features, along each axis.
     pub downscale_factor: usize,
-    /// What else the file says.
+    /// All other fields.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
 }
@@ -62,11 +62,11 @@ impl Default for T2IAdapterConfig {
 }
 
 impl T2IAdapterConfig {
-    /// Reads and checks the text of a `config.json`.
+    /// Parses and validates the text of a `config.json`.
     ///
     /// # Errors
     ///
-    /// When it is no JSON, or a field has a value that is wrong or not supported.
+    /// Returns an error if the text is not a JSON object, or a field is invalid or not supported.
     pub fn from_json(json: &str) -> Result<Self, ConfigError> {
         let config: Self = parse(MODEL, json)?;
         config.check()?;
@@ -95,22 +95,22 @@ impl T2IAdapterConfig {
         Ok(())
     }
 
-    /// Builds the network; weights are random, and drawn when first used.
+    /// Builds the network with random weights, which are generated on first use.
     ///
     /// # Errors
     ///
-    /// When a field has a value that is wrong or not supported.
+    /// Returns an error if a field is invalid or not supported.
     pub fn init(&self, device: &Device) -> Result<T2IAdapter, ConfigError> {
         self.check()?;
         let light = self.adapter_type == T2IAdapterKind::LightAdapter;
         let unshuffled = self.in_channels * self.downscale_factor.pow(2);
-        // The large model's features begin where its U-Net has halved the latents once.
+        // The first features of SDXL's adapter belong to the level at which the U-Net has halved the latents once.
         let xl = self.adapter_type == T2IAdapterKind::FullAdapterXl;
         let downscale = if xl { (self.downscale_factor / 2).max(1) } else { self.downscale_factor };
         let mut channels = self.channels.clone();
         let first = channels[0];
         if light {
-            // One level more than it lists.
+            // The network has one level more than the configuration lists.
             channels.extend(channels.last().copied());
         }
         let body = channels.iter().enumerate().map(|(level, &outputs)| {
@@ -133,7 +133,8 @@ impl T2IAdapterConfig {
     }
 }
 
-/// Makes features of an image that are added to a U-Net's way down: the same in all steps, whatever the text.
+/// T2I-Adapter: computes features of a control image that are added to a U-Net's down path. They are the same in all
+/// steps and for all prompts.
 #[derive(Module, Debug)]
 pub struct T2IAdapter {
     conv_in: Option<Conv2d>,
@@ -145,7 +146,7 @@ pub struct T2IAdapter {
     channels: Vec<usize>,
 }
 
-/// One level: half the size, other channels, residual blocks.
+/// One level of the adapter: downsampling, a change of channels, and residual blocks.
 #[derive(Module, Debug)]
 struct Level {
     in_conv: Option<Conv2d>,
@@ -154,7 +155,7 @@ struct Level {
     halves: bool,
 }
 
-/// Two convolutions beside a shortcut.
+/// Two convolutions with a residual connection.
 #[derive(Module, Debug)]
 struct Residual {
     block1: Conv2d,
@@ -197,10 +198,10 @@ impl Level {
     }
 }
 
-/// Means of squares of four; at an odd edge, of what is there.
+/// Averages blocks of 2x2 pixels; at an odd edge, averages the existing pixels.
 fn halved(x: Tensor<4>) -> Tensor<4> {
     let [rows, channels, height, width] = x.dims();
-    // A repeated last row or column makes the mean at the edge that of what is there.
+    // Repeating the last row or column gives the mean of the existing pixels at the edge.
     let even = |x: Tensor<4>, axis: usize, side: usize| {
         if side.is_multiple_of(2) { x } else { Tensor::cat(vec![x.clone(), x.narrow(axis, side - 1, 1)], axis) }
     };
@@ -210,22 +211,22 @@ fn halved(x: Tensor<4>) -> Tensor<4> {
 }
 
 impl T2IAdapter {
-    /// Opens a folder in the diffusers layout.
+    /// Loads a folder in the diffusers layout.
     ///
     /// # Errors
     ///
-    /// When a file is missing, damaged, or of another kind.
+    /// Returns an error if a file is missing, damaged, or of another kind.
     pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
         let folder = ComponentFolder::open(path, None)?;
         let config = T2IAdapterConfig::from_json(&folder.config::<Value>()?.to_string())?;
         Ok(Self::load(&config, &*folder.weights()?, &LoadOptions::default(), device)?.0)
     }
 
-    /// Loads the weights of a known configuration.
+    /// Loads the weights of a network with this configuration.
     ///
     /// # Errors
     ///
-    /// When a tensor is missing, unexpected, of another shape, or not finite.
+    /// Returns an error if a tensor is missing, unexpected, of another shape, or not finite.
     pub fn load(
         config: &T2IAdapterConfig,
         source: &dyn TensorSource,
@@ -235,42 +236,42 @@ impl T2IAdapter {
         Ok(load_into(config.init(device)?, source, options)?)
     }
 
-    /// Pixels of its image per latent, along each axis.
+    /// Returns the pixels of the control image per latent, along each axis.
     pub fn downscale(&self) -> usize {
         self.downscale
     }
 
-    /// Channels of its image: 3, or 1 of those that read sketches and edges.
+    /// Returns the channels of the control image: 3, or 1 for adapters of sketches and edges.
     pub fn inputs(&self) -> usize {
         self.inputs
     }
 
-    /// The sides of its images are multiples of this.
+    /// Returns the number of which the sides of the control image must be multiples.
     pub fn factor(&self) -> usize {
         self.factor
     }
 
-    /// Channels of its features, one per level.
+    /// Returns the channels of the features, one per level.
     pub fn channels(&self) -> &[usize] {
         &self.channels
     }
 
-    /// Where its weights live.
+    /// Returns the device of the weights.
     pub fn device(&self) -> Device {
         self.body[0].resnets[0].block1.weight.lazy_device()
     }
 
-    /// Features of images, one per level.
+    /// Computes the features of control images, one tensor per level.
     ///
     /// # Shapes
     ///
     /// - `images`: from 0 to 1, `[images, channels, height, width]`, sides multiples of [`Self::factor`]
-    /// - returns: `[images, channels, height / factor, width / factor]`, later levels half of it
+    /// - returns: `[images, channels, height / factor, width / factor]`, halved at later levels
     pub fn forward(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         let [count, channels, height, width] = images.dims();
         let compute = computes_in(&self.body[0].resnets[0].block1.weight);
         let (factor, rows, columns) = (self.factor, height / self.factor, width / self.factor);
-        // Squares of pixels become channels.
+        // Move blocks of `factor` x `factor` pixels to channels (pixel unshuffle).
         let mut x = cast(images, compute)
             .reshape([count, channels, rows, factor, columns, factor])
             .permute([0, 1, 3, 5, 2, 4])

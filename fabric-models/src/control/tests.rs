@@ -1,4 +1,4 @@
-//! Sizes of the published networks.
+//! Tests of the sizes of the published networks.
 
 use fabric_backends::default_device;
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cast;
 
-/// A pointwise nonlinearity, by the name that configurations use.
+/// Activation function, with the names used in configurations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
@@ -14,7 +14,7 @@ pub enum Activation {
     Silu,
     /// `x · Φ(x)` with the exact normal distribution function.
     Gelu,
-    /// OpenAI's CLIP: `x · sigmoid(1.702 x)`.
+    /// `x · sigmoid(1.702 x)`, as in OpenAI's CLIP.
     QuickGelu,
     /// The tanh approximation of [`Activation::Gelu`].
     #[serde(alias = "gelu_pytorch_tanh")]
@@ -24,7 +24,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Applies it to every element.
+    /// Applies the function to every element.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Silu => pointwise(x, Pointwise::Silu),
@@ -36,7 +36,7 @@ impl Activation {
     }
 }
 
-/// Runs `f` in f32 and brings its result back.
+/// Runs `f` in f32 and casts its result back.
 pub(crate) fn in_f32<const D: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<D>) -> Tensor<D>) -> Tensor<D> {
     let dtype = x.dtype();
     cast(f(cast(x, DType::F32)), dtype)

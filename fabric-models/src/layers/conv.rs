@@ -4,7 +4,7 @@ use fabric_backends::ops::conv2d;
 
 use super::{uniform_param, value_as};
 
-/// A two-dimensional convolution.
+/// Two-dimensional convolution.
 #[derive(Module, Debug)]
 pub struct Conv2d {
     /// `[out, in, kernel, kernel]`.
@@ -12,13 +12,13 @@ pub struct Conv2d {
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
     stride: usize,
-    /// Zeros before and after, along both axes.
+    /// Zero padding before and after, along both axes.
     padding: (usize, usize),
 }
 
 impl Conv2d {
-    /// A convolution with stride 1 that keeps the size (odd `kernel`), with PyTorch's initial values, drawn
-    /// when first used.
+    /// Creates a convolution with stride 1 that keeps the size (odd `kernel`), with PyTorch's initial values,
+    /// generated on first use.
     pub fn new(inputs: usize, outputs: usize, kernel: usize, device: &Device) -> Self {
         let fan_in = inputs * kernel * kernel;
         Self {
@@ -29,22 +29,24 @@ impl Conv2d {
         }
     }
 
-    /// The same with another stride, and zeros before and after along both axes.
+    /// Sets the stride, and the zero padding before and after along both axes.
     #[must_use]
     pub fn with_stride(self, stride: usize, padding: (usize, usize)) -> Self {
         Self { stride, padding, ..self }
     }
 
-    /// The same without bias.
+    /// Removes the bias.
     #[must_use]
     pub fn without_bias(self) -> Self {
         Self { bias: None, ..self }
     }
 
+    /// Applies the convolution.
+    ///
     /// # Shapes
     ///
     /// - `x`: `[rows, in, height, width]`
-    /// - returns: `[rows, out, height / stride, width / stride]`, rounded as the padding has it
+    /// - returns: `[rows, out, height / stride, width / stride]`, rounded as the padding determines
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let weight = value_as(&self.weight, x.dtype());
         let bias = self.bias.as_ref().map(|bias| value_as(bias, x.dtype()));

@@ -1,16 +1,16 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
-/// How large a network is.
+/// Number of parameters and tensors of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ParameterCount {
-    /// Numbers in all tensors together.
+    /// Number of elements of all tensors.
     pub parameters: usize,
-    /// Tensors.
+    /// Number of tensors.
     pub tensors: usize,
 }
 
-/// Counts a network's parameters from their shapes alone; nothing is drawn or allocated.
+/// Counts a network's parameters from their shapes; no weights are initialised or allocated.
 pub fn count_parameters<M: Module>(module: &M) -> ParameterCount {
     let mut count = ParameterCount::default();
     module.visit(&mut count);

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Int, Tensor, module};
 
 use super::{cast, computes_in};
 
-/// A table of vectors.
+/// Embedding table.
 #[derive(Module, Debug)]
 pub struct Embedding {
     /// `[entries, channels]`.
@@ -12,11 +12,13 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// A table of small random vectors (CLIP's initial values), drawn when first used.
+    /// Creates a table with CLIP's random initial values, generated on first use.
     pub fn new(entries: usize, channels: usize, device: &Device) -> Self {
         Self { weight: Initializer::Normal { mean: 0.0, std: 0.02 }.init([entries, channels], device) }
     }
 
+    /// Looks up the vectors of token ids.
+    ///
     /// # Shapes
     ///
     /// - `ids`: `[rows, tokens]`, all below the number of entries

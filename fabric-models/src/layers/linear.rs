@@ -4,18 +4,18 @@ use fabric_backends::ops::linear;
 
 use super::{uniform_param, value_as};
 
-/// `y = x · weightᵀ + bias`.
+/// Linear layer: `y = x · weightᵀ + bias`.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// `[out, in]`, as in the published files. The product reads the transposed view: turning it once would cost
-    /// more than all the rest of loading.
+    /// `[out, in]`, as in the published files. The product reads a transposed view: transposing the weights at load
+    /// would cost more than the rest of loading.
     pub weight: Param<Tensor<2>>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
 }
 
 impl Linear {
-    /// A layer with PyTorch's initial values, drawn when first used.
+    /// Creates a layer with PyTorch's initial values, generated on first use.
     pub fn new(inputs: usize, outputs: usize, bias: bool, device: &Device) -> Self {
         Self {
             weight: uniform_param([outputs, inputs], inputs, device),
@@ -23,6 +23,8 @@ impl Linear {
         }
     }
 
+    /// Applies the layer to the last dimension.
+    ///
     /// # Shapes
     ///
     /// - `x`: `[.., in]`

@@ -1,9 +1,9 @@
-//! The layers that all networks are made of.
+//! Layers shared by all networks.
 //!
-//! Weights keep the layout and the names of the published files (`[out, in]`, `[out, in, height, width]`;
-//! `weight`, `bias`), and are drawn only when first used, so that building a network of any size is free until
-//! it is loaded. A layer computes in the number type of its input: half-precision weights serve an f32
-//! computation layer by layer, without a second copy of the network. On CPUs, all networks compute in f32.
+//! Weights keep the layout and the names of the published files (`[out, in]`, `[out, in, height, width]`; `weight`,
+//! `bias`). They are initialised on first use, so building a network of any size costs nothing until it is loaded. A
+//! layer computes in the data type of its input: half-precision weights are cast layer by layer for an f32
+//! computation, without a second copy of the network. On CPUs, all networks compute in f32.
 
 mod activation;
 mod conv;
@@ -28,33 +28,34 @@ use burn::nn::Initializer;
 use burn::tensor::{DType, Device, Tensor};
 pub(crate) use fabric_backends::ops::cast;
 
-/// Called with the name and the output of each part of a network.
+/// Callback that receives the name and the output of each part of a network.
 pub(crate) type Trace<'a> = Option<&'a mut dyn FnMut(&str, &Tensor<4>)>;
 
-/// Tells the tracer, if there is one; the name is made only then.
+/// Calls the tracer, if there is one; the name is built only then.
 pub(crate) fn show(trace: &mut Trace<'_>, name: impl FnOnce() -> String, x: &Tensor<4>) {
     if let Some(trace) = trace {
         trace(&name(), x);
     }
 }
 
-/// The parameter's value in the number type of a computation.
+/// Returns the parameter's value in the data type of a computation.
 pub(crate) fn value_as<const D: usize>(param: &Param<Tensor<D>>, dtype: DType) -> Tensor<D> {
     cast(param.val(), dtype)
 }
 
-/// The number type in which a network with this weight computes.
+/// Returns the data type in which a network with this weight computes.
 pub(crate) fn computes_in<const D: usize>(weight: &Param<Tensor<D>>) -> DType {
     let weight = weight.val();
     fabric_backends::ops::computes_in(&weight.device(), weight.dtype())
 }
 
-/// Whether a type is too narrow for statistics and sums of exponentials.
+/// Returns whether a type is too narrow for statistics and sums of exponentials.
 pub(crate) fn is_half(dtype: DType) -> bool {
     matches!(dtype, DType::F16 | DType::BF16)
 }
 
-/// PyTorch's initial values of linear layers and convolutions: uniform within `±1/sqrt(fan_in)`.
+/// Returns a parameter with PyTorch's initial values of linear layers and convolutions: uniform within
+/// `±1/sqrt(fan_in)`.
 fn uniform_param<const D: usize>(shape: [usize; D], fan_in: usize, device: &Device) -> Param<Tensor<D>> {
     let bound = 1.0 / (fan_in as f64).sqrt();
     Initializer::Uniform { min: -bound, max: bound }.init(shape, device)

@@ -8,9 +8,9 @@ use fabric_backends::ops::{group_norm, layer_norm};
 use super::activation::in_f32;
 use super::{Activation, is_half, value_as};
 
-/// Normalises groups of channels over the image, with a scale and a shift per channel.
+/// Group norm: normalises groups of channels over the image, with a scale and a shift per channel.
 ///
-/// Statistics are f32 also for f16 and bf16, as in PyTorch: an activation of 300 squares to more than f16 holds.
+/// Statistics are in f32 for f16 and bf16 too, as in PyTorch: the square of 300 exceeds the range of f16.
 #[derive(Module, Debug)]
 pub struct GroupNorm {
     /// `[channels]`.
@@ -22,7 +22,7 @@ pub struct GroupNorm {
 }
 
 impl GroupNorm {
-    /// A norm that does not yet scale or shift; `groups` divides `channels`.
+    /// Creates a norm with scale 1 and shift 0; `groups` must divide `channels`.
     pub fn new(groups: usize, channels: usize, epsilon: f64, device: &Device) -> Self {
         assert!(channels.is_multiple_of(groups), "group norm: {channels} channels in {groups} groups");
         Self {
@@ -33,6 +33,8 @@ impl GroupNorm {
         }
     }
 
+    /// Applies the norm.
+    ///
     /// # Shapes
     ///
     /// - `x`: `[rows, channels, height, width]`
@@ -41,7 +43,7 @@ impl GroupNorm {
         self.normalise(x, false)
     }
 
-    /// The norm and then the activation, in one pass over memory where that is possible.
+    /// Applies the norm and then the activation, in one pass over memory where possible.
     pub(crate) fn forward_then(&self, x: Tensor<4>, act: Activation) -> Tensor<4> {
         if act == Activation::Silu { self.normalise(x, true) } else { act.forward(self.normalise(x, false)) }
     }
@@ -55,9 +57,9 @@ impl GroupNorm {
     }
 }
 
-/// Normalises each token over its channels, with a scale and a shift per channel.
+/// Layer norm: normalises each token over its channels, with a scale and a shift per channel.
 ///
-/// Statistics are f32 also for f16 and bf16.
+/// Statistics are in f32 for f16 and bf16 too.
 #[derive(Module, Debug)]
 pub struct LayerNorm {
     /// `[channels]`.
@@ -68,7 +70,7 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// A norm that does not yet scale or shift.
+    /// Creates a norm with scale 1 and shift 0.
     pub fn new(channels: usize, epsilon: f64, device: &Device) -> Self {
         Self {
             weight: Initializer::Ones.init([channels], device),
@@ -77,6 +79,8 @@ impl LayerNorm {
         }
     }
 
+    /// Applies the norm.
+    ///
     /// # Shapes
     ///
     /// - `x`: `[.., channels]`

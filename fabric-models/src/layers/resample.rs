@@ -1,4 +1,4 @@
-//! Half and double the size.
+//! Downsampling and upsampling layers.
 
 use burn::module::Module;
 use burn::tensor::module::interpolate;
@@ -14,8 +14,7 @@ pub(crate) struct Downsample {
 }
 
 impl Downsample {
-    /// `padding` 0 stands for one row of zeros below and one column on the right (the VAE's encoder), as in
-    /// diffusers.
+    /// `padding` 0 pads one row of zeros below and one column on the right (the VAE's encoder), as in diffusers.
     pub(crate) fn new(channels: usize, padding: usize, device: &Device) -> Self {
         let padding = if padding == 0 { (0, 1) } else { (padding, padding) };
         Self { conv: Conv2d::new(channels, channels, 3, device).with_stride(2, padding) }
@@ -26,7 +25,7 @@ impl Downsample {
     }
 }
 
-/// Enlarges by repeating pixels, then convolves.
+/// Upsamples to the nearest pixel, then convolves.
 #[derive(Module, Debug)]
 pub(crate) struct Upsample {
     conv: Conv2d,
@@ -37,7 +36,7 @@ impl Upsample {
         Self { conv: Conv2d::new(channels, channels, 3, device) }
     }
 
-    /// To exactly `size`: twice the height and width, or one less where the way down rounded up.
+    /// Upsamples to exactly `size`: twice the height and width, or one less where the down path rounded up.
     pub(crate) fn forward(&self, x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
         let options = InterpolateOptions::new(InterpolateMode::Nearest).with_output_size(size);
         self.conv.forward(interpolate(x, options))

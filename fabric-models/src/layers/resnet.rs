@@ -3,7 +3,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::{Activation, Conv2d, GroupNorm, Linear};
 
-/// Two convolutions beside a shortcut, shifted by the time embedding where there is one.
+/// Resnet block: two convolutions with a residual connection, shifted by the time embedding if there is one.
 #[derive(Module, Debug)]
 pub(crate) struct Resnet {
     norm1: GroupNorm,
@@ -16,7 +16,7 @@ pub(crate) struct Resnet {
     act: Activation,
 }
 
-/// What all resnets of a network have in common.
+/// Settings shared by all resnets of a network.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ResnetConfig {
     /// Width of the time embedding; a VAE has none.
@@ -41,10 +41,12 @@ impl ResnetConfig {
 }
 
 impl Resnet {
+    /// Applies the block.
+    ///
     /// # Shapes
     ///
     /// - `x`: `[rows, in, height, width]`
-    /// - `time`: `[rows, time_dim]`, already through the activation
+    /// - `time`: `[rows, time_dim]`, after the activation
     /// - returns: `[rows, out, height, width]`
     pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
         let mut hidden = self.conv1.forward(self.norm1.forward_then(x.clone(), self.act));

@@ -1,4 +1,4 @@
-//! Layers against plain computations.
+//! Tests of layers against plain reference computations.
 
 use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
 use fabric_backends::ops::geglu;
@@ -55,7 +55,7 @@ fn group_norm_leaves_mean_zero_and_variance_one_per_group() {
 #[test]
 fn norms_of_half_precision_have_f32_statistics() {
     let device = cpu();
-    // 400 squared is beyond f16.
+    // 400 squared exceeds the range of f16.
     let x = Tensor::<4>::random([1, 4, 8, 8], Distribution::Normal(50.0, 400.0), &device);
     let group = GroupNorm::new(2, 4, 1e-5, &device);
     let layer = LayerNorm::new(8, 1e-5, &device);

@@ -1,4 +1,4 @@
-//! A file's tensors into a network, checked before the first is read.
+//! Loading of a file's tensors into a network, with all names and shapes checked first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,30 +17,31 @@ use super::{
     TensorSource, parameters,
 };
 
-/// What a load did; all names are published names.
+/// Result of a load. All names are published names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoadReport {
-    /// The file.
+    /// Path of the file.
     pub place: String,
-    /// Parameters that were filled.
+    /// Parameters that were loaded.
     pub applied: Vec<String>,
-    /// Parameters that the file lacks; they keep their random values. Empty when strict.
+    /// Parameters that the file lacks; they keep their initial values. Empty after a strict load.
     pub missing: Vec<MissingTensor>,
-    /// Tensors that nothing took. Empty when strict.
+    /// Tensors that no parameter uses. Empty after a strict load.
     pub unexpected: Vec<String>,
-    /// Tensors of another shape than their parameter, which keeps its random values. Empty when strict.
+    /// Tensors whose shape differs from their parameter's; the parameter keeps its initial values. Empty after a
+    /// strict load.
     pub mismatched: Vec<ShapeMismatch>,
-    /// Tensors known to carry nothing, such as `position_ids`, or to belong to another network in the same file.
+    /// Tensors without information, such as `position_ids`, and tensors of another network in the same file.
     pub ignored: Vec<String>,
     /// Bytes read, as stored.
     pub bytes: u64,
-    /// Time it took.
+    /// Duration of the load.
     pub elapsed: Duration,
 }
 
 impl LoadReport {
-    /// Whether every parameter was filled and every tensor used or known to carry nothing.
+    /// Returns whether every parameter was loaded and every tensor was used or ignored.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.mismatched.is_empty()
     }
@@ -63,15 +64,16 @@ impl fmt::Display for LoadReport {
     }
 }
 
-/// Fills a module's parameters with the tensors of a source.
+/// Loads the tensors of a source into the parameters of a module.
 ///
-/// All names and shapes are compared before the first value is read. Tensors are read, converted and handed to
-/// the device one by one, so the peak is the weights and one tensor. Weights keep PyTorch's layout.
+/// All names and shapes are compared before any value is read. Tensors are read, converted and moved to the device
+/// one by one, so peak memory is that of the weights plus one tensor. Weights keep PyTorch's layout.
 ///
 /// # Errors
 ///
-/// Strict (the default): when a tensor is missing, unexpected or of another shape, with all of them in one
-/// [`Mismatch`]. Always: when a file cannot be read, a weight is not a finite float, or the device fails.
+/// If `strict` is set (the default), returns an error if a tensor is missing, unexpected or of another shape; one
+/// [`Mismatch`] lists all of them. In any case, returns an error if a file cannot be read, a weight is not a finite
+/// float, the device does not support the type or fails, or the progress callback panics.
 pub fn load_into<M: Module + PublishedNames>(
     module: M,
     source: &dyn TensorSource,
@@ -89,7 +91,7 @@ pub fn load_into<M: Module + PublishedNames>(
     Ok((module, report))
 }
 
-/// Fills a module from a source that has its names.
+/// Loads a module from a source that has its published names.
 fn fill<M: Module + PublishedNames>(
     module: M,
     source: &dyn TensorSource,
@@ -124,7 +126,7 @@ fn fill<M: Module + PublishedNames>(
     Ok((module, report))
 }
 
-/// Compares a module with a source: a report with nothing applied yet, and which tensor goes to which path.
+/// Compares a module with a source. Returns a report with nothing applied yet, and the map from module path to tensor.
 fn compare<M: Module + PublishedNames>(
     module: &M,
     source: &dyn TensorSource,
@@ -171,7 +173,7 @@ fn compare<M: Module + PublishedNames>(
     (report, places)
 }
 
-/// What the source holds, when that is something else than the module.
+/// Returns the kind of the source if it is recognized and differs from the kind of the module.
 fn looks_like<M: Module + PublishedNames>(module: &M, source: &dyn TensorSource) -> Option<String> {
     let parameters = parameters(module);
     let expected = Contents::of(parameters.iter().map(|p| (p.name.as_str(), p.shape.as_slice())));
@@ -179,23 +181,23 @@ fn looks_like<M: Module + PublishedNames>(module: &M, source: &dyn TensorSource)
     got.filter(|_| got != expected).map(|contents| contents.to_string())
 }
 
-/// Buffers that older files store beside the weights: the numbers 0, 1, 2...
+/// Returns whether a tensor is a buffer `position_ids` of older files, which contains 0, 1, 2, ...
 fn carries_nothing(name: &str) -> bool {
     name.rsplit('.').next() == Some("position_ids")
 }
 
-/// Walks through a module and fills it.
+/// Module mapper that loads parameters from a source.
 struct Loader<'a> {
     source: &'a dyn TensorSource,
     options: &'a LoadOptions,
-    /// Path in the module to name in the source, for every parameter that will be filled.
+    /// Map from module path to tensor name, for every parameter to load.
     places: BTreeMap<String, String>,
     path: ModulePath,
     place: String,
     applied: Vec<String>,
     done_bytes: u64,
     total_bytes: u64,
-    /// The first error; traversal cannot be left early, so the rest is passed through.
+    /// The first error. The traversal cannot be aborted, so the remaining parameters are returned unchanged.
     failed: Option<LoadError>,
 }
 
@@ -209,7 +211,7 @@ impl Loader<'_> {
     fn fill<const D: usize>(&mut self, param: Param<Tensor<D>>, name: &str) -> Result<Param<Tensor<D>>, LoadError> {
         let data = self.data(name)?;
         let (device, dtype) = (param.lazy_device(), data.dtype());
-        // Asked in vain, a GPU fails much later, on a thread of its own.
+        // With an unsupported type, a GPU backend would fail much later, on another thread.
         if dtype != DType::F32 && !device.supports_dtype(dtype) {
             let (place, tensor) = (self.place.clone(), name.to_owned());
             return Err(LoadError::UnsupportedType { place, tensor, dtype });

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use super::json::{MAX_CONFIG_BYTES, read_json};
 use super::{LoadError, TensorSource, open_weights};
 
-/// A folder with one network as diffusers and transformers keep it: `config.json` and a file of weights.
+/// Folder of one network in the diffusers and transformers layout: `config.json` and a file of weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ComponentFolder {
     path: PathBuf,
@@ -16,12 +16,12 @@ pub struct ComponentFolder {
 impl ComponentFolder {
     /// Finds the files of a network.
     ///
-    /// Without a `variant`, plain files come first: `.safetensors`, in one file or sharded, then their `fp16`
-    /// variant, then `.bin` and its `fp16` variant. With one (`"fp16"`), only files of that variant will do.
+    /// Without a `variant`, the order of preference is `.safetensors` (one file or sharded), its `fp16` variant,
+    /// `.bin`, and its `fp16` variant. With a `variant` (`"fp16"`), only files of that variant are accepted.
     ///
     /// # Errors
     ///
-    /// When the folder, its `config.json` or every known file of weights is missing.
+    /// Returns an error if the folder, its `config.json` or every known file of weights is missing.
     pub fn open(path: impl AsRef<Path>, variant: Option<&str>) -> Result<Self, LoadError> {
         let path = path.as_ref();
         if let Some(name) = variant.filter(|name| !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')) {
@@ -47,12 +47,12 @@ impl ComponentFolder {
         }
     }
 
-    /// The folder's path.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file of weights, or the index of several.
+    /// Path of the file of weights, or of the index of sharded weights.
     pub fn weights_path(&self) -> &Path {
         &self.weights
     }
@@ -61,7 +61,7 @@ impl ComponentFolder {
     ///
     /// # Errors
     ///
-    /// When it is not JSON, is absurdly large, or lacks what `T` needs.
+    /// Returns an error if the file is not JSON, is larger than 4 MB, or lacks a field that `T` requires.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
         read_json(&self.path.join("config.json"), MAX_CONFIG_BYTES)
     }
@@ -70,7 +70,7 @@ impl ComponentFolder {
     ///
     /// # Errors
     ///
-    /// As [`open_weights`].
+    /// Same as [`open_weights`].
     pub fn weights(&self) -> Result<Arc<dyn TensorSource>, LoadError> {
         open_weights(&self.weights)
     }

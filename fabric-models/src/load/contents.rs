@@ -1,9 +1,9 @@
-//! What a set of names and shapes is, judged by its landmarks.
+//! Recognition of the kind of a file from its tensor names and shapes.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What a file holds.
+/// Kind of a file of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contents {
     SingleFile,
@@ -21,12 +21,12 @@ pub(crate) enum Contents {
 }
 
 impl Contents {
-    /// Judges names (without order) and shapes; `None` for anything else.
+    /// Recognizes a file from its tensor names (in any order) and shapes; `None` if the kind is unknown.
     pub(crate) fn of<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize])>) -> Option<Self> {
         let tensors: BTreeMap<&str, &[usize]> = tensors.into_iter().collect();
         let starts = |prefix: &str| tensors.range(prefix..).next().is_some_and(|(name, _)| name.starts_with(prefix));
         let within = |part: &str| tensors.keys().any(|name| name.contains(part));
-        // A LoRA may have this beginning, too: ComfyUI's names.
+        // LoRA files with ComfyUI's names have this prefix, too.
         let is_lora = within("lora_up") || within("lora_A") || within("lora.up") || within("_lora.");
         if starts("model.diffusion_model.") && !is_lora {
             return Some(Self::SingleFile);

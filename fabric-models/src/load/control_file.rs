@@ -1,4 +1,4 @@
-//! A ControlNet's weights and settings, wherever they lie.
+//! Opening of ControlNets in the diffusers layout or that of the original releases.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use super::contents::Contents;
 use super::mapped::{MappedSource, Part, Renamed};
 use super::{ComponentFolder, LoadError, TensorSource, open_weights, presets};
 
-/// What the names of the original releases begin with.
+/// Prefix of the tensor names of the original releases.
 const PREFIX: &str = "control_model.";
 
 /// Opens a ControlNet: a folder in the diffusers layout, or one file with diffusers' names or those of the original
-/// releases (`control_v11p_sd15_canny.pth`, with the feature `pickle`). Returns its settings as its `config.json` says or
-/// its tensors show, and its weights under diffusers' names.
+/// releases (`control_v11p_sd15_canny.pth`, with the feature `pickle`). Returns its configuration, from `config.json`
+/// or derived from the tensors, and its weights under diffusers' names.
 ///
 /// # Errors
 ///
-/// When a file is missing or damaged, or holds something else.
+/// Returns an error if a file is missing or damaged, or does not contain a ControlNet.
 pub(crate) fn open_controlnet(path: &Path) -> Result<(Value, Arc<dyn TensorSource>), LoadError> {
     if path.is_dir() {
         let folder = ComponentFolder::open(path, None)?;
@@ -37,8 +37,8 @@ pub(crate) fn open_controlnet(path: &Path) -> Result<(Value, Arc<dyn TensorSourc
     Ok((config, source))
 }
 
-/// Refuses files that hold a ControlNet in part, by the marks that their authors left: read as whole weights, they would
-/// give noise.
+/// Rejects files that do not contain the full weights of one ControlNet, recognized by marker tensors of their authors.
+/// Loaded as full weights, they would produce noise.
 fn check_whole(source: &dyn TensorSource) -> Result<(), LoadError> {
     let tensors = source.tensors();
     let marked = |mark: &str| tensors.contains_key(mark) || tensors.contains_key(&format!("{PREFIX}{mark}"));

@@ -1,4 +1,4 @@
-//! From stored bytes to the type asked for, on all cores, looking at every value once.
+//! Parallel conversion of stored bytes to the requested type, in one pass over the values.
 
 use burn::tensor::TensorData;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
@@ -9,17 +9,18 @@ use safetensors::Dtype;
 
 use super::{HostTensor, LoadDtype, LoadError};
 
-/// Values that one task converts: they stay in the first-level cache.
+/// Values per task; a block fits into the L1 cache.
 const BLOCK: usize = 4096;
 
 impl HostTensor {
-    /// The values in another type; with `check_finite`, NaN and infinity are errors.
+    /// Converts the tensor to another type; with `check_finite`, NaN and infinity are errors.
     ///
-    /// `place` and `name` are for the message.
+    /// `place` and `name` are used in error messages.
     ///
     /// # Errors
     ///
-    /// When the stored type is not a float, a value is not finite, or does not fit the type asked for.
+    /// Returns an error if the stored type is not a float, or if `check_finite` is set and a value is not finite or
+    /// overflows in the requested type.
     pub fn into_data(
         self,
         dtype: LoadDtype,
@@ -41,8 +42,8 @@ impl HostTensor {
         let count = self.info.elements();
         assert_eq!(self.bytes.len(), self.info.bytes(), "bytes of tensor `{name}` of {place}");
         let shape = self.info.shape.clone();
-        // Vectors of zeros of primitive types come from the system untouched, so the threads that fill them
-        // also share the cost of mapping them in.
+        // `vec![0; n]` returns pages that the system has not mapped yet, so the threads that fill them share the cost
+        // of the page faults.
         let (data, bad) = match target {
             LoadDtype::F32 | LoadDtype::Keep => {
                 let mut values = vec![0_f32; count];
@@ -66,7 +67,7 @@ impl HostTensor {
         }
     }
 
-    /// Why value `index` is not finite.
+    /// Creates the error for a value `index` that is not finite after conversion.
     fn blame(&self, index: usize, target: LoadDtype, place: &str, name: &str) -> LoadError {
         let size = self.info.dtype.bitsize() / 8;
         let bytes = &self.bytes[index * size..(index + 1) * size];
@@ -87,7 +88,7 @@ impl HostTensor {
     }
 }
 
-/// Fills `out` block by block in parallel and returns the index of the first value that is `bad`.
+/// Converts a tensor into `out` in parallel blocks and returns the index of the first value for which `bad` is true.
 fn fill<T: Copy + Send + Sync>(
     out: &mut [T],
     tensor: &HostTensor,
@@ -100,14 +101,14 @@ fn fill<T: Copy + Send + Sync>(
         .enumerate()
         .filter_map(|(block, (out, bytes))| {
             convert(bytes, out);
-            // A fold without early exit, so that it runs as vector instructions; the search is for the unlucky.
+            // A fold without early exit is vectorized; the position is searched only if there is a bad value.
             let any = out.iter().fold(false, |any, x| any | bad(*x));
             if any { out.iter().position(|x| bad(*x)).map(|i| block * BLOCK + i) } else { None }
         })
         .min()
 }
 
-/// Little-endian floats of any size as f32.
+/// Converts little-endian floats of any type to f32.
 fn widen(stored: Dtype, bytes: &[u8], out: &mut [f32]) {
     match stored {
         Dtype::F32 => {

@@ -1,4 +1,4 @@
-//! The border where a device's panics become errors.
+//! Conversion of device panics to errors.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -6,7 +6,7 @@ use fabric_backends::panic_message;
 
 use super::LoadError;
 
-/// Runs what moves a tensor to or from the device, whose failures are panics, and makes an error of them.
+/// Runs a transfer to or from the device and converts a panic, by which devices report failures, to an error.
 pub(super) fn guarded<T>(place: &str, tensor: &str, work: impl FnOnce() -> T) -> Result<T, LoadError> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| LoadError::Device {
         place: place.to_owned(),

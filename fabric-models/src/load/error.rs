@@ -5,47 +5,47 @@ use safetensors::Dtype;
 
 use super::Mismatch;
 
-/// Why weights or settings could not be read or written.
+/// Error while reading or writing weights or configurations.
 ///
-/// Every message says what, where, what was found, what was wanted and what to do next.
+/// Every message says what failed and where, the expected and the actual value, and what to do next.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// Nothing is where something should be.
+    /// A file, folder or component does not exist.
     #[error("{}: there is no {what}; {next}", path.display())]
     NotFound {
-        /// What was looked for.
+        /// Missing item.
         what: String,
-        /// Where.
+        /// Path of the missing item or of the file or folder that lacks it.
         path: PathBuf,
-        /// What to do.
+        /// Advice on what to do.
         next: String,
     },
-    /// The operating system refused.
+    /// An operation of the operating system failed.
     #[error("{}: cannot {doing}: {source}", path.display())]
     Io {
-        /// The file or folder.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// What was being done: "open", "read tensor x".
+        /// Operation that failed: "open", "read tensor x".
         doing: String,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// A file breaks the rules of its format.
+    /// A file violates its format.
     #[error("{}: {what}: expected {expected}, got {got}; {next}", path.display())]
     Malformed {
-        /// The file or folder.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// The part of it that is wrong.
+        /// Part of the file that is wrong.
         what: String,
-        /// What is there.
+        /// Actual content.
         got: String,
-        /// What would be good.
+        /// Expected content.
         expected: String,
-        /// What to do.
+        /// Advice on what to do.
         next: String,
     },
-    /// The names or shapes of a file are not those of the network.
+    /// Tensor names or shapes of a file differ from those of the network.
     #[error(transparent)]
     Mismatch(#[from] Box<Mismatch>),
     /// A weight is NaN or infinite.
@@ -54,116 +54,116 @@ pub enum LoadError {
          the file is damaged or its training diverged: get it again, or another one"
     )]
     NotFinite {
-        /// The file.
+        /// Path of the file.
         place: String,
-        /// The tensor.
+        /// Name of the tensor.
         tensor: String,
-        /// Index of the first such value, counted over the flattened tensor.
+        /// Index of the first such value in the flattened tensor.
         index: usize,
-        /// That value.
+        /// Value at this index.
         value: f32,
     },
-    /// A weight is finite in the file and infinite in the type asked for.
+    /// A weight is finite in the file and overflows in the requested type.
     #[error(
         "{place}: tensor `{tensor}` has the value {value} at index {index}, too large for {dtype}; \
          load as bf16 or f32"
     )]
     TooLargeForType {
-        /// The file.
+        /// Path of the file.
         place: String,
-        /// The tensor.
+        /// Name of the tensor.
         tensor: String,
-        /// Index of the first such value, counted over the flattened tensor.
+        /// Index of the first such value in the flattened tensor.
         index: usize,
-        /// That value.
+        /// Value at this index.
         value: f32,
-        /// The type asked for.
+        /// Requested type.
         dtype: &'static str,
     },
-    /// A tensor's type is not one for weights.
+    /// A tensor has a type that is not supported for weights.
     #[error(
         "{place}: tensor `{tensor}` has type {got:?}, expected F32, F16, BF16 or F64; \
          quantised files are not supported: get the f16 or f32 version"
     )]
     WrongType {
-        /// The file.
+        /// Path of the file.
         place: String,
-        /// The tensor.
+        /// Name of the tensor.
         tensor: String,
-        /// Its type.
+        /// Type of the tensor.
         got: Dtype,
     },
-    /// A tensor that nobody has was asked for.
+    /// The requested tensor does not exist.
     #[error("{place}: there is no tensor `{tensor}`; names are listed by `TensorSource::tensors`")]
     NoSuchTensor {
-        /// The file.
+        /// Path of the file.
         place: String,
-        /// The name.
+        /// Name of the tensor.
         tensor: String,
     },
-    /// A model of another family than the one asked for.
+    /// The model is of another family than expected, or of a kind that is not supported.
     #[error("{place}: {what}: expected {expected}, got {got}; {next}")]
     WrongFamily {
-        /// The file or folder.
+        /// Path of the file or folder.
         place: String,
-        /// What tells the family.
+        /// Property by which the family was recognized.
         what: String,
-        /// The family found.
+        /// Actual family or kind.
         got: String,
-        /// The family wanted.
+        /// Expected family or kind.
         expected: String,
-        /// What to do.
+        /// Advice on what to do.
         next: String,
     },
-    /// A file that this build cannot read.
+    /// The file needs a cargo feature that is off.
     #[error("{}: {what} needs the cargo feature `{feature}`, which is off; build with `--features {feature}`, or convert the file to safetensors", path.display())]
     FeatureOff {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What kind of file it is.
+        /// Kind of file.
         what: String,
-        /// The feature that reads it.
+        /// Required feature.
         feature: &'static str,
     },
-    /// Weights in a type that the device has no arithmetic for.
+    /// The device does not support the type of the weights.
     #[error(
         "{place}: tensor `{tensor}` would be {dtype:?}, which the device cannot compute with; load as `LoadDtype::F32`, or choose another device"
     )]
     UnsupportedType {
-        /// The file.
+        /// Path of the file.
         place: String,
-        /// The tensor.
+        /// Name of the tensor.
         tensor: String,
-        /// The type it would have.
+        /// Type that the tensor would have.
         dtype: DType,
     },
-    /// The progress callback panicked; the file and the device are as they were.
+    /// The progress callback panicked. The file and the device are not affected.
     #[error("{place}: the progress callback panicked: {message}; mend the callback, or load without one")]
     Callback {
-        /// The file that was being loaded.
+        /// Path of the file that was being loaded.
         place: String,
-        /// What it said.
+        /// Panic message.
         message: String,
     },
-    /// The device failed while taking a tensor.
+    /// The device failed while a tensor was transferred to or from it.
     #[error("{place}: the device failed while taking tensor `{tensor}`: {message}; is its memory large enough?")]
     Device {
-        /// The file.
+        /// Path of the file.
         place: String,
-        /// The tensor.
+        /// Name of the tensor.
         tensor: String,
-        /// What the device said.
+        /// Error message of the device.
         message: String,
     },
 }
 
 impl LoadError {
-    /// A failed system call.
+    /// Creates [`LoadError::Io`].
     pub(crate) fn io(path: &Path, doing: impl Into<String>, source: std::io::Error) -> Self {
         Self::Io { path: path.to_owned(), doing: doing.into(), source }
     }
 
-    /// A broken file.
+    /// Creates [`LoadError::Malformed`].
     pub(crate) fn malformed(
         path: &Path,
         what: impl Into<String>,

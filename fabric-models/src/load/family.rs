@@ -2,22 +2,22 @@ use std::fmt;
 
 use serde_json::Value;
 
-/// The generations of Stable Diffusion, which differ in their text encoders and in the U-Net's attention.
+/// Generation of Stable Diffusion. The generations differ in their text encoders and in the attention of the U-Net.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
-    /// 1.1 to 1.5: CLIP ViT-L, convolutions around each transformer.
+    /// Stable Diffusion 1.1 to 1.5: CLIP ViT-L, convolutional projections around each transformer.
     Sd1,
-    /// 2.0 and 2.1: OpenCLIP ViT-H, linear layers around each transformer.
+    /// Stable Diffusion 2.0 and 2.1: OpenCLIP ViT-H, linear projections around each transformer.
     Sd2,
-    /// XL: both CLIP ViT-L and OpenCLIP bigG, sizes and crops as a second condition.
+    /// Stable Diffusion XL: CLIP ViT-L and OpenCLIP bigG, size and crop conditioning.
     Sdxl,
 }
 
 impl Family {
-    /// The family of a U-Net, from its `config.json`.
+    /// Recognizes the family of a U-Net from its `config.json`.
     ///
-    /// SDXL is the one with `"addition_embed_type": "text_time"`; of the others, 2 has
-    /// `"use_linear_projection": true`. Widths are not looked at, so small models have a family too.
+    /// SDXL has `"addition_embed_type": "text_time"`; otherwise, Stable Diffusion 2 has
+    /// `"use_linear_projection": true`. Channel counts are ignored, so small test models have a family too.
     pub fn of_unet_config(config: &Value) -> Self {
         if config["addition_embed_type"] == "text_time" {
             Self::Sdxl
@@ -28,7 +28,7 @@ impl Family {
         }
     }
 
-    /// The networks that a model of this family consists of.
+    /// Networks that a model of this family requires.
     pub fn components(self) -> &'static [Component] {
         match self {
             Self::Sd1 | Self::Sd2 => &[Component::UNet, Component::Vae, Component::TextEncoder],
@@ -47,26 +47,26 @@ impl fmt::Display for Family {
     }
 }
 
-/// The networks of a model.
+/// Network of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Component {
-    /// The network that predicts noise.
+    /// U-Net.
     UNet,
-    /// Between images and latents.
+    /// VAE, which encodes images to latents and decodes latents to images.
     Vae,
-    /// The text encoder, or the first of two.
+    /// Text encoder, or the first of SDXL's two.
     TextEncoder,
     /// SDXL's second text encoder, with projection.
     TextEncoder2,
-    /// A CLIP image encoder that travels with the model.
+    /// CLIP image encoder that is stored with the model.
     ImageEncoder,
 }
 
 impl Component {
-    /// All of them.
+    /// All components.
     pub const ALL: [Self; 5] = [Self::UNet, Self::Vae, Self::TextEncoder, Self::TextEncoder2, Self::ImageEncoder];
 
-    /// Its key in `model_index.json` and its folder.
+    /// Key in `model_index.json` and name of the folder.
     pub fn folder_name(self) -> &'static str {
         match self {
             Self::UNet => "unet",
@@ -77,7 +77,7 @@ impl Component {
         }
     }
 
-    /// The Python library and class that `model_index.json` gives for it.
+    /// Python library and class in `model_index.json`.
     pub fn python_class(self) -> [&'static str; 2] {
         match self {
             Self::UNet => ["diffusers", "UNet2DConditionModel"],

@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 use super::json::{MAX_CONFIG_BYTES, read_json};
 use super::{Component, ComponentFolder, Family, LoadError, TensorSource};
 
-/// A whole model as diffusers keeps it: `model_index.json` and a folder for each part.
+/// Folder of a whole model in the diffusers layout: `model_index.json` and one folder per component.
 ///
-/// Opening it looks at every part without reading weights, so what is missing or of another family is known at
-/// once. The parts' folders have fixed names; nothing that the index says becomes a path.
+/// Opening checks every component without reading weights, so missing components and models of another family are
+/// reported at once. The component folders have fixed names; no text of the index is used as a path.
 ///
 /// ```no_run
 /// use fabric_models::load::{Component, Family, ModelFolder};
@@ -31,21 +31,21 @@ pub struct ModelFolder {
 }
 
 impl ModelFolder {
-    /// Opens a folder with the files it has: plain weights before `fp16` ones.
+    /// Opens a folder. Weights without a variant are preferred to `fp16` ones.
     ///
     /// # Errors
     ///
-    /// When it has no `model_index.json`, is of a kind that is not Stable Diffusion 1, 2 or XL, or a part that its
-    /// family needs is missing.
+    /// Returns an error if the folder has no `model_index.json`, the model is not Stable Diffusion 1, 2 or XL, or a
+    /// component that the family requires is missing.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         Self::open_variant(path, None)
     }
 
-    /// Opens a folder and takes the files of one variant (`"fp16"`), or the best there is.
+    /// Opens a folder and selects the weights of one variant (`"fp16"`); `None` selects as [`ModelFolder::open`] does.
     ///
     /// # Errors
     ///
-    /// As [`ModelFolder::open`].
+    /// Same as [`ModelFolder::open`].
     pub fn open_variant(path: impl AsRef<Path>, variant: Option<&str>) -> Result<Self, LoadError> {
         let path = path.as_ref();
         let index = path.join("model_index.json");
@@ -88,21 +88,21 @@ impl ModelFolder {
         Ok(Self { path: path.to_owned(), family, settings, components })
     }
 
-    /// The folder's path.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Which Stable Diffusion it is.
+    /// Family of the model.
     pub fn family(&self) -> Family {
         self.family
     }
 
-    /// Makes sure of the family.
+    /// Checks that the model is of the expected family.
     ///
     /// # Errors
     ///
-    /// When it is another one.
+    /// Returns an error if it is of another family.
     pub fn require(&self, expected: Family) -> Result<(), LoadError> {
         if self.family == expected {
             return Ok(());
@@ -116,25 +116,25 @@ impl ModelFolder {
         })
     }
 
-    /// The folder of a part, if the model has it.
+    /// Folder of a component; `None` if the model does not have it.
     pub fn component(&self, component: Component) -> Option<&ComponentFolder> {
         self.components.get(&component)
     }
 
-    /// Reads the `config.json` of a part.
+    /// Reads the `config.json` of a component.
     ///
     /// # Errors
     ///
-    /// When the model has no such part, or as [`ComponentFolder::config`].
+    /// Returns an error if the model does not have the component, or for the reasons of [`ComponentFolder::config`].
     pub fn config<T: DeserializeOwned>(&self, component: Component) -> Result<T, LoadError> {
         self.existing(component)?.config()
     }
 
-    /// Opens the weights of a part.
+    /// Opens the weights of a component.
     ///
     /// # Errors
     ///
-    /// When the model has no such part, or as [`ComponentFolder::weights`].
+    /// Returns an error if the model does not have the component, or for the reasons of [`ComponentFolder::weights`].
     pub fn weights(&self, component: Component) -> Result<Arc<dyn TensorSource>, LoadError> {
         self.existing(component)?.weights()
     }
@@ -151,12 +151,12 @@ impl ModelFolder {
     ///
     /// # Errors
     ///
-    /// When it is missing, not JSON, or lacks what `T` needs.
+    /// Returns an error if the file is missing, is not JSON, or lacks a field that `T` requires.
     pub fn scheduler_config<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
         read_json(&self.path.join("scheduler").join("scheduler_config.json"), MAX_CONFIG_BYTES)
     }
 
-    /// The folder of the tokenizer that goes with a text encoder, if it exists.
+    /// Folder of the tokenizer of a text encoder, if it exists.
     pub fn tokenizer_path(&self, encoder: Component) -> Option<PathBuf> {
         let name = match encoder {
             Component::TextEncoder => "tokenizer",
@@ -166,13 +166,13 @@ impl ModelFolder {
         Some(self.path.join(name)).filter(|path| path.is_dir())
     }
 
-    /// A plain setting of `model_index.json`, such as `force_zeros_for_empty_prompt`.
+    /// Value of a field of `model_index.json`, such as `force_zeros_for_empty_prompt`.
     pub fn setting(&self, name: &str) -> Option<&Value> {
         self.settings.get(name)
     }
 }
 
-/// Whether the index lists a part, which must then be of the class that we have.
+/// Returns whether the index lists a component. A listed component must have a class that this library implements.
 fn is_listed(index: &Path, settings: &Map<String, Value>, component: Component) -> Result<bool, LoadError> {
     let class = match settings.get(component.folder_name()) {
         None | Some(Value::Null) => return Ok(false),

@@ -7,9 +7,9 @@ use super::sharded::is_plain_file_name;
 use super::write::{Partial, write_json};
 use super::{Component, LoadError, PublishedNames, SaveOptions, save_component};
 
-/// Writes a whole model in the diffusers layout: beside its place, renamed when it is complete.
+/// Writer for a whole model in the diffusers layout. It writes to a temporary folder, which is renamed when complete.
 ///
-/// Dropping it before [`FolderWriter::finish`] removes what was written.
+/// Dropping the writer before [`FolderWriter::finish`] removes the temporary folder.
 #[derive(Debug)]
 pub struct FolderWriter {
     path: PathBuf,
@@ -18,13 +18,13 @@ pub struct FolderWriter {
 }
 
 impl FolderWriter {
-    /// Begins a folder that must not exist yet (or be empty).
+    /// Starts writing a folder that must not exist or must be empty.
     ///
-    /// `pipeline` is the class that `model_index.json` names, such as `StableDiffusionPipeline`.
+    /// `pipeline` is the `_class_name` in `model_index.json`, such as `StableDiffusionPipeline`.
     ///
     /// # Errors
     ///
-    /// When something is there already, or the folder cannot be made.
+    /// Returns an error if the path exists and is not an empty folder, or the temporary folder cannot be created.
     pub fn create(path: impl AsRef<Path>, pipeline: &str) -> Result<Self, LoadError> {
         let path = path.as_ref();
         let taken = match std::fs::read_dir(path) {
@@ -44,7 +44,7 @@ impl FolderWriter {
     ///
     /// # Errors
     ///
-    /// As [`save_component`].
+    /// Same as [`save_component`].
     pub fn component<M: Module + PublishedNames>(
         &mut self,
         component: Component,
@@ -57,11 +57,11 @@ impl FolderWriter {
         Ok(self)
     }
 
-    /// Adds the scheduler's settings; their `_class_name` goes into the index.
+    /// Adds the scheduler configuration; its `_class_name` is written to the index.
     ///
     /// # Errors
     ///
-    /// When the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn scheduler(&mut self, config: &Value) -> Result<&mut Self, LoadError> {
         let class = config["_class_name"].as_str().unwrap_or("PNDMScheduler").to_owned();
         let folder = self.subfolder("scheduler")?;
@@ -74,7 +74,7 @@ impl FolderWriter {
     ///
     /// # Errors
     ///
-    /// When a file cannot be copied.
+    /// Returns an error if a file cannot be copied.
     pub fn tokenizer(&mut self, encoder: Component, from: impl AsRef<Path>) -> Result<&mut Self, LoadError> {
         let name = if encoder == Component::TextEncoder2 { "tokenizer_2" } else { "tokenizer" };
         let folder = self.subfolder(name)?;
@@ -90,17 +90,17 @@ impl FolderWriter {
         Ok(self)
     }
 
-    /// Adds a plain setting to the index, such as `force_zeros_for_empty_prompt`.
+    /// Adds a field to `model_index.json`, such as `force_zeros_for_empty_prompt`.
     pub fn setting(&mut self, name: &str, value: Value) -> &mut Self {
         self.index.insert(name.to_owned(), value);
         self
     }
 
-    /// Adds a file of one's own at the top of the folder, such as a licence or a note where the model is from.
+    /// Adds a file at the top of the folder, such as a licence or a model card.
     ///
     /// # Errors
     ///
-    /// When the name is more than a file name, or the file cannot be written.
+    /// Returns an error if the name is not a plain file name, or the file cannot be written.
     pub fn file(&mut self, name: &str, contents: &[u8]) -> Result<&mut Self, LoadError> {
         let path = self.partial.path().join(name);
         if !is_plain_file_name(name) {
@@ -111,11 +111,11 @@ impl FolderWriter {
         Ok(self)
     }
 
-    /// Writes the index and puts the folder into its place.
+    /// Writes `model_index.json` and renames the temporary folder to its target.
     ///
     /// # Errors
     ///
-    /// When that fails; what was written is removed.
+    /// Returns an error if writing or renaming fails; the temporary folder is removed.
     pub fn finish(self) -> Result<(), LoadError> {
         write_json(&self.partial.path().join("model_index.json"), &Value::Object(self.index))?;
         self.partial.rename(&self.path)

@@ -1,4 +1,4 @@
-//! The header of a safetensors file, believed only after every rule of the format was checked.
+//! Reading and validation of safetensors headers.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -16,21 +16,21 @@ use super::{LoadError, TensorInfo};
 /// Bytes before the header: its length, u64 little-endian.
 const LENGTH_BYTES: u64 = 8;
 
-/// The format's own limit.
+/// Limit that the format specifies.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 const GET_AGAIN: &str = "the file is damaged or incomplete: get it again";
 
-/// A checked header.
+/// Validated header.
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) tensors: BTreeMap<String, TensorInfo>,
-    /// Where each tensor begins, from the start of the file.
+    /// Offset of each tensor from the start of the file.
     pub(super) offsets: BTreeMap<String, u64>,
     pub(super) metadata: BTreeMap<String, String>,
 }
 
-/// A tensor as the header describes it.
+/// Entry of one tensor in the header.
 #[derive(Deserialize)]
 struct Described {
     dtype: Dtype,
@@ -38,7 +38,8 @@ struct Described {
     data_offsets: (u64, u64),
 }
 
-/// The header as written: serde's maps would silently keep the last of two equal names.
+/// Header before validation. serde's maps would silently keep the last of two equal names, so it has its own
+/// `Deserialize`.
 #[derive(Default)]
 struct Written {
     tensors: BTreeMap<String, Described>,
@@ -82,7 +83,7 @@ impl<'de> Deserialize<'de> for Written {
     }
 }
 
-/// Reads and checks the header at the start of `file`.
+/// Reads and validates the header at the start of `file`.
 pub(super) fn read_header(path: &Path, file: &mut File) -> Result<Header, LoadError> {
     let file_bytes = file.metadata().map_err(|e| LoadError::io(path, "ask for its size", e))?.len();
     let malformed = |what: &str, got: String, expected: String| {
@@ -111,7 +112,7 @@ pub(super) fn read_header(path: &Path, file: &mut File) -> Result<Header, LoadEr
     Ok(Header { tensors, offsets, metadata: written.metadata })
 }
 
-/// Checks a header that is to be written, so that no file is written that could not be read again.
+/// Validates a header before it is written, so that every written file can be read again.
 pub(super) fn check_header(path: &Path, text: &str, data_bytes: u64) -> Result<(), LoadError> {
     let refused = |what: &str, got: String, expected: String| {
         LoadError::malformed(path, format!("{what}, to be written"), got, expected, "give fewer tensors or other names")
@@ -124,7 +125,7 @@ pub(super) fn check_header(path: &Path, text: &str, data_bytes: u64) -> Result<(
     Ok(())
 }
 
-/// Reads a header and checks what it describes.
+/// Parses and validates a header.
 fn checked(text: &[u8], data_bytes: u64) -> Result<Written, Fault> {
     let written = serde_json::from_slice(text).map_err(|error| Fault {
         what: "safetensors header".into(),
@@ -141,7 +142,7 @@ struct Fault {
     expected: String,
 }
 
-/// Every tensor as long as its shape says, one right after the other, from the first byte to the last.
+/// Checks that the size of every tensor matches its shape and that the tensors cover the data without gap or overlap.
 fn check_layout(written: &Written, data_bytes: u64) -> Result<(), Fault> {
     let mut in_order: Vec<(&String, &Described)> = written.tensors.iter().collect();
     in_order.sort_by_key(|(_, tensor)| tensor.data_offsets);
@@ -179,7 +180,7 @@ fn check_layout(written: &Written, data_bytes: u64) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What a file that is no safetensors file probably is, as advice.
+/// Guesses the actual format of a file that is not a safetensors file, and returns advice for the error message.
 fn sniff(path: &Path) -> Option<&'static str> {
     let mut first = [0; 16];
     let mut file = File::open(path).ok()?;

@@ -1,4 +1,4 @@
-//! JSON files of limited size and depth.
+//! Reading of JSON files with limits on size and depth.
 
 use std::io::Read;
 use std::path::Path;
@@ -8,14 +8,14 @@ use serde::de::DeserializeOwned;
 use super::LoadError;
 use super::safetensors_file::open_file;
 
-/// Far more than any configuration needs (a scheduler's is 1 kB), far less than would hurt.
+/// Size limit for configurations (a scheduler's has 1 kB).
 pub(crate) const MAX_CONFIG_BYTES: u64 = 4 << 20;
 
-/// An index names every tensor of a model: 100 bytes for each of a few thousand.
+/// Size limit for indices of sharded weights, which have about 100 bytes for each of a few thousand tensors.
 pub(super) const MAX_INDEX_BYTES: u64 = 64 << 20;
 
-/// Reads a JSON file of at most `limit` bytes, as Python may have written it ([`fabric_core::json`]). Nesting is
-/// limited by the parser, to 128.
+/// Reads a JSON file of at most `limit` bytes, with Python's extensions ([`fabric_core::json`]). The parser limits
+/// the nesting depth to 128.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<T, LoadError> {
     let mut text = Vec::new();
     open_file(path)?.take(limit + 1).read_to_end(&mut text).map_err(|e| LoadError::io(path, "read", e))?;

@@ -1,24 +1,24 @@
-//! Another set of names over the same tensors.
+//! Tensor sources with renamed tensors.
 
 use std::collections::BTreeMap;
 
 use super::{HostTensor, LoadError, TensorInfo, TensorSource};
 
-/// How a tensor is made of another one.
+/// Derives a tensor from a stored one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// It is the other one.
+    /// The stored tensor unchanged.
     Whole,
-    /// A 1x1 convolution's kernel `[out, in, 1, 1]` as the matrix `[out, in]` that it is.
+    /// The kernel `[out, in, 1, 1]` of a 1x1 convolution as a matrix `[out, in]`.
     Squeezed,
-    /// The matrix transposed.
+    /// The transposed matrix.
     Transposed,
-    /// One of three equal stacks of rows: 0, 1 or 2 (queries, keys and values of a joint projection).
+    /// One third of the rows: 0, 1 or 2 (queries, keys and values of a fused QKV projection).
     Third(usize),
 }
 
 impl Part {
-    /// The shape of this part of a tensor of shape `shape`; `None` when that has no such part.
+    /// Shape of this part of a tensor of shape `shape`; `None` if such a tensor does not have this part.
     fn shape(self, shape: &[usize]) -> Option<Vec<usize>> {
         match (self, shape) {
             (Self::Whole, _) => Some(shape.to_vec()),
@@ -52,18 +52,19 @@ impl Part {
     }
 }
 
-/// A tensor of a [`MappedSource`]: its new name, its old one, and what is done to it.
+/// One tensor of a [`MappedSource`]: new name, stored name, and the part to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renamed {
-    /// The name it is presented under.
+    /// New name.
     pub name: String,
-    /// Its name in the source.
+    /// Name in the source.
     pub from: String,
-    /// Which part of it.
+    /// Part of the stored tensor.
     pub part: Part,
 }
 
-/// Tensors of another source under other names, so that whoever loads them need not know how they were stored.
+/// Tensor source that presents tensors of another source under other names, so that loading does not depend on how
+/// they were stored.
 #[derive(Debug)]
 pub struct MappedSource<S> {
     source: S,
@@ -72,11 +73,12 @@ pub struct MappedSource<S> {
 }
 
 impl<S: TensorSource> MappedSource<S> {
-    /// Presents these tensors of a source, and no others.
+    /// Creates a source with the listed tensors only.
     ///
     /// # Errors
     ///
-    /// When one of them is not there, has no such part, or two get the same name.
+    /// Returns an error if a listed tensor does not exist, does not have the requested part, or two tensors get the
+    /// same name.
     pub fn new(source: S, renamed: impl IntoIterator<Item = Renamed>) -> Result<Self, LoadError> {
         let mut origin = BTreeMap::new();
         let mut tensors = BTreeMap::new();

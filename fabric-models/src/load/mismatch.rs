@@ -1,45 +1,45 @@
 use std::fmt;
 
-/// Names or shapes of a file that are not those of a network, all of them at once.
+/// All differences in names and shapes between a file and a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
-    /// The file.
+    /// Path of the file.
     pub place: String,
-    /// What the file looks like, when it looks like something else than what was wanted.
+    /// Kind of file that was recognized, if it is another kind than expected.
     pub looks_like: Option<String>,
-    /// Tensors that the network wants and the file lacks.
+    /// Tensors that the network requires and the file lacks.
     pub missing: Vec<MissingTensor>,
-    /// Tensors of the file that the network has no place for.
+    /// Tensors of the file that the network does not have.
     pub unexpected: Vec<String>,
-    /// Tensors with another shape than the network's.
+    /// Tensors whose shape differs from the network's.
     pub mismatched: Vec<ShapeMismatch>,
 }
 
-/// A tensor that a network wants and a file lacks.
+/// Tensor that a network requires and a file lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingTensor {
-    /// Its published name.
+    /// Published name.
     pub name: String,
-    /// The shape it should have.
+    /// Expected shape.
     pub shape: Vec<usize>,
-    /// The most similar name of those in the file that nothing else takes, if one is similar. Looked up for the
-    /// first [`Mismatch::SHOWN`] only.
+    /// Most similar name among the unused tensors of the file, if one is similar. Searched for the first
+    /// [`Mismatch::SHOWN`] missing tensors only.
     pub nearest: Option<String>,
 }
 
-/// A tensor with another shape in the file than in the network.
+/// Tensor whose shape in the file differs from the shape in the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShapeMismatch {
-    /// Its published name.
+    /// Published name.
     pub name: String,
-    /// The shape in the file.
+    /// Shape in the file.
     pub got: Vec<usize>,
-    /// The shape in the network.
+    /// Shape in the network.
     pub expected: Vec<usize>,
 }
 
 impl Mismatch {
-    /// How many lines of each kind a message shows.
+    /// Number of tensors of each kind that the error message lists.
     pub const SHOWN: usize = 8;
 }
 
@@ -85,23 +85,23 @@ fn list<T>(
     Ok(())
 }
 
-/// A name from a file as messages show it: cut to a line, and control characters spelled out, which terminals obey.
+/// Shortens a name from a file to one line for messages and escapes control characters, which a terminal would execute.
 pub(crate) fn shortened(name: &str) -> String {
     let shown: String = name.chars().take(MAX_NAME_BYTES).flat_map(char::escape_debug).collect();
     if name.chars().nth(MAX_NAME_BYTES).is_some() { format!("{shown} ...") } else { shown }
 }
 
-/// Names longer than this get no suggestion; published names have up to 90 bytes. Comparing takes time that grows with
-/// the product of the lengths, and files come from anybody.
+/// Names longer than this get no suggestion; published names have up to 90 bytes. The time of a comparison grows with
+/// the product of the lengths, and files are untrusted input.
 const MAX_NAME_BYTES: usize = 160;
 
-/// Candidates beyond this number are not looked at; Stable Diffusion XL has 1,680 tensors.
+/// Maximum number of candidates that are compared; Stable Diffusion XL has 1,680 tensors.
 const MAX_CANDIDATES: usize = 8192;
 
-/// The candidate with the smallest edit distance, unless more than a third of the name would have to change.
+/// Returns the candidate with the smallest edit distance; `None` if more than a third of the name would have to change.
 ///
-/// Its cost is bounded whatever the names are: none is suggested for names longer than any published one, and only the
-/// first [`MAX_CANDIDATES`] of about the same length are compared.
+/// The cost is bounded for any names: names longer than [`MAX_NAME_BYTES`] get no suggestion, and only the first
+/// [`MAX_CANDIDATES`] of about the same length are compared.
 pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > MAX_NAME_BYTES {
         return None;
@@ -111,7 +111,7 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
     let similar = candidates.into_iter().filter(|candidate| candidate.len().abs_diff(name.len()) <= name.len() / 3);
     for candidate in similar.take(MAX_CANDIDATES) {
         let Some(distance) = edit_distance(name.as_bytes(), candidate.as_bytes(), most) else { continue };
-        // Of equally near names the first in the alphabet, in whatever order they come.
+        // Among equally near names, the first in alphabetical order is taken, independent of their order.
         if nearest.is_none_or(|got| (distance, candidate) < got) {
             nearest = Some((distance, candidate));
             most = distance;
@@ -120,7 +120,7 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
     nearest.map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein's distance, one row at a time; `None` as soon as it must be more than `most`.
+/// Levenshtein distance, computed row by row; `None` as soon as it must exceed `most`.
 fn edit_distance(a: &[u8], b: &[u8], most: usize) -> Option<usize> {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {

@@ -1,21 +1,22 @@
-//! Weights and settings: from files into modules, and back.
+//! Loading and saving of weights and configurations.
 //!
-//! A file is a [`TensorSource`]: names with shapes and types, read one tensor at a time. A network says under
-//! which names its parameters are published ([`PublishedNames`]), and [`load_into`] joins the two: it compares
-//! every name and every shape before it reads anything, then fills the module and returns a [`LoadReport`].
+//! Every file of weights is read through a [`TensorSource`]: tensor names with shapes and types, and a method that
+//! reads one tensor. [`PublishedNames`] maps the parameters of a network to their names in published files.
+//! [`load_into`] compares every name and every shape before it reads any values, then fills the module and returns
+//! a [`LoadReport`].
 //!
 //! | on disk | read with |
 //! |---|---|
-//! | any file of weights, by its extension | [`open_weights`]; a VAE by itself: [`open_vae`] |
+//! | any file of weights, by its extension | [`open_weights`]; a standalone VAE: [`open_vae`] |
 //! | one `.safetensors` file | [`SafetensorsFile`] |
-//! | several, with an index (`.safetensors` or `.bin`) | [`ShardedSafetensors`] |
+//! | sharded files with an index (`.safetensors` or `.bin`) | [`ShardedSafetensors`] |
 //! | `.ckpt`, `.bin`, `.pt` | `PickleFile`, with the feature `pickle` |
-//! | a network's folder (`config.json` and weights) | [`ComponentFolder`] |
-//! | a model's folder (`model_index.json`) | [`ModelFolder`] |
-//! | a checkpoint in one file with the original names | [`SingleFile`] |
+//! | folder of one network (`config.json` and weights) | [`ComponentFolder`] |
+//! | folder of a model (`model_index.json`) | [`ModelFolder`] |
+//! | single-file checkpoint with the names of the original code | [`SingleFile`] |
 //!
-//! [`MappedSource`] presents tensors under other names; old and foreign layouts are lists of names on top of it.
-//! [`save_component`] and [`FolderWriter`] write the diffusers layout again.
+//! [`MappedSource`] renames the tensors of another source; old and foreign layouts are tables of names on top of
+//! it. [`save_component`] and [`FolderWriter`] write the diffusers layout.
 
 mod apply;
 mod component_folder;

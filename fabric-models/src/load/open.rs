@@ -1,4 +1,4 @@
-//! From a path to a source of tensors.
+//! Opens files of weights as tensor sources.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,14 +8,15 @@ use super::mapped::{MappedSource, Part, Renamed};
 use super::safetensors_file::open_file;
 use super::{LoadError, SafetensorsFile, ShardedSafetensors, TensorSource};
 
-/// Opens a file of weights, by its extension: `.safetensors`, `.safetensors.index.json`, or, with the feature
-/// `pickle`, `.ckpt`, `.bin`, `.bin.index.json`, `.pt` and `.pth`.
+/// Opens a file of weights. The format follows from the extension: `.safetensors`, `.safetensors.index.json`, or,
+/// with the feature `pickle`, `.ckpt`, `.bin`, `.bin.index.json`, `.pt` and `.pth`.
 ///
-/// Attention projections of old VAE files (`query`, `key`, `value`, `proj_attn`) get their present names.
+/// Attention projections of old VAE files (`query`, `key`, `value`, `proj_attn`) are renamed to diffusers' current
+/// names.
 ///
 /// # Errors
 ///
-/// When there is no such file, its extension is another, or it is broken.
+/// Returns an error if the file does not exist, has another extension, or is damaged.
 pub fn open_weights(path: impl AsRef<Path>) -> Result<Arc<dyn TensorSource>, LoadError> {
     let path = path.as_ref();
     drop(open_file(path)?);
@@ -35,7 +36,7 @@ pub fn open_weights(path: impl AsRef<Path>) -> Result<Arc<dyn TensorSource>, Loa
     with_current_names(source)
 }
 
-/// Whether a file of this name (in lower case) is one of PyTorch's.
+/// Returns whether a file name (in lower case) has an extension of PyTorch's pickle files.
 pub(super) fn is_pickle(name: &str) -> bool {
     [".ckpt", ".bin", ".pt", ".pth"].iter().any(|extension| name.ends_with(extension))
 }
@@ -50,18 +51,18 @@ pub(super) fn open_pickle(path: &Path) -> Result<Arc<dyn TensorSource>, LoadErro
     Err(LoadError::FeatureOff { path: path.to_owned(), what: "a PyTorch pickle file".into(), feature: "pickle" })
 }
 
-/// Opens the weights of a VAE, under diffusers' names: diffusers' file, or one with the names of the original
-/// code, as replacement VAEs are often published.
+/// Opens the weights of a VAE under diffusers' names. The file has diffusers' names, or the names of the original
+/// code, with which replacement VAEs are often published.
 ///
 /// # Errors
 ///
-/// As [`open_weights`].
+/// Same as [`open_weights`].
 pub fn open_vae(path: impl AsRef<Path>) -> Result<Arc<dyn TensorSource>, LoadError> {
     let source = open_weights(path)?;
     if !source.tensors().keys().any(|name| name.starts_with("encoder.down.") || name.starts_with("decoder.up.")) {
         return Ok(source);
     }
-    // Training's leftovers travel along in the original files.
+    // The original files also contain tensors that only training uses.
     let weights = || source.tensors().keys().filter(|n| !n.starts_with("loss.") && !n.starts_with("model_ema."));
     let renamed = compvis_vae(weights().map(String::as_str), |name| {
         source.tensors().get(name).is_some_and(|info| info.shape.len() == 4)
@@ -69,7 +70,7 @@ pub fn open_vae(path: impl AsRef<Path>) -> Result<Arc<dyn TensorSource>, LoadErr
     Ok(Arc::new(MappedSource::new(source, renamed)?))
 }
 
-/// Diffusers' names for a VAE of the original code; `is_kernel` says which tensors have four axes.
+/// Maps the names of the original code's VAE to diffusers' names. `is_kernel` returns whether a tensor has four axes.
 pub(super) fn compvis_vae<'a>(
     names: impl Iterator<Item = &'a str> + Clone,
     is_kernel: impl Fn(&str) -> bool,
@@ -84,7 +85,7 @@ pub(super) fn compvis_vae<'a>(
         .collect()
 }
 
-/// The same source, or one in which old names of attention projections became the present ones.
+/// Renames attention projections with old names to diffusers' current names; returns other sources unchanged.
 fn with_current_names(source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource>, LoadError> {
     if source.tensors().keys().all(|name| vae::current_name(name).is_none()) {
         return Ok(source);

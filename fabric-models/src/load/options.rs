@@ -1,26 +1,26 @@
-//! How to load, and how far it has come.
+//! Loading options and progress reports.
 
 use std::fmt;
 use std::sync::Arc;
 
 use burn::tensor::DType;
 
-/// The type that weights get in memory.
+/// Type of the weights in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LoadDtype {
-    /// As stored (f64, which devices lack or crawl on, becomes f32).
+    /// The stored type. f64 becomes f32, because many devices do not support f64 or are slow with it.
     Keep,
-    /// 32-bit floats, what CPUs compute in.
+    /// 32-bit floats, in which CPUs compute.
     #[default]
     F32,
-    /// 16-bit floats; a weight beyond 65504 is an error.
+    /// 16-bit floats; weights beyond 65504 are an error.
     F16,
-    /// Brain floats: f32's range with 8 bits of precision.
+    /// bfloat16: the range of f32 with 8 bits of precision.
     BF16,
 }
 
 impl LoadDtype {
-    /// As burn calls it; `None` for [`LoadDtype::Keep`].
+    /// Returns burn's type; `None` for [`LoadDtype::Keep`].
     pub fn dtype(self) -> Option<DType> {
         match self {
             Self::Keep => None,
@@ -31,16 +31,16 @@ impl LoadDtype {
     }
 }
 
-/// How to load.
+/// Options for loading weights.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// The type that weights get (default f32).
+    /// Type of the weights in memory (default f32).
     pub dtype: LoadDtype,
-    /// Whether a missing, unexpected or misshapen tensor is an error (default) or only a line of the report.
+    /// Whether missing tensors, unexpected tensors and wrong shapes are an error (default) or only reported.
     pub strict: bool,
     /// Whether NaN and infinite weights are an error (default).
     pub check_finite: bool,
-    /// Told after each tensor.
+    /// Callback that is called after each tensor.
     pub progress: Option<ProgressCallback>,
 }
 
@@ -51,21 +51,21 @@ impl Default for LoadOptions {
 }
 
 impl LoadOptions {
-    /// The same with another type for the weights.
+    /// Returns the options with another type for the weights.
     #[must_use]
     pub fn with_dtype(mut self, dtype: LoadDtype) -> Self {
         self.dtype = dtype;
         self
     }
 
-    /// The same, strict or not.
+    /// Returns the options with [`LoadOptions::strict`] set.
     #[must_use]
     pub fn with_strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self
     }
 
-    /// The same with a callback that is told after each tensor.
+    /// Returns the options with a callback that is called after each tensor.
     #[must_use]
     pub fn with_progress(mut self, callback: impl Fn(&LoadProgress<'_>) + Send + Sync + 'static) -> Self {
         self.progress = Some(ProgressCallback::new(callback));
@@ -73,24 +73,24 @@ impl LoadOptions {
     }
 }
 
-/// How far a load has come.
+/// Progress of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoadProgress<'a> {
-    /// The tensor that was just read, by its published name.
+    /// Published name of the tensor that was just read.
     pub tensor: &'a str,
     /// Bytes read so far, as stored.
     pub done_bytes: u64,
-    /// Bytes to read in all, as stored.
+    /// Total bytes to read, as stored.
     pub total_bytes: u64,
 }
 
-/// Someone to tell how far a load has come.
+/// Callback for the progress of a load.
 #[derive(Clone)]
 pub struct ProgressCallback(Arc<dyn Fn(&LoadProgress<'_>) + Send + Sync>);
 
 impl ProgressCallback {
-    /// Calls `callback` after each tensor.
+    /// Wraps a function that is called after each tensor.
     pub fn new(callback: impl Fn(&LoadProgress<'_>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(callback))
     }

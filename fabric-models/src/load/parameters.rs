@@ -1,4 +1,4 @@
-//! Published names, and walks over a network by them.
+//! Published names of parameters, and traversal of networks by these names.
 
 use std::collections::BTreeMap;
 
@@ -7,24 +7,24 @@ use burn::tensor::Tensor;
 
 use super::{Renamed, TensorInfo};
 
-/// A network that knows under which names its weights are published.
+/// Mapping from the parameters of a network to their names in published files.
 ///
-/// Fields are named for what they are; this table is the one place that knows what they are called on disk.
+/// Fields of modules have descriptive names; only implementations of this trait depend on the names on disk.
 pub trait PublishedNames {
-    /// The name in the published file of the parameter at `path`.
+    /// Returns the published name of the parameter at `path`.
     ///
-    /// `path` is what burn's module traversal gives: field names, indices of lists and names of enum variants,
-    /// joined with dots (`down_blocks.0.resnets.1.conv1.weight`).
+    /// `path` is the path of burn's module traversal: field names, list indices and names of enum variants, joined
+    /// with dots (`down_blocks.0.resnets.1.conv1.weight`).
     fn published_name(path: &str) -> String;
 
-    /// Where this network's tensors are in a file that names them in another published way, or holds other networks too;
-    /// tensors that are not listed belong to those. `None` (the default) takes the file as it is.
+    /// Maps the names of a file in another published layout, or of a file that contains other networks as well. Tensors
+    /// that are not listed belong to the other networks. `None` (the default) uses the names of the file unchanged.
     fn layout(&self, stored: &BTreeMap<String, TensorInfo>) -> Option<Vec<Renamed>> {
         let _ = stored;
         None
     }
 
-    /// The same network without the optional parts that a file lacks; by default none is optional.
+    /// Returns the network without the optional parts that a file lacks; by default no part is optional.
     #[must_use]
     fn without_absent(self, stored: &BTreeMap<String, TensorInfo>) -> Self
     where
@@ -35,18 +35,18 @@ pub trait PublishedNames {
     }
 }
 
-/// A float parameter of a module.
+/// Float parameter of a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParameterInfo {
-    /// Its place in the module.
+    /// Path in the module.
     pub path: String,
-    /// Its name in published files.
+    /// Name in published files.
     pub name: String,
-    /// Its shape.
+    /// Shape.
     pub shape: Vec<usize>,
 }
 
-/// Every float parameter of a module, in the order of its fields, without initialising any.
+/// Lists all float parameters of a module in the order of its fields, without initialising them.
 pub fn parameters<M: Module + PublishedNames>(module: &M) -> Vec<ParameterInfo> {
     struct Lister<F> {
         path: ModulePath,
@@ -73,7 +73,7 @@ pub fn parameters<M: Module + PublishedNames>(module: &M) -> Vec<ParameterInfo> 
     lister.got
 }
 
-/// Where a traversal is.
+/// Current path of a module traversal.
 #[derive(Debug, Default)]
 pub(crate) struct ModulePath(Vec<String>);
 

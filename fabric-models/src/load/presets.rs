@@ -1,7 +1,7 @@
-//! Settings of networks that came without a `config.json`.
+//! Configurations of networks that were stored without a `config.json`.
 //!
-//! What the tensors show (widths, depths, channels) is read off them; the rest is what the family's published
-//! files say.
+//! Widths, depths and channel counts are read from the tensor shapes; all other fields have the values of the
+//! family's published files.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::{Component, Family, TensorInfo};
 
 type Tensors = BTreeMap<String, TensorInfo>;
 
-/// The settings of a network with these tensors, named as diffusers names them.
+/// Builds the configuration of a network with these tensors, with diffusers' field names.
 pub(super) fn config(family: Family, prediction: Prediction, component: Component, tensors: &Tensors) -> Value {
     match component {
         Component::UNet => unet(family, prediction, tensors),
@@ -23,12 +23,12 @@ pub(super) fn config(family: Family, prediction: Prediction, component: Componen
     }
 }
 
-/// One side of a tensor; 0 when there is no such tensor or side, which no network accepts.
+/// Length of one axis of a tensor; 0 if the tensor or axis does not exist, which no network accepts.
 fn side(tensors: &Tensors, name: &str, axis: usize) -> usize {
     tensors.get(name).and_then(|info| info.shape.get(axis)).copied().unwrap_or(0)
 }
 
-/// How many consecutive numbers stand in the place of `{}`.
+/// Counts the tensors whose names are `pattern` with `{}` replaced by 0, 1, 2, ... without a gap.
 fn count(tensors: &Tensors, pattern: &str) -> usize {
     let Some((before, after)) = pattern.split_once("{}") else {
         return 0;
@@ -53,19 +53,20 @@ fn unet(family: Family, prediction: Prediction, tensors: &Tensors) -> Value {
     config
 }
 
-/// What a U-Net's settings say of the half that control networks have too: the time, the way down, the middle.
+/// The fields of a U-Net's configuration that a ControlNet shares: time embedding, down path and mid block.
 fn way_down(family: Family, tensors: &Tensors) -> Value {
     let levels = count(tensors, "down_blocks.{}.resnets.0.conv1.weight");
     let widths: Vec<usize> =
         (0..levels).map(|i| side(tensors, &format!("down_blocks.{i}.resnets.0.conv1.weight"), 0)).collect();
-    // A head has 64 channels since 2; in 1 there are 8 heads on every level. The field's name is a historic slip.
+    // Stable Diffusion 2 and XL have 64 channels per head; 1 has 8 heads at every level. diffusers stores the number
+    // of heads in `attention_head_dim` for historical reasons.
     let heads = match family {
         Family::Sd1 => json!(8),
         Family::Sd2 | Family::Sdxl => json!(widths.iter().map(|width| (width / 64).max(1)).collect::<Vec<_>>()),
     };
     let text = tensors.iter().find(|(name, _)| name.ends_with(".attn2.to_k.weight"));
     let has = |name: &str| tensors.contains_key(name);
-    // Distilled networks (SSD-1B) have a middle without attention, or none.
+    // Distilled networks (SSD-1B) have a mid block without attention, or no mid block.
     let mid = if has("mid_block.attentions.0.norm.weight") {
         Some("UNetMidBlock2DCrossAttn")
     } else {
@@ -92,19 +93,19 @@ fn way_down(family: Family, tensors: &Tensors) -> Value {
         "norm_num_groups": 32,
         "projection_class_embeddings_input_dim": xl.then(|| side(tensors, "add_embedding.linear_1.weight", 1)),
         "transformer_layers_per_block": if xl { json!(depths(tensors, "down", levels)) } else { json!(1) },
-        // Needed by 768-v in f16; harmless to the base model.
+        // 768-v needs this in f16; the base model works with it too.
         "upcast_attention": family == Family::Sd2,
         "use_linear_projection": family != Family::Sd1,
     })
 }
 
-/// The class of each block on one side of a U-Net.
+/// Class of each block of the down path or the up path.
 fn block_types<'a>(tensors: &Tensors, side: &str, levels: usize, plain: &'a str, attending: &'a str) -> Vec<&'a str> {
     let attends = |i: usize| tensors.contains_key(&format!("{side}_blocks.{i}.attentions.0.norm.weight"));
     (0..levels).map(|i| if attends(i) { attending } else { plain }).collect()
 }
 
-/// Layers of the transformers on one side of a U-Net: for each level a number, or a list where its transformers differ.
+/// Transformer layers in the down path or the up path: for each level a number, or a list if its transformers differ.
 fn depths(tensors: &Tensors, side: &str, levels: usize) -> Vec<Value> {
     let level = |i: usize| {
         let place = format!("{side}_blocks.{i}.attentions");
@@ -117,7 +118,7 @@ fn depths(tensors: &Tensors, side: &str, levels: usize) -> Vec<Value> {
     (0..levels).map(level).collect()
 }
 
-/// The settings of a ControlNet with these tensors.
+/// Builds the configuration of a ControlNet with these tensors.
 pub(super) fn controlnet(tensors: &Tensors) -> Value {
     let linear = tensors.iter().any(|(name, info)| name.ends_with(".proj_in.weight") && info.shape.len() == 2);
     let family = match (tensors.keys().any(|name| name.starts_with("add_embedding.")), linear) {
@@ -128,7 +129,7 @@ pub(super) fn controlnet(tensors: &Tensors) -> Value {
     let mut config = way_down(family, tensors);
     let hint = |name: &str, axis| side(tensors, &format!("controlnet_cond_embedding.{name}.weight"), axis);
     let blocks = count(tensors, "controlnet_cond_embedding.blocks.{}.weight");
-    // Each second block widens.
+    // Every second block increases the number of channels.
     let widths = (1..blocks).step_by(2).map(|block| hint(&format!("blocks.{block}"), 0));
     let widths: Vec<usize> = std::iter::once(hint("conv_in", 0)).chain(widths).collect();
     config["_class_name"] = json!("ControlNetModel");
@@ -158,7 +159,7 @@ fn vae(family: Family, tensors: &Tensors) -> Value {
     })
 }
 
-/// `quick` says whether it is OpenAI's encoder, whose activation is the quick GELU, or one of OpenCLIP's.
+/// Configuration of a text encoder. `quick` is true for OpenAI's CLIP, which uses quick GELU, and false for OpenCLIP.
 fn text(tensors: &Tensors, quick: bool) -> Value {
     let width = side(tensors, "text_model.embeddings.token_embedding.weight", 1);
     let projection = side(tensors, "text_projection.weight", 0);
@@ -180,7 +181,7 @@ fn text(tensors: &Tensors, quick: bool) -> Value {
     })
 }
 
-/// The family's published scheduler settings, for a network with this prediction.
+/// Scheduler configuration that the family was published with, for a network with this prediction type.
 pub(super) fn scheduler(family: Family, prediction: Prediction, zero_terminal_snr: bool) -> Value {
     let class = match family {
         Family::Sd1 => "PNDMScheduler",

@@ -1,4 +1,4 @@
-//! One `.safetensors` file, read tensor by tensor.
+//! Reading of single `.safetensors` files, one tensor at a time.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,13 +9,14 @@ use rayon::prelude::*;
 use super::header::{Header, read_header};
 use super::{HostTensor, LoadError, TensorInfo, TensorSource};
 
-/// Bytes that one thread reads at a time: large enough that the calls cost nothing, small enough to share a tensor.
+/// Bytes per read call: large enough that calls cost little, small enough to split a tensor over threads.
 const PIECE: usize = 4 << 20;
 
-/// A `.safetensors` file.
+/// `.safetensors` file, opened for reading.
 ///
-/// The header is read and checked when the file is opened; values are read when they are asked for. The file is
-/// not mapped into memory: a mapped file that somebody cuts short kills the process, a read one gives an error.
+/// The header is read and validated when the file is opened; values are read on demand. The file is not
+/// memory-mapped: if another process truncates a mapped file, this process is killed (SIGBUS), whereas a read
+/// returns an error.
 #[derive(Debug)]
 pub struct SafetensorsFile {
     path: PathBuf,
@@ -24,12 +25,12 @@ pub struct SafetensorsFile {
 }
 
 impl SafetensorsFile {
-    /// Opens a file and checks its header: limits, types, every tensor as long as its shape says, no gaps, no
-    /// overlaps, no name twice, nothing outside the file.
+    /// Opens a file and validates its header: limits, types, tensor sizes that match their shapes, no gaps, no
+    /// overlaps, no duplicate names, and no data outside the file.
     ///
     /// # Errors
     ///
-    /// When there is no such file, or it breaks a rule of the format.
+    /// Returns an error if the file does not exist or violates the format.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let path = path.as_ref();
         let mut file = open_file(path)?;
@@ -37,12 +38,12 @@ impl SafetensorsFile {
         Ok(Self { path: path.to_owned(), file: PositionedFile::new(file), header })
     }
 
-    /// The file's path.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The free text of the header (`__metadata__`): trainers note their settings here.
+    /// Free-text metadata of the header (`__metadata__`), in which trainers store their settings.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.header.metadata
     }
@@ -61,7 +62,7 @@ impl TensorSource for SafetensorsFile {
         let (Some(info), Some(&offset)) = (self.header.tensors.get(name), self.header.offsets.get(name)) else {
             return Err(LoadError::NoSuchTensor { place: self.place(), tensor: name.to_owned() });
         };
-        // The size was checked against the file's, so it is no more than what is on disk.
+        // The allocation is bounded: the size was checked against the size of the file.
         let mut bytes = vec![0; info.bytes()];
         bytes
             .par_chunks_mut(PIECE)
@@ -76,7 +77,7 @@ impl TensorSource for SafetensorsFile {
     }
 }
 
-/// Opens a regular file, with an error that says what is there instead.
+/// Opens a regular file. The error message says whether the path is a folder, a device or a pipe instead.
 pub(super) fn open_file(path: &Path) -> Result<File, LoadError> {
     let kind = std::fs::metadata(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => LoadError::NotFound {
@@ -94,7 +95,7 @@ pub(super) fn open_file(path: &Path) -> Result<File, LoadError> {
     File::open(path).map_err(|e| LoadError::io(path, "open", e))
 }
 
-/// A file that several threads read at once.
+/// File that several threads can read at the same time.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(super) struct PositionedFile(File);
@@ -110,7 +111,7 @@ impl PositionedFile {
     }
 }
 
-/// A file that several threads read, one after the other.
+/// File that several threads can read, one at a time.
 #[cfg(not(unix))]
 #[derive(Debug)]
 pub(super) struct PositionedFile(std::sync::Mutex<File>);
@@ -123,7 +124,7 @@ impl PositionedFile {
 
     pub(super) fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
         use std::io::{Read, Seek, SeekFrom};
-        // A thread that panicked while it held the lock left nothing that the next seek does not mend.
+        // A poisoned lock is safe to use: the seek below sets the only state.
         let mut file = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         file.seek(SeekFrom::Start(offset))?;
         file.read_exact(bytes)

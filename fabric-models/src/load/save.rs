@@ -1,4 +1,4 @@
-//! Networks into folders of the diffusers layout.
+//! Saving of networks in the diffusers layout.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,24 +13,24 @@ use super::parameters::ModulePath;
 use super::write::{json_text, write_json, write_safetensors, write_text};
 use super::{HostTensor, LoadDtype, LoadError, PublishedNames, TensorInfo};
 
-/// How to save.
+/// Options for saving weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SaveOptions {
-    /// The type of the weights in the file; [`LoadDtype::Keep`] writes the bits that are in memory.
+    /// Type of the weights in the file; [`LoadDtype::Keep`] writes them as they are in memory.
     pub dtype: LoadDtype,
-    /// Begin another file when one would grow beyond so many bytes (diffusers uses 10 GB); `None` = one file.
+    /// Maximum size of one file in bytes (diffusers uses 10 GB); larger weights are sharded. `None` writes one file.
     pub max_shard_bytes: Option<u64>,
 }
 
-/// Saves a network as diffusers and transformers do: `config.json` and weights under their published names.
+/// Saves a network in the layout of diffusers and transformers: `config.json` and weights under their published names.
 ///
-/// The folder is made if need be. Tensors are brought to the host one at a time, and each file is written beside
-/// its place and renamed, so that a crash leaves no half file. Parameters that were never initialised are
-/// initialised.
+/// The folder is created if it does not exist. Tensors are copied to the host one at a time. Each file is written to
+/// a temporary name and renamed, so that a crash leaves no partial file. Parameters that are not initialised yet
+/// are initialised.
 ///
 /// # Errors
 ///
-/// When a file cannot be written, a weight does not fit the type asked for, or the device fails.
+/// Returns an error if a file cannot be written, a weight overflows in the requested type, or the device fails.
 pub fn save_component<M: Module + PublishedNames>(
     module: &M,
     folder: impl AsRef<Path>,
@@ -39,14 +39,14 @@ pub fn save_component<M: Module + PublishedNames>(
 ) -> Result<(), LoadError> {
     let folder = folder.as_ref();
     std::fs::create_dir_all(folder).map_err(|error| LoadError::io(folder, "make the folder", error))?;
-    // Known to be good before the weights of a component that was saved there before are replaced.
+    // The configuration is checked before any weights that were saved in this folder earlier are replaced.
     let config_path = folder.join("config.json");
     let config_text = json_text(&config_path, config)?;
     let mut lister = Lister { path: ModulePath::default(), name: M::published_name, dtype: options.dtype, got: vec![] };
     module.visit(&mut lister);
     let mut stored: Vec<Stored> = lister.got;
     let shards = split(&stored, options.max_shard_bytes);
-    // Only diffusers' settings name their class like this; transformers' files have another name.
+    // Only diffusers' configurations have `_class_name`; the weights of transformers' models have another file name.
     let stem = if config.get("_class_name").is_some() { "diffusion_pytorch_model" } else { "model" };
     let mut weight_map = Map::new();
     let count = shards.len();
@@ -66,11 +66,11 @@ pub fn save_component<M: Module + PublishedNames>(
     write_text(&config_path, &config_text)
 }
 
-/// Saves a network's weights under their published names as one `.safetensors` file, without settings.
+/// Saves the weights of a network under their published names as one `.safetensors` file, without a configuration.
 ///
 /// # Errors
 ///
-/// As [`save_component`].
+/// Same as [`save_component`].
 pub fn save_weights<M: Module + PublishedNames>(
     module: &M,
     path: impl AsRef<Path>,
@@ -81,7 +81,7 @@ pub fn save_weights<M: Module + PublishedNames>(
     write_stored(path.as_ref(), &lister.got, dtype)
 }
 
-/// Writes these parameters as one file.
+/// Writes parameters to one file.
 fn write_stored(path: &Path, part: &[Stored], dtype: LoadDtype) -> Result<(), LoadError> {
     let tensors: Vec<(String, TensorInfo)> = part.iter().map(|s| (s.name.clone(), s.info.clone())).collect();
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -95,7 +95,7 @@ fn write_stored(path: &Path, part: &[Stored], dtype: LoadDtype) -> Result<(), Lo
     })
 }
 
-/// How many tensors, in order, go into each file.
+/// Number of consecutive tensors in each shard.
 fn split(stored: &[Stored], max_bytes: Option<u64>) -> Vec<usize> {
     let mut counts = vec![0];
     let mut bytes = 0;
@@ -113,11 +113,11 @@ fn split(stored: &[Stored], max_bytes: Option<u64>) -> Vec<usize> {
     counts
 }
 
-/// A parameter that will be written.
+/// Parameter to write.
 struct Stored {
     name: String,
     info: TensorInfo,
-    /// Brings the values to the host; a handle on the device's tensor until then.
+    /// Copies the values to the host; until it is called, only a handle of the device tensor is held.
     fetch: Box<dyn Fn() -> TensorData>,
 }
 
@@ -159,11 +159,11 @@ impl<F: Fn(&str) -> String> ModuleVisitor for Lister<F> {
 }
 
 impl HostTensor {
-    /// The values of burn's host tensor, as they are.
+    /// Converts burn's host tensor to bytes without changing its type.
     ///
     /// # Panics
     ///
-    /// When they are no floats of 16, 32 or 64 bits.
+    /// Panics if the values are not floats of 16, 32 or 64 bits.
     pub fn from_data(data: &TensorData) -> Self {
         fn encode<T: burn::tensor::Element + Copy, const N: usize>(data: &TensorData, f: fn(T) -> [u8; N]) -> Vec<u8> {
             let values = data.as_slice::<T>().expect("values of the type that the data says");
@@ -184,7 +184,7 @@ impl HostTensor {
     }
 }
 
-/// As safetensors calls it.
+/// Converts burn's type to the type of safetensors.
 fn dtype(dtype: DType) -> Dtype {
     match dtype {
         DType::F64 => Dtype::F64,

@@ -11,12 +11,12 @@ use super::json::{MAX_INDEX_BYTES, read_json};
 use super::open::{is_pickle, open_pickle};
 use super::{HostTensor, LoadError, SafetensorsFile, TensorInfo, TensorSource};
 
-/// Several `.safetensors` files that are one model, joined by a `*.safetensors.index.json`; or, with the feature `pickle`,
-/// several `.bin` files and their `*.bin.index.json`.
+/// Sharded weights: several `.safetensors` files with a `*.safetensors.index.json`; or, with the feature `pickle`,
+/// several `.bin` files with a `*.bin.index.json`.
 ///
-/// The index names files, and an index may come from anybody: a name that is more than a file name (absolute,
-/// with `..` or any separator) is refused. Symbolic links are followed, wherever they lead: Hugging Face's cache
-/// consists of them.
+/// The index is untrusted input: shard names that are more than a plain file name (absolute, with `..` or any
+/// separator) are rejected. Symbolic links are followed to any target, because Hugging Face's cache consists of
+/// them.
 #[derive(Debug)]
 pub struct ShardedSafetensors {
     index: PathBuf,
@@ -25,13 +25,13 @@ pub struct ShardedSafetensors {
     tensors: BTreeMap<String, TensorInfo>,
 }
 
-/// The part of the index that matters.
+/// The fields of the index that are read.
 #[derive(Deserialize)]
 struct Index {
     weight_map: WeightMap,
 }
 
-/// Tensor name to file name; a map would silently keep the last of two equal names.
+/// Map from tensor name to file name. serde's maps would silently keep the last of two equal names.
 struct WeightMap(BTreeMap<String, String>);
 
 impl<'de> Deserialize<'de> for WeightMap {
@@ -62,12 +62,12 @@ impl<'de> Deserialize<'de> for WeightMap {
 }
 
 impl ShardedSafetensors {
-    /// Opens an index and all files it names.
+    /// Opens an index and all shards that it lists.
     ///
     /// # Errors
     ///
-    /// When the index is not one, names something else than files beside it, a file is missing or broken, or a
-    /// tensor is not in the file that the index gives for it, or in a second one.
+    /// Returns an error if the index is invalid or lists anything other than files in its own folder, if a shard is
+    /// missing or damaged, or if a tensor is not in exactly the shard that the index gives for it.
     pub fn open(index: impl AsRef<Path>) -> Result<Self, LoadError> {
         let index = index.as_ref();
         let Index { weight_map: WeightMap(shard_of) } = read_json(index, MAX_INDEX_BYTES)?;
@@ -97,7 +97,7 @@ impl ShardedSafetensors {
     }
 }
 
-/// All tensors of all shards, each exactly where the index says.
+/// Collects the tensors of all shards and checks that each is in the shard that the index gives.
 fn collect(
     index: &Path,
     shard_of: &BTreeMap<String, String>,
@@ -139,7 +139,7 @@ impl TensorSource for ShardedSafetensors {
     }
 }
 
-/// Whether a name is one file name on every system: no separators, no drive, no `.` or `..`.
+/// Returns whether a name is a plain file name on every system: no separators, no drive, not `.` or `..`.
 pub(super) fn is_plain_file_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', ':', '\0'])
 }

@@ -17,11 +17,11 @@ use super::{Component, Family, LoadError, TensorSource, open_weights, presets};
 const UNET: &str = "model.diffusion_model.";
 const VAE: &str = "first_stage_model.";
 
-/// A checkpoint in one file with the names of the original (CompVis, Stability) code.
+/// Single-file checkpoint with the names of the original (CompVis, Stability) code.
 ///
-/// The family is told from names and shapes. Each network is presented under diffusers' names, so whoever loads
-/// it need not know where it came from; its settings are those of the family, with every width, depth and
-/// channel count that the tensors show.
+/// The family is recognized from tensor names and shapes. Each network is presented under diffusers' names, so
+/// loading does not depend on the layout. Configurations have the values of the family, with widths, depths and
+/// channel counts from the tensors.
 ///
 /// ```no_run
 /// use fabric_models::load::{Component, SingleFile};
@@ -37,33 +37,33 @@ pub struct SingleFile {
     prediction: Prediction,
 }
 
-/// The training step at which the base model of Stable Diffusion 2 was published; diffusers tells it by that.
+/// `global_step` of the published base models of Stable Diffusion 2, by which diffusers recognizes them.
 const STEP_OF_BASE_2: i64 = 875_000;
 
-/// How the tensors of a text encoder are named.
+/// Naming convention of a text encoder's tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TextLayout {
-    /// transformers' names.
+    /// Names of transformers.
     Clip,
-    /// OpenCLIP's.
+    /// Names of OpenCLIP.
     OpenClip,
 }
 
 impl SingleFile {
-    /// Opens a checkpoint and tells its family.
+    /// Opens a checkpoint and recognizes its family.
     ///
     /// # Errors
     ///
-    /// When the file cannot be opened, or holds something else.
+    /// Returns an error if the file cannot be opened or is not a checkpoint of Stable Diffusion 1, 2 or XL.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         Self::new(open_weights(path)?)
     }
 
-    /// The same for tensors that are already open.
+    /// Creates a checkpoint from a source that is already open.
     ///
     /// # Errors
     ///
-    /// When they are not those of a checkpoint of Stable Diffusion 1, 2 or XL.
+    /// Returns an error if the tensors are not those of a checkpoint of Stable Diffusion 1, 2 or XL.
     pub fn new(source: Arc<dyn TensorSource>) -> Result<Self, LoadError> {
         let tensors = source.tensors();
         let wrong = |got: String, next: &str| LoadError::WrongFamily {
@@ -107,34 +107,34 @@ impl SingleFile {
         Ok(Self { source, family, prediction })
     }
 
-    /// The same with another prediction than the one that [`Self::prediction`] assumes.
+    /// Returns the checkpoint with another prediction type than [`Self::prediction`] assumes.
     #[must_use]
     pub fn with_prediction(mut self, prediction: Prediction) -> Self {
         self.prediction = prediction;
         self
     }
 
-    /// What the U-Net predicts, as far as the file shows it.
+    /// Prediction type of the U-Net, as far as the file shows it.
     ///
-    /// A tensor `v_pred` and the header's `modelspec.prediction_type` say so. Without them, Stable Diffusion 1 and XL
-    /// predict noise. Stable Diffusion 2 exists in two kinds whose weights look the same: 768-v, which predicts
-    /// velocity, and base, which predicts noise. Inpainting networks (9 input channels) and files with the
-    /// `global_step` of the published base models (875000) are taken for base, all others for 768-v, as diffusers does:
-    /// for other base models, use [`Self::with_prediction`].
+    /// It is read from a tensor `v_pred` or the header's `modelspec.prediction_type`. Without them, Stable Diffusion 1
+    /// and XL are assumed to predict noise. Stable Diffusion 2 has two variants with the same names and shapes: 768-v,
+    /// which predicts velocity, and base, which predicts noise. As in diffusers, inpainting networks (9 input channels)
+    /// and files with the `global_step` of the published base models (875000) are taken for base, all others for 768-v.
+    /// For other base models, use [`Self::with_prediction`].
     pub fn prediction(&self) -> Prediction {
         self.prediction
     }
 
-    /// Which Stable Diffusion it is.
+    /// Family of the checkpoint.
     pub fn family(&self) -> Family {
         self.family
     }
 
-    /// Makes sure of the family.
+    /// Checks that the checkpoint is of the expected family.
     ///
     /// # Errors
     ///
-    /// When it is another one.
+    /// Returns an error if it is of another family.
     pub fn require(&self, expected: Family) -> Result<(), LoadError> {
         if self.family == expected {
             return Ok(());
@@ -148,19 +148,19 @@ impl SingleFile {
         })
     }
 
-    /// Whether the file holds a network; many leave out the VAE.
+    /// Returns whether the file contains a network; many files lack the VAE.
     pub fn has(&self, component: Component) -> bool {
         self.prefix(component).is_some_and(|(prefix, _)| stripped(&*self.source, &prefix).next().is_some())
     }
 
-    /// Presents the weights of a network under diffusers' names.
+    /// Returns the weights of a network under diffusers' names.
     ///
-    /// Tensors under the network's prefix whose names are not known keep them, so that a strict load finds them.
-    /// Everything outside (`model_ema`, the noise schedule's buffers) is left out.
+    /// Tensors under the network's prefix with unknown names keep their names, so that a strict load reports them.
+    /// Tensors with other prefixes (`model_ema`, the buffers of the noise schedule) are left out.
     ///
     /// # Errors
     ///
-    /// When the file does not hold this network, or mixes layouts.
+    /// Returns an error if the file does not contain this network, or mixes layouts.
     pub fn weights(&self, component: Component) -> Result<Arc<dyn TensorSource>, LoadError> {
         let Some((prefix, layout)) = self.prefix(component).filter(|_| self.has(component)) else {
             return Err(LoadError::NotFound {
@@ -192,22 +192,22 @@ impl SingleFile {
         Ok(Arc::new(MappedSource::new(Arc::clone(&self.source), renamed)?))
     }
 
-    /// The settings of a network: what its `config.json` would be.
+    /// Returns the configuration of a network, as its `config.json` would contain it.
     ///
     /// # Errors
     ///
-    /// When the file does not hold this network, or `T` wants other settings.
+    /// Returns an error if the file does not contain this network, or the configuration cannot be deserialized as `T`.
     pub fn config<T: DeserializeOwned>(&self, component: Component) -> Result<T, LoadError> {
         let config = presets::config(self.family, self.prediction, component, self.weights(component)?.tensors());
         self.typed(config)
     }
 
-    /// The settings of the scheduler that goes with the family and with [`Self::prediction`]. A tensor `ztsnr` says that
-    /// the last noise level holds no signal.
+    /// Returns the scheduler configuration for the family and [`Self::prediction`]. A tensor `ztsnr` in the file sets
+    /// zero terminal SNR (`rescale_betas_zero_snr`).
     ///
     /// # Errors
     ///
-    /// When `T` wants other settings.
+    /// Returns an error if the configuration cannot be deserialized as `T`.
     pub fn scheduler_config<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
         let zero_terminal_snr = self.source.tensors().contains_key("ztsnr");
         self.typed(presets::scheduler(self.family, self.prediction, zero_terminal_snr))
@@ -221,7 +221,7 @@ impl SingleFile {
         })
     }
 
-    /// What the names of a network's tensors begin with, and how a text encoder's go on.
+    /// Prefix of a network's tensor names, and the naming convention of a text encoder.
     fn prefix(&self, component: Component) -> Option<(String, TextLayout)> {
         let stem = match (component, self.family) {
             (Component::UNet, _) => return Some((UNET.to_owned(), TextLayout::Clip)),
@@ -231,7 +231,7 @@ impl SingleFile {
             (Component::TextEncoder2, Family::Sdxl) => "conditioner.embedders.1.",
             (Component::TextEncoder2 | Component::ImageEncoder, _) => return None,
         };
-        // The module that held the encoder is part of the names, or was left out.
+        // Some files include the name of the module that contained the encoder, others omit it.
         ["transformer.", "model.", ""].into_iter().find_map(|module| {
             let prefix = format!("{stem}{module}");
             let starts = |name: &str| stripped(&*self.source, &format!("{prefix}{name}")).next().is_some();
@@ -246,15 +246,15 @@ impl SingleFile {
     }
 }
 
-/// What a file says in words of its prediction.
+/// Prediction type according to the metadata of a file.
 enum Noted {
     Prediction(Prediction),
-    /// One that is not supported.
+    /// A prediction type that is not supported.
     Other(String),
     Nothing,
 }
 
-/// Reads the mark that trainers leave, and the header's `modelspec`.
+/// Reads the prediction type from the marker tensor `v_pred` or from the header's `modelspec` entries.
 fn noted_prediction(source: &dyn TensorSource) -> Noted {
     if source.tensors().contains_key("v_pred") {
         return Noted::Prediction(Prediction::Velocity);
@@ -264,12 +264,12 @@ fn noted_prediction(source: &dyn TensorSource) -> Noted {
         Some("epsilon" | "eps") => Noted::Prediction(Prediction::Epsilon),
         Some("v" | "v_prediction" | "v-prediction" | "v_pred") => Noted::Prediction(Prediction::Velocity),
         Some(other) if ["flow", "edm"].iter().any(|kind| other.contains(kind)) => Noted::Other(other.to_owned()),
-        // A free text that says nothing known is not worth a refusal.
+        // Other free text is ignored.
         _ => Noted::Nothing,
     }
 }
 
-/// What a network of this family is taken to predict when the file does not say.
+/// Prediction type that is assumed if the file does not state it.
 fn prediction_of(source: &dyn TensorSource, family: Family) -> Prediction {
     let inputs = source.tensors().get("model.diffusion_model.input_blocks.0.0.weight");
     let inpaints = inputs.is_some_and(|info| info.shape.get(1) == Some(&9));
@@ -280,7 +280,7 @@ fn prediction_of(source: &dyn TensorSource, family: Family) -> Prediction {
     }
 }
 
-/// The training step that checkpoints carry: beside the tensors, or as one of them.
+/// Training step of a checkpoint, stored as metadata or as a tensor.
 fn global_step(source: &dyn TensorSource) -> Option<i64> {
     const NAME: &str = "global_step";
     let Some(info) = source.tensors().get(NAME).filter(|info| info.elements() == 1) else {
@@ -296,7 +296,7 @@ fn global_step(source: &dyn TensorSource) -> Option<i64> {
     }
 }
 
-/// The names that begin with `prefix`, without it.
+/// Tensor names that begin with `prefix`, with the prefix removed.
 fn stripped<'a, 'b: 'a>(source: &'b dyn TensorSource, prefix: &'a str) -> impl Iterator<Item = &'b str> + Clone + 'a {
     source.tensors().range(prefix.to_owned()..).map_while(move |(name, _)| name.strip_prefix(prefix))
 }

@@ -1,4 +1,4 @@
-//! Where tensors come from.
+//! The interface for reading tensors from files.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -8,12 +8,12 @@ use safetensors::Dtype;
 
 use super::LoadError;
 
-/// What is known of a stored tensor without reading it.
+/// Type and shape of a stored tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Type of its values.
+    /// Type of the values.
     pub dtype: Dtype,
-    /// Its shape, PyTorch's axis order.
+    /// Shape, in PyTorch's axis order.
     pub shape: Vec<usize>,
 }
 
@@ -29,21 +29,21 @@ impl TensorInfo {
     }
 }
 
-/// A tensor's values in host memory, as they were stored.
+/// Tensor in host memory, in the type in which it was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostTensor {
     /// Type and shape.
     pub info: TensorInfo,
-    /// The values, little-endian, last axis fastest.
+    /// Values in little-endian byte order, row-major (last axis fastest).
     pub bytes: Vec<u8>,
 }
 
-/// Named tensors that can be read one at a time: a file, several files, or a part of one under other names.
+/// Named tensors that can be read one at a time: a file, several files, or part of a file under other names.
 ///
-/// Whoever implements it has checked everything that can be checked without reading values: sizes fit the
-/// shapes, nothing lies outside the file.
+/// Implementations check everything that can be checked without reading values: sizes match shapes, and no tensor
+/// lies outside its file.
 pub trait TensorSource: Debug + Send + Sync {
-    /// Where the tensors come from, for messages: the path of a file.
+    /// Path of the file, for messages.
     fn place(&self) -> String;
 
     /// All tensors, by name.
@@ -53,11 +53,12 @@ pub trait TensorSource: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// When there is no such tensor, or its file cannot be read (it may have been cut since it was opened).
+    /// Returns an error if the tensor does not exist or its file cannot be read (for example, it was truncated after
+    /// it was opened).
     fn read(&self, name: &str) -> Result<HostTensor, LoadError>;
 
-    /// What the file says beside its tensors under this name: an entry of a safetensors header's `__metadata__`, or a
-    /// number or text at the top of a training checkpoint (`global_step`). `None` where it says nothing.
+    /// Returns a metadata entry of the file: an entry of `__metadata__` in a safetensors header, or an integer or text
+    /// at the top level of a training checkpoint (`global_step`). `None` if there is no such entry.
     fn note(&self, name: &str) -> Option<String> {
         let _ = name;
         None

@@ -1,4 +1,4 @@
-//! Checkpoints with the names of the original code whose networks this library does not compute, told by their marks.
+//! Recognition of unsupported checkpoints with the names of the original code.
 
 use std::collections::BTreeMap;
 
@@ -6,22 +6,22 @@ use super::TensorInfo;
 
 const UNET: &str = "model.diffusion_model.";
 
-/// What an unsupported checkpoint is, and what to do about it.
+/// Description of an unsupported checkpoint, and advice for the error message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unsupported {
     pub(super) got: &'static str,
     pub(super) next: &'static str,
 }
 
-/// Recognises checkpoints that would otherwise be taken for Stable Diffusion 1, 2 or XL: their tensors have the same
-/// names, and mean or compute something else.
+/// Recognizes checkpoints that would be mistaken for Stable Diffusion 1, 2 or XL: their tensors have the same names,
+/// but the network or the meaning of its output differs.
 pub(super) fn unsupported(tensors: &BTreeMap<String, TensorInfo>) -> Option<Unsupported> {
     let has = |name: &str| tensors.contains_key(name);
     let starts = |prefix: &str| tensors.range(prefix.to_owned()..).next().is_some_and(|(n, _)| n.starts_with(prefix));
     let within = |part: &str| tensors.keys().any(|name| name.starts_with(UNET) && name.contains(part));
     let is = |got, next| Some(Unsupported { got, next });
 
-    // Noise levels and latents of another kind, which no name of a weight shows.
+    // These models have other noise levels or latents, which the names of the weights do not show.
     if has("edm_mean") || has("edm_std") {
         return is(
             "a model in EDM's parameterisation (`edm_mean`, `edm_std`: Playground v2.5)",
@@ -34,7 +34,7 @@ pub(super) fn unsupported(tensors: &BTreeMap<String, TensorInfo>) -> Option<Unsu
             "its noise levels are of another kind, which is not supported: use a model that predicts noise or velocity",
         );
     }
-    // Conditions that this U-Net does not have.
+    // These models have conditioning inputs that our U-Net does not have.
     let base = "use the base model";
     if within(".cond_proj.") {
         return is(
@@ -60,7 +60,7 @@ pub(super) fn unsupported(tensors: &BTreeMap<String, TensorInfo>) -> Option<Unsu
     let inputs = tensors.get("model.diffusion_model.input_blocks.0.0.weight").and_then(|info| info.shape.get(1));
     let latents = tensors.get("first_stage_model.post_quant_conv.weight").and_then(|info| info.shape.first());
     match inputs {
-        // Networks of 4 latent channels; a model of other latents may have as many by itself.
+        // Only valid for 4 latent channels; a model with other latents may have 5 or 8 input channels by itself.
         Some(5) if latents.is_none_or(|latents| *latents == 4) => {
             is("Stable Diffusion 2 depth, which reads a depth map beside the latents", base)
         }

@@ -1,4 +1,4 @@
-//! Writing safetensors files: beside their place, tensor by tensor, then renamed into it.
+//! Atomic writing of safetensors, JSON and text files: to a temporary name beside the target, then renamed.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,18 +13,18 @@ use super::header::check_header;
 use super::json::{MAX_CONFIG_BYTES, MAX_INDEX_BYTES};
 use super::{HostTensor, LoadError, TensorInfo};
 
-/// Writes a `.safetensors` file, asking for one tensor at a time.
+/// Writes a `.safetensors` file, calling `read` for one tensor at a time.
 ///
-/// Wider types come first, so that every tensor lies aligned; otherwise the order is that of `tensors`. The file
-/// appears under its name only once it is complete and on disk.
+/// Wider types come first, so that every tensor is aligned; otherwise the order is that of `tensors`. The file
+/// appears under its name only when it is complete and on disk.
 ///
 /// # Errors
 ///
-/// When the file cannot be written or could not be read again, or `read` fails.
+/// Returns an error if the file cannot be written, would be invalid when read again, or `read` fails.
 ///
 /// # Panics
 ///
-/// When a name is given twice, or `read` returns another type or shape than was announced.
+/// Panics if a name occurs twice, or `read` returns another type or shape than `tensors` lists.
 pub fn write_safetensors(
     path: impl AsRef<Path>,
     metadata: &BTreeMap<String, String>,
@@ -64,18 +64,17 @@ fn header(metadata: &BTreeMap<String, String>, tensors: &[&(String, TensorInfo)]
         offset = end;
     }
     let mut header = Value::Object(entries).to_string();
-    // The data begins aligned for the widest type; the format allows spaces here.
+    // Padding aligns the start of the data for the widest type; the format allows trailing spaces.
     header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(Dtype::F64.bitsize() / 8) - header.len()));
     header
 }
 
-/// Writes JSON the way diffusers does: indented, one file, all of it or nothing.
+/// Writes indented JSON as diffusers does, atomically.
 pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), LoadError> {
     write_text(path, &json_text(path, value)?)
 }
 
-/// The text of a JSON file. What could not be read again, because it is longer or nested deeper than a reader accepts, is an
-/// error.
+/// Formats the text of a JSON file. Returns an error if the text is longer or nested deeper than readers accept.
 pub(super) fn json_text(path: &Path, value: &Value) -> Result<String, LoadError> {
     let text = format!("{value:#}\n");
     let limit = if path.to_string_lossy().ends_with(".index.json") { MAX_INDEX_BYTES } else { MAX_CONFIG_BYTES };
@@ -90,7 +89,7 @@ pub(super) fn json_text(path: &Path, value: &Value) -> Result<String, LoadError>
     Ok(text)
 }
 
-/// Writes a text, all of it or nothing.
+/// Writes a text file atomically.
 pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), LoadError> {
     let partial = Partial::beside(path)?;
     let io = |error| LoadError::io(path, "write", error);
@@ -99,25 +98,25 @@ pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), LoadError> {
     partial.rename(path)
 }
 
-/// A file or folder that is not finished: removed when dropped, unless it was renamed into its place.
+/// Temporary file or folder that is removed when dropped, unless it was renamed to its target.
 #[derive(Debug)]
 pub(crate) struct Partial(PathBuf);
 
 impl Partial {
-    /// A name beside `path` that nobody else uses: no other thread or process, on this machine or another one that
-    /// shares the folder, and nothing that a crash left.
+    /// Chooses a unique temporary name in the folder of `path`. It does not collide with other threads, with processes
+    /// on this or another machine that shares the folder, or with files left by a crash.
     pub(crate) fn beside(path: &Path) -> Result<Self, LoadError> {
         let Some(name) = path.file_name() else {
             let next = "give a path that ends with a name";
             return Err(LoadError::malformed(path, "path to write to", "no name at its end", "one", next));
         };
-        // Process ids are not enough: threads share one, and in containers most are 1. The standard library's randomness is.
+        // A process id is not unique: threads share it, and in containers it is often 1. `RandomState` has random keys.
         let unique = RandomState::new().hash_one(std::process::id());
         let name = format!(".{}.partial-{unique:016x}", name.to_string_lossy());
         Ok(Self(path.with_file_name(name)))
     }
 
-    /// The same as an empty folder, with its parents.
+    /// Like [`Self::beside`], but creates an empty folder of that name, with its parents.
     pub(crate) fn folder_beside(path: &Path) -> Result<Self, LoadError> {
         let partial = Self::beside(path)?;
         std::fs::create_dir_all(partial.path())
@@ -136,7 +135,7 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // After a rename there is nothing left; after a failure, an error here would hide the one that matters.
+        // After a rename nothing is left to remove. After a failure, an error here would hide the original one.
         let _ = if self.0.is_dir() { std::fs::remove_dir_all(&self.0) } else { std::fs::remove_file(&self.0) };
     }
 }

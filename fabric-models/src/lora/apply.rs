@@ -1,4 +1,4 @@
-//! Merging a LoRA into weights, or attaching it.
+//! Merging of LoRAs into weights, and attaching of LoRAs to networks.
 
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,27 +10,27 @@ use super::resolve::Plan;
 use super::{Lora, LoraError, LoraReport};
 use crate::load::{PublishedNames, parameters};
 
-/// Adds a LoRA to a network's weights: `W + scale · alpha / rank · up · down`, in f32, rounded once to the type of
-/// the weight.
+/// Merges a LoRA into a network's weights: `W + scale · alpha / rank · up · down`, computed in f32 and rounded once to
+/// the type of the weight.
 ///
-/// Weights that it does not touch are shared with every clone of the module made before. A scale of 0 changes no
-/// bit; merging again with the opposite scale gives back the weights to within rounding.
+/// Unchanged weights stay shared with existing clones of the module. With scale 0, the weights stay bit-identical.
+/// Merging again with the negated scale restores the weights up to rounding.
 ///
 /// # Errors
 ///
-/// When an entry has no place in the network or another shape than its weight (unless the LoRA is not strict),
-/// the scale is not finite or far too large, LoRAs are attached already, or the device fails.
+/// Returns an error if an entry matches no weight or has another shape than its weight (unless the LoRA is not
+/// strict), the scale is not finite or far too large, LoRAs are already attached, or the device fails.
 pub fn merge<M: Module + PublishedNames>(module: M, lora: &Lora, scale: f32) -> Result<(M, LoraReport), LoraError> {
     let (module, mut reports) = tune(module, &[(lora, scale)])?;
     let module = guarded(lora, || module.materialize())?;
     Ok((module, reports.remove(0)))
 }
 
-/// Puts a LoRA beside a network's weights, which stay as they are.
+/// Attaches a LoRA to a network without changing its weights.
 ///
 /// # Errors
 ///
-/// As [`merge`].
+/// Same as [`merge`].
 pub fn attach<M: Module + PublishedNames>(
     module: M,
     lora: &Lora,
@@ -39,16 +39,16 @@ pub fn attach<M: Module + PublishedNames>(
     Attached { base: module.clone(), tuned: module, loras: Vec::new() }.with(lora, scale)
 }
 
-/// A network with LoRAs beside its weights; use it like the network itself.
+/// Network with attached LoRAs. It dereferences to the network.
 ///
-/// Every change gives a new value, and all share the base weights. Each layer adds its products to its weight
-/// whenever it runs, so the results are those of [`merge`] bit for bit; of several LoRAs they differ by rounding,
-/// as these are one sum here and one after the other there.
+/// Every change returns a new value, and all values share the base weights. Each layer adds the low-rank products to
+/// its weight whenever it runs, so the results are bit-identical to those of [`merge`]. With several LoRAs, the
+/// results differ by rounding: the products are summed here and merged one after the other there.
 ///
-/// That sum is made once per pass, whatever the size and number of the images, in time that grows with the
-/// weights touched. For Stable Diffusion 1.5 at rank 16, one image of 256x256 pixels on two CPU cores: a LoRA
-/// of all attention layers made a pass 3 % longer, one of all layers with their convolutions 70 %. Merge the
-/// latter for long runs; keeping a clone of the network keeps the way back.
+/// The sum is computed once per evaluation; its cost grows with the number of changed weights and does not depend on
+/// the size or number of images. For Stable Diffusion 1.5 at rank 16 and one image of 256x256 pixels on two CPU
+/// cores, a LoRA of all attention layers made an evaluation 3 % slower, and a LoRA of all layers including
+/// convolutions 70 % slower. Merge the latter for long runs; keep a clone of the network to be able to undo it.
 #[derive(Debug, Clone)]
 pub struct Attached<M> {
     base: M,
@@ -57,11 +57,11 @@ pub struct Attached<M> {
 }
 
 impl<M: Module + PublishedNames> Attached<M> {
-    /// The same with one more LoRA. Their order is no more than rounding.
+    /// Returns the network with one more LoRA attached. The order of LoRAs affects results only by rounding.
     ///
     /// # Errors
     ///
-    /// As [`merge`].
+    /// Same as [`merge`].
     pub fn with(&self, lora: &Lora, scale: f32) -> Result<(Self, LoraReport), LoraError> {
         let mut loras = self.loras.clone();
         loras.push((lora.clone(), scale));
@@ -70,11 +70,12 @@ impl<M: Module + PublishedNames> Attached<M> {
         Ok((attached, report))
     }
 
-    /// The same with other scales, in the order in which the LoRAs were attached.
+    /// Returns the network with other scales, in the order in which the LoRAs were attached.
     ///
     /// # Errors
     ///
-    /// When there are more or fewer scales than LoRAs, or one is not finite or far too large.
+    /// Returns an error if the number of scales differs from the number of LoRAs, or a scale is not finite or far too
+    /// large.
     pub fn with_scales(&self, scales: &[f32]) -> Result<Self, LoraError> {
         if scales.len() != self.loras.len() {
             return Err(LoraError::ScaleCount { got: scales.len(), expected: self.loras.len() });
@@ -88,23 +89,23 @@ impl<M: Module + PublishedNames> Attached<M> {
         &self.loras
     }
 
-    /// The network with the LoRAs beside its weights, by value; it shares all weights with this one.
+    /// Returns the network with the attached LoRAs by value; it shares all weights with `self`.
     ///
-    /// Counted, listed or saved, its weights are those of the base.
+    /// Counting, listing or saving its parameters gives those of the base network.
     pub fn network(&self) -> M {
         self.tuned.clone()
     }
 
-    /// The network as it was, bit for bit.
+    /// Returns the base network without LoRAs, bit-identical to the original.
     pub fn detach(self) -> M {
         self.base
     }
 
-    /// The network with the attached LoRAs merged into its weights.
+    /// Merges the attached LoRAs into the weights and returns the network.
     ///
     /// # Errors
     ///
-    /// When the device fails.
+    /// Returns an error if the device fails.
     pub fn merge(self) -> Result<M, LoraError> {
         match self.loras.first() {
             Some((lora, _)) => guarded(lora, || self.tuned.materialize()),
@@ -127,7 +128,7 @@ impl<M> Deref for Attached<M> {
     }
 }
 
-/// Lays the products of some LoRAs (at least one) beside the weights of a module.
+/// Attaches the low-rank products of one or more LoRAs to the weights of a module.
 fn tune<M: Module + PublishedNames>(module: M, loras: &[(&Lora, f32)]) -> Result<(M, Vec<LoraReport>), LoraError> {
     let (last, _) = loras.last().expect("at least one LoRA");
     if is_tuned(&module) {
@@ -140,7 +141,7 @@ fn tune<M: Module + PublishedNames>(module: M, loras: &[(&Lora, f32)]) -> Result
     Ok((module, reports))
 }
 
-/// Whether some parameter has something beside it; burn would drop what is added to it.
+/// Returns whether a parameter is already reparameterized; burn would discard a second reparameterization.
 fn is_tuned<M: Module>(module: &M) -> bool {
     struct Finder(bool);
     impl ModuleVisitor for Finder {
@@ -153,7 +154,7 @@ fn is_tuned<M: Module>(module: &M) -> bool {
     finder.0
 }
 
-/// Runs what computes on the device, whose failures are panics, and makes an error of them.
+/// Runs a computation on the device and converts a panic, by which devices report failures, to an error.
 fn guarded<T>(lora: &Lora, work: impl FnOnce() -> T) -> Result<T, LoraError> {
     catch_unwind(AssertUnwindSafe(work))
         .map_err(|panic| LoraError::Device { place: lora.place.clone(), message: panic_message(&*panic) })

@@ -1,4 +1,4 @@
-//! One entry of a file: the change of one weight.
+//! Entries of a LoRA file, and the LoRA of one network.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use burn::tensor::TensorData;
 use super::LoraError;
 use crate::load::{Component, Family};
 
-/// How an entry was stored.
+/// Layout in which an entry was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LoraLayout {
-    /// `lora_unet_..._to_q.lora_down.weight`: names with underscores for dots, from kohya's trainers.
+    /// `lora_unet_..._to_q.lora_down.weight`: names with underscores instead of dots, from kohya's trainers.
     Kohya,
     /// `unet. ... .to_q.lora_A.weight`: diffusers since 0.22, with the library peft.
     Peft,
@@ -32,40 +32,40 @@ impl fmt::Display for LoraLayout {
     }
 }
 
-/// What is added to one weight: `factor · up · down`.
+/// Change of one weight: `factor · up · down`.
 #[derive(Debug, Clone)]
 pub struct LoraEntry {
     pub(super) target: String,
     pub(super) layout: LoraLayout,
-    /// `[rank, in * height * width]`, in the type in which it was stored.
+    /// `[rank, in * height * width]`, in its stored type.
     pub(super) down: TensorData,
     /// `[out, rank]`.
     pub(super) up: TensorData,
     pub(super) factor: f64,
     pub(super) shape: Vec<usize>,
-    /// No value of `up · down` is larger.
+    /// Upper bound of the absolute values of `up · down`.
     pub(super) bound: f64,
 }
 
 impl LoraEntry {
-    /// The module whose weight it changes, as the file names it: the published name
-    /// (`mid_block.attentions.0.proj_in`), or in kohya's layout the same with underscores for dots, or the
-    /// original code's name (`input_blocks_4_1_proj_in`). For an attention processor, the projection it stood for.
+    /// Name of the changed module, as in the file: the published name (`mid_block.attentions.0.proj_in`), in kohya's
+    /// layout the same with underscores instead of dots, or the name of the original code
+    /// (`input_blocks_4_1_proj_in`). For an attention processor, the name of the projection layer.
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// How it was stored.
+    /// Layout in which the entry was stored.
     pub fn layout(&self) -> LoraLayout {
         self.layout
     }
 
-    /// Inner length of the product.
+    /// Rank of the product.
     pub fn rank(&self) -> usize {
         self.up.shape()[1]
     }
 
-    /// `alpha / rank`, 1 where the file tells no alpha.
+    /// `alpha / rank`; 1 if the file has no alpha.
     pub fn factor(&self) -> f64 {
         self.factor
     }
@@ -76,9 +76,9 @@ impl LoraEntry {
     }
 }
 
-/// What a LoRA file has for one network; empty if it leaves that network alone.
+/// LoRA of one network; empty if the file has no entries for this network.
 ///
-/// Its matrices are held in host memory in the type in which they were stored; a clone shares them.
+/// The matrices are in host memory in their stored type; clones share them.
 #[derive(Debug, Clone)]
 pub struct Lora {
     pub(super) place: String,
@@ -88,27 +88,27 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// The file it came from.
+    /// Path of the file.
     pub fn place(&self) -> &str {
         &self.place
     }
 
-    /// The network it is for.
+    /// Network of the LoRA.
     pub fn part(&self) -> Component {
         self.part
     }
 
-    /// What it changes, by name.
+    /// Changes of the weights, sorted by name.
     pub fn targets(&self) -> &[LoraEntry] {
         &self.entries
     }
 
-    /// Whether it leaves its network alone.
+    /// Returns whether the LoRA has no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Makes sure that a model of this family has the network: entries for one that it lacks would have no effect.
+    /// Checks that a model of this family has the network; entries for a missing network would have no effect.
     pub(crate) fn check_network(&self, family: Family) -> Result<(), LoraError> {
         if self.is_empty() || !self.strict || family.components().contains(&self.part) {
             return Ok(());
@@ -117,8 +117,8 @@ impl Lora {
         Err(LoraError::NoSuchNetwork { place, part: self.part, entries, model })
     }
 
-    /// The same, strict or not: whether an entry without a place in the network is an error (default), or is
-    /// skipped and named in the report.
+    /// Sets whether an entry that does not match the network is an error (default), or is skipped and listed in the
+    /// report.
     #[must_use]
     pub fn with_strict(mut self, strict: bool) -> Self {
         self.strict = strict;

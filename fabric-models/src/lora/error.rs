@@ -1,186 +1,186 @@
 use super::LoraMismatch;
 use crate::load::{Component, LoadError, shortened};
 
-/// Why a LoRA cannot be read or applied.
+/// Error while reading or applying a LoRA.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoraError {
     /// The file cannot be read, or a value in it is not a finite float.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// A file without a single key of a LoRA.
+    /// The file has no LoRA keys.
     #[error(
         "{place}: expected keys of a LoRA (`.lora_down.weight`, `.lora_A.weight`, `.lora.down.weight` \
          or `_lora.down.weight` and their counterparts), got {got}; give a LoRA file, or load this one as what it is"
     )]
     NotALora {
-        /// The file.
+        /// Path of the file.
         place: String,
-        /// What is in it.
+        /// Actual content.
         got: String,
     },
-    /// Some keys of the file are those of a LoRA, others are not.
+    /// Some keys of the file are not LoRA keys.
     #[error(
         "{place}: {} keys are not known from any LoRA layout, expected none: {}; \
          remove them from the file, or convert it with the program that wrote it", keys.len(), first_few(keys)
     )]
     UnknownKeys {
-        /// The file.
+        /// Path of the file.
         place: String,
-        /// The keys.
+        /// The unknown keys.
         keys: Vec<String>,
     },
-    /// An adaptation that is no plain product of two matrices.
+    /// The adaptation is not a plain product of two matrices.
     #[error(
         "{place}: key `{key}` belongs to {kind}, supported are products of two matrices (LoRA, LoCon); \
          extract a plain LoRA from it with the tools of its trainer, or use another file"
     )]
     Unsupported {
-        /// The file.
+        /// Path of the file.
         place: String,
-        /// The first key that tells.
+        /// The first key by which it was recognized.
         key: String,
-        /// What it is.
+        /// Kind of adaptation.
         kind: &'static str,
     },
-    /// One half of a product without the other.
+    /// One of the two matrices of a product is missing.
     #[error("{place}: `{target}` has {got} and lacks {expected}; the file is incomplete: get it again")]
     Incomplete {
-        /// The file.
+        /// Path of the file.
         place: String,
-        /// The module.
+        /// Name of the module in the file.
         target: String,
-        /// What is there.
+        /// What the file has.
         got: &'static str,
-        /// What is not.
+        /// What is missing.
         expected: &'static str,
     },
-    /// The same weight named by two keys.
+    /// Two keys name the same weight.
     #[error(
         "{place}: both `{first}` and `{second}` are for the same weight, expected one of them; the file mixes two layouts: get it again"
     )]
     Duplicate {
-        /// The file.
+        /// Path of the file.
         place: String,
-        /// One key.
+        /// First key.
         first: String,
-        /// The other.
+        /// Second key.
         second: String,
     },
-    /// Matrices that cannot be multiplied, or an alpha that is not one number.
+    /// The shapes of the two matrices do not match, or an alpha is not a single number.
     #[error(
         "{place}: tensor `{key}`: expected {expected}, got shape {got:?}; the file is damaged or of an unknown kind: get it again"
     )]
     Shape {
-        /// The file.
+        /// Path of the file.
         place: String,
-        /// The tensor.
+        /// Name of the tensor.
         key: String,
-        /// Its shape.
+        /// Actual shape.
         got: Vec<usize>,
-        /// What would fit.
+        /// Expected shape.
         expected: String,
     },
-    /// An alpha that makes no sense.
+    /// An alpha is out of range.
     #[error(
         "{place}: `{target}`: expected more than 0 and at most {limit} · rank, got alpha {alpha} at rank {rank}; the file is damaged: get it again"
     )]
     Alpha {
-        /// The file.
+        /// Path of the file.
         place: String,
-        /// The module.
+        /// Name of the module in the file.
         target: String,
-        /// Its alpha.
+        /// Alpha of the module.
         alpha: f64,
-        /// Its rank.
+        /// Rank of the module.
         rank: usize,
-        /// The largest alpha / rank allowed.
+        /// Largest allowed alpha / rank.
         limit: f64,
     },
-    /// The settings on scaling in the file's header, or beside it, cannot be read.
+    /// The scaling settings in the header of the file, or in `adapter_config.json`, cannot be read.
     #[error(
         "{place}: settings in `{key}`: expected {expected}, got {got}; remove them, or save the LoRA again with diffusers or peft"
     )]
     Metadata {
-        /// The file.
+        /// Path of the file.
         place: String,
-        /// The header's entry, or the file beside it.
+        /// Header entry, or `adapter_config.json`.
         key: String,
-        /// What is there.
+        /// Actual content.
         got: String,
-        /// What would be good.
+        /// Expected content.
         expected: &'static str,
     },
-    /// Entries for a network that the model does not have.
+    /// The file has entries for a network that the model does not have.
     #[error(
         "{place}: {entries} entries are for the network `{part}`, which {model} does not have, so they would have no \
          effect; use a LoRA that was made for this model, or merge the parts that fit with `lora::merge`"
     )]
     NoSuchNetwork {
-        /// The file.
+        /// Path of the file.
         place: String,
         /// The network.
         part: Component,
-        /// How many entries the file has for it.
+        /// Number of entries for this network.
         entries: usize,
         /// The model.
         model: String,
     },
-    /// Names or shapes that are not those of the network.
+    /// Names or shapes of the LoRA differ from those of the network.
     #[error(transparent)]
     Mismatch(#[from] Box<LoraMismatch>),
-    /// A name that could mean two weights.
+    /// A name matches several weights.
     #[error("{place}: `{target}` could be {}; convert the file to a layout with dots (peft)", names.join(" or "))]
     Ambiguous {
-        /// The file.
+        /// Path of the file.
         place: String,
         /// The name in the file.
         target: String,
-        /// The weights that are called so.
+        /// The matching weights.
         names: Vec<String>,
     },
-    /// A scale that is not a number.
+    /// The scale is not finite.
     #[error("{place}: expected a finite number, got a scale of {scale}; usual are 0 to 1.5, 1 is as trained")]
     Scale {
-        /// The file.
+        /// Path of the file.
         place: String,
-        /// The scale asked for.
+        /// The requested scale.
         scale: f32,
     },
-    /// A number of scales that is not that of the LoRAs.
+    /// The number of scales differs from the number of attached LoRAs.
     #[error(
         "expected one for each, in the order in which they were attached, got {got} scales for {expected} attached LoRAs"
     )]
     ScaleCount {
-        /// Scales given.
+        /// Number of scales.
         got: usize,
-        /// LoRAs attached.
+        /// Number of attached LoRAs.
         expected: usize,
     },
-    /// A change that would drown the weights.
+    /// The change would be far larger than the weights.
     #[error(
         "{place}: `{target}` at scale {scale} may change weights by up to {got:.1e}, expected at most {expected:.1e} \
          (weights are of the order of 1); use a smaller scale, or another file if the scale was usual"
     )]
     TooStrong {
-        /// The file.
+        /// Path of the file.
         place: String,
-        /// The module.
+        /// Name of the module in the file.
         target: String,
-        /// The scale asked for.
+        /// The requested scale.
         scale: f32,
-        /// Bound of the change.
+        /// Upper bound of the change.
         got: f64,
-        /// The largest allowed.
+        /// Largest allowed change.
         expected: f64,
     },
-    /// The network has LoRAs attached that this call does not know of.
+    /// The network already has LoRAs attached by another call.
     #[error(
         "{place}: the network `{part}` has LoRAs attached already; \
          add this one with `Attached::with`, or `detach` or `merge` them first"
     )]
     AlreadyAttached {
-        /// The file.
+        /// Path of the file.
         place: String,
         /// The network.
         part: Component,
@@ -188,9 +188,9 @@ pub enum LoraError {
     /// The device failed while computing weights.
     #[error("{place}: the device failed while applying the LoRA: {message}; is its memory large enough?")]
     Device {
-        /// The file.
+        /// Path of the file.
         place: String,
-        /// What the device said.
+        /// Error message of the device.
         message: String,
     },
 }

@@ -1,4 +1,4 @@
-//! LoRA files, sorted by the network they change.
+//! Reading of LoRA files.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,29 +14,31 @@ use crate::load::{
     shortened,
 };
 
-/// The largest alpha / rank that is taken for meant; published files stay below 10.
+/// Largest plausible alpha / rank; published files stay below 10.
 const LARGEST_FACTOR: f64 = 1e4;
 
-/// A LoRA file, read: what it has for each network of a model.
+/// Contents of a LoRA file: one [`Lora`] for each network of a model.
 #[derive(Debug, Clone)]
 pub struct LoraFile {
-    /// For the U-Net.
+    /// LoRA of the U-Net.
     pub unet: Lora,
-    /// For the text encoder, or the first of SDXL's two.
+    /// LoRA of the text encoder, or of the first of SDXL's two.
     pub text_encoder: Lora,
-    /// For SDXL's second text encoder.
+    /// LoRA of SDXL's second text encoder.
     pub text_encoder_2: Lora,
 }
 
 impl LoraFile {
-    /// Reads a file: `.safetensors`, or with the feature `pickle` `.bin` and `.pt`; or the folder in which peft or
-    /// diffusers saved one.
+    /// Reads a file (`.safetensors`, or with the feature `pickle` `.bin` and `.pt`), or a folder in which peft or
+    /// diffusers saved a LoRA.
     ///
-    /// A file of peft's (its keys begin with `base_model.model.`) is scaled as the `adapter_config.json` beside it says.
+    /// For peft's files, whose keys begin with `base_model.model.`, the scaling is read from `adapter_config.json` in
+    /// the same folder.
     ///
     /// # Errors
     ///
-    /// When the file cannot be opened, the folder has none, peft's settings cannot be read, or as [`LoraFile::read`].
+    /// Returns an error if the file cannot be opened, the folder contains no LoRA, peft's settings cannot be read, or
+    /// for the reasons of [`LoraFile::read`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoraError> {
         let path = path.as_ref();
         if path.is_dir() {
@@ -50,7 +52,7 @@ impl LoraFile {
         Self::read_beside(&*open_weights(path)?, &BTreeMap::new(), path)
     }
 
-    /// Reads the tensors of a file with what peft wrote beside it.
+    /// Reads the tensors of a file, with peft's `adapter_config.json` from the same folder if the file is peft's.
     fn read_beside(
         source: &dyn TensorSource,
         metadata: &BTreeMap<String, String>,
@@ -61,13 +63,13 @@ impl LoraFile {
         Self::read_with(source, metadata, adapter_config.as_ref())
     }
 
-    /// Reads tensors that are already open. `metadata` is the free text of their header: newer versions of
-    /// diffusers note the alphas there (`lora_adapter_metadata`), and nowhere else.
+    /// Reads a LoRA from a source that is already open. `metadata` is the free-text metadata of its header, in which
+    /// newer versions of diffusers store the alphas (`lora_adapter_metadata`), and nowhere else.
     ///
     /// # Errors
     ///
-    /// When a key is not one of a LoRA or belongs to another kind of adaptation, a matrix lacks its counterpart
-    /// or does not fit it, a value is not finite, or an alpha makes no sense.
+    /// Returns an error if a key is not a LoRA key or belongs to another kind of adaptation, one matrix of a pair is
+    /// missing or does not match the other, a value is not finite, or an alpha is out of range.
     pub fn read(source: &dyn TensorSource, metadata: &BTreeMap<String, String>) -> Result<Self, LoraError> {
         Self::read_with(source, metadata, None)
     }
@@ -97,14 +99,14 @@ impl LoraFile {
         })
     }
 
-    /// What it has for each network.
+    /// Returns the LoRAs of all networks.
     pub fn parts(&self) -> [&Lora; 3] {
         [&self.unet, &self.text_encoder, &self.text_encoder_2]
     }
 }
 
 impl fmt::Display for LoraFile {
-    /// The number of entries for each network, and the layouts.
+    /// Writes the path, and for each network the number of entries and their layouts.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: LoRA", self.unet.place)?;
         for lora in self.parts().into_iter().filter(|lora| !lora.is_empty()) {
@@ -120,7 +122,7 @@ impl fmt::Display for LoraFile {
     }
 }
 
-/// The keys of one module.
+/// Keys of one module.
 #[derive(Debug, Default)]
 struct ModuleKeys {
     down: Option<String>,
@@ -129,10 +131,10 @@ struct ModuleKeys {
     layout: Option<LoraLayout>,
 }
 
-/// What the keys of the file in a folder begin with that peft saved.
+/// Prefix of the keys in files that peft saved.
 const PEFT_PREFIX: &str = "base_model.model.";
 
-/// The file of a LoRA in a folder that peft or diffusers saved.
+/// Finds the file of a LoRA in a folder that peft or diffusers saved.
 fn file_in(folder: &Path) -> Result<PathBuf, LoraError> {
     let stems = ["adapter_model", "pytorch_lora_weights"];
     let names = stems.map(|stem| [format!("{stem}.safetensors"), format!("{stem}.bin")]).concat();
@@ -144,7 +146,8 @@ fn file_in(folder: &Path) -> Result<PathBuf, LoraError> {
     })
 }
 
-/// Sorts a file's keys by network and module. The keys of peft's files do not name their network; `pefts` does.
+/// Groups the keys of a file by network and module. The keys of peft's files do not name their network; `pefts` is the
+/// network of these keys.
 fn group(
     source: &dyn TensorSource,
     pefts: Option<Component>,
@@ -185,7 +188,7 @@ fn group(
     if unknown.is_empty() { Ok(networks) } else { Err(LoraError::UnknownKeys { place, keys: unknown }) }
 }
 
-/// Reads the entries of one network.
+/// Reader for the entries of one network.
 struct Reader<'a> {
     source: &'a dyn TensorSource,
     scaling: Scaling,
@@ -209,7 +212,7 @@ impl Reader<'_> {
         let stored = keys.alpha.map(|key| self.number(&key)).transpose()?;
         let (rank, shape) = self.shapes(&down, &up)?;
         let (alpha, factor) = self.scaling.of(&target, rank, stored);
-        // Not a number is not within either bound.
+        // Written so that NaN fails both comparisons.
         if !(alpha > 0.0 && factor <= LARGEST_FACTOR) {
             let (place, target, limit) = (self.place.clone(), shortened(&target), LARGEST_FACTOR);
             return Err(LoraError::Alpha { place, target, alpha, rank, limit });
@@ -220,7 +223,7 @@ impl Reader<'_> {
         Ok(LoraEntry { target, layout, down, up, factor, shape, bound: rank as f64 * down_peak * up_peak })
     }
 
-    /// The rank of a product and the shape of the weight that it changes.
+    /// Returns the rank of a product and the shape of the changed weight.
     fn shapes(&self, down: &str, up: &str) -> Result<(usize, Vec<usize>), LoraError> {
         let shape = |key: &str| self.source.tensors()[key].shape.as_slice();
         let wrong = |key: &str, expected: String| {
@@ -239,7 +242,7 @@ impl Reader<'_> {
         Ok((rank, std::iter::once(outputs).chain(inputs.iter().copied()).collect()))
     }
 
-    /// The values as a matrix, and the largest of them.
+    /// Reads a tensor as a matrix, and returns it with its largest absolute value.
     fn matrix(&self, key: &str, shape: [usize; 2]) -> Result<(TensorData, f64), LoraError> {
         let data = self.source.read(key)?.into_data(LoadDtype::Keep, true, &self.place, key)?;
         let peak = data.iter::<f32>().fold(0.0_f32, |peak, x| peak.max(x.abs()));
@@ -247,7 +250,7 @@ impl Reader<'_> {
         Ok((TensorData::from_bytes(bytes, shape, dtype), f64::from(peak)))
     }
 
-    /// An alpha: a float, or an integer as programs that quantise files leave it.
+    /// Reads an alpha: a float, or an integer as quantisation tools write it.
     fn number(&self, key: &str) -> Result<f64, LoraError> {
         let tensor = self.source.read(key)?;
         if let Some(integer) = integer(&tensor) {
@@ -265,7 +268,7 @@ impl Reader<'_> {
     }
 }
 
-/// The value of a tensor that is one integer.
+/// Returns the value of a tensor with one integer; `None` for other tensors.
 fn integer(tensor: &HostTensor) -> Option<f64> {
     let signed = match tensor.info.dtype {
         Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => true,

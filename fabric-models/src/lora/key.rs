@@ -1,41 +1,41 @@
-//! What a key of a LoRA file says: which network, which weight, which half of the product.
+//! Parsing of LoRA keys to network, module and matrix.
 
 use super::LoraLayout;
 use crate::load::Component;
 
-/// What a tensor is.
+/// Role of a tensor in a low-rank product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     /// `[rank, in, ..]`.
     Down,
     /// `[out, rank, ..]`.
     Up,
-    /// A number; the product counts `alpha / rank`.
+    /// A number; the product is scaled by `alpha / rank`.
     Alpha,
 }
 
-/// A key that was understood.
+/// Parsed LoRA key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LoraKey {
     pub(super) part: Component,
-    /// The module within its network: as published (`mid_block.attentions.0.proj_in`), or with underscores for
-    /// dots.
+    /// Module within its network: the published name (`mid_block.attentions.0.proj_in`), or with underscores instead
+    /// of dots.
     pub(super) target: String,
     pub(super) role: Role,
-    /// `None` for an alpha, which looks the same in all.
+    /// `None` for an alpha, which has the same name in all layouts.
     pub(super) layout: Option<LoraLayout>,
 }
 
-/// What can be in a file.
+/// Kind of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Key {
     Lora(LoraKey),
-    /// Part of an adaptation that is no plain product of two matrices.
+    /// Part of an adaptation that is not a plain product of two matrices.
     Unsupported(&'static str),
     Unknown,
 }
 
-/// How keys end. The last two join `to_q` and `_lora`, and are tried last.
+/// Suffixes of keys. The last two have no dot before `_lora` (`to_q_lora`) and are tried last.
 const ENDINGS: [(&str, Role, LoraLayout); 12] = [
     (".lora_down.weight", Role::Down, LoraLayout::Kohya),
     (".lora_up.weight", Role::Up, LoraLayout::Kohya),
@@ -51,7 +51,7 @@ const ENDINGS: [(&str, Role, LoraLayout); 12] = [
     ("_lora.up.weight", Role::Up, LoraLayout::AttnProcessors),
 ];
 
-/// How keys begin.
+/// Prefixes of keys.
 const BEGINNINGS: [(&str, Component); 12] = [
     ("lora_unet_", Component::UNet),
     ("lora_te_", Component::TextEncoder),
@@ -68,7 +68,7 @@ const BEGINNINGS: [(&str, Component); 12] = [
     ("text_encoders.clip_g.transformer.", Component::TextEncoder2),
 ];
 
-/// Parts of keys that tell the other kinds of adaptation, and what these are called.
+/// Parts of keys by which other kinds of adaptation are recognized, with their descriptions.
 const OTHER_KINDS: [(&str, &str); 15] = [
     (".dora_scale", "DoRA, which also scales each row"),
     (".lora_magnitude_vector", "DoRA, which also scales each row"),
@@ -87,7 +87,7 @@ const OTHER_KINDS: [(&str, &str); 15] = [
     ("bundle_emb.", "a LoRA bundled with a textual inversion"),
 ];
 
-/// The same for whole keys' ends: `.diffusion_model` is no difference.
+/// Suffixes by which other kinds are recognized. Only as suffixes, because `.diffusion_model` contains `.diff`.
 const OTHER_ENDINGS: [(&str, &str); 3] = [
     (".diff", "whole differences of weights"),
     (".diff_b", "whole differences of weights"),
@@ -105,7 +105,7 @@ impl Key {
         let module = module.strip_prefix("base_model.model.").unwrap_or(module);
         let begins = |(prefix, part): &(&str, Component)| Some((module.strip_prefix(prefix)?, *part));
         let (module, part) = BEGINNINGS.iter().find_map(begins).unwrap_or_else(|| {
-            // Saved from one network alone.
+            // Keys of files that were saved from a single network have no prefix.
             let text = module.starts_with("text_model.") || module.starts_with(BARE_TEXT[0]);
             (module, if text { Component::TextEncoder } else { Component::UNet })
         });
@@ -121,10 +121,10 @@ impl Key {
     }
 }
 
-/// How names of text encoders begin in transformers 5, which has no `text_model.` before them; with dots, and kohya's.
+/// Prefixes of text encoder names in transformers 5, which omits `text_model.`: with dots, and in kohya's form.
 const BARE_TEXT: [&str; 2] = ["encoder.layers.", "encoder_layers_"];
 
-/// A text encoder's module under its published name.
+/// Adds the prefix `text_model` to the name of a text encoder module if it is missing.
 fn with_text_prefix(target: String) -> String {
     match BARE_TEXT.iter().position(|beginning| target.starts_with(beginning)) {
         Some(0) => format!("text_model.{target}"),
@@ -145,7 +145,8 @@ fn split_ending(key: &str) -> Option<(&str, Role, Option<LoraLayout>)> {
     ENDINGS.iter().find_map(|(ending, role, layout)| Some((key.strip_suffix(ending)?, *role, Some(*layout))))
 }
 
-/// The layer that an attention processor adapted: it had the matrices of all four projections itself.
+/// Converts the key of an attention processor, which contains the matrices of all four projections, to the name of
+/// the adapted projection layer.
 fn projection_of(module: &str) -> String {
     let Some((layer, projection)) = module.rsplit_once('.') else { return module.to_owned() };
     let layer = layer.strip_suffix(".processor").unwrap_or(layer);

@@ -5,10 +5,10 @@ use super::LoraEntry;
 use super::resolve::{Plan, Term};
 use crate::layers::cast;
 
-/// A product of two thin matrices that is added to a weight whenever the weight is asked for.
+/// Low-rank product that is added to a weight whenever the weight is used.
 ///
-/// Several LoRAs are one of larger rank: their matrices stand side by side. These are tensors and no parameters,
-/// so they move with the network, but are neither counted nor saved nor trained as part of it.
+/// The matrices of several LoRAs are concatenated to one product of larger rank. They are tensors, not parameters, so
+/// they move between devices with the network, but are not counted, saved or trained.
 #[derive(Module, Debug)]
 pub(super) struct LowRank {
     /// `[out, ranks]`, in f32, with scales and alphas multiplied in.
@@ -18,7 +18,7 @@ pub(super) struct LowRank {
 }
 
 impl LowRank {
-    /// The sum of some terms.
+    /// Concatenates the products of several LoRAs.
     fn new(terms: &[Term<'_>], device: &Device) -> Self {
         let matrix = |data: &burn::tensor::TensorData| Tensor::<2>::from_data(data.clone(), (device, DType::F32));
         let up = |&Term { entry, scale }: &Term<'_>| matrix(&entry.up) * (f64::from(scale) * entry.factor);
@@ -33,7 +33,7 @@ impl LowRank {
 impl Reparameterization for LowRank {
     const NAME: &'static str = "low_rank";
 
-    /// In f32 whatever the weight's type: rounded once, at the end.
+    /// Computes in f32 for any type of weight, and rounds once at the end.
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
         let (dtype, shape) = (base.dtype(), base.shape());
         let change = self.up.clone().matmul(self.down.clone()).reshape(shape);
@@ -41,7 +41,7 @@ impl Reparameterization for LowRank {
     }
 }
 
-/// Lays every planned product beside its weight.
+/// Attaches every planned product to its weight.
 impl Reparameterizer for Plan<'_> {
     type Reparam = LowRank;
 
@@ -56,7 +56,7 @@ impl Reparameterizer for Plan<'_> {
 }
 
 impl LoraEntry {
-    /// No weight changes by more than this at scale 1.
+    /// Upper bound of the change of a weight at scale 1.
     pub(super) fn strength(&self) -> f64 {
         self.factor * self.bound
     }

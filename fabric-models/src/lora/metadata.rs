@@ -1,5 +1,5 @@
-//! What stands beside the tensors about their scaling: peft's settings, which diffusers writes into the header of a
-//! file since 0.34, and peft itself into `adapter_config.json`.
+//! Scaling settings of peft. diffusers writes them into the header of a file since 0.34; peft writes them into
+//! `adapter_config.json`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -13,30 +13,31 @@ use serde_json::Value;
 use super::LoraError;
 use crate::load::{Component, MAX_CONFIG_BYTES, read_json};
 
-/// The header's entry.
+/// Name of the header entry.
 const HEADER_ENTRY: &str = "lora_adapter_metadata";
 
-/// The file that peft writes beside `adapter_model.safetensors`.
+/// File that peft writes in the folder of `adapter_model.safetensors`.
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 
-/// peft's `lora_alpha` where the settings are silent.
+/// peft's default of `lora_alpha`.
 const PEFT_ALPHA: f64 = 8.0;
 
-/// Bounds on patterns that are regular expressions, which have a price. Real files name modules, or use a few short ones.
+/// Limits on patterns that are regular expressions, which are expensive. Real files have module names or a few short
+/// expressions.
 const MAX_EXPRESSIONS: usize = 256;
 const MAX_EXPRESSION_BYTES: usize = 1 << 16;
 
-/// How the products of one network are scaled where no `.alpha` says so.
+/// Scaling of one network's products without a stored `.alpha`.
 #[derive(Debug, Default)]
 pub(super) struct Scaling {
     alpha: Option<f64>,
-    /// Modules with an alpha of their own.
+    /// Patterns of modules with their own alpha (`alpha_pattern`).
     patterns: Patterns,
     /// `alpha / sqrt(rank)` instead of `alpha / rank` (Kalajdzievski 2023).
     rank_stabilized: bool,
 }
 
-/// Settings as they were found, and where, for messages.
+/// Settings and their origin, for error messages.
 #[derive(Debug)]
 pub(super) struct Found {
     place: String,
@@ -45,7 +46,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// The settings in the header of the file `place`, if it has any.
+    /// Reads the settings in the header of the file `place`; `None` if there are none.
     pub(super) fn in_header(metadata: &BTreeMap<String, String>, place: &str) -> Result<Option<Self>, LoraError> {
         let Some(text) = metadata.get(HEADER_ENTRY) else { return Ok(None) };
         let got = Self { place: place.to_owned(), entry: HEADER_ENTRY, settings: Settings::default() };
@@ -55,7 +56,7 @@ impl Found {
         }
     }
 
-    /// The settings that peft wrote beside a file of weights, if it did.
+    /// Reads `adapter_config.json` in the folder of a file of weights; `None` if there is none.
     pub(super) fn beside(weights: &Path) -> Result<Option<Self>, LoraError> {
         let path = weights.with_file_name(ADAPTER_CONFIG);
         if !path.is_file() {
@@ -65,7 +66,7 @@ impl Found {
         Ok(Some(Self { place: path.display().to_string(), entry: ADAPTER_CONFIG, settings }))
     }
 
-    /// The network that peft's settings say they are for.
+    /// Network according to peft's `auto_mapping`.
     pub(super) fn part(&self) -> Option<Component> {
         match self.settings.object("auto_mapping")?.text("base_model_class")? {
             "UNet2DConditionModel" => Some(Component::UNet),
@@ -86,12 +87,12 @@ impl Found {
 }
 
 impl Scaling {
-    /// The settings of one network from a file's header, whose names begin with the network's.
+    /// Reads the settings of one network from a header, in which they are prefixed with the name of the network.
     pub(super) fn from_header(got: &Found, part: Component) -> Result<Self, LoraError> {
         Self::read(got, |name| format!("{part}.{name}"))
     }
 
-    /// The settings from `adapter_config.json`, which are those of the one network that the file beside it is for.
+    /// Reads the settings from `adapter_config.json`, which apply to a single network.
     pub(super) fn from_adapter_config(got: &Found) -> Result<Self, LoraError> {
         if let Some(kind) = got.settings.text("peft_type").filter(|kind| *kind != "LORA") {
             let kind = match kind {
@@ -134,9 +135,9 @@ impl Scaling {
         Ok(Self { alpha, patterns, rank_stabilized: flag("use_rslora") })
     }
 
-    /// The alpha of a module, and what its product is multiplied by; `stored` is what an `.alpha` says.
+    /// Returns the alpha of a module and the factor of its product. `stored` is the value of an `.alpha` tensor.
     ///
-    /// The rank is that of the matrices, which `r` and `rank_pattern` can only repeat.
+    /// `rank` is that of the matrices, so `r` and `rank_pattern` are not needed.
     pub(super) fn of(&self, module: &str, rank: usize, stored: Option<f64>) -> (f64, f64) {
         let rank = rank as f64;
         if let Some(alpha) = stored {
@@ -150,13 +151,14 @@ impl Scaling {
     }
 }
 
-/// Names longer than this match no pattern: every end of a name is looked up, and published ones have up to 90 bytes.
+/// Names longer than this match no pattern, because every suffix of a name is looked up. Published names have up to 90
+/// bytes.
 const MAX_MODULE_BYTES: usize = 1024;
 
-/// Modules by the ends of their names, as peft finds them: the first pattern that matches counts.
+/// Alphas by pattern. As in peft, patterns match suffixes of module names, and the first matching pattern counts.
 #[derive(Debug, Default)]
 struct Patterns {
-    /// Patterns that are names, with their place in the order.
+    /// Patterns that are plain names, with their position in the file.
     names: HashMap<String, (usize, f64)>,
     expressions: Vec<(usize, Regex, f64)>,
 }
@@ -164,7 +166,7 @@ struct Patterns {
 impl Patterns {
     fn add(&mut self, pattern: &str, alpha: f64) -> Result<(), &'static str> {
         let order = self.names.len() + self.expressions.len();
-        // A dot is any character to a regular expression, and a dot to whoever wrote a module's name.
+        // In a pattern that is a module name, a dot is taken literally and not as a regular expression.
         let is_word = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if pattern.split('.').all(is_word) {
             self.names.entry(pattern.to_owned()).or_insert((order, alpha));
@@ -191,11 +193,11 @@ impl Patterns {
     }
 }
 
-/// A JSON object in the order in which it was written, which maps of values do not keep.
+/// JSON object that keeps the order of its entries, which serde_json's map does not.
 #[derive(Debug, Default)]
 struct Settings(Vec<(String, Setting)>);
 
-/// A value in such an object.
+/// Value of an entry of [`Settings`].
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Setting {
@@ -204,7 +206,7 @@ enum Setting {
 }
 
 impl Settings {
-    /// The value of this name that is not null; of equal names the last, as in Python.
+    /// Returns the value of a name unless it is null. Of several entries with this name the last counts, as in Python.
     fn get(&self, name: &str) -> Option<&Setting> {
         let (_, got) = self.0.iter().rev().find(|(key, _)| key == name)?;
         Some(got).filter(|got| !matches!(got, Setting::Value(Value::Null)))
@@ -347,7 +349,7 @@ mod tests {
         let mut patterns = Patterns::default();
         patterns.add("to_q", 2.0).expect("a pattern");
         assert_eq!(patterns.find("blocks.0.to_q"), Some(2.0));
-        // Each dot begins another end of the name.
+        // Each dot starts another suffix of the name.
         assert_eq!(patterns.find(&format!("{}to_q", "a.".repeat(600))), None);
     }
 }

@@ -1,23 +1,23 @@
-//! Low-rank adaptations (LoRA, Hu et al. 2021): small files that change a network's style or subject.
+//! Low-rank adaptation (LoRA, Hu et al. 2021).
 //!
-//! A file holds, for some of a network's weights `W`, two thin matrices; the adapted weight is
-//! `W + scale · alpha / rank · up · down`. [`LoraFile`] reads the four layouts in which they are published,
-//! and gives one [`Lora`] for each network of the model.
+//! A LoRA file contains two low-rank matrices for each adapted weight `W`; the adapted weight is
+//! `W + scale · alpha / rank · up · down`. [`LoraFile`] reads the four published layouts and returns one [`Lora`]
+//! for each network of the model.
 //!
-//! | layout | a key |
+//! | layout | example key |
 //! |---|---|
 //! | kohya | `lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight`, with `.alpha` |
 //! | peft | `unet.down_blocks.0.attentions.0.proj_in.lora_A.weight` |
 //! | diffusers | `unet.down_blocks.0.attentions.0.proj_in.lora.down.weight` |
 //! | attention processors | `down_blocks.0. ... .attn1.processor.to_q_lora.down.weight` |
 //!
-//! There are two ways to use one, with equal results:
+//! There are two ways to apply a LoRA, with equal results:
 //!
-//! - [`merge`] computes the new weights once. The network is then as fast as before, and the touched weights
-//!   exist a second time for as long as a clone of the original is kept.
-//! - [`attach`] lays the thin matrices beside the weights, and each layer computes its weight anew whenever it
-//!   runs: no second copy, and free to rescale, combine and take away. Cheap for LoRAs of attention layers, less
-//!   so for those of all convolutions ([`Attached`] has figures).
+//! - [`merge`] computes the new weights once. The network is as fast as before. If a clone of the original is kept,
+//!   the changed weights are in memory twice.
+//! - [`attach`] stores the low-rank matrices with the unchanged weights, and each layer computes its weight whenever
+//!   it runs. Weights are not duplicated, and LoRAs can be rescaled, combined and removed. The overhead is small for
+//!   LoRAs of attention layers and larger for LoRAs of all convolutions ([`Attached`] has figures).
 //!
 //! ```no_run
 //! use fabric_models::lora::{LoraFile, attach, merge};

@@ -2,21 +2,21 @@ use std::fmt;
 
 use crate::load::{Component, Mismatch, ShapeMismatch, shortened};
 
-/// What applying a LoRA did.
+/// Result of applying a LoRA.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct LoraReport {
-    /// The file.
+    /// Path of the file.
     pub place: String,
     /// The network.
     pub part: Component,
-    /// The scale it was applied with.
+    /// The scale that was applied.
     pub scale: f32,
-    /// Weights that it changes, by their published names; also listed at scale 0, which changes nothing.
+    /// Published names of the changed weights; also listed at scale 0, which changes nothing.
     pub applied: Vec<String>,
-    /// Entries without a place in the network. Empty when strict.
+    /// Entries that match no weight of the network. Empty if the LoRA is strict.
     pub unmatched: Vec<UnmatchedEntry>,
-    /// Entries for weights of another shape. Empty when strict.
+    /// Entries whose shape differs from the weight's. Empty if the LoRA is strict.
     pub mismatched: Vec<ShapeMismatch>,
 }
 
@@ -33,30 +33,30 @@ impl fmt::Display for LoraReport {
     }
 }
 
-/// An entry that no weight of the network answers to.
+/// Entry that matches no weight of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnmatchedEntry {
-    /// The module as the file names it.
+    /// Name of the module in the file.
     pub target: String,
-    /// The most similar published name of a module, if one is similar. Looked up for the first
-    /// [`Mismatch::SHOWN`] only.
+    /// Most similar published name of a module, if one is similar. Searched for the first [`Mismatch::SHOWN`] entries
+    /// only.
     pub nearest: Option<String>,
 }
 
-/// A LoRA whose names or shapes are not those of the network.
+/// All differences in names and shapes between a LoRA and a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoraMismatch {
-    /// The file.
+    /// Path of the file.
     pub place: String,
     /// The network.
     pub part: Component,
-    /// How many entries the file has for it.
+    /// Number of entries for this network in the file.
     pub entries: usize,
-    /// Which models the two are for, where it shows that these differ.
+    /// Models that the LoRA and the network are for, if they were recognized to differ.
     pub models: Option<String>,
-    /// Entries without a place in the network.
+    /// Entries that match no weight of the network.
     pub unmatched: Vec<UnmatchedEntry>,
-    /// Entries for weights of another shape.
+    /// Entries whose shape differs from the weight's.
     pub mismatched: Vec<ShapeMismatch>,
 }
 

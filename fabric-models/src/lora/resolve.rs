@@ -1,4 +1,4 @@
-//! Which weight an entry means, and whether it fits.
+//! Matching of LoRA entries to the weights of a network.
 
 use std::collections::BTreeMap;
 
@@ -6,24 +6,24 @@ use super::names::{Names, underscored};
 use super::{Lora, LoraEntry, LoraError, LoraMismatch, LoraReport, UnmatchedEntry};
 use crate::load::{Component, Mismatch, ParameterInfo, ShapeMismatch, shortened};
 
-/// The largest change of a weight that is taken for meant. Weights are of the order of 1; f16 ends at 65504.
+/// Largest plausible change of a weight. Weights are of the order of 1; the maximum of f16 is 65504.
 const LARGEST_CHANGE: f64 = 1e4;
 
-/// One product and how much of it.
+/// Low-rank product and its scale.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Term<'a> {
     pub(super) entry: &'a LoraEntry,
     pub(super) scale: f32,
 }
 
-/// What is added to which parameters, by their paths in the module.
+/// Low-rank products to add to each parameter, by module path.
 #[derive(Debug, Default)]
 pub(super) struct Plan<'a> {
     pub(super) terms: BTreeMap<String, Vec<Term<'a>>>,
 }
 
 impl<'a> Plan<'a> {
-    /// Adds a LoRA for the network with these parameters; all names and shapes are compared first.
+    /// Adds the products of a LoRA for the network with these parameters, after comparing all names and shapes.
     pub(super) fn add(
         &mut self,
         lora: &'a Lora,
@@ -73,7 +73,7 @@ impl<'a> Plan<'a> {
                 let target = shortened(&entry.target);
                 return Err(LoraError::TooStrong { place: place(), target, scale, got, expected: LARGEST_CHANGE });
             }
-            // A scale of 0 leaves the bits alone, also the sign of a zero.
+            // With scale 0, weights stay bit-identical; adding 0 would change the sign of a negative zero.
             if scale != 0.0 {
                 self.terms.entry(path.to_owned()).or_default().push(Term { entry, scale });
             }
@@ -82,7 +82,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// A linear layer and a convolution with a 1x1 kernel are the same product.
+/// Returns whether two shapes are equal, treating a 1x1 convolution as a linear layer.
 fn same_shape(a: &[usize], b: &[usize]) -> bool {
     fn matrix(shape: &[usize]) -> &[usize] {
         shape.strip_suffix(&[1, 1]).filter(|rest| rest.len() == 2).unwrap_or(shape)
@@ -90,7 +90,7 @@ fn same_shape(a: &[usize], b: &[usize]) -> bool {
     matrix(a) == matrix(b)
 }
 
-/// Says which models a LoRA and a network are for, if the width of the text they read or write differs.
+/// Describes the models of a LoRA and a network if they differ in architecture or in the width of the text embeddings.
 fn different_models(lora: &Lora, parameters: &[ParameterInfo]) -> Option<String> {
     let transformer = |entry: &LoraEntry| {
         let beginnings = ["double_blocks", "single_blocks", "transformer_blocks", "transformer."];
@@ -99,7 +99,7 @@ fn different_models(lora: &Lora, parameters: &[ParameterInfo]) -> Option<String>
     if lora.part == Component::UNet && lora.entries.iter().any(transformer) {
         return Some("the LoRA is for a model without U-Net, such as Flux or Stable Diffusion 3".to_owned());
     }
-    // The layer whose input is as wide as the text.
+    // The input of this layer has the width of the text embeddings.
     let ending = if lora.part == Component::UNet { "attn2_to_k" } else { "self_attn_q_proj" };
     let got = lora.entries.iter().find(|entry| underscored(&entry.target).ends_with(ending))?.shape[1];
     let weight = format!("{ending}_weight");

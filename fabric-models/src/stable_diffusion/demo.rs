@@ -1,23 +1,23 @@
-//! Where the demonstration model lies.
+//! Location of the demonstration model.
 
 use std::path::{Path, PathBuf};
 
 use super::ModelError;
 
-/// Names the folder of the demonstration model, before all other places.
+/// Environment variable with the folder of the demonstration model; takes precedence over all other locations.
 const VARIABLE: &str = "FABRIC_DEMO";
 
-/// Where it lies in the library's repository.
+/// Path of the model in this library's repository.
 const FOLDER: &str = "models/world";
 
-/// The folder of the demonstration model, a small world of 64x64 images that this library's own trainer made.
+/// Returns the folder of the demonstration model, a small model of 64x64 images trained with this library.
 ///
-/// It is what `FABRIC_DEMO` names; or `models/world` beneath the working directory or one of its parents; or where this
-/// crate was built.
+/// The folder is, in this order: the value of `FABRIC_DEMO`; `models/world` in the working directory or one of its
+/// parents; `models/world` in the repository in which this crate was built.
 ///
 /// # Errors
 ///
-/// [`ModelError::NoDemo`] when it is nowhere.
+/// Returns [`ModelError::NoDemo`] if none of these folders holds a model.
 pub fn demo_folder() -> Result<PathBuf, ModelError> {
     if let Some(named) = std::env::var_os(VARIABLE) {
         return first_model(vec![named.into()]);

@@ -5,41 +5,41 @@ use crate::load::LoadError;
 use crate::lora::LoraError;
 use crate::tokenizer::TokenizerError;
 
-/// Why a model cannot be had from its files.
+/// Error while loading a model from its files.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// A file cannot be read, or does not hold what it should.
+    /// A file cannot be read, or its contents are not as expected.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// A network cannot be built from its configuration.
+    /// The configuration of a network is invalid or not supported.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The tokenizer's files cannot be used.
+    /// The tokenizer's files are missing or invalid.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// A LoRA does not fit.
+    /// A LoRA file is invalid or does not match the model.
     #[error(transparent)]
     Lora(#[from] LoraError),
-    /// The demonstration model is nowhere.
+    /// The demonstration model was not found.
     #[error(
         "the demonstration model: expected model_index.json in {}, got no such file; it lies in the library's repository as models/world: name that folder in FABRIC_DEMO, or give another model",
         places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ")
     )]
     NoDemo {
-        /// Where it was looked for.
+        /// The folders that were searched.
         places: Vec<PathBuf>,
     },
-    /// The networks have nowhere to rest.
+    /// No CPU device is available to hold the offloaded networks.
     #[error(transparent)]
     Device(#[from] fabric_backends::DeviceError),
-    /// Parts of different models.
+    /// The sizes of the networks do not match, as when they come from different models.
     #[error("the parts of this model do not belong together: {}; take all of them from one model", faults.join("; "))]
     Unfit {
-        /// Each pair of parts that do not fit, by their folders' names, with what both have.
+        /// One message per mismatched pair of networks, with their folder names and both sizes.
         faults: Vec<String>,
     },
-    /// The scheduler's settings cannot be used.
+    /// The scheduler's settings are invalid.
     #[error(transparent)]
     Pipeline(#[from] fabric_core::Error),
 }

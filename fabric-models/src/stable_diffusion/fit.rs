@@ -1,4 +1,4 @@
-//! Whether the networks of a model belong together: told by their sizes, before a run fails in its midst.
+//! Checks that the sizes of a model's networks match, so that a mismatch is reported before a run starts.
 
 use fabric_core::models::{Autoencoder, UNetModel};
 
@@ -7,17 +7,17 @@ use crate::clip::ClipText;
 use crate::unet::UNet;
 use crate::vae::Vae;
 
-/// Numbers that Stable Diffusion XL is told of the sizes of an image.
+/// Number of time ids of Stable Diffusion XL (original size, crop offset, target size).
 const TIME_IDS: usize = 6;
 
-/// A text encoder, and how many tokens of a prompt it reads at once.
+/// Text encoder with the length of its tokenizer window.
 pub(super) struct TextPart<'a> {
     pub(super) encoder: &'a ClipText,
     pub(super) window: usize,
 }
 
-/// Compares the widths of everything that one network hands to another; `pooled` says whether the last text encoder's
-/// projected state is a condition of its own.
+/// Checks the sizes of all tensors that one network passes to another. `pooled` says whether the U-Net also receives
+/// the projected pooled embedding of the last text encoder (SDXL).
 pub(super) fn check(unet: &UNet, vae: &Vae, texts: &[TextPart<'_>], pooled: bool) -> Result<(), ModelError> {
     let faults: Vec<String> = [context(unet, texts), windows(texts), added(unet, texts, pooled), latents(unet, vae)]
         .into_iter()
@@ -26,7 +26,7 @@ pub(super) fn check(unet: &UNet, vae: &Vae, texts: &[TextPart<'_>], pooled: bool
     if faults.is_empty() { Ok(()) } else { Err(ModelError::Unfit { faults }) }
 }
 
-/// The text that the cross-attentions read: all encoders side by side.
+/// Checks the width of the cross-attention context: the concatenated channels of all text encoders.
 fn context(unet: &UNet, texts: &[TextPart<'_>]) -> Option<String> {
     let given: usize = texts.iter().map(|text| text.encoder.channels()).sum();
     let layers = unet.cross_attentions();
@@ -39,7 +39,7 @@ fn context(unet: &UNet, texts: &[TextPart<'_>]) -> Option<String> {
     Some(format!("`unet` reads text of {expected} channels, got {given} ({})", parts.join(", ")))
 }
 
-/// States of several encoders lie side by side, token by token.
+/// Checks that all text encoders have the same window, as their hidden states are concatenated token by token.
 fn windows(texts: &[TextPart<'_>]) -> Option<String> {
     let first = texts.first()?.window;
     let (index, other) = texts.iter().enumerate().find(|(_, text)| text.window != first)?;
@@ -47,7 +47,7 @@ fn windows(texts: &[TextPart<'_>]) -> Option<String> {
     Some(format!("`text_encoder` reads {first} tokens at once, expected {first} of `{name}` too, got {got}"))
 }
 
-/// Stable Diffusion XL's second condition: the pooled text and the sizes of the image.
+/// Checks the width of SDXL's added conditions: the pooled text embedding and the time ids.
 fn added(unet: &UNet, texts: &[TextPart<'_>], pooled: bool) -> Option<String> {
     let name = name(texts.len().saturating_sub(1));
     let text = texts.last().filter(|_| pooled).and_then(|text| text.encoder.projection());
@@ -64,7 +64,7 @@ fn added(unet: &UNet, texts: &[TextPart<'_>], pooled: bool) -> Option<String> {
     }
 }
 
-/// The latents; an inpainting network takes a mask and the latents of what is kept as well.
+/// Checks the latent channels. An inpainting U-Net also takes a mask and the latents of the masked image.
 fn latents(unet: &UNet, vae: &Vae) -> Option<String> {
     let (takes, makes, latents) = (unet.in_channels(), unet.out_channels(), vae.latent_channels());
     if (takes == latents || takes == 2 * latents + 1) && makes == latents {
@@ -77,7 +77,7 @@ fn latents(unet: &UNet, vae: &Vae) -> Option<String> {
     ))
 }
 
-/// The folder of a text encoder.
+/// Returns the folder name of a text encoder.
 fn name(index: usize) -> &'static str {
     if index == 0 { "text_encoder" } else { "text_encoder_2" }
 }
@@ -118,7 +118,7 @@ mod tests {
         config.init(&cpu()).expect("a network")
     }
 
-    /// XL's U-Net for texts of 8 and 24 channels, of which the second is projected to 16.
+    /// Returns SDXL's U-Net for text encoders of 8 and 24 channels, the second with a projection to 16.
     fn xl() -> UNet {
         let config = UNetConfig {
             cross_attention_dim: OneOrMany::One(32),
@@ -130,7 +130,7 @@ mod tests {
         config.init(&cpu()).expect("a network")
     }
 
-    /// What does not fit, in words; each of `said` must be among them.
+    /// Asserts that the check fails with a message that contains all of `said`.
     #[track_caller]
     fn refused(result: Result<(), ModelError>, said: &[&str]) {
         let message = result.expect_err("parts that do not fit").to_string();

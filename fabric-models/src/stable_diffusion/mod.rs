@@ -1,4 +1,4 @@
-//! Whole models: from a folder or a file to a [`Pipeline`].
+//! Loads whole models from a folder or a file into a [`Pipeline`].
 
 mod demo;
 mod error;
@@ -34,14 +34,14 @@ use crate::tokenizer::{ClipTokenizer, PadWith};
 use crate::unet::{UNet, UNetConfig};
 use crate::vae::{Vae, VaeConfig, VaeOptions};
 
-/// Where a model's parts come from: a folder, or one file.
+/// Source of a model's components: a folder or a single file.
 trait Parts {
     fn family(&self) -> Family;
     fn config(&self, component: Component) -> Result<Value, LoadError>;
     fn weights(&self, component: Component) -> Result<Arc<dyn TensorSource>, LoadError>;
     fn scheduler(&self) -> Result<Value, LoadError>;
     fn tokenizer(&self, component: Component) -> Result<Option<ClipTokenizer>, ModelError>;
-    /// Whether an absent negative prompt means zeros: `model_index.json` says so for XL's base model.
+    /// Whether an absent negative prompt is encoded as zeros, as `model_index.json` sets for the SDXL base model.
     fn absent_is_zero(&self) -> bool;
 }
 
@@ -107,7 +107,7 @@ impl Parts for SingleFile {
 ///
 /// # Errors
 ///
-/// When a file is missing, damaged, or not what its place says, or when the parts do not fit one another.
+/// Returns an error if a file is missing, damaged or of the wrong kind, or if the components do not match.
 pub fn load_model(
     path: impl AsRef<Path>,
     device: &Device,
@@ -121,7 +121,7 @@ pub fn load_model(
 ///
 /// # Errors
 ///
-/// As [`load_model`].
+/// Returns the same errors as [`load_model`].
 pub fn load_folder(
     path: impl AsRef<Path>,
     device: &Device,
@@ -135,7 +135,7 @@ pub fn load_folder(
 ///
 /// # Errors
 ///
-/// As [`load_model`].
+/// Returns the same errors as [`load_model`].
 pub fn load_single_file(
     path: impl AsRef<Path>,
     device: &Device,
@@ -145,7 +145,7 @@ pub fn load_single_file(
     joined(device, options, load)
 }
 
-/// Loads where the networks are to rest, and joins them.
+/// Loads the networks onto the device, or onto the CPU with `offload`, and builds the pipeline.
 fn joined(
     device: &Device,
     options: &ModelOptions,
@@ -167,7 +167,7 @@ fn assemble(
     let family = parts.family();
     let mut report = ModelReport { family, networks: Vec::new(), loras: Vec::new() };
 
-    // Small things first: what is wrong with them should be known before gigabytes are read.
+    // Small files first, so that their errors are reported before gigabytes are read.
     let json = |component| parts.config(component).map(|value| value.to_string());
     let unet_config = UNetConfig::from_json(&json(Component::UNet)?)?;
     let vae_config = VaeConfig::from_json(&json(Component::Vae)?)?;
@@ -183,8 +183,8 @@ fn assemble(
     };
     let mut text = Vec::new();
     for &component in encoders {
-        // The model's own files say what it is padded with. A tokenizer given for all encoders does not: of XL's two, each
-        // has its own padding.
+        // Only the model's own files determine the padding token. A tokenizer given for all encoders does not: SDXL's
+        // two encoders differ in it.
         let (tokenizer, own_padding) = match &options.tokenizer {
             Some(tokenizer) => (tokenizer.clone(), None),
             None => match parts.tokenizer(component)? {
@@ -201,7 +201,7 @@ fn assemble(
         part.check_network(family)?;
     }
 
-    // Networks without weights yet: whether they belong together shows before those are read.
+    // Networks without weights yet, so that mismatched sizes are reported before the weights are read.
     let unet: UNet = unet_config.init(device)?;
     let vae: Vae = vae_config.init(device)?;
     let mut encoders = Vec::new();
@@ -235,8 +235,8 @@ fn assemble(
     Ok((StableDiffusion { unet, vae, text, scheduler, native_size }, report))
 }
 
-/// What fills the windows of a text encoder of this family, as published: the end of the prompt for OpenAI's encoder,
-/// `!` for OpenCLIP's.
+/// Returns the published padding token of a text encoder: the end-of-text token for OpenAI's encoder, `!` for
+/// OpenCLIP's.
 fn published_padding(family: Family, encoder: Component) -> PadWith {
     match (family, encoder) {
         (Family::Sd1, _) | (Family::Sdxl, Component::TextEncoder) => PadWith::Eos,
@@ -244,7 +244,7 @@ fn published_padding(family: Family, encoder: Component) -> PadWith {
     }
 }
 
-/// Side of the latents that the U-Net was trained on; 64 where its configuration does not say.
+/// Returns the side of the latents that the U-Net was trained on; 64 if the configuration does not specify it.
 fn latent_side(config: &UNetConfig) -> usize {
     match &config.sample_size {
         Some(OneOrMany::One(side)) => *side,
@@ -253,7 +253,7 @@ fn latent_side(config: &UNetConfig) -> usize {
     }
 }
 
-/// Loads one network after the other, and merges what LoRA files hold for it.
+/// Loads the networks one after another and merges the LoRA layers of each.
 struct Loader<'a> {
     parts: &'a dyn Parts,
     options: &'a ModelOptions,
@@ -283,27 +283,27 @@ impl Loader<'_> {
     }
 }
 
-/// [`Pipeline`]'s constructors from files, on a device and with the default options.
+/// Constructors of [`Pipeline`] from files, with the default options.
 pub trait LoadPipeline: Sized {
-    /// From a folder in the diffusers layout.
+    /// Loads a folder in the diffusers layout.
     ///
     /// # Errors
     ///
-    /// As [`load_model`].
+    /// Returns the same errors as [`load_model`].
     fn from_folder(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError>;
 
-    /// From a single checkpoint file in the layout of the original releases.
+    /// Loads a single checkpoint file in the layout of the original releases.
     ///
     /// # Errors
     ///
-    /// As [`load_model`].
+    /// Returns the same errors as [`load_model`].
     fn from_single_file(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError>;
 
-    /// The demonstration model, from [`demo_folder`].
+    /// Loads the demonstration model from [`demo_folder`].
     ///
     /// # Errors
     ///
-    /// When it is not there, and as [`load_model`].
+    /// Returns an error if the model is not found, and the errors of [`load_model`].
     fn demo(device: &Device) -> Result<Self, ModelError> {
         Self::from_folder(demo_folder()?, device)
     }

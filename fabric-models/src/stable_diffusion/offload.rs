@@ -1,4 +1,4 @@
-//! Networks that rest in the machine's memory and take slot on a device.
+//! Networks whose weights stay in host memory and are copied to the device one network at a time.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,16 +18,16 @@ use crate::load::{LoadError, PublishedNames, parameters};
 use crate::unet::UNet;
 use crate::vae::Vae;
 
-/// What can be copied to another device.
+/// A network that can be copied to another device.
 pub(super) trait Moves: Send + Sync + 'static {
     fn copied_to(&self, device: &Device) -> Self;
 }
 
-/// One of these networks at most is on the device.
+/// Slot shared by the offloaded networks; holds the one that is currently on the device.
 #[derive(Clone, Default)]
 pub(super) struct DeviceSlot(Arc<Mutex<Option<Arc<dyn Any + Send + Sync>>>>);
 
-/// A network that comes to the device when it is called, and leaves it when another one is.
+/// Offloaded network: copied to the device when called, and released when another network is called.
 pub(super) struct Offloaded<M> {
     in_memory: M,
     device: Device,
@@ -40,14 +40,14 @@ impl<M: Moves> Offloaded<M> {
     }
 
     fn load_to_device(&self) -> Arc<M> {
-        // What a panic may leave is no network or a whole one.
+        // A panic leaves the slot either empty or with a complete network, so a poisoned lock is safe to use.
         let mut turn = self.slot.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(network) = turn.clone().and_then(|network| network.downcast::<M>().ok()) {
             return network;
         }
-        // The other one leaves before this one comes, so that there is never room for both.
+        // Release the other network before copying this one: the device may have no room for both.
         if turn.take().is_some() {
-            // Kernels that still read it must end before its memory can go to others.
+            // Kernels that still read its weights must finish before the memory is freed.
             let _ = self.device.sync();
             self.device.memory_cleanup();
         }
@@ -163,7 +163,7 @@ impl Moves for StableDiffusionText {
     }
 }
 
-/// Refuses weights in a type that the device cannot compute with: where they rest, everything may be fine.
+/// Returns an error if a weight has a type that the device does not support; the host may still support it.
 pub(super) fn check_types<M: Module + PublishedNames>(network: &M, device: &Device) -> Result<(), LoadError> {
     struct Types(Vec<DType>);
     impl ModuleVisitor for Types {
@@ -186,7 +186,7 @@ fn copied<M: Module>(network: &M, device: &Device) -> M {
     network.clone().to_device(device).map(&mut LaidOut)
 }
 
-/// What loading does on the device, once more: the way through the machine's memory lost it.
+/// Restores the kernel layout of the weights, which is lost on the copy through host memory.
 struct LaidOut;
 
 impl ModuleMapper for LaidOut {
@@ -204,7 +204,7 @@ mod tests {
     static ALIVE: AtomicUsize = AtomicUsize::new(0);
     static MADE: AtomicUsize = AtomicUsize::new(0);
 
-    /// A network, or what stands for it where it rests.
+    /// Test network; `true` for the copy on the device, `false` for the one in host memory.
     struct One<const KIND: usize>(bool);
 
     impl<const KIND: usize> Moves for One<KIND> {

@@ -1,4 +1,4 @@
-//! How to load a whole model, and what that did.
+//! Options and report of loading a whole model.
 
 use std::path::PathBuf;
 
@@ -8,41 +8,43 @@ use crate::load::{Family, LoadDtype, LoadOptions, LoadReport, ProgressCallback};
 use crate::lora::LoraReport;
 use crate::tokenizer::ClipTokenizer;
 
-/// A LoRA file to merge on the way.
+/// LoRA file to merge into the weights while loading.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraChoice {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// How strongly; 1 is as trained.
+    /// Scale of the LoRA; 1 applies it as trained.
     pub scale: f32,
 }
 
-/// How to load a model.
+/// Options for loading a model.
 #[derive(Debug, Clone, Default)]
 pub struct ModelOptions {
-    /// Type of the weights in memory (f32 unless asked for another).
+    /// Data type of the weights in memory; f32 by default.
     pub dtype: LoadDtype,
-    /// Which files of a folder to take: `Some("fp16")` prefers `*.fp16.safetensors`.
+    /// Variant of the files in a folder: `Some("fp16")` prefers `*.fp16.safetensors`.
     pub variant: Option<String>,
-    /// A tokenizer instead of the model's own. A model without one gets the vocabulary of OpenAI's CLIP, which is every
-    /// published Stable Diffusion's. The padding is that of the model's family, whatever the tokenizer's own.
+    /// Tokenizer used instead of the model's own. A model without one gets the vocabulary of OpenAI's CLIP, which all
+    /// published Stable Diffusion models use. The padding token is that of the model family, whatever the tokenizer's
+    /// own.
     pub tokenizer: Option<ClipTokenizer>,
-    /// A sampler instead of the model's own, which then may be one that this library lacks, as long as its file says the
-    /// betas. A request can still name another.
+    /// Sampler used instead of the model's own. The model's sampler may then be one that this library lacks, provided
+    /// its configuration contains the betas. A request can still select another.
     pub sampler: Option<SamplerKind>,
-    /// Whether images beyond the VAE's training size are encoded and decoded in overlapping tiles: memory for one tile,
-    /// and a result that is close to the whole one but not equal to it.
+    /// Whether images larger than the VAE's training size are encoded and decoded in overlapping tiles. Needs memory
+    /// for one tile only; the result is close to, but not equal to, that without tiling.
     pub tile_vae: bool,
-    /// Whether the networks rest in the machine's memory and take slot on the device, which then needs room for the
-    /// largest instead of all. Each turn copies a network there: once per run for the text encoder and the U-Net, and for the VAE
-    /// before the first step and after the last; a preview in between costs two copies more. Same images. On a CPU it changes nothing.
+    /// Whether the weights stay in host memory and one network at a time is copied to the device, which then needs
+    /// room for the largest network instead of all. Copies per run: one for the text encoder, one for the U-Net, and
+    /// one for the VAE before the first step and after the last; each preview in between adds two. The images are the
+    /// same. Has no effect on a CPU.
     pub offload: bool,
-    /// What the U-Net predicts, instead of what its files say. A single file of Stable Diffusion 2 may not say it
-    /// ([`SingleFile::prediction`](crate::load::SingleFile::prediction)).
+    /// Prediction type of the U-Net, overriding the model's files. A single file of Stable Diffusion 2 may not
+    /// specify it ([`SingleFile::prediction`](crate::load::SingleFile::prediction)).
     pub prediction: Option<Prediction>,
-    /// Merged into the weights in this order.
+    /// LoRA files, merged into the weights in this order.
     pub loras: Vec<LoraChoice>,
-    /// Told how far the load has come, one network after the other.
+    /// Callback that receives the loading progress, one network after another.
     pub progress: Option<ProgressCallback>,
 }
 
@@ -52,13 +54,13 @@ impl ModelOptions {
     }
 }
 
-/// What a load did.
+/// Report of a loaded model.
 #[derive(Debug, Clone)]
 pub struct ModelReport {
-    /// Which Stable Diffusion it is.
+    /// Model family (Stable Diffusion 1, 2 or XL).
     pub family: Family,
-    /// One per network, by its folder's name.
+    /// One report per network, with the name of its folder.
     pub networks: Vec<(String, LoadReport)>,
-    /// One per LoRA.
+    /// One report per merged LoRA.
     pub loras: Vec<LoraReport>,
 }

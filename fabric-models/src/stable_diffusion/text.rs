@@ -1,4 +1,4 @@
-//! Stable Diffusion's text side: tokenizers and encoders, and which of their states count.
+//! Stable Diffusion's text encoding: tokenizers, encoders, and the choice of hidden state.
 
 use burn::tensor::Tensor;
 use fabric_core::Error;
@@ -8,19 +8,19 @@ use super::fit::TextPart;
 use crate::clip::{ClipText, ClipTextOutput};
 use crate::tokenizer::{Chunks, ClipTokenizer, Emphasis, PadWith, WeightedPrompt, apply_weights};
 
-/// Most windows that a long prompt is read in.
+/// Maximum number of tokenizer windows of a long prompt.
 const MAX_WINDOWS: usize = 32;
 
-/// Which of a text encoder's states the U-Net attends to when nobody asks for another.
+/// Default hidden state of a text encoder that the U-Net attends to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// The last, after the final norm: Stable Diffusion 1 and 2.
+    /// The last hidden state, after the final norm: Stable Diffusion 1 and 2.
     Last,
-    /// The last but one, as it is: Stable Diffusion XL.
+    /// The penultimate hidden state, without the final norm: Stable Diffusion XL.
     Penultimate,
 }
 
-/// One text encoder with the tokenizer that goes with it.
+/// Text encoder with its tokenizer.
 #[derive(Debug)]
 pub(super) struct Tower {
     pub(super) tokenizer: ClipTokenizer,
@@ -29,11 +29,11 @@ pub(super) struct Tower {
     pub(super) state: State,
 }
 
-/// The text side of Stable Diffusion: one encoder, or XL's two side by side.
+/// Text encoder of Stable Diffusion: one CLIP encoder, or SDXL's two with concatenated channels.
 #[derive(Debug)]
 pub struct StableDiffusionText {
     pub(super) towers: Vec<Tower>,
-    /// Whether the last tower's projected state is a condition of its own (XL).
+    /// Whether the projected pooled embedding of the last encoder is an added condition (SDXL).
     pub(super) pooled: bool,
     pub(super) absent_is_zero: bool,
 }
@@ -53,7 +53,7 @@ impl TextEncoder for StableDiffusionText {
                 }
             }
         }
-        // XL's encoders look at the same prompt; their channels lie side by side.
+        // SDXL's two encoders read the same prompt; their channels are concatenated.
         let context = if contexts.len() == 1 { contexts.remove(0) } else { Tensor::cat(contexts, 2) };
         Ok(TextEmbedding { context, pooled: pooled.filter(|_| self.pooled), truncated })
     }
@@ -85,12 +85,12 @@ fn model(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 }
 
 impl Tower {
-    /// What its fitting to the U-Net depends on.
+    /// Returns the parts that are checked against the U-Net.
     pub(super) fn as_part(&self) -> TextPart<'_> {
         TextPart { encoder: &self.encoder, window: self.window() }
     }
 
-    /// Most tokens of a prompt that are read at once.
+    /// Length of the tokenizer window, limited to the encoder's maximum number of tokens.
     fn window(&self) -> usize {
         self.tokenizer.window().min(self.encoder.max_tokens())
     }
@@ -122,7 +122,7 @@ impl Tower {
                 context = apply_weights(context, &weights, emphasis);
             }
             contexts.push(context);
-            // The first window speaks for the prompt as a whole.
+            // The pooled embedding is that of the first window.
             pooled = pooled.or(output.text_embeds);
         }
         let context = Tensor::cat(contexts, 1);
@@ -130,7 +130,7 @@ impl Tower {
         Ok(TextEmbedding { context, pooled, truncated })
     }
 
-    /// How weights act; `blank` is a window without text, which ComfyUI's rule compares with.
+    /// Returns how prompt weights are applied; `blank` is a window without text, for ComfyUI's interpolation.
     fn emphasis(&self, blank: &[u32], options: &TextOptions, state: State) -> Result<Emphasis, Error> {
         Ok(match options.weight_normalisation {
             WeightNormalisation::None => Emphasis::Plain,
@@ -142,7 +142,8 @@ impl Tower {
         })
     }
 
-    /// diffusers' rule: `clip_skip` counts from the state that the family uses, and XL's has no final norm.
+    /// Returns the hidden state, as in diffusers: `clip_skip` counts back from the family's default state, and SDXL's
+    /// has no final norm.
     fn state(&self, output: &ClipTextOutput, state: State, clip_skip: Option<usize>) -> Result<Tensor<3>, Error> {
         let skip = clip_skip.unwrap_or(0);
         match state {

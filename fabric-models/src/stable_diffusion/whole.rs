@@ -1,4 +1,4 @@
-//! A model's networks, before they are joined.
+//! The networks of a loaded model, before they are joined in a pipeline.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::load::{ModelFolder, SingleFile};
 use crate::unet::UNet;
 use crate::vae::Vae;
 
-/// A loaded model's networks, for those who change one before [`Self::into_pipeline`] joins them, or train beside them.
+/// Networks of a loaded model, for changing or training one before [`Self::into_pipeline`] builds the pipeline.
 ///
 /// ```no_run
 /// # use fabric_models::{StableDiffusion, lora::{LoraFile, attach}};
@@ -33,11 +33,11 @@ pub struct StableDiffusion {
     pub unet: UNet,
     /// The VAE.
     pub vae: Vae,
-    /// Tokenizers and text encoders.
+    /// The tokenizers and text encoders.
     pub text: StableDiffusionText,
     /// The model's own sampler and noise schedule.
     pub scheduler: SchedulerConfig,
-    /// Side in pixels of the images that it was trained on.
+    /// Side in pixels of the training images.
     pub native_size: usize,
 }
 
@@ -46,7 +46,7 @@ impl StableDiffusion {
     ///
     /// # Errors
     ///
-    /// As [`load_model`](super::load_model), but for parts that do not fit one another.
+    /// Returns the same errors as [`load_model`](super::load_model).
     pub fn from_folder(
         path: impl AsRef<Path>,
         device: &Device,
@@ -59,7 +59,7 @@ impl StableDiffusion {
     ///
     /// # Errors
     ///
-    /// As [`Self::from_folder`].
+    /// Returns the same errors as [`Self::from_folder`].
     pub fn from_single_file(
         path: impl AsRef<Path>,
         device: &Device,
@@ -73,24 +73,25 @@ impl StableDiffusion {
         assemble(&file, device, options)
     }
 
-    /// Makes sure that the networks belong together.
+    /// Checks that the sizes of the networks match.
     fn check(&self) -> Result<(), ModelError> {
         let texts: Vec<TextPart<'_>> = self.text.towers.iter().map(Tower::as_part).collect();
         fit::check(&self.unet, &self.vae, &texts, self.text.pooled)
     }
 
-    /// Joins the networks.
+    /// Builds a pipeline from the networks.
     ///
     /// # Errors
     ///
-    /// When they do not fit one another.
+    /// Returns an error if the sizes of the networks do not match.
     pub fn into_pipeline(self) -> Result<Pipeline, ModelError> {
         self.check()?;
         let Self { unet, vae, text, scheduler, native_size } = self;
         Ok(Pipeline::new(Arc::new(unet), Arc::new(vae), Arc::new(text), scheduler, native_size)?)
     }
 
-    /// Joins the networks, which rest where they are and take slot on `device`: see [`ModelOptions::offload`].
+    /// Builds a pipeline whose weights stay on their present device and are copied to `device` one network at a time:
+    /// see [`ModelOptions::offload`].
     ///
     /// ```no_run
     /// # use fabric_models::StableDiffusion;
@@ -104,7 +105,8 @@ impl StableDiffusion {
     ///
     /// # Errors
     ///
-    /// When they do not fit one another, or hold weights in a type that the device cannot compute with.
+    /// Returns an error if the sizes of the networks do not match, or if weights have a type that the device does not
+    /// support.
     pub fn into_offloaded(self, device: &Device) -> Result<Pipeline, ModelError> {
         self.check()?;
         check_types(&self.unet, device)?;

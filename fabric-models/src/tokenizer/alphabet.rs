@@ -1,11 +1,11 @@
-//! The byte-level alphabet: one printable character for each byte, as vocabularies on disk are written.
+//! Byte-level alphabet of BPE vocabularies: one printable character for each byte.
 
 use std::sync::LazyLock;
 
-/// How a vocabulary marks a token that ends a word.
+/// Suffix of a token that ends a word.
 pub(super) const END_OF_WORD: &str = "</w>";
 
-/// The bytes in the order of their ids: printable ones of Latin-1 first.
+/// All bytes in the order of their ids: printable ones of Latin-1 first.
 pub(super) static BYTES: LazyLock<[u8; 256]> = LazyLock::new(|| {
     let (printable, rest): (Vec<u8>, Vec<u8>) = (0..=255_u8).partition(|&byte| is_printable(byte));
     let mut bytes = [0; 256];
@@ -15,7 +15,7 @@ pub(super) static BYTES: LazyLock<[u8; 256]> = LazyLock::new(|| {
     bytes
 });
 
-/// The character of each byte: itself if printable, else the next free one from U+0100 on.
+/// Character of each byte: itself if printable, else the next free one from U+0100 on.
 pub(super) static CHARACTERS: LazyLock<[char; 256]> = LazyLock::new(|| {
     let mut characters = ['\0'; 256];
     let mut free = '\u{100}'..;
@@ -30,7 +30,7 @@ fn is_printable(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff)
 }
 
-/// The byte that a character of a token stands for, if it is in the alphabet.
+/// Returns the byte that a character of a token encodes, if it is in the alphabet.
 pub(super) fn byte_of(c: char) -> Option<u8> {
     match u32::from(c) {
         code @ 0..=0xff => u8::try_from(code).ok().filter(|&byte| is_printable(byte)),

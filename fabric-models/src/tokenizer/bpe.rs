@@ -5,9 +5,9 @@ use std::collections::BinaryHeap;
 
 use super::vocabulary::Vocabulary;
 
-/// One piece of the word in a linked list; the list is kept by index, `NONE` at its ends.
+/// Piece of a word in a linked list of indices, with `NONE` at both ends.
 struct Piece {
-    /// `None` if the vocabulary lacks the byte: it merges with nothing.
+    /// `None` if the byte is not in the vocabulary; such a piece merges with no other.
     token: Option<u32>,
     previous: usize,
     next: usize,
@@ -18,8 +18,8 @@ const NONE: usize = usize::MAX;
 
 /// Appends the ids of a word; bytes that are not in the vocabulary become `unknown`.
 ///
-/// Takes `n log n` steps: pairs wait in a heap, ordered by rank and then by place. As in the reference, all
-/// pairs of one rank merge from left to right before the pairs that they form are looked at.
+/// Takes `O(n log n)` time: pairs wait in a heap, ordered by rank and then by position. As in the reference, all
+/// pairs of one rank merge from left to right before the pairs that they form are considered.
 pub(super) fn encode_word(vocabulary: &Vocabulary, word: &str, unknown: u32, out: &mut Vec<u32>) {
     let count = word.len();
     let mut pieces: Vec<Piece> = word
@@ -44,7 +44,7 @@ pub(super) fn encode_word(vocabulary: &Vocabulary, word: &str, unknown: u32, out
             && same == rank
         {
             heap.pop();
-            // The pair may have gone, or be another one by now.
+            // Skip a pair that no longer exists or has changed.
             let Some(merge) = merge_at(&pieces, i).filter(|merge| merge.rank == rank) else { continue };
             let gone = pieces[i].next;
             let next = pieces[gone].next;
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
     use crate::tokenizer::vocabulary;
 
-    /// The reference algorithm, word for word: quadratic, and simple.
+    /// The reference algorithm: quadratic and simple.
     fn slowly(vocabulary: &Vocabulary, word: &str) -> Vec<u32> {
         let last = word.len() - 1;
         let mut ids: Vec<u32> =

@@ -1,49 +1,49 @@
-//! Ids in windows of the text encoder's length: one with a report on what was cut off, or as many as it takes.
+//! Token ids in windows of the text encoder's length: one window and the truncated text, or several windows.
 
 use super::{ClipTokenizer, PadWith, TokenizerError, WeightedPrompt};
 
-/// A prompt in one window.
+/// Token ids of a prompt in one window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokenized {
-    /// BOS, tokens, EOS, padding: exactly as many as the window has.
+    /// BOS, tokens, EOS and padding; exactly the length of the window.
     pub ids: Vec<u32>,
-    /// Tokens of the whole prompt with BOS and EOS, also those cut off.
+    /// Number of tokens of the whole prompt, including BOS, EOS and truncated tokens.
     pub length: usize,
-    /// The text that did not fit.
+    /// The truncated text, if any.
     pub truncated: Option<String>,
 }
 
-/// A prompt in one or several windows, with a weight for each token.
+/// Token ids of a prompt in one or several windows, with a weight for each token.
 ///
-/// As in the common web interfaces each window begins with BOS and ends with EOS and is encoded by itself; the
-/// U-Net sees the encoded windows side by side.
+/// As in the common web interfaces, each window begins with BOS, ends with EOS and is encoded separately; the U-Net
+/// attends to the concatenated encodings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunks {
     /// Ids of each window: BOS, tokens, EOS, padding.
     pub windows: Vec<Vec<u32>>,
     /// Weight of each token of each window; 1 for BOS, EOS and padding.
     pub weights: Vec<Vec<f32>>,
-    /// The text that did not fit the largest number of windows.
+    /// The text beyond the maximum number of windows, if any.
     pub truncated: Option<String>,
-    /// A window without text.
+    /// Ids of a window without text.
     blank: Vec<u32>,
 }
 
 impl Chunks {
-    /// Adds windows without text until there are `count`, so that all prompts of a batch have equally many.
+    /// Appends windows without text until there are `count`, so that all prompts of a batch have the same number.
     pub fn lengthen(&mut self, count: usize) {
         let count = count.max(self.windows.len());
         self.weights.resize_with(count, || vec![1.0; self.blank.len()]);
         self.windows.resize(count, self.blank.clone());
     }
 
-    /// The ids of a window without text.
+    /// Returns the ids of a window without text.
     #[must_use]
     pub fn blank(&self) -> &[u32] {
         &self.blank
     }
 
-    /// Whether any token has a weight other than 1.
+    /// Returns whether any token has a weight other than 1.
     #[must_use]
     pub fn is_weighted(&self) -> bool {
         self.weights.iter().flatten().any(|&weight| weight != 1.0)
@@ -51,11 +51,11 @@ impl Chunks {
 }
 
 impl ClipTokenizer {
-    /// A prompt as one window: BOS, as many tokens as fit, EOS, padding.
+    /// Tokenizes a prompt to one window: BOS, as many tokens as fit, EOS, padding.
     ///
     /// # Errors
     ///
-    /// [`TokenizerError`] when the prompt is longer than [`MAX_PROMPT_BYTES`](super::MAX_PROMPT_BYTES) or the window
+    /// Returns an error if the prompt is longer than [`MAX_PROMPT_BYTES`](super::MAX_PROMPT_BYTES) or the window
     /// shorter than 2 tokens.
     ///
     /// # Examples
@@ -76,11 +76,11 @@ impl ClipTokenizer {
         Ok(Tokenized { ids: self.frame(kept, window, pad), length: ids.len() + 2, truncated })
     }
 
-    /// A prompt as up to `max_windows` windows; at least one, also for the empty prompt.
+    /// Tokenizes a prompt to at most `max_windows` windows, and at least one, even for an empty prompt.
     ///
     /// # Errors
     ///
-    /// [`TokenizerError`] when the prompt is longer than [`MAX_PROMPT_BYTES`](super::MAX_PROMPT_BYTES) or a window
+    /// Returns an error if the prompt is longer than [`MAX_PROMPT_BYTES`](super::MAX_PROMPT_BYTES) or a window
     /// shorter than 3 tokens.
     ///
     /// # Examples
@@ -129,7 +129,7 @@ impl ClipTokenizer {
         Ok(chunks)
     }
 
-    /// BOS, the ids, EOS, and padding up to the window's length.
+    /// Returns BOS, the ids, EOS, and padding up to the length of the window.
     fn frame(&self, ids: &[u32], window: usize, pad: PadWith) -> Vec<u32> {
         let mut framed = Vec::with_capacity(window);
         framed.push(self.bos);
@@ -144,7 +144,7 @@ impl ClipTokenizer {
     }
 }
 
-/// Longest window: no text encoder comes near it.
+/// Maximum length of a window, far above that of any text encoder.
 const MAX_WINDOW: usize = 65_536;
 
 fn check(window: usize, least: usize) -> Result<(), TokenizerError> {

@@ -1,13 +1,12 @@
-//! Prompts without some of their words, and weighted prompts as text again.
+//! Removal of words from weighted prompts, and conversion of weighted prompts to text.
 
 use super::WeightedPrompt;
 
 impl WeightedPrompt {
-    /// The prompt without those of its words for which `keep`, asked once for each in their order, says false.
+    /// Removes the words for which `keep` returns false; `keep` is called once per word, in order.
     ///
-    /// A word is what white space parts, whatever weights its letters have. Words that are kept are joined by single spaces and
-    /// keep their weights: this happens after brackets were read, so that none is torn from its partner.
-    ///
+    /// Words are separated by white space, whatever weights their letters have. The remaining words are joined by
+    /// single spaces and keep their weights. As brackets are parsed before, removing words cannot unbalance them.
     /// ```
     /// use fabric_models::tokenizer::WeightedPrompt;
     ///
@@ -19,7 +18,7 @@ impl WeightedPrompt {
     #[must_use]
     pub fn without_words(&self, mut keep: impl FnMut() -> bool) -> Self {
         let mut kept = Self::default();
-        // Whether the word that is being read is kept; none between two words.
+        // Whether the current word is kept; `None` between words.
         let mut word = None;
         for run in &self.runs {
             for c in run.text.chars() {
@@ -40,7 +39,7 @@ impl WeightedPrompt {
         kept
     }
 
-    /// A text from which [`Self::parse`] reads this prompt.
+    /// Returns a text that [`Self::parse`] parses to this prompt.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = String::new();
@@ -52,7 +51,7 @@ impl WeightedPrompt {
                 }
                 escaped.push(c);
             }
-            // The shortest decimal that is read as the same number.
+            // `{}` prints the shortest decimal that parses to the same number.
             text += &if run.weight == 1.0 { escaped } else { format!("({escaped}:{})", run.weight) };
         }
         text
@@ -87,7 +86,7 @@ mod tests {
     fn words_that_are_left_out_take_no_bracket_and_no_weight_with_them() {
         for text in PROMPTS {
             let whole = WeightedPrompt::parse(text).unwrap();
-            // Every letter with its weight, word by word.
+            // All letters with their weights, word by word.
             let letters = |prompt: &WeightedPrompt| {
                 let mut words = vec![Vec::new()];
                 for run in &prompt.runs {
@@ -113,7 +112,7 @@ mod tests {
                 assert_eq!(asked, words.len(), "{text}");
                 let expected: Vec<_> =
                     words.iter().enumerate().filter(|(word, _)| kept(*word)).map(|(_, word)| word.clone()).collect();
-                // As the text encoder gets it: written, and read again.
+                // As for the text encoder: converted to text and parsed again.
                 let got = WeightedPrompt::parse(&got.to_text()).unwrap();
                 assert_eq!(letters(&got), expected, "{text}: {choice:b}");
             }

@@ -1,41 +1,42 @@
-//! Weights of tokens, applied to the encoded prompt.
+//! Application of token weights to encoded prompts.
 
 use burn::tensor::{DType, Tensor, TensorData};
 
-/// Smallest and largest factor by which [`Emphasis::MeanRestored`] multiplies a prompt as a whole.
+/// Bounds of the factor by which [`Emphasis::MeanRestored`] multiplies a whole prompt.
 const FACTORS: [f64; 2] = [0.5, 2.0];
 
-/// How weights act on an encoded prompt.
+/// Method of applying weights to an encoded prompt.
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant, reason = "a tensor is a handle, and a run has one of these")]
 pub enum Emphasis {
-    /// A token's encoding is multiplied by its weight (AUTOMATIC1111's "No norm").
+    /// Multiplies each token's embedding by its weight (AUTOMATIC1111's "No norm").
     Plain,
-    /// The same, then a factor for the row as a whole restores its mean (AUTOMATIC1111's "Original").
+    /// As [`Self::Plain`], then multiplies the whole row by a factor that restores its mean (AUTOMATIC1111's
+    /// "Original").
     ///
-    /// Means of encodings lie near 0, where a weight easily changes the sign: the published rule then turns the whole
-    /// prompt around, or makes it many times as long. So the factor stays within 0.5 and 2, and is 1 where the two
-    /// means have different signs or one is 0, as neither then says how large the row is. The mean is taken over tokens
-    /// and channels of a row, so no prompt depends on its batch.
+    /// Means of embeddings are close to 0, and weights easily change their sign: the published rule then negates the
+    /// whole prompt or makes its norm many times larger. The factor is therefore limited to 0.5 to 2, and is 1 if the
+    /// two means differ in sign or one is 0, as neither then measures the size of the row. The mean is taken over the
+    /// tokens and channels of a row, so no prompt depends on the others of its batch.
     MeanRestored,
-    /// A token's encoding moves away from the encoding that the empty prompt has at its place (ComfyUI): a weight of 0 is
-    /// the empty prompt there, 2 is twice as far from it, and tokens of weight 1 stay as they are.
+    /// Extrapolates each token's embedding from that of the empty prompt at the same position (ComfyUI): weight 0
+    /// gives the empty prompt's, 2 doubles the distance from it, and tokens of weight 1 do not change.
     ///
-    /// Takes the encoded empty prompt, `[1, tokens, context_dim]`.
+    /// Holds the encoded empty prompt, `[1, tokens, context_dim]`.
     FromEmpty(Tensor<3>),
 }
 
-/// Applies a weight to each token's encoding. Where all weights are 1 the context comes back as it is.
+/// Applies a weight to each token's embedding. If all weights are 1, returns the context unchanged.
 ///
 /// # Shapes
 ///
 /// - `context`: `[rows, tokens, context_dim]`, one row for each window
-/// - `weights`: a weight for each token of each row
-/// - returns: `[rows, tokens, context_dim]`, of the context's type
+/// - `weights`: one weight per token of each row
+/// - returns: `[rows, tokens, context_dim]`, in the context's data type
 ///
 /// # Panics
 ///
-/// When the number of weights, or of the empty prompt's tokens, is not the number of tokens.
+/// Panics if the number of weights, or of the empty prompt's tokens, differs from the number of tokens.
 #[must_use]
 pub fn apply_weights(context: Tensor<3>, weights: &[Vec<f32>], emphasis: &Emphasis) -> Tensor<3> {
     let [rows, tokens, channels] = context.dims();
@@ -58,15 +59,15 @@ pub fn apply_weights(context: Tensor<3>, weights: &[Vec<f32>], emphasis: &Emphas
         }
         Emphasis::FromEmpty(empty) => {
             assert_eq!(empty.dims(), [1, tokens, channels], "the empty prompt and the context");
-            // Added to the context, so that a weight of 1 leaves a token as it is to the last bit.
+            // Added to the context, so that a token of weight 1 stays bitwise equal.
             context.clone() + (context - empty.clone()) * (weights - 1.0)
         }
     }
 }
 
-/// What restores the mean of each row, within bounds, `[rows, 1, 1]`.
+/// Returns the factor that restores the mean of each row, within bounds: `[rows, 1, 1]`.
 fn restoring_factor(context: &Tensor<3>, weighted: &Tensor<3>) -> Tensor<3> {
-    // In f32 whatever the type is: sums of some ten thousand halves have no digits left.
+    // Computed in f32 whatever the type: a sum of ten thousand half-precision values has no precision left.
     let mean = |x: &Tensor<3>| x.clone().cast(DType::F32).mean_dim(2).mean_dim(1);
     let (before, after) = (mean(context), mean(weighted));
     let says_nothing = (before.clone() * after.clone()).lower_equal_elem(0.0);
@@ -105,7 +106,7 @@ mod tests {
         for emphasis in every_rule() {
             let plain = values(apply_weights(context(), &[vec![1.0; 2], vec![1.0; 2]], &emphasis));
             assert_eq!(plain, values(context()), "{emphasis:?}");
-            // Nor do they in a batch with a row that has weights.
+            // The same holds in a batch with a weighted row.
             let beside = values(apply_weights(context(), &[vec![1.0, 2.0], vec![1.0; 2]], &emphasis));
             assert_eq!(beside[4..], values(context())[4..], "{emphasis:?}");
         }
@@ -119,7 +120,7 @@ mod tests {
 
     #[test]
     fn weights_shift_the_balance_and_keep_the_mean_of_each_row() {
-        // Row 0: [1 2 | 6 12] has mean 5.25, the row had 3. Row 1 has no weights.
+        // Row 0: [1 2 | 6 12] has mean 5.25, unweighted 3. Row 1 has no weights.
         let weights = [vec![1.0, 2.0], vec![1.0, 1.0]];
         let got = values(apply_weights(context(), &weights, &Emphasis::MeanRestored));
         assert_close(&got, &[4.0 / 7.0, 8.0 / 7.0, 24.0 / 7.0, 48.0 / 7.0, 1.0, -1.0, 5.0, 7.0]);
@@ -134,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_factor_of_the_mean_stays_within_a_half_and_two() {
-        // The first token says by what factor the row was multiplied. Its mean is that of the second token, plus `mean`.
+        // The first token shows the factor of its row. Its mean is that of the second token, plus `mean`.
         let factor = |mean: f32, weight: f32| {
             let row = tensor([[[1.0, -1.0], [4.0 + mean, -4.0 + mean]]]);
             let row = row + tensor([[[2.0 * mean, 2.0 * mean], [0.0, 0.0]]]);
@@ -142,7 +143,7 @@ mod tests {
             let after = values(apply_weights(row, &[vec![1.0, weight]], &Emphasis::MeanRestored));
             after[0] / before[0]
         };
-        // Without bounds 1/6, 3/13, 3/5, 3, and 3 / (2 - 2.02), which turns the prompt around.
+        // Without bounds: 1/6, 3/13, 3/5, 3, and 3 / (2 - 2.02), which would negate the prompt.
         for (weight, expected) in [(16.0, 0.5), (11.0, 0.5), (3.0, 0.6), (-1.0, 2.0), (-2.02, 1.0)] {
             for mean in [0.25, -0.25] {
                 let got = factor(mean, weight);

@@ -1,74 +1,74 @@
 use std::path::PathBuf;
 
-/// What can be wrong with a vocabulary or a prompt.
+/// Error in a tokenizer's files or in a prompt.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerError {
     /// A file of the tokenizer cannot be read.
     #[error("{}: cannot be read ({source}); a tokenizer folder holds `vocab.json` and `merges.txt`, or `tokenizer.json`", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// A file of the tokenizer cannot be written.
     #[error("{}: cannot be written ({source})", path.display())]
     Write {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A file is larger than any tokenizer's.
+    /// A file is too large for a tokenizer's file.
     #[error("{}: expected at most {limit}, got {got} bytes; this is not a tokenizer's file", path.display())]
     FileTooLarge {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its size.
+        /// Size of the file in bytes.
         got: u64,
-        /// The limit.
+        /// Maximum size in bytes.
         limit: u64,
     },
-    /// A file is not what its name says.
+    /// The contents of a file are not as expected.
     #[error("{file}: expected {expected}, got {got}; download the tokenizer's files again")]
     Corrupt {
-        /// The file.
+        /// Path of the file.
         file: String,
-        /// What it holds.
+        /// Description of the contents.
         got: String,
-        /// What it should hold.
+        /// Description of the expected contents.
         expected: String,
     },
-    /// Two files of a tokenizer do not belong together.
+    /// A file refers to a token that is not in the vocabulary.
     #[error(
         "{file}: {what} needs the token {token:?}, which the vocabulary has not; take all files from the same model"
     )]
     UnknownToken {
         /// The file that names the token.
         file: String,
-        /// What needs it.
+        /// Entry of the file that needs the token.
         what: String,
         /// The token.
         token: String,
     },
-    /// A prompt is too long to be meant.
+    /// A prompt is too long.
     #[error("the prompt has {got} bytes, at most {limit} are read; shorten it")]
     PromptTooLong {
-        /// Its length in bytes.
+        /// Length of the prompt in bytes.
         got: usize,
-        /// The limit.
+        /// Maximum length in bytes.
         limit: usize,
     },
-    /// A window cannot hold a prompt.
+    /// The length of the tokenizer window is too small or too large.
     #[error("a window of {got} tokens; expected {expected}: the text encoder's `max_position_embeddings`, usually 77")]
     Window {
-        /// The window's length.
+        /// Length of the window in tokens.
         got: usize,
-        /// The lengths that are good.
+        /// The accepted lengths.
         expected: String,
     },
-    /// A weight in a prompt is not usable.
+    /// A weight in a prompt is not a number or is out of range.
     #[error(
         "the weight of {text:?} is {got}, expected a number from -{limit} to {limit}; write `\\(` for a bracket that is text"
     )]
@@ -77,15 +77,15 @@ pub enum TokenizerError {
         text: String,
         /// The weight.
         got: String,
-        /// Its largest value.
+        /// Maximum absolute value.
         limit: f32,
     },
-    /// An id has no token.
+    /// A token id is not in the vocabulary.
     #[error("token id {got} is not in the vocabulary of {size} tokens; was it made by another tokenizer?")]
     UnknownId {
         /// The id.
         got: u32,
-        /// Tokens of the vocabulary.
+        /// Number of tokens in the vocabulary.
         size: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! The tokenizer's files in a model folder.
+//! Reads and writes the tokenizer's files in a model folder.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,29 +13,30 @@ use super::tokenizer_json::{self, TOKENIZER_JSON};
 use super::vocabulary::{Vocabulary, corrupt};
 use crate::load::{LoadError, write_text};
 
-/// No file of a tokenizer is larger: OpenAI's largest has 1 MB.
+/// Maximum size of a tokenizer's file; OpenAI's largest has 1 MB.
 const MAX_FILE_BYTES: u64 = 32 << 20;
-/// Some files say `1e30` for "any"; CLIP's position table ends at 77.
+/// Maximum window: some files specify `1e30` for "unlimited", but CLIP's position embeddings end at 77.
 const MAX_WINDOW: f64 = 65_536.0;
 
-/// What the small files beside a vocabulary say.
+/// Settings of a tokenizer, from the small files beside its vocabulary.
 ///
 /// The default is OpenAI's: `<|startoftext|>`, `<|endoftext|>`, padding with the latter, 77 tokens, lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenizerConfig {
-    /// Begins each prompt.
+    /// Token at the begin of each prompt.
     pub bos_token: String,
-    /// Ends each prompt.
+    /// Token at the end of each prompt.
     pub eos_token: String,
-    /// Fills a window; `None` is `eos_token`. SD 2 and the second encoder of SDXL use `!`.
+    /// Token that pads a window; `None` means `eos_token`. SD 2 and the second encoder of SDXL use `!`.
     pub pad_token: Option<String>,
-    /// Stands for bytes that the vocabulary lacks; `None` is `eos_token`.
+    /// Token for bytes that are not in the vocabulary; `None` means `eos_token`.
     pub unk_token: Option<String>,
-    /// Tokens beside the vocabulary, with their ids (textual inversion).
+    /// Additional tokens with their ids (textual inversion).
     pub added_tokens: Vec<(String, u32)>,
-    /// Tokens of a window.
+    /// Length of the tokenizer window.
     pub model_max_length: usize,
-    /// Whether prompts are put in lower case. (transformers' slow tokenizer reads no such setting and always does.)
+    /// Whether prompts are converted to lower case. (transformers' slow tokenizer always does and has no such
+    /// setting.)
     pub do_lower_case: bool,
 }
 
@@ -53,7 +54,7 @@ impl Default for TokenizerConfig {
     }
 }
 
-/// A token as files write it: its text, or an object that holds its text.
+/// Token as written in the files: its text, or an object that contains its text.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum TokenText {
@@ -69,7 +70,7 @@ impl TokenText {
     }
 }
 
-/// A length; Python writes `Infinity` for "any".
+/// Length; Python writes `Infinity` for "unlimited".
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Length {
@@ -82,7 +83,7 @@ enum Any {
     Infinity,
 }
 
-/// Both small files; each holds some of these.
+/// Fields of both small files; each file contains some of these.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct SmallFile {
@@ -96,13 +97,14 @@ struct SmallFile {
 }
 
 impl TokenizerConfig {
-    /// Reads `tokenizer_config.json` and `special_tokens_map.json`, each optional.
+    /// Parses `tokenizer_config.json` and `special_tokens_map.json`, both optional.
     ///
-    /// As in transformers the second wins, unless the first lists its tokens in `added_tokens_decoder`.
+    /// As in transformers, the second file takes precedence, unless the first lists its tokens in
+    /// `added_tokens_decoder`.
     ///
     /// # Errors
     ///
-    /// [`TokenizerError::Corrupt`] when one of them is not JSON of the usual form.
+    /// Returns [`TokenizerError::Corrupt`] if one of them is not JSON of the usual form.
     pub fn from_json(tokenizer_config: Option<&str>, special_tokens_map: Option<&str>) -> Result<Self, TokenizerError> {
         let parse = |name: &str, text: Option<&str>| {
             let parsed = text.map(fabric_core::json::from_str::<SmallFile>).transpose();
@@ -139,12 +141,12 @@ impl TokenizerConfig {
 }
 
 impl ClipTokenizer {
-    /// Reads the tokenizer of a model folder: `vocab.json` and `merges.txt`, or `tokenizer.json` alone, and where they
-    /// exist `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
+    /// Loads the tokenizer of a model folder: `vocab.json` and `merges.txt`, or `tokenizer.json` alone, and, if they
+    /// exist, `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
     ///
     /// # Errors
     ///
-    /// [`TokenizerError`] when a file is missing, too large, corrupt, or does not fit the others.
+    /// Returns an error if a file is missing, too large or corrupt, or does not match the others.
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self, TokenizerError> {
         let folder = folder.as_ref();
         let has = |name: &str| folder.join(name).exists();
@@ -172,13 +174,13 @@ impl ClipTokenizer {
 
     /// Builds a tokenizer from the text of `vocab.json` and `merges.txt`.
     ///
-    /// Vocabularies of any size will do. As in the reference the first line of the merges is a comment and at most
-    /// 48,894 merges count.
+    /// Vocabularies may have any size. As in the reference, the first line of the merges is a comment, and at most
+    /// 48,894 merges are read.
     ///
     /// # Errors
     ///
-    /// [`TokenizerError`] when a text is corrupt, a merge makes a token that the vocabulary lacks, or a special
-    /// token is not in it.
+    /// Returns an error if a text is corrupt, or if the result of a merge or a special token is not in the
+    /// vocabulary.
     ///
     /// # Examples
     ///
@@ -194,12 +196,12 @@ impl ClipTokenizer {
         Self::build(Arc::new(Vocabulary::from_text(vocab_json, merges_txt)?), config)
     }
 
-    /// Writes `vocab.json`, `merges.txt`, `tokenizer_config.json` and `special_tokens_map.json` into a folder that
-    /// exists; transformers reads them, too.
+    /// Writes `vocab.json`, `merges.txt`, `tokenizer_config.json` and `special_tokens_map.json` to an existing
+    /// folder, in the format of transformers.
     ///
     /// # Errors
     ///
-    /// [`TokenizerError::Write`].
+    /// Returns [`TokenizerError::Write`] if a file cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), TokenizerError> {
         let (vocab, merges) = self.vocabulary.to_text();
         let name = |id| self.specials.iter().find(|(_, special)| *special == id).map(|(name, _)| name.as_str());
@@ -236,7 +238,7 @@ impl ClipTokenizer {
     }
 }
 
-/// Reads a text file of sensible size.
+/// Reads a text file of limited size.
 fn read(path: &Path) -> Result<String, TokenizerError> {
     let failed = |source| TokenizerError::Io { path: path.to_owned(), source };
     let metadata = fs::metadata(path).map_err(failed)?;

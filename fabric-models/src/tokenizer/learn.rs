@@ -1,4 +1,4 @@
-//! A vocabulary for a small language: byte-pair encoding learned from its words.
+//! Training of byte-pair vocabularies for small languages.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use super::alphabet::{BYTES, CHARACTERS, END_OF_WORD};
 use super::{ClipTokenizer, TokenizerConfig, TokenizerError};
 
 impl ClipTokenizer {
-    /// A tokenizer for which each of these words is one token, and which spells all others in bytes and what the words
-    /// have in common.
+    /// Trains a tokenizer in which each of these words is one token; other words are split into bytes and parts
+    /// shared by the given words.
     ///
-    /// Learned as CLIP's own vocabulary was: the most frequent pair of neighbours becomes a token, until every word is
-    /// one (of equally frequent pairs the first in the alphabet).
+    /// Training is that of CLIP's vocabulary: the most frequent pair of neighbours becomes a token, until every word
+    /// is a single token (of equally frequent pairs, the alphabetically first).
     ///
     /// ```
     /// use fabric_models::tokenizer::{ClipTokenizer, TokenizerConfig};
@@ -23,7 +23,7 @@ impl ClipTokenizer {
     ///
     /// # Errors
     ///
-    /// When the configuration's special tokens cannot be used.
+    /// Returns an error if the configuration's special tokens cannot be used.
     pub fn learned(words: &[&str], config: &TokenizerConfig) -> Result<Self, TokenizerError> {
         let mut tokens: Vec<String> = Vec::new();
         for end in ["", END_OF_WORD] {
@@ -45,7 +45,7 @@ impl ClipTokenizer {
     }
 }
 
-/// A word in characters of the byte-level alphabet, the last of them marked.
+/// Converts a word to characters of the byte-level alphabet, the last with the end-of-word suffix.
 fn spell(word: &str) -> Vec<String> {
     let mut characters: Vec<String> = word.bytes().map(|byte| CHARACTERS[usize::from(byte)].to_string()).collect();
     if let Some(last) = characters.last_mut() {

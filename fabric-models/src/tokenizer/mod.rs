@@ -1,8 +1,8 @@
-//! CLIP's tokenizer: prompts to token ids, equal to the reference on every text.
+//! CLIP's tokenizer: converts prompts to token ids that equal the reference's for every text.
 //!
-//! A prompt is cleaned ([`Cleaning`]), cut into words, and each word into pieces of the vocabulary. What does not
-//! fit the text encoder's window is reported ([`Tokenized::truncated`]), or goes into further windows ([`Chunks`]).
-//! Weights like `(word:1.2)` are read only where a [`WeightedPrompt`] is asked for.
+//! A prompt is cleaned ([`Cleaning`]) and split into words, and each word into tokens of the vocabulary. Text beyond
+//! the tokenizer window is reported ([`Tokenized::truncated`]) or continues in further windows ([`Chunks`]). Weights
+//! such as `(word:1.2)` are parsed only by [`WeightedPrompt`].
 //!
 //! ```
 //! use fabric_models::tokenizer::ClipTokenizer;
@@ -39,27 +39,27 @@ pub use weights::{MAX_WEIGHT, WeightedPrompt, WeightedRun};
 use vocabulary::Vocabulary;
 use words::Part;
 
-/// Longest prompt that is read, in bytes: some 200 windows.
+/// Maximum length of a prompt in bytes: some 200 windows.
 pub const MAX_PROMPT_BYTES: usize = 65_536;
 
-/// What fills a window after the end of the prompt.
+/// Padding token after the end of the prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PadWith {
-    /// The token that ends a prompt, as in SD 1.5 and the first encoder of SDXL.
+    /// The EOS token, as in SD 1.5 and the first encoder of SDXL.
     Eos,
     /// A given id: 0 (`!`) in SD 2, the second encoder of SDXL, and OpenCLIP.
     Id(u32),
 }
 
-/// Turns prompts into token ids.
+/// CLIP tokenizer: converts prompts to token ids.
 ///
-/// Cheap to clone; takes `&self`, so one serves many threads.
+/// Cheap to clone, and usable from several threads at once.
 #[derive(Debug, Clone)]
 pub struct ClipTokenizer {
     vocabulary: Arc<Vocabulary>,
-    /// Tokens that text may name literally, and their ids.
+    /// Special tokens that are recognised in the text, with their ids.
     specials: Vec<(String, u32)>,
-    /// Words that are tokens by themselves after cleaning.
+    /// Words that are single tokens after cleaning.
     whole_words: [(&'static str, u32); 2],
     bos: u32,
     eos: u32,
@@ -71,7 +71,8 @@ pub struct ClipTokenizer {
 }
 
 impl ClipTokenizer {
-    /// OpenAI's tokenizer with the carried vocabulary of 49,408 tokens, as SD 1.5 uses it: 77 tokens, padded with EOS.
+    /// Returns OpenAI's tokenizer with the embedded vocabulary of 49,408 tokens, as in SD 1.5: 77 tokens, padded with
+    /// EOS.
     #[must_use]
     pub fn openai() -> Self {
         Self::build(vocabulary::openai(), &TokenizerConfig::default()).expect("the carried vocabulary")
@@ -115,60 +116,60 @@ impl ClipTokenizer {
         Ok(tokenizer.with_cleaning(Cleaning::default()))
     }
 
-    /// The same tokenizer with another way of cleaning.
+    /// Sets the text cleaning.
     #[must_use]
     pub fn with_cleaning(self, cleaning: Cleaning) -> Self {
         let id = |token| self.vocabulary.id_of(token).unwrap_or(self.unknown);
         let whole_words = match cleaning {
-            // Their names are fixed in the references, whatever the vocabulary calls its special tokens.
+            // The reference implementations fix these names, whatever the vocabulary calls its special tokens.
             Cleaning::OpenClip => [("<start_of_text>", self.bos), ("<end_of_text>", self.eos)],
             _ => ["<|startoftext|>", "<|endoftext|>"].map(|token| (token, id(token))),
         };
         Self { cleaning, whole_words, ..self }
     }
 
-    /// The same tokenizer for windows of another length.
+    /// Sets the length of the tokenizer window.
     #[must_use]
     pub fn with_window(self, window: usize) -> Self {
         Self { window, ..self }
     }
 
-    /// Tokens of a window, as its files say: 77 for every CLIP.
+    /// Returns the length of the tokenizer window, from its files: 77 for every CLIP.
     #[must_use]
     pub fn window(&self) -> usize {
         self.window
     }
 
-    /// What fills a window, as its files say.
+    /// Returns the padding token, from its files.
     #[must_use]
     pub fn padding(&self) -> PadWith {
         if self.pad == self.eos { PadWith::Eos } else { PadWith::Id(self.pad) }
     }
 
-    /// Id of the token that begins a prompt.
+    /// Returns the id of the token that begins a prompt.
     #[must_use]
     pub fn bos(&self) -> u32 {
         self.bos
     }
 
-    /// Id of the token that ends a prompt.
+    /// Returns the id of the token that ends a prompt.
     #[must_use]
     pub fn eos(&self) -> u32 {
         self.eos
     }
 
-    /// Number of ids, with those of added tokens: rows that an embedding table needs.
+    /// Returns the number of ids, including added tokens: the number of rows that an embedding table needs.
     #[must_use]
     pub fn vocabulary_size(&self) -> usize {
         let added = self.specials.iter().map(|(_, id)| *id as usize + 1).max().unwrap_or(0);
         self.vocabulary.len().max(added)
     }
 
-    /// The ids of a text, without the tokens that begin and end a prompt, and never cut off.
+    /// Returns the ids of a text without BOS and EOS; the text is never truncated.
     ///
     /// # Errors
     ///
-    /// [`TokenizerError::PromptTooLong`] beyond [`MAX_PROMPT_BYTES`].
+    /// Returns [`TokenizerError::PromptTooLong`] if the text is longer than [`MAX_PROMPT_BYTES`].
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         if text.len() > MAX_PROMPT_BYTES {
             return Err(TokenizerError::PromptTooLong { got: text.len(), limit: MAX_PROMPT_BYTES });
@@ -206,11 +207,11 @@ impl ClipTokenizer {
         }
     }
 
-    /// The text of some ids, words parted by single spaces; tokens that begin or end a prompt are left out.
+    /// Returns the text of token ids, with single spaces between words; BOS and EOS are omitted.
     ///
     /// # Errors
     ///
-    /// [`TokenizerError::UnknownId`].
+    /// Returns [`TokenizerError::UnknownId`] if an id is not in the vocabulary.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
         let mut bytes = Vec::new();
         for &id in ids.iter().filter(|&&id| id != self.bos && id != self.eos) {

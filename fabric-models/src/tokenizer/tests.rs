@@ -1,4 +1,4 @@
-//! Bad input, and properties that hold for every text.
+//! Tests of bad input, and of properties that hold for every text.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ fn tokenizer() -> ClipTokenizer {
     ClipTokenizer::openai()
 }
 
-/// A vocabulary of our own: the bytes, two merges, special tokens with other names and ids.
+/// A custom vocabulary: the bytes, two merges, special tokens with other names and ids.
 fn small() -> (String, String, TokenizerConfig) {
     let mut tokens: Vec<String> = vec!["[start]".into(), "[pad]".into()];
     for end in ["", "</w>"] {
@@ -26,7 +26,8 @@ fn small() -> (String, String, TokenizerConfig) {
     (serde_json::to_string(&vocab).unwrap(), "#version: 0.2\nr e\nre d</w>\n".into(), config)
 }
 
-/// Random text of all kinds: a few thousand characters that matter to some rule, and any others.
+/// Returns random text of sequences that some rule treats specially, ASCII, the first 0x2100 code points, and any
+/// others.
 fn random_text(seed: u64) -> String {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = |below: u32| {
@@ -80,7 +81,7 @@ fn prompts_made_to_be_slow_are_not_and_longer_ones_are_refused() {
         tokenizer.encode(&text).unwrap();
         WeightedPrompt::parse(&text).unwrap();
     }
-    // Texts that lose one layer with each round.
+    // Texts from which each round removes only one layer.
     for text in [
         format!("&{}é", "amp;".repeat(16_000)),
         format!("Ã{}", "ƒ".repeat(32_000)),
@@ -106,7 +107,7 @@ fn a_vocabulary_of_our_own_works() {
     let prompt = tokenizer.tokenize("Red [pad]", tokenizer.window(), tokenizer.padding()).unwrap();
     assert_eq!(prompt.ids, [0, 515, 1, 516, 1, 1, 1, 1]);
     assert_eq!(tokenizer.decode(&[0, 514, 515, 516]).unwrap(), "rered");
-    // The references know two special tokens by name; this vocabulary has not got them.
+    // The references recognise two special tokens by fixed names, which are not in this vocabulary.
     assert_eq!(tokenizer.encode("<|StartOfText|>").unwrap(), [516]);
     assert!(matches!(tokenizer.decode(&[517]), Err(TokenizerError::UnknownId { got: 517, size: 517 })));
 }
@@ -145,7 +146,7 @@ fn case_is_kept_where_the_configuration_says_so() {
 
 #[test]
 fn a_pad_token_in_the_prompt_is_the_pad_token() {
-    // SD 2 pads with `!`, and so the reference takes every `!` of a prompt for padding.
+    // SD 2 pads with `!`, so the reference treats every `!` of a prompt as padding.
     let folder = tempfile::tempdir().unwrap();
     tokenizer().save(folder.path()).unwrap();
     let map = r#"{"bos_token": {"content": "<|startoftext|>", "lstrip": false}, "eos_token": "<|endoftext|>",
@@ -176,7 +177,7 @@ fn fixture() -> std::path::PathBuf {
 
 #[test]
 fn a_tokenizer_in_one_file_is_that_of_the_two() {
-    // The shipped model's tokenizer as transformers 5 saves it.
+    // The tokenizer of the included model as saved by transformers 5.
     let one = ClipTokenizer::from_folder(fixture()).unwrap();
     let two = ClipTokenizer::from_folder(fixture().join("../../../models/world/tokenizer")).unwrap();
     assert_eq!((one.window(), one.padding(), one.bos()), (two.window(), two.padding(), two.bos()));
@@ -189,7 +190,7 @@ fn a_tokenizer_in_one_file_is_that_of_the_two() {
     assert_eq!(one.encode(text).unwrap(), two.encode(text).unwrap());
 }
 
-/// The fixture's one file, changed.
+/// Loads the fixture's `tokenizer.json` after applying `change`.
 fn one_file(change: impl FnOnce(&mut serde_json::Value)) -> Result<ClipTokenizer, TokenizerError> {
     let folder = tempfile::tempdir().unwrap();
     let text = fs::read_to_string(fixture().join("tokenizer.json")).unwrap();

@@ -1,5 +1,5 @@
-//! `tokenizer.json`: the one file into which the library tokenizers writes what `vocab.json` and `merges.txt` hold.
-//! transformers 5 saves no others.
+//! Reads `tokenizer.json`, the single-file format of the tokenizers library with the contents of `vocab.json` and
+//! `merges.txt`. transformers 5 saves no others.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use super::vocabulary::{Vocabulary, corrupt};
 
 pub(super) const TOKENIZER_JSON: &str = "tokenizer.json";
 
-/// The part of the file that matters. What normalises and cuts texts is CLIP's own code here, as it is in transformers.
+/// The required fields of the file. Normalisation and splitting use CLIP's own code instead, as in transformers.
 #[derive(Deserialize)]
 struct File {
     model: Model,
@@ -27,7 +27,7 @@ struct Model {
     merges: Merges,
 }
 
-/// Pairs of tokens; older versions wrote each as one text with a space.
+/// Pairs of tokens; older versions wrote each pair as one string with a space.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "a list of pairs of tokens")]
 enum Merges {
@@ -41,9 +41,9 @@ struct AddedToken {
     content: String,
 }
 
-/// Reads the file; its added tokens join those of the small files.
+/// Parses the file and adds its added tokens to `config`.
 pub(super) fn read(text: &str, config: &mut TokenizerConfig) -> Result<Vocabulary, TokenizerError> {
-    // The kind first: the models of other kinds have other fields.
+    // Check the kind first: other kinds of models have other fields.
     #[derive(Deserialize)]
     struct Outline {
         model: ModelKind,

@@ -1,4 +1,4 @@
-//! Tokens, their ids, and which pairs of them merge.
+//! Vocabulary: tokens, their ids and the merges.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -7,34 +7,34 @@ use super::alphabet::{BYTES, CHARACTERS, END_OF_WORD, byte_of};
 use super::error::TokenizerError;
 use super::tokenizer_json::TOKENIZER_JSON;
 
-/// The reference reads so many merges and no more.
+/// Maximum number of merges that the reference reads.
 pub(super) const MAX_MERGES: usize = 49_152 - 256 - 2;
-/// Ids from here on are taken for a corrupt file.
+/// Ids from this number on are rejected as a corrupt file.
 const MAX_IDS: u32 = 1 << 20;
 
-/// The vocabulary of a byte-pair tokenizer.
+/// Vocabulary of a byte-pair tokenizer.
 #[derive(Debug)]
 pub(super) struct Vocabulary {
-    /// Tokens by id, written in the byte-level alphabet; empty where no token has the id.
+    /// Tokens by id, in the byte-level alphabet; empty if no token has the id.
     tokens: Vec<Box<str>>,
-    /// Ids of the bytes inside a word and at its end.
+    /// Ids of the single bytes, inside a word and at its end.
     bytes: [[Option<u32>; 256]; 2],
     /// Merges of token `i` as left part: `merges[starts[i]..starts[i + 1]]`, sorted by right part.
     starts: Vec<u32>,
     merges: Vec<Merge>,
 }
 
-/// What a pair of neighbours becomes.
+/// Result of merging a pair of neighbouring tokens.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Merge {
     right: u32,
     /// Pairs of lower rank merge first.
     pub(super) rank: u32,
-    /// The token of the pair.
+    /// The merged token.
     pub(super) token: u32,
 }
 
-/// OpenAI's vocabulary, that of every Stable Diffusion: 49,408 tokens.
+/// Returns OpenAI's vocabulary of 49,408 tokens, which all Stable Diffusion models use.
 pub(super) fn openai() -> Arc<Vocabulary> {
     static OPENAI: LazyLock<Arc<Vocabulary>> = LazyLock::new(|| {
         let mut tokens: Vec<String> = Vec::with_capacity(49_408);
@@ -54,7 +54,8 @@ pub(super) fn openai() -> Arc<Vocabulary> {
 }
 
 impl Vocabulary {
-    /// From tokens by id and merges `(left, right, token)` by rank; of equal pairs the last one counts.
+    /// Builds a vocabulary from tokens by id and merges `(left, right, token)` by rank; of equal pairs the last one
+    /// counts.
     fn new(tokens: Vec<String>, merges: Vec<(u32, u32, u32)>) -> Self {
         let mut bytes = [[None; 256]; 2];
         for (id, token) in (0_u32..).zip(&tokens) {
@@ -80,7 +81,7 @@ impl Vocabulary {
         Self { tokens: tokens.into_iter().map(String::into_boxed_str).collect(), bytes, starts, merges }
     }
 
-    /// From the text of `vocab.json` and `merges.txt`.
+    /// Parses the text of `vocab.json` and `merges.txt`.
     pub(super) fn from_text(vocab_json: &str, merges_txt: &str) -> Result<Self, TokenizerError> {
         let ids: HashMap<String, u32> = fabric_core::json::from_str(vocab_json)
             .map_err(|error| corrupt("vocab.json", error, "one JSON object of tokens and their ids"))?;
@@ -101,7 +102,7 @@ impl Vocabulary {
         Ok(Self::new(tokens, merges))
     }
 
-    /// From the tokens and merges of a `tokenizer.json`.
+    /// Builds a vocabulary from the tokens and merges of a `tokenizer.json`.
     pub(super) fn from_json(ids: &HashMap<String, u32>, pairs: &[(String, String)]) -> Result<Self, TokenizerError> {
         let tokens = by_id(TOKENIZER_JSON, ids)?;
         let merge = |(i, (left, right)): (usize, &(String, String))| {
@@ -110,34 +111,34 @@ impl Vocabulary {
         Ok(Self::new(tokens, pairs.iter().enumerate().map(merge).collect::<Result<_, _>>()?))
     }
 
-    /// The id of a token, by search: for the few that are looked up by name.
+    /// Finds the id of a token with a linear search; used for few tokens only.
     pub(super) fn id_of(&self, token: &str) -> Option<u32> {
         self.tokens.iter().position(|known| &**known == token).map(|id| id as u32)
     }
 
-    /// The token of an id, as it is written in `vocab.json`.
+    /// Returns the token of an id, as written in `vocab.json`.
     pub(super) fn token(&self, id: u32) -> Option<&str> {
         self.tokens.get(id as usize).map(|token| &**token).filter(|token| !token.is_empty())
     }
 
-    /// Number of ids.
+    /// Returns the number of ids.
     pub(super) fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// The id of a byte, inside a word or at its end.
+    /// Returns the id of a byte, inside a word or at its end.
     pub(super) fn byte(&self, byte: u8, ends_word: bool) -> Option<u32> {
         self.bytes[usize::from(ends_word)][usize::from(byte)]
     }
 
-    /// What two neighbours merge to, if they do.
+    /// Returns the merge of two neighbouring tokens, if there is one.
     pub(super) fn merge(&self, left: u32, right: u32) -> Option<Merge> {
         let range = *self.starts.get(left as usize)? as usize..*self.starts.get(left as usize + 1)? as usize;
         let merges = self.merges.get(range)?;
         merges.binary_search_by_key(&right, |merge| merge.right).ok().map(|i| merges[i])
     }
 
-    /// The files of this vocabulary: `vocab.json` and `merges.txt`.
+    /// Returns the text of `vocab.json` and `merges.txt`.
     pub(super) fn to_text(&self) -> (String, String) {
         let named = (0_u32..).zip(self.tokens.iter().map(|token| &**token)).filter(|(_, token)| !token.is_empty());
         let entry = |(id, token): (u32, &str)| format!("  {}: {id}", serde_json::Value::from(token));
@@ -153,7 +154,8 @@ impl Vocabulary {
         (vocab, std::iter::once("#version: 0.2\n".to_owned()).chain(lines).collect())
     }
 
-    /// The bytes that a token stands for, and whether it ends a word. Characters outside the alphabet stand for themselves.
+    /// Appends the bytes of a token to `out` and returns whether it ends a word. Characters outside the alphabet are
+    /// appended as they are.
     pub(super) fn spell(&self, id: u32, out: &mut Vec<u8>) -> Option<bool> {
         let (word, ends_word) = split_end(self.token(id)?);
         for c in word.chars() {
@@ -166,7 +168,7 @@ impl Vocabulary {
     }
 }
 
-/// The tokens of a file in the order of their ids.
+/// Returns the tokens of a file in the order of their ids.
 fn by_id(file: &str, ids: &HashMap<String, u32>) -> Result<Vec<String>, TokenizerError> {
     let size = match ids.values().max() {
         Some(&largest) if largest < MAX_IDS => largest as usize + 1,
@@ -185,7 +187,7 @@ fn by_id(file: &str, ids: &HashMap<String, u32>) -> Result<Vec<String>, Tokenize
     Ok(tokens)
 }
 
-/// The ids of two tokens and of the one that they merge to; `what` names the merge.
+/// Returns the ids of two tokens and of their merged token; `what` names the merge in errors.
 fn merged(
     file: &str,
     what: impl Fn() -> String,
@@ -203,7 +205,7 @@ fn merged(
     Ok((id(left)?, id(right)?, id(&format!("{left}{right}"))?))
 }
 
-/// A token without the mark of a word's end, and whether it had one.
+/// Strips the end-of-word suffix of a token and returns whether it was present.
 fn split_end(token: &str) -> (&str, bool) {
     token.strip_suffix(END_OF_WORD).map_or((token, false), |word| (word, true))
 }

@@ -1,52 +1,53 @@
-//! Weights in prompts: `(word)`, `(word:1.2)`, `[word]`.
+//! Parser of weights in prompts: `(word)`, `(word:1.2)`, `[word]`.
 
 use super::TokenizerError;
 
-/// Largest weight, up or down; more only breaks images.
+/// Maximum absolute weight; larger ones only break images.
 pub const MAX_WEIGHT: f32 = 10.0;
-/// What one pair of round brackets multiplies by, and one pair of square ones divides by.
+/// Factor of one pair of round brackets, and divisor of one pair of square brackets.
 const STEP: f32 = 1.1;
 
-/// Text with one weight.
+/// Run of text with one weight.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WeightedRun {
     /// The text, without the brackets that gave the weight.
     pub text: String,
-    /// How strongly it counts; 1 is plain text.
+    /// Weight of the text; 1 is neutral.
     pub weight: f32,
 }
 
-/// A prompt as runs of text with weights.
+/// Prompt as a list of text runs with weights.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct WeightedPrompt {
-    /// In the order of the text; neighbours differ in weight.
+    /// Runs in the order of the text; neighbours differ in weight.
     pub runs: Vec<WeightedRun>,
 }
 
-/// Two brackets that belong together: where they are, and what is between them.
+/// Matching pair of brackets: their positions and the text between them.
 struct Pair {
     open: usize,
     close: usize,
-    /// Where the text between them ends: at the closing bracket, or at the colon before the weight.
+    /// End of the text between them: the closing bracket, or the colon before the weight.
     end: usize,
     weight: f32,
 }
 
 impl WeightedPrompt {
-    /// Text that means what it says: brackets are brackets, all weights are 1.
+    /// Creates an unweighted prompt from literal text: brackets are text and all weights are 1.
     pub fn plain(text: impl Into<String>) -> Self {
         let text = text.into();
         Self { runs: if text.is_empty() { Vec::new() } else { vec![WeightedRun { text, weight: 1.0 }] } }
     }
 
-    /// Reads the weights of the common web interfaces.
+    /// Parses the weight syntax of the common web interfaces.
     ///
-    /// `(a)` weighs 1.1, `(a:1.2)` weighs 1.2, `[a]` weighs 1/1.1; nested weights multiply. `\(`, `\)`, `\[`, `\]`
-    /// and `\\` are text, and so are brackets without a partner. A weight splits words: `(pa:1.2)per` is two.
+    /// `(a)` has weight 1.1, `(a:1.2)` 1.2, `[a]` 1/1.1; nested weights multiply. `\(`, `\)`, `\[`, `\]` and `\\` are
+    /// text, and so are unmatched brackets. A weight splits words: `(pa:1.2)per` is two words.
     ///
     /// # Errors
     ///
-    /// [`TokenizerError::Weight`] when a weight, or a product of them, is not finite or beyond [`MAX_WEIGHT`].
+    /// Returns [`TokenizerError::Weight`] if a weight, or a product of weights, is not finite or exceeds
+    /// [`MAX_WEIGHT`].
     ///
     /// # Examples
     ///
@@ -62,7 +63,7 @@ impl WeightedPrompt {
         let mut pairs = pairs(text)?;
         pairs.sort_unstable_by_key(|pair| pair.open);
         let mut pairs = pairs.into_iter().peekable();
-        // Pairs that are open here, with the weight of the text in them.
+        // Pairs open at this position, with the weight of the text in them.
         let mut open: Vec<(Pair, f32)> = Vec::new();
         let mut prompt = Self::default();
         let mut escaped = false;
@@ -102,18 +103,18 @@ impl WeightedPrompt {
     }
 }
 
-/// Whether a backslash stands here that makes the next character text.
+/// Returns whether the text starts with an escape: a backslash that makes the next character literal.
 fn is_escape(text: &str) -> bool {
     matches!(text.as_bytes(), [b'\\', b'(' | b')' | b'[' | b']' | b'\\', ..])
 }
 
-/// The brackets that have partners. A closing one takes the nearest open one of its kind; what is open between
-/// them has no partner.
+/// Returns the matching pairs of brackets. A closing bracket matches the nearest open one of its kind; open brackets
+/// between the two are unmatched.
 fn pairs(text: &str) -> Result<Vec<Pair>, TokenizerError> {
     let bytes = text.as_bytes();
     let mut pairs = Vec::new();
     let mut open: [Vec<usize>; 2] = Default::default();
-    // The last place where a bracket or an escape stood: a weight is plain text after it.
+    // Position after the last bracket or escape; an explicit weight contains neither.
     let mut last_mark = 0;
     let mut at = 0;
     while at < bytes.len() {
@@ -145,7 +146,7 @@ fn pairs(text: &str) -> Result<Vec<Pair>, TokenizerError> {
     Ok(pairs)
 }
 
-/// The weight before a closing bracket, and where its colon is.
+/// Returns the weight before a closing bracket and the position of its colon.
 fn explicit_weight(text: &str, from: usize, close: usize) -> Result<Option<(usize, f32)>, TokenizerError> {
     let Some(colon) = text[from..close].rfind(':').map(|colon| from + colon) else { return Ok(None) };
     match text[colon + 1..close].trim().parse::<f32>() {

@@ -1,4 +1,4 @@
-//! Splitting text: special tokens first, then words.
+//! Splits text at special tokens, then into words.
 
 use std::sync::LazyLock;
 
@@ -6,14 +6,14 @@ use regex::Regex;
 
 use super::clean::Cleaning;
 
-/// A stretch of text, or a special token in it.
+/// Part of a text: plain text or a special token.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Part<'a> {
     Text(&'a str),
     Special(u32),
 }
 
-/// Cuts the text at special tokens (name and id), the longest where several start at one place.
+/// Splits the text at special tokens (name and id); of several at one position, the longest is used.
 pub(super) fn cut_specials<'a>(text: &'a str, specials: &[(String, u32)]) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
     let (mut start, mut at) = (0, 0);
@@ -36,10 +36,10 @@ pub(super) fn cut_specials<'a>(text: &'a str, specials: &[(String, u32)]) -> Vec
     parts
 }
 
-/// The words of cleaned text: contractions, runs of letters, single numerals, runs of anything else.
+/// Returns the words of cleaned text: contractions, runs of letters, single numerals, runs of anything else.
 ///
-/// A quirk of Python's `regex` module, which the references split with: ignoring case, the iota subscript
-/// U+0345 counts as a letter in a negated class and as none in a plain one, so it is lost and cuts its word.
+/// Reproduces a quirk of Python's `regex` module, which the references use: ignoring case, the iota subscript U+0345
+/// counts as a letter in a negated class but not in a plain one, so it is dropped and splits its word.
 pub(super) fn words(text: &str, cleaning: Cleaning) -> impl Iterator<Item = &str> {
     const WORDS: &str = r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}\x{345}]+";
     const CONTRACTIONS: &str = "'s|'t|'re|'ve|'m|'ll|'d";

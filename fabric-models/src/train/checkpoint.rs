@@ -1,4 +1,4 @@
-//! Checkpoints: a folder per step, written beside its place and renamed into it.
+//! Checkpoints of training runs: one folder per saved step, written to a temporary folder and renamed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,12 +16,12 @@ use crate::load::{
     write_safetensors, write_text,
 };
 
-/// What tells one run from another, and where it was.
+/// Identity and progress of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct State {
-    /// Steps done.
+    /// Number of completed steps.
     pub(super) step: u64,
-    /// Everything that the weights depend on: a run goes on only with the same.
+    /// Everything that the weights depend on. A run resumes only from a checkpoint with an equal value.
     pub(super) run: Value,
 }
 
@@ -29,10 +29,10 @@ const WEIGHTS: &str = "weights.safetensors";
 const AVERAGE: &str = "average.safetensors";
 const MOMENTS: [&str; 2] = ["moments-1.safetensors", "moments-2.safetensors"];
 const STATE: &str = "state.json";
-/// Older ones are removed: one good one stays while the next is written.
+/// Number of checkpoints to keep; older ones are removed.
 const KEPT: usize = 2;
 
-/// Writes a checkpoint and removes those that are too old.
+/// Writes a checkpoint and removes old ones.
 pub(super) fn save<M: Module + PublishedNames>(
     folder: &Path,
     state: &State,
@@ -40,7 +40,7 @@ pub(super) fn save<M: Module + PublishedNames>(
     optimizer: &Optimizer,
 ) -> Result<PathBuf, TrainError> {
     let place = folder.join(format!("step-{:08}", state.step));
-    // The same step of the same run is the same; to replace it would be a moment without it.
+    // A checkpoint of the same step is identical. Replacing it would leave a moment without a checkpoint.
     if place.join(STATE).is_file() {
         return Ok(place);
     }
@@ -57,7 +57,7 @@ pub(super) fn save<M: Module + PublishedNames>(
     write(&partial.path().join(MOMENTS[0]), &slots(|slot| &slot.moment_1))?;
     write(&partial.path().join(MOMENTS[1]), &slots(|slot| &slot.moment_2))?;
     write_text(&partial.path().join(STATE), &format!("{:#}\n", serde_json::json!(state)))?;
-    // What has this name without a state was cut off by something else than us, and holds nothing.
+    // A folder of this name without `state.json` is incomplete and was not left by this function.
     if place.is_dir() {
         fs::remove_dir_all(&place).map_err(|error| LoadError::io(&place, "replace", error))?;
     }
@@ -68,12 +68,12 @@ pub(super) fn save<M: Module + PublishedNames>(
     Ok(place)
 }
 
-/// The newest checkpoint of a folder, if it has one.
+/// Finds the newest checkpoint in a folder, if there is one.
 pub(super) fn newest(folder: &Path) -> Result<Option<PathBuf>, TrainError> {
     Ok(all(folder)?.pop())
 }
 
-/// Complete checkpoints, oldest first. What was cut off has another name.
+/// Lists complete checkpoints, oldest first. Incomplete ones have other names.
 fn all(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
     if !folder.is_dir() {
         return Ok(Vec::new());
@@ -91,7 +91,7 @@ fn all(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
     Ok(got)
 }
 
-/// Reads a checkpoint into a network and an optimizer of the same run.
+/// Loads a checkpoint into a network and an optimizer of the same run.
 pub(super) fn load<M: Module + PublishedNames>(
     place: &Path,
     run: &Value,
@@ -136,7 +136,7 @@ pub(super) fn load<M: Module + PublishedNames>(
     Ok((state, module, optimizer))
 }
 
-/// The settings that two runs do not share, by name.
+/// Describes the settings in which two runs differ.
 fn differing(got: &Value, expected: &Value) -> String {
     let (Some(got), Some(expected)) = (got.as_object(), expected.as_object()) else { return "all of them".to_owned() };
     let mut names: Vec<String> = Vec::new();

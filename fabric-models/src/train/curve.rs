@@ -1,4 +1,4 @@
-//! Losses as a table and as an image.
+//! Loss curves as CSV and SVG.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -6,31 +6,31 @@ use std::path::Path;
 use super::TrainError;
 use crate::load::write_text;
 
-/// The losses of a run, as a table and as an image.
+/// Losses of a run, which can be written as CSV and SVG.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LossCurve {
-    /// Step (from 1) and loss.
+    /// Pairs of step (counted from 1) and loss.
     pub points: Vec<(u64, f64)>,
 }
 
-/// The image's size, and the room for its labels.
+/// Size of the SVG in pixels, and the margin for labels.
 const SIZE: [f64; 2] = [720.0, 360.0];
 const MARGIN: f64 = 48.0;
-/// Points of the smoothed line, about.
+/// Approximate number of points of the smoothed line.
 const SMOOTHING: usize = 50;
 
 impl LossCurve {
-    /// Comma-separated, with a header.
+    /// Formats the losses as CSV with a header.
     pub fn csv(&self) -> String {
         let mut text = "step,loss\n".to_owned();
         for (step, loss) in &self.points {
-            // `{:?}` of a float reads back as the same float.
+            // `{:?}` of a float round-trips.
             let _ = writeln!(text, "{step},{loss:?}");
         }
         text
     }
 
-    /// Reads what [`Self::csv`] wrote; lines that are none are left out.
+    /// Parses the format of [`Self::csv`]; skips lines that are not a step and a loss.
     pub fn from_csv(text: &str) -> Self {
         let point = |line: &str| {
             let (step, loss) = line.split_once(',')?;
@@ -39,7 +39,7 @@ impl LossCurve {
         Self { points: text.lines().filter_map(point).collect() }
     }
 
-    /// A drawing with the losses as dots and their running mean as a line, on a logarithmic axis.
+    /// Draws the losses as dots and their mean over consecutive windows as a line, on a logarithmic axis.
     pub fn svg(&self, title: &str) -> String {
         let [width, height] = SIZE;
         let drawn: Vec<(u64, f64)> = self.points.iter().copied().filter(|(_, loss)| *loss > 0.0).collect();
@@ -60,7 +60,7 @@ impl LossCurve {
             let _ = writeln!(svg, "<text x=\"4\" y=\"{at:.0}\">{loss:.3}</text>");
         }
         let _ = writeln!(svg, "<text x=\"{:.0}\" y=\"{:.0}\">step {last}</text>", width - 2.0 * MARGIN, height - 16.0);
-        // More dots than pixels would only make the file large.
+        // At most one dot per horizontal pixel keeps the file small.
         let every = drawn.len().div_ceil(SIZE[0] as usize);
         for (step, loss) in drawn.iter().step_by(every) {
             let _ = writeln!(svg, "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"1\" fill=\"#9bd\"/>", x(*step), y(*loss));
@@ -75,11 +75,11 @@ impl LossCurve {
         svg
     }
 
-    /// Writes `loss.csv` and `loss.svg`, each whole or not at all.
+    /// Writes `loss.csv` and `loss.svg`, each atomically.
     ///
     /// # Errors
     ///
-    /// When a file cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn save(&self, folder: &Path, title: &str) -> Result<(), TrainError> {
         write_text(&folder.join("loss.csv"), &self.csv())?;
         write_text(&folder.join("loss.svg"), &self.svg(title))?;

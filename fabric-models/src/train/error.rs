@@ -1,10 +1,10 @@
-//! Why training cannot begin or go on.
+//! Errors of training.
 
 use std::path::PathBuf;
 
 use crate::load::LoadError;
 
-/// Why a training run cannot begin or go on.
+/// Error that prevents a training run from starting or continuing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
@@ -13,51 +13,51 @@ pub enum TrainError {
     Settings {
         /// The setting.
         what: String,
-        /// Its value.
+        /// Actual value.
         got: String,
-        /// What would be good.
+        /// Expected value.
         expected: String,
-        /// What to do.
+        /// Advice on what to do.
         next: String,
     },
-    /// A checkpoint of another run.
+    /// The checkpoint belongs to a run with other settings.
     #[error("{}: this checkpoint was made with other settings ({differing}); take another folder, or those settings", path.display())]
     OtherRun {
-        /// The checkpoint.
+        /// Path of the checkpoint.
         path: PathBuf,
-        /// What differs.
+        /// The settings that differ.
         differing: String,
     },
-    /// The loss is not a number any more.
+    /// The loss is not finite.
     #[error(
         "the loss is {loss} at step {step} (batch {batch}); the last good checkpoint is {}; lower the learning rate",
         checkpoint.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string())
     )]
     Diverged {
-        /// The step, from 1.
+        /// The step, counted from 1.
         step: u64,
-        /// The batch's number.
+        /// Number of the batch.
         batch: u64,
-        /// What the loss was.
+        /// The loss.
         loss: f64,
-        /// Where to go on from.
+        /// Last checkpoint, from which the run can resume.
         checkpoint: Option<PathBuf>,
     },
-    /// A file cannot be read or written; what was there before is still there.
+    /// A file cannot be read or written; existing files are unchanged.
     #[error(transparent)]
     File(#[from] LoadError),
-    /// A batch cannot be made, or not be used.
+    /// A batch cannot be prepared or used.
     #[error("batch {batch} cannot be used: {message}; mend the data set, and go on from the last checkpoint")]
     Batch {
-        /// Its number.
+        /// Number of the batch.
         batch: u64,
-        /// What was wrong with it.
+        /// Reason.
         message: String,
     },
 }
 
 impl TrainError {
-    /// A setting that cannot be used.
+    /// Creates [`TrainError::Settings`].
     pub(super) fn settings(what: &str, got: impl ToString, expected: &str, next: &str) -> Self {
         Self::Settings {
             what: what.to_owned(),

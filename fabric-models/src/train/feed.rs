@@ -1,4 +1,4 @@
-//! Batches from worker threads.
+//! Preparation of batches on worker threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,21 +9,21 @@ use fabric_backends::panic_message;
 
 use super::TrainError;
 
-/// Batches made by worker threads ahead of time, in the order of their numbers whatever the threads do.
+/// Queue of batches that worker threads prepare ahead of time. The order of batches does not depend on the threads.
 #[derive(Debug)]
 pub struct Feed<B> {
     /// Batch `n` comes from worker `n % workers`.
     queues: Vec<Receiver<Result<B, String>>>,
     next: u64,
-    // Threads end when their queue does.
+    // A thread ends when the receiver of its queue is dropped.
     _workers: Vec<JoinHandle<()>>,
 }
 
-/// Batches that each worker has ready.
+/// Number of batches that each worker prepares ahead.
 const AHEAD: usize = 2;
 
 impl<B: Send + 'static> Feed<B> {
-    /// Makes batches from number `first` on; `make` must depend on the number alone.
+    /// Starts the workers at batch number `first`. The result of `make` must depend on the batch number only.
     pub fn new(make: Arc<dyn Fn(u64) -> B + Send + Sync>, first: u64, workers: usize) -> Self {
         let workers = workers.max(1) as u64;
         let mut queues: Vec<Option<Receiver<_>>> = (0..workers).map(|_| None).collect();
@@ -47,11 +47,11 @@ impl<B: Send + 'static> Feed<B> {
         Self { queues: queues.into_iter().flatten().collect(), next: first, _workers: threads }
     }
 
-    /// The next batch and its number.
+    /// Waits for the next batch and returns it with its number.
     ///
     /// # Errors
     ///
-    /// When its worker died.
+    /// Returns an error if `make` panicked for this batch, or its worker has ended.
     pub fn take(&mut self) -> Result<(u64, B), TrainError> {
         let number = self.next;
         let queue = &self.queues[(number % self.queues.len() as u64) as usize];

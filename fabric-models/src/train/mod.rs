@@ -1,7 +1,7 @@
-//! Training: what a task has to say, and everything around it.
+//! Training loop with AdamW, weight averaging and checkpoints.
 //!
-//! A [`Task`] says what a batch is and what its loss is; [`Trainer`] feeds it, steps the weights with AdamW, keeps a
-//! moving average of them, and writes checkpoints from which a run goes on to the bit.
+//! A [`Task`] defines batches and the loss. [`Trainer`] prepares batches, updates the weights with AdamW, keeps a
+//! moving average of the weights, and writes checkpoints from which a run resumes bit-exactly on the CPU.
 
 mod checkpoint;
 mod curve;

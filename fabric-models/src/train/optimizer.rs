@@ -1,4 +1,4 @@
-//! AdamW by published names.
+//! AdamW with gradient clipping and a moving average of the weights.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,19 @@ use burn::tensor::{Device, Tensor};
 use super::TrainSettings;
 use crate::load::{ModulePath, PublishedNames};
 
-/// AdamW over a network's weights by their published names, with the gradient clipped as a whole, and a moving
-/// average of the weights.
+/// AdamW with clipping of the global gradient norm and a moving average of the weights. The state is keyed by
+/// published names.
 ///
-/// burn's own `ModuleOptimizer` clips each weight by itself and names its state by numbers that change from process
-/// to process; the arithmetic of a step is burn's.
+/// burn's `ModuleOptimizer` clips the gradient of each weight separately and keys its state by ids that change from
+/// process to process. The arithmetic of a step is burn's.
 #[derive(Debug)]
 pub struct Optimizer {
     settings: TrainSettings,
-    /// Per weight, flat.
+    /// State of each weight, by published name.
     pub(super) slots: BTreeMap<String, Slot>,
 }
 
-/// What the optimizer keeps of one weight, flat.
+/// State of the optimizer for one weight, as flattened tensors.
 #[derive(Debug, Clone)]
 pub(super) struct Slot {
     pub(super) moment_1: Tensor<1>,
@@ -31,7 +31,7 @@ pub(super) struct Slot {
 }
 
 impl Optimizer {
-    /// Fresh moments for a network: nothing is known of the gradients yet, and the average is the weights.
+    /// Creates an optimizer for a network, with moments of zero and the weights as the initial average.
     pub fn new<M: Module + PublishedNames>(module: &M, settings: &TrainSettings) -> Self {
         let mut slots = BTreeMap::new();
         visit(module, &mut |name, weight, shape| {
@@ -41,8 +41,8 @@ impl Optimizer {
         Self { settings: settings.clone(), slots }
     }
 
-    /// One step down the gradient; `step` counts from 0. Returns the network and the gradient's length before it
-    /// was clipped.
+    /// Applies one optimizer step; `step` counts from 0. Returns the network and the gradient norm before clipping. If the
+    /// norm is not finite, the network stays as it was.
     pub fn step<M: Module + PublishedNames>(
         &mut self,
         module: M,
@@ -51,13 +51,15 @@ impl Optimizer {
         step: u64,
     ) -> (M, f64) {
         let length = length(&module, &gradients);
-        // A gradient that is not finite must not touch the weights.
-        let factor = if length.is_finite() { (self.settings.clip / (length + 1e-6)).min(1.0) } else { 0.0 };
+        if !length.is_finite() {
+            return (module, length);
+        }
+        let factor = (self.settings.clip / (length + 1e-6)).min(1.0);
         let config = AdamWConfig::new()
             .with_beta_1(self.settings.beta_1)
             .with_beta_2(self.settings.beta_2)
             .with_epsilon(self.settings.epsilon);
-        // The average of a young run must not remember its random beginning.
+        // Early in a run the decay is smaller, so that the average forgets the random initial weights.
         let decay = self.settings.average.min((1.0 + step as f64) / (10.0 + step as f64));
         let mut mapper = Step {
             path: ModulePath::default(),
@@ -74,14 +76,14 @@ impl Optimizer {
         (module.map(&mut mapper), length)
     }
 
-    /// A copy of the network with the averaged weights.
+    /// Returns the network with the averaged weights.
     pub fn averaged<M: Module + PublishedNames>(&self, module: M) -> M {
         let mut mapper = Replace { path: ModulePath::default(), name: M::published_name, slots: &self.slots };
         module.map(&mut mapper)
     }
 }
 
-/// Calls `f` with the published name, the values (flat, without gradient) and the shape of every weight.
+/// Calls `f` with the published name, the values (flattened, detached from autodiff) and the shape of every weight.
 pub(super) fn visit<M: Module + PublishedNames>(module: &M, f: &mut dyn FnMut(String, Tensor<1>, Vec<usize>)) {
     struct Visitor<'a, N> {
         path: ModulePath,
@@ -105,7 +107,7 @@ pub(super) fn visit<M: Module + PublishedNames>(module: &M, f: &mut dyn FnMut(St
     module.visit(&mut Visitor { path: ModulePath::default(), name: M::published_name, f });
 }
 
-/// Euclidean norm over all gradients.
+/// Euclidean norm of all gradients together.
 fn length<M: Module>(module: &M, gradients: &GradientsParams) -> f64 {
     struct Sum<'a> {
         gradients: &'a GradientsParams,

@@ -1,10 +1,11 @@
-//! The learning rate.
+//! Learning rate schedule.
 
 use std::f64::consts::PI;
 
 use super::TrainSettings;
 
-/// The learning rate of a step (from 0): a straight warm-up, then half a cosine down to the final share.
+/// Returns the learning rate of a step (counted from 0): linear warm-up, then cosine decay to
+/// [`TrainSettings::final_share`] of the rate.
 pub fn learning_rate(settings: &TrainSettings, step: u64) -> f64 {
     if step < settings.warm_up {
         return settings.rate * (step + 1) as f64 / settings.warm_up as f64;

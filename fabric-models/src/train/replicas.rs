@@ -1,4 +1,4 @@
-//! The batches of a step, one after the other or beside each other.
+//! Loss and gradients of a step's batches, computed sequentially or in parallel.
 
 use std::panic::resume_unwind;
 
@@ -9,21 +9,22 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::{Task, TrainError};
 
-/// What works on the batches of a step: a thread for each that is worked on at once, none where that is always one.
+/// Thread pools that compute the batches of a step: one single-threaded pool per parallel batch. Empty if batches are
+/// computed sequentially.
 #[derive(Debug, Default)]
 pub(super) struct Replicas(Vec<ThreadPool>);
 
-/// What one batch of a step gives.
+/// Result of one batch of a step.
 pub(super) struct Part {
     pub(super) batch: u64,
     pub(super) loss: f64,
-    /// Of the mean over the step's batches; none where the loss is not finite.
+    /// Gradients of this batch's share of the mean loss of the step; empty if the loss is not finite.
     pub(super) gradients: GradientsParams,
 }
 
 impl Replicas {
     pub(super) fn new(count: usize) -> Result<Self, TrainError> {
-        // On its one thread, a batch does without the others' kernels.
+        // A pool of one thread keeps the kernels of each batch on their own thread.
         let thread = |_| ThreadPoolBuilder::new().num_threads(1).build();
         let threads = if count > 1 { (0..count).map(thread).collect() } else { Ok(Vec::new()) };
         threads.map(Self).map_err(|error| {
@@ -31,7 +32,7 @@ impl Replicas {
         })
     }
 
-    /// Losses and gradients of these batches, in their order.
+    /// Computes losses and gradients of batches; returns them in the order of the batches.
     pub(super) fn run<T: Task>(
         &self,
         task: &T,
@@ -50,7 +51,7 @@ impl Replicas {
             std::thread::scope(|scope| {
                 let mut begun = Vec::with_capacity(self.0.len());
                 for (thread, batch) in self.0.iter().zip(batches.by_ref()) {
-                    // A graph of its own: no other's backward pass is waited for.
+                    // Each batch has its own autodiff graph, so it does not wait for other backward passes.
                     let model = model.clone().fork(device);
                     begun.push(scope.spawn(move || thread.install(move || run(&model, batch))));
                 }
@@ -64,7 +65,7 @@ impl Replicas {
     }
 }
 
-/// Loss and gradients of one batch, which counts for this share of a step.
+/// Computes loss and gradients of one batch; the gradients are multiplied by `share`.
 fn part<T: Task>(
     task: &T,
     model: &T::Model,

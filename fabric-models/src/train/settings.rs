@@ -1,10 +1,10 @@
-//! How a network is trained, whatever it learns.
+//! Settings of a training run.
 
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
 
-/// How a network is trained, whatever it learns.
+/// Settings of a training run that are independent of the task.
 ///
 /// ```
 /// use fabric_models::train::TrainSettings;
@@ -14,33 +14,33 @@ use super::TrainError;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainSettings {
-    /// Steps of the optimizer.
+    /// Number of optimizer steps.
     pub steps: u64,
-    /// Examples of a batch.
+    /// Number of examples per batch.
     pub batch: usize,
-    /// Batches whose gradients are added up for one step.
+    /// Number of batches per step, over which gradients are accumulated.
     pub accumulate: u64,
     /// Learning rate after the warm-up.
     pub rate: f64,
-    /// Steps over which the rate rises from 0.
+    /// Number of warm-up steps, over which the learning rate rises linearly from 0.
     pub warm_up: u64,
-    /// Share of the rate that is left at the end of the cosine; 1 is no cosine.
+    /// Learning rate at the end of the cosine decay, as a fraction of `rate`; 1 disables the decay.
     pub final_share: f64,
-    /// AdamW's decay of the mean of gradients.
+    /// AdamW's decay rate of the first moment (mean of gradients).
     pub beta_1: f32,
-    /// AdamW's decay of the mean of squared gradients.
+    /// AdamW's decay rate of the second moment (mean of squared gradients).
     pub beta_2: f32,
     /// AdamW's epsilon.
     pub epsilon: f32,
-    /// AdamW's weight decay; vectors (biases, norms) are spared.
+    /// AdamW's weight decay; not applied to vectors (biases, norms).
     pub weight_decay: f32,
-    /// Longest gradient, as the norm over all weights.
+    /// Maximum gradient norm over all weights; larger gradients are scaled down.
     pub clip: f64,
-    /// Decay of the moving average of the weights.
+    /// Decay of the exponential moving average of the weights.
     pub average: f64,
-    /// Seed of the data and of everything drawn.
+    /// Seed of the data and of all random numbers.
     pub seed: u64,
-    /// Steps between two checkpoints.
+    /// Number of steps between checkpoints.
     pub save_every: u64,
 }
 
@@ -66,11 +66,11 @@ impl Default for TrainSettings {
 }
 
 impl TrainSettings {
-    /// Checks all ranges.
+    /// Checks the ranges of all settings.
     ///
     /// # Errors
     ///
-    /// Names the first setting that cannot be used.
+    /// Returns an error for the first setting that is out of range.
     pub fn validate(&self) -> Result<(), TrainError> {
         let counts = [
             ("steps", self.steps),

@@ -1,4 +1,4 @@
-//! A training run.
+//! Training tasks and the training loop.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,47 +15,47 @@ use super::replicas::Replicas;
 use super::{Feed, LossCurve, Optimizer, TrainError, TrainSettings, learning_rate};
 use crate::load::{LoadError, PublishedNames};
 
-/// What is learned: batches, and the loss of a network on one.
+/// Training task: defines the batches and the loss of a network on a batch.
 pub trait Task: Sync {
     /// The network.
     type Model: Module + PublishedNames;
-    /// What a worker thread prepares, on the host.
+    /// Batch in host memory, prepared by a worker thread.
     type Batch: Send + 'static;
 
-    /// Everything besides [`TrainSettings`] that the weights depend on, to tell one run's checkpoints from another's.
+    /// Everything besides [`TrainSettings`] that the weights depend on. It tells checkpoints of different runs apart.
     fn identity(&self) -> Value;
 
-    /// Makes batch number `n`, from nothing but `n`.
+    /// Returns the function that prepares batch number `n`; its result must depend on `n` only.
     fn batches(&self) -> Arc<dyn Fn(u64) -> Self::Batch + Send + Sync>;
 
-    /// The mean loss over a batch, a single number; `device` tracks gradients, as the network does.
+    /// Computes the mean loss over a batch as a single number. `device` is the autodiff device of the network.
     ///
     /// # Errors
     ///
-    /// Why the batch cannot be used; the trainer knows its number.
+    /// Returns the reason if the batch cannot be used; the trainer adds the number of the batch.
     fn loss(&self, model: &Self::Model, batch: Self::Batch, device: &Device) -> Result<Tensor<1>, String>;
 }
 
-/// What one step did.
+/// Result of one training step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Progress {
-    /// The step, from 1.
+    /// The step, counted from 1.
     pub step: u64,
-    /// Of so many.
+    /// Total number of steps.
     pub steps: u64,
-    /// The mean loss of its batches.
+    /// Mean loss of the step's batches.
     pub loss: f64,
-    /// The gradient's length before it was clipped.
+    /// Gradient norm before clipping.
     pub gradient: f64,
-    /// The learning rate.
+    /// Learning rate.
     pub rate: f64,
-    /// Seconds that the step took.
+    /// Duration of the step in seconds.
     pub seconds: f64,
-    /// Seconds that are left at this run's mean speed.
+    /// Estimated remaining time in seconds, from the mean duration of the steps since this process started.
     pub seconds_left: f64,
 }
 
-/// A training run in a folder: goes on from the newest checkpoint there, to the bit on the CPU.
+/// Training run in a folder. It resumes from the newest checkpoint in the folder, bit-exactly on the CPU.
 #[derive(Debug)]
 pub struct Trainer<T: Task> {
     task: T,
@@ -70,18 +70,18 @@ pub struct Trainer<T: Task> {
     curve: LossCurve,
     last_saved: Option<PathBuf>,
     replicas: Replicas,
-    /// When this process began, and at which step.
+    /// Time and step at which this process started training.
     began: (Instant, u64),
 }
 
 impl<T: Task> Trainer<T> {
-    /// Begins a run in `folder`, or goes on with the one that is there.
+    /// Starts a run in `folder`, or resumes the run in it.
     ///
-    /// `model` is the network with its first weights, on a device that tracks gradients.
+    /// `model` is the network with its initial weights, on an autodiff device.
     ///
     /// # Errors
     ///
-    /// When settings cannot be used, or the folder holds another run or a damaged one.
+    /// Returns an error if settings are out of range, or the folder contains another run or a damaged checkpoint.
     pub fn new(
         task: T,
         model: T::Model,
@@ -93,7 +93,7 @@ impl<T: Task> Trainer<T> {
         settings.validate()?;
         let folder = folder.as_ref().to_owned();
         fs::create_dir_all(&folder).map_err(|error| LoadError::io(&folder, "make the folder", error))?;
-        // How often it is saved changes nothing.
+        // The checkpoint interval does not affect the weights, so it is not part of the run's identity.
         let same = TrainSettings { save_every: TrainSettings::default().save_every, ..settings.clone() };
         let run = json!({ "task": task.identity(), "settings": same });
         let mut optimizer = Optimizer::new(&model, settings);
@@ -127,27 +127,28 @@ impl<T: Task> Trainer<T> {
         })
     }
 
-    /// Works on so many of a step's batches ([`TrainSettings::accumulate`]) at once, each on a thread of its own with a
-    /// copy of the network, and never on more than a step has; 1 works on one after the other, which is the default.
+    /// Sets how many of a step's batches ([`TrainSettings::accumulate`]) are computed in parallel, each on its own
+    /// thread with a clone of the network. The number is limited to the batches of a step; 1 (the default) computes
+    /// them sequentially.
     ///
-    /// For a small network on a CPU that is faster than one batch on all threads. Gradients are added in the same
-    /// order either way.
+    /// For a small network on a CPU, this is faster than one batch on all threads. Gradients are added in the same
+    /// order in both cases.
     ///
     /// # Errors
     ///
-    /// When the threads cannot be had.
+    /// Returns an error if the threads cannot be started.
     pub fn with_replicas(mut self, replicas: usize) -> Result<Self, TrainError> {
         let batches = usize::try_from(self.settings.accumulate).unwrap_or(usize::MAX);
         self.replicas = Replicas::new(replicas.min(batches))?;
         Ok(self)
     }
 
-    /// Whether all steps are done.
+    /// Returns whether all steps are completed.
     pub fn is_done(&self) -> bool {
         self.step >= self.settings.steps
     }
 
-    /// Steps done.
+    /// Number of completed steps.
     pub fn steps_done(&self) -> u64 {
         self.step
     }
@@ -157,27 +158,27 @@ impl<T: Task> Trainer<T> {
         &self.task
     }
 
-    /// The losses so far.
+    /// Losses so far.
     pub fn curve(&self) -> &LossCurve {
         &self.curve
     }
 
-    /// The network as it is, tracking gradients.
+    /// Network with the current weights, with autodiff.
     pub fn model(&self) -> &T::Model {
         self.model.as_ref().expect("a trainer has its network between steps")
     }
 
-    /// The network with averaged weights, which is the better one, without gradients.
+    /// Returns the network with averaged weights, without autodiff. These weights are better than the current ones.
     pub fn averaged(&self) -> T::Model {
         self.optimizer.averaged(self.model().valid())
     }
 
-    /// One step; saves a checkpoint when one is due.
+    /// Runs one training step; saves a checkpoint every [`TrainSettings::save_every`] steps and after the last step.
     ///
     /// # Errors
     ///
-    /// When a batch cannot be used, the loss is not finite, or a checkpoint cannot be written. The last checkpoint stays,
-    /// and so does the network.
+    /// Returns an error if a batch cannot be used, the loss is not finite, or a checkpoint cannot be written. The last
+    /// checkpoint and the network remain usable.
     pub fn step(&mut self) -> Result<Progress, TrainError> {
         let clock = Instant::now();
         let batches = (0..self.settings.accumulate).map(|_| self.feed.take()).collect::<Result<Vec<_>, _>>()?;
@@ -224,7 +225,7 @@ impl<T: Task> Trainer<T> {
     ///
     /// # Errors
     ///
-    /// When a file cannot be written; older checkpoints stay.
+    /// Returns an error if a file cannot be written; older checkpoints are kept.
     pub fn save(&mut self) -> Result<(), TrainError> {
         let state = State { step: self.step, run: self.run.clone() };
         let place = checkpoint::save(&self.folder, &state, self.model(), &self.optimizer)?;

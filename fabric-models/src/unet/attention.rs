@@ -1,4 +1,4 @@
-//! An attention layer.
+//! Attention layers of the U-Net.
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
@@ -8,7 +8,7 @@ use fabric_core::models::{CrossAttention, RecordedTokens};
 use super::pass::{Pass, clip};
 use crate::layers::{Linear, cast, is_half};
 
-/// One attention layer: the seam through which images steer the network.
+/// Attention layer whose keys and values an [`AttnProcessor`](fabric_core::attention::AttnProcessor) can extend.
 #[derive(Module, Debug)]
 pub(crate) struct Attention {
     to_q: Linear,
@@ -22,7 +22,7 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    /// `context_dim` is the width of what keys and values are made of.
+    /// `context_dim` is the width of the inputs of the keys and values.
     pub(crate) fn new(
         site: AttnSite,
         channels: usize,
@@ -42,16 +42,16 @@ impl Attention {
         }
     }
 
-    /// Its address and sizes, for a layer that reads text.
+    /// Returns the site and sizes of this cross-attention layer.
     pub(crate) fn as_cross_attention(&self) -> CrossAttention {
         let [channels, context] = self.to_k.weight.lazy_shape().dims();
         CrossAttention { site: self.site, channels, context }
     }
 
-    /// Images attend to themselves. `None` when the pass ends here.
+    /// Computes the self-attention of the images. Returns `None` if the pass ends here.
     ///
-    /// At the last self-attention the lending rows end: their keys and values are offered to the processor once
-    /// more, and the answer has only the rows that are kept.
+    /// After the last self-attention the reference rows are not needed: the processor receives their keys and values
+    /// one last time, and the result has only the kept rows.
     pub(crate) fn self_attention(&self, x: Tensor<3>, grid: [usize; 2], pass: &mut Pass<'_>) -> Option<Tensor<3>> {
         let key = self.to_k.forward(x.clone());
         let value = self.to_v.forward(x.clone());
@@ -71,7 +71,7 @@ impl Attention {
         Some(self.attend(query, key, value, extras))
     }
 
-    /// Images attend to the text.
+    /// Computes the cross-attention of the images to the text.
     pub(crate) fn cross_attention(&self, x: Tensor<3>, grid: [usize; 2], pass: &Pass<'_>) -> Tensor<3> {
         let make = || [&self.to_k, &self.to_v].map(|linear| linear.forward(pass.context.clone()));
         let [key, value] = match pass.text_kv_cache {
@@ -106,7 +106,7 @@ impl Attention {
     }
 }
 
-/// The tokens of a processor in the number type of the layer.
+/// Casts a processor's keys, values and masks to the data type of the layer.
 fn in_type(extras: AttnExtras, dtype: DType) -> AttnExtras {
     let joint = extras.joint.into_iter().map(|tokens| JointTokens {
         key: cast(tokens.key, dtype),

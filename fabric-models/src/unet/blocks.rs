@@ -10,7 +10,7 @@ use super::plan::{BlockPlan, Plan};
 use super::transformer::{Transformer, TransformerConfig};
 use crate::layers::{Downsample, Resnet, ResnetConfig, Upsample};
 
-/// Builds the parts of a block after its plan.
+/// Builds the layers of a block from its plan.
 pub(crate) struct Builder<'a> {
     pub(crate) config: &'a UNetConfig,
     pub(crate) plan: &'a Plan,
@@ -63,7 +63,7 @@ impl Builder<'_> {
     }
 }
 
-/// One level of the way down; every step leaves a skip connection behind.
+/// Down block: one level of the down path; appends a skip connection after every layer.
 #[derive(Module, Debug)]
 pub(crate) struct DownBlock {
     resnets: Vec<Resnet>,
@@ -72,8 +72,8 @@ pub(crate) struct DownBlock {
 }
 
 impl DownBlock {
-    /// `added` is a T2I-Adapter's. Where it goes is diffusers' choice: behind the last transformer, or behind a block
-    /// that has none, in its last skip connection too.
+    /// `added` is the residual of a T2I-Adapter. As in diffusers, it is added after the last transformer, or, in a
+    /// block without transformers, at the end of the block and to its last skip connection.
     pub(crate) fn forward(
         &self,
         mut x: Tensor<4>,
@@ -103,7 +103,7 @@ impl DownBlock {
     }
 }
 
-/// The lowest resolution: resnets with a transformer between each two.
+/// Middle block at the lowest resolution: resnets with a transformer between each two.
 #[derive(Module, Debug)]
 pub(crate) struct MidBlock {
     resnets: Vec<Resnet>,
@@ -122,7 +122,7 @@ impl MidBlock {
     }
 }
 
-/// One level of the way up; every step takes a skip connection.
+/// Up block: one level of the up path; every resnet consumes a skip connection.
 #[derive(Module, Debug)]
 pub(crate) struct UpBlock {
     resnets: Vec<Resnet>,
@@ -140,7 +140,7 @@ impl UpBlock {
             }
         }
         if let Some(upsampler) = &self.upsampler {
-            // Not simply twice the size: where the way down rounded up, this is one less.
+            // Not always twice the size: one less where the down path rounded up.
             let [_, _, height, width] = pass.skips.last().expect("a skip of the next level").dims();
             x = upsampler.forward(x, [height, width]);
         }

@@ -1,4 +1,4 @@
-//! `config.json` of a U-Net.
+//! Configuration of a U-Net, as read from `config.json`.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::layers::Activation;
 
 pub(super) const MODEL: &str = "U-Net";
 
-/// A down block of the published configurations.
+/// Class of a down block in the published configurations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names of the published classes")]
 pub enum DownBlockType {
@@ -21,7 +21,7 @@ pub enum DownBlockType {
     CrossAttnDownBlock2D,
 }
 
-/// An up block of the published configurations.
+/// Class of an up block in the published configurations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names of the published classes")]
 pub enum UpBlockType {
@@ -29,8 +29,8 @@ pub enum UpBlockType {
     CrossAttnUpBlock2D,
 }
 
-/// The middle block of the published configurations: with a transformer, or the one resnet of distilled networks such as
-/// SSD-1B; others have none.
+/// Class of the middle block in the published configurations: resnets with a transformer, or the single resnet of
+/// distilled networks such as SSD-1B. Some networks have no middle block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names of the published classes")]
 pub enum MidBlockType {
@@ -38,25 +38,26 @@ pub enum MidBlockType {
     UNetMidBlock2D,
 }
 
-/// A second conditioning that is added to the time embedding.
+/// Type of the conditions that are added to the time embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdditionEmbedType {
-    /// SDXL: pooled text and image sizes.
+    /// SDXL: pooled text embedding and image sizes.
     TextTime,
 }
 
-/// Transformer layers: the same everywhere, or per level the same after every resnet, or listed.
+/// Number of layers per transformer: one value for all, or per level either one value or a list with one value per
+/// transformer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "one value, a list with one value per level, or a list of lists")]
 pub enum Depths {
-    /// The same everywhere.
+    /// The same number in every transformer.
     Same(usize),
     /// One entry per level, from full resolution down.
     PerLevel(Vec<OneOrMany<usize>>),
 }
 
-/// `config.json` of a `UNet2DConditionModel`, with the defaults of its class.
+/// Configuration of a `UNet2DConditionModel` (`config.json`), with the defaults of that class.
 ///
 /// ```
 /// use fabric_models::unet::UNetConfig;
@@ -67,73 +68,73 @@ pub enum Depths {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UNetConfig {
-    /// Height and width of the latents it was trained on, where the file tells.
+    /// Height and width of the training latents, if the file specifies them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample_size: Option<OneOrMany<usize>>,
-    /// Channels of its input: 4, or 9 with a mask and a masked image.
+    /// Channels of the input: 4, or 9 with a mask and the latents of a masked image.
     pub in_channels: usize,
-    /// Channels of its prediction.
+    /// Channels of the prediction.
     pub out_channels: usize,
-    /// Whether the input is shifted to [-1, 1] first.
+    /// Whether the input is mapped from [0, 1] to [-1, 1] first.
     pub center_input_sample: bool,
     /// Whether cosines come before sines in the time embedding.
     pub flip_sin_to_cos: bool,
     /// Subtracted from the number of frequencies.
     pub freq_shift: f64,
-    /// From full resolution down.
+    /// Down blocks, from full resolution down.
     pub down_block_types: Vec<DownBlockType>,
-    /// Between the way down and the way up.
+    /// Middle block, between the down path and the up path.
     pub mid_block_type: Option<MidBlockType>,
-    /// From the lowest resolution up.
+    /// Up blocks, from the lowest resolution up.
     pub up_block_types: Vec<UpBlockType>,
     /// Channels per level.
     pub block_out_channels: Vec<usize>,
     /// Resnets per down block; up blocks have one more.
     pub layers_per_block: OneOrMany<usize>,
-    /// Zeros around the input of the strided convolutions; 0 pads below and on the right only.
+    /// Padding of the strided convolutions; 0 pads one row and one column, below and on the right only.
     pub downsample_padding: usize,
-    /// Nonlinearity of resnets and time embedding.
+    /// Activation function of the resnets and the time embedding.
     pub act_fn: Activation,
-    /// Groups of every group norm.
+    /// Number of groups of every group norm.
     pub norm_num_groups: usize,
-    /// Epsilon of the resnets' norms; those before the transformers have 1e-6.
+    /// Epsilon of the resnets' norms; the norms before the transformers use 1e-6.
     pub norm_eps: f64,
-    /// Width of the text.
+    /// Width of the text embeddings.
     pub cross_attention_dim: OneOrMany<usize>,
-    /// Transformer layers per level.
+    /// Layers per transformer.
     pub transformer_layers_per_block: Depths,
-    /// The same for the way up, from the lowest resolution; absent = mirrored.
+    /// Layers per transformer of the up path, from the lowest resolution; if absent, the down path mirrored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reverse_transformer_layers_per_block: Option<Vec<OneOrMany<usize>>>,
-    /// The NUMBER of heads, in spite of its name (an old mistake of the format, kept by all published files).
+    /// The NUMBER of heads, despite the name (a mistake in the format that all published files keep).
     pub attention_head_dim: OneOrMany<usize>,
-    /// The number of heads, where a file says so by its proper name.
+    /// The number of heads in files that use the correct name; takes precedence over `attention_head_dim`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_attention_heads: Option<OneOrMany<usize>>,
-    /// Whether the transformers are entered by a linear layer instead of a 1x1 convolution.
+    /// Whether the transformers' input and output projections are linear layers instead of 1x1 convolutions.
     pub use_linear_projection: bool,
     /// Whether attention is computed in f32 when the weights are half precision.
     #[serde(deserialize_with = "null_is_default")]
     pub upcast_attention: bool,
-    /// A second conditioning.
+    /// Type of the added conditions; `None` in networks without.
     pub addition_embed_type: Option<AdditionEmbedType>,
     /// Width of the embedding of each time id.
     pub addition_time_embed_dim: Option<usize>,
-    /// Width of the pooled text and all time ids together.
+    /// Width of the pooled text embedding and all embedded time ids together.
     pub projection_class_embeddings_input_dim: Option<usize>,
-    /// Width of the time embedding; absent = four times the first level.
+    /// Width of the time embedding; if absent, four times the channels of the first level.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_embedding_dim: Option<usize>,
-    /// Side of the first convolution.
+    /// Kernel size of the first convolution.
     pub conv_in_kernel: usize,
-    /// Side of the last convolution.
+    /// Kernel size of the last convolution.
     pub conv_out_kernel: usize,
-    /// What else the file says. Settings that ask for other layers are refused, the rest is kept for saving.
+    /// All other fields. Settings that require unsupported layers are refused, the rest is kept for saving.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
 }
 
-/// Some files write `null` for `false`.
+/// Deserializes `null` as `false`, as some files contain it.
 fn null_is_default<'de, D: serde::Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
     Option::<bool>::deserialize(value).map(Option::unwrap_or_default)
 }
@@ -177,12 +178,12 @@ impl Default for UNetConfig {
 }
 
 impl UNetConfig {
-    /// Stable Diffusion 1.x.
+    /// Returns the configuration of Stable Diffusion 1.x.
     pub fn sd15() -> Self {
         Self { cross_attention_dim: OneOrMany::One(768), ..Self::default() }
     }
 
-    /// Stable Diffusion 2.x (the 768-v model; 2.1-base does without `upcast_attention`).
+    /// Returns the configuration of Stable Diffusion 2.x (the 768-v model; 2.1-base does not set `upcast_attention`).
     pub fn sd21() -> Self {
         Self {
             cross_attention_dim: OneOrMany::One(1024),
@@ -193,7 +194,7 @@ impl UNetConfig {
         }
     }
 
-    /// Stable Diffusion XL base.
+    /// Returns the configuration of Stable Diffusion XL base.
     pub fn sdxl() -> Self {
         use DownBlockType::{CrossAttnDownBlock2D, DownBlock2D};
         use UpBlockType::{CrossAttnUpBlock2D, UpBlock2D};
@@ -212,31 +213,31 @@ impl UNetConfig {
         }
     }
 
-    /// Reads and checks the text of a `config.json`.
+    /// Parses and validates the text of a `config.json`.
     ///
     /// # Errors
     ///
-    /// When it is no JSON, or a field has a value that is wrong or not supported.
+    /// Returns an error if the text is not a JSON object, or a field is invalid or not supported.
     pub fn from_json(json: &str) -> Result<Self, ConfigError> {
         let config: Self = parse(MODEL, json)?;
         config.validate()?;
         Ok(config)
     }
 
-    /// Checks that a network can be built.
+    /// Checks that a network can be built from this configuration.
     ///
     /// # Errors
     ///
-    /// When a field has a value that is wrong or not supported; fields are named as in the file.
+    /// Returns an error if a field is invalid or not supported; fields are named as in the file.
     pub fn validate(&self) -> Result<(), ConfigError> {
         Plan::new(self).map(|_| ())
     }
 
-    /// Builds the network; weights are random, and drawn when first used.
+    /// Builds the network with random weights, which are generated on first use.
     ///
     /// # Errors
     ///
-    /// As [`UNetConfig::validate`].
+    /// Returns the same errors as [`UNetConfig::validate`].
     pub fn init(&self, device: &Device) -> Result<UNet, ConfigError> {
         Ok(UNet::new(self, &Plan::new(self)?, device))
     }

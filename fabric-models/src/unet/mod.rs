@@ -25,7 +25,7 @@ use self::transformer::Transformer;
 pub(crate) use self::trunk::Trunk;
 use crate::layers::{Conv2d, GroupNorm, Trace, cast, computes_in};
 
-/// Predicts the noise in latents, under text and under what processors add to its attention layers.
+/// U-Net: predicts the noise in latents, conditioned on text and on the outputs of attention processors.
 #[derive(Module, Debug)]
 pub struct UNet {
     trunk: Trunk,
@@ -36,7 +36,7 @@ pub struct UNet {
     sites: Vec<AttnSite>,
     center_input_sample: bool,
     in_channels: usize,
-    /// Numbers that are alive at once per latent pixel and row.
+    /// Number of values held at once per latent pixel and row.
     working_width: usize,
 }
 
@@ -58,14 +58,14 @@ impl UNet {
         unet
     }
 
-    /// Transformer layers, in the order in which they run.
+    /// Returns the transformer layers in execution order.
     fn layers(&self) -> impl Iterator<Item = &transformer::TransformerBlock> {
         let up = self.up_blocks.iter().flat_map(|block| &block.attentions);
         self.trunk.layers().chain(up.flat_map(|attention: &Transformer| &attention.transformer_blocks))
     }
 
-    /// One pass that also shows the output of each part, by its published name (`conv_in`, `down_blocks.0`,
-    /// `mid_block`, ...). Embeddings are shown as `[rows, channels, 1, 1]`.
+    /// Runs the network and passes the output of each part to `trace` with its published name (`conv_in`,
+    /// `down_blocks.0`, `mid_block`, ...). Embeddings have the shape `[rows, channels, 1, 1]`.
     pub fn forward_traced<'a>(&self, input: UNetInput<'a>, trace: &'a mut dyn FnMut(&str, &Tensor<4>)) -> UNetOutput {
         self.run(input, Some(trace))
     }
@@ -96,27 +96,27 @@ impl UNet {
         UNetOutput { sample: sample.map(|x| cast(x, dtype)), recorded: pass.recorded.unwrap_or_default() }
     }
 
-    /// Channels of its prediction.
+    /// Returns the number of channels of the prediction.
     pub(crate) fn out_channels(&self) -> usize {
         self.conv_out.weight.lazy_shape()[0]
     }
 
-    /// Channels of the second condition as a whole, and of each time id within it; `None` in networks without.
+    /// Returns the width of the added conditions as a whole and of each embedded time id; `None` in networks without.
     pub(crate) fn added_widths(&self) -> Option<[usize; 2]> {
         self.trunk.added_widths()
     }
 
-    /// [`UNetModel::working_bytes`] if the network were there.
+    /// Returns [`UNetModel::working_bytes`] for the network on another device.
     pub(crate) fn working_bytes_on(&self, device: &Device, [rows, height, width]: [usize; 3]) -> u64 {
         let bytes = fabric_backends::ops::computes_in(device, self.trunk.conv_in.weight.val().dtype()).size();
         [rows, height, width, self.working_width, bytes].into_iter().map(|n| n as u64).product()
     }
 
-    /// `None` when the pass only records, and has recorded all.
+    /// Runs all blocks. Returns `None` if the pass only records and has recorded everything.
     fn walk(&self, sample: Tensor<4>, residuals: Option<&Residuals>, pass: &mut Pass<'_>) -> Option<Tensor<4>> {
         let mut x = if self.center_input_sample { sample * 2.0 - 1.0 } else { sample };
         if pass.last.is_none() {
-            // No layer to lend to, and nothing to record.
+            // Without self-attention, reference rows have no effect and there is nothing to record.
             if pass.recorded.is_some() {
                 return None;
             }
@@ -125,7 +125,7 @@ impl UNet {
         }
         let levels = residuals.map_or(&[][..], |residuals| &residuals.levels);
         x = self.trunk.down(self.trunk.conv_in.forward(x), levels, pass)?;
-        // After the way down, so that it runs on unchanged features.
+        // Added after the down path, so that the down path itself runs on unchanged features.
         if let Some(residuals) = residuals {
             pass.add_to_skips(&residuals.down);
         }
@@ -133,7 +133,7 @@ impl UNet {
         if let Some(mid) = residuals.and_then(|residuals| residuals.mid.as_ref()) {
             x = pass.add(x, mid);
         }
-        // As in diffusers: what does not fit here is not meant for here.
+        // As in diffusers, a residual of another shape is not meant for the middle block and is ignored.
         let fits = |added: &&Tensor<4>| added.dims()[1..] == x.dims()[1..];
         if let Some(added) = levels.get(self.trunk.down_blocks.len()).filter(fits) {
             x = pass.add(x, added);

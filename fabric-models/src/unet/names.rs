@@ -1,24 +1,24 @@
-//! Module paths to published names.
+//! Mapping of module paths to published tensor names.
 
 use super::UNet;
 use crate::load::PublishedNames;
 
 impl PublishedNames for UNet {
-    /// Most names are the same; what differs is flat here and a list in the files, or the other way round.
+    /// Most names are equal. The others are single modules here and lists in the files, or the reverse.
     fn published_name(path: &str) -> String {
         let parts: Vec<&str> = path.split('.').collect();
         let mut name: Vec<&str> = Vec::with_capacity(parts.len() + 2);
         for (index, &part) in parts.iter().enumerate() {
             let parent = index.checked_sub(1).map_or("", |index| parts[index]);
             match (parent, part) {
-                // What it shares with control networks is no part of its own in the files.
+                // The part shared with control networks is not a module in the files.
                 ("", "trunk") => {}
                 (_, "downsampler") => name.extend(["downsamplers", "0"]),
                 (_, "upsampler") => name.extend(["upsamplers", "0"]),
                 (_, "to_out") => name.extend(["to_out", "0"]),
                 ("ff", "proj") => name.extend(["net", "0", "proj"]),
                 ("ff", "out") => name.extend(["net", "2"]),
-                // The two kinds of projection have the same name.
+                // Both kinds of projection have the same name.
                 ("proj_in" | "proj_out", "Conv" | "Linear") => {}
                 (_, part) => name.push(part),
             }

@@ -1,4 +1,4 @@
-//! One walk through the network.
+//! State of one forward pass.
 
 use burn::tensor::Tensor;
 use fabric_core::attention::{AttnExtras, AttnProcessor, AttnSite, DecoupledTokens, JointTokens};
@@ -6,33 +6,34 @@ use fabric_core::models::{RecordedTokens, TextKvCache};
 
 use crate::layers::{Trace, cast, show};
 
-/// What the layers of one pass share: what they read, what they leave behind, and which rows still run.
+/// State shared by the layers of one pass: conditions, skip connections, recorded keys and values, and the rows still
+/// running.
 pub(crate) struct Pass<'a> {
     pub(crate) processor: &'a dyn AttnProcessor,
     /// `[rows, tokens, context_dim]`.
     pub(crate) context: Tensor<3>,
-    /// Where keys and values of the context are kept for later passes.
+    /// Cache that keeps the keys and values of the context for later passes.
     pub(crate) text_kv_cache: Option<&'a TextKvCache>,
-    /// Through the activation already: `[rows, time_dim]`.
+    /// Time embedding after the activation: `[rows, time_dim]`.
     pub(crate) time: Tensor<2>,
-    /// Outputs of the way down that the way up has not used yet.
+    /// Skip connections that the up path has not consumed yet.
     pub(crate) skips: Vec<Tensor<4>>,
-    /// Rows that get a prediction; the others only lend keys and values.
+    /// Number of rows that receive a prediction; the rest are reference rows, which only provide keys and values.
     pub(crate) kept: usize,
-    /// The last self-attention: no row is needed only for its keys after it.
+    /// Site of the last self-attention, after which the reference rows are not needed.
     pub(crate) last: Option<AttnSite>,
-    /// Collects keys and values, and ends the pass at `last`.
+    /// Recorded keys and values. If present, the pass ends at `last`.
     pub(crate) recorded: Option<Vec<RecordedTokens>>,
     pub(crate) trace: Trace<'a>,
 }
 
 impl Pass<'_> {
-    /// Tells the tracer, if there is one.
+    /// Calls the tracer, if there is one.
     pub(crate) fn trace(&mut self, name: impl FnOnce() -> String, x: &Tensor<4>) {
         show(&mut self.trace, name, x);
     }
 
-    /// Drops the lending rows from everything that later layers share.
+    /// Drops the reference rows from all state shared with later layers.
     pub(crate) fn drop_lenders(&mut self) {
         self.context = self.keep(self.context.clone());
         self.time = self.keep(self.time.clone());
@@ -40,7 +41,7 @@ impl Pass<'_> {
         self.skips = skips.into_iter().map(|skip| self.keep(skip)).collect();
     }
 
-    /// Drops the lending rows of one tensor, if it still has them.
+    /// Drops the reference rows of one tensor, if it still has them.
     pub(crate) fn keep<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         if x.dims()[0] > self.kept { x.narrow(0, 0, self.kept) } else { x }
     }
@@ -56,7 +57,7 @@ impl Pass<'_> {
         self.skips = skips.into_iter().zip(residuals).map(|(skip, residual)| self.add(skip, residual)).collect();
     }
 
-    /// Adds a residual, which may leave out the lending rows.
+    /// Adds a residual, which may omit the reference rows.
     pub(crate) fn add(&self, x: Tensor<4>, residual: &Tensor<4>) -> Tensor<4> {
         let residual = self.like(cast(residual.clone(), x.dtype()), &x);
         let (rows, given) = (x.dims()[0], residual.dims()[0]);
@@ -68,14 +69,14 @@ impl Pass<'_> {
         Tensor::cat(vec![x.narrow(0, 0, given) + residual, lenders], 0)
     }
 
-    /// Cuts a tensor to the rows that run where `other` comes from.
+    /// Truncates a tensor to the number of rows of `other`.
     pub(crate) fn like<const D: usize, const E: usize>(&self, x: Tensor<D>, other: &Tensor<E>) -> Tensor<D> {
         let rows = other.dims()[0];
         if x.dims()[0] > rows { x.narrow(0, 0, rows) } else { x }
     }
 }
 
-/// Leaves of a processor's answer what concerns the first `rows` rows.
+/// Restricts a processor's keys and values to the first `rows` rows.
 pub(crate) fn clip(extras: AttnExtras, rows: usize) -> AttnExtras {
     let joint = extras.joint.into_iter().filter(|tokens| tokens.rows.start < rows).map(|tokens| {
         let end = tokens.rows.end.min(rows);
@@ -84,7 +85,7 @@ pub(crate) fn clip(extras: AttnExtras, rows: usize) -> AttnExtras {
     let decoupled = extras.decoupled.into_iter().filter(|tokens| tokens.rows.start < rows).map(|tokens| {
         let end = tokens.rows.end.min(rows);
         let count = end - tokens.rows.start;
-        // One row is shared by all, more are one for each.
+        // A single row is shared by all rows; otherwise there is one per row.
         let cut = |x: Tensor<3>| if x.dims()[0] > count { x.narrow(0, 0, count) } else { x };
         DecoupledTokens {
             rows: tokens.rows.start..end,

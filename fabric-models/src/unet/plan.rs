@@ -1,11 +1,11 @@
-//! What a configuration means, level by level; whatever it cannot mean is an error here.
+//! Converts a configuration to a list of blocks, and returns an error for everything invalid or unsupported.
 
 use serde_json::Value;
 
 use super::config::{AdditionEmbedType, Depths, DownBlockType, MODEL, MidBlockType, UNetConfig, UpBlockType};
 use crate::config::{ConfigError, OneOrMany, brief, check_count, check_epsilon, limits};
 
-/// A checked configuration: one entry per block, in the order in which they run.
+/// Validated configuration with one entry per block, in execution order.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) time_dim: usize,
@@ -15,27 +15,27 @@ pub(crate) struct Plan {
     pub(crate) up: Vec<BlockPlan>,
 }
 
-/// Widths of SDXL's second conditioning.
+/// Widths of SDXL's added conditions.
 #[derive(Debug)]
 pub(crate) struct AddedPlan {
     pub(crate) time_id_dim: usize,
     pub(crate) inputs: usize,
 }
 
-/// One block: its resnets, the transformer after each (if any), and whether a change of size follows.
+/// Plan of one block: its resnets, the transformer after each (if any), and whether a down- or upsampler follows.
 #[derive(Debug)]
 pub(crate) struct BlockPlan {
-    /// Input channels of each resnet, skip connection included.
+    /// Input channels of each resnet, including the skip connection.
     pub(crate) inputs: Vec<usize>,
     pub(crate) channels: usize,
-    /// Layers of each transformer; empty in blocks without.
+    /// Layers of each transformer; empty in blocks without transformers.
     pub(crate) depths: Vec<usize>,
     pub(crate) heads: usize,
     pub(crate) context_dim: usize,
     pub(crate) resample: bool,
 }
 
-/// Settings that must be absent, or have the one value that changes nothing.
+/// Settings that must be absent or have one of the listed values, which have no effect.
 const NEUTRAL: [(&str, &[&str]); 19] = [
     ("only_cross_attention", &["false", "null"]),
     ("mid_block_only_cross_attention", &["null", "false"]),
@@ -114,7 +114,7 @@ impl Plan {
         let mut up = Vec::new();
         for (index, level) in (0..levels).rev().enumerate() {
             let count = layers[level] + 1;
-            // The skips of this level come in reverse, and the last of them is what entered the level.
+            // The skip connections of this level come in reverse order; the last is the input of the level.
             let inputs = (0..count).map(|layer| {
                 let hidden = if layer == 0 { channels[(level + 1).min(levels - 1)] } else { channels[level] };
                 let skip = if layer + 1 == count { channels[level.saturating_sub(1)] } else { channels[level] };
@@ -159,20 +159,20 @@ impl Plan {
         self.down.iter().chain(&self.mid).chain(&self.up)
     }
 
-    /// Channels of the text.
+    /// Returns the channels of the text embeddings.
     pub(crate) fn context(&self) -> usize {
         self.blocks().find(|block| !block.depths.is_empty()).map_or(0, |block| block.context_dim)
     }
 
-    /// Channels of the skip connections, in the order in which the way down makes them.
+    /// Returns the channels of the skip connections, in the order in which the down path produces them.
     pub(crate) fn skips(&self) -> Vec<usize> {
         let first = self.down.first().map_or(0, |block| block.channels);
         let of = |block: &BlockPlan| vec![block.channels; block.inputs.len() + usize::from(block.resample)];
         std::iter::once(first).chain(self.down.iter().flat_map(of)).collect()
     }
 
-    /// Numbers that are alive at once per latent pixel and row, from below: the skip connections, and the widest layer
-    /// at full resolution with its result (the gated MLP, 8 and 4 times as wide as its input).
+    /// Returns a lower bound of the number of values held at once per latent pixel and row: the skip connections, and
+    /// the widest layer at full resolution with its result (the gated MLP, 8 and 4 times as wide as its input).
     pub(crate) fn working_width(&self) -> usize {
         let area = |level: usize| 4_usize.saturating_pow(level as u32);
         let skips =
@@ -181,7 +181,7 @@ impl Plan {
         skips.sum::<usize>() + 12 * first
     }
 
-    /// Groups divide the channels of every norm, heads those of every attention.
+    /// Checks that the groups divide the channels of every norm, and the heads those of every attention.
     fn check_divisions(&self, config: &UNetConfig) -> Result<(), ConfigError> {
         let groups = config.norm_num_groups;
         for block in self.blocks() {
@@ -249,7 +249,7 @@ fn check_numbers(config: &UNetConfig) -> Result<(), ConfigError> {
     check_frequencies("block_out_channels", first, config.freq_shift)
 }
 
-/// A sinusoidal embedding of `dim` channels needs a frequency, and more of them than the shift takes away.
+/// Checks that a sinusoidal embedding of `dim` channels is even and has more frequencies than `shift`.
 fn check_frequencies(field: &str, dim: usize, shift: f64) -> Result<(), ConfigError> {
     let half = dim / 2;
     if dim.is_multiple_of(2) && shift.is_finite() && half as f64 - shift > 0.0 {
@@ -280,7 +280,7 @@ fn heads(config: &UNetConfig, levels: usize) -> Result<Vec<usize>, ConfigError> 
     Ok(heads)
 }
 
-/// Depths of the way up, from the lowest resolution; the way down mirrored unless the file lists them.
+/// Returns the depths of the up path, from the lowest resolution: those of the file, or the down path mirrored.
 fn up_depths(config: &UNetConfig, down: &[OneOrMany<usize>]) -> Result<Vec<OneOrMany<usize>>, ConfigError> {
     match &config.reverse_transformer_layers_per_block {
         Some(listed) if listed.len() == down.len() => Ok(listed.clone()),

@@ -1,4 +1,4 @@
-//! What the U-Net's tests share.
+//! Fixtures shared by the U-Net's tests.
 
 mod configurations;
 mod lending;
@@ -21,7 +21,7 @@ fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), &cpu())
 }
 
-/// Largest difference over the largest value.
+/// Returns the largest absolute difference divided by the largest absolute expected value.
 fn difference<const D: usize>(got: Tensor<D>, expected: Tensor<D>) -> f32 {
     assert_eq!(got.dims(), expected.dims());
     let scale: f32 = expected.clone().abs().max().into_scalar();
@@ -29,7 +29,7 @@ fn difference<const D: usize>(got: Tensor<D>, expected: Tensor<D>) -> f32 {
     error / scale
 }
 
-/// Two levels, attention at both, three heads here and two there.
+/// Returns a configuration with two levels and attention at both, with three and two heads.
 fn tiny() -> UNetConfig {
     UNetConfig {
         block_out_channels: vec![12, 16],
@@ -45,7 +45,7 @@ fn tiny() -> UNetConfig {
 
 const CONTEXT: usize = 10;
 
-/// A random network, its input, and a pass over it.
+/// Random network with an input.
 struct Bench {
     unet: UNet,
     sample: Tensor<4>,
@@ -67,7 +67,7 @@ impl Bench {
         UNetInput::new(self.sample.clone(), &self.timesteps, self.context.clone())
     }
 
-    /// The same network on some of the rows.
+    /// Returns the same network with a range of the rows.
     fn rows(&self, start: usize, count: usize) -> Self {
         Self {
             unet: self.unet.clone(),
@@ -82,10 +82,10 @@ impl Bench {
     }
 }
 
-/// The site, keys, values and grid of a call.
+/// Recorded call: site, keys, values and grid.
 type Noted = (AttnSite, Tensor<3>, Tensor<3>, [usize; 2]);
 
-/// Notes every call, and answers nothing.
+/// Processor that records every call and adds nothing.
 #[derive(Debug, Default)]
 struct Spy(Mutex<Vec<Noted>>);
 

@@ -1,24 +1,24 @@
-//! How a U-Net is told the time.
+//! Time embedding of the U-Net.
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::layers::{Activation, Linear};
 
-/// How a number becomes a vector of sines and cosines (Vaswani et al. 2017, as DDPM uses it).
+/// Sinusoidal embedding of a number (Vaswani et al. 2017, as used in DDPM).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sinusoid {
     /// Length of the vector, even.
     pub(crate) dim: usize,
-    /// Cosines first.
+    /// Whether cosines come before sines.
     pub(crate) flip_sin_to_cos: bool,
     /// Subtracted from the number of frequencies.
     pub(crate) freq_shift: f64,
 }
 
 impl Sinusoid {
-    /// `10000^(-k / (dim/2 - shift))`, rounded to f32 at each step as PyTorch does: at timestep 999 one unit in
-    /// the last place of a frequency is 6e-5 of the result.
+    /// Returns `10000^(-k / (dim/2 - shift))`, rounded to f32 at each operation as in PyTorch: at timestep 999, one
+    /// unit in the last place of a frequency changes the result by 6e-5.
     fn frequencies(&self) -> Vec<f32> {
         let half = self.dim / 2;
         let log_period = -(10_000_f64.ln()) as f32;
@@ -30,7 +30,7 @@ impl Sinusoid {
             .collect()
     }
 
-    /// One vector per timestep, computed on the host: `[timesteps, dim]` in f32.
+    /// Returns one vector per timestep, computed on the host: `[timesteps, dim]` in f32.
     pub(crate) fn embed(&self, timesteps: &[f64], device: &Device) -> Tensor<2> {
         let frequencies = self.frequencies();
         let mut values = Vec::with_capacity(timesteps.len() * self.dim);
@@ -47,7 +47,8 @@ impl Sinusoid {
         Tensor::from_data(TensorData::new(values, [timesteps.len(), self.dim]), (device, DType::F32))
     }
 
-    /// One vector per number, on the device, side by side: `[rows, numbers]` to `[rows, numbers * dim]` in f32.
+    /// Returns one vector per number, computed on the device and concatenated: `[rows, numbers]` to `[rows, numbers *
+    /// dim]` in f32.
     pub(crate) fn embed_tensor(&self, numbers: Tensor<2>) -> Tensor<2> {
         let [rows, count] = numbers.dims();
         let frequencies = self.frequencies();
@@ -60,9 +61,9 @@ impl Sinusoid {
     }
 }
 
-/// The sinusoidal embedding of timesteps, `[timesteps, dim]` in f32, as the U-Net makes it.
+/// Returns the U-Net's sinusoidal embedding of timesteps: `[timesteps, dim]` in f32.
 ///
-/// `dim` is even and above twice `freq_shift`.
+/// `dim` must be even and greater than twice `freq_shift`.
 pub fn timestep_embedding(
     timesteps: &[f64],
     dim: usize,
@@ -73,7 +74,7 @@ pub fn timestep_embedding(
     Sinusoid { dim, flip_sin_to_cos, freq_shift }.embed(timesteps, device)
 }
 
-/// Two linear layers that widen a sinusoidal embedding.
+/// MLP of two linear layers after a sinusoidal embedding.
 #[derive(Module, Debug)]
 pub(crate) struct TimestepEmbedding {
     linear_1: Linear,
@@ -91,7 +92,7 @@ impl TimestepEmbedding {
         }
     }
 
-    /// Channels of what it embeds.
+    /// Returns the number of input channels.
     pub(crate) fn inputs(&self) -> usize {
         self.linear_1.weight.lazy_shape()[1]
     }

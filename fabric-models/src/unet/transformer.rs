@@ -1,4 +1,4 @@
-//! The transformer after a resnet.
+//! Transformers of the U-Net.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -12,7 +12,7 @@ use crate::layers::{Conv2d, GroupNorm, LayerNorm, Linear};
 /// Epsilon of the norm before a transformer; the resnets' is in the configuration.
 const ENTRY_EPSILON: f64 = 1e-6;
 
-/// The transformer after a resnet: the image's pixels as tokens, beside a shortcut.
+/// Transformer after a resnet: treats the pixels of the feature map as tokens, with a residual connection.
 #[derive(Module, Debug)]
 pub(crate) struct Transformer {
     norm: GroupNorm,
@@ -21,7 +21,7 @@ pub(crate) struct Transformer {
     proj_out: Projection,
 }
 
-/// What all transformers of a level have in common.
+/// Settings shared by all transformers of a level.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TransformerConfig {
     pub(crate) channels: usize,
@@ -33,7 +33,7 @@ pub(crate) struct TransformerConfig {
 }
 
 impl TransformerConfig {
-    /// The transformer number `attention` of `block`, with `depth` layers.
+    /// Builds transformer number `attention` of `block`, with `depth` layers.
     pub(crate) fn init(&self, block: Block, attention: usize, depth: usize, device: &Device) -> Transformer {
         let layer = |layer| TransformerBlock::new(self, block, attention, layer, device);
         Transformer {
@@ -46,8 +46,8 @@ impl TransformerConfig {
 }
 
 impl Transformer {
-    /// `[rows, channels, height, width]` to the same, with fewer rows if lending rows ended in here; `None` when
-    /// the pass did.
+    /// Maps `[rows, channels, height, width]` to the same shape, with fewer rows if the reference rows were dropped
+    /// in this transformer. Returns `None` if the pass ended in it.
     pub(crate) fn forward(&self, x: Tensor<4>, pass: &mut Pass<'_>) -> Option<Tensor<4>> {
         let [_, _, height, width] = x.dims();
         let grid = [height, width];
@@ -60,7 +60,7 @@ impl Transformer {
     }
 }
 
-/// A product over channels at either end of a transformer, stored as a 1x1 convolution by older networks.
+/// Input or output projection of a transformer; older networks store it as a 1x1 convolution.
 #[derive(Module, Debug)]
 pub(crate) enum Projection {
     Conv(Conv2d),
@@ -76,7 +76,7 @@ impl Projection {
         }
     }
 
-    /// Pixels to tokens: `[rows, channels, height, width]` to `[rows, height * width, channels]`.
+    /// Projects pixels to tokens: `[rows, channels, height, width]` to `[rows, height * width, channels]`.
     fn enter(&self, x: Tensor<4>) -> Tensor<3> {
         match self {
             Self::Conv(conv) => to_tokens(conv.forward(x)),
@@ -84,7 +84,7 @@ impl Projection {
         }
     }
 
-    /// Tokens to pixels.
+    /// Projects tokens to pixels.
     fn leave(&self, tokens: Tensor<3>, grid: [usize; 2]) -> Tensor<4> {
         match self {
             Self::Conv(conv) => conv.forward(to_pixels(tokens, grid)),
@@ -103,7 +103,7 @@ fn to_pixels(tokens: Tensor<3>, [height, width]: [usize; 2]) -> Tensor<4> {
     tokens.swap_dims(1, 2).reshape([rows, channels, height, width])
 }
 
-/// Attention to the image, attention to the text, and a gated MLP, each beside a shortcut.
+/// Transformer layer: self-attention, cross-attention and a gated MLP, each with a residual connection.
 #[derive(Module, Debug)]
 pub(crate) struct TransformerBlock {
     norm1: LayerNorm,
@@ -143,7 +143,7 @@ impl TransformerBlock {
     }
 }
 
-/// The MLP with gated GELU.
+/// MLP with gated GELU (GEGLU).
 #[derive(Module, Debug)]
 pub(crate) struct FeedForward {
     proj: Linear,

@@ -1,4 +1,4 @@
-//! The half that a U-Net and its control networks have in common: the time, the way down, the middle.
+//! The part shared by U-Nets and control networks: time embedding, down path and middle block.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -12,7 +12,7 @@ use super::time::{Sinusoid, TimestepEmbedding};
 use super::transformer::{Transformer, TransformerBlock};
 use crate::layers::{Activation, Conv2d, Trace, cast, computes_in, show};
 
-/// From latents to the lowest resolution.
+/// Time embedding, down path and middle block.
 #[derive(Module, Debug)]
 pub(crate) struct Trunk {
     pub(crate) conv_in: Conv2d,
@@ -57,20 +57,20 @@ impl Trunk {
         }
     }
 
-    /// Channels of the second condition as a whole, and of each time id within it.
+    /// Returns the width of the added conditions as a whole and of each embedded time id.
     pub(crate) fn added_widths(&self) -> Option<[usize; 2]> {
         let (embedding, sinusoid) = (self.add_embedding.as_ref()?, self.add_time_proj?);
         Some([embedding.inputs(), sinusoid.dim])
     }
 
-    /// Transformer layers, in the order in which they run.
+    /// Returns the transformer layers in execution order.
     pub(crate) fn layers(&self) -> impl Iterator<Item = &TransformerBlock> {
         let down = self.down_blocks.iter().map(|block| &block.attentions);
         let mid = self.mid_block.iter().map(|block| &block.attentions);
         down.chain(mid).flatten().flat_map(|attention: &Transformer| &attention.transformer_blocks)
     }
 
-    /// What the resnets are told of the time (and of SDXL's second conditioning): `[rows, time_dim]`.
+    /// Returns the time embedding for the resnets, including SDXL's added conditions: `[rows, time_dim]`.
     pub(crate) fn embed_time(
         &self,
         rows: usize,
@@ -102,8 +102,8 @@ impl Trunk {
         self.act.forward(time)
     }
 
-    /// The way down from what the first convolution gave, with what is added in each block; leaves the skip connections in the pass. `None` when the pass
-    /// only records, and has recorded all.
+    /// Runs the down path on the output of the first convolution, with one residual added per block, and leaves the
+    /// skip connections in the pass. Returns `None` if the pass only records and has recorded everything.
     pub(crate) fn down(&self, mut x: Tensor<4>, added: &[Tensor<4>], pass: &mut Pass<'_>) -> Option<Tensor<4>> {
         pass.trace(|| "conv_in".to_owned(), &x);
         pass.skips.push(x.clone());
@@ -114,7 +114,7 @@ impl Trunk {
         Some(x)
     }
 
-    /// The middle; `None` as [`Self::down`].
+    /// Runs the middle block. Returns `None` as [`Self::down`].
     pub(crate) fn middle(&self, x: Tensor<4>, pass: &mut Pass<'_>) -> Option<Tensor<4>> {
         let Some(block) = &self.mid_block else { return Some(x) };
         let x = block.forward(x, pass)?;

@@ -4,7 +4,7 @@ use fabric_backends::ops::weighted_attention;
 
 use crate::layers::{GroupNorm, Linear, cast, is_half};
 
-/// The middle block's attention: every pixel to every other, in one head, beside a shortcut.
+/// Single-head self-attention over all pixels in the middle block, with a residual connection.
 #[derive(Module, Debug)]
 pub(super) struct MidAttention {
     group_norm: GroupNorm,
@@ -30,7 +30,7 @@ impl MidAttention {
         let [rows, channels, height, width] = x.dims();
         let dtype = x.dtype();
         let tokens = self.group_norm.forward(x.clone()).reshape([rows, channels, height * width]).swap_dims(1, 2);
-        // One head of up to 512 channels: its logits want f32 whatever the weights are.
+        // A single head of up to 512 channels needs f32 logits, whatever the type of the weights.
         let wide = |x: Tensor<3>| if is_half(dtype) { x.cast(DType::F32) } else { x }.unsqueeze_dim::<4>(1);
         let query = wide(self.to_q.forward(tokens.clone()));
         let key = wide(self.to_k.forward(tokens.clone()));

@@ -1,4 +1,4 @@
-//! The two halves of a VAE.
+//! Encoder and decoder of a VAE.
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
@@ -11,7 +11,7 @@ use crate::layers::{Activation, Conv2d, Downsample, GroupNorm, Resnet, ResnetCon
 /// Epsilon of every norm of a VAE.
 const EPSILON: f64 = 1e-6;
 
-/// Images to the moments of their latents.
+/// Encoder: maps images to the mean and log-variance of their latents.
 #[derive(Module, Debug)]
 pub(super) struct Encoder {
     conv_in: Conv2d,
@@ -29,7 +29,7 @@ struct EncoderBlock {
     downsampler: Option<Downsample>,
 }
 
-/// Latents to images.
+/// Decoder: maps latents to images.
 #[derive(Module, Debug)]
 pub(super) struct Decoder {
     conv_in: Conv2d,
@@ -47,7 +47,7 @@ struct DecoderBlock {
     upsampler: Option<Upsample>,
 }
 
-/// Two resnets with an attention between them.
+/// Middle block: two resnets with an attention layer between them.
 #[derive(Module, Debug)]
 struct MidBlock {
     resnets: Vec<Resnet>,
@@ -105,7 +105,7 @@ impl Encoder {
         }
     }
 
-    /// `[rows, 3, height, width]` to means and log-variances, `[rows, 2 * latent_channels, ..]`.
+    /// Maps `[rows, 3, height, width]` to means and log-variances, `[rows, 2 * latent_channels, ..]`.
     pub(super) fn forward(&self, pixels: Tensor<4>, trace: &mut Trace<'_>) -> Tensor<4> {
         let mut x = self.conv_in.forward(pixels);
         show(trace, || "encoder.conv_in".to_owned(), &x);
@@ -149,8 +149,7 @@ impl Decoder {
         }
     }
 
-    /// The number type in which it computes unless told otherwise.
-    /// The number type in which it computes on this device.
+    /// Returns the data type in which the network computes on this device by default.
     pub(super) fn computes_in(&self, device: &Device) -> DType {
         computes_in(device, self.conv_in.weight.val().dtype())
     }
@@ -159,7 +158,7 @@ impl Decoder {
         self.conv_in.weight.lazy_device()
     }
 
-    /// `[rows, latent_channels, height, width]` to `[rows, 3, ..]`.
+    /// Maps `[rows, latent_channels, height, width]` to `[rows, 3, ..]`.
     pub(super) fn forward(&self, latents: Tensor<4>, trace: &mut Trace<'_>) -> Tensor<4> {
         let mut x = self.conv_in.forward(latents);
         show(trace, || "decoder.conv_in".to_owned(), &x);

@@ -1,4 +1,4 @@
-//! `config.json` of a VAE.
+//! Configuration of a VAE, as read from `config.json`.
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -11,62 +11,62 @@ use crate::layers::Activation;
 
 pub(super) const MODEL: &str = "VAE";
 
-/// A down block of the published configurations.
+/// Class of an encoder block in the published configurations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names of the published classes")]
 pub enum EncoderBlockType {
     DownEncoderBlock2D,
 }
 
-/// An up block of the published configurations.
+/// Class of a decoder block in the published configurations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names of the published classes")]
 pub enum DecoderBlockType {
     UpDecoderBlock2D,
 }
 
-/// `config.json` of an `AutoencoderKL`, with the defaults of its class except for the blocks, which default to
-/// Stable Diffusion's.
+/// Configuration of an `AutoencoderKL` (`config.json`), with the defaults of that class except for the blocks, which
+/// default to those of Stable Diffusion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VaeConfig {
-    /// Colour channels of the images it reads.
+    /// Colour channels of the encoder's input.
     pub in_channels: usize,
-    /// Colour channels of the images it makes.
+    /// Colour channels of the decoder's output.
     pub out_channels: usize,
-    /// From full resolution down.
+    /// Encoder blocks, from full resolution down.
     pub down_block_types: Vec<EncoderBlockType>,
-    /// From the lowest resolution up.
+    /// Decoder blocks, from the lowest resolution up.
     pub up_block_types: Vec<DecoderBlockType>,
     /// Channels per level.
     pub block_out_channels: Vec<usize>,
-    /// Resnets per block of the encoder; the decoder has one more.
+    /// Resnets per block of the encoder; blocks of the decoder have one more.
     pub layers_per_block: usize,
-    /// Nonlinearity of the resnets.
+    /// Activation function of the resnets.
     pub act_fn: Activation,
     /// Channels of the latents.
     pub latent_channels: usize,
-    /// Groups of every group norm (their epsilon is 1e-6).
+    /// Number of groups of every group norm (their epsilon is 1e-6).
     pub norm_num_groups: usize,
-    /// Side of the images it was trained on.
+    /// Side of the training images.
     pub sample_size: OneOrMany<usize>,
-    /// What latents are multiplied by to have about unit variance.
+    /// Factor that scales the latents to about unit variance.
     pub scaling_factor: f64,
-    /// What is subtracted from latents before that.
+    /// Value subtracted from the latents before scaling.
     pub shift_factor: Option<f64>,
-    /// Mean of each channel, where the file gives statistics instead of a shift.
+    /// Mean of each channel, in files that give statistics instead of a shift.
     pub latents_mean: Option<Vec<f64>>,
     /// Standard deviation of each channel.
     pub latents_std: Option<Vec<f64>>,
-    /// Whether half-precision weights are computed with in f32. XL's VAE overflows f16.
+    /// Whether half-precision weights are computed in f32. SDXL's VAE overflows f16.
     pub force_upcast: bool,
     /// Whether a 1x1 convolution follows the encoder.
     pub use_quant_conv: bool,
     /// Whether a 1x1 convolution precedes the decoder.
     pub use_post_quant_conv: bool,
-    /// Whether the middle blocks attend.
+    /// Whether the middle blocks have an attention layer.
     pub mid_block_add_attention: bool,
-    /// What else the file says, kept for saving.
+    /// All other fields, kept for saving.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
 }
@@ -98,37 +98,37 @@ impl Default for VaeConfig {
 }
 
 impl VaeConfig {
-    /// Stable Diffusion 1.x and 2.x.
+    /// Returns the configuration of Stable Diffusion 1.x and 2.x.
     pub fn sd15() -> Self {
         Self::default()
     }
 
-    /// Stable Diffusion XL: the same network with another scale.
+    /// Returns the configuration of Stable Diffusion XL: the same network with another scaling factor.
     pub fn sdxl() -> Self {
         Self { sample_size: OneOrMany::One(1024), scaling_factor: 0.13025, ..Self::default() }
     }
 
-    /// Reads and checks the text of a `config.json`.
+    /// Parses and validates the text of a `config.json`.
     ///
     /// # Errors
     ///
-    /// When it is no JSON, or a field has a value that is wrong or not supported.
+    /// Returns an error if the text is not a JSON object, or a field is invalid or not supported.
     pub fn from_json(json: &str) -> Result<Self, ConfigError> {
         let config: Self = parse(MODEL, json)?;
         config.validate()?;
         Ok(config)
     }
 
-    /// Pixels per latent along each axis.
+    /// Returns the pixels per latent along each axis.
     pub fn scale_factor(&self) -> usize {
         1 << self.block_out_channels.len().saturating_sub(1)
     }
 
-    /// Checks that a network can be built.
+    /// Checks that a network can be built from this configuration.
     ///
     /// # Errors
     ///
-    /// When a field has a value that is wrong or not supported.
+    /// Returns an error if a field is invalid or not supported.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let invalid =
             |field: &str, got: String, expected: String| Err(ConfigError::invalid(MODEL, field, got, expected));
@@ -189,11 +189,11 @@ impl VaeConfig {
         }
     }
 
-    /// Builds the network; weights are random, and drawn when first used.
+    /// Builds the network with random weights, which are generated on first use.
     ///
     /// # Errors
     ///
-    /// As [`VaeConfig::validate`].
+    /// Returns the same errors as [`VaeConfig::validate`].
     pub fn init(&self, device: &Device) -> Result<Vae, ConfigError> {
         self.validate()?;
         Ok(Vae::new(self, device))

@@ -1,4 +1,4 @@
-//! The variational autoencoder of Stable Diffusion (diffusers' `AutoencoderKL`): between images and latents.
+//! Variational autoencoder of Stable Diffusion (diffusers' `AutoencoderKL`).
 
 mod attention;
 mod blocks;
@@ -17,7 +17,7 @@ use self::blocks::{Decoder, Encoder};
 use crate::config::OneOrMany;
 use crate::layers::{Conv2d, Trace, cast, is_half};
 
-/// Encodes images to latents of an eighth of their size, and decodes them again.
+/// VAE: encodes images to latents of an eighth of their size, and decodes latents to images.
 #[derive(Module, Debug)]
 pub struct Vae {
     encoder: Encoder,
@@ -31,23 +31,23 @@ pub struct Vae {
     #[module(skip)]
     default_tiling: Tiling,
     scale_factor: usize,
-    /// Numbers that are alive at once per pixel of the image.
+    /// Number of values held at once per pixel of the image.
     working_width: usize,
 }
 
-/// How a VAE computes; none of it changes what it computes, except that tiles do not see one another.
+/// Computation options of a VAE. None of them changes the result, except that tiles are processed independently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VaeOptions {
-    /// Images beyond this size go in overlapping tiles. `None` (the default) never cuts.
+    /// Tiling of images larger than a tile. `None` (the default) disables it.
     pub tiling: Option<Tiling>,
-    /// Whether the images of a batch go one at a time, for less memory.
+    /// Whether the images of a batch are processed one at a time, to save memory.
     pub sliced: bool,
-    /// Whether half-precision weights are computed with in f32, layer by layer. The default is the
-    /// configuration's `force_upcast`; XL's original VAE overflows f16. On a CPU they always are.
+    /// Whether half-precision weights are computed in f32, layer by layer. The default is the configuration's
+    /// `force_upcast`; SDXL's original VAE overflows f16. On a CPU they always are.
     pub upcast: bool,
 }
 
-/// Between the latents of the network and those of the diffusion, per channel: `(z - shift) * scale`.
+/// Per-channel scaling of the VAE's latents for the diffusion model: `(z - shift) * scale`.
 #[derive(Debug, Clone, PartialEq)]
 struct LatentScale {
     shift: Vec<f32>,
@@ -68,7 +68,7 @@ impl LatentScale {
         }
     }
 
-    /// Shift and scale `[1, channels, 1, 1]`.
+    /// Returns shift and scale, `[1, channels, 1, 1]`.
     fn tensors(&self, like: &Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let tensor = |values: &Vec<f32>| {
             let data = TensorData::new(values.clone(), [1, values.len(), 1, 1]);
@@ -78,7 +78,7 @@ impl LatentScale {
     }
 }
 
-/// The latents of an image as a distribution, before scaling.
+/// Distribution of an image's latents, before scaling.
 #[derive(Debug, Clone)]
 pub struct LatentDistribution {
     /// `[images, latent_channels, height / 8, width / 8]`.
@@ -88,13 +88,13 @@ pub struct LatentDistribution {
 }
 
 impl LatentDistribution {
-    /// `mean + std * noise`; of one image, as many samples as there are rows of noise.
+    /// Returns `mean + std * noise`. The distribution of a single image is sampled once per row of noise.
     pub fn sample(&self, noise: Tensor<4>) -> Tensor<4> {
         let ([rows, latents @ ..], [images, own @ ..]) = (noise.dims(), self.mean.dims());
         assert_eq!(latents, own, "VAE: noise and latents differ in shape");
         assert!(images == 1 || images == rows, "VAE: {rows} rows of noise for {images} images");
         let std = (self.logvar.clone() * 0.5).exp();
-        // One image's mean and deviation serve all rows.
+        // The mean and standard deviation of a single image broadcast over all rows.
         self.mean.clone() + std * cast(noise, self.mean.dtype())
     }
 }
@@ -107,7 +107,7 @@ impl Vae {
             OneOrMany::One(size) => *size,
             OneOrMany::Many(sizes) => sizes.iter().copied().max().unwrap_or(0),
         };
-        // The published files' training size, or enough for a sensible tile where they tell none.
+        // The training size, or a sufficient tile size where the configuration does not specify one.
         let tile = (sample_size / scale_factor).max(16);
         Self {
             encoder: Encoder::new(config, device),
@@ -118,46 +118,46 @@ impl Vae {
             options: VaeOptions { tiling: None, sliced: false, upcast: config.force_upcast },
             default_tiling: Tiling::new(tile, tile / 4).expect("a quarter of a tile is less than a tile"),
             scale_factor,
-            // The last block's first resnet: its input, normalised, and its output.
+            // The first resnet of the last block holds its input, the normalised input, and its output.
             working_width: 2 * config.block_out_channels.get(1).unwrap_or(&config.block_out_channels[0])
                 + config.block_out_channels[0],
         }
     }
 
-    /// How it computes.
+    /// Returns the computation options.
     pub fn options(&self) -> VaeOptions {
         self.options
     }
 
-    /// The same network, which computes in another way.
+    /// Sets the computation options.
     #[must_use]
     pub fn with_options(self, options: VaeOptions) -> Self {
         Self { options, ..self }
     }
 
-    /// Tiles of the size it was trained on, with a quarter of overlap, as in diffusers.
+    /// Returns tiles of the training size with an overlap of a quarter, as in diffusers.
     pub fn default_tiling(&self) -> Tiling {
         self.default_tiling
     }
 
-    /// The distribution of the latents of images `[images, 3, height, width]` in [-1, 1], not scaled.
+    /// Encodes images `[images, 3, height, width]` in [-1, 1] to the distribution of their latents, not scaled.
     ///
-    /// Height and width are multiples of [`Autoencoder::scale_factor`]; what is beyond is not encoded.
+    /// Height and width should be multiples of [`Autoencoder::scale_factor`]; remaining pixels are not encoded.
     pub fn encode_distribution(&self, pixels: Tensor<4>) -> LatentDistribution {
         self.distribution(pixels, &mut None)
     }
 
-    /// Latents `[images, latent_channels, height, width]`, not scaled, to pixels of about [-1, 1].
+    /// Decodes unscaled latents `[images, latent_channels, height, width]` to pixels in about [-1, 1].
     pub fn decode_unscaled(&self, latents: Tensor<4>) -> Tensor<4> {
         self.pixels(latents, &mut None)
     }
 
-    /// [`Vae::encode_distribution`] that also shows the output of each part (`encoder.conv_in`, ...).
+    /// Runs [`Vae::encode_distribution`] and passes the output of each part (`encoder.conv_in`, ...) to `trace`.
     pub fn encode_traced(&self, pixels: Tensor<4>, trace: &mut dyn FnMut(&str, &Tensor<4>)) -> LatentDistribution {
         self.distribution(pixels, &mut Some(trace))
     }
 
-    /// [`Vae::decode_unscaled`] that also shows the output of each part (`decoder.mid_block`, ...).
+    /// Runs [`Vae::decode_unscaled`] and passes the output of each part (`decoder.mid_block`, ...) to `trace`.
     pub fn decode_traced(&self, latents: Tensor<4>, trace: &mut dyn FnMut(&str, &Tensor<4>)) -> Tensor<4> {
         self.pixels(latents, &mut Some(trace))
     }
@@ -207,7 +207,7 @@ impl Vae {
         if self.options.upcast && is_half(own) { DType::F32 } else { own }
     }
 
-    /// [`Autoencoder::working_bytes`] if the network were there.
+    /// Returns [`Autoencoder::working_bytes`] for the network on another device.
     pub(crate) fn working_bytes_on(&self, device: &Device, latents: [usize; 2]) -> u64 {
         let [height, width] = match self.options.tiling {
             Some(tiling) => latents.map(|side| side.min(tiling.tile())),
@@ -218,7 +218,7 @@ impl Vae {
         pixels * (self.working_width * bytes) as u64
     }
 
-    /// Runs `f` in the number type of the computation, over all images at once or one by one.
+    /// Runs `f` in the data type of the computation, on all images at once or one by one.
     fn per_slice(&self, x: Tensor<4>, mut f: impl FnMut(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
         let dtype = x.dtype();
         let compute = self.computes_in(&self.decoder.device());

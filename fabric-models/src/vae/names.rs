@@ -1,10 +1,10 @@
-//! Module paths to published names.
+//! Mapping of module paths to published tensor names.
 
 use super::Vae;
 use crate::load::PublishedNames;
 
 impl PublishedNames for Vae {
-    /// As [`crate::unet::UNet`]'s; the middle block's attention is a list of one in the files.
+    /// Maps names like [`crate::unet::UNet`]. In the files, the middle block's attention is a list of one.
     fn published_name(path: &str) -> String {
         let mut name: Vec<&str> = Vec::new();
         for part in path.split('.') {

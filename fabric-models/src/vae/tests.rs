@@ -1,4 +1,4 @@
-//! Shapes, counts, tiles and slices.
+//! Tests of shapes, parameter counts, tiling and slicing.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Distribution;
@@ -110,7 +110,7 @@ fn half_precision_weights_are_computed_with_in_f32() {
     let expected = exact.decode(latents.clone());
     assert_eq!(difference(half.decode(latents.clone()), expected.clone()), 0.0);
     let narrow = half.clone().with_options(VaeOptions { upcast: false, ..half.options() });
-    // On a CPU there is no other way.
+    // A CPU always computes in f32.
     assert_eq!(difference(narrow.decode(latents), expected), 0.0);
 }
 

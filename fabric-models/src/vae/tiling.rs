@@ -1,14 +1,13 @@
-//! Large images in overlapping tiles, as in diffusers.
+//! Encoding and decoding of large images in overlapping tiles, as in diffusers.
 
 use std::ops::Range;
 
 use burn::tensor::{Tensor, TensorData};
 use fabric_core::Error;
 
-/// How large images are cut into overlapping tiles, in latents (8 pixels each).
+/// Size and overlap of the tiles of large images, in latents (8 pixels each).
 ///
-/// Each tile is its own image to the norms and the attention, so a tiled result is close to the whole one but
-/// not equal to it.
+/// Norms and attention see one tile at a time, so the result is close to, but not equal to, that without tiling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tiling {
     tile: usize,
@@ -16,11 +15,11 @@ pub struct Tiling {
 }
 
 impl Tiling {
-    /// Square tiles of side `tile`, of which neighbours share `overlap`; diffusers takes 64 and 16.
+    /// Creates square tiles of side `tile` whose neighbours share `overlap`; diffusers uses 64 and 16.
     ///
     /// # Errors
     ///
-    /// When tiles are empty, or overlap whole.
+    /// Returns an error unless `overlap` is less than `tile`.
     pub fn new(tile: usize, overlap: usize) -> Result<Self, Error> {
         if overlap < tile {
             return Ok(Self { tile, overlap });
@@ -30,22 +29,22 @@ impl Tiling {
         Err(Error::settings("VAE tiling", got, expected, "take tiles of 64 with an overlap of 16"))
     }
 
-    /// Side of a tile.
+    /// Returns the side of a tile.
     pub fn tile(&self) -> usize {
         self.tile
     }
 
-    /// What two neighbours share.
+    /// Returns the overlap of neighbouring tiles.
     pub fn overlap(&self) -> usize {
         self.overlap
     }
 
-    /// Whether latents of this height and width need more than one tile.
+    /// Returns whether latents of this height and width need more than one tile.
     pub fn cuts(&self, height: usize, width: usize) -> bool {
         height > self.tile || width > self.tile
     }
 
-    /// Runs `decode` over tiles of `latents`; its output is `scale` times as large.
+    /// Runs `decode` on tiles of `latents`; its output is larger by the factor `scale`.
     pub(super) fn decode(
         &self,
         latents: Tensor<4>,
@@ -58,7 +57,7 @@ impl Tiling {
         grid.assemble(self.overlap * scale, |rows, columns| decode(cut(&latents, rows, columns)))
     }
 
-    /// Runs `encode` over tiles of `pixels`; its output is `scale` times as small.
+    /// Runs `encode` on tiles of `pixels`; its output is smaller by the factor `scale`.
     pub(super) fn encode(
         &self,
         pixels: Tensor<4>,
@@ -72,7 +71,7 @@ impl Tiling {
             kept: self.tile - self.overlap,
         };
         grid.assemble(self.overlap, |rows, columns| {
-            // What does not fill a latent stays with the last tile.
+            // Pixels that do not fill a latent belong to the last tile.
             let pixels_of = |span: Range<usize>, latents: usize, size: usize| {
                 span.start * scale..if span.end == latents { size } else { span.end * scale }
             };
@@ -82,8 +81,8 @@ impl Tiling {
         })
     }
 
-    /// Tiles along one axis. Unlike in diffusers none follows the one that reaches the end: it would lie inside
-    /// its neighbour, and a sliver of an image makes poor pixels.
+    /// Returns the tiles along one axis. Unlike in diffusers, no tile follows the one that reaches the end: it would
+    /// lie inside its neighbour, and a narrow strip decodes poorly.
     fn spans(&self, size: usize) -> Vec<Range<usize>> {
         let mut spans = Vec::new();
         let mut start = 0;
@@ -103,7 +102,7 @@ fn cut(x: &Tensor<4>, rows: Range<usize>, columns: Range<usize>) -> Tensor<4> {
     x.clone().slice([0..count, 0..channels, rows, columns])
 }
 
-/// Tiles in place; all but the last of each axis are cut to `kept` once their successor is blended in.
+/// Tiles with their positions; all but the last of each axis are cut to `kept` after the next tile is blended in.
 struct Grid {
     rows: Vec<Range<usize>>,
     columns: Vec<Range<usize>>,
@@ -119,7 +118,7 @@ impl Grid {
             let mut tiles: Vec<Tensor<4>> = Vec::new();
             for columns in &self.columns {
                 let mut tile = run(rows.clone(), columns.clone());
-                // Blended tiles are what their neighbours blend with, as in the published code.
+                // Tiles are blended with tiles that are already blended, as in the published code.
                 if let Some(above) = above.get(tiles.len()) {
                     tile = blend(above, tile, overlap, 2);
                 }
@@ -140,7 +139,7 @@ impl Grid {
     }
 }
 
-/// Fades from the end of `before` into the start of `tile` along an axis.
+/// Blends the end of `before` linearly into the start of `tile` along an axis.
 fn blend(before: &Tensor<4>, tile: Tensor<4>, overlap: usize, axis: usize) -> Tensor<4> {
     let (length, size) = (before.dims()[axis], tile.dims()[axis]);
     let extent = overlap.min(length).min(size);

@@ -1,4 +1,4 @@
-//! The factors themselves as values, for readers and evaluations that go through all of them.
+//! The factors as values, for readers and evaluations that iterate over all of them.
 
 use super::factor::factor;
 use super::{
@@ -13,7 +13,7 @@ factor! {
         Kind = "kind",
         /// [`Colour`].
         Colour = "colour",
-        /// [`Texture`], of all but faces.
+        /// [`Texture`], which faces do not have.
         Texture = "texture",
         /// [`Size`].
         Size = "size",
@@ -39,7 +39,8 @@ factor! {
 }
 
 impl Attribute {
-    /// Whether faces have this factor, or everything else; `None` where both do.
+    /// Returns whether only faces have this factor (`true`) or only other things (`false`); `None` if both have
+    /// it.
     pub(super) fn is_of_faces(self) -> Option<bool> {
         match self {
             Self::Texture => Some(false),
@@ -48,7 +49,7 @@ impl Attribute {
         }
     }
 
-    /// The names of the values of this factor, by their index: one output of a reader for each.
+    /// Returns the names of the factor's values by index; a reader has one output for each.
     ///
     /// ```
     /// use fabric_models::world::Attribute;

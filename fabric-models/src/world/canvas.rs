@@ -1,4 +1,4 @@
-//! Pixels to draw on, in the coordinates of whoever draws.
+//! Drawing surface with transformed coordinates.
 
 use tiny_skia::{Color, FillRule, LineCap, Mask, Paint, Path, Pixmap, Stroke, Transform};
 
@@ -10,14 +10,14 @@ pub const MIN_SIDE: u32 = 16;
 /// The longest side of an image, in pixels.
 pub const MAX_SIDE: u32 = 1024;
 
-/// An image that is being painted.
+/// Image that is being drawn.
 pub(super) struct Canvas {
     pixmap: Pixmap,
     place: Transform,
 }
 
 impl Canvas {
-    /// A square canvas, filled, on which lengths are given in pixels of 64.
+    /// Creates a square canvas with a fill colour; lengths are in units of 1/64 of its side.
     pub(super) fn new(side: u32, rgb: Rgb) -> Result<Self, WorldError> {
         let side_error = WorldError::Side { got: side, min: MIN_SIDE, max: MAX_SIDE };
         if !(MIN_SIDE..=MAX_SIDE).contains(&side) {
@@ -29,23 +29,23 @@ impl Canvas {
         Ok(Self { pixmap, place: Transform::from_scale(scale, scale) })
     }
 
-    /// From now on, what is drawn goes through `place` first.
+    /// Applies `place` to all further drawing, before the current transform.
     pub(super) fn through(&mut self, place: Transform) {
         self.place = self.place.pre_concat(place);
     }
 
-    /// Fills the inside of a path by the even-odd rule, as far as it lies within `clip`.
+    /// Fills the inside of a path by the even-odd rule, within `clip`.
     pub(super) fn fill(&mut self, path: &Path, rgb: Rgb, clip: Option<&Mask>) {
         self.pixmap.fill_path(path, &opaque(rgb), FillRule::EvenOdd, self.place, clip);
     }
 
-    /// Draws a line with round ends along a path, as far as it lies within `clip`.
+    /// Strokes a path with round line ends, within `clip`.
     pub(super) fn stroke(&mut self, path: &Path, width: f32, rgb: Rgb, clip: Option<&Mask>) {
         let stroke = Stroke { width, line_cap: LineCap::Round, ..Stroke::default() };
         self.pixmap.stroke_path(path, &opaque(rgb), &stroke, self.place, clip);
     }
 
-    /// The inside of a path, to clip with.
+    /// Returns a clip mask of the inside of a path.
     pub(super) fn clip(&self, path: &Path) -> Mask {
         let mut mask =
             Mask::new(self.pixmap.width(), self.pixmap.height()).expect("a mask is no larger than its canvas");
@@ -53,9 +53,9 @@ impl Canvas {
         mask
     }
 
-    /// The pixels, row by row.
+    /// Returns the pixels, row by row.
     pub(super) fn into_rgb(self) -> Vec<u8> {
-        // All that was painted is opaque, so the premultiplied values are the values.
+        // All paint is opaque, so premultiplied values equal straight ones.
         self.pixmap.data().chunks_exact(4).flat_map(|rgba| [rgba[0], rgba[1], rgba[2]]).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Saying what a scene shows, in several wordings.
+//! Captions of scenes, in several wordings.
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use super::factor::factor;
 use super::{Factor, Glasses, Kind, Mouth, Named, Position, Scene};
 
 factor! {
-    /// How a caption is put.
+    /// Wording of a caption.
     Wording, "wording", {
         /// "a small red star at the top left on a blue background"
         Sentence = "sentence",
@@ -29,33 +29,34 @@ factor! {
     }
 }
 
-/// A caption and what it says.
+/// Caption with the factors that it names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caption {
     /// Lower-case words and commas.
     pub text: String,
-    /// The factors it names: all that an evaluation may ask of an image made from it.
+    /// The factors that the caption names, which an evaluation may check in an image generated from it.
     pub named: Named,
 }
 
-/// Says something about a scene, in one of the [`Wording`]s, some factors left out.
+/// Writes a random caption of a scene, in one of the [`Wording`]s and with some factors left out.
 ///
-/// The caption [`Named::is_true_of`] the scene.
+/// The factors that it names agree with the scene ([`Named::is_true_of`]).
 pub fn caption(scene: &Scene, rng: &mut (impl Rng + ?Sized)) -> Caption {
     let named = Named::some_of(scene, rng);
     let wording: Wording = pick(rng);
     Caption { text: named.caption(wording), named }
 }
 
-/// Says everything about a scene, as a [`Wording::Sentence`].
+/// Writes a caption with all factors of a scene, as a [`Wording::Sentence`].
 pub fn full_caption(scene: &Scene) -> String {
     Named::of(scene).caption(Wording::Sentence)
 }
 
 impl Named {
-    /// The caption that names these factors, in one wording; [`parse_caption`](super::parse_caption) reads it back.
+    /// Writes the caption that names these factors, in one wording; [`parse_caption`](super::parse_caption)
+    /// recovers them.
     ///
-    /// Without a kind, it speaks of a "thing".
+    /// Without a kind, the caption says "thing".
     pub fn caption(&self, wording: Wording) -> String {
         let thing = self.thing();
         let position = self.position.map(place);
@@ -89,7 +90,7 @@ impl Named {
         name(self.kind).unwrap_or("thing")
     }
 
-    /// The colour, where it goes with the thing and not with its hair.
+    /// Returns the colour if it describes the thing itself; for a face, it describes the hair.
     fn own_colour(&self) -> Option<&'static str> {
         name(self.colour).filter(|_| self.kind != Some(Kind::Face))
     }
@@ -155,7 +156,7 @@ fn place(position: Position) -> String {
     }
 }
 
-/// The words with their article.
+/// Prefixes the words with their article.
 fn a(words: &str) -> String {
     let article = if words.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     format!("{article} {words}")
@@ -169,7 +170,7 @@ fn comma(before: Option<String>, after: String) -> String {
     join(before.into_iter().chain([after]), ", ")
 }
 
-/// "one, two and three", or nothing.
+/// Joins items as "one, two and three"; `None` without items.
 fn enumerate(items: impl Iterator<Item = String>) -> Option<String> {
     let mut items: Vec<String> = items.collect();
     let last = items.pop()?;

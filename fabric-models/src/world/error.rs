@@ -1,25 +1,25 @@
-//! What can be wrong with a request to this world.
+//! Error type of the world.
 
-/// Why an image cannot be drawn or a word not be read.
+/// Error when an image cannot be drawn or a name cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorldError {
-    /// The side of the image is too short to show anything, or too long.
+    /// The side of the image is too short or too long.
     #[error("an image of this world has sides from {min} to {max} pixels, got {got}: choose one of these")]
     Side {
-        /// What was asked for, in pixels.
+        /// The requested side, in pixels.
         got: u32,
         /// The shortest side, in pixels.
         min: u32,
         /// The longest side, in pixels.
         max: u32,
     },
-    /// A word that names no value of a factor.
+    /// The name is not a value of the factor.
     #[error("`{got}` is no {factor}, expected one of: {expected}")]
     Name {
         /// The factor, for instance `colour`.
         factor: &'static str,
-        /// The word, its first 80 characters.
+        /// The name, cut to its first 80 characters.
         got: String,
         /// All names of that factor.
         expected: String,

@@ -1,4 +1,4 @@
-//! Drawing a face from its identity.
+//! Drawing of faces from their identities.
 
 use std::f32::consts::{PI, TAU};
 use std::sync::LazyLock;
@@ -10,23 +10,23 @@ use super::palette::{Rgb, shaded};
 use super::shapes::{Point, arc, ellipse, finish, polar, polygon};
 use super::{Brows, Eyes, Factor, Glasses, Hair, Identity, Mouth};
 
-/// Lines and pupils. Not quite black, as pencil is on paper.
+/// Colour of lines and pupils: not quite black, like pencil on paper.
 const INK: Rgb = [28, 16, 18];
 const WHITE: Rgb = [250, 250, 250];
 const LENS: Rgb = [206, 232, 246];
 const THROAT: Rgb = [150, 20, 36];
 
-/// How far the eyes are from the middle, and how low.
+/// Distance of the eyes from the middle, and their height.
 const EYE: Point = [0.27, 0.20];
 
-/// What surrounds the features, from back to front: hair behind the head, the head, hair before it.
+/// Parts of the head, from back to front: hair behind the head, the head, hair in front of it.
 struct Head {
     behind: Path,
     skin: Path,
     before: Path,
 }
 
-/// The parts of the head of each cut of hair, all within the circle of radius 1.
+/// Returns the parts of the head for a haircut, all within the circle of radius 1.
 fn head(hair: Hair) -> &'static Head {
     static HEADS: LazyLock<[Head; Hair::ALL.len()]> = LazyLock::new(|| {
         Hair::ALL.map(|hair| Head {
@@ -38,7 +38,7 @@ fn head(hair: Hair) -> &'static Head {
     &HEADS[hair.index()]
 }
 
-/// Draws a face of radius 1 with hair of one colour; `shade` makes everything else as much brighter.
+/// Draws a face of radius 1 with this hair colour; `shade` brightens all other colours.
 pub(super) fn draw(canvas: &mut Canvas, identity: &Identity, hair: Rgb, shade: f32) {
     let Head { behind, skin, before } = head(identity.hair);
     canvas.fill(behind, hair, None);
@@ -54,7 +54,7 @@ pub(super) fn draw(canvas: &mut Canvas, identity: &Identity, hair: Rgb, shade: f
     }
 }
 
-/// Draws everything that belongs to a face in one colour.
+/// Draws the whole area of a face in one colour.
 pub(super) fn draw_silhouette(canvas: &mut Canvas, identity: &Identity, rgb: Rgb) {
     let Head { behind, skin, before } = head(identity.hair);
     [behind, skin, before].into_iter().for_each(|part| canvas.fill(part, rgb, None));
@@ -75,7 +75,7 @@ fn hair_behind(hair: Hair) -> Path {
     }
 }
 
-/// The cap of hair above the brows, from its top along its lower edge; black hair must not swallow raised brows.
+/// Returns the hair above the brows, from its top along its lower edge; black hair must not hide raised brows.
 fn hair_before(hair: Hair) -> Path {
     let edge: &[Point] = match hair {
         Hair::Short => {
@@ -156,7 +156,7 @@ fn mouth(canvas: &mut Canvas, mouth: Mouth) {
     }
 }
 
-/// A line of a half length that hangs through by half of `sag`.
+/// Returns an arc of width `2 * half` whose middle is `sag / 2` lower than its ends.
 fn bow([x, y]: Point, half: f32, sag: f32) -> Path {
     let mut builder = PathBuilder::new();
     builder.move_to(x - half, y);

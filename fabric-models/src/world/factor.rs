@@ -1,12 +1,12 @@
-//! One way an image can differ from another, as an enum of named values.
+//! Trait and macro for factors: enums of named values by which images differ.
 
 use std::fmt;
 
 use super::WorldError;
 
-/// A factor of the world: a small closed set of values, each with the word that captions use for it.
+/// Factor of the world: a small closed set of values, each with the word that captions use for it.
 ///
-/// Readers and evaluations are written once, over any `F: Factor`.
+/// Readers and evaluations are generic over `F: Factor`.
 ///
 /// ```
 /// use fabric_models::world::{Colour, Factor, Position};
@@ -20,22 +20,22 @@ use super::WorldError;
 /// assert_eq!("top left".parse(), Ok(Position::TopLeft));
 /// ```
 pub trait Factor: Copy + Eq + fmt::Debug + fmt::Display + Send + Sync + 'static {
-    /// What the factor is called, for instance `background colour`.
+    /// The title of the factor, for instance `background colour`.
     const TITLE: &'static str;
     /// Every value, in the order of [`Factor::index`].
     const VALUES: &'static [Self];
 
-    /// The word (or words) that captions use.
+    /// Returns the word (or words) that captions use.
     fn name(self) -> &'static str;
 
-    /// The place of this value in [`Factor::VALUES`].
+    /// Returns the index of this value in [`Factor::VALUES`].
     fn index(self) -> usize;
 
-    /// The value that captions call `name`.
+    /// Returns the value with this name.
     ///
     /// # Errors
     ///
-    /// [`WorldError::Name`] if none is called so.
+    /// Returns [`WorldError::Name`] if no value has this name.
     fn from_name(name: &str) -> Result<Self, WorldError> {
         let got = Self::VALUES.iter().copied().find(|value| value.name() == name);
         got.ok_or_else(|| WorldError::Name {

@@ -1,4 +1,4 @@
-//! Classification heads for all factors, over the tokens of an image network.
+//! Classification heads for all factors, on the tokens of an image network.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -8,13 +8,13 @@ use super::{Attribute, Kind, Named};
 use crate::layers::{Embedding, LayerNorm, Linear};
 use crate::load::PublishedNames;
 
-/// One classification head for each factor: attention pooling with a query of its own, then a linear layer.
+/// Classification head for each factor: attention pooling with a separate query, then a linear layer.
 #[derive(Module, Debug)]
 pub struct FactorHeads {
     norm: LayerNorm,
-    /// A row for each attribute.
+    /// One query per attribute.
     query: Embedding,
-    /// As [`Attribute::ALL`].
+    /// In the order of [`Attribute::ALL`].
     heads: Vec<Linear>,
 }
 
@@ -25,7 +25,7 @@ impl PublishedNames for FactorHeads {
 }
 
 impl FactorHeads {
-    /// Heads over tokens of `channels` channels, with random weights.
+    /// Creates heads on tokens of `channels` channels, with random weights.
     pub fn new(channels: usize, device: &Device) -> Self {
         let head = |attribute: Attribute| Linear::new(channels, attribute.values().len(), true, device);
         Self {
@@ -35,7 +35,7 @@ impl FactorHeads {
         }
     }
 
-    /// Logits of the values of each attribute.
+    /// Computes the logits of the values of each attribute.
     ///
     /// # Shapes
     ///
@@ -52,9 +52,9 @@ impl FactorHeads {
     }
 }
 
-/// The most likely value of each factor.
+/// Returns the most likely value of each factor.
 ///
-/// What an image shows depends on the kind that was read: a face has no texture, and nothing else has an identity.
+/// The predicted kind determines which factors apply: a face has no texture, and other things have no identity.
 ///
 /// # Shapes
 ///

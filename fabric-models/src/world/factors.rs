@@ -1,9 +1,9 @@
-//! What there is to see: the thing, how it is painted, where it lies, and what lies behind it.
+//! Factors of all scenes: the thing, its texture, size and position, and the background.
 
 use super::factor::factor;
 
 factor! {
-    /// What the image shows.
+    /// Kind of the thing.
     Kind, "kind", {
         /// A disc.
         Circle = "circle",
@@ -17,7 +17,7 @@ factor! {
         Heart = "heart",
         /// A cross with four equal arms.
         Cross = "cross",
-        /// A ring through which one sees the background.
+        /// A ring with a transparent centre.
         Ring = "ring",
         /// A crescent.
         Moon = "moon",
@@ -27,13 +27,13 @@ factor! {
         House = "house",
         /// A fish that swims to the left.
         Fish = "fish",
-        /// A face with an [`Identity`](super::Identity) of its own.
+        /// A face with an [`Identity`](super::Identity).
         Face = "face",
     }
 }
 
 factor! {
-    /// The colour of the thing; of a face, the colour of its hair.
+    /// Colour of the thing; for a face, of its hair.
     Colour, "colour", {
         /// Red.
         Red = "red",
@@ -57,7 +57,7 @@ factor! {
 }
 
 factor! {
-    /// How the thing is painted, with a second shade of its colour; a face is always plain.
+    /// Texture of the thing, in a second shade of its colour; faces are always plain.
     Texture, "texture", {
         /// One shade.
         Plain = "plain",
@@ -73,7 +73,7 @@ factor! {
 }
 
 factor! {
-    /// How large the thing is.
+    /// Size of the thing.
     Size, "size", {
         /// A radius of 12 pixels in 64.
         Small = "small",
@@ -85,7 +85,7 @@ factor! {
 }
 
 factor! {
-    /// Where the thing lies.
+    /// Position of the thing.
     Position, "position", {
         /// Top left.
         TopLeft = "top left",
@@ -109,7 +109,7 @@ factor! {
 }
 
 factor! {
-    /// The colour of the background, never called like the colour of the thing before it.
+    /// Colour of the background; its name always differs from that of the thing's colour.
     BackgroundColour, "background colour", {
         /// Red.
         Red = "red",
@@ -131,11 +131,11 @@ factor! {
 }
 
 factor! {
-    /// How the background is painted, with a second shade close to the first.
+    /// Pattern of the background, in a second shade close to its colour.
     BackgroundPattern, "background pattern", {
         /// One shade.
         Plain = "plain",
-        /// Upright stripes.
+        /// Vertical stripes.
         Striped = "striped",
         /// Dots.
         Dotted = "dotted",

@@ -1,4 +1,4 @@
-//! Who a face is: six factors that no other kind of thing has.
+//! Identity of a face: six factors that other things do not have.
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use super::draws::pick;
 use super::factor::factor;
 
 factor! {
-    /// The eyes of a face.
+    /// Eyes of a face.
     Eyes, "eyes", {
         /// Dark dots.
         Round = "round",
@@ -20,7 +20,7 @@ factor! {
 }
 
 factor! {
-    /// The brows of a face.
+    /// Brows of a face.
     Brows, "brows", {
         /// Level.
         Flat = "flat",
@@ -32,7 +32,7 @@ factor! {
 }
 
 factor! {
-    /// The mouth of a face.
+    /// Mouth of a face.
     Mouth, "mouth", {
         /// Corners up.
         Smile = "smile",
@@ -44,7 +44,7 @@ factor! {
 }
 
 factor! {
-    /// The cut of a face's hair; its colour is the [`Colour`](super::Colour) of the scene.
+    /// Haircut of a face; its colour is the [`Colour`](super::Colour) of the scene.
     Hair, "hair", {
         /// Short.
         Short = "short",
@@ -56,7 +56,7 @@ factor! {
 }
 
 factor! {
-    /// The skin of a face.
+    /// Skin of a face.
     Skin, "skin", {
         /// Light.
         Light = "light",
@@ -70,16 +70,17 @@ factor! {
 factor! {
     /// Whether a face wears glasses.
     Glasses, "glasses", {
-        /// It does not.
+        /// No glasses.
         None = "no glasses",
-        /// It does.
+        /// Glasses.
         Worn = "glasses",
     }
 }
 
-/// Who a face is: one of [`Identity::COUNT`].
+/// Identity of a face: one of [`Identity::COUNT`].
 ///
-/// All look different in every size, but of a small face in 64 pixels the brows are four pixels: ask large ones.
+/// All identities look different in every size. In a small face at 64 pixels, however, the brows are only four
+/// pixels: evaluate on large faces.
 ///
 /// ```
 /// use fabric_models::world::{Glasses, Identity};
@@ -95,7 +96,7 @@ pub struct Identity {
     pub brows: Brows,
     /// The mouth.
     pub mouth: Mouth,
-    /// The cut of the hair.
+    /// The haircut.
     pub hair: Hair,
     /// The skin.
     pub skin: Skin,
@@ -104,10 +105,10 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// How many there are: 3·3·3·3·3·2.
+    /// Number of identities: 3·3·3·3·3·2.
     pub const COUNT: usize = 486;
 
-    /// Identity number `index`, counted round after [`Identity::COUNT`].
+    /// Returns identity number `index` modulo [`Identity::COUNT`].
     pub fn from_index(index: usize) -> Self {
         let mut rest = index;
         Self {
@@ -120,14 +121,14 @@ impl Identity {
         }
     }
 
-    /// The number of this identity, below [`Identity::COUNT`].
+    /// Returns the number of this identity, below [`Identity::COUNT`].
     pub fn index(&self) -> usize {
         let Self { eyes, brows, mouth, hair, skin, glasses } = *self;
         let triples = [eyes.index(), brows.index(), mouth.index(), hair.index(), skin.index()];
         triples.iter().fold(0, |index, digit| index * 3 + digit) * Glasses::ALL.len() + glasses.index()
     }
 
-    /// Any identity, each as likely as the others.
+    /// Returns a uniformly random identity.
     pub fn random(rng: &mut (impl Rng + ?Sized)) -> Self {
         Self {
             eyes: pick(rng),
@@ -140,14 +141,15 @@ impl Identity {
     }
 }
 
-/// Round eyes, flat brows, a smile, short hair, light skin, no glasses: what scenes without a face carry.
+/// Round eyes, flat brows, a smile, short hair, light skin, no glasses: the identity of all scenes without a
+/// face.
 impl Default for Identity {
     fn default() -> Self {
         Self::from_index(0)
     }
 }
 
-/// Takes the last digit off `rest`, in the base of a factor.
+/// Removes the lowest digit of `rest`, in the base of the factor's number of values, and returns its value.
 fn digit<F: Factor>(rest: &mut usize) -> F {
     let value = F::VALUES[*rest % F::VALUES.len()];
     *rest /= F::VALUES.len();

@@ -1,12 +1,13 @@
-//! What an instruction can ask for, and the ways to say it.
+//! Tasks and wordings of instructions.
 
 use super::factor::factor;
 use super::{Attribute, Factor, Kind, Split};
 
 factor! {
-    /// What an instruction asks to take from an image: the tasks on which an Instruct adapter of this world is trained.
+    /// Task of an instruction: what to use from an image. An Instruct adapter of this world is trained on these
+    /// tasks.
     InstructTask, "task", {
-        /// Every factor that the text does not name.
+        /// All factors that the text does not name.
         Everything = "everything",
         /// Texture and colours.
         Style = "style",
@@ -23,15 +24,15 @@ factor! {
     }
 }
 
-/// Instructions that training shows; `{}` stands for what is to be taken.
+/// Instruction templates used in training; `{}` stands for a noun of the task.
 const TEMPLATES: [&str; 6] =
     ["use {}", "take {}", "keep {}", "copy {}", "use {} from the image", "take only {} of the image"];
 
-/// Instructions that training never shows, made of words that it does show.
+/// Instruction templates excluded from training, made of words that occur in training.
 const HELD_OUT: [&str; 3] = ["copy {} of the image", "keep only {}", "take {} from the image"];
 
 impl InstructTask {
-    /// The factors that the made image shares with the image that the instruction is about.
+    /// Returns the factors that the target image shares with the condition image.
     pub fn shared(self) -> &'static [Attribute] {
         match self {
             Self::Everything => &Attribute::ALL,
@@ -64,9 +65,9 @@ impl InstructTask {
         }
     }
 
-    /// The instructions for this task that training shows, or those that it never shows.
+    /// Returns the instructions for this task: those used in training, or those excluded from it.
     ///
-    /// An object may also be called by its name, as in "use the star", where `kind` tells it.
+    /// With `kind`, [`InstructTask::Object`] also names the object, as in "use the star".
     ///
     /// ```
     /// use fabric_models::world::{InstructTask, Kind, Split};

@@ -1,4 +1,4 @@
-//! Reads what images of this world show, whichever model made them.
+//! Evaluation of generated images with the readers of this world.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::{Attribute, Named, Readers, SIDE};
 use crate::ModelError;
 use crate::load::{ComponentFolder, LoadDtype, LoadError, LoadOptions, SaveOptions, load_into, save_component};
 
-/// The [`Readers`] that ship with a model of this world, on a device.
+/// [`Readers`] of a model of this world, on a device.
 ///
 /// ```no_run
 /// use fabric_core::image::Image;
@@ -27,23 +27,23 @@ pub struct Judge {
     device: Device,
 }
 
-/// The readers' folder beside a model's own.
+/// Folder of the readers within a model's folder.
 const FOLDER: &str = "readers";
 
-/// Images that are looked at together.
+/// Number of images per batch.
 const BATCH: usize = 64;
 
 impl Judge {
-    /// A judge with these readers.
+    /// Creates a judge with these readers.
     pub fn new(readers: Readers, device: &Device) -> Self {
         Self { readers, device: device.clone() }
     }
 
-    /// Loads the readers in a model's folder.
+    /// Loads the readers from a model's folder.
     ///
     /// # Errors
     ///
-    /// When they are missing, or their weights do not fit.
+    /// Returns an error if the readers are missing, or their weights do not fit.
     pub fn load(model: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
         let options = LoadOptions::default().with_dtype(LoadDtype::F32);
         let weights = ComponentFolder::open(model.as_ref().join(FOLDER), None)?.weights()?;
@@ -51,11 +51,11 @@ impl Judge {
         Ok(Self::new(readers, device))
     }
 
-    /// Writes readers into a model's folder, in half precision.
+    /// Saves readers to a model's folder, in half precision.
     ///
     /// # Errors
     ///
-    /// When a file cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn save_readers(readers: &Readers, model: impl AsRef<Path>) -> Result<(), LoadError> {
         let values: Vec<_> =
             Attribute::ALL.into_iter().map(|attribute| json!({ attribute.to_string(): attribute.values() })).collect();
@@ -64,11 +64,11 @@ impl Judge {
         Ok(())
     }
 
-    /// What each image shows.
+    /// Predicts the factors that each image shows.
     ///
     /// # Errors
     ///
-    /// When an image cannot be resized to 64x64 pixels.
+    /// Returns an error if an image cannot be resized to 64x64 pixels.
     pub fn read(&self, images: &[Image]) -> Result<Vec<Named>, ImageError> {
         let mut seen = Vec::with_capacity(images.len());
         for images in images.chunks(BATCH) {

@@ -1,10 +1,10 @@
-//! A small world of images whose factors are known, to train small models on and to measure what they do.
+//! Synthetic world of images with known factors, for training and evaluating small models.
 //!
-//! A [`Scene`] is one thing on a background: its kind, colour, texture, size and position, the background's colour
-//! and pattern, and, if it is a face, its [`Identity`]. [`Scene::render`] draws it, [`caption`] says something about
-//! it and keeps record of what it said, and [`parse_caption`] reads that back from the words. A [`Variation`] is what
-//! no caption mentions. Combinations that training never shows ([`Scene::is_held_out`]) tell whether a model has
-//! understood the factors or remembers images.
+//! A [`Scene`] is one thing on a background: its kind, colour, texture, size and position, the background's
+//! colour and pattern, and, for a face, its [`Identity`]. [`Scene::render`] draws it. [`caption`] describes it
+//! in words and records the factors that it names; [`parse_caption`] recovers them from the text. A
+//! [`Variation`] holds the details that no caption mentions. Combinations that are excluded from training
+//! ([`Scene::is_held_out`]) show whether a model generalises over the factors or memorises images.
 //!
 //! ```
 //! use fabric_models::world::{Attribute, Named, SIDE, Split, sample};
@@ -22,15 +22,15 @@
 //! # Ok::<(), fabric_models::world::WorldError>(())
 //! ```
 //!
-//! | question | answer |
+//! | topic | items |
 //! |---|---|
-//! | what can differ | [`Kind`], [`Colour`], [`Texture`], [`Size`], [`Position`] |
-//! | behind it | [`BackgroundColour`], [`BackgroundPattern`] |
-//! | in faces | [`Eyes`], [`Brows`], [`Mouth`], [`Hair`], [`Skin`], [`Glasses`] |
-//! | all of these alike | [`Factor`] as a trait, [`Attribute`] as a value |
-//! | what was said | [`Named`] |
-//! | images that share factors | [`Pair`], [`InstructTask`] |
-//! | which words there are | [`words`] |
+//! | factors of the thing | [`Kind`], [`Colour`], [`Texture`], [`Size`], [`Position`] |
+//! | factors of the background | [`BackgroundColour`], [`BackgroundPattern`] |
+//! | factors of faces | [`Eyes`], [`Brows`], [`Mouth`], [`Hair`], [`Skin`], [`Glasses`] |
+//! | all factors | [`Factor`] as a trait, [`Attribute`] as a value |
+//! | factors that a caption names | [`Named`] |
+//! | pairs of images that share factors | [`Pair`], [`InstructTask`] |
+//! | vocabulary | [`words`] |
 
 mod attribute;
 mod canvas;

@@ -1,4 +1,4 @@
-//! What a caption says: some factors, each with its value.
+//! Factors that a caption names, with their values.
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use super::{
     Scene, Size, Skin, Texture,
 };
 
-/// The factors that a caption names, with their values; what it leaves out is `None`.
+/// Factors that a caption names, with their values; factors that it leaves out are `None`.
 ///
 /// ```
 /// use fabric_models::world::{Attribute, Colour, Kind, Named, Wording, parse_caption};
@@ -23,36 +23,36 @@ use super::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Named {
-    /// What it is.
+    /// Kind of the thing.
     pub kind: Option<Kind>,
-    /// The colour of the thing, or of a face's hair.
+    /// Colour of the thing, or of a face's hair.
     pub colour: Option<Colour>,
-    /// How it is painted.
+    /// Texture of the thing.
     pub texture: Option<Texture>,
-    /// How large it is.
+    /// Size of the thing.
     pub size: Option<Size>,
-    /// Where it lies.
+    /// Position of the thing.
     pub position: Option<Position>,
-    /// The colour of the background.
+    /// Colour of the background.
     pub background_colour: Option<BackgroundColour>,
-    /// The pattern of the background.
+    /// Pattern of the background.
     pub background_pattern: Option<BackgroundPattern>,
-    /// The eyes of a face.
+    /// Eyes of a face.
     pub eyes: Option<Eyes>,
-    /// The brows of a face.
+    /// Brows of a face.
     pub brows: Option<Brows>,
-    /// The mouth of a face.
+    /// Mouth of a face.
     pub mouth: Option<Mouth>,
-    /// The cut of a face's hair.
+    /// Haircut of a face.
     pub hair: Option<Hair>,
-    /// The skin of a face.
+    /// Skin of a face.
     pub skin: Option<Skin>,
     /// Whether a face wears glasses.
     pub glasses: Option<Glasses>,
 }
 
 impl Named {
-    /// All that can be said about a scene: of a face everything but its texture, of another thing no identity.
+    /// Returns all factors of a scene: a face has no texture, other things have no identity.
     pub fn of(scene: &Scene) -> Self {
         let all = Self {
             kind: Some(scene.kind),
@@ -79,10 +79,10 @@ impl Named {
         }
     }
 
-    /// What somebody might happen to say about a scene: the most striking factors usually, "plain" seldom.
+    /// Returns a random selection of a scene's factors: conspicuous ones often, "plain" rarely.
     pub fn some_of(scene: &Scene, rng: &mut (impl Rng + ?Sized)) -> Self {
         let all = Self::of(scene);
-        // A few captions say everything, so that full ones are not new to whoever learned from these.
+        // Some captions name all factors, so that models trained on these captions have seen full ones.
         if chance(rng, 0.1) {
             return all;
         }
@@ -91,7 +91,7 @@ impl Named {
         let pattern = unsaid(scene.background.pattern == BackgroundPattern::Plain, 0.65);
         let glasses = unsaid(scene.identity.glasses == Glasses::None, 0.7);
         Self {
-            // Without its kind a face would lose the word that tells whose hair is meant.
+            // Faces always keep their kind: without it, the colour could not be attributed to the hair.
             kind: keep(all.kind, if scene.is_face() { 1.0 } else { 0.97 }, rng),
             colour: keep(all.colour, 0.85, rng),
             texture: keep(all.texture, texture, rng),
@@ -108,7 +108,7 @@ impl Named {
         }
     }
 
-    /// The index of the value named for a factor, for instance to compare with what a reader saw.
+    /// Returns the index of a factor's value, for instance to compare it with a reader's prediction.
     pub fn index_of(&self, attribute: Attribute) -> Option<usize> {
         fn index<F: Factor>(value: Option<F>) -> Option<usize> {
             value.map(Factor::index)
@@ -130,7 +130,7 @@ impl Named {
         }
     }
 
-    /// The same with another value of a factor, by its index; `None` leaves it unsaid, as does an index beyond the last.
+    /// Sets a factor to the value with this index; `None` or an index out of range clears it.
     #[must_use]
     pub fn with(self, attribute: Attribute, index: Option<usize>) -> Self {
         fn value<F: Factor>(index: Option<usize>) -> Option<F> {
@@ -153,19 +153,20 @@ impl Named {
         }
     }
 
-    /// The factors that are named.
+    /// Returns the factors that are named.
     pub fn attributes(&self) -> impl Iterator<Item = Attribute> {
         Attribute::ALL.into_iter().filter(|&attribute| self.index_of(attribute).is_some())
     }
 
-    /// Share of the named factors that were seen so, from 0 to 1; 1 where nothing is named.
+    /// Returns the share of the named factors whose value in `seen` is the same, from 0 to 1; 1 if none is
+    /// named.
     pub fn agreement(&self, seen: &Self) -> f64 {
         let right = |&attribute: &Attribute| self.index_of(attribute) == seen.index_of(attribute);
         let (right, all) = (self.attributes().filter(right).count(), self.attributes().count());
         if all == 0 { 1.0 } else { right as f64 / all as f64 }
     }
 
-    /// Whether everything named is so in a scene.
+    /// Returns whether all named factors have these values in a scene.
     pub fn is_true_of(&self, scene: &Scene) -> bool {
         let all = Self::of(scene);
         self.attributes().all(|attribute| self.index_of(attribute) == all.index_of(attribute))

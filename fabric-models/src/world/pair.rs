@@ -1,4 +1,4 @@
-//! Pairs of images that share what an instruction asks for, and nothing else on purpose.
+//! Pairs of images that share the factors of an instruction's task.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 use super::draws::{below, chance, pick};
 use super::{Attribute, InstructTask, Named, Scene, Split, Variation, Wording};
 
-/// An example for adapters: from `condition`, `text` and `instruction`, make `target`.
+/// Training example for adapters: `condition`, `text` and `instruction` are the inputs, `target` the output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
-    /// What is to be taken from the condition.
+    /// Task of the instruction: what to use from the condition image.
     pub task: InstructTask,
-    /// The image that serves as a prompt.
+    /// The condition image (image prompt).
     pub condition: (Scene, Variation),
-    /// The image to make.
+    /// The target image.
     pub target: (Scene, Variation),
-    /// What the text names of the target, none of which has to be taken from the condition.
+    /// Factors of the target that the text names; none of them needs the condition image.
     pub named: Named,
     /// The text.
     pub text: String,
@@ -24,11 +24,11 @@ pub struct Pair {
     pub instruction: String,
 }
 
-/// Pair number `index` of the endless series that `seed` names, for one task.
+/// Returns pair number `index` of the endless series with this seed, for one task.
 ///
-/// Both scenes are of the training split; `wordings` says which instructions are drawn. For
-/// [`InstructTask::Everything`], the target is the condition with up to three factors changed, which the text then names:
-/// text overrides the image where it speaks.
+/// Both scenes belong to the training split; `wordings` selects the split of the instructions. For
+/// [`InstructTask::Everything`], the target is the condition with up to three factors changed, which the text
+/// names: text overrides the image.
 ///
 /// ```
 /// use fabric_models::world::{InstructTask, Split, pair};
@@ -59,7 +59,8 @@ pub fn pair(seed: u64, index: u64, task: InstructTask, wordings: Split) -> Pair 
     }
 }
 
-/// Two scenes that share the factors of a task, and a text that names others of the second.
+/// Returns a condition and a target that share the factors of a task, and the other factors that the text
+/// names.
 fn sharing(task: InstructTask, rng: &mut impl Rng) -> (Scene, Scene, Named) {
     loop {
         let target = Scene::random_of(Split::Train, rng);
@@ -78,7 +79,7 @@ fn sharing(task: InstructTask, rng: &mut impl Rng) -> (Scene, Scene, Named) {
     }
 }
 
-/// A scene, the same with some factors changed, and a text that names what was changed.
+/// Returns a condition, a target with some factors changed, and the changed factors for the text.
 fn overridden(rng: &mut impl Rng) -> (Scene, Scene, Named) {
     const FREE: [Attribute; 7] = [
         Attribute::Kind,
@@ -100,14 +101,14 @@ fn overridden(rng: &mut impl Rng) -> (Scene, Scene, Named) {
             target = target.taking(attribute, &other);
             named = named.with(attribute, Named::of(&target).index_of(attribute));
         }
-        // Now and then the text also names what stays.
+        // Sometimes the text also names unchanged factors.
         let said = Named::some_of(&target, rng);
         for attribute in FREE {
             if chance(rng, 0.15) && named.index_of(attribute).is_none() {
                 named = named.with(attribute, said.index_of(attribute));
             }
         }
-        // A face has no texture to share with another thing, nor that an identity.
+        // Both must be faces or neither: faces have no texture, and other things no identity.
         let is_alike = condition.is_face() == target.is_face();
         if is_alike && is_shown(&target) && named.is_true_of(&target) {
             return (condition, target, named);
@@ -120,9 +121,9 @@ fn is_shown(scene: &Scene) -> bool {
 }
 
 impl Scene {
-    /// The same scene with one factor of another scene.
+    /// Copies one factor from another scene.
     ///
-    /// The result need not be [valid](Scene::is_valid): a face may have been given a texture.
+    /// The result may be [invalid](Scene::is_valid), for example a face with a texture.
     #[must_use]
     pub fn taking(mut self, attribute: Attribute, from: &Self) -> Self {
         match attribute {
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn other_factors_are_independent() {
-        // Of nine colours, one in nine agrees by chance, but for what backgrounds exclude.
+        // With nine colours, one in nine agrees by chance, apart from colours that backgrounds exclude.
         let count = 900;
         let same = |task, of: fn(&Scene) -> usize| {
             let pairs = (0..count).map(|index| pair(4, index, task, Split::Train));

@@ -1,23 +1,23 @@
-//! What the colours look like, in sRGB.
+//! sRGB values of the colours.
 
 use super::{BackgroundColour, Colour, Skin};
 
 /// An 8-bit sRGB colour.
 pub type Rgb = [u8; 3];
 
-/// The two shades in which a surface is painted.
+/// The two shades of a surface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tones {
-    /// The shade of most of it, and all of it if it is plain.
+    /// The main shade; the only one of a plain surface.
     pub main: Rgb,
-    /// The shade of its stripes, dots, checks or outline.
+    /// The shade of stripes, dots, checks or outline.
     pub second: Rgb,
 }
 
 impl Colour {
-    /// The shades of a thing of this colour, in sRGB.
+    /// Returns the sRGB shades of a thing of this colour.
     ///
-    /// The second one is lighter or darker, whichever lies farther from all other colours.
+    /// The second one is lighter or darker, whichever is farther from all other colours.
     pub fn tones(self) -> Tones {
         let (main, second) = match self {
             Self::Red => ([215, 35, 35], [146, 6, 22]),
@@ -35,7 +35,7 @@ impl Colour {
 }
 
 impl BackgroundColour {
-    /// The shades of a background of this colour, in sRGB, closer to each other than those of a thing.
+    /// Returns the sRGB shades of a background of this colour, closer to each other than those of a thing.
     pub fn tones(self) -> Tones {
         let Tones { main, second } = match self {
             Self::Red => Colour::Red.tones(),
@@ -52,7 +52,7 @@ impl BackgroundColour {
 }
 
 impl Skin {
-    /// The colour of the skin, in sRGB.
+    /// Returns the sRGB colour of the skin.
     pub fn rgb(self) -> Rgb {
         match self {
             Self::Light => [252, 221, 192],
@@ -62,17 +62,17 @@ impl Skin {
     }
 }
 
-/// `share` of the way from one colour to another.
+/// Interpolates between two colours: `share` 0 is `from`, 1 is `to`.
 fn mix(from: Rgb, to: Rgb, share: f32) -> Rgb {
     std::array::from_fn(|i| (f32::from(from[i]) + share * (f32::from(to[i]) - f32::from(from[i]))).round() as u8)
 }
 
-/// The colour made brighter by a share of full brightness.
+/// Brightens a colour by a share of full brightness.
 pub(super) fn shaded(rgb: Rgb, shade: f32) -> Rgb {
     rgb.map(|value| (f32::from(value) + 255.0 * shade).round() as u8)
 }
 
-/// Euclidean distance in sRGB, from 0 to 442.
+/// Returns the Euclidean distance in sRGB, from 0 to 442.
 #[cfg(test)]
 pub(super) fn distance(a: Rgb, b: Rgb) -> f32 {
     (0..3).map(|i| (f32::from(a[i]) - f32::from(b[i])).powi(2)).sum::<f32>().sqrt()

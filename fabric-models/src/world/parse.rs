@@ -1,11 +1,13 @@
-//! Reading what a caption says.
+//! Parsing of captions.
 
 use super::{BackgroundColour, Colour, Factor, Glasses, Kind, Mouth, Named, Position, Texture};
 
-/// The factors that a caption names, in any of the [`Wording`](super::Wording)s, or in words of one's own put likewise.
+/// Returns the factors that a caption names, in any of the [`Wording`](super::Wording)s or in free words of
+/// similar structure.
 ///
-/// Words of no factor are passed over. Of two things the first one counts. A colour or a pattern goes with the next
-/// of thing, hair and background; behind "on", with the background even without that word.
+/// Unknown words are ignored. If the caption names several things, the first one counts. A colour or pattern
+/// belongs to the next thing, "hair" or "background"; after "on", it belongs to the background even without
+/// that word.
 ///
 /// ```
 /// use fabric_models::world::{BackgroundColour, Colour, Named, Kind, parse_caption};
@@ -27,7 +29,7 @@ pub fn parse_caption(text: &str) -> Named {
     reader.named
 }
 
-/// What has been read, and the adjectives that still wait for their noun.
+/// Parser state: the factors found so far, and adjectives whose noun has not been read yet.
 #[derive(Default)]
 struct Reader<'a> {
     named: Named,
@@ -62,7 +64,7 @@ impl<'a> Reader<'a> {
         self.before = word;
     }
 
-    /// Words that need no other, or whose noun stands beside them.
+    /// Handles words that stand alone, or whose noun is adjacent.
     fn read_own_noun(&mut self, word: &'a str) {
         let named = &mut self.named;
         match word {
@@ -87,7 +89,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Adjectives without a noun go with the thing, or behind "on" with the background.
+    /// Assigns adjectives without a noun to the thing or, after "on", to the background.
     fn end_phrase(&mut self) {
         if self.behind_on {
             self.give_to_background()
@@ -119,7 +121,7 @@ fn take<F: Factor>(word: &mut Option<&str>) -> Option<F> {
     word.take().and_then(|word| F::from_name(word).ok())
 }
 
-/// What was said first stands.
+/// Keeps the first value.
 fn first<F>(value: &mut Option<F>, got: Option<F>) {
     *value = value.take().or(got);
 }

@@ -1,19 +1,20 @@
-//! Stripes, dots and checks: what is painted over a surface in its second shade.
+//! Stripes, dots and checks, drawn over a surface in its second shade.
 
 use tiny_skia::{Path, PathBuilder, Rect, Transform};
 
 use super::shapes::finish;
 use super::{BackgroundPattern, SIDE, Size, Texture};
 
-/// Width of the outline of a thing of radius 1.
+/// Returns the outline width of a thing, relative to radius 1.
 pub(super) fn outline_width(size: Size) -> f32 {
     pixels(size, [2.4, 3.0, 3.6])
 }
 
-/// A length in pixels of 64, for small, medium and large things, as a share of the thing's radius.
+/// Converts a length in pixels of a 64-pixel image, given for small, medium and large things, to a multiple of
+/// the thing's radius.
 ///
-/// Small things have fewer stripes and dots rather than thinner ones, which 64 pixels could not show: no stripe, dot or
-/// cell is narrower than 4 pixels.
+/// Small things have fewer stripes and dots instead of thinner ones, which 64 pixels could not resolve: no
+/// stripe, dot or cell is narrower than 4 pixels.
 fn pixels(size: Size, [small, medium, large]: [f32; 3]) -> f32 {
     let length = match size {
         Size::Small => small,
@@ -23,7 +24,7 @@ fn pixels(size: Size, [small, medium, large]: [f32; 3]) -> f32 {
     length / size.radius()
 }
 
-/// The second shade of a thing of radius 1, to be clipped to its outline.
+/// Returns the area of the second shade of a thing of radius 1, to be clipped to its outline.
 pub(super) fn of_texture(texture: Texture, size: Size) -> Option<Path> {
     match texture {
         Texture::Plain | Texture::Outlined => None,
@@ -36,7 +37,7 @@ pub(super) fn of_texture(texture: Texture, size: Size) -> Option<Path> {
     }
 }
 
-/// The second shade of a background, in pixels of 64.
+/// Returns the area of the second shade of a background, in pixels of a 64-pixel image.
 pub(super) fn of_background(pattern: BackgroundPattern) -> Option<Path> {
     let side = SIDE as f32;
     match pattern {
@@ -46,7 +47,7 @@ pub(super) fn of_background(pattern: BackgroundPattern) -> Option<Path> {
     }
 }
 
-/// Upright stripes over a share of a square, one of them in its middle.
+/// Returns vertical stripes over a square, one of them at its centre; each covers `share` of the period.
 fn stripes(from: f32, to: f32, period: f32, share: f32) -> Path {
     let mut builder = PathBuilder::new();
     for [x, _] in lattice(from, to, period).into_iter().filter(|&[_, row]| row == 0) {
@@ -57,7 +58,8 @@ fn stripes(from: f32, to: f32, period: f32, share: f32) -> Path {
     finish(builder)
 }
 
-/// Dots over a square in rows that are half a period apart and shifted likewise; their radius is a share of the period.
+/// Returns dots over a square, in rows half a period apart and shifted by half a period; their radius is given
+/// as a share of the period.
 fn dots(from: f32, to: f32, period: f32, radius: f32) -> Path {
     let mut builder = PathBuilder::new();
     let step = period / 2.0;
@@ -68,7 +70,7 @@ fn dots(from: f32, to: f32, period: f32, radius: f32) -> Path {
     finish(builder)
 }
 
-/// Every second cell of a board over the square around the circle of radius 1.
+/// Returns every second cell of a chequerboard over the bounding square of the unit circle.
 fn checks(cell: f32) -> Path {
     let mut builder = PathBuilder::new();
     for [x, y] in lattice(-1.0, 1.0, cell).into_iter().filter(|[x, y]| (x + y) % 2 == 0) {
@@ -78,7 +80,7 @@ fn checks(cell: f32) -> Path {
     finish(builder)
 }
 
-/// Steps from the middle of a square, in both directions, until it is covered.
+/// Returns integer offsets from the centre of a square that cover it in steps of `step`.
 fn lattice(from: f32, to: f32, step: f32) -> Vec<[i32; 2]> {
     let reach = ((to - from) / (2.0 * step)).ceil() as i32;
     (-reach..=reach).flat_map(|y| (-reach..=reach).map(move |x| [x, y])).collect()

@@ -1,4 +1,4 @@
-//! Convolutional network that reads the factors of this world off an image.
+//! Convolutional network that predicts the factors of an image of this world.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -8,22 +8,22 @@ use super::{FactorHeads, Named, SIDE};
 use crate::layers::{Activation, Conv2d, Downsample, Embedding, Resnet, ResnetConfig};
 use crate::load::PublishedNames;
 
-/// Channels of each level; each level after the first has half the height and width of the one before.
+/// Channels of each level; each level after the first halves height and width.
 const CHANNELS: [usize; 4] = [16, 48, 96, 128];
 
-/// Residual blocks of each level: texture is read at a fourth of the resolution, shape at an eighth.
+/// Residual blocks of each level: texture is detected at a quarter of the resolution, shape at an eighth.
 const BLOCKS: [usize; 4] = [1, 1, 2, 2];
 
-/// Network that reads every factor of the world off an image: residual convolutions to 8x8 tokens, then
+/// Network that predicts every factor of an image of this world: residual convolutions to 8x8 tokens, then
 /// [`FactorHeads`].
 ///
-/// It measures every model of this world, so it shares nothing with the networks that it measures: not the image
-/// encoder, which an IP-Adapter is conditioned on, and not the VAE.
+/// It evaluates every model of this world, so it shares no weights with the evaluated networks, neither with
+/// the image encoder, on which an IP-Adapter is conditioned, nor with the VAE.
 #[derive(Module, Debug)]
 pub struct Readers {
     conv_in: Conv2d,
     levels: Vec<Level>,
-    /// One row for each of the 8x8 tokens.
+    /// One position embedding for each of the 8x8 tokens.
     positions: Embedding,
     heads: FactorHeads,
 }
@@ -41,7 +41,7 @@ impl PublishedNames for Readers {
 }
 
 impl Readers {
-    /// Readers with random weights.
+    /// Creates readers with random weights.
     pub fn new(device: &Device) -> Self {
         let resnet = ResnetConfig { time_dim: None, groups: 8, epsilon: 1e-6, act: Activation::Silu };
         let level = |at: usize| {
@@ -61,7 +61,7 @@ impl Readers {
         }
     }
 
-    /// Logits of the values of each factor.
+    /// Computes the logits of the values of each factor.
     ///
     /// # Shapes
     ///
@@ -80,7 +80,7 @@ impl Readers {
         self.heads.forward(tokens + self.positions.weight.val().unsqueeze::<3>())
     }
 
-    /// What images show: the most likely value of each factor.
+    /// Returns the most likely value of each factor, for each image.
     ///
     /// # Shapes
     ///

@@ -1,4 +1,4 @@
-//! From a scene to pixels.
+//! Rendering of scenes.
 
 use tiny_skia::{Path, Transform};
 
@@ -8,14 +8,15 @@ use super::shapes::{circles, ellipse, outline};
 use super::{Kind, Scene, Texture, Variation, WorldError, face, patterns};
 
 impl Scene {
-    /// The image, `side` pixels wide and high: 8-bit sRGB, three bytes a pixel, row by row from the top left.
+    /// Renders an image of `side` by `side` pixels: 8-bit sRGB, three bytes per pixel, row by row from the top
+    /// left.
     ///
-    /// On one machine, the same scene, variation and side give the same bytes; across machines, the sines of their
-    /// mathematics libraries may differ by a rounding.
+    /// On one machine, the same scene, variation and side give the same bytes. Across machines, the sines of
+    /// their maths libraries may differ in the last digit.
     ///
     /// # Errors
     ///
-    /// [`WorldError::Side`] unless `side` is from 16 to 1024.
+    /// Returns [`WorldError::Side`] if `side` is not from 16 to 1024.
     pub fn render(&self, variation: &Variation, side: u32) -> Result<Vec<u8>, WorldError> {
         let mut canvas = self.backdrop(variation, side)?;
         canvas.through(self.place(variation));
@@ -28,20 +29,21 @@ impl Scene {
         Ok(canvas.into_rgb())
     }
 
-    /// The image without the thing, in the same layout.
+    /// Renders the image without the thing, in the same layout.
     ///
     /// # Errors
     ///
-    /// [`WorldError::Side`] unless `side` is from 16 to 1024.
+    /// Returns [`WorldError::Side`] if `side` is not from 16 to 1024.
     pub fn render_background(&self, variation: &Variation, side: u32) -> Result<Vec<u8>, WorldError> {
         Ok(self.backdrop(variation, side)?.into_rgb())
     }
 
-    /// How much of each pixel the thing covers, from 0 to 255: one byte a pixel, row by row from the top left.
+    /// Renders the coverage of each pixel by the thing, from 0 to 255: one byte per pixel, row by row from the
+    /// top left.
     ///
     /// # Errors
     ///
-    /// [`WorldError::Side`] unless `side` is from 16 to 1024.
+    /// Returns [`WorldError::Side`] if `side` is not from 16 to 1024.
     pub fn mask(&self, variation: &Variation, side: u32) -> Result<Vec<u8>, WorldError> {
         const WHITE: Rgb = [255; 3];
         let mut canvas = Canvas::new(side, [0; 3])?;
@@ -63,7 +65,8 @@ impl Scene {
         Ok(canvas)
     }
 
-    /// Brings a thing of radius 1 around the origin to its place, in pixels of 64.
+    /// Returns the transform from a thing of radius 1 at the origin to its place, in pixels of a 64-pixel
+    /// image.
     fn place(&self, variation: &Variation) -> Transform {
         let [x, y] = self.center();
         let radius = self.size.radius() * (1.0 + variation.growth);
@@ -88,7 +91,7 @@ impl Scene {
 
     fn draw_texture(&self, canvas: &mut Canvas, outline: &Path, second: Rgb) {
         if self.texture == Texture::Outlined {
-            // Half of the line lies outside, where it is cut off.
+            // Drawn twice as wide, because the outer half of the line is clipped.
             let clip = canvas.clip(outline);
             canvas.stroke(outline, 2.0 * patterns::outline_width(self.size), second, Some(&clip));
         } else if let Some(pattern) = patterns::of_texture(self.texture, self.size) {

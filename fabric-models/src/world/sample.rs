@@ -1,4 +1,4 @@
-//! Any number of examples, each found by its number alone.
+//! Endless series of examples, each determined by a seed and an index.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
@@ -6,21 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use super::{Caption, Scene, Split, Variation, caption};
 
-/// An example to learn from, or to be tested with.
+/// Example for training or testing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// What is shown.
+    /// The scene.
     pub scene: Scene,
-    /// How it happens to look.
+    /// The variation of the scene.
     pub variation: Variation,
-    /// What is said about it.
+    /// The caption.
     pub caption: Caption,
 }
 
-/// Example number `index` of the endless series that `seed` names, with a random stream of its own.
+/// Returns example number `index` of the endless series with this seed.
 ///
-/// Its scene is of one split, or with `None` any. Worker threads can draw examples in any order, and example 7 stays
-/// example 7.
+/// Each example has its own random stream, so worker threads can draw examples in any order. The scene belongs
+/// to the given split; `None` allows both splits.
 ///
 /// ```
 /// use fabric_models::world::{SIDE, Split, sample};

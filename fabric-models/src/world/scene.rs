@@ -1,4 +1,4 @@
-//! Everything about an image that a caption can say.
+//! Scenes: all properties of an image that a caption can describe.
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -6,19 +6,20 @@ use serde::{Deserialize, Serialize};
 use super::draws::pick;
 use super::{BackgroundColour, BackgroundPattern, Colour, Factor, Identity, Kind, Position, Size, Texture};
 
-/// Pixels along a side of the images this world is designed for; lengths are given in these.
+/// Side of the images that this world is designed for, in pixels. Lengths are given in pixels of such a
+/// 64-pixel image.
 pub const SIDE: u32 = 64;
 
-/// What lies behind the thing.
+/// Background of a scene.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Background {
-    /// Its colour.
+    /// The colour.
     pub colour: BackgroundColour,
-    /// Its pattern.
+    /// The pattern.
     pub pattern: BackgroundPattern,
 }
 
-/// One thing on a background.
+/// Scene with one thing on a background.
 ///
 /// ```
 /// use fabric_models::world::*;
@@ -40,27 +41,27 @@ pub struct Background {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Scene {
-    /// What it is.
+    /// Kind of the thing.
     pub kind: Kind,
-    /// Its colour; of a face, the colour of its hair.
+    /// Colour of the thing; for a face, of its hair.
     pub colour: Colour,
-    /// How it is painted; a face is [`Texture::Plain`].
+    /// Texture of the thing; [`Texture::Plain`] for a face.
     pub texture: Texture,
-    /// How large it is.
+    /// Size of the thing.
     pub size: Size,
-    /// Where it lies.
+    /// Position of the thing.
     pub position: Position,
-    /// What lies behind it.
+    /// Background.
     pub background: Background,
-    /// Who it is, if it is a face; [`Identity::default`] otherwise.
+    /// Identity of a face; [`Identity::default`] for other things.
     pub identity: Identity,
 }
 
 impl Scene {
-    /// Any valid scene, whether held out or not.
+    /// Returns a random valid scene, held out or not.
     ///
-    /// Every factor is uniform, except that the background's colour avoids the thing's. In particular, a face is as
-    /// likely as any other kind, although there are many more faces.
+    /// Every factor is uniform, except that the background's colour differs from the thing's. In particular, a
+    /// face is as likely as any other kind, although there are many more different faces.
     pub fn random(rng: &mut (impl Rng + ?Sized)) -> Self {
         let kind = pick(rng);
         let is_face = kind == Kind::Face;
@@ -82,21 +83,22 @@ impl Scene {
         }
     }
 
-    /// Whether this scene belongs to the world.
+    /// Returns whether this scene is valid: the thing and its background have different colours, a face is
+    /// plain, and only a face has an identity.
     ///
-    /// The thing and its background have different colours, a face is plain, and only a face has an identity.
-    /// Other scenes can be drawn all the same.
+    /// Invalid scenes can be rendered too.
     pub fn is_valid(&self) -> bool {
         let differs = self.colour.name() != self.background.colour.name();
         differs && if self.is_face() { self.texture == Texture::Plain } else { self.identity == Identity::default() }
     }
 
-    /// Whether the thing is a face, so that its identity counts and its texture does not.
+    /// Returns whether the thing is a face, which has an identity and no texture.
     pub fn is_face(&self) -> bool {
         self.kind == Kind::Face
     }
 
-    /// The nominal center of the thing from the top left corner, right and down, in pixels of 64.
+    /// Returns the nominal centre of the thing, right and down from the top left corner, in pixels of a
+    /// 64-pixel image.
     ///
     /// [`Variation::shift`](super::Variation::shift) is added to it.
     pub fn center(&self) -> [f32; 2] {
@@ -105,7 +107,7 @@ impl Scene {
 }
 
 impl Size {
-    /// The nominal radius of the circle around the thing, in pixels of 64.
+    /// Returns the nominal radius of the thing's bounding circle, in pixels of a 64-pixel image.
     pub fn radius(self) -> f32 {
         match self {
             Self::Small => 12.0,
@@ -114,10 +116,10 @@ impl Size {
         }
     }
 
-    /// How far the nine nominal centers lie apart, in pixels of 64.
+    /// Returns the distance between neighbouring nominal centres, in pixels of a 64-pixel image.
     ///
-    /// So far that even the most grown and shifted thing stays within the image, and that half of it is more than
-    /// twice the largest shift, so that the nearest center is decidable.
+    /// With the largest growth and shift, the thing still stays within the image; and half the distance is more
+    /// than twice the largest shift, so that the nearest centre is unambiguous.
     pub fn spacing(self) -> f32 {
         match self {
             Self::Small => 17.0,
@@ -128,13 +130,14 @@ impl Size {
 }
 
 impl Position {
-    /// The nominal center of a thing of this size, right and down from the top left corner, in pixels of 64.
+    /// Returns the nominal centre of a thing of this size, right and down from the top left corner, in pixels
+    /// of a 64-pixel image.
     pub fn center(self, size: Size) -> [f32; 2] {
         let steps = [self.index() % 3, self.index() / 3];
         steps.map(|step| SIDE as f32 / 2.0 + (step as f32 - 1.0) * size.spacing())
     }
 
-    /// The position whose center lies nearest to a point, for a thing of this size.
+    /// Returns the position whose centre is nearest to a point, for a thing of this size.
     ///
     /// ```
     /// use fabric_models::world::{Position, Size};

@@ -1,7 +1,7 @@
-//! The outlines of the eleven kinds of things that are not faces.
+//! Outlines of the eleven kinds of things that are not faces.
 //!
-//! All lie within the circle of radius 1 around their center, y pointing down, and have their weight near it, so
-//! that a thing can be turned and placed without leaving the image or its position.
+//! All lie within the circle of radius 1 around their centre, y pointing down, with their centroid near it, so
+//! that a thing can be rotated and placed without leaving the image or its position.
 
 use std::f32::consts::{PI, TAU};
 use std::sync::LazyLock;
@@ -10,10 +10,10 @@ use tiny_skia::{Path, PathBuilder, Rect, Transform};
 
 use super::{Factor, Kind};
 
-/// A point or a vector, right and down.
+/// Point or vector, right and down.
 pub(super) type Point = [f32; 2];
 
-/// The outline of a thing, to be filled by the even-odd rule; of a face, a circle in its place.
+/// Returns the outline of a thing, to be filled by the even-odd rule; for a face, a circle.
 pub(super) fn outline(kind: Kind) -> &'static Path {
     static OUTLINES: LazyLock<[Path; Kind::ALL.len()]> = LazyLock::new(|| Kind::ALL.map(trace));
     &OUTLINES[kind.index()]
@@ -36,7 +36,7 @@ fn trace(kind: Kind) -> Path {
     }
 }
 
-/// A closed polygon.
+/// Returns a closed polygon.
 pub(super) fn polygon(points: impl IntoIterator<Item = Point>) -> Path {
     let mut builder = PathBuilder::new();
     for [x, y] in points {
@@ -46,14 +46,14 @@ pub(super) fn polygon(points: impl IntoIterator<Item = Point>) -> Path {
     finish(builder)
 }
 
-/// Circles around the origin.
+/// Returns circles around the origin.
 pub(super) fn circles(radii: &[f32]) -> Path {
     let mut builder = PathBuilder::new();
     radii.iter().for_each(|&radius| builder.push_circle(0.0, 0.0, radius));
     finish(builder)
 }
 
-/// An ellipse with its axes along x and y.
+/// Returns an ellipse with axes along x and y.
 pub(super) fn ellipse([x, y]: Point, [width, height]: [f32; 2]) -> Path {
     let frame = Rect::from_ltrb(x - width, y - height, x + width, y + height).expect("an ellipse has an inside");
     PathBuilder::from_oval(frame).expect("an ellipse has a finite frame")
@@ -67,7 +67,7 @@ pub(super) fn polar(radius: f32, angle: f32) -> Point {
     [radius * angle.cos(), radius * angle.sin()]
 }
 
-/// Points along a circle, both ends included.
+/// Returns points along an arc of a circle, both ends included.
 pub(super) fn arc(center: Point, radius: f32, from: f32, to: f32) -> impl Iterator<Item = Point> {
     const STEPS: usize = 32;
     (0..=STEPS).map(move |step| {
@@ -98,12 +98,12 @@ fn cross() -> Path {
     const ARM: f32 = 0.33;
     const END: f32 = 0.93;
     let arm = [[-ARM, -END], [ARM, -END], [ARM, -ARM]];
-    // Each quarter is the one before, turned by 90°.
+    // Each quarter is the previous one rotated by 90°.
     let quarters = (0..4).scan(arm, |quarter, _| Some(std::mem::replace(quarter, quarter.map(|[x, y]| [-y, x]))));
     polygon(quarters.flatten())
 }
 
-/// What a disc leaves of another one, leaning back.
+/// Returns a disc minus another disc, tilted.
 fn moon() -> Path {
     const DISC: f32 = 0.95;
     const CUT: f32 = 0.74;
@@ -117,7 +117,7 @@ fn moon() -> Path {
     moon.transform(place).expect("the moon stays finite")
 }
 
-/// The outline of six discs around the center.
+/// Returns the outline of six discs around the centre.
 fn flower() -> Path {
     const PETALS: usize = 6;
     const AWAY: f32 = 0.60;
@@ -132,7 +132,7 @@ fn flower() -> Path {
     polygon(points)
 }
 
-/// Its door is a notch that shows the background, whatever the texture.
+/// The door is a notch that shows the background, whatever the texture.
 fn house() -> Path {
     let left = [[-0.17, 0.76], [-0.62, 0.76], [-0.62, -0.06], [-0.92, -0.06], [0.0, -0.95]];
     let chimney = [[0.32, -0.64], [0.32, -0.83], [0.54, -0.83], [0.54, -0.43]];

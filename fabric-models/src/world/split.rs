@@ -1,4 +1,4 @@
-//! Which combinations of factors training never shows.
+//! Split into training scenes and held-out combinations of factors.
 
 use rand::Rng;
 
@@ -6,44 +6,45 @@ use super::factor::factor;
 use super::{BackgroundColour, Colour, Factor, Kind, Scene, Texture};
 
 factor! {
-    /// Scenes to learn from, and scenes to see what has been understood.
+    /// Split of the scenes: training, or evaluation of generalisation.
     Split, "split", {
-        /// Shown in training.
+        /// Scenes used in training.
         Train = "train",
-        /// Of a combination that training never shows.
+        /// Scenes with a combination of factors that is excluded from training.
         HeldOut = "held out",
     }
 }
 
-/// Whether training never shows this kind in this colour: 12 of 108 pairs, one for each kind.
+/// Returns whether this kind in this colour is excluded from training: 12 of 108 pairs, one for each kind.
 ///
-/// Every colour is held out for one kind, or for two.
+/// Every colour is held out for one or two kinds.
 pub fn is_held_out_pair(kind: Kind, colour: Colour) -> bool {
     colour.index() == (2 * kind.index() + 1) % Colour::ALL.len()
 }
 
-/// Whether training never shows this texture on this background: 8 of 40 pairs, one for each background colour.
+/// Returns whether this texture on this background is excluded from training: 8 of 40 pairs, one for each
+/// background colour.
 ///
-/// Every texture is held out on one background, or on two. Faces, which have no texture, are exempt.
+/// Every texture is held out on one or two backgrounds. Faces, which have no texture, are exempt.
 pub fn is_held_out_ground(texture: Texture, background: BackgroundColour) -> bool {
     texture.index() == (2 * background.index() + 1) % Texture::ALL.len()
 }
 
 impl Scene {
-    /// Whether training never shows this scene, because of [`is_held_out_pair`] or [`is_held_out_ground`].
+    /// Returns whether this scene is excluded from training by [`is_held_out_pair`] or [`is_held_out_ground`].
     ///
-    /// Each value of each factor still appears with most values of the others.
+    /// Each value of each factor still occurs with most values of the others.
     pub fn is_held_out(&self) -> bool {
         let ground = !self.is_face() && is_held_out_ground(self.texture, self.background.colour);
         ground || is_held_out_pair(self.kind, self.colour)
     }
 
-    /// The part of the world that this scene belongs to.
+    /// Returns the split of this scene.
     pub fn split(&self) -> Split {
         if self.is_held_out() { Split::HeldOut } else { Split::Train }
     }
 
-    /// Any valid scene of one split: [`Scene::random`], drawn again until it fits.
+    /// Returns a random valid scene of one split: draws from [`Scene::random`] until one fits.
     pub fn random_of(split: Split, rng: &mut (impl Rng + ?Sized)) -> Self {
         loop {
             let scene = Self::random(rng);

@@ -1,10 +1,10 @@
-//! How often what was asked for is there, factor by factor.
+//! Accuracy of generated images, factor by factor.
 
 use std::fmt;
 
 use super::{Attribute, Named};
 
-/// Counts, over many images, how often each factor that was asked for was seen.
+/// Counts over many images how often each expected factor was predicted by the readers.
 ///
 /// ```
 /// use fabric_models::world::{Attribute, Kind, Colour, Named, Tally};
@@ -20,14 +20,14 @@ use super::{Attribute, Named};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
-    /// For each of [`Attribute::ALL`], how often it was right, and how often it was asked for.
+    /// For each of [`Attribute::ALL`], how often it was correct, and how often it was expected.
     counts: [(u64, u64); Attribute::ALL.len()],
-    /// Images in which all was right, and all images.
+    /// Number of images with all expected factors correct, and of all images.
     whole: (u64, u64),
 }
 
 impl Tally {
-    /// Counts an image in which `seen` was seen where `wanted` was asked for.
+    /// Adds an image: `expected` are the factors it should show, `seen` those predicted by the readers.
     pub fn add(&mut self, expected: &Named, seen: &Named) {
         let mut all = true;
         for attribute in expected.attributes() {
@@ -41,17 +41,17 @@ impl Tally {
         self.whole.1 += 1;
     }
 
-    /// How often this factor was right; `None` if it was never asked for.
+    /// Returns the share of correct values of this factor; `None` if it was never expected.
     pub fn share(&self, attribute: Attribute) -> Option<f64> {
         ratio(self.counts[attribute as usize])
     }
 
-    /// How often everything that was asked for was right; `None` without an image.
+    /// Returns the share of images with all expected factors correct; `None` without images.
     pub fn all(&self) -> Option<f64> {
         ratio(self.whole)
     }
 
-    /// Images counted.
+    /// Returns the number of images.
     pub fn images(&self) -> u64 {
         self.whole.1
     }
@@ -61,7 +61,7 @@ fn ratio((good, asked): (u64, u64)) -> Option<f64> {
     (asked > 0).then(|| good as f64 / asked as f64)
 }
 
-/// In percent, factor by factor: `kind 97.0, colour 99.0, .., all 91.0`.
+/// Formats percentages, factor by factor: `kind 97.0, colour 99.0, .., all 91.0`.
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for attribute in Attribute::ALL {

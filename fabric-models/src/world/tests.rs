@@ -1,4 +1,4 @@
-//! Laws of the whole world.
+//! Tests of properties of the whole world.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +12,7 @@ fn rng(seed: u64) -> ChaCha12Rng {
     ChaCha12Rng::seed_from_u64(seed)
 }
 
-/// Every kind in every size at every position, each in some colour and texture on some background.
+/// Returns every kind in every size at every position, each with some colour and texture on some background.
 fn everywhere() -> impl Iterator<Item = Scene> {
     let mut rng = rng(1);
     let places = Size::ALL.into_iter().flat_map(|size| Position::ALL.map(|position| (size, position)));
@@ -26,7 +26,7 @@ fn everywhere() -> impl Iterator<Item = Scene> {
     )
 }
 
-/// The corners of the cube of variations, where things reach farthest, and some of its inside.
+/// Returns the corners of the cube of variations, where things extend farthest, and some inner points.
 fn variations(rng: &mut ChaCha12Rng) -> Vec<Variation> {
     let extremes = (0..8).map(|bits: u32| {
         let sign = |bit: u32| if bits >> bit & 1 == 1 { 1.0 } else { -1.0 };
@@ -90,7 +90,7 @@ fn training_shows_each_value_with_most_values_of_every_other_factor() {
         let seen: Vec<_> = all.attributes().map(|attribute| (attribute, all.index_of(attribute))).collect();
         pairs.extend(seen.iter().flat_map(|&a| seen.iter().map(move |&b| (a, b))));
     }
-    // What only faces have goes with faces only, and texture with all but faces.
+    // Factors of faces are named only for faces, texture only for other things.
     let of_all = [
         Attribute::Kind,
         Attribute::Colour,
@@ -202,12 +202,12 @@ fn sizes_are_told_apart_by_the_extent_of_the_thing() {
     }
 }
 
-/// The colour whose shades most pixels of the thing come nearest to.
+/// Returns the colour whose shades are nearest to most pixels of the thing.
 fn read_colour(scene: &Scene, variation: &Variation) -> Colour {
     let mask = scene.mask(variation, SIDE).unwrap();
     let rgb = scene.render(variation, SIDE).unwrap();
     let side = SIDE as usize;
-    // Of a face, only the crown is hair for sure.
+    // In a face, only the crown is certain to be hair.
     let crown = scene.center()[1] + variation.shift[1] - 0.45 * scene.size.radius();
     let is_read = |i: usize| mask[i] == 255 && (!scene.is_face() || ((i / side) as f32) < crown);
     let mut votes = [0; Colour::ALL.len()];

@@ -1,10 +1,10 @@
-//! The words of this world, for a tokenizer that knows no others.
+//! Vocabulary of this world, for a tokenizer without other words.
 
 use std::collections::BTreeSet;
 
 use super::Attribute;
 
-/// The words of captions and instructions that name no value of a factor.
+/// Words of captions and instructions that are not values of a factor.
 const OTHER_WORDS: [&str; 40] = [
     "a",
     "all",
@@ -48,7 +48,8 @@ const OTHER_WORDS: [&str; 40] = [
     "with",
 ];
 
-/// Every word that a caption or an instruction can hold, in lower case and sorted; besides these, captions hold commas only.
+/// Returns all words that captions and instructions use, in lower case and sorted. Captions contain only these
+/// and commas.
 ///
 /// ```
 /// let words = fabric_models::world::words();

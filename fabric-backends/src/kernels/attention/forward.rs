@@ -1,4 +1,4 @@
-//! Attention forward: a few queries at a time over tiles of keys, with a running softmax.
+//! Forward pass of attention: a few queries at a time over tiles of keys, with an online softmax.
 
 use std::ops::Range;
 
@@ -12,16 +12,16 @@ use crate::kernels::math::exp2_of_negative;
 use crate::kernels::panels::{ACROSS, Panels};
 use crate::kernels::shared::Shared;
 
-/// Queries that are worked on at once, where there are 32 registers; half of them where there are 16.
+/// Queries that are processed at a time with 32 registers; half as many with 16.
 const ROWS: usize = 8;
 
-/// Queries that read a tile of keys before the next tile is fetched: whole blocks of [`ROWS`].
+/// Queries that read a tile of keys before the next tile is loaded: a multiple of [`ROWS`].
 const QUERIES: usize = 128;
 
-/// Keys of a tile: whole panels for vectors of 4, 8 and 16, whose logits stay in the nearest cache.
+/// Keys per tile: whole panels for vectors of 4, 8 and 16 lanes. The logits of a tile stay in the L1 cache.
 const KEYS: usize = 480;
 
-/// What a thread keeps from one task to the next.
+/// Buffers that a thread reuses from one task to the next.
 #[derive(Debug, Default)]
 struct Scratch {
     keys: Vec<f32>,
@@ -31,11 +31,11 @@ struct Scratch {
 }
 
 impl Attention<'_> {
-    /// `softmax(query · key / sqrt(dim) + bias) · value`, into `[rows, queries, heads, dim]`.
+    /// Computes `softmax(query · key / sqrt(dim) + bias) · value` into `[rows, queries, heads, dim]`.
     pub(crate) fn forward(&self, query: Tokens<'_>, groups: &[Group<'_>], out: &mut [f32]) {
         debug_assert_eq!(groups.iter().map(|group| group.count).sum::<usize>(), self.keys, "keys of all groups");
         let out = &Shared::new(out);
-        // Each task packs its head's keys and values, so that heads are cut only where threads would be idle.
+        // Each task packs the keys and values of its head, so heads are split only where threads would be idle.
         let pieces = (4 * rayon::current_num_threads()).div_ceil(self.rows * self.heads);
         let piece = self.queries.div_ceil(pieces).next_multiple_of(ROWS);
         let heads = (0..self.rows).flat_map(|row| (0..self.heads).map(move |head| (row, head)));
@@ -48,7 +48,7 @@ impl Attention<'_> {
     }
 }
 
-/// Queries of one head.
+/// Task that computes some queries of one head.
 struct Head<'a> {
     sizes: &'a Attention<'a>,
     query: Tokens<'a>,
@@ -79,7 +79,7 @@ impl Head<'_> {
             "tiles of whole panels and blocks"
         );
         let (query, query_at) = query.head(row, head, 0);
-        // The bias is one more channel of the keys, for which each query has a 1.
+        // The bias is an extra channel of the keys, for which each query has a 1.
         let channels = dim + usize::from(!sizes.bias.is_empty());
         let key = Panels::pack(
             [channels, keys],
@@ -96,7 +96,7 @@ impl Head<'_> {
                 let mut to = &mut to[..];
                 let mut before = first;
                 for group in groups {
-                    // What of it lies among these keys.
+                    // Number of keys of the group in this range.
                     let count = group.count.saturating_sub(before).min(to.len());
                     let (part, rest) = to.split_at_mut(count);
                     if count > 0 {
@@ -135,11 +135,11 @@ impl Head<'_> {
         }
         let (scaled, sums) = (&mut scratch.queries[..most * channels], &mut scratch.sums[..most * wide]);
         let logits = &mut [[0.0_f32; KEYS]; N];
-        // Logits to the base of 2, whose powers are cheaper.
+        // Logits to base 2, because powers of 2 are cheaper than powers of e.
         let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
         for first in queries.clone().step_by(QUERIES) {
             let count = QUERIES.min(queries.end - first);
-            // A block's queries lie channel by channel. Beyond the last query stands the last one again.
+            // The queries of a block lie channel by channel. Places beyond the last query repeat it.
             for (block, scaled) in (0..count).step_by(N).zip(scaled.chunks_exact_mut(N * channels)) {
                 if channels > dim {
                     scaled[N * dim..].fill(1.0);
@@ -153,10 +153,10 @@ impl Head<'_> {
                 }
             }
             let mut running = [Running { top: f32::NEG_INFINITY, total: 0.0 }; QUERIES];
-            // A tile of keys stays in the second cache while all these queries read it.
+            // A tile of keys stays in the L2 cache while all these queries read it.
             for first_key in (0..keys).step_by(KEYS) {
                 for block in (0..count).step_by(N) {
-                    // A causal query sees no key beyond its own number.
+                    // A causal query sees no key beyond its own position.
                     let last = if sizes.causal { keys.min(first + block + N) } else { keys };
                     if last <= first_key {
                         continue;
@@ -186,7 +186,7 @@ impl Head<'_> {
                         simd,
                         #[inline(always)]
                         |token: usize| {
-                            // Tells the compiler what is known of `seen`.
+                            // Lets the compiler prove that the index is in bounds.
                             let token = token.min(KEYS - 1);
                             std::array::from_fn(
                                 #[inline(always)]
@@ -202,7 +202,7 @@ impl Head<'_> {
             for (number, (running, sums)) in (first..first + count).zip(running.iter().zip(sums.chunks_exact(wide))) {
                 let to = ((row * sizes.queries + number) * sizes.heads + head) * dim;
                 #[allow(unsafe_code, reason = "heads of a token lie side by side")]
-                // SAFETY: no other task has this query of this head.
+                // SAFETY: no other task accesses this query of this head.
                 let out = unsafe { out.part(to..to + dim) };
                 for (out, sum) in out.iter_mut().zip(sums) {
                     *out = sum / running.total;
@@ -212,17 +212,18 @@ impl Head<'_> {
     }
 }
 
-/// A query's softmax over the keys so far.
+/// State of a query's online softmax over the keys so far.
 #[derive(Debug, Clone, Copy)]
 struct Running {
     /// The largest logit.
     top: f32,
-    /// The sum of the powers of 2 of all logits, each less the largest.
+    /// The sum of `2^(logit - top)` over all logits so far.
     total: f32,
 }
 
 impl Running {
-    /// Makes a tile's logits into shares beside what was summed before, which counts less where a larger logit comes.
+    /// Replaces the logits of a tile with `2^(logit - top)` and adds them to the total. Scales the earlier
+    /// total and `sums` down if the tile contains a new largest logit.
     #[inline(always)]
     fn share(&mut self, logits: &mut [f32], sums: &mut [f32]) {
         let highest = largest(logits).max(self.top);
@@ -238,7 +239,7 @@ impl Running {
     }
 }
 
-/// `x = 2^(x - top)`, and the sum of them.
+/// Replaces each `x` with `2^(x - top)` and returns their sum.
 #[inline(always)]
 fn powers(x: &mut [f32], top: f32) -> f32 {
     let (chunks, rest) = x.as_chunks_mut::<16>();

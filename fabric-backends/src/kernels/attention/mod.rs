@@ -1,4 +1,4 @@
-//! Softmax attention by tiles, with a bias for each key: memory grows with the keys, not with their product with the
+//! Tiled softmax attention with a bias for each key: memory grows with the number of keys, not with keys times
 //! queries (Dao et al. 2022; Milakov and Gimelshein 2018).
 
 mod forward;
@@ -10,23 +10,24 @@ use super::lanes::{dot, largest, total, vectorised};
 use super::math::exp;
 use super::shared::Shared;
 
-/// Sizes of an attention.
+/// Sizes and options of an attention.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attention<'a> {
     pub(crate) rows: usize,
     pub(crate) heads: usize,
     pub(crate) queries: usize,
-    /// Of all groups together.
+    /// Keys of all groups together.
     pub(crate) keys: usize,
     /// Channels of a head.
     pub(crate) dim: usize,
-    /// Added to the logits of each key; empty stands for zeros.
+    /// Bias added to the logits of each key; empty means no bias.
     pub(crate) bias: &'a [f32],
-    /// Whether a query sees only the keys up to its own number.
+    /// Whether a query sees only the keys up to its own position.
     pub(crate) causal: bool,
 }
 
-/// `[rows, heads, tokens, dim]` in a slice: how far apart rows, heads and tokens lie. Channels lie side by side.
+/// View of a slice as `[rows, heads, tokens, dim]`, with the strides of rows, heads and tokens. Channels are
+/// contiguous.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tokens<'a> {
     pub(crate) numbers: &'a [f32],
@@ -34,23 +35,23 @@ pub(crate) struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    /// The matrix `[tokens, dim]` of a head, from this token on.
+    /// Returns the matrix `[tokens, dim]` of a head, from this token on.
     fn head(self, row: usize, head: usize, first: usize) -> (&'a [f32], Strides) {
         let at = row * self.strides[0] + head * self.strides[1] + first * self.strides[2];
         (&self.numbers[at..], Strides { row: self.strides[2], column: 1 })
     }
 }
 
-/// Keys and values that lie together; those of all groups count as one.
+/// Keys and values of one group; all groups share one softmax.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Group<'a> {
     pub(crate) key: Tokens<'a>,
     pub(crate) value: Tokens<'a>,
-    /// How many there are.
+    /// Number of keys.
     pub(crate) count: usize,
 }
 
-/// Queries of a tile of the backward pass.
+/// Queries per tile of the backward pass.
 const QUERIES: usize = 128;
 
 impl Attention<'_> {
@@ -58,7 +59,7 @@ impl Attention<'_> {
         1.0 / (self.dim as f32).sqrt()
     }
 
-    /// The logits of these queries for these keys.
+    /// Computes the logits of these queries for these keys.
     fn logits(
         &self,
         query: (&[f32], Strides),
@@ -91,7 +92,8 @@ impl Attention<'_> {
         );
     }
 
-    /// The gradients of query, key and value, as `[rows, tokens, heads, dim]`, from those of the result.
+    /// Computes the gradients of query, key and value, as `[rows, tokens, heads, dim]`, from the gradient of
+    /// the result.
     pub(crate) fn backward(
         &self,
         [query, key, value, gradient]: [Tokens<'_>; 4],
@@ -146,12 +148,12 @@ impl Attention<'_> {
         );
     }
 
-    /// Writes a head's tokens, from the `first` of `count` on, among those of the other heads.
+    /// Writes tokens of one head, from token `first` on, into `[rows, count, heads, dim]`.
     fn scatter(&self, to: &Shared<'_>, from: &[f32], row: usize, head: usize, (first, count): (usize, usize)) {
         for (number, from) in (first..).zip(from.chunks_exact(self.dim)) {
             let at = ((row * count + number) * self.heads + head) * self.dim;
             #[allow(unsafe_code, reason = "heads of a token lie side by side")]
-            // SAFETY: no other task has this head of this row.
+            // SAFETY: no other task accesses this head of this row.
             unsafe { to.part(at..at + self.dim) }.copy_from_slice(from);
         }
     }

@@ -1,4 +1,4 @@
-//! Tiles of the input at all places.
+//! Transform of the input tiles.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use super::{ACROSS, LANES, PLACES, Tiles};
 use crate::kernels::conv::Conv;
 use crate::kernels::shared::Shared;
 
-/// Some channels' values at all places of all tiles: panels of `[channels, tiles]` for each place.
+/// Transforms the input tiles of some channels; writes panels of `[channels, tiles]` for each place.
 pub(super) struct InputTransform<'a> {
     pub(super) conv: &'a Conv,
     pub(super) tiles: &'a Tiles,
@@ -53,15 +53,15 @@ impl WithSimd for InputTransform<'_> {
             for (at, buffer) in buffer.chunks_exact(run).take(PLACES).enumerate() {
                 let to_at = (at * vectors + first) * lanes * inputs + channels.start * width;
                 #[allow(unsafe_code, reason = "channels of a panel interleave")]
-                // SAFETY: nobody else has these channels.
+                // SAFETY: no other task accesses these channels.
                 unsafe { to.part(to_at..to_at + run) }.copy_from_slice(buffer);
             }
         }
     }
 }
 
-/// What a vector of tiles reads of a channel: six lines of six pixels, each for all tiles side by side. 0 beyond the
-/// image, and whatever beyond the last tile.
+/// Returns the pixels of a channel that a vector of tiles reads: six lines of six pixels, each as a vector over
+/// the tiles. Pixels outside the image are 0; lanes beyond the last tile are unspecified.
 #[inline(always)]
 fn pixels_apart(
     conv: &Conv,

@@ -1,4 +1,4 @@
-//! Kernels at all places.
+//! Transform of the kernels.
 
 use std::ops::Range;
 
@@ -9,16 +9,16 @@ use super::{CHANNELS, PLACES, TAPS};
 use crate::kernels::conv::Conv;
 use crate::kernels::shared::Shared;
 
-/// Input channels whose kernels are gathered before they are written.
+/// Input channels whose transformed kernels are buffered before they are written.
 pub(super) const TAKEN: usize = 32;
 
-/// The kernels of [`CHANNELS`] output channels at all places: blocks of `[channels, N]` for each place.
+/// Transforms the kernels of [`CHANNELS`] output channels; writes blocks of `[channels, N]` for each place.
 pub(super) struct Kernels<'a> {
     pub(super) conv: &'a Conv,
     pub(super) weight: &'a [f32],
-    /// The first output channel that has a place in the matrix, and the first of these.
+    /// Start: the first output channel in `to`. End: the first output channel of this task.
     pub(super) outputs: Range<usize>,
-    /// Output channels that have a place in the matrix.
+    /// Number of output channels in `to`, a multiple of [`CHANNELS`].
     pub(super) all: usize,
     pub(super) buffer: &'a mut [f32],
     pub(super) to: &'a Shared<'a>,
@@ -44,12 +44,12 @@ impl Kernels<'_> {
     fn run<S: Simd, const N: usize>(&mut self, simd: S, first: usize) {
         let inputs = self.conv.windows.channels;
         let weight = self.weight.as_chunks::<TAPS>().0;
-        // Past the last channel, the last one again.
+        // Beyond the last channel, the last one is repeated.
         let of: [&[[f32; TAPS]]; N] =
             std::array::from_fn(|at| &weight[(first + at).min(self.conv.outputs - 1) * inputs..][..inputs]);
         for begin in (0..inputs).step_by(TAKEN) {
             let count = TAKEN.min(inputs - begin);
-            // As they will lie, but all taps of a few kernels close by.
+            // In the order of the result, but with all taps of a few kernels close together.
             let mut taps = [[0.0_f32; TAKEN * CHANNELS]; TAPS];
             for (at, of) in of.iter().enumerate() {
                 for (nth, kernel) in of[begin..begin + count].iter().enumerate() {
@@ -79,7 +79,7 @@ impl Kernels<'_> {
                 let matrix = at * inputs * self.all;
                 let to = matrix + (first - self.outputs.start) * inputs + begin * N;
                 #[allow(unsafe_code, reason = "output channels of a place interleave")]
-                // SAFETY: nobody else has these output channels.
+                // SAFETY: no other task accesses these output channels.
                 unsafe { self.to.part(to..to + count * N) }.copy_from_slice(&buffer[..count * N]);
             }
         }

@@ -1,8 +1,9 @@
-//! Convolutions with a kernel of 3x3, a stride of 1 and a padding of 1, by Winograd's F(4x4, 3x3) (Lavin and Gray 2016):
-//! a tile of 4x4 outputs takes 36 products per pair of channels instead of 144.
+//! Convolutions with a 3x3 kernel, stride 1 and padding 1, by Winograd's F(4x4, 3x3) (Lavin and Gray 2016): a
+//! tile of 4x4 outputs takes 36 multiplications per pair of channels instead of 144.
 //!
-//! Tiles of the input and kernels are brought to 36 places each ([`input_transform`], [`kernels`]); at each place all channels are
-//! one product of matrices ([`multiply`]); and from the sums there come the outputs ([`output_transform`]).
+//! [`input_transform`] and [`kernels`] transform input tiles and kernels to 6x6 elements, called places here.
+//! At each place, one matrix product sums over all channels ([`multiply`]). [`output_transform`] turns these
+//! sums into outputs.
 
 mod input_transform;
 mod kernels;
@@ -23,35 +24,36 @@ use multiply::Multiply;
 use output_transform::OutputTransform;
 use points::{INPUTS, OUTPUTS};
 
-/// Places at which tiles and kernels are multiplied.
+/// Places of a transformed tile or kernel.
 const PLACES: usize = INPUTS * INPUTS;
 
-/// Numbers of a kernel.
+/// Elements of a kernel.
 const TAPS: usize = 9;
 
-/// Output channels that are worked on at once, where there are 32 registers; half of them where there are 16.
+/// Output channels that are processed at a time with 32 registers; half as many with 16.
 const CHANNELS: usize = 8;
 
-/// Numbers of each of the three matrices over all places that are kept at once, about: what the last cache may hold.
+/// Approximate number of values that each of the three transformed matrices may have at a time: what the
+/// last-level cache may hold.
 const CACHED: usize = 4 << 20;
 
-/// The longest vector of any processor.
+/// Lanes of the longest vector of any processor.
 const LANES: usize = 16;
 
-/// Input channels of a task, whose values it gathers before it writes them: memory takes long runs far faster than one
-/// line here and one there.
+/// Input channels per task. The task buffers their values before it writes them, because memory takes long runs
+/// much faster than scattered cache lines.
 const TOGETHER: usize = 8;
 
-/// Tiles of an image from which on this is faster: the kernels have to be transformed on each call.
+/// Minimum number of tiles per image for which this is faster, since the kernels are transformed on each call.
 const MANY_TILES: usize = 64;
 
-/// Channels from which on this is faster.
+/// Minimum number of channels for which this is faster.
 const MANY_CHANNELS: usize = 64;
 
 #[cfg(test)]
 mod tests;
 
-/// Rows of tiles that are worked on at once: those of all images are numbered through.
+/// Rows of tiles that are processed together, numbered across all images.
 #[derive(Debug, Clone)]
 struct Tiles {
     rows: Range<usize>,
@@ -65,15 +67,15 @@ impl Tiles {
         self.rows.len() * self.across
     }
 
-    /// The image of a row, and its first pixel's line there.
+    /// Returns the image of a row of tiles, and the row's first line of pixels in that image.
     fn row(&self, number: usize) -> (usize, usize) {
         (number / self.down, number % self.down * OUTPUTS)
     }
 }
 
 impl Conv {
-    /// Whether this is a convolution for this file. Whatever the number of images, so that an image's result is the
-    /// same in every batch.
+    /// Whether this convolution uses the Winograd kernels. The number of images does not matter, so that an
+    /// image has the same result in every batch.
     pub(super) fn is_winograd(&self) -> bool {
         let tiles = self.windows.output.map(|length| length.div_ceil(OUTPUTS));
         self.windows.is_same_3x3()
@@ -81,12 +83,12 @@ impl Conv {
             && tiles[0] * tiles[1] >= MANY_TILES
     }
 
-    /// `out[n, o] = Σ weight[o] · windows(x[n]) + bias[o]`, tile by tile.
+    /// Computes `out[n, o] = Σ weight[o] · windows(x[n]) + bias[o]`, tile by tile.
     pub(super) fn by_tiles(&self, arch: pulp::Arch, (x, weight, bias): (&[f32], &[f32], &[f32]), out: &Shared<'_>) {
         let inputs = self.windows.channels;
         let [down, across] = self.windows.output.map(|length| length.div_ceil(OUTPUTS));
         let rows = x.len() / (inputs * self.windows.input_area()) * down;
-        // As many as are kept at once, and as even as can be.
+        // As many as may be processed together, in parts of nearly equal size.
         let even = |all: usize, most: usize| all.div_ceil(all.div_ceil(most.max(1)));
         let together = even(rows, CACHED / (PLACES * inputs.max(self.outputs) * across));
         let outputs = even(self.outputs, CACHED / (PLACES * inputs)).next_multiple_of(CHANNELS);

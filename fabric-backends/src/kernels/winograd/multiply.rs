@@ -1,4 +1,4 @@
-//! Products at each place.
+//! Matrix products at each place.
 
 use pulp::{Simd, WithSimd};
 
@@ -6,10 +6,10 @@ use super::{ACROSS, CHANNELS, PLACES};
 use crate::kernels::panels::Panels;
 use crate::kernels::shared::Shared;
 
-/// The sums over all channels at one place: blocks of `[N, tiles of a panel]`.
+/// Sums over all input channels at one place; writes blocks of `[N, tiles of a panel]`.
 pub(super) struct Multiply<'a> {
     pub(super) place: usize,
-    /// Outputs, channels, and tiles.
+    /// Output channels, input channels and tiles.
     pub(super) sizes: [usize; 3],
     pub(super) transformed: &'a [f32],
     pub(super) kernels: &'a [f32],
@@ -39,13 +39,13 @@ impl Multiply<'_> {
             Panels::packed(&self.transformed[self.place * inputs * wide..][..inputs * wide], [inputs, vectors]);
         let all = outputs.next_multiple_of(CHANNELS);
         let kernels = self.kernels[self.place * inputs * all..][..all * inputs].as_chunks::<N>().0;
-        // A panel stays in the second cache while all output channels read it.
+        // A panel stays in the L2 cache while all output channels read it.
         for first in (0..vectors).step_by(ACROSS) {
             let width = ACROSS.min(vectors - first) * S::F32_LANES;
             for (block, kernels) in kernels.chunks_exact(inputs).enumerate() {
                 let to = PLACES * N * (block * wide + first * S::F32_LANES) + self.place * N * width;
                 #[allow(unsafe_code, reason = "places of a block interleave")]
-                // SAFETY: nobody else has this place.
+                // SAFETY: no other task accesses this place.
                 let sums = unsafe { self.to.part(to..to + N * width) };
                 transformed.multiply::<S, N>(
                     simd,

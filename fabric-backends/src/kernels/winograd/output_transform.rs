@@ -1,4 +1,4 @@
-//! Outputs from the sums at all places.
+//! Transform of the sums at all places into outputs.
 
 use std::ops::Range;
 
@@ -9,13 +9,13 @@ use super::{ACROSS, CHANNELS, LANES, PLACES, Tiles};
 use crate::kernels::conv::Conv;
 use crate::kernels::shared::Shared;
 
-/// [`CHANNELS`] output channels of all tiles, from their sums at all places.
+/// Computes [`CHANNELS`] output channels of all tiles from their sums at all places.
 pub(super) struct OutputTransform<'a> {
     pub(super) conv: &'a Conv,
     pub(super) tiles: &'a Tiles,
     pub(super) sums: &'a [f32],
     pub(super) bias: &'a [f32],
-    /// The first output channel that has sums, and the first of these.
+    /// Start: the first output channel in `sums`. End: the first output channel of this task.
     pub(super) outputs: Range<usize>,
     pub(super) out: &'a Shared<'a>,
 }
@@ -69,7 +69,7 @@ impl OutputTransform<'_> {
         }
     }
 
-    /// Writes a vector of tiles of a channel: four lines of four pixels, each for all tiles side by side.
+    /// Writes the tiles of a vector to a channel: four lines of four pixels, each as a vector over the tiles.
     #[inline(always)]
     fn write(&self, output: usize, first: usize, lanes: usize, apart: &[[[f32; LANES]; OUTPUTS]; OUTPUTS]) {
         let [height, width] = self.conv.windows.output;
@@ -85,7 +85,7 @@ impl OutputTransform<'_> {
             for (apart, line) in apart.iter().zip(top..height) {
                 let to = plane + line * width + left;
                 #[allow(unsafe_code, reason = "channels of an image are shared out")]
-                // SAFETY: no other task has this channel.
+                // SAFETY: no other task accesses this channel.
                 let to = unsafe { self.out.part(to..to + pixels) };
                 let (whole, rest) = to.as_chunks_mut::<OUTPUTS>();
                 let from = tile - first;

@@ -1,14 +1,15 @@
-//! One axis of a tile: outputs as a product of polynomials, multiplied by their values at six points.
+//! The transforms along one axis of a tile. They compute the convolution as a product of polynomials, from the
+//! values of the polynomials at six points.
 //!
-//! The points are 0, ±3/4, ±3/2 and infinity. The paper's, 0, ±1, ±2 and infinity, need fewer multiplications here but
-//! have twice the rounding error.
+//! The points are 0, ±3/4, ±3/2 and infinity. The paper's points 0, ±1, ±2 and infinity need fewer
+//! multiplications in the transforms but have twice the rounding error.
 
 use pulp::Simd;
 
 /// Outputs of a tile along an axis.
 pub(super) const OUTPUTS: usize = 4;
 
-/// Inputs that they read, and points.
+/// Inputs of a tile along an axis; also the number of points.
 pub(super) const INPUTS: usize = OUTPUTS + 2;
 
 /// The points, and their squares.
@@ -33,7 +34,7 @@ fn less<S: Simd>(simd: S, x: S::f32s, factor: f32, y: S::f32s) -> S::f32s {
     simd.mul_add_f32s(simd.splat_f32s(-factor), y, x)
 }
 
-/// A pair of points of [`of_input`], where the square of the other pair is `other2`.
+/// Returns [`of_input`] at the points `±point`; `other2` is the square of the other pair of points.
 #[inline(always)]
 fn input_pair<S: Simd>(simd: S, x: [S::f32s; INPUTS], point: f32, other2: f32) -> [S::f32s; 2] {
     let (even, odd) = (less(simd, x[4], other2, x[2]), less(simd, x[3], other2, x[1]));
@@ -41,7 +42,7 @@ fn input_pair<S: Simd>(simd: S, x: [S::f32s; INPUTS], point: f32, other2: f32) -
     [simd.add_f32s(even, odd), simd.sub_f32s(even, odd)]
 }
 
-/// Values of six pixels' polynomial, transposed: rows of the paper's `Bᵀ`.
+/// Input transform of six pixels: multiplies by the paper's `Bᵀ`.
 #[inline(always)]
 pub(super) fn of_input<S: Simd>(simd: S, x: [S::f32s; INPUTS]) -> [S::f32s; INPUTS] {
     let ([a, b], [c, d]) = (input_pair(simd, x, NEAR, FAR2), input_pair(simd, x, FAR, NEAR2));
@@ -51,7 +52,7 @@ pub(super) fn of_input<S: Simd>(simd: S, x: [S::f32s; INPUTS]) -> [S::f32s; INPU
     [first, a, b, c, d, last]
 }
 
-/// A pair of points of [`of_kernel`], where the square of the other pair is `other2`.
+/// Returns [`of_kernel`] at the points `±point`; `other2` is the square of the other pair of points.
 #[inline(always)]
 fn kernel_pair<S: Simd>(simd: S, x: [S::f32s; 3], point: f32, other2: f32) -> [S::f32s; 2] {
     let point2 = point * point;
@@ -61,7 +62,8 @@ fn kernel_pair<S: Simd>(simd: S, x: [S::f32s; 3], point: f32, other2: f32) -> [S
     [simd.add_f32s(even, odd), simd.sub_f32s(even, odd)]
 }
 
-/// Values of three taps' polynomial, each divided by what [`of_input`] leaves out: rows of the paper's `G`.
+/// Kernel transform of three taps: multiplies by the paper's `G`, which includes the divisors that [`of_input`]
+/// omits.
 #[inline(always)]
 pub(super) fn of_kernel<S: Simd>(simd: S, x: [S::f32s; 3]) -> [S::f32s; INPUTS] {
     let ([a, b], [c, d]) = (kernel_pair(simd, x, NEAR, FAR2), kernel_pair(simd, x, FAR, NEAR2));
@@ -74,7 +76,7 @@ fn two<S: Simd>(simd: S, (a, x): (f32, S::f32s), (b, y): (f32, S::f32s)) -> S::f
     simd.mul_add_f32s(simd.splat_f32s(a), x, simd.mul_f32s(simd.splat_f32s(b), y))
 }
 
-/// Four outputs from sums at the six points: rows of the paper's `Aᵀ`.
+/// Output transform of the sums at the six points: multiplies by the paper's `Aᵀ`.
 #[inline(always)]
 pub(super) fn of_sums<S: Simd>(simd: S, x: [S::f32s; INPUTS]) -> [S::f32s; OUTPUTS] {
     let (near, far) = (simd.add_f32s(x[1], x[2]), simd.add_f32s(x[3], x[4]));

@@ -1,4 +1,4 @@
-//! Against sums in f64.
+//! Compares the kernels with sums in f64.
 
 use super::*;
 use crate::kernels::unfold::Windows;
@@ -8,7 +8,7 @@ fn conv(channels: usize, outputs: usize, size: [usize; 2]) -> Conv {
     Conv { windows, outputs }
 }
 
-/// Numbers of about a standard deviation of 1, as sums of uniform ones.
+/// Returns random values with a standard deviation of about 1, each a sum of uniform ones.
 fn numbers(count: usize, seed: &mut u64) -> Vec<f32> {
     let mut uniform = || {
         *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -17,7 +17,7 @@ fn numbers(count: usize, seed: &mut u64) -> Vec<f32> {
     (0..count).map(|_| (0..4).map(|_| uniform()).sum::<f32>() * 1.7).collect()
 }
 
-/// One output in f64.
+/// Computes one output in f64.
 fn exact(conv: &Conv, x: &[f32], weight: &[f32], [image, output, y, column]: [usize; 4]) -> f64 {
     let ([height, width], channels) = (conv.windows.input, conv.windows.channels);
     let mut sum = 0.0;
@@ -33,7 +33,7 @@ fn exact(conv: &Conv, x: &[f32], weight: &[f32], [image, output, y, column]: [us
     sum
 }
 
-/// The root of the mean square error, relative to that of the results, over about 500 of them.
+/// Returns the root mean square error relative to the root mean square of the results, over about 500 of them.
 fn error(arch: pulp::Arch, images: usize, conv: &Conv, with_bias: bool) -> f64 {
     let mut seed = 7;
     let ([height, width], channels) = (conv.windows.input, conv.windows.channels);
@@ -44,7 +44,7 @@ fn error(arch: pulp::Arch, images: usize, conv: &Conv, with_bias: bool) -> f64 {
     conv.by_tiles(arch, (&x, &weight, &bias), &Shared::new(&mut out));
     assert!(out.iter().all(|x| x.is_finite()), "each result is written");
     let (mut wrong, mut whole) = (0.0, 0.0);
-    // An odd step, so that all rows, columns and channels have their turn.
+    // An odd step samples all rows, columns and channels.
     for at in (0..out.len()).step_by((out.len() / 500).max(1) | 1) {
         let (plane, pixel) = (at / (height * width), at % (height * width));
         let (image, output) = (plane / conv.outputs, plane % conv.outputs);
@@ -75,7 +75,7 @@ fn the_error_is_far_below_a_golden_one() {
     }
 }
 
-/// Vectors of other lengths lie in other panels, and with fewer registers fewer channels are worked on at once.
+/// Other vector lengths have other panels, and with fewer registers fewer channels are processed at a time.
 #[test]
 fn smaller_processors_come_to_the_same() {
     #[cfg(target_arch = "x86_64")]

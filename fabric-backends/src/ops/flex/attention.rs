@@ -1,4 +1,4 @@
-//! Attention.
+//! Attention on the Flex backend.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use crate::kernels::attention::{self, Group, Tokens};
 /// Softmax attention over `[rows, heads, tokens, dim]`.
 #[derive(Debug, Clone)]
 pub(in crate::ops) struct Attention {
-    /// Added to the logits of each key; empty stands for zeros.
+    /// Bias added to the logits of each key; empty means no bias.
     pub(in crate::ops) bias: Arc<[f32]>,
-    /// Whether a query sees only the keys up to its own number.
+    /// Whether a query sees only the keys up to its own position.
     pub(in crate::ops) causal: bool,
 }
 
@@ -24,14 +24,15 @@ fn tokens(x: &FlexTensor) -> Tokens<'_> {
     Tokens { numbers: &x.storage()[x.layout().start_offset()..], strides }
 }
 
-/// `[rows, tokens, heads, dim]`, which is how the next layer reads it, seen as `[rows, heads, tokens, dim]`.
+/// Returns the layout of a tensor `[rows, heads, tokens, dim]` that lies in memory as `[rows, tokens, heads,
+/// dim]`, the order in which the next layer reads it.
 fn turned([rows, heads, tokens, dim]: [usize; 4]) -> Layout {
     let strides = [tokens * heads * dim, dim, heads * dim, 1].map(|stride| stride as isize);
     Layout::new(Shape::from(vec![rows, heads, tokens, dim]), strides.to_vec(), 0)
 }
 
 impl Attention {
-    /// Attention to the keys of all groups together.
+    /// Computes attention over the keys of all groups in one softmax.
     pub(super) fn of_groups(&self, query: FlexTensor, groups: Vec<[FlexTensor; 2]>) -> FlexTensor {
         let query = Self::readable(query);
         let groups: Vec<_> = groups.into_iter().map(|group| group.map(Self::readable)).collect();
@@ -54,7 +55,8 @@ impl Attention {
 }
 
 impl Operation<3> for Attention {
-    /// With the channels of a head side by side, as they nearly always are; the rest may lie anyhow.
+    /// The channels of a head must be contiguous, as they nearly always are; the other axes may have any stride
+    /// that is not negative.
     fn readable(x: FlexTensor) -> FlexTensor {
         let strides = x.layout().strides();
         if strides[3] == 1 && strides.iter().all(|stride| *stride >= 0) { x } else { x.to_contiguous() }

@@ -1,4 +1,4 @@
-//! One way for all operations into burn's tape.
+//! Registers the CPU kernels with burn's autodiff.
 
 use std::fmt::Debug;
 
@@ -9,26 +9,27 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex};
 
-/// An operation on `N` tensors with a derivative of its own.
+/// Operation on `N` tensors with its own gradient.
 pub(super) trait Operation<const N: usize>: Debug + Clone + Send + 'static {
-    /// An input as the kernels can read it: in one piece.
+    /// Returns an input in a layout that the kernels can read, by default contiguous.
     fn readable(x: FlexTensor) -> FlexTensor {
         x.to_contiguous()
     }
 
-    /// The result, of readable inputs.
+    /// Computes the result from readable inputs.
     fn forward(&self, inputs: [FlexTensor; N]) -> FlexTensor;
 
-    /// What [`backward`](Self::backward) will ask for.
+    /// Returns the tensors that [`backward`](Self::backward) needs.
     fn keep(&self, inputs: [FlexTensor; N], _output: &FlexTensor) -> Vec<FlexTensor> {
         inputs.to_vec()
     }
 
-    /// The gradients of the inputs that are wanted, from a readable gradient of the result.
+    /// Computes the gradients of the inputs for which `expected` is set, from a readable gradient of the
+    /// result.
     fn backward(&self, kept: Vec<FlexTensor>, gradient: FlexTensor, expected: [bool; N]) -> [Option<FlexTensor>; N];
 }
 
-/// An operation's place on the tape.
+/// Node of the autodiff graph.
 #[derive(Debug)]
 struct Step<O>(O);
 
@@ -52,7 +53,7 @@ pub(super) fn on_cpu<O: Operation<N>, const N: usize>(inputs: [FlexTensor; N], o
     operation.forward(inputs.map(O::readable))
 }
 
-/// Runs an operation, and notes it on the tape where an input wants a gradient.
+/// Runs an operation, and records it in the autodiff graph if an input requires a gradient.
 pub(super) fn run<C: CheckpointStrategy, O: Operation<N>, const N: usize>(
     inputs: [FloatTensor<Autodiff<Flex, C>>; N],
     operation: O,

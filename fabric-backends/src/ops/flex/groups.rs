@@ -1,16 +1,17 @@
-//! Keys and values of several groups, on their way through burn's dispatch.
+//! Passes the keys and values of several groups through burn's backend dispatch.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{
     Backend, BackendTensor, Dispatch, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind, ExtensionType,
 };
 
-/// Keys and values of each group. burn derives what follows for fields that are tensors, but not for lists of them.
+/// Keys and values of each group. burn derives [`ExtensionType`] for structs of tensors, but not for lists of
+/// them.
 #[derive(Debug)]
 pub(super) struct Groups<B: Backend>(pub(super) Vec<[FloatTensor<B>; 2]>);
 
 impl<B: Backend> Groups<B> {
-    /// All keys, and all values.
+    /// Returns the keys of all groups and the values of all groups.
     pub(super) fn keys_and_values(self) -> [Vec<FloatTensor<B>>; 2] {
         let (keys, values) = self.0.into_iter().map(|[key, value]| (key, value)).unzip();
         [keys, values]

@@ -1,4 +1,4 @@
-//! Numbers of 16 bits, made wide.
+//! Conversion of f16 and bf16 to f32.
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::DType;
@@ -7,10 +7,10 @@ use rayon::prelude::*;
 
 use super::like;
 
-/// Numbers of a task: large enough to be worth it, small enough to stay in the nearest cache.
+/// Elements per task: enough to be worth a task, few enough to stay in the L1 cache.
 const TASK: usize = 1 << 12;
 
-/// Halves as f32.
+/// Converts f16 or bf16 to f32.
 pub(super) fn widened(x: FlexTensor) -> FlexTensor {
     let x = x.to_contiguous();
     match x.dtype() {

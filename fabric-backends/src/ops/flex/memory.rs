@@ -1,7 +1,8 @@
-//! Memory of results, used again.
+//! Memory pool for results.
 //!
-//! The system clears fresh memory page by page when it is first written, which takes longer than many of the operations
-//! that fill it. So the memory of large results is kept when they are dropped, for the next ones, up to a limit.
+//! The system clears fresh memory page by page when it is first written, which takes longer than many of the
+//! operations that fill it. So the memory of large results is kept for later results when they are dropped, up
+//! to a limit.
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
@@ -11,31 +12,31 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::{AllocationProperty, Bytes, DType};
 use burn_std::{AccessError, AccessPolicy, AllocationController};
 
-/// Numbers that are kept at most: 256 MiB.
+/// Maximum number of f32 values in the pool: 256 MiB.
 const KEPT: usize = 1 << 26;
 
-/// Results of fewer numbers are left to the allocator, which is quick with them.
+/// Results with fewer values come from the allocator, which is fast at this size.
 const SMALL: usize = 1 << 14;
 
-/// What is kept for all results.
+/// The pool that all results share.
 static POOL: Mutex<Pool> = Mutex::new(Pool { free: VecDeque::new(), limit: KEPT });
 
 fn pool() -> MutexGuard<'static, Pool> {
-    // What a panic left behind is as good as before: each change is a single one.
+    // A poisoned lock can be ignored: each change to the pool leaves it valid.
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Bytes that are kept for results to come.
+/// Returns the bytes in the pool that are free for new results.
 pub(crate) fn kept_bytes() -> u64 {
     (pool().kept() * size_of::<f32>()) as u64
 }
 
-/// Memory that nobody uses now.
+/// Buffers that are currently unused.
 #[derive(Debug)]
 struct Pool {
-    /// The longest unused first.
+    /// Ordered from the longest to the shortest unused.
     free: VecDeque<Vec<f32>>,
-    /// Numbers that are kept at most.
+    /// Maximum number of values in all buffers together.
     limit: usize,
 }
 
@@ -44,14 +45,15 @@ impl Pool {
         self.free.iter().map(Vec::len).sum()
     }
 
-    /// At least `count` numbers of any value, if there are as many: the fewest, unless much would lie idle.
+    /// Takes the smallest buffer with at least `count` values, which are arbitrary. Returns `None` if there is
+    /// no such buffer or it is more than a quarter too large.
     fn take(&mut self, count: usize) -> Option<Vec<f32>> {
         let fits = |(_, length): &(usize, usize)| (count..=count + count / 4).contains(length);
         let (at, _) = self.free.iter().map(Vec::len).enumerate().filter(fits).min_by_key(|(_, length)| *length)?;
         self.free.remove(at)
     }
 
-    /// Keeps this memory for later, in the place of what was longest unused.
+    /// Returns a buffer to the pool and frees the longest unused buffers if the limit is exceeded.
     fn give_back(&mut self, numbers: Vec<f32>) {
         if numbers.len() > self.limit {
             return;
@@ -64,12 +66,13 @@ impl Pool {
     }
 }
 
-/// A tensor of this layout, of as many numbers as `f` is given. It finds any values there, and writes them all.
+/// Creates a tensor with this layout from `count` values that `f` writes. The values that `f` receives are
+/// arbitrary, so it must write all of them.
 pub(super) fn filled(count: usize, layout: Layout, f: impl FnOnce(&mut [f32])) -> FlexTensor {
     let got = if count < SMALL { None } else { pool().take(count) };
     let mut numbers = got.unwrap_or_else(|| vec![0.0; count]);
     if cfg!(any(test, debug_assertions)) {
-        // So that tests see what was not written.
+        // Makes values that `f` did not write visible in tests.
         numbers.fill(f32::NAN);
     }
     f(&mut numbers[..count]);
@@ -85,7 +88,7 @@ pub(super) fn filled(count: usize, layout: Layout, f: impl FnOnce(&mut [f32])) -
     FlexTensor::new(bytes, layout, DType::F32)
 }
 
-/// Numbers that are given back when they are dropped.
+/// Buffer that returns to the pool when it is dropped.
 struct Lent(Vec<f32>);
 
 impl Drop for Lent {
@@ -106,15 +109,15 @@ impl AllocationController for Lent {
     #[allow(unsafe_code, reason = "bytes are all that burn knows of")]
     unsafe fn memory_mut(&mut self, _: AccessPolicy) -> Result<&mut [MaybeUninit<u8>], AccessError> {
         let length = self.0.len() * size_of::<f32>();
-        // SAFETY: the bytes of these numbers, borrowed alone; the caller promised to write no uninitialised ones, and any
-        // bytes are numbers.
+        // SAFETY: these are the bytes of the buffer, borrowed exclusively. The caller promises not to write
+        // uninitialised bytes, and any bytes are valid f32 values.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), length) })
     }
 
     #[allow(unsafe_code, reason = "bytes are all that burn knows of")]
     fn memory(&self, _: AccessPolicy) -> Result<&[MaybeUninit<u8>], AccessError> {
         let length = self.0.len() * size_of::<f32>();
-        // SAFETY: the bytes of these numbers.
+        // SAFETY: these are the bytes of the buffer.
         Ok(unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), length) })
     }
 }
@@ -144,7 +147,7 @@ mod tests {
 
     #[test]
     fn memory_comes_back_when_nobody_holds_it() {
-        // Lengths that no other test has.
+        // Lengths that no other test uses.
         let made = |count: usize, value: f32| {
             filled(count, Layout::contiguous(Shape::from(vec![count])), |numbers| numbers.fill(value))
         };

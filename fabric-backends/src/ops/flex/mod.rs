@@ -1,4 +1,4 @@
-//! Operations on burn's own CPU backend: [`crate::kernels`] behind its tensors, with their derivatives.
+//! Operations on burn's CPU backend Flex: wraps [`crate::kernels`] for its tensors, with gradients.
 
 mod attention;
 mod derivative;
@@ -23,40 +23,41 @@ pub(crate) use memory::kept_bytes;
 pub(super) use unary::Unary;
 pub(super) use weighted::Weighted;
 
-/// Whether a tensor is where these kernels are, of their number type, and not empty.
+/// Whether these kernels support the tensor: on the Flex backend, f32, not empty, and on a processor with fused
+/// multiply-add.
 pub(super) fn is_supported<const D: usize>(x: &Tensor<D>) -> bool {
     let here = matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_));
     here && x.dtype() == DType::F32 && !x.dims().contains(&0) && has_fused_multiply_add()
 }
 
-/// Whether a tensor is one of halves that lies here.
+/// Whether the tensor is f16 or bf16 on the Flex backend, so that [`widened`] can convert it.
 pub(super) fn widens<const D: usize>(x: &Tensor<D>) -> bool {
     let here = matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_));
     here && matches!(x.dtype(), DType::F16 | DType::BF16)
 }
 
-/// Halves as f32.
+/// Converts f16 or bf16 to f32.
 pub(super) fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Kernels>::widened(x.into_dispatch()))
 }
 
-/// The kernels multiply and add in one instruction; where there is none, that is a slow call for each element, and
-/// burn's own operations are better.
+/// Whether the processor has the fused multiply-add instruction that the kernels use. Without it, each one is a
+/// slow function call, and burn's own operations are faster.
 fn has_fused_multiply_add() -> bool {
     cfg!(not(any(target_arch = "x86", target_arch = "x86_64"))) || !matches!(arch(), pulp::Arch::Scalar)
 }
 
-/// The bias of an operation that has none.
+/// Returns the empty tensor that stands for no bias.
 pub(super) fn no_bias<const D: usize>(beside: &Tensor<D>) -> Tensor<1> {
     Tensor::zeros([0], (&beside.device(), DType::F32))
 }
 
-/// An operation on one tensor.
+/// Runs an operation on one tensor.
 pub(super) fn unary<const D: usize>(x: Tensor<D>, operation: Unary) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Kernels>::unary(x.into_dispatch(), operation))
 }
 
-/// An operation on a tensor with a weight and a bias.
+/// Runs an operation on a tensor with a weight and a bias.
 pub(super) fn weighted<const D: usize, const W: usize>(
     x: Tensor<D>,
     weight: Tensor<W>,
@@ -67,7 +68,7 @@ pub(super) fn weighted<const D: usize, const W: usize>(
     Tensor::from_dispatch(<Dispatch as Kernels>::weighted(x, weight, bias, operation))
 }
 
-/// Attention to the keys of all groups together.
+/// Computes attention over the keys of all groups in one softmax.
 pub(super) fn attend(
     query: Tensor<4>,
     keys: Vec<Tensor<4>>,
@@ -79,7 +80,7 @@ pub(super) fn attend(
     Tensor::from_dispatch(<Dispatch as Kernels>::attend(query.into_dispatch(), groups, operation))
 }
 
-/// What burn's dispatch routes to this backend.
+/// Operations that burn's dispatch routes to this backend.
 #[backend_extension(Flex, Autodiff)]
 trait Kernels: Backend {
     fn widened(x: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -137,7 +138,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
     }
 
     fn attend(query: FloatTensor<Self>, groups: Groups<Self>, operation: Attention) -> FloatTensor<Self> {
-        // Gradients are of all keys at once.
+        // The backward pass needs all keys in one tensor.
         let [key, value] = groups.keys_and_values().map(|mut groups| match groups.len() {
             1 => groups.remove(0),
             _ => Self::float_cat(groups, 2),
@@ -146,23 +147,24 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
     }
 }
 
-/// The numbers of a tensor that lies in one piece.
+/// Returns the values of a contiguous tensor.
 fn numbers(x: &FlexTensor) -> &[f32] {
     x.as_slice().expect("a tensor that was laid out in one piece")
 }
 
-/// A tensor of these numbers.
+/// Creates a tensor from these values.
 fn tensor(numbers: Vec<f32>, shape: Shape) -> FlexTensor {
     let layout = Layout::contiguous(shape);
     FlexTensor::new(Bytes::from_elems(numbers), layout, DType::F32)
 }
 
-/// A tensor of this shape, filled by `f`, which finds any values and writes them all.
+/// Creates a tensor of this shape. The values that `f` receives are arbitrary, so it must write all of them.
 fn filled(shape: Shape, f: impl FnOnce(&mut [f32])) -> FlexTensor {
     memory::filled(shape.num_elements(), Layout::contiguous(shape), f)
 }
 
-/// The same shape, filled by `f`, which finds any values and writes them all.
+/// Creates a tensor of the shape of `x`. The values that `f` receives are arbitrary, so it must write all of
+/// them.
 fn like(x: &FlexTensor, f: impl FnOnce(&mut [f32])) -> FlexTensor {
     filled(x.shape(), f)
 }

@@ -16,7 +16,7 @@ pub(in crate::ops) enum Unary {
     Softmax,
 }
 
-/// The last axis.
+/// Returns the length of the last axis.
 fn last(x: &FlexTensor) -> usize {
     let shape = x.shape();
     shape[shape.num_dims() - 1]

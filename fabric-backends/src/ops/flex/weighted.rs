@@ -11,7 +11,8 @@ use crate::kernels::linear::Linear;
 use crate::kernels::norm::{GroupNorm, layer, layer_backward};
 use crate::kernels::unfold::Windows;
 
-/// An operation on a tensor with a weight and a bias; a linear layer or a convolution without bias has an empty one.
+/// Operation on a tensor with a weight and a bias. A linear layer or convolution without bias has an empty
+/// bias.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::ops) enum Weighted {
     Linear,
@@ -25,7 +26,7 @@ fn linear(weight: &FlexTensor) -> Linear {
     Linear { inputs, outputs }
 }
 
-/// What a convolution of these two will do.
+/// Returns the sizes of the convolution of `x` with `weight`.
 fn conv(x: &FlexTensor, weight: &FlexTensor, stride: usize, (before, after): (usize, usize)) -> Conv {
     let ([_, channels, height, width], [outputs, _, kernel_height, kernel_width]) =
         (x.shape().dims(), weight.shape().dims());

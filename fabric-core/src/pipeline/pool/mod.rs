@@ -1,4 +1,4 @@
-//! One request on several devices.
+//! Device pool: shares the images of requests among several devices.
 
 mod run;
 
@@ -9,49 +9,49 @@ use super::{Generation, Pipeline, Request, StepEvent};
 use crate::Error;
 use run::Run;
 
-/// Pipelines of the same model on several devices, which share the images of a request among them.
+/// Pipelines of the same model on several devices that share the images of a request.
 ///
-/// An image does not depend on its batch, so it does not depend on the device that makes it either, but for rounding.
-/// Each device makes [`Settings::batch`](super::Settings::batch) images at a time, or an even share of them where that is
-/// not set, and whoever is done takes the next ones: with small batches a faster device makes more of them. A device that
-/// fails, or lacks the memory for a request, is left out for the rest of the run, and the others make its images. A device that neither answers nor fails (another
-/// machine that lost its power closes no connection) is waited for, or counts as lost after [`Self::with_patience`].
+/// An image does not depend on its batch, nor on the device that makes it, except for rounding. Each device makes
+/// [`Settings::batch`](super::Settings::batch) images at a time (an even share if that is not set), then takes the
+/// next batch; with small batches, faster devices make more images. If a device fails or lacks the memory for a
+/// request, it is left out for the rest of the run and the other devices make its images. A device that neither
+/// answers nor fails (a machine that lost power closes no connection) is waited for without limit, or until the
+/// timeout set by [`Self::with_patience`].
 ///
-/// With [`ReferenceNoise::Fresh`](crate::fabric::ReferenceNoise::Fresh) an image does depend on its batch, so one device
-/// makes all of them unless a batch is set.
+/// With [`ReferenceNoise::Fresh`](crate::fabric::ReferenceNoise::Fresh) an image does depend on its batch, so one
+/// device makes all of them unless a batch is set.
 #[derive(Debug, Clone)]
 pub struct DevicePool {
     members: Vec<(String, Pipeline)>,
     patience: Option<Duration>,
 }
 
-/// What a pool made.
+/// Result of a pool's run, with the devices that failed.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Pooled<T> {
-    /// As a single device would have made it. Seconds of the report are sums over the devices, and latents lie on the
-    /// first device that is left.
+    /// The result. Times in the report are sums over the devices; latents are on the first device that did not fail.
     pub made: T,
-    /// Devices that failed, fell silent or were too small, with what they said or how long they said nothing. Their images were made by others.
+    /// Name and error of each device that failed, timed out or had too little memory. Other devices made its images.
     pub lost: Vec<(String, String)>,
 }
 
-/// A step on one of the devices.
+/// One evaluation on one of the devices, passed to a pool's observer.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct PoolStep<'a> {
     /// The device's name.
     pub device: &'a str,
-    /// Which request, by its place.
+    /// Index of the request.
     pub request: usize,
-    /// Which of the request's images.
+    /// Indices of the images, within the request, that this device is making.
     pub images: Range<usize>,
-    /// What happened.
+    /// State of the run on this device.
     pub event: &'a StepEvent<'a>,
 }
 
 impl DevicePool {
-    /// A pool of pipelines with names that tell them apart in reports.
+    /// Creates a pool from named pipelines; the names identify devices in reports and errors.
     ///
     /// ```
     /// use fabric_core::pipeline::DevicePool;
@@ -60,8 +60,9 @@ impl DevicePool {
     ///
     /// # Errors
     ///
-    /// When there is none, and when two differ in the shape of their networks, in their noise schedule or in their native size.
-    /// Weights are not compared: two models of the same shape pass, and a request's images would be of both.
+    /// Returns an error if there are no pipelines, or two differ in the shapes of their networks, noise
+    /// schedule or native size. Weights are not compared: two different models of the same architecture pass,
+    /// and images of one request would then come from both.
     pub fn new(members: impl IntoIterator<Item = (String, Pipeline)>) -> Result<Self, Error> {
         let members: Vec<_> = members.into_iter().collect();
         if members.is_empty() {
@@ -78,49 +79,51 @@ impl DevicePool {
         Ok(Self { members, patience: None })
     }
 
-    /// With a limit to how long a device at work may be silent: no step and no image. Then it counts as lost.
+    /// Sets a timeout: a working device that completes no evaluation and no batch for this long counts as failed.
     ///
-    /// Nobody can stop its thread; whenever that ends, what it brings is dropped. So the time should be longer than a device's
-    /// longest silence, which is before its first step (kernels, references) or after the last one (decoding all images of a batch).
+    /// Its thread cannot be stopped; whatever it returns later is dropped. The timeout should therefore exceed
+    /// the longest normal pause, which is before the first step (kernel compilation, encoding references) or
+    /// after the last one (decoding all images of a batch).
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = Some(patience);
         self
     }
 
-    /// The names and pipelines.
+    /// The pool's pipelines with their names.
     pub fn members(&self) -> &[(String, Pipeline)] {
         &self.members
     }
 
-    /// Makes the images of a request.
+    /// Generates the images of a request.
     ///
     /// # Errors
     ///
-    /// As [`Pipeline::generate`]; [`Error::Backend`] when all devices failed, with what each of them said;
-    /// [`Error::DeviceLimit`] when the request is too much for each of them.
+    /// Returns the errors of [`Pipeline::generate`], [`Error::Backend`] with each device's message if all
+    /// devices failed, and [`Error::DeviceLimit`] if the request exceeds the limits of every device.
     pub fn generate(&self, request: &Request) -> Result<Pooled<Generation>, Error> {
         let Pooled { made, lost } = self.generate_all(std::slice::from_ref(request))?;
         let made = made.into_iter().next().expect("one for one request");
         Ok(Pooled { made, lost })
     }
 
-    /// Makes the images of several requests, for instance of an experiment's prompts.
+    /// Generates the images of several requests, for instance all prompts of an experiment.
     ///
     /// # Errors
     ///
-    /// As [`Self::generate`]; the first request's that cannot be carried out.
+    /// Returns the errors of [`Self::generate`], for the first request that fails.
     pub fn generate_all(&self, requests: &[Request]) -> Result<Pooled<Vec<Generation>>, Error> {
         self.generate_observed(requests, |_| ControlFlow::Continue(()))
     }
 
-    /// Makes the images of several requests under the eyes of an observer, which may cancel. It is called from several
-    /// threads, which a silent device may keep beyond this call.
+    /// Generates the images of several requests and calls `observe` after each evaluation; it may cancel.
+    ///
+    /// `observe` is called from several threads. The thread of a device that timed out may outlive this call.
     ///
     /// # Errors
     ///
-    /// As [`Self::generate_all`], [`Error::Cancelled`], and [`Error::Callback`] if the observer panics, which is no device's
-    /// failure.
+    /// Returns the errors of [`Self::generate_all`], [`Error::Cancelled`] if `observe` cancels, and
+    /// [`Error::Callback`] if it panics (which does not count as a device failure).
     pub fn generate_observed(
         &self,
         requests: &[Request],
@@ -133,7 +136,7 @@ impl DevicePool {
         Run::new(&self.members, requests, Box::new(observe)).finish(self.patience)
     }
 
-    /// What steers a run may hold tensors of one device.
+    /// Refuses adapters and ControlNets if the pool has several devices: their tensors are on one device.
     fn check_steering(&self, request: &Request) -> Result<(), Error> {
         let first = self.members[0].1.device();
         if request.steering.is_empty() || self.members.iter().all(|(_, pipeline)| pipeline.device() == first) {

@@ -1,4 +1,4 @@
-//! How devices share the work of a run, and lose it.
+//! Work queue of a pool's run: one thread per device; pieces of failed devices go back to the queue.
 
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
@@ -14,21 +14,21 @@ use crate::pipeline::callback::contained;
 use crate::pipeline::run::all_caches;
 use crate::pipeline::{Generation, Pipeline, Request, StepEvent};
 
-/// Images of one request that one device makes at a time.
+/// Batch of images of one request, made by one device.
 #[derive(Debug, Clone)]
 struct Piece {
     request: usize,
     images: Range<usize>,
 }
 
-/// A piece's images, with the latents away from the device, which may be lost later.
+/// Result of a piece, with its latents copied to the host because the device may fail later.
 type Part = (Generation, TensorData);
 
-/// What a device is at.
+/// Piece that a device is working on.
 #[derive(Debug)]
 struct Work {
     piece: Piece,
-    /// When it was heard of last.
+    /// Time of the device's last sign of progress.
     heard: Instant,
 }
 
@@ -37,15 +37,16 @@ struct Work {
 struct Loss {
     member: usize,
     said: String,
-    /// The error where the device has not failed, but is too small for the request.
+    /// The error if the device did not fail but exceeded its limits (memory, number types).
     limit: Option<Error>,
 }
 
-/// What threads share.
+/// State shared by the threads.
 #[derive(Debug)]
 struct State {
     waiting: VecDeque<Piece>,
-    /// By device. What is no longer here when a device comes back with it was given to others.
+    /// Current work by device. If the entry is gone when a device finishes, the device timed out, its piece was
+    /// returned to the queue, and the result is dropped.
     at_work: Vec<Option<Work>>,
     done: Vec<(Piece, Part)>,
     lost: Vec<Loss>,
@@ -58,7 +59,7 @@ impl State {
         self.lost.push(loss);
     }
 
-    /// Whether nobody is at work, and nobody will be.
+    /// Whether no device is working and no more work will start.
     fn is_over(&self) -> bool {
         let nothing_to_do = self.waiting.is_empty() || self.failure.is_some() || self.lost.len() == self.at_work.len();
         nothing_to_do && self.at_work.iter().all(Option::is_none)
@@ -67,7 +68,8 @@ impl State {
 
 type Observe = Box<dyn Fn(PoolStep<'_>) -> ControlFlow<()> + Send + Sync>;
 
-/// A thread that waits for a silent device cannot be stopped, and may outlive the run: so it owns a share of all it needs.
+/// A run of a pool. Threads share it through an `Arc`: one that waits for an unresponsive device cannot be
+/// stopped and may outlive the call.
 pub(super) struct Run {
     members: Vec<(String, Pipeline)>,
     requests: Vec<Request>,
@@ -77,8 +79,8 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Cuts the requests into pieces: of the size that they ask for, or one for each device, but never where that would
-    /// change the images.
+    /// Splits requests into pieces of their batch size, or into one piece per device. Requests whose images depend on
+    /// their batch are not split unless a batch size is set.
     pub(super) fn new(members: &[(String, Pipeline)], requests: &[Request], observe: Observe) -> Arc<Self> {
         let pieces = requests.iter().enumerate().flat_map(|(request, asked)| {
             let all = asked.seeds.len();
@@ -102,7 +104,7 @@ impl Run {
         })
     }
 
-    /// Does it, and puts the pieces together.
+    /// Starts the threads, waits for them and assembles the results.
     pub(super) fn finish(self: Arc<Self>, patience: Option<Duration>) -> Result<Pooled<Vec<Generation>>, Error> {
         for member in 0..self.members.len() {
             let run = self.clone();
@@ -115,11 +117,11 @@ impl Run {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change is a single one.
+        // A panic cannot leave the state inconsistent: every change is a single operation.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the work is over, and gives away what silent devices have.
+    /// Waits until the work is over. Marks devices that exceed the timeout as lost and requeues their pieces.
     fn watch(&self, patience: Option<Duration>) {
         let mut state = self.lock();
         while !state.is_over() {
@@ -147,7 +149,7 @@ impl Run {
         }
     }
 
-    /// What a device's thread does.
+    /// Main loop of a device's thread.
     fn work(&self, member: usize) {
         while let Some(piece) = self.next(member) {
             let made = self.make(member, &piece);
@@ -170,7 +172,7 @@ impl Run {
                     false
                 }
                 Err(error) => {
-                    // The first error counts; those of the others may be its consequence.
+                    // Keep the first error: later ones may be its consequence.
                     state.failure.get_or_insert(error);
                     false
                 }
@@ -183,7 +185,8 @@ impl Run {
         }
     }
 
-    /// The next piece. Waits while there is none but another device may still give one back.
+    /// Takes the next piece. If the queue is empty, waits while other devices work: if one fails, its piece
+    /// comes back.
     fn next(&self, member: usize) -> Option<Piece> {
         let mut state = self.lock();
         loop {
@@ -239,11 +242,11 @@ impl Run {
             let doing = format!("bringing the latents of all devices to {name}");
             match contained(&doing, || Ok(joined(&done, &pipeline.device(), cache))) {
                 Ok(made) => return Ok(Pooled { made, lost: self.named(&lost) }),
-                // The images are there; the latents can lie on another device.
+                // Only this device failed: the images are complete and the latents can go to another device.
                 Err(error) => lost.push(Loss { member, said: error.to_string(), limit: None }),
             }
         }
-        // What is too much for every device is an error of the request.
+        // If the request exceeds the limits of every device, return that error.
         if lost.iter().all(|loss| loss.limit.is_some())
             && let Some(limit) = lost.iter_mut().find_map(|loss| loss.limit.take())
         {
@@ -259,7 +262,7 @@ impl Run {
     }
 }
 
-/// The parts of each request, as one, with latents on this device.
+/// Joins the parts of each request, with latents on `device`.
 fn joined(done: &[(Piece, Part)], device: &Device, cache: CacheStats) -> Vec<Generation> {
     let made = done.chunk_by(|(a, _), (b, _)| a.request == b.request).map(|parts| {
         let parts = parts.iter().map(|(_, (made, latents))| {
@@ -267,7 +270,7 @@ fn joined(done: &[(Piece, Part)], device: &Device, cache: CacheStats) -> Vec<Gen
             Generation { latents, ..made.clone() }
         });
         let mut made = parts.reduce(Generation::joined).expect("at least one part");
-        // A part knows its own device's cache alone.
+        // Each part reports only its own device's cache.
         made.report.cache = cache;
         made
     });

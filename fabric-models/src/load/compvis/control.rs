@@ -1,13 +1,13 @@
-//! ControlNets: a U-Net's way down, and layers of their own that are numbered through.
+//! Names of ControlNets: the down path of a U-Net, and additional layers with consecutive numbers.
 
 use super::unet::UNetShape;
 use super::{Pairs, count};
 
-/// The corresponding prefixes of a ControlNet with these names of the original code (without `control_model.`); `None`
-/// if these are not a ControlNet's.
+/// Lists the corresponding prefixes of a ControlNet with these names of the original code (without `control_model.`);
+/// `None` if the names are not those of a ControlNet.
 pub(in crate::load) fn pairs<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<Pairs> {
     let mut pairs = UNetShape::of_compvis(names.clone())?.pairs();
-    // Convolutions with activations between them: every second number.
+    // Convolutions have even numbers; the numbers between them are activations.
     let last = count(names.clone(), "input_hint_block.").checked_sub(1).filter(|last| *last <= 64)?;
     pairs.push(("controlnet_cond_embedding.conv_in".into(), "input_hint_block.0".into()));
     for block in 1..last / 2 {

@@ -1,7 +1,7 @@
-//! Names of the original (CompVis, Stability) code, and what they are called in diffusers' files.
+//! Translation between the names of the original (CompVis, Stability) code and diffusers' names.
 //!
-//! Each network has a list of corresponding prefixes, made for its number of levels and layers, so that small
-//! and odd networks translate too. Names are compared component by component: `output_blocks.1` is no prefix of
+//! Each network has a list of corresponding prefixes, generated for its number of levels and layers, so that small
+//! and unusual networks are translated too. Prefixes match whole components: `output_blocks.1` is not a prefix of
 //! `output_blocks.10`.
 
 pub(super) mod control;
@@ -13,24 +13,24 @@ use std::collections::BTreeMap;
 
 use self::unet::UNetShape;
 
-/// Corresponding prefixes: diffusers' on the left, CompVis' on the right.
+/// Pairs of corresponding prefixes: diffusers' name, CompVis' name.
 pub(super) type Pairs = Vec<(String, String)>;
 
-/// Translates names by the longest prefix that is known.
+/// Table that translates names by their longest known prefix.
 #[derive(Debug)]
 pub(super) struct KeyTable {
     new: BTreeMap<String, String>,
-    /// Bytes of the longest known prefix.
+    /// Length of the longest known prefix in bytes.
     longest: usize,
 }
 
 impl KeyTable {
-    /// From CompVis' names to diffusers'.
+    /// Creates a table from CompVis' names to diffusers' names.
     pub(super) fn to_diffusers(pairs: Pairs) -> Self {
         Self::new(pairs.into_iter().map(|(diffusers, compvis)| (compvis, diffusers)).collect())
     }
 
-    /// From diffusers' names to CompVis'.
+    /// Creates a table from diffusers' names to CompVis' names.
     pub(in crate::load) fn to_compvis(pairs: Pairs) -> Self {
         Self::new(pairs.into_iter().collect())
     }
@@ -40,11 +40,11 @@ impl KeyTable {
         Self { new, longest }
     }
 
-    /// The translated name, if a prefix of it is known.
+    /// Translates a name; `None` if no prefix of it is known.
     pub(super) fn translate(&self, name: &str) -> Option<String> {
         let mut end = name.len();
         if end > self.longest {
-            // Names are as long as somebody likes, and may consist of dots.
+            // A malicious file may have very long names that consist of dots; this bounds the loop below.
             end = name.as_bytes()[..=self.longest].iter().rposition(|byte| *byte == b'.')?;
         }
         loop {
@@ -56,7 +56,7 @@ impl KeyTable {
     }
 }
 
-/// CompVis' names of a U-Net's parameters, given diffusers' names of them all; nothing for other networks.
+/// Translates the names of all parameters of a U-Net from diffusers' to CompVis' names; `None` for other networks.
 pub(crate) fn original_unet_names<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<Option<String>> {
     let shape = UNetShape::of_diffusers(names.clone());
     let is_unet = !shape.down_attention.is_empty() && shape.down_attention.len() == shape.up_attention.len();
@@ -64,15 +64,15 @@ pub(crate) fn original_unet_names<'a>(names: impl Iterator<Item = &'a str> + Clo
     names.map(|name| table.translate(name)).collect()
 }
 
-/// The number that follows `prefix` in a name, and what follows the number: `("down.", "down.3.block")` gives
-/// 3 and `block`.
+/// Returns the number after `prefix` in a name and the rest of the name: `down.3.block` with prefix `down.` gives 3
+/// and `block`.
 fn numbered<'a>(name: &'a str, prefix: &str) -> Option<(usize, &'a str)> {
     let rest = name.strip_prefix(prefix)?;
     let (number, rest) = rest.split_once('.').unwrap_or((rest, ""));
     Some((number.parse().ok()?, rest))
 }
 
-/// One more than the largest number after `prefix`, 0 if there is none.
+/// Returns one more than the largest number after `prefix`; 0 if there is none.
 fn count<'a>(names: impl IntoIterator<Item = &'a str>, prefix: &str) -> usize {
     names.into_iter().filter_map(|name| numbered(name, prefix)).map(|(n, _)| n.saturating_add(1)).max().unwrap_or(0)
 }

@@ -1,25 +1,25 @@
-//! Text encoders: OpenCLIP's layout, and transformers' under another prefix.
+//! Names of text encoders in the layouts of OpenCLIP and transformers.
 
 use super::{KeyTable, Pairs, numbered};
 use crate::load::mapped::{Part, Renamed};
 
-/// The layer of OpenCLIP's ViT-H that Stable Diffusion 2 does not use, because it takes the last but one.
+/// Last layer of OpenCLIP's ViT-H. Stable Diffusion 2 does not use it, because it takes the penultimate hidden states.
 const UNUSED_LAYER: usize = 23;
 
-/// What transformers' names of a CLIP text encoder begin with inside its outermost module, `text_model`.
+/// Prefixes of transformers' CLIP text encoder names inside the outermost module `text_model`.
 pub(in super::super) const INNER_OF_CLIP: [&str; 3] = ["embeddings.", "encoder.", "final_layer_norm."];
 
-/// Names of a CLIP text encoder as transformers 4 has them: only the outermost module may be missing, as some versions
-/// leave it out.
+/// Converts the name of a CLIP text encoder parameter to that of transformers 4, by adding `text_model.`, which some
+/// versions omit.
 pub(in super::super) fn clip_name(name: &str) -> String {
     let bare = INNER_OF_CLIP.iter().any(|prefix| name.starts_with(prefix));
     if bare { format!("text_model.{name}") } else { name.to_owned() }
 }
 
-/// What becomes of one tensor of an OpenCLIP text encoder: one tensor, three, or none.
+/// Maps one tensor of an OpenCLIP text encoder to one tensor, three tensors (fused QKV projection), or none (unused).
 ///
-/// `projected` says whether the encoder is used with its projection (SDXL's is, Stable Diffusion 2's is not,
-/// though its files hold one).
+/// `projected` states whether the encoder is used with its projection: true for SDXL, false for Stable Diffusion 2,
+/// whose files contain an unused projection.
 pub(in super::super) fn open_clip(table: &KeyTable, name: &str, projected: bool) -> Vec<Renamed> {
     let renamed = |name: String, from: &str, part| Renamed { name, from: from.to_owned(), part };
     match name {
@@ -47,7 +47,7 @@ pub(in super::super) fn open_clip(table: &KeyTable, name: &str, projected: bool)
     vec![renamed(new, name, Part::Whole)]
 }
 
-/// The corresponding prefixes of an OpenCLIP text encoder with so many layers.
+/// Lists the corresponding prefixes of an OpenCLIP text encoder with this number of layers.
 pub(in super::super) fn open_clip_pairs(layers: usize) -> Pairs {
     let mut pairs: Pairs = [
         ("text_model.embeddings.token_embedding", "token_embedding"),
@@ -71,8 +71,8 @@ pub(in super::super) fn open_clip_pairs(layers: usize) -> Pairs {
     pairs
 }
 
-/// How many layers the names have.
+/// Number of layers in the names.
 pub(in super::super) fn open_clip_layers<'a>(names: impl IntoIterator<Item = &'a str>) -> usize {
-    // No real file has as many; a made-up number must not make a table of that size.
+    // Real files have fewer layers; the limit bounds the size of the table for malicious files.
     super::count(names, "transformer.resblocks.").min(256)
 }

@@ -1,25 +1,25 @@
-//! U-Nets: blocks numbered through.
+//! Names of U-Nets, whose blocks CompVis numbers consecutively.
 
 use std::collections::BTreeSet;
 
 use super::{Pairs, count, numbered};
 
-/// Most levels, and most layers of a level, that names are translated for.
+/// Maximum number of levels, and of layers per level, for which names are translated.
 const MOST: usize = 64;
 
-/// How many levels and layers a U-Net has, and which levels have attention: what its numbering depends on.
+/// Structure of a U-Net on which the numbering of blocks depends: levels, layers, and levels with attention.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct UNetShape {
-    /// Residual blocks of a down block; an up block has one more.
+    /// Residual blocks per down block; an up block has one more.
     pub(in super::super) layers: usize,
-    /// Per down block.
+    /// Whether each down block has attention.
     pub(in super::super) down_attention: Vec<bool>,
-    /// Per up block.
+    /// Whether each up block has attention.
     pub(in super::super) up_attention: Vec<bool>,
 }
 
 impl UNetShape {
-    /// Reads it off CompVis' names (without `model.diffusion_model.`); `None` if these are not a U-Net's.
+    /// Derives the structure from CompVis' names (without `model.diffusion_model.`); `None` if they are not a U-Net's.
     pub(in super::super) fn of_compvis<'a>(names: impl Iterator<Item = &'a str>) -> Option<Self> {
         let mut blocks = 0;
         let (mut downsamplers, mut down, mut up) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -38,9 +38,9 @@ impl UNetShape {
             }
         }
         let levels = downsamplers.len() + 1;
-        // Block 0 is the entry convolution; a level's blocks end with its downsampler.
+        // Block 0 is the input convolution; the last block of a level is its downsampler.
         let layers = downsamplers.first().map_or(blocks, |first| *first).checked_sub(1).filter(|layers| *layers > 0)?;
-        // No real file has as many; a made-up number must not make a table of that size.
+        // Real files have fewer layers; the limit bounds the size of the table for malicious files.
         if layers > MOST || levels > MOST {
             return None;
         }
@@ -52,7 +52,7 @@ impl UNetShape {
         })
     }
 
-    /// The corresponding prefixes.
+    /// Lists the corresponding prefixes.
     pub(in super::super) fn pairs(&self) -> Pairs {
         let Self { layers, down_attention, up_attention } = self;
         let levels = down_attention.len();
@@ -99,7 +99,7 @@ impl UNetShape {
     }
 }
 
-/// The parts of a residual block, which CompVis numbers.
+/// Adds the layers of a residual block, which CompVis numbers.
 fn resnet(pairs: &mut Pairs, diffusers: &str, compvis: &str) {
     let parts = [
         ("norm1", "in_layers.0"),
@@ -113,7 +113,7 @@ fn resnet(pairs: &mut Pairs, diffusers: &str, compvis: &str) {
 }
 
 impl UNetShape {
-    /// Reads it off diffusers' names.
+    /// Derives the structure from diffusers' names.
     pub(in crate::load) fn of_diffusers<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Self {
         let attention = |side: &str| {
             let has = |level| {

@@ -1,22 +1,22 @@
-//! VAEs: levels counted from the other end.
+//! Names of VAEs. CompVis counts the decoder's levels in the reverse order.
 
 use super::{Pairs, count};
 
-/// The corresponding prefixes of a VAE, for as many levels and layers as its CompVis names have.
+/// Lists the corresponding prefixes of a VAE for the levels and layers in its CompVis names.
 pub(in super::super) fn pairs<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Pairs {
     let down = count(names.clone(), "encoder.down.");
     let up = count(names.clone(), "decoder.up.");
     let layers = |side: &str, levels: usize| {
         (0..levels).map(|level| count(names.clone(), &format!("{side}.{level}.block."))).max().unwrap_or(0)
     };
-    // No real file has as many; a made-up number must not make a table of that size.
+    // Real files have fewer levels; the limit bounds the size of the table for malicious files.
     if down.max(up) > 64 {
         return Pairs::new();
     }
     pairs_for(down, layers("encoder.down", down).min(64), up, layers("decoder.up", up).min(64))
 }
 
-/// The corresponding prefixes for numbers of levels and of residual blocks on each side.
+/// Lists the corresponding prefixes for given numbers of levels and residual blocks in encoder and decoder.
 pub(in super::super) fn pairs_for(down: usize, down_layers: usize, up: usize, up_layers: usize) -> Pairs {
     let mut pairs = Pairs::new();
     for side in ["encoder", "decoder"] {
@@ -42,7 +42,7 @@ pub(in super::super) fn pairs_for(down: usize, down_layers: usize, up: usize, up
         }
     }
     for level in 0..up {
-        // CompVis counts the decoder's levels from the large images down, diffusers as they run.
+        // CompVis counts the decoder's levels from the highest resolution down, diffusers in the order of execution.
         let (left, right) = (format!("decoder.up_blocks.{level}"), format!("decoder.up.{}", up - 1 - level));
         pairs.push((format!("{left}.upsamplers.0"), format!("{right}.upsample")));
         for layer in 0..up_layers {
@@ -57,7 +57,7 @@ fn resnet(pairs: &mut Pairs, diffusers: &str, compvis: &str) {
     pairs.push((format!("{diffusers}.conv_shortcut"), format!("{compvis}.nin_shortcut")));
 }
 
-/// Whether this (diffusers) name is a projection of the attention, which CompVis stores as a 1x1 convolution.
+/// Returns whether a diffusers name is an attention projection, which CompVis stores as a 1x1 convolution.
 pub(in super::super) fn is_attention_projection(name: &str) -> bool {
     let projections = ["to_q", "to_k", "to_v", "to_out.0"];
     name.split_once(".attentions.0.")
@@ -65,7 +65,7 @@ pub(in super::super) fn is_attention_projection(name: &str) -> bool {
         .is_some_and(|rest| projections.contains(&rest))
 }
 
-/// The present name of an attention projection that old diffusers files name otherwise.
+/// Returns the current name of an attention projection that has an old diffusers name.
 pub(in super::super) fn current_name(name: &str) -> Option<String> {
     let (block, rest) = name.split_once(".attentions.0.")?;
     let (part, kind) = rest.split_once('.')?;

@@ -1,4 +1,4 @@
-//! The files that hold a pickle and the storages beside it: zip archives since PyTorch 1.6, and what came before.
+//! Containers of a pickle and its storages: zip archives since PyTorch 1.6, and the legacy format before it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,16 +10,16 @@ use super::machine::{Fault, run};
 use super::tensors::Tensors;
 use super::values::{Id, Value, Values};
 
-/// The largest pickle or list of entries: those of a checkpoint with its optimiser have some MB.
+/// Maximum size of a pickle or of a zip directory; those of a checkpoint with its optimiser have a few MB.
 const MAX_BYTES: u64 = 1 << 28;
 
-/// What a file without any pickle is called.
+/// Error text for files without a pickle.
 pub(super) const NOT_PYTORCH: &str = "not a PyTorch checkpoint: neither a zip archive nor the form before it";
 
-/// The beginning of the older form: a number of 10 bytes as a pickle.
+/// Magic number of the legacy format: an integer of 10 bytes in a pickle.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
-/// An opened file: its values, and what it takes to find its storages.
+/// Opened file: the values of its pickle, and the information to locate its storages.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) values: Values,
@@ -27,28 +27,28 @@ pub(super) struct Opened {
     storages: Storages,
 }
 
-/// Where storages are in the file, by their keys.
+/// Byte ranges of storages in the file, by key.
 pub(super) type Places = HashMap<Arc<str>, Range<u64>>;
 
 #[derive(Debug)]
 enum Storages {
-    /// Entries of the archive by name, and what the names of this model's begin with.
+    /// Entries of the zip archive by name, and the prefix of the model's entries.
     Zip { entries: HashMap<String, Entry>, folder: String },
-    /// The keys in the order in which the storages follow, and where they begin.
+    /// Legacy format: storage keys in file order, and the offset of the first storage.
     Sequence { keys: Vec<Arc<str>>, start: u64 },
 }
 
-/// An entry of an archive.
+/// Entry of a zip archive.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    /// 0 is uncompressed, the only one that PyTorch writes.
+    /// Compression method. PyTorch writes only 0 (uncompressed).
     method: u16,
     bytes: u64,
-    /// Of the header before the data.
+    /// Offset of the local header before the data.
     header: u64,
 }
 
-/// Reads everything but the storages.
+/// Reads everything except the storages.
 pub(super) fn open(file: &mut File) -> Result<Opened, Fault> {
     let mut first = Vec::new();
     file.by_ref().take(64).read_to_end(&mut first)?;
@@ -63,7 +63,7 @@ pub(super) fn open(file: &mut File) -> Result<Opened, Fault> {
 }
 
 impl Opened {
-    /// Where in the file the storages of these tensors are.
+    /// Locates the storages of these tensors in the file.
     pub(super) fn places(&self, tensors: &Tensors, file: &mut File) -> Result<Places, Fault> {
         let length = file.seek(SeekFrom::End(0))?;
         let mut places = HashMap::new();
@@ -78,14 +78,14 @@ impl Opened {
                 }
             }
             Storages::Sequence { keys, start } => {
-                // Each is a number of values and the values; their size is that of the type, which the pickle says.
+                // Each storage is a count followed by the values; the pickle gives their type.
                 let sizes = self.values.storages();
                 let mut at = *start;
                 for key in keys {
                     let Some(dtype) = sizes.get(&**key) else {
                         return broken(format!("a storage `{}` that nothing describes", key.escape_debug()));
                     };
-                    // Whatever follows a storage of unknown length would be read from a wrong place.
+                    // All storages after one of unknown length would be read from wrong offsets.
                     let Some(dtype) = dtype else {
                         return broken(format!("a storage `{}` of a type that is not known", key.escape_debug()));
                     };
@@ -115,7 +115,7 @@ fn open_zip(file: &mut File) -> Result<Opened, Fault> {
     let length = file.seek(SeekFrom::End(0))?;
     let entries = directory(file, length)?;
     let is_pickle = |name: &&String| **name == "data.pkl" || name.ends_with("/data.pkl");
-    // The outermost, if something else is packed along.
+    // If the archive contains several, the outermost is taken.
     let Some(name) = entries.keys().filter(is_pickle).min_by_key(|name| (name.matches('/').count(), (*name).clone()))
     else {
         return broken("a zip archive without `data.pkl`");
@@ -141,11 +141,11 @@ fn open_zip(file: &mut File) -> Result<Opened, Fault> {
 
 const BIG_ENDIAN: &str = "a file from a machine with another order of bytes";
 
-/// The archive's list of entries, at its end.
+/// Reads the central directory at the end of a zip archive.
 fn directory(file: &mut File, length: u64) -> Result<HashMap<String, Entry>, Fault> {
     const END: usize = 22;
     const LOCATOR: usize = 20;
-    // The end may be followed by a comment of at most 64 kB.
+    // The end record may be followed by a comment of at most 64 kB.
     let tail_length = length.min((END + LOCATOR + 0xffff) as u64);
     let mut tail = vec![0; tail_length as usize];
     file.seek(SeekFrom::Start(length - tail_length))?;
@@ -155,7 +155,7 @@ fn directory(file: &mut File, length: u64) -> Result<HashMap<String, Entry>, Fau
     };
     let fields = Fields(&tail[end..]);
     let (mut size, mut start) = (u64::from(fields.u32(12)?), u64::from(fields.u32(16)?));
-    // Archives of more than 4 GB say so in a record of their own.
+    // Archives of more than 4 GB have an additional zip64 end record.
     let locator = end.checked_sub(LOCATOR).map(|at| &tail[at..end]).filter(|bytes| bytes.starts_with(b"PK\x06\x07"));
     if let Some(locator) = locator {
         let mut record = [0; 56];
@@ -194,7 +194,7 @@ fn directory(file: &mut File, length: u64) -> Result<HashMap<String, Entry>, Fau
     Ok(entries)
 }
 
-/// Takes the numbers that do not fit 32 bits from the field for them.
+/// Reads numbers that do not fit into 32 bits from the zip64 extra field.
 fn large_entry(entry: &mut Entry, packed: u32, mut extra: &[u8]) -> Result<(), Fault> {
     const LARGE: u64 = u32::MAX as u64;
     while extra.len() >= 4 {
@@ -222,7 +222,7 @@ fn large_entry(entry: &mut Entry, packed: u32, mut extra: &[u8]) -> Result<(), F
     Ok(())
 }
 
-/// Where the data of an entry lie.
+/// Locates the data of an entry.
 fn place(file: &mut File, entries: &HashMap<String, Entry>, name: &str, length: u64) -> Result<Range<u64>, Fault> {
     let shown = name.escape_debug();
     let Some(entry) = entries.get(name) else {
@@ -242,7 +242,7 @@ fn place(file: &mut File, entries: &HashMap<String, Entry>, name: &str, length: 
     }
 }
 
-/// Little-endian numbers at known places.
+/// Reader of little-endian numbers at given offsets.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
@@ -266,8 +266,8 @@ impl Fields<'_> {
     }
 }
 
-/// Before PyTorch 1.6: pickles of a magic number, a version, the machine, the values and the storages' keys, and then the
-/// storages.
+/// Opens the legacy format, used before PyTorch 1.6: pickles of magic number, version, system information, values and
+/// storage keys, followed by the storages.
 fn open_sequence(file: &mut File) -> Result<Opened, Fault> {
     let mut input = BufReader::new(file).take(MAX_BYTES);
     run(&mut input)?;

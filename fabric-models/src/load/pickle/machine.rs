@@ -1,19 +1,19 @@
-//! The stack machine that a pickle is a program for, as far as tensors need it.
+//! Interpreter for the stack machine of the pickle format, as far as tensors require it.
 //!
-//! Nothing is executed. A call is one of the few with which PyTorch describes tensors, or it is kept as a name and its
-//! arguments. Whatever else a checkpoint carries (callbacks, optimisers, settings) may have any form, so that its
-//! tensors can be read; only a broken pickle is refused.
+//! No code is executed. A call is either one of the few with which PyTorch describes tensors, or it is recorded as a
+//! name with arguments. Other objects of a checkpoint (callbacks, optimisers, settings) may have any form, so that its
+//! tensors can be read; only invalid pickles are rejected.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Read};
 
 use super::values::{Id, MAX_VALUES, Object, Value, Values};
 
-/// Why a pickle cannot be read.
+/// Error while reading a pickle.
 #[derive(Debug)]
 pub(super) enum Fault {
     Io(io::Error),
-    /// What is wrong with it.
+    /// The file is invalid, with a description.
     Broken(String),
 }
 
@@ -30,7 +30,7 @@ fn broken<T>(what: impl Into<String>) -> Result<T, Fault> {
     Err(Fault::Broken(what.into()))
 }
 
-/// Reads one pickle and leaves the input behind it.
+/// Interprets one pickle; leaves the input positioned after it. Returns all values and the id of the result.
 pub(super) fn run(input: &mut impl BufRead) -> Result<(Values, Id), Fault> {
     let mut machine =
         Machine { input, values: Values::default(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
@@ -43,13 +43,13 @@ struct Machine<'a, R> {
     input: &'a mut R,
     values: Values,
     stack: Vec<Id>,
-    /// Heights of the stack at the open marks.
+    /// Heights of the stack at the open MARK instructions.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
 }
 
 impl<R: BufRead> Machine<'_, R> {
-    /// Runs one instruction; false at the last.
+    /// Runs one instruction; returns false for STOP.
     fn step(&mut self) -> Result<bool, Fault> {
         if self.values.count() > MAX_VALUES || self.stack.len() > MAX_VALUES {
             return broken(format!("a pickle of more than {MAX_VALUES} values"));
@@ -57,7 +57,7 @@ impl<R: BufRead> Machine<'_, R> {
         let code = self.u8()?;
         match code {
             b'.' => return Ok(false),
-            // The version, and the length of what follows: nothing to do.
+            // PROTO and FRAME: their arguments are skipped.
             0x80 => drop(self.bytes(1)?),
             0x95 => drop(self.bytes(8)?),
 
@@ -321,20 +321,20 @@ impl<R: BufRead> Machine<'_, R> {
     fn long(&mut self, length: u64) -> Result<(), Fault> {
         let bytes = self.bytes(length)?;
         let sign = bytes.last().map_or(0, |last| if last & 0x80 == 0 { 0 } else { 0xff });
-        // Of any length: what is beyond 64 bits may only repeat the sign.
+        // The number may have any length; for an i64, the bytes beyond the first 16 must be sign extension.
         let mut wide = [sign; 16];
         let (low, high) = bytes.split_at(bytes.len().min(wide.len()));
         wide[..low.len()].copy_from_slice(low);
         match i64::try_from(i128::from_le_bytes(wide)) {
             Ok(number) if high.iter().all(|byte| *byte == sign) => self.push(Value::Int(number)),
-            // No size is that large, so it is a number that nobody looks at.
+            // Sizes of tensors are smaller, so the value is not needed.
             _ => self.plain("int"),
         }
         Ok(())
     }
 
     fn text(&mut self, length: u64) -> Result<(), Fault> {
-        // Python 2 wrote bytes in the same way.
+        // Python 2 wrote byte strings with the same instruction, so the text may not be UTF-8.
         match String::from_utf8(self.bytes(length)?) {
             Ok(text) => self.push(Value::Text(text.into())),
             Err(_) => self.plain("bytes"),
@@ -367,7 +367,7 @@ impl<R: BufRead> Machine<'_, R> {
         Ok(bytes)
     }
 
-    /// So many bytes, without believing that there are as many before they came.
+    /// Reads `length` bytes. Memory grows with the bytes actually read, because `length` is untrusted.
     fn bytes(&mut self, length: u64) -> Result<Vec<u8>, Fault> {
         let mut bytes = Vec::new();
         if self.input.take(length).read_to_end(&mut bytes)? as u64 == length {

@@ -1,5 +1,5 @@
-//! `.ckpt`, `.bin`, `.pt`, `.pth`: PyTorch's files. Their pickles are programs; of these, only what describes tensors is
-//! followed, and nothing is executed.
+//! Reading of PyTorch files (`.ckpt`, `.bin`, `.pt`, `.pth`). A pickle is a program; only the instructions that
+//! describe tensors are interpreted, and no code is executed.
 
 mod container;
 mod machine;
@@ -16,10 +16,10 @@ use self::values::{Id, Value, Values, View};
 use super::safetensors_file::{PositionedFile, open_file};
 use super::{HostTensor, LoadError, TensorInfo, TensorSource};
 
-/// A PyTorch file (feature `pickle`).
+/// PyTorch file, opened for reading (feature `pickle`).
 ///
-/// Where the file is a training checkpoint with a `state_dict`, only that is presented, without the prefix. What else it
-/// carries may be anything; tensors of which it says where their values are, can be read.
+/// If the file is a training checkpoint with a `state_dict`, only the tensors of the `state_dict` are presented,
+/// without this prefix. Other objects in the file are ignored.
 #[derive(Debug)]
 pub struct PickleFile {
     path: PathBuf,
@@ -27,7 +27,7 @@ pub struct PickleFile {
     tensors: BTreeMap<String, TensorInfo>,
     views: BTreeMap<String, View>,
     places: Places,
-    /// Whole numbers and texts at the top, beside the tensors.
+    /// Integers and texts at the top level of the file.
     notes: BTreeMap<String, String>,
 }
 
@@ -36,8 +36,8 @@ impl PickleFile {
     ///
     /// # Errors
     ///
-    /// When there is no such file, or it is no PyTorch file, or holds no tensors, or one that lies outside of it or is no
-    /// plain array (sparse, quantised).
+    /// Returns an error if the file does not exist, is not a PyTorch file, contains no tensors, or contains a tensor
+    /// that lies outside the file or is not dense (sparse, quantised).
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let path = path.as_ref();
         let refused = |fault| match fault {
@@ -95,8 +95,8 @@ impl TensorSource for PickleFile {
     }
 }
 
-/// Refuses a file whose tensors are much larger than itself: they may share storages and repeat values, but a file of
-/// 1 MB that describes gigabytes is a trap for memory.
+/// Rejects files whose tensors are much larger than the file. Tensors may share storages and repeat values, but a file
+/// of 1 MB that describes gigabytes would exhaust memory.
 fn check_size(tensors: &BTreeMap<String, TensorInfo>, file: &File) -> Result<Result<(), String>, Fault> {
     const ALLOWANCE: u64 = 64 << 20;
     let length = file.metadata()?.len();
@@ -109,9 +109,9 @@ fn check_size(tensors: &BTreeMap<String, TensorInfo>, file: &File) -> Result<Res
     Ok(if sum > most { Err(format!("tensors of {sum} bytes in a file of {length} bytes")) } else { Ok(()) })
 }
 
-/// Whole numbers and texts at the top of a training checkpoint.
+/// Collects integers and texts at the top level of a training checkpoint.
 fn notes(values: &Values, root: Id) -> BTreeMap<String, String> {
-    // Longer texts are no settings, and the same one may be there a million times.
+    // Longer texts are not settings, and a malicious file may refer to the same text a million times.
     const LONGEST: usize = 256;
     const MOST: usize = 1024;
     let text = |id: Id| match &values[id] {
@@ -124,13 +124,13 @@ fn notes(values: &Values, root: Id) -> BTreeMap<String, String> {
     entries.filter_map(|&(key, value)| Some((name(key)?, text(value)?))).collect()
 }
 
-/// The end in bytes of what a tensor reaches in its storage; it was checked when the file was opened.
+/// End of a tensor's values in its storage, in bytes. It was checked when the file was opened.
 fn bytes_reached(view: &View) -> u64 {
     let end = tensors::end(view).expect("a tensor within its storage");
     (end * view.dtype.bitsize() / 8) as u64
 }
 
-/// Whether the values follow one another, last axis fastest.
+/// Returns whether the values are contiguous in row-major order.
 fn is_contiguous(view: &View) -> bool {
     if view.shape.contains(&0) {
         return true;
@@ -143,7 +143,7 @@ fn is_contiguous(view: &View) -> bool {
     })
 }
 
-/// The values of a transposed or cut tensor in their order.
+/// Copies the values of a strided tensor (transposed or sliced) to contiguous memory.
 fn gathered(stored: &[u8], view: &View, size: usize) -> Vec<u8> {
     let count: usize = view.shape.iter().product();
     let mut bytes = Vec::with_capacity(count * size);

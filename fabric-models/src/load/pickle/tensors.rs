@@ -1,4 +1,4 @@
-//! The tensors among a pickle's values, by their paths.
+//! Search for the tensors in a pickle, which are named by their paths.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -6,30 +6,30 @@ use std::sync::Arc;
 use super::values::{Id, Object, Value, Values, View};
 use crate::load::TensorInfo;
 
-/// Levels of dictionaries and lists that are searched.
+/// Maximum nesting depth of dictionaries and lists.
 const MAX_DEPTH: usize = 128;
 
-/// Values that are looked at. One that occurs several times is looked at as often, so that a file of 1 kB could keep the
-/// search busy for ever; a checkpoint with its optimiser has some 100,000.
+/// Maximum number of visited values. A value that occurs several times is visited each time, so a file of 1 kB could
+/// otherwise make the search endless; a checkpoint with its optimiser has about 100,000.
 const MAX_VISITS: usize = 1 << 22;
 
-/// Values of a tensor that may be one value of its storage, repeated. More than the storage has are a trap for memory.
+/// Maximum number of values of a tensor that repeats values of its storage (stride 0); bounds memory.
 const MAX_REPEATED: usize = 1 << 20;
 
-/// Bytes of a tensor's name, and tensors of a file, beyond which a file is made up.
+/// Maximum length of a tensor's name and maximum number of tensors; real files are far below.
 const MAX_NAME_BYTES: usize = 1024;
 const MAX_TENSORS: usize = 1 << 17;
 
-/// The table of a training checkpoint that holds the weights.
+/// Entry of a training checkpoint that contains the weights.
 const STATE_DICT: &str = "state_dict";
 
 /// Tensors by name.
 pub(super) type Tensors = BTreeMap<String, View>;
 
-/// Finds the tensors of a file, of which only the `state_dict` counts if it has one with tensors.
+/// Finds the tensors of a file. If it has a `state_dict` with tensors, only that is searched.
 ///
-/// Entries of dictionaries are named by their keys and those of lists by their numbers, joined with dots. A key that is
-/// no text is named by what it is, so that it takes no tensor's name.
+/// Names are dictionary keys and list indices joined with dots. Keys of other types than text, integer or class get
+/// a name in angle brackets, so that they do not collide with other tensors.
 pub(super) fn find(values: &Values, root: Id) -> Result<Tensors, String> {
     let search = |root| {
         let mut search = Search { values, got: Tensors::new(), visits: 0, path: Vec::new() };
@@ -44,12 +44,12 @@ pub(super) fn find(values: &Values, root: Id) -> Result<Tensors, String> {
     search(root)
 }
 
-/// Checks that a tensor lies within its storage, and returns what is known of it.
+/// Checks that a tensor lies within its storage, and returns its type and shape.
 pub(super) fn info(name: &str, view: &View) -> Result<TensorInfo, String> {
     let View { storage, dtype, offset, shape, stride } = view;
     let fault = |what: String| Err(format!("tensor `{name}` of shape {shape:?} {what}"));
     let size = dtype.bitsize() / 8;
-    // The length of a storage without type is in bytes.
+    // The length of an untyped storage is in bytes.
     let length = if storage.dtype.is_some() { storage.length } else { storage.length / size };
     let elements = shape.iter().try_fold(1_usize, |product, side| product.checked_mul(*side));
     let (Some(end), Some(elements)) = (end(view), elements) else {
@@ -64,7 +64,7 @@ pub(super) fn info(name: &str, view: &View) -> Result<TensorInfo, String> {
     Ok(TensorInfo { dtype: *dtype, shape: shape.clone() })
 }
 
-/// The end of the values that a tensor reaches.
+/// End of the values of a tensor in its storage; `None` on overflow.
 pub(super) fn end(view: &View) -> Option<usize> {
     if view.shape.contains(&0) {
         return Some(view.offset);
@@ -96,7 +96,7 @@ impl Search<'_> {
     }
 
     fn tensor(&mut self, view: &View) -> Result<(), String> {
-        // Summed up first: the same long key may occur at every level.
+        // The length is checked before joining: the same long key may occur at every level.
         let length: usize = self.path.iter().map(|part| part.len() + 1).sum();
         if length > MAX_NAME_BYTES || self.got.len() == MAX_TENSORS {
             return Err(format!("more than {MAX_TENSORS} tensors, or a name of more than {MAX_NAME_BYTES} bytes"));
@@ -134,11 +134,11 @@ impl Search<'_> {
     }
 
     fn object(&mut self, object: &Object, depth: usize) -> Result<(), String> {
-        // Looking for a key goes through all entries, as often as the object occurs.
+        // The key lookups below scan all entries each time the object occurs, so they count as visits.
         let entries = object.state.and_then(|state| self.values.entries(state)).unwrap_or_default().len();
         self.visits = self.visits.saturating_add(entries);
         if let Some(tables) = object.state.and_then(|state| self.module(state)) {
-            // A whole network, saved as an object: what its `state_dict()` has.
+            // A network that was saved as an object: collect the tensors of its `state_dict()`.
             let skipped = self.not_persistent(object.state);
             for (i, table) in tables.into_iter().enumerate() {
                 let entries = self.values.entries(table).unwrap_or_default();
@@ -155,7 +155,7 @@ impl Search<'_> {
             _ => ("", ""),
         };
         if let ("collections", "OrderedDict", [pairs]) = (module, name, arguments) {
-            // As Python 2 wrote it.
+            // `OrderedDict` as Python 2 wrote it: a list of pairs.
             for pair in self.values.list(*pairs).unwrap_or_default() {
                 if let Some(&[key, value]) = self.values.list(*pair) {
                     self.entries(&[(key, value)], depth)?;
@@ -172,8 +172,8 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Whether an object is a tensor that is no plain array (sparse, quantised), or does not show where its values are.
-    /// Such a one must not go missing without a word.
+    /// Returns whether an object is a tensor that is not dense (sparse, quantised) or has no known storage. Such
+    /// tensors are reported as errors and not skipped silently.
     fn is_other_tensor(&mut self, module: &str, name: &str, object: &Object, depth: usize) -> Result<bool, String> {
         if !matches!(module, "torch" | "torch._utils" | "torch._tensor") {
             return Ok(false);
@@ -185,7 +185,7 @@ impl Search<'_> {
         Ok(in_arguments || object.state.map_or(Ok(false), |state| self.holds_storage(state, depth))?)
     }
 
-    /// The tables of a `torch.nn.Module`, by its attributes.
+    /// Returns parameters, buffers and submodules if the state is that of a `torch.nn.Module`.
     fn module(&self, state: Id) -> Option<[Id; 3]> {
         let table = |name| {
             let table = self.values.entry(state, name)?;
@@ -194,7 +194,7 @@ impl Search<'_> {
         Some([table("_parameters")?, table("_buffers")?, table("_modules")?])
     }
 
-    /// Keys of the buffers of a module that its `state_dict()` leaves out.
+    /// Names of a module's non-persistent buffers, which its `state_dict()` omits.
     fn not_persistent(&self, state: Option<Id>) -> HashSet<Arc<str>> {
         let list = state.and_then(|state| self.values.entry(state, "_non_persistent_buffers_set"));
         let names = list.and_then(|list| self.values.list(list)).unwrap_or_default();

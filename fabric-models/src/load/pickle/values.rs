@@ -1,71 +1,72 @@
-//! What a pickle builds, as far as it describes tensors.
+//! Values that a pickle builds, as far as they describe tensors.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use safetensors::Dtype;
 
-/// Axes of a tensor; no weights have more than five.
+/// Maximum number of axes of a tensor; no weights have more than five.
 const MAX_AXES: usize = 8;
 
-/// Values of a pickle, each of which takes some 100 bytes; a checkpoint with its optimiser has some 100,000.
+/// Maximum number of values of a pickle, each of which takes about 100 bytes; a checkpoint with its optimiser has about
+/// 100,000.
 pub(super) const MAX_VALUES: usize = 1 << 22;
 
-/// A value, by its place among [`Values`].
+/// Index of a value in [`Values`].
 pub(super) type Id = usize;
 
-/// What a pickle builds. Values refer to one another by their places, and texts are shared, so that what is used twice
-/// exists once: the memory for a file is in proportion to its size, whatever it is made of.
+/// Value of a pickle. Values refer to each other by index, and texts are shared, so that a value that is used several
+/// times is stored once: memory is proportional to the size of the file, whatever its contents.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
-    /// A number, bytes, `None`: nothing that describes a tensor. Of which kind, for names.
+    /// Other value (`None`, boolean, float, bytes), which does not describe a tensor. The text is its kind, for names.
     Plain(&'static str),
     Int(i64),
     Text(Arc<str>),
-    /// Module and name.
+    /// Class or function, by module and name.
     Class(Arc<str>, Arc<str>),
-    /// A tuple, a list or a set.
+    /// Tuple, list or set.
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     Storage(Storage),
     Tensor(View),
-    /// The result of a call that is not interpreted.
+    /// Result of a call that is not interpreted.
     Object(Object),
 }
 
-/// Where a tensor's values are.
+/// Storage that contains the values of tensors.
 #[derive(Debug, Clone)]
 pub(super) struct Storage {
     pub(super) key: Arc<str>,
-    /// `None` where the tensor says it (`UntypedStorage`, whose length is in bytes), or nobody knows the type.
+    /// `None` if the tensor states its type (`UntypedStorage`, whose length is in bytes), or the type is unknown.
     pub(super) dtype: Option<Dtype>,
-    /// Number of values, or of bytes.
+    /// Number of values, or of bytes if `dtype` is `None`.
     pub(super) length: usize,
-    /// Where a view of early files begins.
+    /// Offset of a storage view, which only early files have.
     offset: usize,
 }
 
-/// A tensor: values of a storage.
+/// Tensor: a strided view of a storage.
 #[derive(Debug, Clone)]
 pub(super) struct View {
     pub(super) storage: Storage,
     pub(super) dtype: Dtype,
-    /// First value.
+    /// Index of the first value.
     pub(super) offset: usize,
     pub(super) shape: Vec<usize>,
     pub(super) stride: Vec<usize>,
 }
 
-/// An object of Python: how it was made and what was put into it.
+/// Python object that is not interpreted: the call that created it, and its state.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Object {
-    /// What was called, and with which list of arguments.
+    /// Called class or function, and the list of arguments.
     pub(super) callable: Id,
     pub(super) arguments: Id,
     pub(super) state: Option<Id>,
-    /// Entries, if it is a kind of dictionary (`defaultdict`).
+    /// Entries, if it is a subclass of `dict` (`defaultdict`).
     pub(super) entries: Vec<(Id, Id)>,
-    /// Items, if it is a kind of list.
+    /// Items, if it is a subclass of `list`.
     pub(super) items: Vec<Id>,
 }
 
@@ -123,7 +124,7 @@ impl Values {
         sizes.iter().map(|size| self.size(*size)).collect()
     }
 
-    /// The value of a key in a dictionary.
+    /// Returns the value of a key in a dictionary.
     pub(super) fn entry(&self, dict: Id, key: &str) -> Option<Id> {
         let entries = self.entries(dict)?;
         entries
@@ -133,7 +134,7 @@ impl Values {
             .map(|(_, value)| *value)
     }
 
-    /// The entries of a dictionary of any kind.
+    /// Returns the entries of a `dict` or of a subclass of it.
     pub(super) fn entries(&self, dict: Id) -> Option<&[(Id, Id)]> {
         match &self[dict] {
             Value::Dict(entries) => Some(entries),
@@ -142,7 +143,7 @@ impl Values {
         }
     }
 
-    /// All storages by their keys, with the types of their values.
+    /// Returns the types of all storages by their keys.
     pub(super) fn storages(&self) -> HashMap<&str, Option<Dtype>> {
         let storage = |value| match value {
             &Value::Storage(Storage { ref key, dtype, .. }) => Some((&**key, dtype)),
@@ -151,7 +152,7 @@ impl Values {
         self.0.iter().filter_map(storage).collect()
     }
 
-    /// Calls what makes tensors; everything else becomes an object.
+    /// Interprets calls that create tensors and containers; any other call becomes an object.
     pub(super) fn call(&mut self, callable: Id, arguments: Id) -> Id {
         let (module, name) = match &self[callable] {
             Value::Class(module, name) => (&**module, &**name),
@@ -179,7 +180,7 @@ impl Values {
         self.add(made)
     }
 
-    /// `(storage, offset, shape, stride, ..)`, and in version 3 the type as seventh.
+    /// Creates a tensor from `(storage, offset, shape, stride, ..)`; in version 3 the seventh field is the type.
     fn tensor(&self, fields: &[Id], typed: bool) -> Option<View> {
         let &[storage, offset, shape, stride, ..] = fields else { return None };
         let Value::Storage(storage) = &self[storage] else { return None };
@@ -199,7 +200,7 @@ impl Values {
         })
     }
 
-    /// `('storage', class, key, location, length[, view])`.
+    /// Creates a storage from `('storage', class, key, location, length[, view])`.
     pub(super) fn storage(&self, id: Id) -> Option<Storage> {
         let &[tag, class, key, _, length, ref view @ ..] = self.list(id)? else { return None };
         let class = match &self[class] {
@@ -211,7 +212,7 @@ impl Values {
             Value::Int(key) => key.to_string().into(),
             _ => return None,
         };
-        // Early files have views of storages: (key, offset, length).
+        // Early files have storage views: (key, offset, length).
         let offset = match view.first().and_then(|view| self.list(*view)) {
             Some(&[_, offset, _]) => self.size(offset)?,
             _ => 0,

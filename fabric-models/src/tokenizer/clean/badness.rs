@@ -1,16 +1,16 @@
-//! The heuristic that says whether text looks garbled: characters that people hardly ever put side by side.
+//! Heuristic that detects garbled text by sequences of characters that are rare in real text.
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// Whether some of the text looks as if it was decoded in the wrong encoding.
+/// Returns whether some of the text appears to be decoded with the wrong encoding.
 pub(super) fn is_bad(text: &str) -> bool {
     static BAD: LazyLock<Regex> = LazyLock::new(|| Regex::new(&pattern()).expect("a pattern of our own"));
     BAD.is_match(text)
 }
 
-// Kinds of characters that occur in UTF-8 read as something else, as the insides of character classes.
+// Classes of characters that occur in UTF-8 decoded as another encoding, as contents of character classes.
 const COMMON: &str = r"\xa0\xad·´–—―…’";
 const C1: &str = r"\x80-\x9f";
 const BAD: &str = "¦¤¨¬¯¸ƒˆˇ˘˛˜†‡‰⌐◊\u{fffd}ªº";
@@ -19,7 +19,7 @@ const CURRENCY: &str = "¢£¥₧€";
 const OPENING: &str = "¡«¿©\u{384}\u{385}‘‚“„•‹\u{f8ff}";
 const CLOSING: &str = "®»˝”›™";
 const NUMERIC: &str = "²³¹±¼½¾×µ÷⁄∂∆∏∑√∞∩∫≈≠≡≤≥№";
-/// Letters that make faces, and so stand next to anything.
+/// Letters used in kaomoji, which may be next to any character.
 const KAOMOJI: &str = "Ò-ÖÙ-Üò-öø-üŐŌŪŲ°";
 const UPPER_ACCENTED: &str = "À-ÑØÜÝĂĀĄĆČĎĐĘĚĒĖĞĢİĪĶĹĽŁĻŃŇŅŒŘŚŞŠŢŤŮŰŸŹŻŽҐ";
 const LOWER_ACCENTED: &str = "ßà-ñăąāćčďđęěēėğģįīķĺľłļœŕśşšťüźżžґﬁﬂ";
@@ -27,7 +27,7 @@ const UPPER_COMMON: &str = "ÞΑ-ΩΆΈΉΊΌΎΏΪΫЁ-Я";
 const LOWER_COMMON: &str = "α-ωάέήίΰа-џ";
 const BOX: &str = "│┌┐┘├┤┬┼═-╬▀▄█▌▐░▒▓";
 
-/// One pattern of all unlikely neighbours. `\s` and `\w` are spelled out as Python understands them.
+/// Returns one pattern of all unlikely sequences. `\s` and `\w` are spelled out as Python defines them.
 fn pattern() -> String {
     let space = r"\s\x1c-\x1f";
     let arabic = format!("[ØÙ][{COMMON}{CURRENCY}{BAD}{NUMERIC}{OPENING}ŸŠ®°µ»]");
@@ -51,10 +51,10 @@ fn pattern() -> String {
         format!("[{accented}{CURRENCY}{NUMERIC}{OPENING}{CLOSING}{LAW}][{BOX}]"),
         format!("[{BOX}][{CLOSING}]"),
         format!(r"[{accented}][{OPENING}{CLOSING}][\p{{L}}\p{{N}}_]"),
-        // The ligature œ before anything but a plain letter, degrees after a capital.
+        // The ligature œ before anything but a plain letter; the degree sign after a capital.
         "[Œœ][^A-Za-z]".to_owned(),
         format!("[{UPPER_ACCENTED}]°"),
-        // Windows-1252: two characters; Arabic, where four are asked for; South Asian alphabets.
+        // Windows-1252: two characters; Arabic, of which four are required; South Asian alphabets.
         format!(r"[ÂÃÎÐ][€œŠš¢£Ÿž\xa0\xad®©°·»{OPENING}{CLOSING}–—´]"),
         "×[²³]".to_owned(),
         format!("{arabic}{arabic}"),
@@ -64,7 +64,7 @@ fn pattern() -> String {
         "≈[°¢]".to_owned(),
         "‚Ä[ìîïòôúùû†°¢π]".to_owned(),
         "‚[âó][àä°ê]".to_owned(),
-        // Windows-1251: U+2000 and on; Latin-1 and Cyrillic; Latin-1 twice over.
+        // Windows-1251: U+2000 and on; Latin-1 and Cyrillic; Latin-1 encoded twice.
         "вЂ".to_owned(),
         format!("[ВГРС][{C1}{BAD}{OPENING}{CLOSING}{CURRENCY}°µ][ВГРС]"),
         "ГўВЂВ.[A-Za-z ]".to_owned(),

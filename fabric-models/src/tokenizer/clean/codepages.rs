@@ -1,20 +1,21 @@
-//! The single-byte encodings that text is mistaken for, and what their characters hint at.
+//! Single-byte encodings with which UTF-8 is wrongly decoded, and the hints in their characters.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// A single-byte encoding: ASCII below 0x80, a table above.
+/// Single-byte encoding: ASCII below 0x80, a table above.
 pub(super) struct CodePage {
     /// Characters of the bytes 0x80 to 0xFF.
     upper: [char; 128],
-    /// Undefined bytes stand for themselves (as C1 controls), and U+FFFD is written as byte 0x1A.
+    /// Whether undefined bytes decode to C1 controls of the same value, and U+FFFD encodes to byte 0x1A.
     pub(super) sloppy: bool,
-    /// Whether a space may stand for byte 0xA0. Not in MacRoman, where that would turn an en dash and a space into `â`.
+    /// Whether a space may be a lost byte 0xA0. Not in MacRoman, where that would turn an en dash and a space into
+    /// `â`.
     pub(super) restores_a0: bool,
 }
 
 impl CodePage {
-    /// `table`: the characters of the last bytes; the bytes before them are C1 controls.
+    /// Creates a code page. `table` holds the characters of the last bytes; the bytes before them are C1 controls.
     fn new(table: &str, sloppy: bool) -> Self {
         let characters: Vec<char> = table.chars().collect();
         let controls = 128 - characters.len();
@@ -25,12 +26,12 @@ impl CodePage {
         Self { upper: std::array::from_fn(character), sloppy, restores_a0: true }
     }
 
-    /// The character of a byte of at least 0x80.
+    /// Returns the character of a byte of at least 0x80.
     pub(super) fn decode_upper(&self, byte: u8) -> char {
         self.upper[usize::from(byte - 0x80)]
     }
 
-    /// The bytes that this encoding would show as `text`, if there are any.
+    /// Encodes `text`; `None` if it has a character outside this encoding.
     pub(super) fn encode(&self, text: &str) -> Option<Vec<u8>> {
         let byte = |c: char| match c {
             '\u{1a}' if self.sloppy => None,
@@ -42,17 +43,17 @@ impl CodePage {
     }
 }
 
-/// What a character would be, as a byte of UTF-8 that was read in one of the Windows encodings. Flags.
+/// Flags of a character: its possible roles as a byte of UTF-8 that was decoded with a Windows encoding.
 pub(super) mod clue {
     pub(in super::super) const LEADS_TWO: u8 = 1;
     pub(in super::super) const LEADS_THREE: u8 = 2;
     pub(in super::super) const LEADS_FOUR: u8 = 4;
     pub(in super::super) const CONTINUES: u8 = 8;
-    /// Continues, and rarely stands for itself.
+    /// Continuation byte whose character is rare in real text.
     pub(in super::super) const CONTINUES_STRICTLY: u8 = 16;
 }
 
-/// The encodings tried, in this order.
+/// The encodings to try, in this order.
 pub(super) static CODE_PAGES: LazyLock<[CodePage; 10]> = LazyLock::new(|| {
     let mac_roman = CodePage { restores_a0: false, ..CodePage::new(MAC_ROMAN, false) };
     [
@@ -69,10 +70,10 @@ pub(super) static CODE_PAGES: LazyLock<[CodePage; 10]> = LazyLock::new(|| {
     ]
 });
 
-/// Windows-1252 among [`CODE_PAGES`].
+/// Index of Windows-1252 in [`CODE_PAGES`].
 pub(super) const WINDOWS_1252_INDEX: usize = 1;
 
-/// The [`clue`]s of a character.
+/// Returns the [`clue`] flags of a character.
 pub(super) fn clues(c: char) -> u8 {
     static CLUES: LazyLock<HashMap<char, u8>> = LazyLock::new(|| {
         let mut clues = HashMap::from([(' ', clue::CONTINUES)]);
@@ -80,12 +81,12 @@ pub(super) fn clues(c: char) -> u8 {
             for byte in 0x80..=0xff {
                 let c = page.decode_upper(byte);
                 *clues.entry(c).or_default() |= match byte {
-                    // Punctuation that people do write next to garbled text.
+                    // Punctuation that also occurs legitimately next to garbled text.
                     0x80..=0xbf if "–—―‘’‚“”„•…".contains(c) => clue::CONTINUES,
                     0x80..=0xbf => clue::CONTINUES | clue::CONTINUES_STRICTLY,
                     0xc2..=0xdf => clue::LEADS_TWO,
                     0xe0..=0xef => clue::LEADS_THREE,
-                    // Planes in use: emoji and the like, and tags.
+                    // Planes in use: emoji and others, and tags.
                     0xf0 | 0xf3 => clue::LEADS_FOUR,
                     _ => 0,
                 };

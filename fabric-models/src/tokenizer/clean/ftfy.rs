@@ -1,7 +1,8 @@
-//! `ftfy.fix_text` with its default settings: repairs text that went through wrong encodings, HTML and typography.
+//! Port of `ftfy.fix_text` with its default settings: repairs wrong encodings, HTML entities and typography.
 //!
-//! OpenAI cleaned CLIP's captions with it, and tokenizers with ftfy installed still do. The rules, their order and
-//! their character categories are those of ftfy 6.3 (Robyn Speer, Apache-2.0), whose output we must equal.
+//! OpenAI cleaned CLIP's captions with ftfy, and reference tokenizers with ftfy installed still use it. The rules,
+//! their order and their character categories are those of ftfy 6.3 (Robyn Speer, Apache-2.0); the output must be
+//! equal.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -18,14 +19,14 @@ pub(super) fn fix_text(text: &str) -> String {
     let mut work = Work::on(text);
     let mut fixed = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
-        // A `<` says that this is HTML, whose entities are meant; that holds for all lines after it, too.
+        // A `<` marks HTML, in which entities are intended; this also applies to all later lines.
         html |= line.contains('<');
         fixed.push_str(&fix_line(line, !html, &mut work));
     }
     fixed
 }
 
-/// All fixes, again and again until the line stays as it is or the work is used up.
+/// Applies all fixes repeatedly until the line does not change or the work limit is reached.
 fn fix_line<'a>(line: &'a str, unescape: bool, work: &mut Work) -> Cow<'a, str> {
     let mut line = Cow::Borrowed(line);
     while work.take(line.len()) {
@@ -44,7 +45,7 @@ fn fix_line<'a>(line: &'a str, unescape: bool, work: &mut Work) -> Cow<'a, str> 
     line
 }
 
-/// Single characters that have a plainer spelling.
+/// Replaces single characters by plainer equivalents.
 fn straighten(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars().map(without_c1) {
@@ -70,7 +71,7 @@ fn straight_quote(c: char) -> char {
     }
 }
 
-/// The letters of a ligature that is only a way of setting them.
+/// Returns the letters of a typographic ligature.
 fn ligature(c: char) -> Option<&'static str> {
     Some(match c {
         'Ĳ' => "IJ",
@@ -99,12 +100,12 @@ fn ligature(c: char) -> Option<&'static str> {
     })
 }
 
-/// ASCII controls that [`remove_controls`] changes.
+/// Returns whether [`remove_controls`] changes this ASCII control.
 fn is_control(byte: u8) -> bool {
     matches!(byte, 0x00..=0x08 | 0x0b | 0x0d..=0x1f | 0x7f)
 }
 
-/// Line breaks of all kinds become `\n`; terminal escapes and characters that show nothing go.
+/// Converts all line breaks to `\n`, and removes terminal escapes and invisible characters.
 fn remove_controls(text: &str) -> String {
     static TERMINAL_ESCAPE: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"\x1b\[[\d;]*[a-zA-Z]").expect("a pattern of our own"));

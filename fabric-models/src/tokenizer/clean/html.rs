@@ -1,4 +1,4 @@
-//! HTML character references (`&amp;`, `&#233;`, `&eacute`).
+//! Decoder of HTML character references (`&amp;`, `&#233;`, `&eacute`).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use super::mojibake::without_c1;
 
-/// Replaces the references that are complete and end in a semicolon, as ftfy does; also `&EACUTE;` for `É`.
+/// Replaces complete references that end in a semicolon, as ftfy does; also `&EACUTE;` for `É`.
 pub(super) fn unescape_complete(text: &str) -> Cow<'_, str> {
     replace_references(text, |body| {
         let digits = body.strip_prefix('#').unwrap_or(body);
@@ -16,7 +16,8 @@ pub(super) fn unescape_complete(text: &str) -> Cow<'_, str> {
         }
         let name = &body[..body.len() - digits.len() + length + 1];
         let value = if name.starts_with('#') {
-            // `&#59;` stays: a semicolon is how the published code knows that something was left over.
+            // `&#59;` is kept: the published code takes a semicolon in the result as a sign of an incomplete
+            // replacement.
             numeric(name).filter(|(value, used)| *used == name.len() && value != ";")?.0
         } else {
             named(name).map(str::to_owned).or_else(|| upper_cased(name))?
@@ -25,7 +26,8 @@ pub(super) fn unescape_complete(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// Replaces all references that a browser would, also unfinished ones (`&eacute`, `&notit;`), as Python's `html.unescape`.
+/// Replaces all references that a browser replaces, including unterminated ones (`&eacute`, `&notit;`), as Python's
+/// `html.unescape`.
 pub(super) fn unescape_all(text: &str) -> Cow<'_, str> {
     replace_references(text, |body| {
         if body.starts_with('#') {
@@ -40,13 +42,13 @@ pub(super) fn unescape_all(text: &str) -> Cow<'_, str> {
         if !name.is_empty() && body[name.len()..].starts_with(';') {
             name = &body[..=name.len()];
         }
-        // The whole name, or the longest beginning of at least two characters.
+        // The whole name, or the longest known prefix of at least two characters.
         let ends = name.char_indices().map(|(i, c)| i + c.len_utf8()).skip(1).collect::<Vec<_>>();
         ends.into_iter().rev().find_map(|end| Some((named(&name[..end])?.to_owned(), end)))
     })
 }
 
-/// Calls `reference` with what follows each `&`; it answers with a value and how many bytes that replaces.
+/// Calls `reference` with the text after each `&`; it returns a replacement and the number of bytes to replace.
 fn replace_references(text: &str, reference: impl Fn(&str) -> Option<(String, usize)>) -> Cow<'_, str> {
     let mut rest = text;
     let mut out = String::new();
@@ -71,7 +73,7 @@ fn replace_references(text: &str, reference: impl Fn(&str) -> Option<(String, us
     Cow::Owned(out)
 }
 
-/// The value of a name, which includes its semicolon if there is one.
+/// Returns the value of a name; the name includes its semicolon, if any.
 fn named(name: &str) -> Option<&'static str> {
     static NAMES: LazyLock<HashMap<&'static str, String>> = LazyLock::new(|| {
         let code = |hex| u32::from_str_radix(hex, 16).ok().and_then(char::from_u32).expect("a code point in our table");
@@ -84,7 +86,7 @@ fn named(name: &str) -> Option<&'static str> {
     NAMES.get(name).map(String::as_str)
 }
 
-/// The value of a name that was upper-cased together with its text, if it cannot mean anything else.
+/// Returns the value of a name that was upper-cased together with its text, if it is unambiguous.
 fn upper_cased(name: &str) -> Option<String> {
     let ambiguous = (2..name.len()).any(|end| named(&name[..end]).is_some());
     if ambiguous || name.bytes().any(|byte| byte.is_ascii_lowercase()) {
@@ -93,7 +95,7 @@ fn upper_cased(name: &str) -> Option<String> {
     named(&name.to_ascii_lowercase()).map(str::to_uppercase)
 }
 
-/// `#233;`, `#xE9;`, `#233`: the value, and how many bytes it takes.
+/// Parses `#233;`, `#xE9;` or `#233` to its value and length in bytes.
 fn numeric(body: &str) -> Option<(String, usize)> {
     let digits = body.strip_prefix('#')?;
     let (digits, radix) = match digits.strip_prefix(['x', 'X']) {
@@ -104,7 +106,7 @@ fn numeric(body: &str) -> Option<(String, usize)> {
     if length == 0 {
         return None;
     }
-    // Leading zeros are allowed, more digits than a code point has are not a character.
+    // Leading zeros are allowed; a number with more digits than any code point is not a character.
     let code = digits[..length].chars().fold(0_u32, |code, digit| {
         code.saturating_mul(radix).saturating_add(digit.to_digit(radix).unwrap_or_default())
     });
@@ -112,7 +114,7 @@ fn numeric(body: &str) -> Option<(String, usize)> {
     Some((character(code), body.len() - digits.len() + length + semicolon))
 }
 
-/// The text of a numeric reference, by the rules of HTML 5.
+/// Returns the text of a numeric reference, by the rules of HTML 5.
 fn character(code: u32) -> String {
     match (code, char::from_u32(code)) {
         (0, _) | (_, None) => "\u{fffd}".to_owned(),

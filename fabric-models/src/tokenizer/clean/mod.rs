@@ -1,4 +1,4 @@
-//! What happens to a prompt before it is split into words.
+//! Text cleaning before a prompt is split into words.
 
 mod badness;
 mod codepages;
@@ -11,24 +11,26 @@ use std::sync::LazyLock;
 use regex::Regex;
 use unicode_normalization::UnicodeNormalization;
 
-/// Which published tokenizer a prompt is cleaned like.
+/// Text cleaning of one of the published tokenizers.
 ///
-/// They differ on entities, quotes, ligatures, garbled text, CJK and special tokens; on plain prompts they agree.
+/// They differ in entities, quotes, ligatures, garbled text, CJK and special tokens; plain prompts give equal
+/// results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Cleaning {
-    /// transformers' `CLIPTokenizer` with ftfy installed: what the models were trained with.
+    /// transformers' `CLIPTokenizer` with ftfy installed, with which the models were trained.
     #[default]
     Ftfy,
-    /// transformers' `CLIPTokenizer` without ftfy: controls go, CJK characters become words.
+    /// transformers' `CLIPTokenizer` without ftfy: removes control characters and makes each CJK character a word.
     Basic,
     /// transformers' `CLIPTokenizerFast`: only NFC and white space.
     Fast,
-    /// OpenCLIP's `SimpleTokenizer`: ftfy, then HTML twice; special tokens are `<start_of_text>` and `<end_of_text>`.
+    /// OpenCLIP's `SimpleTokenizer`: ftfy, then HTML unescaping twice; special tokens are `<start_of_text>` and
+    /// `<end_of_text>`.
     OpenClip,
 }
 
 impl Cleaning {
-    /// The text as this tokenizer splits it: one line, single spaces, in lower case if asked for.
+    /// Cleans the text: one line, single spaces, in lower case if `lower_case` is set.
     pub(super) fn apply(self, text: &str, lower_case: bool) -> String {
         let cleaned = match self {
             Self::Ftfy => single_spaces(&ftfy::fix_text(text)),
@@ -41,7 +43,7 @@ impl Cleaning {
         };
         match self {
             _ if !lower_case => cleaned,
-            // Letter by letter: a capital sigma at the end of a word stays a medial one.
+            // Character by character, so a capital sigma at the end of a word becomes a medial one.
             Self::Fast => cleaned.chars().flat_map(char::to_lowercase).collect(),
             _ => cleaned.to_lowercase(),
         }
@@ -52,7 +54,7 @@ fn single_spaces(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// BERT's basic tokenizer as CLIP uses it: accents and punctuation stay.
+/// Cleans the text like BERT's basic tokenizer as CLIP uses it: accents and punctuation are kept.
 fn basic(text: &str) -> String {
     static CONTROL: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\p{C}").expect("a pattern of our own"));
     let mut out = String::with_capacity(text.len());
@@ -68,7 +70,7 @@ fn basic(text: &str) -> String {
     out.nfc().collect()
 }
 
-/// The blocks of CJK ideographs.
+/// Returns whether a character is a CJK ideograph.
 fn is_cjk(c: char) -> bool {
     matches!(u32::from(c),
         0x3400..=0x4dbf | 0x4e00..=0x9fff | 0xf900..=0xfaff

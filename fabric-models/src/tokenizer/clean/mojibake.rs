@@ -1,4 +1,4 @@
-//! UTF-8 that was read in a single-byte encoding, read again as UTF-8.
+//! Repair of UTF-8 that was decoded with a single-byte encoding.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -8,11 +8,11 @@ use regex::bytes::{Captures, Regex};
 use super::badness::is_bad;
 use super::codepages::{CODE_PAGES, WINDOWS_1252_INDEX, clue, clues};
 
-/// The bytes that may still be looked at.
+/// Work limit: number of bytes that may still be processed.
 ///
-/// Fixing ends when nothing changes, and some texts that no one writes change as often as they have characters
-/// (`&amp;amp;amp;...`). Up to 700 bytes, and up to 30 changes, that always fits; beyond, such a text is left as far
-/// as it got.
+/// Fixing ends when nothing changes, but contrived texts change as often as they have characters
+/// (`&amp;amp;amp;...`). Texts of up to 700 bytes and up to 30 changes never reach the limit; a text that reaches it
+/// is left partially fixed.
 pub(super) struct Work(usize);
 
 impl Work {
@@ -20,7 +20,7 @@ impl Work {
         Self((1 << 20) + 64 * text.len())
     }
 
-    /// Whether so many bytes may be looked at once more.
+    /// Subtracts `bytes` from the limit; returns false if it is exhausted.
     pub(super) fn take(&mut self, bytes: usize) -> bool {
         let left = self.0.checked_sub(bytes);
         self.0 = left.unwrap_or(0);
@@ -28,7 +28,7 @@ impl Work {
     }
 }
 
-/// Repeats [`step`] until nothing changes, or the work is used up.
+/// Repeats [`step`] until nothing changes or the work limit is reached.
 pub(super) fn fix_encoding<'a>(text: &'a str, work: &mut Work) -> Cow<'a, str> {
     let mut text = Cow::Borrowed(text);
     while work.take(text.len())
@@ -42,17 +42,17 @@ pub(super) fn fix_encoding<'a>(text: &'a str, work: &mut Work) -> Cow<'a, str> {
     text
 }
 
-/// C1 controls are Windows-1252 read as Latin-1.
+/// Converts C1 controls, which are Windows-1252 decoded as Latin-1.
 pub(super) fn without_c1(c: char) -> char {
     if ('\u{80}'..='\u{9f}').contains(&c) { CODE_PAGES[WINDOWS_1252_INDEX].decode_upper(c as u8) } else { c }
 }
 
-/// The text with one layer of garbling removed, or nothing where no layer is found.
+/// Removes one layer of garbling; `None` if no layer is found.
 fn step(text: &str, work: &mut Work) -> Option<String> {
     if text.is_ascii() || !is_bad(text) {
         return None;
     }
-    // The whole text may be UTF-8 that was read in one of the encodings.
+    // First, the whole text as UTF-8 decoded with one of the encodings.
     for page in CODE_PAGES.iter() {
         let Some(mut bytes) = page.encode(text) else { continue };
         if page.restores_a0 {
@@ -65,18 +65,18 @@ fn step(text: &str, work: &mut Work) -> Option<String> {
             return Some(fixed);
         }
     }
-    // Parts of it may be.
+    // Then parts of the text.
     let fixed = fix_parts(text, work);
     if fixed != text {
         return Some(fixed);
     }
-    // Or some of it is Windows-1252 that was read as Latin-1.
+    // Last, characters of Windows-1252 decoded as Latin-1.
     Some(text.chars().map(without_c1).collect())
 }
 
-/// Puts byte A0 back where it was turned into a space, if the result is likely UTF-8.
+/// Restores byte A0 where it was replaced by a space, if the result is likely UTF-8.
 fn restore_a0(bytes: &[u8]) -> Vec<u8> {
-    // `Ã ` is the word `à` and keeps its space, but not at the start of the Portuguese `às`, `àquele`, ...
+    // `Ã ` is the word `à` and keeps its space, except at the start of the Portuguese `às`, `àquele`, ...
     static A_GRAVE: LazyLock<Regex> = LazyLock::new(|| bytes_pattern(r"\xc3 ( |quele|quela|quilo|s )?"));
     static ALTERED: LazyLock<Regex> = LazyLock::new(|| {
         bytes_pattern(concat!(
@@ -96,7 +96,7 @@ fn restore_a0(bytes: &[u8]) -> Vec<u8> {
     ALTERED.replace_all(&words, |got: &Captures<'_>| got[0].iter().map(restore).collect::<Vec<u8>>()).into_owned()
 }
 
-/// Sequences with lost bytes (0x1A, sometimes `?`) become U+FFFD.
+/// Replaces sequences with lost bytes (0x1A, sometimes `?`) by U+FFFD.
 fn replace_lossy(bytes: &[u8]) -> Vec<u8> {
     static LOSSY: LazyLock<Regex> = LazyLock::new(|| {
         bytes_pattern(concat!(
@@ -119,7 +119,7 @@ fn bytes_pattern(pattern: &str) -> Regex {
     Regex::new(&format!("(?-u){pattern}")).expect("a pattern of our own")
 }
 
-/// UTF-8, also in its variants: surrogates as two sequences of three bytes (CESU-8), NUL as C0 80 (Java).
+/// Decodes UTF-8 and its variants: surrogates as two sequences of three bytes (CESU-8), NUL as C0 80 (Java).
 fn decode(bytes: &[u8]) -> Option<String> {
     let mut text = String::with_capacity(bytes.len());
     let mut rest = bytes;
@@ -132,10 +132,10 @@ fn decode(bytes: &[u8]) -> Option<String> {
     }
 }
 
-/// The character that starts here in a variant of UTF-8, and its length in bytes.
+/// Decodes the first character if it is encoded in a variant of UTF-8, and returns its length in bytes.
 fn variant(bytes: &[u8]) -> Option<(char, usize)> {
     match *bytes {
-        // The published code also takes C0 before the line's end, and the line's end with it.
+        // The published code also accepts C0 before a line break, and removes the line break with it.
         [0xc0, 0x80, ..] | [0xc0, b'\n'] => Some(('\0', 2)),
         [0xed, a @ 0xa0..=0xaf, b @ 0x80..=0xbf, 0xed, c @ 0xb0..=0xbf, d @ 0x80..=0xbf, ..] => {
             let bits = |byte: u8, mask: u8, shift: u32| u32::from(byte & mask) << shift;
@@ -146,14 +146,14 @@ fn variant(bytes: &[u8]) -> Option<(char, usize)> {
     }
 }
 
-/// Fixes runs that look like UTF-8 in the wrong encoding, each on its own.
+/// Fixes runs that look like UTF-8 in the wrong encoding, each separately.
 fn fix_parts(text: &str, work: &mut Work) -> String {
     let characters: Vec<(usize, char)> = text.char_indices().collect();
     let offset = |i: usize| characters.get(i).map_or(text.len(), |(offset, _)| *offset);
     let mut fixed = String::with_capacity(text.len());
     let mut i = 0;
     while i < characters.len() {
-        // In the middle of a longer garble a few fixed characters would make it worse.
+        // Fixing a few characters in the middle of a longer garbled run would make it worse.
         let inside = i > 0 && clues(characters[i - 1].1) & clue::CONTINUES_STRICTLY != 0;
         let end = if inside { i } else { run_end(&characters, i) };
         if end == i {
@@ -162,7 +162,7 @@ fn fix_parts(text: &str, work: &mut Work) -> String {
             continue;
         }
         let run = &text[offset(i)..offset(end)];
-        // Strictly shorter, so that this comes to an end.
+        // Strictly shorter, so that the recursion ends.
         if run.len() < text.len() && is_bad(run) {
             fixed.push_str(&fix_encoding(run, work));
         } else {
@@ -173,7 +173,7 @@ fn fix_parts(text: &str, work: &mut Work) -> String {
     fixed
 }
 
-/// Where the longest run of UTF-8-like sequences that starts at `start` ends (`start` if there is none).
+/// Returns the end of the longest run of UTF-8-like sequences that starts at `start` (`start` if there is none).
 fn run_end(characters: &[(usize, char)], start: usize) -> usize {
     let mut end = start;
     while let Some(&(_, lead)) = characters.get(end) {

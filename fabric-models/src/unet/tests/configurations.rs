@@ -1,4 +1,4 @@
-//! What configurations build, and which are refused.
+//! Tests of valid and invalid configurations.
 
 use super::*;
 use crate::layers::{ParameterCount, count_parameters};
@@ -114,7 +114,7 @@ fn configurations_that_cannot_be_built_are_refused_by_field() {
 
 #[test]
 fn a_middle_of_one_resnet_without_attention_is_that_of_ssd_1b() {
-    // The published settings, but for the widths.
+    // The published settings except for the widths.
     let json = r#"{
         "block_out_channels": [8, 8, 16], "norm_num_groups": 4, "cross_attention_dim": 10,
         "attention_head_dim": [1, 1, 2], "use_linear_projection": true, "mid_block_only_cross_attention": null,

@@ -1,4 +1,4 @@
-//! Rows that only lend their keys and values, and passes that only record them.
+//! Tests of reference rows, and of passes that only record keys and values.
 
 use std::collections::HashMap;
 
@@ -7,8 +7,8 @@ use fabric_core::models::{RecordedTokens, Residuals, TextKvCache};
 
 use super::*;
 
-/// Offers tokens to the first `rows` rows: at attn1 those of the rows after them, or recorded ones; at attn2 some
-/// with a softmax of their own, for all rows of the batch.
+/// Processor that adds reference keys and values to the first `rows` rows at attn1, those of the remaining rows or
+/// recorded ones, and decoupled image tokens to all rows at attn2.
 #[derive(Debug)]
 struct Offer {
     rows: usize,
@@ -68,7 +68,7 @@ fn recorded(bench: &Bench) -> Vec<RecordedTokens> {
     output.recorded
 }
 
-/// Networks whose last self-attention is in an up block, in the middle, and on the way down.
+/// Returns networks whose last self-attention is in an up block, in the middle block, and in a down block.
 fn networks() -> [UNetConfig; 3] {
     let up_blocks = vec![UpBlockType::UpBlock2D; 2];
     let middle = UNetConfig { up_block_types: up_blocks, ..tiny() };
@@ -88,7 +88,7 @@ fn lending_rows_equal_the_kept_rows_with_recorded_tokens() {
         let interleaved = interleaved.sample.unwrap();
         assert_eq!(interleaved.dims(), [2, 4, 7, 6]);
 
-        // The lenders see image tokens too, so their recording pass has to.
+        // The reference rows attend to image tokens too, so their recording pass must do the same.
         let theirs = Offer {
             rows: 0,
             recorded: Some(HashMap::new()),
@@ -108,7 +108,7 @@ fn lending_rows_equal_the_kept_rows_with_recorded_tokens() {
     }
 }
 
-/// Only what the wrapped processor says about attn2.
+/// Processor that applies the wrapped one at attn2 only.
 #[derive(Debug)]
 struct ImageOnly(Offer);
 
@@ -137,11 +137,11 @@ fn kept_text_keys_change_nothing_and_are_used() {
             let kept = bench.predict(UNetInput { text_kv_cache: Some(&text_kv_cache), ..bench.input() });
             assert_eq!(kept.into_data(), bench.predict(bench.input()).into_data());
         }
-        // Another text beside kept keys: what was kept is what counts.
+        // With another text, the cached keys and values are still used.
         let other =
             UNetInput { context: random([3, 5, CONTEXT]), text_kv_cache: Some(&text_kv_cache), ..bench.input() };
         assert_eq!(bench.predict(other).into_data(), bench.predict(bench.input()).into_data());
-        // With rows that end before the last cross-attentions.
+        // With reference rows, which are dropped before the last cross-attentions.
         let text_kv_cache = TextKvCache::default();
         let pass = || UNetInput { reference_rows: 1, text_kv_cache: Some(&text_kv_cache), ..bench.input() };
         let expected = bench.predict(UNetInput { reference_rows: 1, ..bench.input() }).into_data();
@@ -166,7 +166,7 @@ fn lending_rows_may_be_left_out_of_residuals() {
         let with = bench.predict(UNetInput { reference_rows: 2, residuals: Some(&residuals), ..bench.input() });
         let expected = kept.predict(UNetInput { residuals: Some(&residuals), ..kept.input() });
         assert!(difference(with.clone(), expected) < 1e-5);
-        // Residuals of all rows, the lenders' being whatever they are.
+        // Residuals for all rows; those of the reference rows have no effect.
         let wide = |x: &Tensor<4>| Tensor::cat(vec![x.clone(), x.clone(), x.clone()], 0);
         let all = Residuals {
             down: residuals.down.iter().map(wide).collect(),
@@ -204,7 +204,7 @@ fn recording_ends_with_the_last_key_and_value() {
     bench.unet.forward_traced(input, &mut |name, _| parts.push(name.to_owned()));
     let asked: Vec<AttnSite> = spy.calls().into_iter().map(|call| call.0).collect();
     let sites = bench.unet.attention_sites();
-    // Neither the last attn1 nor the attn2 after it is computed, nor what follows.
+    // The last attn1, the attn2 after it and all later layers are not computed.
     assert_eq!(asked, sites[..sites.len() - 2]);
     assert_eq!(parts.last().unwrap(), "up_blocks.0");
 }

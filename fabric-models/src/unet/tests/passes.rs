@@ -1,4 +1,4 @@
-//! What one pass computes, whatever the network.
+//! Tests of a single forward pass.
 
 use burn::module::{ModuleMapper, Param};
 use burn::tensor::DType;
@@ -57,7 +57,7 @@ fn any_size_comes_back_as_it_went_in() {
         attention_head_dim: OneOrMany::One(2),
         ..tiny()
     };
-    // Padding 0 rounds down on the way, 1 rounds up.
+    // Downsampling rounds down with padding 0 and up with padding 1.
     for (downsample_padding, smallest) in [(1, 1), (0, 4)] {
         let config = UNetConfig { downsample_padding, ..three.clone() };
         for [height, width] in [[smallest, smallest], [5, 9], [8, 12], [11, 6]] {
@@ -108,7 +108,7 @@ fn nine_channels_take_a_mask_and_a_masked_image() {
     assert_eq!(bench.predict(bench.input()).dims(), [1, 4, 7, 6]);
 }
 
-/// Changes the number type of all weights.
+/// Casts all weights to another data type.
 struct ToType(DType);
 
 impl ModuleMapper for ToType {

@@ -1,4 +1,4 @@
-//! Images into the space of captions.
+//! Training of the image encoder.
 
 use std::sync::Arc;
 
@@ -19,19 +19,20 @@ use crate::train::{Task, TrainSettings};
 use crate::world::factor_heads::most_likely;
 use crate::world::{FactorHeads, Named, SIDE, Split, sample};
 
-/// A text and an image encoder with a common space (transformers' `CLIPModel`), and what training them needs besides.
+/// Text and image encoder with a common embedding space (transformers' `CLIPModel`), with additional heads for
+/// training.
 #[derive(Module, Debug)]
 pub struct WorldClip {
-    /// Reads captions.
+    /// Text encoder.
     pub text: ClipText,
-    /// Sees images.
+    /// Image encoder.
     pub vision: ClipVision,
-    /// Classify the world's factors from the image encoder's tokens. Only training needs them.
+    /// Heads that classify the world's factors from the image encoder's tokens. Used only in training.
     pub heads: FactorHeads,
-    /// Draws the thing from each patch, half way through the image encoder, as it would be in another colour. Only
-    /// learning needs it.
+    /// Linear layer that draws the thing in each patch, in a fixed colour, from the middle layer of the image
+    /// encoder. Used only in training.
     pub sketch: Linear,
-    /// Logarithm of what similarities are multiplied by, `[1]`.
+    /// Logarithm of the scale of the similarities, `[1]`.
     pub logit_scale: Param<Tensor<1>>,
 }
 
@@ -40,33 +41,33 @@ impl PublishedNames for WorldClip {
         match path.split_once('.') {
             Some(("text", rest)) => ClipText::published_name(rest),
             Some(("vision", rest)) => ClipVision::published_name(rest),
-            // The others keep their own names.
+            // The other parameters keep their names.
             _ => path.to_owned(),
         }
     }
 }
 
-/// The published beginning: similarities count fourteen times (`ln(1 / 0.07)`), and never beyond a hundred times.
+/// Logarithms of the published initial scale of the similarities, `1 / 0.07`, and of its limit, 100.
 const FIRST_SCALE: f32 = 2.659_26;
 const LARGEST_SCALE: f64 = 4.605_17;
 
-/// Weight of each reader's cross-entropy beside the contrast's: together they are as large.
+/// Weight of the readers' cross-entropy, which makes it about as large as the contrastive loss.
 const READING: f64 = 0.3;
 
-/// Weight of the sketches' cross-entropy: where a thing ends and how it is painted tells its kind and its texture, and a
-/// patch is told so at once, long before the readers know which patches matter.
+/// Weight of the cross-entropy of the drawn patches. Edges and texture determine the kind and texture of a
+/// thing. This loss trains each patch directly, long before the readers learn which patches matter.
 const SKETCH: f64 = 4.0;
 
-/// Position embeddings begin this many times as long as published, about as long as the embedded patches: without a sense
-/// of place the encoder learns colours and nothing else for hundreds of steps.
+/// Multiplier of the published initial size of the position embeddings. It makes them about as large as the
+/// patch embeddings; otherwise, the encoder learns only colours for hundreds of steps.
 const POSITIONS: f64 = 25.0;
 
 impl WorldClip {
-    /// With random weights.
+    /// Creates random weights.
     ///
     /// # Errors
     ///
-    /// When the configuration cannot be built.
+    /// Returns an error if the configuration is invalid.
     pub fn new(config: &WorldConfig, device: &Device) -> Result<Self, ConfigError> {
         let scale = Tensor::from_data(TensorData::new(vec![FIRST_SCALE], [1]), device);
         Ok(Self {
@@ -78,7 +79,7 @@ impl WorldClip {
         })
     }
 
-    /// The most likely value of each factor, from the image encoder's tokens.
+    /// Returns the most likely value of each factor, from the image encoder's tokens.
     ///
     /// # Shapes
     ///
@@ -88,52 +89,53 @@ impl WorldClip {
         most_likely(self.heads.forward(last))
     }
 
-    /// Embedded captions, `[captions, channels]`.
+    /// Embeds captions, `[captions, channels]`.
     fn read(&self, ids: &[Vec<u32>]) -> Result<Tensor<2>, ClipTextError> {
         Ok(self.text.forward(ids)?.text_embeds.expect("the world's text encoder projects"))
     }
 
-    /// Similarity of each embedded image to each embedded caption, `[images, captions]`, scaled.
+    /// Returns the scaled similarity of each image embedding to each caption embedding, `[images, captions]`.
     fn compare(&self, seen: Tensor<2>, read: Tensor<2>) -> Tensor<2> {
         let scale = self.logit_scale.val().clamp_max(LARGEST_SCALE).exp();
         unit(seen).matmul(unit(read).transpose()) * scale.unsqueeze::<2>()
     }
 }
 
-/// Each row at length 1.
+/// Normalises each row to length 1.
 fn unit(x: Tensor<2>) -> Tensor<2> {
     let length = x.clone().square().sum_dim(1).sqrt().clamp_min(1e-6);
     x / length
 }
 
-/// Learns which caption belongs to which image (Radford et al. 2021), and to read the world's factors off images:
-/// an encoder that is also asked for them learns to see small things in fewer steps.
+/// Task that trains the image encoder with the contrastive loss (Radford et al. 2021) and with classification
+/// of the factors, which makes the encoder learn small things in fewer steps.
 ///
-/// The classification heads are trained on the whole world, held-out combinations included; captions never speak of those.
+/// The classification heads are trained on the whole world, including held-out combinations, which captions
+/// never contain.
 #[derive(Debug)]
 pub struct ClipTask {
     tokenizer: ClipTokenizer,
     settings: TrainSettings,
-    /// The text encoder stays as it is.
+    /// Whether the text encoder is frozen.
     fixed: bool,
     patch: usize,
     identity: Value,
 }
 
-/// Images, what they show, how it looks without colour, and their captions' tokens.
+/// Batch of images with their factors, drawings without colour, and caption tokens.
 #[derive(Debug)]
 pub struct ClipBatch {
     pixels: Vec<f32>,
     sketches: Vec<f32>,
     shown: Vec<Named>,
-    /// The images that captions may speak of: of combinations that are not held out.
+    /// Indices of the images with captions: those whose combination is not held out.
     captioned: Vec<i64>,
     /// Their captions.
     ids: Vec<Vec<u32>>,
 }
 
 impl ClipTask {
-    /// For these networks.
+    /// Creates a task for these networks.
     pub fn new(
         config: &WorldConfig,
         tokenizer: ClipTokenizer,
@@ -179,7 +181,7 @@ impl Task for ClipTask {
         let same = Tensor::<2, Int>::from_data(TensorData::new((0..captions as i64).collect(), [captions, 1]), device);
         let of = |logits: Tensor<2>| log_softmax(logits, 1).gather(1, same.clone()).mean().neg();
         let contrast = (of(similarity.clone()) + of(similarity.transpose())) * 0.5;
-        // The class token sees no patch.
+        // Skips the class token, which is not a patch.
         let patches = got.hidden[got.hidden.len() / 2].clone().slice([0..images, 1..got.hidden[0].dims()[1]]);
         let sketch = binary_cross_entropy(model.sketch.forward(patches), batch.sketches, device);
         let logits = model.heads.forward(got.hidden.pop().expect("an encoder has states"));
@@ -187,7 +189,7 @@ impl Task for ClipTask {
     }
 }
 
-/// Mean cross-entropy of logits for shares from 0 to 1 in the same order.
+/// Returns the mean binary cross-entropy of logits for target values from 0 to 1.
 fn binary_cross_entropy(logits: Tensor<3>, shares: Vec<f32>, device: &Device) -> Tensor<1> {
     let shares = Tensor::<3>::from_data(TensorData::new(shares, logits.dims()), device);
     let positive = logits.clone().clamp_min(0.0);

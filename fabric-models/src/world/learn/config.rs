@@ -1,4 +1,4 @@
-//! The small networks, and the settings of each stage.
+//! Configuration of the small networks and of the training stages.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -12,44 +12,44 @@ use crate::train::TrainSettings;
 use crate::unet::{DownBlockType as Down, UNetConfig, UpBlockType as Up};
 use crate::vae::{DecoderBlockType, EncoderBlockType, VaeConfig};
 
-/// What is trained, in this order.
+/// Training stages, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Readers of the world's factors, which measure the others.
+    /// Readers of the world's factors, for evaluation of the others.
     Readers,
     /// Text encoder.
     Text,
     /// Image encoder.
     Clip,
-    /// Images to latents and back.
+    /// Autoencoder.
     Vae,
-    /// Latents from text.
+    /// U-Net.
     Unet,
 }
 
-/// A stage's settings, as its file says them.
+/// Settings of a stage, as in its file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageConfig {
-    /// Which stage.
+    /// Stage.
     pub stage: Stage,
-    /// How it is trained.
+    /// General training settings.
     pub training: TrainSettings,
-    /// What is special about the stage.
+    /// Options of this stage.
     #[serde(default)]
     pub options: StageOptions,
-    /// Fields of the stage's network that differ from [`WorldConfig::small`].
+    /// Fields of the network's configuration that differ from [`WorldConfig::small`].
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub network: Map<String, Value>,
 }
 
 impl StageConfig {
-    /// The network's configuration with this stage's changes.
+    /// Returns the network's configuration with the changes of this stage.
     ///
     /// # Errors
     ///
-    /// When a field has another type than the network's.
+    /// Returns an error if a field has another type than in the network's configuration.
     pub fn with_changes<C: Serialize + DeserializeOwned>(&self, network: &C) -> Result<C, serde_json::Error> {
         let mut fields = serde_json::to_value(network)?;
         if let Some(fields) = fields.as_object_mut() {
@@ -59,35 +59,36 @@ impl StageConfig {
     }
 }
 
-/// What one stage or another needs to know.
+/// Options of the individual stages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StageOptions {
-    /// CLIP, VAE: leaves what the U-Net learns from as it is (the text encoder, the VAE's encoder), so that the rest can
-    /// go on learning after it.
+    /// CLIP, VAE: freezes the part that the U-Net depends on (the text encoder, the VAE's encoder), so that the
+    /// rest can be trained further after the U-Net.
     pub fixed: bool,
-    /// VAE: weight of the divergence from a normal distribution.
+    /// VAE: weight of the KL divergence from a normal distribution.
     pub kl: f64,
-    /// VAE: weight of differences between neighbouring pixels.
+    /// VAE: weight of the error in differences between neighbouring pixels.
     pub edges: f64,
-    /// VAE: weight of the absolute difference, which still pulls where the squared one has become small: flat areas become
-    /// exactly flat.
+    /// VAE: weight of the absolute error, whose gradient stays large where the squared error is small, so that
+    /// flat areas become exactly flat.
     pub absolute: f64,
-    /// VAE: side of cut-outs around the things, of which every second batch consists; 0 is none.
+    /// VAE: side of crops around the things, which make up every second batch; 0 disables them.
     pub crop: usize,
-    /// Readers: largest standard deviation of the noise that every second image carries, of pixels in [-1, 1].
+    /// Readers: largest standard deviation of the noise added to every second image, for pixels in [-1, 1].
     pub noise: f64,
-    /// U-Net: share of captions that are left out, for guidance.
+    /// U-Net: share of captions that are dropped, for classifier-free guidance.
     pub drop_captions: f64,
-    /// U-Net: signal-to-noise ratio beyond which a level counts less (Hang et al. 2023); 0 is no such weighting.
+    /// U-Net: signal-to-noise ratio above which a noise level gets less weight (Hang et al. 2023); 0 disables
+    /// the weighting.
     pub min_snr: f64,
-    /// U-Net: weight below which no level falls. Without it, levels of hardly any signal would count for nothing, and
-    /// there it is decided what lies where.
+    /// U-Net: smallest weight of a noise level. Without it, levels with almost no signal would have almost no
+    /// weight, but they determine the layout.
     pub least_weight: f64,
-    /// U-Net: how many times latents near the thing count, at levels where its place shows; 1 is as others. Most latents
-    /// are background, which is soon learned.
+    /// U-Net: factor on the loss weight of latents near the thing, at noise levels where its position is
+    /// visible; 1 disables it. Most latents are background, which is learned quickly.
     pub focus: f64,
-    /// U-Net: encoded images that batches draw from.
+    /// U-Net: number of encoded images that batches are drawn from.
     pub pool: usize,
 }
 
@@ -109,37 +110,38 @@ impl Default for StageOptions {
     }
 }
 
-/// The networks of the small world.
+/// Configurations of the networks of this world.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorldConfig {
-    /// Reads captions, for the image encoder and for the U-Net.
+    /// Text encoder, for the image encoder and for the U-Net.
     pub text: ClipTextConfig,
-    /// Sees images.
+    /// Image encoder.
     pub vision: ClipVisionConfig,
-    /// Between images and latents.
+    /// Autoencoder.
     pub vae: VaeConfig,
-    /// Makes latents.
+    /// U-Net.
     pub unet: UNetConfig,
 }
 
-/// Tokens of a caption, markers included: the longest needs 30.
+/// Tokenizer window, including the start and end tokens: the longest caption needs 30 tokens.
 const WINDOW: usize = 40;
 
-/// The tokenizer of this world: each of its words is one token.
+/// Returns the tokenizer of this world: each word of the vocabulary is one token.
 ///
 /// # Errors
 ///
-/// Never, as the words are fixed.
+/// Returns an error if the vocabulary is invalid, which cannot happen, as the words are fixed.
 pub fn world_tokenizer() -> Result<ClipTokenizer, TokenizerError> {
     ClipTokenizer::learned(&words(), &TokenizerConfig { model_max_length: WINDOW, ..TokenizerConfig::default() })
 }
 
 impl WorldConfig {
-    /// Small enough to be trained on a CPU: 64x64 pixels, 16x16 latents of 4 channels.
+    /// Returns the small configuration, which can be trained on a CPU: 64x64 pixels, 16x16 latents of 4
+    /// channels.
     ///
     /// # Errors
     ///
-    /// As [`world_tokenizer`].
+    /// Same as [`world_tokenizer`].
     pub fn small() -> Result<Self, TokenizerError> {
         let tokenizer = world_tokenizer()?;
         let text = ClipTextConfig {
@@ -182,7 +184,7 @@ impl WorldConfig {
             out_channels: 4,
             block_out_channels: vec![64, 128, 192],
             layers_per_block: 1.into(),
-            // Attention at 16x16 would cost more than everything else.
+            // Attention at 16x16 would cost more than all other layers.
             down_block_types: vec![Down::DownBlock2D, Down::CrossAttnDownBlock2D, Down::CrossAttnDownBlock2D],
             up_block_types: vec![Up::CrossAttnUpBlock2D, Up::CrossAttnUpBlock2D, Up::UpBlock2D],
             cross_attention_dim: 128.into(),

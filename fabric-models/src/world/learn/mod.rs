@@ -1,8 +1,8 @@
-//! Learning this world: the tasks of its model, in the order in which they need one another.
+//! Training tasks for the models of this world, in the order in which they depend on each other.
 //!
-//! [`ReadersTask`] (images to factors, the ruler), [`TextTask`] (texts
-//! to features), [`ClipTask`] (images into the space of texts), [`VaeTask`] (images to latents and back), [`UNetTask`] (latents
-//! from text). Networks and files are Stable Diffusion's; only [`WorldConfig`] is small.
+//! [`ReadersTask`] (image to factors, for evaluation), [`TextTask`] (text encoder), [`ClipTask`] (image
+//! encoder, into the embedding space of the texts), [`VaeTask`] (autoencoder), [`UNetTask`] (latents from
+//! text). Architectures and files are those of Stable Diffusion; only the sizes in [`WorldConfig`] are small.
 
 mod clip;
 mod config;
@@ -26,7 +26,7 @@ use fabric_core::image::{Crop, Image, clip_pixels};
 
 use super::{Background, BackgroundColour, BackgroundPattern, Colour, SIDE, Sample, Scene, Variation};
 
-/// Pixels of many images as the image encoder takes them, `[images, 3, 64, 64]`, flat.
+/// Returns the pixels of images preprocessed for the image encoder, `[images, 3, 64, 64]`, flattened.
 fn seen(samples: &[Sample]) -> Vec<f32> {
     let side = SIDE as usize;
     let pixels = samples.iter().flat_map(|sample| {
@@ -37,15 +37,15 @@ fn seen(samples: &[Sample]) -> Vec<f32> {
     pixels.collect()
 }
 
-/// The things alone, in the same colours whatever theirs are, as brightness from 0 to 1: patch by patch, each row by
-/// row, `[images, patches, pixels]`, flat.
+/// Returns the things alone, all drawn in the same colour, as brightness from 0 to 1, in patches with row-major
+/// pixels: `[images, patches, pixels]`, flattened.
 fn sketches(samples: &[Sample], patch: usize) -> Vec<f32> {
     let side = SIDE as usize;
     let background = Background { colour: BackgroundColour::Black, pattern: BackgroundPattern::Plain };
     let corners = || (0..side).step_by(patch).flat_map(|y| (0..side).step_by(patch).map(move |x| y * side + x));
     let mut brightness = Vec::with_capacity(samples.len() * side * side);
     for sample in samples {
-        // The colour whose two shades differ most, from each other and from black.
+        // Yellow has the two shades that differ most from each other and from black.
         let scene = Scene { colour: Colour::Yellow, background, ..sample.scene };
         let variation = Variation { shade: 0.0, background_shade: 0.0, ..sample.variation };
         let rgb = scene.render(&variation, SIDE).expect("the world's own size can be drawn");
@@ -57,7 +57,7 @@ fn sketches(samples: &[Sample], patch: usize) -> Vec<f32> {
     brightness
 }
 
-/// Pixels of many images as the VAE takes them, in [-1, 1], `[images, 3, 64, 64]`, flat.
+/// Returns the pixels of images for the VAE, in [-1, 1], `[images, 3, 64, 64]`, flattened.
 fn pixels(samples: &[Sample]) -> Vec<f32> {
     let area = (SIDE * SIDE) as usize;
     let mut values = vec![0.0; samples.len() * 3 * area];
@@ -72,7 +72,7 @@ fn pixels(samples: &[Sample]) -> Vec<f32> {
     values
 }
 
-/// Such pixels on a device, of images of this side.
+/// Uploads such pixels to a device, for images of this side.
 fn upload(pixels: Vec<f32>, side: usize, device: &Device) -> Tensor<4> {
     let images = pixels.len() / (3 * side * side);
     Tensor::from_data(TensorData::new(pixels, [images, 3, side, side]), device)

@@ -1,4 +1,4 @@
-//! Images to factors: the readers that measure every model of this world.
+//! Training of the readers that evaluate every model of this world.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::train::{Task, TrainSettings};
 use crate::world::draws::symmetric;
 use crate::world::{Attribute, Named, Readers, SIDE, Sample, sample};
 
-/// Trains [`Readers`] on drawings of the whole world, held-out combinations included: readers that had never seen those
-/// would misread them.
+/// Task that trains [`Readers`] on images of the whole world, including held-out combinations, which they would
+/// otherwise misread.
 ///
-/// Every fourth image is a face, because six of the thirteen factors exist only there. Half of the images carry noise, so
-/// that readers do not depend on pixels being exact, which those of a decoder are not.
+/// Every fourth image is a face, because six of the thirteen factors exist only there. Half of the images are
+/// noised, so that readers do not depend on exact pixels, which a decoder does not produce.
 #[derive(Debug)]
 pub struct ReadersTask {
     settings: TrainSettings,
@@ -26,7 +26,7 @@ pub struct ReadersTask {
     identity: Value,
 }
 
-/// Images and what they show.
+/// Batch of images with their factors.
 #[derive(Debug)]
 pub struct ReadersBatch {
     pixels: Vec<f32>,
@@ -34,17 +34,17 @@ pub struct ReadersBatch {
 }
 
 impl ReadersTask {
-    /// A task with these settings.
+    /// Creates a task with these settings.
     pub fn new(settings: &TrainSettings, options: &StageOptions) -> Self {
         let identity = json!({ "stage": "readers", "options": { "noise": options.noise } });
         Self { settings: settings.clone(), noise: options.noise, identity }
     }
 }
 
-/// How many samples each example of training may choose from.
+/// Number of samples from which each training example is selected.
 const CHOICES: u64 = 1 << 10;
 
-/// Example number `index`: a face if `index` is a multiple of four, otherwise any sample.
+/// Returns example number `index`: a face if `index` is a multiple of four, otherwise any sample.
 fn example(seed: u64, index: u64) -> Sample {
     let mut choices = (0..CHOICES).map(|choice| sample(seed, index * CHOICES + choice, None));
     let first = choices.next().expect("there are choices");
@@ -85,7 +85,7 @@ impl Task for ReadersTask {
     }
 }
 
-/// Sum over all factors of the mean cross-entropy over the images that have the factor.
+/// Returns the sum over all factors of the mean cross-entropy over the images that have the factor.
 pub(super) fn misread(logits: Vec<Tensor<2>>, shown: &[Named], device: &Device) -> Tensor<1> {
     let each = Attribute::ALL.into_iter().zip(logits);
     each.fold(Tensor::zeros([1], device), |sum, (attribute, logits)| {
@@ -93,7 +93,7 @@ pub(super) fn misread(logits: Vec<Tensor<2>>, shown: &[Named], device: &Device) 
     })
 }
 
-/// Mean cross-entropy of one factor's logits over the images that have it.
+/// Returns the mean cross-entropy of one factor's logits over the images that have it.
 fn cross_entropy(logits: Tensor<2>, shown: &[Named], attribute: Attribute, device: &Device) -> Tensor<1> {
     let expected: Vec<Option<usize>> = shown.iter().map(|named| named.index_of(attribute)).collect();
     let count = expected.iter().flatten().count().max(1) as f32;

@@ -1,4 +1,5 @@
-//! A miniature of every stage: the loss falls, and a run that was cut off ends with the same losses.
+//! Tests of every stage in miniature: the loss falls, and a resumed run has the same losses as an uninterrupted
+//! one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +17,7 @@ fn device() -> Device {
     fabric_backends::default_device().expect("a device")
 }
 
-/// Networks that learn something within seconds.
+/// Returns networks that learn within seconds.
 fn miniature() -> WorldConfig {
     let mut world = WorldConfig::small().expect("a configuration");
     (world.text.hidden_size, world.text.intermediate_size) = (32, 64);
@@ -42,10 +43,11 @@ fn settings(steps: u64, batch: usize) -> TrainSettings {
     }
 }
 
-/// Runs to the end at once, and again with a new trainer after the first checkpoint; returns the losses.
+/// Trains once without interruption, and once resumed with a new trainer from the first checkpoint; returns the
+/// losses.
 fn losses<T: Task>(settings: &TrainSettings, model: &T::Model, task: impl Fn() -> T) -> Vec<f64> {
     let place = tempfile::tempdir().expect("a folder");
-    // Weights are drawn when first looked at; from here on every copy has the same.
+    // Weights are initialised lazily; from here on every copy has the same.
     let _ = Optimizer::new(model, settings);
     let mut got = Vec::new();
     for (run, stop) in [("whole", settings.steps), ("cut", settings.steps / 2 + 1), ("cut", settings.steps)] {
@@ -60,7 +62,8 @@ fn losses<T: Task>(settings: &TrainSettings, model: &T::Model, task: impl Fn() -
     got.swap_remove(0)
 }
 
-/// The mean of the last quarter lies well below that of the first: by some standard errors, as weights begin at random.
+/// Asserts that the mean loss of the last quarter is well below that of the first, by some standard errors
+/// because the initial weights are random.
 fn falls(losses: &[f64], to: f64) {
     let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
     let quarter = losses.len() / 4;
@@ -95,7 +98,7 @@ fn images_come_back() {
     assert!(message.starts_with("crop: expected a divisor of 64, got 24"), "{message}");
 }
 
-/// The weights of a network by their published names, as bytes.
+/// Returns the weights of a network by their published names, as bytes.
 fn weights<M: Module + PublishedNames>(model: &M) -> BTreeMap<String, Vec<u8>> {
     let place = tempfile::tempdir().expect("a folder");
     let options = SaveOptions { dtype: LoadDtype::F32, max_shard_bytes: None };
@@ -105,7 +108,7 @@ fn weights<M: Module + PublishedNames>(model: &M) -> BTreeMap<String, Vec<u8>> {
     file.tensors().keys().map(read).collect()
 }
 
-/// The weights that a few steps change, by the first part of their names.
+/// Returns the first part of the names of all weights that a few steps change.
 fn learned<T: Task>(settings: &TrainSettings, model: T::Model, task: T) -> BTreeSet<String> {
     let place = tempfile::tempdir().expect("a folder");
     let before = weights(&model);
@@ -134,7 +137,7 @@ fn what_a_network_learns_from_can_be_left_as_it_is() {
 #[test]
 fn cut_outs_show_the_things() {
     let samples: Vec<_> = (0..50).map(|index| sample(1, index, Split::Train)).collect();
-    // The sketch three times, as if it were colours; one patch is a whole image.
+    // Repeats the sketch as three colour planes; one patch is a whole image.
     let planes: Vec<f32> = sketches(&samples, 64).chunks_exact(64 * 64).flat_map(|one| [one; 3].concat()).collect();
     let cut = vae::cut_out(&planes, &samples, 32, 8, 1);
     assert_eq!(cut.len(), 50 * 3 * 32 * 32);
@@ -153,7 +156,7 @@ fn noise_is_told_from_latents() {
     let scheduler =
         r#"{"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}"#;
     let levels = training_levels(&SchedulerConfig::from_json(scheduler).expect("a scheduler")).expect("levels");
-    // Every level counts alike, so that few steps show in the mean.
+    // All noise levels have the same weight, so that a few steps show in the mean.
     let options = StageOptions { min_snr: 0.0, ..StageOptions::default() };
     let task = || {
         let text = (world_tokenizer().expect("a tokenizer"), clip.text.clone());

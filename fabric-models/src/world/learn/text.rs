@@ -1,4 +1,4 @@
-//! Texts to features: the text encoder.
+//! Training of the text encoder.
 
 use std::sync::Arc;
 
@@ -19,15 +19,15 @@ use crate::train::{Task, TrainSettings};
 use crate::world::draws::{below, chance, pick};
 use crate::world::{Attribute, Factor, InstructTask, Named, Scene, Split, Wording};
 
-/// A text encoder and what it is trained to say: which value each factor has, or that the text does not name it, and what
-/// an instruction asks for.
+/// Text encoder with its training heads, which classify the value of each factor (or "not named") and the task
+/// of an instruction.
 #[derive(Module, Debug)]
 pub struct WorldText {
     /// The text encoder.
     pub text: ClipText,
-    /// One for each of [`Attribute::ALL`]; the last output stands for "not named".
+    /// One head for each of [`Attribute::ALL`]; the last output is "not named".
     factors: Vec<Linear>,
-    /// One output for each of [`InstructTask::ALL`]; the last stands for "no instruction".
+    /// One output for each of [`InstructTask::ALL`]; the last one is "no instruction".
     task: Linear,
 }
 
@@ -41,11 +41,11 @@ impl PublishedNames for WorldText {
 }
 
 impl WorldText {
-    /// A text encoder with random weights.
+    /// Creates a text encoder with random weights.
     ///
     /// # Errors
     ///
-    /// When the configuration cannot be built.
+    /// Returns an error if the configuration is invalid.
     pub fn new(config: &WorldConfig, device: &Device) -> Result<Self, ConfigError> {
         let head = |values: usize| Linear::new(config.text.projection_dim, values + 1, true, device);
         Ok(Self {
@@ -55,11 +55,11 @@ impl WorldText {
         })
     }
 
-    /// The most likely reading of each text: the factors that it names, and what it asks for if it is an instruction.
+    /// Returns the most likely factors of each text, and its task if it is an instruction.
     ///
     /// # Errors
     ///
-    /// When texts are of different lengths, or hold unknown tokens.
+    /// Returns an error if the texts differ in length or contain unknown tokens.
     pub fn read(&self, ids: &[Vec<u32>]) -> Result<Vec<(Named, Option<InstructTask>)>, ClipTextError> {
         let embeds = self.text.forward(ids)?.text_embeds.expect("the world's text encoder projects");
         let best = |head: &Linear| -> Vec<usize> {
@@ -70,7 +70,7 @@ impl WorldText {
         let mut got: Vec<_> = tasks.map(|task| (Named::default(), task)).collect();
         for (attribute, head) in Attribute::ALL.into_iter().zip(&self.factors) {
             for ((named, _), index) in got.iter_mut().zip(best(head)) {
-                // The last output is beyond the values: not named.
+                // The last output is beyond the values, which `with` turns into `None`: not named.
                 *named = named.with(attribute, Some(index));
             }
         }
@@ -78,10 +78,11 @@ impl WorldText {
     }
 }
 
-/// Trains the text encoder alone, before anything that reads its output: from the embedding of a whole text, linear
-/// layers tell everything that the text says.
+/// Task that trains the text encoder, before all networks that use its output: linear heads on the embedding of
+/// a text classify everything that the text says.
 ///
-/// So the U-Net can be trained before or beside the image encoder, which later learns to agree with these embeddings.
+/// The U-Net can therefore be trained before or alongside the image encoder, which later learns to match these
+/// embeddings.
 #[derive(Debug)]
 pub struct TextTask {
     tokenizer: ClipTokenizer,
@@ -89,7 +90,7 @@ pub struct TextTask {
     identity: Value,
 }
 
-/// Texts, and what they say.
+/// Batch of texts with their factors and tasks.
 #[derive(Debug)]
 pub struct TextBatch {
     ids: Vec<Vec<u32>>,
@@ -98,17 +99,17 @@ pub struct TextBatch {
 }
 
 impl TextTask {
-    /// A task for this text encoder.
+    /// Creates a task for this text encoder.
     pub fn new(config: &WorldConfig, tokenizer: ClipTokenizer, settings: &TrainSettings) -> Self {
         let identity = json!({ "stage": "text", "text": config.text });
         Self { tokenizer, settings: settings.clone(), identity }
     }
 }
 
-/// A third of the factors that are named.
+/// Keeps each named factor with a probability of a third.
 ///
-/// Where most texts name both, an encoder learns which kinds never come in which colours, and misreads those that training
-/// holds out; texts that name one factor without the other show that they are independent.
+/// If most texts named both kind and colour, the encoder would learn which kinds never occur in which colours
+/// and misread the held-out pairs. Texts that name one factor without the other show that they are independent.
 fn thinned(named: Named, rng: &mut impl Rng) -> Named {
     let dropped: Vec<_> = named.attributes().filter(|_| chance(rng, 0.67)).collect();
     dropped.into_iter().fold(named, |named, attribute| named.with(attribute, None))
@@ -171,7 +172,7 @@ impl Task for TextTask {
     }
 }
 
-/// Tokens of a text in one window.
+/// Tokenizes a text, padded to one tokenizer window.
 pub(super) fn padded(tokenizer: &ClipTokenizer, text: &str) -> Vec<u32> {
     let mut ids = vec![tokenizer.bos()];
     ids.extend(tokenizer.encode(text).expect("texts consist of the world's words"));

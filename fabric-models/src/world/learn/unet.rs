@@ -1,4 +1,4 @@
-//! Latents from captions.
+//! Training of the U-Net: latents from captions.
 
 use std::sync::Arc;
 
@@ -19,40 +19,40 @@ use crate::train::{Task, TrainError, TrainSettings};
 use crate::unet::UNet;
 use crate::world::{SIDE, Scene, Split, caption, sample};
 
-/// Learns to make latents from captions: velocity (Salimans and Ho 2022) at all levels of noise.
+/// Task that trains the U-Net with velocity prediction (Salimans and Ho 2022) at all noise levels.
 #[derive(Debug)]
 pub struct UNetTask {
     settings: TrainSettings,
     options: StageOptions,
     text: ClipText,
     tokenizer: ClipTokenizer,
-    /// Encoded images, scaled, one after the other; number `n` shows the scene of sample `n`.
+    /// Encoded, scaled images, one after the other; number `n` shows the scene of sample `n`.
     latents: Arc<Vec<f32>>,
-    /// `[channels, height, width]` of one.
+    /// Shape `[channels, height, width]` of one image's latents.
     shape: [usize; 3],
-    /// Noise at each training step.
+    /// Noise level of each training timestep.
     levels: Arc<Vec<NoiseLevel>>,
     identity: Value,
 }
 
-/// Clean latents, noise, levels and captions.
+/// Batch of noised latents, velocities, timesteps and captions.
 #[derive(Debug)]
 pub struct LatentBatch {
     noised: Vec<f32>,
     velocity: Vec<f32>,
-    /// One for each place of each image.
+    /// Loss weight for each spatial position of each image.
     weights: Vec<f32>,
     timesteps: Vec<f64>,
     ids: Vec<Vec<u32>>,
 }
 
 impl UNetTask {
-    /// For this network, from an encoded pool of images (samples `0..` of the settings' seed) and the training
-    /// levels of its noise schedule.
+    /// Creates a task for this network, from a pool of encoded images (samples `0..` of the settings' seed) and
+    /// the training noise levels.
     ///
     /// # Errors
     ///
-    /// When a weight in the options is negative or not finite.
+    /// Returns an error if a weight in the options is negative or not finite.
     pub fn new(
         config: &WorldConfig,
         settings: &TrainSettings,
@@ -107,7 +107,7 @@ impl Task for UNetTask {
                 let chosen = rng.next_u64() as usize % (latents.len() / each);
                 let level = levels[rng.next_u64() as usize % levels.len()];
                 let keeps_caption = (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64 >= options.drop_captions;
-                // Another wording each time.
+                // Draws a new wording each time.
                 let scene = sample(seed, chosen as u64, Split::Train).scene;
                 let said = caption(&scene, &mut rng);
                 let said = if keeps_caption { said.text } else { String::new() };
@@ -131,7 +131,7 @@ impl Task for UNetTask {
         let rows = batch.ids.len();
         let [channels, height, width] = self.shape;
         let shape = [rows, channels, height, width];
-        // The text encoder is done learning: no gradient goes into it.
+        // The text encoder is frozen, so no gradient flows into it.
         let read = self.text.forward(&batch.ids).map_err(|error| error.to_string())?;
         let context = Tensor::from_inner(read.last_hidden_state);
         let upload = |values: Vec<f32>| Tensor::<4>::from_data(TensorData::new(values, shape), device);
@@ -142,20 +142,20 @@ impl Task for UNetTask {
     }
 }
 
-/// Signal-to-noise ratio from which on a noisy image shows where its thing is. Below, places that count more would make
-/// the network see things everywhere.
+/// Signal-to-noise ratio above which a noised image reveals the position of its thing. Below it, a higher loss
+/// weight near the thing would make the network predict things everywhere.
 const PLACE_SHOWS: f64 = 0.1;
 
-/// Whether a latent's pixels lie within the circle around the scene's thing, by their centre.
+/// Returns whether the centre of a latent pixel lies within the circle around the scene's thing.
 fn is_near(scene: &Scene, cell: [usize; 2], cells: [usize; 2]) -> bool {
     let pixels = [0, 1].map(|axis| SIDE as f32 / cells[axis] as f32);
     let offset = [0, 1].map(|axis| (cell[axis] as f32 + 0.5) * pixels[axis] - scene.center()[axis]);
-    // Half a latent more: things are shifted a little.
+    // Half a latent pixel of tolerance, because things are shifted slightly.
     offset[0].hypot(offset[1]) <= scene.size.radius() + pixels[0] / 2.0
 }
 
-/// Weights of a level, far from the thing and near it: min-SNR's for a velocity, `min(snr, limit) / (snr + 1)`, or 1
-/// everywhere when the limit is 0.
+/// Returns the loss weights of a noise level, far from the thing and near it: min-SNR for velocity prediction,
+/// `min(snr, limit) / (snr + 1)`, or 1 if the limit is 0.
 fn weights(level: &NoiseLevel, options: &StageOptions) -> [f64; 2] {
     let snr = (level.alpha / level.sigma).powi(2);
     let published = if options.min_snr == 0.0 { 1.0 } else { snr.min(options.min_snr) / (snr + 1.0) };

@@ -1,4 +1,4 @@
-//! Images to latents and back.
+//! Training of the autoencoder.
 
 use std::sync::Arc;
 
@@ -15,18 +15,18 @@ use crate::vae::Vae;
 use crate::world::draws::symmetric;
 use crate::world::{SIDE, Sample, Split, sample};
 
-/// Learns to bring images back from few numbers (Kingma and Welling 2013; Rombach et al. 2021).
+/// Task that trains the variational autoencoder (Kingma and Welling 2013; Rombach et al. 2021).
 #[derive(Debug)]
 pub struct VaeTask {
     settings: TrainSettings,
     options: StageOptions,
     latent_channels: usize,
-    /// Pixels to a latent, along an axis.
+    /// Pixels per latent along an axis.
     scale_factor: usize,
     identity: Value,
 }
 
-/// Images or cut-outs of so many pixels along each axis, and the noise of their latents.
+/// Batch of images or crops of `side` pixels, with the noise for sampling their latents.
 #[derive(Debug)]
 pub struct ImageBatch {
     pixels: Vec<f32>,
@@ -35,11 +35,11 @@ pub struct ImageBatch {
 }
 
 impl VaeTask {
-    /// For this network.
+    /// Creates a task for this network.
     ///
     /// # Errors
     ///
-    /// When images cannot be cut as [`StageOptions::crop`] says.
+    /// Returns an error if images cannot be cropped as [`StageOptions::crop`] says.
     pub fn new(config: &WorldConfig, settings: &TrainSettings, options: &StageOptions) -> Result<Self, TrainError> {
         let scale_factor = config.vae.scale_factor();
         let crop = options.crop;
@@ -71,7 +71,7 @@ impl Task for VaeTask {
         let (scale_factor, whole) = (self.scale_factor, SIDE as usize);
         let latents = size * self.latent_channels * (whole / scale_factor).pow(2);
         Arc::new(move |number| {
-            // As many pixels either way.
+            // Both kinds of batches have the same number of pixels.
             let side = if crop != 0 && number % 2 == 1 { crop } else { whole };
             let count = size * (whole / side).pow(2);
             let first = number * (size * (whole / if crop == 0 { whole } else { crop }).pow(2)) as u64;
@@ -104,8 +104,8 @@ impl Task for VaeTask {
     }
 }
 
-/// Squares around the things: most of an image is background, which is soon learned. They begin where latents do, so
-/// that patterns lie in them as in whole images.
+/// Crops images around their things, because most of an image is background, which is learned quickly. Crops
+/// start at multiples of a latent, so that patterns are aligned as in whole images.
 pub(super) fn cut_out(pixels: &[f32], samples: &[Sample], side: usize, step: usize, seed: u64) -> Vec<f32> {
     let whole = SIDE as usize;
     let mut rng = ChaCha12Rng::seed_from_u64(seed);
@@ -124,7 +124,8 @@ pub(super) fn cut_out(pixels: &[f32], samples: &[Sample], side: usize, step: usi
     out
 }
 
-/// Mean squared change from one pixel to the next along an axis: blurred edges and lost patterns are mostly that.
+/// Returns the mean squared difference between neighbouring pixels along an axis. Applied to the reconstruction
+/// error, it is large for blurred edges and lost patterns.
 fn neighbours(x: &Tensor<4>, axis: usize) -> Tensor<1> {
     let length = x.dims()[axis];
     (x.clone().narrow(axis, 1, length - 1) - x.clone().narrow(axis, 0, length - 1)).square().mean()
