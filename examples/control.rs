@@ -49,7 +49,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     arguments.series.prepare()?;
     let (networks, given) = (arguments.network.len(), arguments.image.len());
     if networks != given {
-        return Err(format!("--image: expected {networks}, got {given}, one for each --network").into());
+        return Err(format!("--image: expected {networks}, one for each --network, got {given}").into());
     }
     let images = arguments.image.iter().map(Image::open).collect::<Result<Vec<_>, _>>()?;
     let mut request = arguments.series.request(&arguments.prompt, arguments.common.settings()?);

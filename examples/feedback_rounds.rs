@@ -159,7 +159,8 @@ fn place(arguments: &Arguments) -> Result<PathBuf, Box<dyn Error>> {
     let goes_on = arguments.continue_from.as_ref().is_some_and(is_it);
     if place.join("session.json").exists() && !goes_on && !arguments.replace {
         let place = place.display();
-        let got = format!("--out {}: expected none, got a session in {place}", arguments.out.display());
+        let got =
+            format!("--out {}: expected a folder without a session, got a session in {place}", arguments.out.display());
         return Err(
             format!("{got}; go on with --continue-from {place}, choose another folder, or give --replace").into()
         );

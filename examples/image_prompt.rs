@@ -114,8 +114,8 @@ fn prompt(
         return Err("--instruction: expected none, got one: only Instruct adapters read instructions".into());
     }
     if matches!(reads, FeatureKind::Pooled(_)) && !encoder.has_projection() {
-        let got = "an image encoder without `visual_projection`";
-        return Err(format!("{}: expected one that projects pooled features, got {got}", adapter.config()).into());
+        let expected = "an image encoder that projects pooled features";
+        return Err(format!("{}: expected {expected}, got one without `visual_projection`", adapter.config()).into());
     }
     let unreadable =
         || format!("{}: expected features of images, got {reads}: faces are not read here", adapter.config());

@@ -444,5 +444,5 @@ fn references_ride_along_in_networks_that_inpaint() {
     (other.init_image, other.mask) = (None, None);
     assert_eq!(generate(&pipeline, &other).images.len(), 2);
     let message = self::request().with_mask(grey(255)).validate().expect_err("no image").to_string();
-    assert!(message.starts_with("mask: expected") && message.contains("got one, but no start image"), "{message}");
+    assert!(message.starts_with("mask: expected") && message.contains("got one, but no init image"), "{message}");
 }

@@ -116,25 +116,25 @@ pub(crate) fn fidelity(vae: &Vae, samples: &[Sample], device: &Device) -> Result
 
 /// Simulated person: likes the image that matches a caption best and dislikes the one that matches it worst.
 pub(crate) struct Person {
-    expected: Named,
+    wanted: Named,
     judge: Judge,
 }
 
 impl Person {
     /// Creates a person with this caption who judges images with the readers in a model's folder.
     pub(crate) fn new(caption: &str, model: &Path, device: &Device) -> Result<Self, Box<dyn Error>> {
-        let expected = parse_caption(caption);
-        if expected.attributes().next().is_none() {
+        let wanted = parse_caption(caption);
+        if wanted.attributes().next().is_none() {
             return Err(format!("--wants: expected a caption like \"a small red star on blue\", got nothing of the small world in {caption:?}").into());
         }
-        Ok(Self { expected, judge: Judge::load(model, device)? })
+        Ok(Self { wanted, judge: Judge::load(model, device)? })
     }
 }
 
 impl FeedbackSource for Person {
     fn judge(&mut self, round: &Round) -> Result<Vec<(usize, Vote)>, fabric::core::Error> {
         let seen = self.judge.read(&round.images)?;
-        let scores: Vec<f64> = seen.iter().map(|seen| self.expected.agreement(seen)).collect();
+        let scores: Vec<f64> = seen.iter().map(|seen| self.wanted.agreement(seen)).collect();
         let shown: Vec<_> = scores.iter().map(|score| format!("{:.0} %", 100.0 * score)).collect();
         println!("images show {} of what is wanted", shown.join(", "));
         let mut scores = scores.into_iter();

@@ -32,7 +32,11 @@ impl Job<'_> {
         if folder.join("model_index.json").is_file() {
             fs::remove_dir_all(folder)?;
         } else if folder.exists() {
-            return Err(format!("{}: expected none, got a folder that is no model: move it", folder.display()).into());
+            return Err(format!(
+                "{}: expected a model's folder or nothing, got another folder: move it",
+                folder.display()
+            )
+            .into());
         }
         let text = self.finished("text", WorldText::new(&self.world, &self.device)?)?.text;
         let (vae, scale) = self.scaled_vae()?;

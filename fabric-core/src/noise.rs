@@ -78,8 +78,8 @@ pub(crate) fn drawn(source: &mut dyn RunNoise, what: Draw<'_>, shape: [usize; 4]
     let purpose = match what {
         Draw::Latents => "the first latents",
         Draw::Step => "a sampler's step",
-        Draw::StartPosterior => "the start image's posterior",
-        Draw::StartNoise => "the start image's latents",
+        Draw::StartPosterior => "the init image's posterior",
+        Draw::StartNoise => "the init image's latents",
         Draw::MaskedPosterior => "the masked image's posterior",
         Draw::ReferencePosterior { .. } => "the references' posterior",
         Draw::Reference { .. } => "the references' latents",
@@ -289,7 +289,7 @@ mod tests {
         }
         assert!(drawn(&mut Same, Draw::Latents, [1, 4, 8, 8]).is_ok());
         let message = drawn(&mut Same, Draw::StartNoise, [2, 4, 8, 8]).unwrap_err().to_string();
-        let expected = "noise for the start image's latents: expected [2, 4, 8, 8], got [1, 4, 8, 8]";
+        let expected = "noise for the init image's latents: expected [2, 4, 8, 8], got [1, 4, 8, 8]";
         assert!(message.starts_with(expected), "{message}");
     }
 

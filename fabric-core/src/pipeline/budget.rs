@@ -30,8 +30,8 @@ impl Pipeline {
     /// Returns width and height of the result in pixels.
     pub(super) fn size(&self, request: &Request) -> Result<[usize; 2], Error> {
         let step = self.autoencoder.scale_factor();
-        let side = |name: &str, expected: Option<usize>| {
-            let side = expected.unwrap_or(self.native_size);
+        let side = |name: &str, requested: Option<usize>| {
+            let side = requested.unwrap_or(self.native_size);
             if side == 0 || !side.is_multiple_of(step) {
                 let near = (side / step).max(1) * step;
                 return Err(Error::settings(name, side, format!("a multiple of {step} pixels"), format!("use {near}")));
@@ -101,8 +101,8 @@ impl Pipeline {
 
     /// Refuses to cache in f16 if the device does not support it.
     pub(super) fn check_halves(&self, request: &Request) -> Result<(), Error> {
-        let expected = matches!(request.settings.fabric.pass, ReferencePass::Cached { half: true, .. });
-        if !expected || self.unet.device().supports_dtype(DType::F16) {
+        let half = matches!(request.settings.fabric.pass, ReferencePass::Cached { half: true, .. });
+        if !half || self.unet.device().supports_dtype(DType::F16) {
             return Ok(());
         }
         let expected = "false on a device that has no numbers of 16 bits";

@@ -66,7 +66,7 @@ impl Pipeline {
         let pixels = image::vae_batch(std::slice::from_ref(&kept), width, height, Fit::Squash, &self.unet.device())?;
         let posterior = drawn(noise, Draw::StartPosterior, self.latent_shape(seeds.len(), size))?;
         let latents = self.autoencoder.encode(pixels, Posterior::Sample(posterior));
-        let notes = vec!["a strength of 0 keeps the start image: nothing else of the request has an effect".to_owned()];
+        let notes = vec!["a strength of 0 keeps the init image: nothing else of the request has an effect".to_owned()];
         let cache = self.tokens.stats();
         let report = Report { notes, cache, ..Report::default() };
         Ok(Generation { images: vec![kept; seeds.len()], seeds, latents, report })

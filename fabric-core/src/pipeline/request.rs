@@ -292,12 +292,7 @@ impl Request {
             return Err(Error::settings("init_image.strength", got, "a number from 0 to 1", "0.6 to 0.8 is usual"));
         }
         if self.mask.is_some() && self.init_image.is_none() {
-            return Err(Error::settings(
-                "mask",
-                "one, but no start image",
-                "both or neither",
-                "give the image as well",
-            ));
+            return Err(Error::settings("mask", "one, but no init image", "both or neither", "give the image as well"));
         }
         for (index, feedback) in self.feedback.iter().enumerate() {
             if !(-1.0..=1.0).contains(&feedback.strength) {

@@ -21,7 +21,7 @@ pub enum ScheduleError {
         expected: String,
     },
     /// The sampler has no schedule with this number of steps.
-    #[error("{got} steps: {sampler} wants {expected}")]
+    #[error("steps of {sampler}: expected {expected}, got {got}")]
     Steps {
         /// The requested number of steps.
         got: usize,

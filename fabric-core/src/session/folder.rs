@@ -106,7 +106,7 @@ impl FeedbackSession {
             let path = entry.map_err(io_error("read", &images))?.path();
             let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".png"));
             let Some(Ok(hash)) = name.map(str::parse::<ContentHash>) else { continue };
-            if !self.images.contains_key(&hash) {
+            if path.is_file() && !self.images.contains_key(&hash) {
                 fs::remove_file(&path).map_err(io_error("delete", &path))?;
                 removed += 1;
             }

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 type Stamp = (u64, SystemTime);
 
 /// Age below which a file is not remembered: another change in the same tick of the file system's clock would not show.
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_secs(3);
 
 /// Files that a session has read and found intact, with the length and modification time that they had then.
 ///
@@ -32,9 +32,10 @@ impl KnownFiles {
         if stamp.is_some() && self.stamp_of(path) == stamp {
             return true;
         }
-        let intact = check();
         let old_enough = |(_, modified): &Stamp| modified.elapsed().is_ok_and(|age| age > TICK);
-        if let (true, Some(stamp)) = (intact, stamp.filter(old_enough)) {
+        let stamp = stamp.filter(old_enough);
+        let intact = check();
+        if let (true, Some(stamp)) = (intact, stamp) {
             self.remember(path, stamp);
         }
         intact

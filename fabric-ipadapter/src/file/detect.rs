@@ -76,7 +76,8 @@ impl<'a> Shapes<'a> {
         if numbers.is_empty() {
             let expected = "image_proj.* and ip_adapter.N.to_k_ip.weight";
             let first: Vec<&str> = self.shapes.keys().take(3).copied().collect();
-            return Err(self.broken("names of tensors", first.join(", "), expected));
+            let got = if first.is_empty() { "none".to_owned() } else { first.join(", ") };
+            return Err(self.broken("names of tensors", got, expected));
         }
         if let Some((index, number)) = numbers.iter().enumerate().find(|(index, number)| **number != 2 * index + 1) {
             let expected = format!("number {}: cross-attentions have the odd ones, without a gap", 2 * index + 1);

@@ -35,7 +35,7 @@ pub enum DataError {
         skipped: Vec<Skipped>,
     },
     /// No valid line is left.
-    #[error("{}: expected one at least, got no example that can be used; write {{\"image\": \"a.png\", \"text\": \"what it shows\"}}", path.display())]
+    #[error("{}: expected at least one example that can be used, got none; write {{\"image\": \"a.png\", \"text\": \"what it shows\"}}", path.display())]
     Empty {
         /// The file.
         path: PathBuf,

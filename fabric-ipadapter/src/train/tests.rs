@@ -133,11 +133,11 @@ fn broken_lines_are_named_and_some_may_be_left_out() {
     let message = Dataset::open(&path, 1).expect_err("too many").to_string();
     assert!(
         message.contains("lines that cannot be used: expected at most 1, got 2")
-            && message.contains("line 4: expected an image \"c.png\""),
+            && message.contains("line 4: expected an image \"c.png\", got no such file"),
         "{message}"
     );
     let message = Dataset::open(write(folder.path(), "\n\n"), 9).expect_err("nothing").to_string();
-    assert!(message.contains("got no example"), "{message}");
+    assert!(message.contains("at least one example that can be used, got none"), "{message}");
     assert!(Dataset::open(folder.path().join("none.jsonl"), 9).is_err());
 }
 

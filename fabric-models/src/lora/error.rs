@@ -148,9 +148,7 @@ pub enum LoraError {
         scale: f32,
     },
     /// The number of scales differs from the number of attached LoRAs.
-    #[error(
-        "expected one for each, in the order in which they were attached, got {got} scales for {expected} attached LoRAs"
-    )]
+    #[error("expected {expected} scales, one for each attached LoRA in the order of attaching, got {got}")]
     ScaleCount {
         /// Number of scales.
         got: usize,

@@ -21,7 +21,7 @@ pub enum TokenizerError {
         source: std::io::Error,
     },
     /// A file is too large for a tokenizer's file.
-    #[error("{}: expected at most {limit}, got {got} bytes; this is not a tokenizer's file", path.display())]
+    #[error("{}: expected at most {limit} bytes, got {got}; this is not a tokenizer's file", path.display())]
     FileTooLarge {
         /// Path of the file.
         path: PathBuf,

@@ -73,21 +73,21 @@ impl Operation<3> for Weighted {
         }
     }
 
-    fn backward(&self, kept: Vec<FlexTensor>, gradient: FlexTensor, expected: [bool; 3]) -> [Option<FlexTensor>; 3] {
+    fn backward(&self, kept: Vec<FlexTensor>, gradient: FlexTensor, needed: [bool; 3]) -> [Option<FlexTensor>; 3] {
         let [x, weight, bias] = &kept[..] else { unreachable!("three were kept") };
         let (w, b, g) = (numbers(weight), numbers(bias), numbers(&gradient));
         let (of_x, (of_weight, of_bias)) = match *self {
             Self::Linear => {
                 let linear = linear(weight);
-                let of_x = expected[0].then(|| like(x, |out| linear.input_gradient(w, g, out)));
-                let of_weight = expected[1].then(|| like(weight, |out| linear.weight_gradient(numbers(x), g, out)));
-                let of_bias = expected[2].then(|| tensor(linear.bias_gradient(g), bias.shape()));
+                let of_x = needed[0].then(|| like(x, |out| linear.input_gradient(w, g, out)));
+                let of_weight = needed[1].then(|| like(weight, |out| linear.weight_gradient(numbers(x), g, out)));
+                let of_bias = needed[2].then(|| tensor(linear.bias_gradient(g), bias.shape()));
                 return [of_x, of_weight, of_bias];
             }
             Self::Conv2d { stride, padding } => {
                 let conv = conv(x, weight, stride, padding);
-                let of_x = expected[0].then(|| like(x, |out| conv.input_gradient(w, g, out)));
-                if !expected[1] && !expected[2] {
+                let of_x = needed[0].then(|| like(x, |out| conv.input_gradient(w, g, out)));
+                if !needed[1] && !needed[2] {
                     return [of_x, None, None];
                 }
                 let mut of_bias = Vec::new();

@@ -60,7 +60,11 @@ fn depths_may_be_listed_for_each_transformer() {
     assert!(sites.contains(&"up_blocks.0.attentions.0.transformer_blocks.2.attn1".to_owned()));
     let missing = json.replace("reverse_", "other_");
     let error = UNetConfig::from_json(&missing).unwrap_err();
-    assert!(error.to_string().contains("`reverse_transformer_layers_per_block`: expected"), "{error}");
+    assert!(
+        error.to_string().contains("`reverse_transformer_layers_per_block`: expected")
+            && error.to_string().contains("got nothing"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -171,7 +171,7 @@ impl Task for ClipTask {
     fn loss(&self, model: &WorldClip, batch: ClipBatch, device: &Device) -> Result<Tensor<1>, String> {
         let (images, captions) = (batch.shown.len(), batch.ids.len());
         if captions == 0 {
-            return Err("expected one at least, got no image that a caption may speak of: take a larger batch".into());
+            return Err("expected at least one image that a caption may describe, got none: take a larger batch".into());
         }
         let mut got = model.vision.forward(upload(batch.pixels, SIDE as usize, device));
         let captioned = Tensor::<1, Int>::from_data(TensorData::new(batch.captioned, [captions]), device);

@@ -52,7 +52,12 @@ impl VaeTask {
             });
         }
         let identity = json!({ "stage": "vae", "vae": config.vae, "options": {
-            "fixed": options.fixed, "kl": options.kl, "edges": options.edges, "absolute": options.absolute, "crop": crop } });
+            "fixed": options.fixed,
+            "kl": options.kl,
+            "edges": options.edges,
+            "absolute": options.absolute,
+            "crop": crop,
+        } });
         let latent_channels = config.vae.latent_channels;
         Ok(Self { settings: settings.clone(), options: options.clone(), latent_channels, scale_factor, identity })
     }
