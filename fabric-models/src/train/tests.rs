@@ -254,3 +254,25 @@ fn a_curve_survives_its_table() {
     assert!(curve.svg("loss").starts_with("<svg"));
     assert!(LossCurve::default().svg("loss").ends_with("</svg>\n"));
 }
+
+#[test]
+fn a_gradient_that_is_not_finite_leaves_network_and_average_as_they_were() {
+    let mut optimizer = Optimizer::new(&line(), &settings());
+    let step = |optimizer: &mut Optimizer, model: Line, factor: f32| {
+        let x = Tensor::<2>::ones([1, 1], &device());
+        let loss = (model.layer.forward(x) * factor).sum();
+        let gradients = burn::optim::GradientsParams::from_grads(loss.backward(), &model);
+        optimizer.step(model, gradients, 0.1, 0)
+    };
+    for factor in [f32::INFINITY, f32::NAN] {
+        let (model, length) = step(&mut optimizer, line(), factor);
+        assert!(!length.is_finite(), "{length}");
+        assert_eq!(weights(&model), weights(&line()));
+        assert_eq!(weights(&optimizer.averaged(line())), weights(&line()));
+    }
+    let (model, length) = step(&mut optimizer, line(), 1.0);
+    assert_eq!(length, 1.0);
+    assert!(
+        weights(&model) != weights(&line()) && weights(&model).iter().all(|bits| f32::from_bits(*bits).is_finite())
+    );
+}
