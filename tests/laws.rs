@@ -637,7 +637,7 @@ fn noise_for_fewer_images_than_seeds_is_an_error_that_says_so() {
     let request = request(everywhere()).with_seeds([1, 2]);
     let mut noise = SeededNoise::new(&[1], &fabric::default_device().expect("a device"));
     let message = pipeline().generate_with(&request, &mut noise, &mut ()).unwrap_err().to_string();
-    assert!(message.starts_with("seeds of the noise: expected 2, got 1"), "{message}");
+    assert!(message.starts_with("seeds of the noise: expected 2, one per image, got 1"), "{message}");
 }
 
 #[test]

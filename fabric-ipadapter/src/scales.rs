@@ -267,7 +267,7 @@ mod tests {
             (r#"{"down": {"block_0": [[], 1]}}"#, ""),
             (r#"{"down": {"block_0": []}}"#, "no scales for block `block_0`"),
             (r#"{"mid": []}"#, "no scales for block `mid`"),
-            ("[]", "expected a number, got []"),
+            ("[]", "got []"),
             (" [1.0]", "expected a number"),
             ("[1, 0.5, {}]", "expected a number"),
         ] {

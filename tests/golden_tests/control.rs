@@ -137,7 +137,7 @@ fn t2i_adapter(golden: &Golden, name: &str, config: &Value, large: &Value) {
     let key = |part: &str| format!("t2i/{name}/{part}");
     let config = T2IAdapterConfig::from_json(&config.to_string()).expect("a configuration");
     let adapter: T2IAdapter = loaded(config.init(&device).expect("a network"), &Weights::of(golden, &key("weights/")));
-    let levels = adapter.forward(golden.tensor(&key("image"), &device));
+    let levels = adapter.forward(golden.tensor(&key("picture"), &device));
     for (index, x) in levels.iter().enumerate() {
         golden.compare(&key(&format!("features/{index}")), x.clone());
     }

@@ -79,12 +79,12 @@ fn the_proper_name_of_the_number_of_heads_wins() {
 fn configurations_that_cannot_be_built_are_refused_by_field() {
     let cases = [
         (r#"{"down_block_types": ["AttnDownBlock2D"]}"#, "`down_block_types`: expected .. got [\"AttnDownBlock2D\"]"),
-        (r#"{"down_block_types": ["DownBlock2D"]}"#, "`down_block_types`: expected 4, got 1 blocks"),
+        (r#"{"down_block_types": ["DownBlock2D"]}"#, "`down_block_types`: expected 4, .. got 1 blocks"),
         (r#"{"mid_block_type": "UNetMidBlock2DSimpleCrossAttn"}"#, "`mid_block_type`"),
         (r#"{"block_out_channels": []}"#, "`block_out_channels`: expected .. got 0"),
         (r#"{"block_out_channels": [320, 640, 1280, 1290]}"#, "`norm_num_groups`: expected .. got 32"),
         (r#"{"block_out_channels": [99999999999999999999]}"#, "`block_out_channels`"),
-        (r#"{"attention_head_dim": [8, 8]}"#, "`attention_head_dim`: expected one value, got 2 values"),
+        (r#"{"attention_head_dim": [8, 8]}"#, "`attention_head_dim`: expected one value .. got 2 values"),
         (r#"{"attention_head_dim": 7}"#, "`attention_head_dim`: expected .. got 7"),
         (r#"{"attention_head_dim": 0}"#, "`attention_head_dim`: expected .. got 0"),
         (r#"{"cross_attention_dim": null}"#, "`cross_attention_dim`: expected .. got null"),

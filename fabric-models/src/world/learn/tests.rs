@@ -95,7 +95,7 @@ fn images_come_back() {
     falls(&losses(&settings, &model, || VaeTask::new(&world, &settings, &options).expect("a task")), 0.92);
     let bad = StageOptions { crop: 24, ..options };
     let message = VaeTask::new(&world, &settings, &bad).expect_err("24 does not divide 64").to_string();
-    assert!(message.starts_with("crop: expected a divisor of 64, got 24"), "{message}");
+    assert!(message.starts_with("crop: expected a divisor of 64") && message.contains("got 24"), "{message}");
 }
 
 /// Returns the weights of a network by their published names, as bytes.
