@@ -206,7 +206,7 @@ fn what_is_no_adapter_is_refused_with_a_reason() {
         ("the projection: expected .. got image_proj.norm.bias", |tensors| {
             tensors.retain(|name, _| !name.contains("proj.proj") && !name.contains("norm.weight"));
         }),
-        ("outputs of the projection: expected a multiple of 768, got 3071", |tensors| {
+        ("outputs of the projection: expected a multiple of 768, .. got 3071", |tensors| {
             tensors.get_mut("image_proj.proj.weight").expect("a projection").shape[0] = 3071;
         }),
     ];
