@@ -9,8 +9,9 @@ use super::ReferenceTokens;
 ///
 /// The first token of each 2x2 square is a destination. Every other token is a source and is matched with the
 /// destination, in the whole map, whose key has the highest cosine similarity; the best matches are merged. A
-/// merged token is the mean of its tokens and counts as that many tokens in the softmax, which no published
-/// implementation does: otherwise, the more tokens are merged, the less weight the reference would have.
+/// merged token is the mean of its tokens and counts as that many tokens in the softmax (the paper's proportional
+/// attention, which FABRIC's web UI leaves out): otherwise, the more tokens are merged, the less weight the
+/// reference would have.
 ///
 /// `key` and `value` are `[1, tokens, channels]`, of a feature map with height and width `grid`.
 pub(super) fn merged(key: Tensor<3>, value: Tensor<3>, grid: [usize; 2], share: f64) -> ReferenceTokens {
