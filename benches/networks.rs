@@ -60,7 +60,7 @@ impl Case {
     }
 
     /// Returns weights for alternately liked (row 0) and disliked (row 1) references.
-    fn lenders(references: usize) -> Vec<ReferenceWeight> {
+    fn weights(references: usize) -> Vec<ReferenceWeight> {
         let weights = CallWeights { shallow: 0.8, deep: 0.8 };
         (0..references).map(|index| ReferenceWeight { to: index % 2..index % 2 + 1, weights }).collect()
     }
@@ -72,8 +72,8 @@ fn steps(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case, references: &[us
     let plain = case.input(2);
     group.bench_function("plain", |b| b.iter(|| black_box(predict(plain.clone()))));
     for &count in references {
-        let lenders = Case::lenders(count);
-        let processor = InBatchReferences { first: 2, lenders: lenders.clone(), token_merge_ratio: 0.0, levels };
+        let weights = Case::weights(count);
+        let processor = InBatchReferences { first: 2, references: weights.clone(), token_merge_ratio: 0.0, levels };
         let input = UNetInput { processor: &processor, reference_rows: count, ..case.input(2 + count) };
         group.bench_function(format!("interleaved_{count}"), |b| b.iter(|| black_box(predict(input.clone()))));
 
@@ -92,7 +92,7 @@ fn steps(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case, references: &[us
                 let tokens = RecordedReferences::split(case.record(count), token_merge_ratio)
                     .into_iter()
                     .map(std::sync::Arc::new);
-                RecordedReferences { lenders: lenders.iter().cloned().zip(tokens).collect(), levels }
+                RecordedReferences { references: weights.iter().cloned().zip(tokens).collect(), levels }
             });
             group.bench_function(format!("{name}_{count}"), |b| {
                 let input = UNetInput { processor: &*processor, ..case.input(2) };

@@ -63,9 +63,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             Arc::new(ControlNet::open(path, &device)?).into()
         };
         let control = Control::new(network, image.clone())
-            .with_scale(arguments.scale)?
+            .with_scale(arguments.scale)
             .with_window(Window::new(0.0, arguments.end)?);
-        request = request.with_steering(if arguments.guess { control.with_guess(true) } else { control });
+        request = request.with(if arguments.guess { control.with_guess(true) } else { control });
     }
     let made = arguments.common.load()?.generate(&request)?;
     arguments.series.finish(&images, &made)

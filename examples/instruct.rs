@@ -11,9 +11,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use fabric::core::image::{Crop, Image, clip_batch};
-use fabric::core::models::ImageEncoder;
-use fabric::ipadapter::{ImagePrompt, InstructGuidance, InstructTexts, Instruction, IpAdapter};
+use fabric::core::image::Image;
+use fabric::ipadapter::{InstructGuidance, Instruction, IpAdapter};
+use fabric::models::clip::ClipVision;
 
 mod common;
 
@@ -58,18 +58,14 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     arguments.series.prepare()?;
     let settings = arguments.common.settings()?;
     let device = arguments.common.device()?;
-    let adapter = IpAdapter::open(&arguments.adapter, &device)?;
-    let encoder = match &arguments.encoder {
-        Some(folder) => common::images::encoder(folder, &device)?,
-        None => common::images::encoder(&arguments.common.model()?.join("image_encoder"), &device)?,
+    let folder = match &arguments.encoder {
+        Some(folder) => folder.clone(),
+        None => arguments.common.model()?.join("image_encoder"),
     };
+    let adapter = IpAdapter::open(&arguments.adapter, &device)?.with_encoder(ClipVision::open(folder, &device)?);
     let image = Image::open(&arguments.image)?;
-    let pixels = clip_batch(std::slice::from_ref(&image), encoder.image_size(), Crop::Centre, &device)?;
-    // As in the published code, the unconditional features are those of an image that is 0 after normalisation.
-    let [with, without] = [pixels.clone(), pixels.zeros_like()].map(|pixels| encoder.penultimate(pixels));
     let pipeline = arguments.common.load()?;
-    let layers = pipeline.cross_attentions();
-    let mut rows = vec![vec![image]];
+    let mut rows = vec![vec![image.clone()]];
     for query in &arguments.queries {
         let mut instruction = Instruction::new(format!("use {query}"));
         let published = instruction.guidance.for_adapter(adapter.config());
@@ -78,13 +74,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             let guidance = InstructGuidance::ThreeWay { instruction: scale, image: arguments.image_scale };
             instruction = instruction.with_guidance(guidance);
         }
-        let prompt = &*arguments.prompt;
-        let negative = arguments.series.negative.as_deref().unwrap_or_default();
-        let encoder = pipeline.text_encoder();
-        let texts = InstructTexts::encode(encoder, adapter.config(), prompt, negative, &instruction, &settings.text)?;
-        let steering = ImagePrompt::instructed(&adapter, &layers, [&with, &without], &texts, instruction.guidance)?
-            .with_scale(instruction.corrected_scale(arguments.scale, adapter.config()))?;
-        let request = arguments.series.request(prompt, settings.clone()).with_steering(steering);
+        let prompt = adapter.prompt(&image).with_instruction(instruction.clone()).with_scale(arguments.scale);
+        let request = arguments.series.request(&arguments.prompt, settings.clone()).with(prompt);
         let made = pipeline.generate(&request)?;
         println!("row {}: {}, {} branches", rows.len() + 1, instruction.query, request.guidance()?.branches().len());
         // Saves each row at once, so that an error in a later row or a too large sheet does not lose it.

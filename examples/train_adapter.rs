@@ -21,6 +21,7 @@ use fabric::ipadapter::train::{
     AdapterOptions, AdapterTask, Dataset, Partners, first_weights, first_weights_of_instruct, published_settings,
 };
 use fabric::ipadapter::{AdapterFile, IpAdapter};
+use fabric::models::clip::ClipVision;
 use fabric::models::load::{Component, LoadDtype, LoadOptions, ModelFolder};
 use fabric::models::train::{TrainSettings, Trainer};
 use fabric::models::{ModelOptions, StableDiffusion};
@@ -151,7 +152,7 @@ fn partners(
         unet: Arc::new(model.unet.fork(tracking).no_grad()),
         autoencoder: Arc::new(model.vae),
         text: Arc::new(model.text),
-        vision: Arc::new(common::images::encoder(&encoder, plain)?),
+        vision: Arc::new(ClipVision::open(&encoder, plain)?),
     };
     Ok((partners, model.scheduler))
 }

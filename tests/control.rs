@@ -14,7 +14,7 @@ use fabric::core::guidance::Branch;
 use fabric::core::image::{Fit, Image, vae_batch};
 use fabric::core::models::{Autoencoder, Posterior, TextEncoder, UNetInput};
 use fabric::core::noise::{Draw, RunNoise, SeededNoise};
-use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, Steering, Window};
+use fabric::core::pipeline::{Conditioning, Generation, Pipeline, Request, RunContext, Settings, Window};
 use fabric::core::schedule::SchedulerConfig;
 use fabric::models::control::{Control, ControlNet, ControlNetConfig, T2IAdapter, T2IAdapterConfig};
 use fabric::models::load::{
@@ -54,7 +54,7 @@ fn image(salt: usize) -> Image {
 }
 
 fn control(scale: f64) -> Control {
-    Control::new(network(), image(1)).with_scale(scale).expect("a scale")
+    Control::new(network(), image(1)).with_scale(scale)
 }
 
 fn request() -> Request {
@@ -79,26 +79,27 @@ const ROUNDING: f32 = 1e-4;
 #[test]
 fn a_control_network_of_scale_zero_or_out_of_its_window_is_none() {
     let plain = make(&request());
-    assert_again(&make(&request().with_steering(control(0.0))), &plain, "switched off");
+    assert_again(&make(&request().with(control(0.0))), &plain, "switched off");
     let never = Window::new(0.1, 0.2).expect("a window");
-    assert_again(&make(&request().with_steering(control(1.0).with_window(never))), &plain, "never on");
-    let whole = make(&request().with_steering(control(1.0)));
+    assert_again(&make(&request().with(control(1.0).with_window(never))), &plain, "never on");
+    let whole = make(&request().with(control(1.0)));
     assert!(distance(&whole, &plain) > 1e-3);
     let half = Window::new(0.0, 0.5).expect("a window");
-    assert!(distance(&make(&request().with_steering(control(1.0).with_window(half))), &whole) > 1e-4);
-    assert!(control(1.0).with_scale(f64::NAN).is_err());
+    assert!(distance(&make(&request().with(control(1.0).with_window(half))), &whole) > 1e-4);
+    let message = pipeline().generate(&request().with(control(f64::NAN))).expect_err("NaN").to_string();
+    assert!(message.starts_with("scale of a control network: expected a finite number, got NaN"), "{message}");
 }
 
 #[test]
 fn several_control_networks_are_added() {
-    let both = request().with_steering(control(0.3)).with_steering(control(0.5));
-    assert!(distance(&make(&both), &make(&request().with_steering(control(0.8)))) < ROUNDING);
+    let both = request().with(control(0.3)).with(control(0.5));
+    assert!(distance(&make(&both), &make(&request().with(control(0.8)))) < ROUNDING);
 }
 
 #[test]
 fn an_image_under_control_is_the_same_alone_and_in_a_batch() {
     for control in [control(1.0), control(1.0).with_guess(true)] {
-        let request = request().with_steering(control);
+        let request = request().with(control);
         let both = make(&request);
         for (seed, part) in [3, 4].into_iter().zip(both.chunks_exact(both.len() / 2)) {
             assert!(distance(&make(&request.clone().with_seeds([seed])), part) < ROUNDING);
@@ -138,24 +139,24 @@ fn t2i_adapters_and_networks_that_pool_run_beside_the_others() {
     // One input channel, like the published sketch and canny adapters.
     let config = T2IAdapterConfig { in_channels: 1, channels: vec![32, 64], ..T2IAdapterConfig::default() };
     let t2i: Arc<T2IAdapter> = Arc::new(config.init(&device).expect("a network"));
-    let t2i = |scale| Control::new(t2i.clone(), image(2)).with_scale(scale).expect("a scale");
-    let whole = make(&request().with_steering(t2i(1.0)));
+    let t2i = |scale| Control::new(t2i.clone(), image(2)).with_scale(scale);
+    let whole = make(&request().with(t2i(1.0)));
     assert!(distance(&whole, &plain) > 1e-4);
-    assert_again(&make(&request().with_steering(t2i(0.0))), &plain, "switched off");
-    let twice = request().with_steering(t2i(0.4)).with_steering(t2i(0.6));
+    assert_again(&make(&request().with(t2i(0.0))), &plain, "switched off");
+    let twice = request().with(t2i(0.4)).with(t2i(0.6));
     assert!(distance(&make(&twice), &whole) < ROUNDING);
     let text = std::fs::read_to_string(models().join("controlnet/config.json")).expect("settings");
     let config = ControlNetConfig::from_json(&text).expect("a configuration");
     let pooled = ControlNetConfig { global_pool_conditions: true, ..config.clone() };
     let pooled = Arc::new(pooled.init(&device).expect("a network"));
-    let both = request().with_steering(Control::new(pooled, image(1))).with_steering(t2i(1.0));
+    let both = request().with(Control::new(pooled, image(1))).with(t2i(1.0));
     let both_made = make(&both);
     assert!(distance(&both_made, &whole) > 1e-4);
     for (seed, part) in [3, 4].into_iter().zip(both_made.chunks_exact(both_made.len() / 2)) {
         assert!(distance(&make(&both.clone().with_seeds([seed])), part) < ROUNDING);
     }
     let four = ControlNetConfig { conditioning_channels: 4, ..config }.init(&device).expect("a network");
-    let refused = pipeline().generate(&request().with_steering(Control::new(Arc::new(four), image(1))));
+    let refused = pipeline().generate(&request().with(Control::new(Arc::new(four), image(1))));
     let message = refused.expect_err("four channels").to_string();
     assert!(
         message.starts_with("channels of a control network's image: expected") && message.contains("got 4"),
@@ -167,16 +168,41 @@ fn t2i_adapters_and_networks_that_pool_run_beside_the_others() {
 fn feedback_and_control_act_together_in_all_passes() {
     let mut liked = request().with_liked(image(2)).with_disliked(image(3));
     liked.settings.fabric = FabricSettings { start: 0.0, end: 1.0, ..FabricSettings::paper_target() };
-    let (plain, controlled) = (make(&liked), make(&request().with_steering(control(1.0))));
-    let together = make(&liked.clone().with_steering(control(1.0)));
+    let (plain, controlled) = (make(&liked), make(&request().with(control(1.0))));
+    let together = make(&liked.clone().with(control(1.0)));
     assert!(distance(&together, &plain) > 1e-3 && distance(&together, &controlled) > 1e-3);
-    assert_again(&make(&liked.clone().with_steering(control(0.0))), &plain, "switched off");
+    assert_again(&make(&liked.clone().with(control(0.0))), &plain, "switched off");
     for pass in
         [ReferencePass::TwoPasses { chunk: 1 }, ReferencePass::Cached { chunk: 2, budget: 1 << 30, half: false }]
     {
-        let mut other = liked.clone().with_steering(control(1.0));
+        let mut other = liked.clone().with(control(1.0));
         other.settings.fabric.pass = pass;
         assert!(distance(&make(&other), &together) < ROUNDING);
+    }
+}
+
+/// Returns the error with which a control refuses this U-Net.
+fn refusal(control: &Control, unet: &dyn UNetModel) -> String {
+    let request = request();
+    let run = RunContext::new(&request, unet, pipeline().text_encoder(), [8, 8]);
+    control.prepare(&run).expect_err("another model").to_string()
+}
+
+#[test]
+fn a_control_for_some_images_leaves_the_others_alone() {
+    let pooled = T2IAdapterConfig { channels: vec![32, 64], ..T2IAdapterConfig::default() };
+    let t2i: Arc<T2IAdapter> = Arc::new(pooled.init(&fabric::default_device().expect("a device")).expect("a network"));
+    let made = |request: Request| {
+        let all = make(&request);
+        let length = all.len() / 2;
+        [all[..length].to_vec(), all[length..].to_vec()]
+    };
+    let plain = made(request());
+    for control in [control(1.0), control(1.0).with_guess(true), Control::new(t2i, image(2))] {
+        let all = made(request().with(control.clone()));
+        let second = made(request().with_for(1..2, control));
+        assert!(distance(&second[0], &plain[0]) < ROUNDING && distance(&second[1], &all[1]) < ROUNDING);
+        assert!(distance(&second[1], &plain[1]) > 1e-4);
     }
 }
 
@@ -184,19 +210,19 @@ fn feedback_and_control_act_together_in_all_passes() {
 fn a_control_network_for_another_model_is_refused_by_name() {
     let device = fabric::default_device().expect("a device");
     let large = UNetConfig::sdxl().init(&device).expect("a network");
-    let message = control(1.0).check(&large).expect_err("XL").to_string();
+    let message = refusal(&control(1.0), &large);
     assert!(
         message.starts_with("channels that a ControlNet adds to: expected") && message.contains("got [32"),
         "{message}"
     );
     let other = UNetConfig { cross_attention_dim: 48.into(), ..golden_unet() }.init(&device).expect("a network");
-    let message = control(1.0).check(&other).expect_err("another text").to_string();
+    let message = refusal(&control(1.0), &other);
     let expected = "channels of the text that a ControlNet reads: expected 48, as the U-Net has, got 32";
     assert!(message.starts_with(expected), "{message}");
     let t2i =
         T2IAdapterConfig { channels: vec![8, 16], ..T2IAdapterConfig::default() }.init(&device).expect("a network");
     let t2i: Arc<T2IAdapter> = Arc::new(t2i);
-    let message = Control::new(t2i, image(1)).check(&large).expect_err("XL").to_string();
+    let message = refusal(&Control::new(t2i, image(1)), &large);
     assert!(
         message.starts_with("channels that a T2I-Adapter adds to: expected") && message.contains("got [8, 16]"),
         "{message}"

@@ -8,12 +8,12 @@ use std::sync::OnceLock;
 use burn::tensor::{DType, Tensor};
 use common::{assert_again, on_cpu};
 use fabric::core::Error;
+use fabric::core::fabric::KeepPolicy;
 use fabric::core::fabric::{FabricSettings, ReferencePass};
 use fabric::core::image::{Fit, Image};
 use fabric::core::noise::{Draw, RunNoise, SeededNoise};
 use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, StepEvent};
 use fabric::core::schedule::{SamplerKind, SchedulerConfig};
-use fabric::core::session::KeepPolicy;
 use fabric::models::load::LoadDtype;
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::{ModelOptions, load_folder};
@@ -475,7 +475,7 @@ fn a_callback_sees_every_step_and_can_cancel() {
         if event.step == 2 { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
     };
     let stopped = pipeline().generate_observed(&request, &mut watch);
-    assert!(matches!(stopped, Err(fabric::core::Error::Cancelled { step: 2, steps: 3 })), "{stopped:?}");
+    assert!(matches!(stopped, Err(fabric::core::Error::Cancelled { step: 2, steps: 3, .. })), "{stopped:?}");
     assert_eq!(seen, [(1, 3, 1), (2, 3, 1)]);
 }
 
@@ -677,7 +677,7 @@ fn a_callback_counts_steps_as_errors_do_and_evaluations_beside_them() {
         assert_eq!(made.expect("a generation").report.calls, 5);
         for (stop_at, done) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 3)] {
             let (_, stopped) = run(sampler, stop_at);
-            let is_done = |error| matches!(error, Error::Cancelled { step, steps: 3 } if step == done);
+            let is_done = |error| matches!(error, Error::Cancelled { step, steps: 3, .. } if step == done);
             assert!(stopped.is_err_and(is_done), "{sampler}, {stop_at}");
         }
     }

@@ -259,7 +259,7 @@ fn an_observer_sees_all_devices_and_cancels_them() {
         2 => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     });
-    assert!(matches!(stopped, Err(Error::Cancelled { step: 2, steps: 3 })), "{stopped:?}");
+    assert!(matches!(stopped, Err(Error::Cancelled { step: 2, steps: 3, .. })), "{stopped:?}");
 }
 
 #[test]

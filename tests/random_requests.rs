@@ -134,12 +134,12 @@ struct Case {
 
 impl std::fmt::Debug for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Request { prompt, seeds, init_image, mask, feedback, steering, settings, .. } = &self.request;
+        let Request { prompt, seeds, init_image, mask, feedback, conditioning, settings, .. } = &self.request;
         let feedback: Vec<f64> = feedback.iter().map(|one| one.strength).collect();
         let init_image = init_image.as_ref().map(|init_image| init_image.strength);
         write!(f, "request {}: {:?}", self.number, prompt.chars().take(30).collect::<String>())?;
         write!(f, ", seeds {seeds:?}, start {init_image:?}, mask {}, feedback {feedback:?}", mask.is_some())?;
-        write!(f, ", steering {}, chunk {}, budget {}", steering.len(), self.chunk, self.budget)?;
+        write!(f, ", conditioning {}, chunk {}, budget {}", conditioning.len(), self.chunk, self.budget)?;
         write!(f, ", batch {}, {settings:?}", self.batch)
     }
 }
@@ -230,15 +230,15 @@ fn case(number: u64) -> Case {
         }
     }
     if draws.yes(0.4) {
-        request = request.with_steering(image_prompt(&mut draws));
+        request = request.with(image_prompt(&mut draws));
     }
     if draws.yes(0.25) {
-        request = request.with_steering(instructed(&mut draws));
+        request = request.with(instructed(&mut draws));
     }
     if own_unet && draws.yes(0.3) {
         let scale = draws.number(0.3, 1.0);
-        let control = Control::new(network(), draws.image()).with_scale(scale).expect("a scale");
-        request = request.with_steering(control.with_guess(draws.yes(0.3)).with_window(draws.window()));
+        let control = Control::new(network(), draws.image()).with_scale(scale);
+        request = request.with(control.with_guess(draws.yes(0.3)).with_window(draws.window()));
     }
     let (chunk, budget) = (draws.one(&[1, 2, 8]), draws.one(&[0, 200_000, 1 << 30]));
     let batch = draws.one(&[1, 2]);
@@ -258,15 +258,14 @@ fn image_prompt(draws: &mut Draws) -> ImagePrompt {
         Features::Tokens(features) => Features::Tokens(features.zeros_like()),
         other => panic!("not in these tests: {}", other.kind()),
     };
-    let layers = pipeline().cross_attentions();
-    let prompt = ImagePrompt::new(&adapter, &layers, &features, &none).expect("a prompt");
-    let mut prompt = prompt.with_scale(draws.number(0.2, 1.0) as f32).expect("a scale").with_window(draws.window());
+    let prompt = adapter.prompt_from_features(features, Some(none));
+    let mut prompt = prompt.with_scale(draws.number(0.2, 1.0) as f32).with_window(draws.window());
     if draws.yes(0.3) {
         let values = (0..15).map(|_| draws.number(0.0, 1.0) as f32).collect();
         let mask = Mask::new(5, 3, values).expect("a mask");
-        prompt = prompt.with_masks(&vec![(mask, LayerScales::same(0.8)); images]).expect("masks");
+        prompt = prompt.with_masks(vec![(mask, LayerScales::same(0.8)); images]);
     }
-    if draws.yes(0.25) { prompt.seen_by_references() } else { prompt }
+    if draws.yes(0.25) { prompt.visible_to_references() } else { prompt }
 }
 
 fn instructed(draws: &mut Draws) -> ImagePrompt {
@@ -274,12 +273,10 @@ fn instructed(draws: &mut Draws) -> ImagePrompt {
     let FeatureKind::Instructed(channels, _) = adapter.config().reads() else { panic!("no Instruct adapter") };
     let tokens = draws.tensor([1, 5, channels]);
     let guidance = draws.one(&[InstructGuidance::Simple, InstructGuidance::ThreeWay { instruction: 3.0, image: 1.0 }]);
-    let instruction = Instruction::new("use the pose");
-    let (encoder, options) = (pipeline().text_encoder(), TextOptions::default());
-    let texts = InstructTexts::encode(encoder, adapter.config(), "a star", "", &instruction, &options);
-    let (layers, none) = (pipeline().cross_attentions(), tokens.zeros_like());
-    let prompt = ImagePrompt::instructed(&adapter, &layers, [&tokens, &none], &texts.expect("texts"), guidance);
-    prompt.expect("a prompt").with_window(draws.window())
+    let none = Features::Tokens(tokens.zeros_like());
+    let instruction = Instruction::new("use the pose").with_guidance(guidance);
+    let prompt = adapter.prompt_from_features(Features::Tokens(tokens), Some(none)).with_instruction(instruction);
+    prompt.with_window(draws.window())
 }
 
 fn values(made: &Generation) -> Vec<f32> {
@@ -364,7 +361,7 @@ fn the_requests_of_every_day_have_something_of_everything() {
     assert!(settings(&|settings| settings.fabric.token_merge_ratio > 0.0));
     assert!(settings(&|settings| settings.fabric.posterior == ReferencePosterior::Mean));
     assert!(any(&|case| case.request.mask.is_some()) && any(&|case| case.request.init_image.is_some()));
-    assert!(any(&|case| case.request.steering.len() > 1) && any(&|case| case.request.feedback.len() > 1));
+    assert!(any(&|case| case.request.conditioning.len() > 1) && any(&|case| case.request.feedback.len() > 1));
     let samplers: std::collections::BTreeSet<_> =
         cases.iter().filter_map(|case| case.request.settings.sampler).map(|sampler| sampler.to_string()).collect();
     assert!(samplers.len() >= 10, "{samplers:?}");

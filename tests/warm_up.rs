@@ -1,6 +1,5 @@
 //! A warm-up run does not change the results or the caches of later runs.
 
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +11,9 @@ use fabric::core::fabric::{FabricSettings, ReferencePass};
 use fabric::core::guidance::Branch;
 use fabric::core::image::Image;
 use fabric::core::models::{Residuals, UNetInput};
-use fabric::core::pipeline::{Pipeline, Request, Settings, Steering, Window};
+use fabric::core::pipeline::{
+    BatchLayout, Conditioning, Pipeline, PreparedConditioning, Request, RunContext, Settings, Window,
+};
 use fabric::default_device;
 use fabric::models::control::{Control, ControlNet};
 use fabric::models::tokenizer::ClipTokenizer;
@@ -43,39 +44,36 @@ fn warming_up_leaves_no_trace() {
     assert!(load().warm_up(&request).is_err());
 }
 
-/// Steering that is active in a window of the run and counts its evaluations.
+/// Conditioning that is active in a window of the run and counts its evaluations.
 #[derive(Debug, Clone)]
 struct Counted {
     window: Window,
     acted: Arc<AtomicUsize>,
 }
 
-impl Steering for Counted {
-    fn at_every_evaluation(&self) -> Option<Arc<dyn Steering>> {
-        Some(Arc::new(Self { window: Window::default(), ..self.clone() }))
+impl Conditioning for Counted {
+    fn prepare(&self, run: &RunContext<'_>) -> Result<Box<dyn PreparedConditioning>, Error> {
+        Ok(Box::new(Self { window: run.window(self.window), ..self.clone() }))
     }
+}
 
-    fn residuals(
-        &self,
-        call: &ModelCall,
-        _: &UNetInput<'_>,
-        _: &[(Branch, Range<usize>)],
-    ) -> Result<Option<Residuals>, Error> {
+impl PreparedConditioning for Counted {
+    fn residuals(&self, call: &ModelCall, _: &UNetInput<'_>, _: &BatchLayout) -> Result<Option<Residuals>, Error> {
         self.acted.fetch_add(usize::from(self.window.contains(call)), Ordering::SeqCst);
         Ok(None)
     }
 }
 
 #[test]
-fn what_steers_a_part_of_a_run_is_warmed_up_too() {
+fn what_acts_in_a_part_of_a_run_is_warmed_up_too() {
     let settings = Settings { width: Some(64), height: Some(64), steps: 10, ..Settings::default() };
-    let steering = Counted { window: Window::new(0.0, 0.5).expect("a window"), acted: Arc::default() };
-    let request = Request::new("a cat").with_settings(settings).with_steering(steering.clone());
+    let counted = Counted { window: Window::new(0.0, 0.5).expect("a window"), acted: Arc::default() };
+    let request = Request::new("a cat").with_settings(settings).with(counted.clone());
     let pipeline = load();
     pipeline.warm_up(&request).expect("a warm-up");
-    assert_eq!(steering.acted.swap(0, Ordering::SeqCst), 1, "one step is enough");
+    assert_eq!(counted.acted.swap(0, Ordering::SeqCst), 1, "one step is enough");
     pipeline.generate(&request).expect("images");
-    assert_eq!(steering.acted.load(Ordering::SeqCst), 5, "the request still has its window");
+    assert_eq!(counted.acted.load(Ordering::SeqCst), 5, "the request still has its window");
 }
 
 #[test]
@@ -87,10 +85,15 @@ fn a_control_network_with_a_window_acts_at_every_evaluation_of_a_warm_up() {
     let control = Control::new(network, edges).with_window(Window::new(0.5, 1.0).expect("a window"));
     let level = NoiseLevel { timestep: 500.0, alpha: 0.5, sigma: 0.5 };
     let call = ModelCall { index: 0, total: 4, level };
-    let acts = |steering: &dyn Steering| {
+    let (request, pipeline) = (Request::new("a cat"), load());
+    let acts = |is_warm_up: bool| {
+        let run = pipeline.run_context(&request).expect("a size");
+        let run = if is_warm_up { run.warming_up() } else { run };
+        let prepared = control.prepare(&run).expect("a control");
         let input = UNetInput::new(Tensor::ones([1, 4, 8, 8], &device), &[500.0], Tensor::ones([1, 77, 32], &device));
-        steering.residuals(&call, &input, &[(Branch::Conditional, 0..1)]).expect("residuals").is_some()
+        let layout = BatchLayout::new(vec![Branch::Conditional], 0..1);
+        prepared.residuals(&call, &input, &layout).expect("residuals").is_some()
     };
-    assert!(!acts(&control));
-    assert!(acts(&*control.at_every_evaluation().expect("one without a window")));
+    assert!(!acts(false));
+    assert!(acts(true));
 }

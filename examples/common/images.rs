@@ -1,18 +1,11 @@
-//! Options and output of the examples that make one image per seed, and the image encoder.
+//! Options and output of the examples that make one image per seed.
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use burn::tensor::Device;
 use clap::Args;
 use fabric::core::image::{Crop, Image, ImageError, Mark, contact_sheet};
 use fabric::core::pipeline::{Generation, Request, Settings};
-use fabric::models::clip::ClipVision;
-
-/// Loads an image encoder from its folder.
-pub(crate) fn encoder(folder: &Path, device: &Device) -> Result<ClipVision, Box<dyn Error>> {
-    Ok(ClipVision::open(folder, device)?)
-}
 
 /// Options for making one image per seed.
 #[derive(Args)]

@@ -2,10 +2,9 @@
 
 use std::error::Error;
 
-use fabric::core::image::{Crop, clip_batch};
-use fabric::core::models::{ImageEncoder, TextOptions};
+use fabric::core::image::Image;
 use fabric::core::pipeline::Request;
-use fabric::ipadapter::{Features, ImagePrompt, InstructTexts, Instruction, IpAdapter};
+use fabric::ipadapter::{Instruction, IpAdapter};
 use fabric::models::clip::ClipVision;
 use fabric::models::world::{Attribute, Factor, InstructTask, Kind, Named, Pair, SIDE, Sample, Split, Tally, pair};
 
@@ -86,48 +85,24 @@ fn mean(tally: &Tally) -> f64 {
 struct Adapters<'a> {
     evaluation: &'a Evaluation<'a>,
     adapter: IpAdapter,
-    encoder: ClipVision,
 }
 
 impl<'a> Adapters<'a> {
     fn open(evaluation: &'a Evaluation<'a>, name: &str) -> Result<Self, Box<dyn Error>> {
         let path = evaluation.folder.join(format!("ip_adapter/{name}.safetensors"));
-        let adapter = IpAdapter::open(path, &evaluation.device)?;
-        let encoder = common::images::encoder(&evaluation.folder.join("image_encoder"), &evaluation.device)?;
-        Ok(Self { evaluation, adapter, encoder })
+        let encoder = ClipVision::open(evaluation.folder.join("image_encoder"), &evaluation.device)?;
+        Ok(Self { evaluation, adapter: IpAdapter::open(path, &evaluation.device)?.with_encoder(encoder) })
     }
 
     fn image_prompt(&self, sample: &Sample, text: &str, scale: f32, seed: u64) -> Result<Request, Box<dyn Error>> {
         let drawn = common::world::drawn(std::slice::from_ref(sample))?;
-        let pixels = clip_batch(&drawn, SIDE as usize, Crop::Centre, &self.evaluation.device)?;
-        let reads = self.adapter.config().reads();
-        let features =
-            Features::of(&self.encoder, pixels.clone(), reads).ok_or("the adapter reads no image features")?;
-        let none = Features::none_of(&self.encoder, &pixels, reads).ok_or("the adapter reads no image features")?;
-        let layers = self.evaluation.pipeline.cross_attentions();
-        let prompt = ImagePrompt::new(&self.adapter, &layers, &features, &none)?.with_scale(scale)?;
-        Ok(self.evaluation.request(text, seed).with_steering(prompt))
+        Ok(self.evaluation.request(text, seed).with(self.adapter.prompt(drawn).with_scale(scale)))
     }
 
     fn instructed(&self, pair: &Pair, seed: u64) -> Result<Request, Box<dyn Error>> {
         let (scene, variation) = &pair.condition;
-        let drawn = fabric::core::image::Image::from_rgb(SIDE as usize, SIDE as usize, scene.render(variation, SIDE)?)?;
-        let pixels = clip_batch(&[drawn], SIDE as usize, Crop::Centre, &self.evaluation.device)?;
-        let [with, without] = [pixels.clone(), pixels.zeros_like()].map(|pixels| self.encoder.penultimate(pixels));
-        let pipeline = &self.evaluation.pipeline;
-        let instruction = Instruction::new(&pair.instruction);
-        let options = TextOptions::default();
-        let texts = InstructTexts::encode(
-            pipeline.text_encoder(),
-            self.adapter.config(),
-            &pair.text,
-            "",
-            &instruction,
-            &options,
-        )?;
-        let layers = pipeline.cross_attentions();
-        let prompt = ImagePrompt::instructed(&self.adapter, &layers, [&with, &without], &texts, instruction.guidance)?;
-        let scale = instruction.corrected_scale(1.0, self.adapter.config());
-        Ok(self.evaluation.request(&pair.text, seed).with_steering(prompt.with_scale(scale)?))
+        let drawn = Image::from_rgb(SIDE as usize, SIDE as usize, scene.render(variation, SIDE)?)?;
+        let prompt = self.adapter.prompt(drawn).with_instruction(Instruction::new(&pair.instruction));
+        Ok(self.evaluation.request(&pair.text, seed).with(prompt))
     }
 }

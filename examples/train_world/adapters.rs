@@ -12,6 +12,7 @@ use fabric::ipadapter::train::{
     AdapterOptions, AdapterTask, Dataset, Partners, first_weights, first_weights_of_instruct,
 };
 use fabric::ipadapter::{AdapterConfig, AdapterFile, IpAdapter, ProjectionConfig, numbered_layers};
+use fabric::models::clip::ClipVision;
 use fabric::models::load::{Component, LoadDtype, ModelFolder};
 use fabric::models::train::{TrainSettings, Trainer};
 use fabric::models::world::{InstructTask, Pair, SIDE, Split, pair};
@@ -82,7 +83,7 @@ impl Job<'_> {
             unet: Arc::new(networks.unet.fork(&self.training).no_grad()),
             autoencoder: Arc::new(networks.vae),
             text: Arc::new(networks.text),
-            vision: Arc::new(common::images::encoder(&model.join("image_encoder"), &self.device)?),
+            vision: Arc::new(ClipVision::open(model.join("image_encoder"), &self.device)?),
         };
         let layers = partners.unet.cross_attentions();
         let (features, context) = (self.world.vision.hidden_size, self.world.text.hidden_size);

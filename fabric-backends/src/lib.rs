@@ -13,9 +13,11 @@ pub mod ops;
 mod panics;
 #[cfg(feature = "remote")]
 mod remote;
+mod threads;
 
 pub use device::{DeviceError, DeviceKind, cpu, default_device, describe, device};
 pub use memory::available_memory;
 pub use panics::{catch_panic, panic_message};
 #[cfg(feature = "remote")]
 pub use remote::serve;
+pub use threads::is_worker_thread;

@@ -1,6 +1,6 @@
 //! The error type for everything that can stop a run.
 
-use crate::image::ImageError;
+use crate::image::{Image, ImageError};
 use crate::samplers::SamplerError;
 use crate::schedule::ScheduleError;
 use crate::session::SessionError;
@@ -75,13 +75,15 @@ pub enum Error {
         /// The message of the failure.
         message: String,
     },
-    /// A step callback stopped the run.
+    /// An observer stopped the run. If it was made in batches, `step` counts the steps of the batch that was stopped.
     #[error("cancelled after {step} of {steps} steps")]
     Cancelled {
         /// Number of completed steps.
         step: usize,
         /// Number of requested steps.
         steps: usize,
+        /// The images of the batches that were finished before, in the order of the seeds.
+        finished: Vec<Image>,
     },
 }
 

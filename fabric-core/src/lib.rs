@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attention;
+pub mod cache;
 pub mod denoise;
 pub mod fabric;
 pub mod guidance;
@@ -18,6 +19,9 @@ pub mod samplers;
 pub mod schedule;
 pub mod session;
 
+mod aspect;
 mod error;
+mod layout;
 
+pub use aspect::Aspect;
 pub use error::Error;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 
@@ -354,9 +355,34 @@ pub trait ImageEncoder {
     /// Returns the side of the square input images.
     fn image_size(&self) -> usize;
 
+    /// Returns the device that holds the weights and takes the pixels.
+    fn device(&self) -> Device;
+
     /// Returns whether the encoder projects pooled features. Without a projection, adapters of pooled features
     /// cannot use the result of [`Self::embed`].
     fn has_projection(&self) -> bool {
         true
+    }
+}
+
+impl<T: ImageEncoder + ?Sized> ImageEncoder for Arc<T> {
+    fn embed(&self, pixels: Tensor<4>) -> Tensor<2> {
+        (**self).embed(pixels)
+    }
+
+    fn penultimate(&self, pixels: Tensor<4>) -> Tensor<3> {
+        (**self).penultimate(pixels)
+    }
+
+    fn image_size(&self) -> usize {
+        (**self).image_size()
+    }
+
+    fn device(&self) -> Device {
+        (**self).device()
+    }
+
+    fn has_projection(&self) -> bool {
+        (**self).has_projection()
     }
 }

@@ -1,18 +1,23 @@
 //! IP-Adapter weights: an image projection, and a key and value projection for each cross-attention layer.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use fabric_core::Error;
+use fabric_core::image::{Crop, Image};
+use fabric_core::models::ImageEncoder;
 use fabric_models::layers::Linear;
 use fabric_models::load::{
     LoadDtype, LoadOptions, LoadReport, ParameterInfo, PublishedNames, TensorSource, load_into, parameters,
     save_weights,
 };
 
+use crate::features::AttachedEncoder;
 use crate::file::{AdapterConfig, AdapterFile, FaceVersion};
 use crate::projection::{ImageProjection, published};
-use crate::{AdapterError, Features};
+use crate::{AdapterError, FeatureKind, Features};
 
 /// Key and value projections of image tokens for one cross-attention layer.
 #[derive(Module, Debug)]
@@ -67,8 +72,9 @@ impl PublishedNames for AdapterWeights {
 /// ```
 #[derive(Debug, Clone)]
 pub struct IpAdapter {
-    config: AdapterConfig,
-    weights: AdapterWeights,
+    config: Arc<AdapterConfig>,
+    weights: Arc<AdapterWeights>,
+    encoder: Option<AttachedEncoder>,
 }
 
 impl IpAdapter {
@@ -109,7 +115,7 @@ impl IpAdapter {
         device: &Device,
     ) -> Result<(Self, LoadReport), AdapterError> {
         let (weights, report) = load_into(config.init(device), source, options)?;
-        Ok((Self { config, weights }, report))
+        Ok((Self::joined(config, weights), report))
     }
 
     /// Creates an adapter from a configuration and matching weights.
@@ -131,13 +137,75 @@ impl IpAdapter {
                 next: "make them with the same configuration".to_owned(),
             });
         }
-        Ok(Self { config, weights })
+        Ok(Self::joined(config, weights))
     }
 
     /// Creates an adapter from weights that were made with this configuration, without checking them.
-    #[cfg(feature = "train")]
     pub(crate) fn joined(config: AdapterConfig, weights: AdapterWeights) -> Self {
-        Self { config, weights }
+        Self { config: Arc::new(config), weights: Arc::new(weights), encoder: None }
+    }
+
+    /// Sets the image encoder for [`Self::prompt`]. The features of recent images are cached, up to 64 MiB, also across
+    /// clones of the adapter.
+    #[must_use]
+    pub fn with_encoder(self, encoder: impl ImageEncoder + Send + Sync + 'static) -> Self {
+        Self { encoder: Some(AttachedEncoder::new(Arc::new(encoder))), ..self }
+    }
+
+    /// Returns the encoder.
+    fn encoder(&self) -> Result<&AttachedEncoder, AdapterError> {
+        self.encoder.as_ref().ok_or_else(|| AdapterError::Unfit {
+            adapter: self.config.to_string(),
+            what: "image encoder of an image prompt".to_owned(),
+            got: "none".to_owned(),
+            expected: format!("one that gives {}", self.config.reads()),
+            next: "set it with `IpAdapter::with_encoder`, or give features".to_owned(),
+        })
+    }
+
+    /// Checks that there is an encoder that can give what the adapter reads from images.
+    pub(crate) fn check_encoder(&self) -> Result<(), AdapterError> {
+        let reads = self.config.reads();
+        if let FeatureKind::Face(_) | FeatureKind::FaceAndTokens(..) = reads {
+            return Err(AdapterError::Unfit {
+                adapter: self.config.to_string(),
+                what: "images of an image prompt".to_owned(),
+                got: "images".to_owned(),
+                expected: reads.to_string(),
+                next: "find the faces with InsightFace, and use `IpAdapter::prompt_from_features`".to_owned(),
+            });
+        }
+        if matches!(reads, FeatureKind::Pooled(_)) && !self.encoder()?.has_projection() {
+            return Err(AdapterError::Unfit {
+                adapter: self.config.to_string(),
+                what: "image encoder".to_owned(),
+                got: "one without `visual_projection`".to_owned(),
+                expected: "one that projects pooled features".to_owned(),
+                next: "take the whole encoder, with its projection".to_owned(),
+            });
+        }
+        self.encoder().map(|_| ())
+    }
+
+    /// Returns the features of images as this adapter reads them; without the texts, for an Instruct adapter.
+    pub(crate) fn encode(&self, images: &[Image], crop: Crop) -> Result<Features, Error> {
+        self.encoder()?.encode(images, crop, self.config.reads())
+    }
+
+    /// Returns the features of "no image" beside these: a zero vector, the tokens of an image that is 0 after
+    /// normalisation, or a zero identity, as published.
+    pub(crate) fn features_of_no_image(&self, beside: &Features) -> Result<Features, Error> {
+        Ok(match beside {
+            Features::Pooled(x) => Features::Pooled(x.clone().narrow(0, 0, 1).zeros_like()),
+            Features::Face(x) => Features::Face(x.clone().narrow(0, 0, 1).zeros_like()),
+            Features::Tokens(_) | Features::Instructed { .. } => self.encoder()?.zero_tokens()?,
+            Features::FaceAndTokens { identities, .. } => {
+                let Features::Tokens(tokens) = self.encoder()?.zero_tokens()? else {
+                    unreachable!("zero_tokens returns tokens")
+                };
+                Features::FaceAndTokens { identities: identities.clone().narrow(0, 0, 1).zeros_like(), tokens }
+            }
+        })
     }
 
     /// Writes the adapter to one `.safetensors` file in the published layout.
@@ -146,7 +214,7 @@ impl IpAdapter {
     ///
     /// Returns an error if the file cannot be written, or a weight does not fit the data type.
     pub fn save(&self, path: impl AsRef<Path>, dtype: LoadDtype) -> Result<(), AdapterError> {
-        Ok(save_weights(&self.weights, path, dtype)?)
+        Ok(save_weights(&*self.weights, path, dtype)?)
     }
 
     /// Returns the kind and sizes of the adapter.

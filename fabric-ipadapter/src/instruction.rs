@@ -1,57 +1,11 @@
 //! Instructions for IPAdapter-Instruct: which aspect of an image is used.
 
-use std::fmt;
+use fabric_core::Aspect;
 
 use crate::AdapterConfig;
 
 /// Context channels of SDXL's U-Net, which identify its adapters.
 pub(crate) const SDXL_CONTEXT: usize = 2048;
-
-/// Aspect of an image that IPAdapter-Instruct can use.
-///
-/// ```
-/// use fabric_ipadapter::Aspect;
-/// assert_eq!(Aspect::Style.to_string(), "use the style");
-/// assert_eq!(Aspect::Object("lamp".to_owned()).to_string(), "use the lamp");
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Aspect {
-    /// The whole image.
-    Everything,
-    /// The style.
-    Style,
-    /// The colours.
-    Colour,
-    /// The pose of a person.
-    Pose,
-    /// The arrangement of the image.
-    Composition,
-    /// The identity of a person.
-    Face,
-    /// The foreground.
-    Foreground,
-    /// The background.
-    Background,
-    /// An object by its name (training used names; "object" itself works too).
-    Object(String),
-}
-
-/// Formats the instruction with the published wording.
-impl fmt::Display for Aspect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Everything => f.write_str("use everything from the image"),
-            Self::Style => f.write_str("use the style"),
-            Self::Colour => f.write_str("use the colour"),
-            Self::Pose => f.write_str("use the pose"),
-            Self::Composition => f.write_str("use the composition"),
-            Self::Face => f.write_str("use the face"),
-            Self::Foreground => f.write_str("use the foreground"),
-            Self::Background => f.write_str("use the background"),
-            Self::Object(name) => write!(f, "use the {name}"),
-        }
-    }
-}
 
 /// Guidance of an Instruct adapter.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -75,7 +29,7 @@ impl InstructGuidance {
     pub const THREE_WAY: Self = Self::PublishedThreeWay;
 
     /// Resolves [`Self::PublishedThreeWay`] to [`Self::ThreeWay`] with the scales published for the base model
-    /// of this adapter. [`ImagePrompt::instructed`](crate::ImagePrompt::instructed) does this itself.
+    /// of this adapter. An [`ImagePrompt`](crate::ImagePrompt) does this itself.
     ///
     /// ```
     /// use fabric_ipadapter::{AdapterConfig, InstructGuidance, ProjectionConfig};

@@ -3,8 +3,8 @@
 //! An [`IpAdapter`] projects image-encoder [`Features`] to tokens. An [`ImagePromptKv`] holds the keys and
 //! values of these tokens for the cross-attention layers of a U-Net and adds them as
 //! [`DecoupledTokens`](fabric_core::attention::DecoupledTokens): a separate softmax whose result is added to
-//! that of the text. An [`ImagePrompt`] applies this over a whole run; with an [`Instruction`], it selects
-//! which aspect of the images is used.
+//! that of the text. An [`ImagePrompt`] ([`IpAdapter::prompt`]) applies this over a whole run; with an [`Instruction`],
+//! it selects which aspect of the images is used.
 
 #![forbid(unsafe_code)]
 
@@ -12,32 +12,37 @@ mod adapter;
 mod error;
 mod features;
 mod file;
+mod image_prompt;
+mod instruct_texts;
 mod instruction;
 mod mask;
 mod noise;
 mod numbering;
+mod prepared;
 mod preset;
 pub mod projection;
 mod prompt;
 mod scale_schedule;
 mod scales;
 pub mod sd3;
-mod steering;
 mod tiles;
 #[cfg(feature = "train")]
 pub mod train;
 
 pub use adapter::{AdapterWeights, IpAdapter, KeyValue};
 pub use error::AdapterError;
+pub use fabric_core::Aspect;
 pub use features::{Combine, FeatureKind, Features};
 pub use file::{AdapterConfig, AdapterFile, FaceVersion, ProjectionConfig};
-pub use instruction::{Aspect, InstructGuidance, Instruction};
+pub use image_prompt::{ImagePrompt, PromptImages};
+pub use instruct_texts::InstructTexts;
+pub use instruction::{InstructGuidance, Instruction};
 pub use mask::{Mask, MaskMode};
 pub use noise::{NoiseKind, noised_image};
 pub use numbering::numbered_layers;
+pub use prepared::PreparedImagePrompt;
 pub use preset::{LayerPreset, PresetScales};
 pub use prompt::{ImagePromptKv, ImagePromptRows};
 pub use scale_schedule::ScaleSchedule;
 pub use scales::LayerScales;
-pub use steering::{ImagePrompt, InstructTexts};
 pub use tiles::{Tile, tiles};

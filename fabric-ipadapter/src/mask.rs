@@ -1,9 +1,8 @@
 //! Masks that restrict an adapter to parts of the image.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::AdapterError;
 
@@ -19,25 +18,17 @@ pub enum MaskMode {
 
 /// Weight of an adapter at each point of the image, 0 to 1, in row-major order; stretched to the size of the
 /// image.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Mask {
     width: usize,
     height: usize,
     values: Vec<f32>,
     mode: MaskMode,
-    /// Cache of resampled masks by grid.
-    grids: Mutex<BTreeMap<[usize; 2], Tensor<3>>>,
 }
 
 /// A mask without a value above this is rejected: it is usually an 8-bit mask of zeros and ones that was divided
 /// by 255, and the adapter would have no effect.
 const LEAST: f32 = 1.0 / 255.0;
-
-impl Clone for Mask {
-    fn clone(&self) -> Self {
-        Self { values: self.values.clone(), grids: Mutex::default(), ..*self }
-    }
-}
 
 impl Mask {
     /// Creates a mask from `width * height` values from 0 to 1.
@@ -66,31 +57,27 @@ impl Mask {
                         they are, not divided by 255";
             return Err(AdapterError::Setting { what: "a mask".to_owned(), got, expected, next: next.to_owned() });
         }
-        Ok(Self { width, height, values, mode: MaskMode::default(), grids: Mutex::default() })
+        Ok(Self { width, height, values, mode: MaskMode::default() })
     }
 
     /// Sets the resampling mode.
     #[must_use]
     pub fn with_mode(mut self, mode: MaskMode) -> Self {
         self.mode = mode;
-        self.grids = Mutex::default();
         self
     }
 
-    /// Returns the mask for a layer, `[1, height * width, 1]`, with the device and data type of its queries.
-    pub(crate) fn at(&self, grid: [usize; 2], like: &Tensor<3>) -> Tensor<3> {
-        let grids = || self.grids.lock().unwrap_or_else(PoisonError::into_inner);
-        // One mask may be used with models on several devices and of several data types.
-        let fits = |made: &&Tensor<3>| made.device() == like.device() && made.dtype() == like.dtype();
-        if let Some(made) = grids().get(&grid).filter(fits) {
-            return made.clone();
-        }
-        // Computed without holding the lock: an upload may wait for other work, which may need this mask.
+    /// Resamples the mask for these grids of `[height, width]` queries.
+    pub(crate) fn resampled_for(self, grids: &[[usize; 2]], device: &Device) -> ResampledMask {
+        let grids = grids.iter().map(|&grid| (grid, self.tensor(grid, device))).collect();
+        ResampledMask { mask: self, grids }
+    }
+
+    /// Returns the mask for a layer, `[1, height * width, 1]`, in f32.
+    fn tensor(&self, grid: [usize; 2], device: &Device) -> Tensor<3> {
         let values = self.resampled(grid);
         let shape = [1, values.len(), 1];
-        let made = Tensor::from_data(TensorData::new(values, shape), (&like.device(), like.dtype()));
-        grids().insert(grid, made.clone());
-        made
+        Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
     }
 
     /// Returns the mask resampled to a grid of `[height, width]` queries.
@@ -132,6 +119,23 @@ impl Mask {
     }
 }
 
+/// A [`Mask`] for the grids of the feature maps of one run.
+#[derive(Debug, Clone)]
+pub(crate) struct ResampledMask {
+    mask: Mask,
+    grids: BTreeMap<[usize; 2], Tensor<3>>,
+}
+
+impl ResampledMask {
+    /// Returns the mask for a layer, `[1, height * width, 1]`, with the device and data type of its queries.
+    pub(crate) fn at(&self, grid: [usize; 2], like: &Tensor<3>) -> Tensor<3> {
+        let device = like.device();
+        let prepared = self.grids.get(&grid).filter(|mask| mask.device() == device);
+        let mask = prepared.cloned().unwrap_or_else(|| self.mask.tensor(grid, &device));
+        if mask.dtype() == like.dtype() { mask } else { mask.cast(like.dtype()) }
+    }
+}
+
 /// Returns, for each of `to` cells, the points of `from` that it covers and their weights in its mean.
 fn means(from: usize, to: usize) -> Vec<Vec<(usize, f32)>> {
     let edge = |cell: usize| cell as f64 * from as f64 / to as f64;
@@ -170,8 +174,6 @@ fn cubics(from: usize, to: usize) -> Vec<Vec<(usize, f32)>> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::DType;
-
     use super::*;
 
     #[test]
@@ -214,7 +216,7 @@ mod tests {
     #[test]
     fn one_mask_serves_models_of_several_number_types() {
         let device = fabric_backends::default_device().expect("a device");
-        let mask = Mask::new(2, 1, vec![0.0, 1.0]).expect("a mask");
+        let mask = Mask::new(2, 1, vec![0.0, 1.0]).expect("a mask").resampled_for(&[[2, 2]], &device);
         let of = |dtype| mask.at([2, 2], &Tensor::<3>::zeros([1, 4, 1], (&device, dtype)));
         for dtype in [DType::F32, DType::F16, DType::F32] {
             if device.supports_dtype(dtype) {

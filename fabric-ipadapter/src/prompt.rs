@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use fabric_core::attention::{AttnCall, AttnExtras, AttnProcessor, AttnSite, DecoupledTokens};
 use fabric_core::models::CrossAttention;
 
+use crate::mask::ResampledMask;
 use crate::{AdapterError, IpAdapter, LayerScales, Mask, numbered_layers};
 
 /// Keys and values of image prompts for each cross-attention layer of one U-Net, computed once and used in
@@ -18,11 +19,9 @@ pub struct ImagePromptKv {
     /// Keys and values `[images, tokens, channels]`.
     layers: BTreeMap<AttnSite, [Tensor<3>; 2]>,
     images: usize,
-    /// Channels per token.
-    context: usize,
     scales: LayerScales,
     /// One per image, or empty.
-    masked: Vec<(Mask, LayerScales)>,
+    masked: Vec<(ResampledMask, LayerScales)>,
     /// One per image.
     weights: Vec<f32>,
 }
@@ -51,33 +50,16 @@ impl ImagePromptKv {
             .zip(&adapter.weights().layers)
             .map(|(layer, own)| (layer.site, own.forward(tokens.clone())));
         let (scales, weights) = (LayerScales::same(1.0), vec![1.0; images]);
-        Ok(Self { layers: layers.collect(), images, context, scales, masked: Vec::new(), weights })
+        Ok(Self { layers: layers.collect(), images, scales, masked: Vec::new(), weights })
     }
 
-    /// Returns the layers of the U-Net, in the order in which they run.
-    pub(crate) fn layers(&self) -> Vec<CrossAttention> {
-        let layer = |(site, [key, _]): (&AttnSite, &[Tensor<3>; 2])| CrossAttention {
-            site: *site,
-            channels: key.dims()[2],
-            context: self.context,
-        };
-        self.layers.iter().map(layer).collect()
-    }
-
-    /// Checks that these are the layers that the keys and values were computed for.
-    pub(crate) fn check(&self, layers: &[CrossAttention]) -> Result<(), AdapterError> {
-        let fits = |layer: &CrossAttention| {
-            self.layers.get(&layer.site).is_some_and(|[key, _]| key.dims()[2] == layer.channels)
-        };
-        if layers.len() == self.layers.len() && layers.iter().all(fits) {
-            return Ok(());
+    /// Moves the keys and values to a device.
+    #[must_use]
+    pub(crate) fn to_device(mut self, device: &Device) -> Self {
+        for layer in self.layers.values_mut() {
+            *layer = layer.clone().map(|x| if x.device() == *device { x } else { x.to_device(device) });
         }
-        Err(AdapterError::Setting {
-            what: "keys and values of an image prompt".to_owned(),
-            got: format!("those for {} layers of another U-Net", self.layers.len()),
-            expected: format!("those for this model's {} cross-attentions", layers.len()),
-            next: "make the prompt again, with this pipeline's `cross_attentions`".to_owned(),
-        })
+        self
     }
 
     /// Sets the scales of all images.
@@ -92,22 +74,18 @@ impl ImagePromptKv {
         Ok(self)
     }
 
-    /// Sets a mask and scales for each image. Each image then has its own softmax, as in diffusers.
+    /// Sets a mask and scales for each image. Each image then has its own softmax, as in diffusers. `grids` lists the
+    /// heights and widths of the feature maps for which the masks are resampled now and not in every pass.
     ///
     /// # Errors
     ///
     /// Returns an error if there is not one mask per image, or a scale is invalid (see [`Self::with_scales`]).
-    pub fn with_masks(mut self, masked: Vec<(Mask, LayerScales)>) -> Result<Self, AdapterError> {
-        if masked.len() != self.images {
-            return Err(AdapterError::Setting {
-                what: "masks of images".to_owned(),
-                got: masked.len().to_string(),
-                expected: format!("{}, one for each image", self.images),
-                next: "give a mask of ones to an image that acts everywhere".to_owned(),
-            });
-        }
-        masked.iter().try_for_each(|(_, scales)| scales.check(self.layers.keys()))?;
-        self.masked = masked;
+    pub fn with_masks(mut self, masked: Vec<(Mask, LayerScales)>, grids: &[[usize; 2]]) -> Result<Self, AdapterError> {
+        check_masks(&masked, self.images, self.layers.keys())?;
+        let Some([key, _]) = self.layers.values().next() else { return Ok(self) };
+        let device = key.device();
+        let resampled = |(mask, scales): (Mask, LayerScales)| (mask.resampled_for(grids, &device), scales);
+        self.masked = masked.into_iter().map(resampled).collect();
         Ok(self)
     }
 
@@ -118,15 +96,7 @@ impl ImagePromptKv {
     ///
     /// Returns an error if there is not one weight per image, or one is negative or not finite.
     pub fn with_weights(mut self, weights: Vec<f32>) -> Result<Self, AdapterError> {
-        let usable = |weight: &f32| weight.is_finite() && *weight >= 0.0;
-        if weights.len() != self.images || !weights.iter().all(usable) {
-            return Err(AdapterError::Setting {
-                what: "weights of images".to_owned(),
-                got: format!("{weights:?}"),
-                expected: format!("{} finite numbers, none below 0", self.images),
-                next: "1 is an ordinary image, 0 switches one off".to_owned(),
-            });
-        }
+        check_weights(&weights, self.images)?;
         self.weights = weights;
         Ok(self)
     }
@@ -135,6 +105,37 @@ impl ImagePromptKv {
     pub fn on(&self, rows: Range<usize>) -> ImagePromptRows<'_> {
         ImagePromptRows { prompt: self, rows, factor: 1.0, layers: Layers::All }
     }
+}
+
+/// Checks that there is one mask per image, with scales for these layers.
+pub(crate) fn check_masks<'a>(
+    masked: &[(Mask, LayerScales)],
+    images: usize,
+    sites: impl Iterator<Item = &'a AttnSite> + Clone,
+) -> Result<(), AdapterError> {
+    if masked.len() != images {
+        return Err(AdapterError::Setting {
+            what: "masks of images".to_owned(),
+            got: masked.len().to_string(),
+            expected: format!("{images}, one for each image"),
+            next: "give a mask of ones to an image that acts everywhere".to_owned(),
+        });
+    }
+    masked.iter().try_for_each(|(_, scales)| scales.check(sites.clone()))
+}
+
+/// Checks that there is one weight per image, finite and not negative.
+pub(crate) fn check_weights(weights: &[f32], images: usize) -> Result<(), AdapterError> {
+    let is_valid = |weight: &f32| weight.is_finite() && *weight >= 0.0;
+    if weights.len() == images && weights.iter().all(is_valid) {
+        return Ok(());
+    }
+    Err(AdapterError::Setting {
+        what: "weights of images".to_owned(),
+        got: format!("{weights:?}"),
+        expected: format!("{images} finite numbers, none below 0"),
+        next: "1 is an ordinary image, 0 switches one off".to_owned(),
+    })
 }
 
 /// [`ImagePromptKv`] applied to a range of rows of a batch.

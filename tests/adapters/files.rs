@@ -60,9 +60,8 @@ fn the_lora_of_faceid_changes_the_u_net_under_the_adapter() {
     assert_eq!(report.applied.len(), 2, "{report:?}");
     let identity = |value: f32| Features::Face(Tensor::<2>::ones([1, 8], &device) * value);
     let made = |pipeline: &Pipeline| {
-        let layers = pipeline.cross_attentions();
-        let prompt = ImagePrompt::new(&adapter, &layers, &identity(0.5), &identity(0.0)).expect("a prompt");
-        latents(&pipeline.generate(&request().with_steering(prompt)).expect("images"))
+        let prompt = adapter.prompt_from_features(identity(0.5), None);
+        latents(&pipeline.generate(&request().with(prompt)).expect("images"))
     };
     let [with, without] = [tuned, model()].map(|model| made(&model.into_pipeline().expect("a pipeline")));
     assert!(distance(&with, &without) > 1e-3);

@@ -17,12 +17,14 @@ use fabric::core::fabric::{FabricSettings, ReferencePass};
 use fabric::core::guidance::Branch;
 use fabric::core::image::Image;
 use fabric::core::models::{CrossAttention, TextOptions, UNetModel};
-use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, Steering, Window};
+use fabric::core::pipeline::{
+    BatchLayout, Generation, Pipeline, PreparedConditioning, Request, RunContext, Settings, Window,
+};
 use fabric::ipadapter::projection::ResamplerConfig;
 use fabric::ipadapter::{
     AdapterConfig, AdapterError, AdapterFile, FaceVersion, FeatureKind, Features, ImagePrompt, InstructGuidance,
-    InstructTexts, Instruction, IpAdapter, LayerPreset, LayerScales, Mask, ProjectionConfig, ScaleSchedule,
-    numbered_layers, tiles,
+    InstructTexts, Instruction, IpAdapter, LayerPreset, LayerScales, Mask, PreparedImagePrompt, ProjectionConfig,
+    ScaleSchedule, numbered_layers, tiles,
 };
 use fabric::models::load::{LoadDtype, SafetensorsFile, parameters};
 use fabric::models::lora::merge;
@@ -83,7 +85,7 @@ fn image() -> Image {
 }
 
 fn prompt(adapter: &IpAdapter, images: &Features) -> ImagePrompt {
-    ImagePrompt::new(adapter, &pipeline().cross_attentions(), images, &features(adapter, 1, 0)).expect("a prompt")
+    adapter.prompt_from_features(images.clone(), Some(features(adapter, 1, 0)))
 }
 
 fn request() -> Request {
@@ -105,19 +107,15 @@ const ROUNDING: f32 = 1e-4;
 /// Image prompt of an Instruct adapter with this guidance.
 fn instructed(adapter: &IpAdapter, guidance: InstructGuidance) -> ImagePrompt {
     let Features::Instructed { tokens, .. } = features(adapter, 1, 3) else { panic!("no Instruct adapter") };
+    let none = Features::Tokens(tokens.zeros_like());
     let instruction = Instruction::new("use the pose").with_guidance(guidance);
-    let options = TextOptions::default();
-    let texts = InstructTexts::encode(
-        pipeline().text_encoder(),
-        adapter.config(),
-        "a red star",
-        "blurry",
-        &instruction,
-        &options,
-    );
-    let none = tokens.zeros_like();
-    let layers = pipeline().cross_attentions();
-    ImagePrompt::instructed(adapter, &layers, [&tokens, &none], &texts.expect("texts"), guidance).expect("a prompt")
+    let prompt = adapter.prompt_from_features(Features::Tokens(tokens), Some(none));
+    prompt.with_instruction(instruction).without_scale_correction()
+}
+
+/// Returns the error with which a run refuses a prompt.
+fn refusal(prompt: ImagePrompt) -> String {
+    pipeline().generate(&request().with(prompt)).expect_err("a refusal").to_string()
 }
 
 #[test]
@@ -126,8 +124,8 @@ fn an_adapter_of_scale_zero_is_none() {
     for kind in ["base", "plus", "full-face"] {
         let adapter = adapter(kind);
         let prompt = prompt(&adapter, &features(&adapter, 1, 1));
-        assert_again(&make(&request().with_steering(prompt.clone().with_scale(0.0).expect("a scale"))), &plain, kind);
-        assert!(distance(&make(&request().with_steering(prompt)), &plain) > 1e-3, "{kind}");
+        assert_again(&make(&request().with(prompt.clone().with_scale(0.0))), &plain, kind);
+        assert!(distance(&make(&request().with(prompt)), &plain) > 1e-3, "{kind}");
     }
 }
 
@@ -136,8 +134,8 @@ fn a_mask_of_ones_is_no_mask() {
     let adapter = adapter("plus");
     let prompt = prompt(&adapter, &features(&adapter, 1, 1));
     let mask = Mask::new(5, 3, vec![1.0; 15]).expect("a mask");
-    let masked = prompt.clone().with_masks(&[(mask, LayerScales::same(1.0))]).expect("masks");
-    let [masked, whole] = [masked, prompt].map(|prompt| make(&request().with_steering(prompt)));
+    let masked = prompt.clone().with_masks([(mask, LayerScales::same(1.0))]);
+    let [masked, whole] = [masked, prompt].map(|prompt| make(&request().with(prompt)));
     assert!(distance(&masked, &whole) < ROUNDING);
 }
 
@@ -147,7 +145,7 @@ fn one_image_several_times_is_that_image() {
     let one = features(&adapter, 1, 1);
     let Features::Pooled(pooled) = one.clone() else { panic!("base reads pooled features") };
     let three = Features::Pooled(pooled.repeat_dim(0, 3));
-    let [one, three] = [one, three].map(|images| make(&request().with_steering(prompt(&adapter, &images))));
+    let [one, three] = [one, three].map(|images| make(&request().with(prompt(&adapter, &images))));
     assert!(distance(&one, &three) < ROUNDING);
 }
 
@@ -158,8 +156,8 @@ fn a_weight_of_two_is_the_image_twice() {
     let row = |at| two.clone().narrow(0, at, 1);
     let made = |rows: Vec<Tensor<2>>, weights: &[f32]| {
         let images = Features::Pooled(Tensor::cat(rows, 0));
-        let prompt = prompt(&adapter, &images).with_weights(weights).expect("weights");
-        make(&request().with_steering(prompt))
+        let prompt = prompt(&adapter, &images).with_weights(weights);
+        make(&request().with(prompt))
     };
     let twice = made(vec![row(0), row(1), row(1)], &[1.0; 3]);
     assert!(distance(&made(vec![row(0), row(1)], &[1.0, 2.0]), &twice) < ROUNDING);
@@ -169,7 +167,7 @@ fn a_weight_of_two_is_the_image_twice() {
     assert_again(&made(vec![row(0), row(1)], &[0.0, 0.0]), &make(&request()), "none of two");
     let two = prompt(&adapter, &Features::Pooled(two));
     for wrong in [&[1.0][..], &[1.0, -1.0], &[1.0, f32::NAN]] {
-        assert!(two.clone().with_weights(wrong).is_err(), "{wrong:?}");
+        assert!(refusal(two.clone().with_weights(wrong)).starts_with("weights of images: expected"), "{wrong:?}");
     }
 }
 
@@ -177,17 +175,17 @@ fn a_weight_of_two_is_the_image_twice() {
 fn a_course_and_a_preset_are_scales_over_time_and_layers() {
     let adapter = adapter("plus");
     let prompt = prompt(&adapter, &features(&adapter, 1, 1));
-    let with = |prompt: ImagePrompt| make(&request().with_steering(prompt));
-    let half = with(prompt.clone().with_scale(0.5).expect("a scale"));
+    let with = |prompt: ImagePrompt| make(&request().with(prompt));
+    let half = with(prompt.clone().with_scale(0.5));
     assert_eq!(with(prompt.clone().with_scale_schedule(ScaleSchedule::new([0.5]).expect("a schedule"))), half);
-    assert_eq!(with(prompt.clone().with_preset(LayerPreset::Linear, 0.5, None).expect("a preset")), half);
+    assert_eq!(with(prompt.clone().with_preset(LayerPreset::Linear, 0.5, None)), half);
     // Active in the first of three steps only, once by a window and once by a scale schedule.
     let first = Window::new(0.0, 0.34).expect("a window");
     let schedule = ScaleSchedule::new([1.0, 0.0, 0.0]).expect("a schedule");
     assert_eq!(with(prompt.clone().with_window(first)), with(prompt.clone().with_scale_schedule(schedule)));
-    let eased = with(prompt.clone().with_preset(LayerPreset::EaseIn, 1.0, None).expect("a preset"));
+    let eased = with(prompt.clone().with_preset(LayerPreset::EaseIn, 1.0, None));
     assert!(distance(&eased, &with(prompt.clone())) > 1e-3);
-    let message = prompt.with_preset(LayerPreset::StyleTransfer, 1.0, None).expect_err("a small U-Net").to_string();
+    let message = refusal(prompt.with_preset(LayerPreset::StyleTransfer, 1.0, None));
     assert!(
         message.starts_with("preset `style transfer`: expected") && message.contains("got a U-Net with 6 transformers"),
         "{message}"
@@ -205,25 +203,28 @@ fn what_a_precise_preset_leads_away_from_is_seen_on_all_other_branches() {
         cross_attention_dim: 12.into(),
         ..UNetConfig::default()
     };
-    let layers = unet.init(&device).expect("a network").cross_attentions();
+    let unet = unet.init(&device).expect("a network");
+    let layers = unet.cross_attentions();
     let widths = numbered_layers(&layers).iter().map(|layer| layer.channels).collect();
     let projection = ProjectionConfig::Pooled { features: 6, tokens: 2 };
     let config = AdapterConfig { projection, widths, context: 12, lora_rank: None };
     let adapter = IpAdapter::new(config.clone(), config.init(&device)).expect("an adapter");
     let pooled = |value: f32| Features::Pooled(Tensor::ones([1, 6], &device) * value);
-    let prompt = ImagePrompt::new(&adapter, &layers, &pooled(1.0), &pooled(0.0)).expect("a prompt");
-    let prompt = prompt.with_preset(LayerPreset::StyleTransferPrecise, 1.0, Some(0.5)).expect("a preset");
+    let prompt = adapter.prompt_from_features(pooled(1.0), Some(pooled(0.0)));
+    let prompt = prompt.with_preset(LayerPreset::StyleTransferPrecise, 1.0, Some(0.5));
+    let request = request();
+    let run = RunContext::new(&request, &unet, pipeline().text_encoder(), [8, 8]);
+    let prepared = prompt.prepared(&run).expect("a prompt");
     let level = NoiseLevel { timestep: 500.0, alpha: 0.5, sigma: 0.5 };
     let call = ModelCall { index: 0, total: 1, level };
     /// Rows with image keys in a layer, with their scale and the first value of the keys.
     fn seen(
-        prompt: &ImagePrompt,
+        prompt: &PreparedImagePrompt,
         call: &ModelCall,
         branches: &[Branch],
         layer: &CrossAttention,
     ) -> Vec<(usize, f32, f32)> {
-        let rows: Vec<_> = branches.iter().enumerate().map(|(at, branch)| (*branch, at..at + 1)).collect();
-        let processor = prompt.processor(call, &rows);
+        let processor = prompt.attention(call, &BatchLayout::new(branches.to_vec(), 0..1));
         let device = fabric::default_device().expect("a device");
         let query = Tensor::<3>::zeros([branches.len(), 4, layer.channels], &device);
         let asked = AttnCall { site: layer.site, query: &query, key: &query, value: &query, grid: [2, 2], heads: 2 };
@@ -237,7 +238,7 @@ fn what_a_precise_preset_leads_away_from_is_seen_on_all_other_branches() {
     let four = [Branch::Conditional, Branch::ImageOnly, Branch::Everything, Branch::Unconditional];
     for (t, layer) in layers.iter().enumerate() {
         for branches in [&[Branch::Conditional, Branch::Unconditional][..], &four] {
-            let got = seen(&prompt, &call, branches, layer);
+            let got = seen(&prepared, &call, branches, layer);
             let rows: Vec<usize> = got.iter().map(|(row, ..)| *row).collect();
             match t {
                 // Composition layers are inverted: the same image acts on all branches but the conditional one.
@@ -257,7 +258,7 @@ fn what_a_precise_preset_leads_away_from_is_seen_on_all_other_branches() {
         }
     }
     // Setting plain scales also removes the preset's inversion.
-    let plain = prompt.with_scale(1.0).expect("a scale");
+    let plain = prompt.with_scale(1.0).prepared(&run).expect("a prompt");
     assert_eq!(seen(&plain, &call, &four[..1], &layers[4]).len(), 1);
 }
 
@@ -269,9 +270,9 @@ fn tiles_of_one_colour_are_one_image() {
     let Features::Tokens(tokens) = one.clone() else { panic!("plus reads tokens") };
     let images = Features::Tokens(tokens.repeat_dim(0, tiles.len()));
     let masked: Vec<_> = tiles.into_iter().map(|tile| (tile.mask, LayerScales::same(1.0))).collect();
-    let tiled = prompt(&adapter, &images).with_masks(&masked).expect("masks");
-    let plain = make(&request().with_steering(prompt(&adapter, &one)));
-    assert!(distance(&make(&request().with_steering(tiled)), &plain) < ROUNDING);
+    let tiled = prompt(&adapter, &images).with_masks(masked);
+    let plain = make(&request().with(prompt(&adapter, &one)));
+    assert!(distance(&make(&request().with(tiled)), &plain) < ROUNDING);
 }
 
 #[test]
@@ -279,15 +280,15 @@ fn order_of_adapters_is_nothing() {
     let (base, plus) = (adapter("base"), adapter("plus"));
     let prompts = [prompt(&base, &features(&base, 1, 1)), prompt(&plus, &features(&plus, 2, 2))];
     let [first, second] = prompts;
-    let one = make(&request().with_steering(first.clone()).with_steering(second.clone()));
-    let other = make(&request().with_steering(second).with_steering(first));
+    let one = make(&request().with(first.clone()).with(second.clone()));
+    let other = make(&request().with(second).with(first));
     assert!(distance(&one, &other) < ROUNDING);
 }
 
 #[test]
 fn an_image_is_the_same_alone_and_in_a_batch() {
     let adapter = adapter("plus");
-    let request = request().with_steering(prompt(&adapter, &features(&adapter, 1, 1)));
+    let request = request().with(prompt(&adapter, &features(&adapter, 1, 1)));
     let both = make(&request);
     for (seed, part) in [3, 4].into_iter().zip(both.chunks_exact(both.len() / 2)) {
         assert!(distance(&make(&request.clone().with_seeds([seed])), part) < ROUNDING);
@@ -303,11 +304,11 @@ fn together_with_feedback_either_can_be_switched_off() {
     let mut unweighted = liked.clone();
     unweighted.settings.fabric = FabricSettings { min_weight: 0.0, max_weight: 0.0, ..liked.settings.fabric.clone() };
     let [plain, with_liked] = [request(), liked.clone()].map(|request| make(&request));
-    let with_prompt = make(&request().with_steering(prompt.clone()));
-    let off = prompt.clone().with_scale(0.0).expect("a scale");
-    assert_again(&make(&liked.clone().with_steering(off)), &with_liked, "without the prompt");
-    assert_again(&make(&unweighted.with_steering(prompt.clone())), &with_prompt, "without the feedback");
-    let together = make(&liked.with_steering(prompt));
+    let with_prompt = make(&request().with(prompt.clone()));
+    let off = prompt.clone().with_scale(0.0);
+    assert_again(&make(&liked.clone().with(off)), &with_liked, "without the prompt");
+    assert_again(&make(&unweighted.with(prompt.clone())), &with_prompt, "without the feedback");
+    let together = make(&liked.with(prompt));
     for other in [&plain, &with_liked, &with_prompt] {
         assert!(distance(&together, other) > 1e-3);
     }
@@ -319,7 +320,7 @@ fn references_may_see_the_prompt_whichever_way_they_lend() {
     let four = InstructGuidance::ThreeWay { instruction: 4.0, image: 1.5 };
     let prompts = [prompt(&plus, &features(&plus, 1, 1)), instructed(&instruct, four)];
     let made = |prompt: &ImagePrompt, pass| {
-        let mut request = request().with_liked(image()).with_steering(prompt.clone());
+        let mut request = request().with_liked(image()).with(prompt.clone());
         let other = Image::from_rgb(64, 64, (0..64 * 64 * 3).map(|at| (at * 3 % 199) as u8).collect());
         request = request.with_disliked(other.expect("an image"));
         request.settings.fabric = FabricSettings { start: 0.0, end: 1.0, pass, ..FabricSettings::paper_target() };
@@ -333,15 +334,15 @@ fn references_may_see_the_prompt_whichever_way_they_lend() {
     ];
     for prompt in prompts {
         let unseen = made(&prompt, ReferencePass::Interleaved);
-        let seen = prompt.clone().seen_by_references();
+        let seen = prompt.clone().visible_to_references();
         let first = made(&seen, ReferencePass::Interleaved);
         assert!(distance(&first, &unseen) > 1e-3);
         // A cache filled without the image prompt on references must not be used for a run with it.
         assert!(distance(&made(&prompt, ways[3]), &unseen) < ROUNDING);
         for way in ways {
             assert!(distance(&made(&seen, way), &first) < ROUNDING, "{way:?}");
-            let none = seen.clone().with_scale(0.0).expect("a scale");
-            let plain = prompt.clone().with_scale(0.0).expect("a scale");
+            let none = seen.clone().with_scale(0.0);
+            let plain = prompt.clone().with_scale(0.0);
             assert!(distance(&made(&none, way), &made(&plain, way)) < ROUNDING, "{way:?}");
         }
     }
@@ -351,10 +352,9 @@ fn references_may_see_the_prompt_whichever_way_they_lend() {
 fn a_window_says_when() {
     let adapter = adapter("base");
     let prompt = prompt(&adapter, &features(&adapter, 1, 1));
-    let windowed = |start, end| {
-        make(&request().with_steering(prompt.clone().with_window(Window::new(start, end).expect("a window"))))
-    };
-    assert_eq!(windowed(0.0, 1.0), make(&request().with_steering(prompt.clone())));
+    let windowed =
+        |start, end| make(&request().with(prompt.clone().with_window(Window::new(start, end).expect("a window"))));
+    assert_eq!(windowed(0.0, 1.0), make(&request().with(prompt.clone())));
     // With three steps, no step lies in the first tenth of the run.
     assert_again(&windowed(0.0, 0.1), &make(&request()), "never on");
     assert_ne!(windowed(0.0, 0.5), windowed(0.5, 1.0));
@@ -367,11 +367,11 @@ fn scales_after_masks_keep_all_images() {
     let adapter = adapter("base");
     let two = prompt(&adapter, &features(&adapter, 2, 1));
     let mask = || (Mask::new(1, 1, vec![1.0]).expect("a mask"), LayerScales::same(0.3));
-    let masked = two.clone().with_masks(&[mask(), mask()]).expect("masks");
-    let again = masked.clone().with_scale(0.3).expect("a scale");
-    assert_again(&make(&request().with_steering(masked)), &make(&request().with_steering(again)), "read again");
-    assert!(two.clone().with_masks(&[mask()]).is_err());
-    assert!(two.with_scale(f32::NAN).is_err());
+    let masked = two.clone().with_masks([mask(), mask()]);
+    let again = masked.clone().with_scale(0.3);
+    assert_again(&make(&request().with(masked)), &make(&request().with(again)), "read again");
+    assert!(refusal(two.clone().with_masks([mask()])).starts_with("masks of images: expected 2"));
+    assert!(refusal(two.with_scale(f32::NAN)).contains("NaN"));
 }
 
 #[test]

@@ -1,5 +1,10 @@
 //! Adapters combined with a U-Net or an image encoder that they were not made for.
 
+use fabric::core::image::{Crop, clip_batch};
+use fabric::core::models::ImageEncoder;
+use fabric::ipadapter::Aspect;
+use fabric::models::clip::ClipVision;
+
 use super::*;
 
 #[test]
@@ -24,13 +29,82 @@ fn layers_of_the_large_model_are_numbered_as_published() {
 fn an_adapter_for_another_model_is_refused_by_name() {
     let adapter = adapter("base");
     let device = fabric::default_device().expect("a device");
-    let large = UNetConfig::sdxl().init(&device).expect("a network").cross_attentions();
+    let large = UNetConfig::sdxl().init(&device).expect("a network");
     let image = features(&adapter, 1, 1);
-    let message = ImagePrompt::new(&adapter, &large, &image, &image).expect_err("SDXL").to_string();
+    let request = request();
+    let run = RunContext::new(&request, &large, pipeline().text_encoder(), [8, 8]);
+    let message = prompt(&adapter, &image).prepared(&run).expect_err("SDXL").to_string();
     assert!(message.contains("the U-Net: expected 6, got 70 cross-attentions"), "{message}");
-    let none = features(&adapter, 0, 1);
-    let message = ImagePrompt::new(&adapter, &pipeline().cross_attentions(), &none, &none).expect_err("0").to_string();
-    assert!(message.starts_with("features of images: expected") && message.contains("got [0] of them"), "{message}");
+    let message = refusal(prompt(&adapter, &features(&adapter, 0, 1)));
+    assert!(message.starts_with("images of an image prompt: expected at least one"), "{message}");
+}
+
+#[test]
+fn what_an_image_prompt_lacks_is_refused_before_the_run() {
+    let [base, instruct] = ["base", "instruct"].map(adapter);
+    let message = refusal(base.prompt(image()));
+    assert!(
+        message.contains("image encoder of an image prompt: expected one that gives") && message.contains("got none"),
+        "{message}"
+    );
+    assert!(message.contains("with_encoder"), "{message}");
+    let message = refusal(prompt(&base, &features(&base, 1, 1)).using(Aspect::Style));
+    assert!(message.contains("expected none, as only Instruct adapters read one, got `use the style`"), "{message}");
+    let message = refusal(instruct.prompt_from_features(features(&base, 1, 1), None).using(Aspect::Style));
+    assert!(message.contains("features of an image prompt: expected tokens of the image encoder"), "{message}");
+    let message = refusal(prompt(&base, &features(&adapter("plus"), 1, 1)));
+    assert!(message.contains("does not fit"), "{message}");
+    let request = request().with_for(1..3, prompt(&base, &features(&base, 1, 1)));
+    let message = pipeline().generate(&request).expect_err("two images").to_string();
+    assert!(message.starts_with("conditioning[0].images: expected some of the images 0..2, got 1..3"), "{message}");
+}
+
+#[test]
+fn images_are_encoded_as_their_features_are_by_hand() {
+    let device = fabric::default_device().expect("a device");
+    let encoder = ClipVision::open(folder().join("image_encoder"), &device).expect("an encoder");
+    let other = Image::from_rgb(40, 64, (0..40 * 64 * 3).map(|at| (at * 3 % 199) as u8).collect()).expect("an image");
+    for kind in ["base", "plus", "instruct"] {
+        let adapter = adapter(kind);
+        let images = [image(), other.clone()];
+        let pixels = clip_batch(&images, encoder.image_size(), Crop::Centre, &device).expect("pixels");
+        let reads = match adapter.config().reads() {
+            FeatureKind::Instructed(channels, _) => FeatureKind::Tokens(channels),
+            reads => reads,
+        };
+        let [with, none] = [
+            Features::of(&encoder, pixels.clone(), reads).expect("features"),
+            Features::none_of(&encoder, &pixels, reads).expect("features"),
+        ];
+        let by_hand = make(&request().with(adapter.prompt_from_features(with, Some(none))));
+        let adapter = adapter.with_encoder(encoder.clone());
+        for _ in 0..2 {
+            // The second time from the cache of features.
+            let made = make(&request().with(adapter.prompt(images.clone())));
+            assert!(distance(&made, &by_hand) < ROUNDING, "{kind}");
+        }
+    }
+}
+
+#[test]
+fn a_prompt_for_some_images_leaves_the_others_alone() {
+    let adapter = adapter("plus");
+    let [one, two] = [1, 2].map(|seed| prompt(&adapter, &features(&adapter, 1, seed)));
+    let made = |request: Request| {
+        let all = make(&request);
+        let length = all.len() / 2;
+        [all[..length].to_vec(), all[length..].to_vec()]
+    };
+    let plain = made(request());
+    let [first, second] = [one.clone(), two.clone()].map(|prompt| made(request().with(prompt)));
+    for batch in [None, Some(1)] {
+        let settings = Settings { batch, ..request().settings };
+        let mixed =
+            made(request().with_settings(settings.clone()).with_for(0..1, one.clone()).with_for(1..2, two.clone()));
+        assert!(distance(&mixed[0], &first[0]) < ROUNDING && distance(&mixed[1], &second[1]) < ROUNDING);
+        let half = made(request().with_settings(settings).with_for(1..2, two.clone()));
+        assert!(distance(&half[0], &plain[0]) < ROUNDING && distance(&half[1], &second[1]) < ROUNDING);
+    }
 }
 
 /// Returns six families of published adapters with the U-Net and the features that each was made for. Sizes are reduced

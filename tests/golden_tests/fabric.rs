@@ -147,11 +147,11 @@ fn forward(golden: &Golden, unet: &UNet) {
             Tensor::cat(chosen.iter().map(|(row, _)| references.clone().slice_dim(0, *row..row + 1)).collect(), 0);
         let count = chosen.len();
         let levels = unet.levels();
-        let lenders: Vec<ReferenceWeight> = chosen.into_iter().map(|(_, lender)| lender).collect();
+        let weights: Vec<ReferenceWeight> = chosen.into_iter().map(|(_, weight)| weight).collect();
 
-        let riding = InBatchReferences { first: 2, lenders: lenders.clone(), token_merge_ratio: 0.0, levels };
+        let in_batch = InBatchReferences { first: 2, references: weights.clone(), token_merge_ratio: 0.0, levels };
         let input = UNetInput {
-            processor: &riding,
+            processor: &in_batch,
             reference_rows: count,
             ..UNetInput::new(
                 Tensor::cat(vec![sample.clone(), picked.clone()], 0),
@@ -164,7 +164,7 @@ fn forward(golden: &Golden, unet: &UNet) {
         let mut input = UNetInput::new(picked, &timesteps, null.clone().repeat_dim(0, count));
         input.record = Record::SelfAttentionOnly;
         let tokens = RecordedReferences::split(unet.forward(input).recorded, 0.0).into_iter().map(std::sync::Arc::new);
-        let stored = RecordedReferences { lenders: lenders.into_iter().zip(tokens).collect(), levels };
+        let stored = RecordedReferences { references: weights.into_iter().zip(tokens).collect(), levels };
         let input = UNetInput { processor: &stored, ..UNetInput::new(sample.clone(), &timesteps, context.clone()) };
         let two_passes = unet.forward(input).sample.expect("a prediction");
 

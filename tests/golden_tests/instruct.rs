@@ -2,18 +2,20 @@
 //! four.
 
 use std::collections::BTreeMap;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor};
 use fabric::core::attention::AttnProcessor;
 use fabric::core::denoise::{Denoiser, ModelCall};
 use fabric::core::guidance::{Branch, Guidance};
-use fabric::core::models::{ImageEncoder, UNetInput, UNetModel};
-use fabric::core::pipeline::Steering;
+use fabric::core::models::{ImageEncoder, TextEmbedding, TextEncoder, TextOptions, UNetInput, UNetModel};
+use fabric::core::pipeline::{BatchLayout, Conditioning, PreparedConditioning, Request, RunContext};
 use fabric::core::samplers::sample;
 use fabric::core::schedule::Schedule;
 use fabric::ipadapter::projection::ImageProjection;
-use fabric::ipadapter::{Features, ImagePrompt, InstructGuidance, InstructTexts, IpAdapter};
+use fabric::ipadapter::{
+    Features, ImagePrompt, InstructGuidance, InstructTexts, Instruction, IpAdapter, PreparedImagePrompt,
+};
 use fabric::models::unet::UNet;
 
 use super::harness::{Golden, device, folder, meaning, numbers};
@@ -36,6 +38,15 @@ struct World {
     texts: InstructTexts,
     /// Tokens of the image, and of the zero image.
     images: [Tensor<3>; 2],
+}
+
+/// The texts of the golden file are encoded by hand.
+struct NoTexts;
+
+impl TextEncoder for NoTexts {
+    fn encode(&self, prompts: &[String], _: &TextOptions) -> Result<TextEmbedding, fabric::core::Error> {
+        panic!("the texts are given: {prompts:?}")
+    }
 }
 
 impl World {
@@ -67,10 +78,16 @@ impl World {
     }
 
     fn prompt(&self, guidance: InstructGuidance, scale: f64) -> ImagePrompt {
-        let [image, none] = &self.images;
-        let prompt =
-            ImagePrompt::instructed(&self.adapter, &self.unet.cross_attentions(), [image, none], &self.texts, guidance);
-        prompt.expect("a prompt").with_scale(scale as f32).expect("a scale")
+        let [image, none] = self.images.clone().map(Features::Tokens);
+        let instruction = Instruction::new("use the golden file's words").with_guidance(guidance);
+        let prompt = self.adapter.prompt_from_features(image, Some(none)).with_instruction(instruction);
+        prompt.with_texts(self.texts.clone()).with_scale(scale as f32)
+    }
+
+    fn prepared(&self, prompt: &ImagePrompt) -> PreparedImagePrompt {
+        let request = Request::new("");
+        let run = RunContext::new(&request, &self.unet, &NoTexts, [8, 8]);
+        prompt.prepared(&run).expect("a prompt")
     }
 
     /// Returns the text context of the U-Net's cross-attention for these branches.
@@ -82,10 +99,14 @@ impl World {
         Tensor::cat(branches.iter().map(context).collect(), 0)
     }
 
-    fn pass(&self, sample: Tensor<4>, branches: &[Branch], prompt: &ImagePrompt, call: &ModelCall) -> Tensor<4> {
-        let rows: Vec<(Branch, Range<usize>)> =
-            branches.iter().enumerate().map(|(row, branch)| (*branch, row..row + 1)).collect();
-        let processor = prompt.processor(call, &rows);
+    fn pass(
+        &self,
+        sample: Tensor<4>,
+        branches: &[Branch],
+        prompt: &PreparedImagePrompt,
+        call: &ModelCall,
+    ) -> Tensor<4> {
+        let processor = prompt.attention(call, &BatchLayout::new(branches.to_vec(), 0..1));
         let (processors, timesteps): ([&dyn AttnProcessor; 1], _) = ([&*processor], [call.level.timestep]);
         let processor = processors.as_slice();
         let context = self.context(branches);
@@ -150,7 +171,7 @@ fn passes(world: &World) {
         let schedule = Schedule::new(&pipeline::scheduler("ddim", "leading", None), 1).expect("a schedule");
         let mut call = first_call(&schedule);
         call.level.timestep = numbers(&said)[0];
-        let prompt = world.prompt(InstructGuidance::THREE_WAY, scale);
+        let prompt = world.prepared(&world.prompt(InstructGuidance::THREE_WAY, scale));
         golden.compare(&key, world.pass(golden.tensor("sample", &world.device), &order, &prompt, &call));
     }
 }
@@ -172,7 +193,7 @@ fn first_call(schedule: &Schedule) -> ModelCall {
 
 struct Instructed<'a> {
     world: &'a World,
-    prompt: ImagePrompt,
+    prompt: PreparedImagePrompt,
     guidance: Guidance,
 }
 
@@ -197,7 +218,7 @@ fn run(world: &World, case: &str, said: &str, three_way: bool) {
     };
     let prompt = world.prompt(guidance, number("scale "));
     let guidance = prompt.guidance(number("text guidance ")).expect("Instruct has guidance of its own");
-    let mut denoiser = Instructed { world, prompt, guidance };
+    let mut denoiser = Instructed { world, prompt: world.prepared(&prompt), guidance };
     // DDIM has one state per step.
     let steps = world.golden.shape(&key)[0];
     let schedule = Schedule::new(&pipeline::scheduler("ddim", "leading", None), steps).expect("a schedule");

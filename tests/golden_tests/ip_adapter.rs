@@ -138,7 +138,7 @@ fn adapters_equal_the_reference() {
                     let said = meaning("ip_adapter", &key, "two images with masks, scales [0.7, 0.4]");
                     let scales = numbers(&said).into_iter().map(|scale| LayerScales::same(scale as f32));
                     let masked: Vec<_> = masks.iter().cloned().zip(scales).collect();
-                    adapter.prompts(&world, images, |prompt| prompt.with_masks(masked.clone()).expect("masks"))
+                    adapter.prompts(&world, images, |prompt| prompt.with_masks(masked.clone(), &[]).expect("masks"))
                 }
                 other => {
                     let scale = other.strip_prefix("scale_").and_then(|scale| scale.parse().ok());

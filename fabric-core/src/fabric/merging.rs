@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
 
-use super::ReferenceTokens;
+use crate::cache::ReferenceTokens;
 
 /// Merges the given share of a reference's tokens into their most similar tokens, which leaves fewer keys to
 /// attend to.
@@ -28,13 +28,13 @@ pub(super) fn merged(key: Tensor<3>, value: Tensor<3>, grid: [usize; 2], share: 
     if count == 0 {
         return whole(key, value);
     }
-    let homes = homes(&key, &stay, &leave, count);
-    let plan = Plan::new(tokens, &homes);
+    let matches = best_matches(&key, &stay, &leave, count);
+    let plan = Plan::new(tokens, &matches);
     ReferenceTokens { key: plan.means(key), value: plan.means(value), merged_counts: plan.runs() }
 }
 
 /// Returns the `count` best matches as pairs of source and destination token.
-fn homes(key: &Tensor<3>, stay: &[usize], leave: &[usize], count: usize) -> Vec<(usize, usize)> {
+fn best_matches(key: &Tensor<3>, stay: &[usize], leave: &[usize], count: usize) -> Vec<(usize, usize)> {
     let key = key.clone().cast(DType::F32);
     let length = key.clone().square().sum_dim(2).sqrt().clamp_min(f32::MIN_POSITIVE);
     let unit = key / length;
@@ -68,10 +68,10 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(tokens: usize, homes: &[(usize, usize)]) -> Self {
+    fn new(tokens: usize, matches: &[(usize, usize)]) -> Self {
         let mut home: Vec<usize> = (0..tokens).collect();
         let mut sizes = vec![1; tokens];
-        for &(from, to) in homes {
+        for &(from, to) in matches {
             home[from] = to;
             sizes[to] += 1;
         }

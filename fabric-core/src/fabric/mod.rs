@@ -5,21 +5,21 @@
 //! layers: liked images in the conditional branch, disliked ones in the unconditional branch, weighted over time and
 //! depth as [`FabricSettings`] specifies.
 
-mod byte_budget;
-mod cache;
 mod depth;
-mod lending;
 mod merging;
 mod presets;
+mod processors;
 mod reference;
+mod references;
 mod schedule;
+mod selection;
 mod settings;
-mod spill;
 
-pub use cache::{CacheStats, ReferenceKvCache, ReferenceKvKey};
 pub use depth::depth_position;
-pub use lending::{InBatchReferences, RecordedReferences, ReferenceTokens, ReferenceWeight, TokensBySite};
+pub use processors::{InBatchReferences, RecordedReferences, ReferenceWeight};
 pub(crate) use reference::acted_on;
 pub use reference::{Reference, Side};
+pub(crate) use references::{Contribution, ReferencePasses, References, indices};
 pub use schedule::{CallWeights, FeedbackSchedule};
+pub use selection::KeepPolicy;
 pub use settings::{FabricSettings, ReferenceNoise, ReferencePass, ReferencePosterior, TimeCurve, WindowRule};

@@ -1,5 +1,4 @@
-use super::{FabricSettings, ReferenceNoise, ReferencePass, ReferencePosterior, TimeCurve, WindowRule};
-use crate::session::KeepPolicy;
+use super::{FabricSettings, KeepPolicy, ReferenceNoise, ReferencePass, ReferencePosterior, TimeCurve, WindowRule};
 
 /// Presets with the settings of published implementations.
 ///

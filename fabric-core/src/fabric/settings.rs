@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::KeepPolicy;
 use crate::Error;
-use crate::session::KeepPolicy;
 
 /// Rule for which evaluations lie inside the window from `start` to `end`.
 ///

@@ -4,7 +4,7 @@ use burn::tensor::DType;
 use fabric_backends::available_memory;
 use fabric_backends::ops::computes_in;
 
-use super::references::Chosen;
+use super::plan::Plan;
 use super::{Pipeline, Request, Settings};
 use crate::Error;
 use crate::attention::{AttnKind, AttnSite, Block};
@@ -43,18 +43,21 @@ impl Pipeline {
 
     /// Returns the batch size: the requested one, or as many images as fit in memory by the lower-bound
     /// estimate, or all images if they depend on their batch.
-    pub(super) fn batch(&self, request: &Request) -> Result<usize, Error> {
-        let (settings, all) = (&request.settings, request.seeds.len());
+    pub(super) fn batch(&self, plan: &Plan<'_>) -> usize {
+        let (request, settings, all) = (plan.request, &plan.request.settings, plan.request.seeds.len());
         if all == 1 || (settings.batch.is_none() && request.depends_on_batch()) {
-            return Ok(all);
+            return all;
         }
         let free = || settings.memory_limit.or_else(|| available_memory(&self.unet.device()));
-        let (None, Some(free)) = (settings.batch, free()) else { return Ok(settings.batch.unwrap_or(all)) };
-        let guidance = request.guidance()?;
-        let references = Chosen::of(request, &guidance, &self.schedule(request, settings.steps)?).len();
-        let (branches, size) = (guidance.branches().len(), self.size(request)?);
-        let fits = |images: &usize| self.evaluation_bytes(settings, images * branches, references, size) <= free;
-        Ok((1..=all).rev().find(fits).unwrap_or(1))
+        let (None, Some(free)) = (settings.batch, free()) else { return settings.batch.unwrap_or(all).min(all) };
+        let fits = |images: &usize| self.needed(plan, *images) <= free;
+        (1..=all).rev().find(fits).unwrap_or(1)
+    }
+
+    /// Lower bound for the bytes that an evaluation of this many images needs.
+    fn needed(&self, plan: &Plan<'_>, images: usize) -> u64 {
+        let branches = plan.guidance.branches().len();
+        self.evaluation_bytes(&plan.request.settings, images * branches, plan.chosen.len(), plan.size)
     }
 
     /// Lower bound for the bytes that one evaluation needs besides the weights, with this number of image rows and
@@ -110,14 +113,12 @@ impl Pipeline {
     }
 
     /// Refuses requests that certainly need more memory than is free, before they exhaust the machine's memory.
-    pub(super) fn check_memory(&self, request: &Request, size: [usize; 2], chosen: &Chosen<'_>) -> Result<(), Error> {
-        let settings = &request.settings;
+    pub(super) fn check_memory(&self, plan: &Plan<'_>) -> Result<(), Error> {
+        let settings = &plan.request.settings;
         let Some(free) = settings.memory_limit.or_else(|| available_memory(&self.unet.device())) else { return Ok(()) };
-        let branches = request.guidance()?.branches().len();
+        let (size, images, references) = (plan.size, plan.batch, plan.chosen.len());
         let [_, _, height, width] = self.latent_shape(1, size);
-        let (images, references) = (request.seeds.len(), chosen.len());
-        let network = self.evaluation_bytes(settings, images * branches, references, size);
-        let needed = network.max(self.autoencoder.working_bytes([height, width]));
+        let needed = self.needed(plan, images).max(self.autoencoder.working_bytes([height, width]));
         if needed <= free {
             return Ok(());
         }

@@ -6,9 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use burn::tensor::Tensor;
 use fabric_backends::{catch_panic, panic_message};
 
-use super::{Observer, StepEvent};
+use super::{Observer, PhaseEvent, StepEvent};
 use crate::Error;
 use crate::denoise::ModelCall;
+use crate::image::Image;
 
 /// Wraps an observer so that [`contained`] can recognize its panics by their payload type.
 pub(super) struct Watched<'a>(pub(super) &'a mut dyn Observer);
@@ -18,12 +19,20 @@ struct ObserverPanic(String);
 
 impl Watched<'_> {
     fn call<T>(&mut self, call: impl FnOnce(&mut dyn Observer) -> T) -> T {
-        // Two of the three methods return nothing, so only a panic can end the run.
+        // Some methods return nothing, so only a panic can end the run.
         catch_panic(|| call(self.0)).unwrap_or_else(|message| resume_unwind(Box::new(ObserverPanic(message))))
     }
 }
 
 impl Observer for Watched<'_> {
+    fn phase(&mut self, event: &PhaseEvent) -> ControlFlow<()> {
+        self.call(|observer| observer.phase(event))
+    }
+
+    fn image(&mut self, index: usize, image: &Image) {
+        self.call(|observer| observer.image(index, image));
+    }
+
     fn step(&mut self, event: &StepEvent<'_>) -> ControlFlow<()> {
         self.call(|observer| observer.step(event))
     }

@@ -56,12 +56,11 @@ impl Pipeline {
     /// Returns the resized init image for each seed: the result at strength 0.
     pub(super) fn unchanged(
         &self,
-        request: &Request,
+        seeds: &[u64],
         start: &InitImage,
         size @ [width, height]: [usize; 2],
         noise: &mut dyn RunNoise,
     ) -> Result<Generation, Error> {
-        let seeds = request.seeds.clone();
         let kept = start.image.fit(width, height, Fit::SquashLanczos)?;
         let pixels = image::vae_batch(std::slice::from_ref(&kept), width, height, Fit::Squash, &self.unet.device())?;
         let posterior = drawn(noise, Draw::StartPosterior, self.latent_shape(seeds.len(), size))?;
@@ -69,18 +68,19 @@ impl Pipeline {
         let notes = vec!["a strength of 0 keeps the init image: nothing else of the request has an effect".to_owned()];
         let cache = self.tokens.stats();
         let report = Report { notes, cache, ..Report::default() };
-        Ok(Generation { images: vec![kept; seeds.len()], seeds, latents, report })
+        Ok(Generation { images: vec![kept; seeds.len()], seeds: seeds.to_vec(), latents, report })
     }
 
     /// Creates the initial latents: noise, or the init image with noise, and the mask data.
     pub(super) fn start(
         &self,
         request: &Request,
+        images: usize,
         schedule: &Schedule,
         size: [usize; 2],
         noise: &mut dyn RunNoise,
     ) -> Result<Start, Error> {
-        let (images, device) = (request.seeds.len(), self.unet.device());
+        let device = self.unet.device();
         let shape = self.latent_shape(images, size);
         let referenced = !request.feedback.is_empty();
         let Some(start) = &request.init_image else {

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 
 use super::Pipeline;
 use crate::Error;
+use crate::layout::BatchLayout;
 use crate::models::Posterior;
 use crate::noise::{Draw, RunNoise, drawn};
 
@@ -18,21 +19,16 @@ pub(super) struct MaskChannels {
 }
 
 impl MaskChannels {
-    /// Appends the channels to the rows of all branches, the last `references` of which are reference rows.
-    pub(super) fn beside(&self, rows: Tensor<4>, references: usize) -> Tensor<4> {
-        let images = rows.dims()[0] - references;
-        let branches = images / self.images.dims()[0];
-        let mut beside = vec![self.images.clone().repeat_dim(0, branches)];
-        if references > 0 {
-            beside.push(self.of_references(references));
+    /// Appends the channels to the rows of a batch.
+    pub(super) fn beside(&self, rows: Tensor<4>, layout: &BatchLayout) -> Tensor<4> {
+        let mut beside = Vec::new();
+        if layout.image_rows() > 0 {
+            beside.push(self.images.clone().repeat_dim(0, layout.branches().len()));
+        }
+        if layout.reference_rows() > 0 {
+            beside.push(self.of_references(layout.reference_rows()));
         }
         Tensor::cat(vec![rows, Tensor::cat(beside, 0)], 1)
-    }
-
-    /// Appends the channels to reference rows.
-    pub(super) fn beside_references(&self, rows: Tensor<4>) -> Tensor<4> {
-        let beside = self.of_references(rows.dims()[0]);
-        Tensor::cat(vec![rows, beside], 1)
     }
 
     fn of_references(&self, count: usize) -> Tensor<4> {

@@ -2,25 +2,26 @@
 
 mod budget;
 mod callback;
-mod denoiser;
+mod conditioning;
+mod guided_model;
 mod init_image;
 mod inpaint;
-mod latents;
 mod notes;
+mod plan;
 mod pool;
 mod references;
 mod report;
 mod request;
 mod rounds;
 mod run;
-mod steering;
 mod text;
 mod warm_up;
 mod window;
 
+pub use crate::layout::BatchLayout;
+pub use conditioning::{Conditioning, PreparedConditioning, RequestConditioning, RunContext};
 pub use pool::{DevicePool, PoolStep, Pooled};
-pub use report::{Observer, Report, StepEvent};
+pub use report::{Observer, Phase, PhaseEvent, Report, StepEvent};
 pub use request::{FeedbackImage, InitImage, Request, Settings};
 pub use run::{Generation, Pipeline};
-pub use steering::Steering;
 pub use window::Window;

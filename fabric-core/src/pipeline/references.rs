@@ -5,9 +5,9 @@ use std::sync::PoisonError;
 use burn::tensor::Tensor;
 use sha2::{Digest, Sha256};
 
-use super::latents::KeptLatents;
 use super::{FeedbackImage, Pipeline, Report, Request, notes};
 use crate::Error;
+use crate::cache::ReferenceLatents;
 use crate::fabric::{FeedbackSchedule, Reference, ReferencePosterior, Side};
 use crate::guidance::Guidance;
 use crate::image::{self, Fit, Image};
@@ -134,7 +134,7 @@ impl Pipeline {
         Ok(encoded)
     }
 
-    fn lock_latents(&self) -> std::sync::MutexGuard<'_, KeptLatents> {
+    fn lock_latents(&self) -> std::sync::MutexGuard<'_, ReferenceLatents> {
         self.latents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

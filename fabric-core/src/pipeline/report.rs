@@ -1,14 +1,14 @@
 //! Reports of finished runs, and observers that are called during a run.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::callback::contained;
 use crate::Error;
+use crate::cache::CacheStats;
 use crate::denoise::ModelCall;
-use crate::fabric::CacheStats;
 use crate::image::Image;
 use crate::models::Autoencoder;
 
@@ -56,16 +56,20 @@ pub struct Report {
 }
 
 /// State of a run after one evaluation, passed to an [`Observer`].
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct StepEvent<'a> {
-    /// The sampler step that this evaluation belongs to, from 1. ([`Error::Cancelled`] counts finished steps.)
+    /// The images of the batch, as indices into the request's seeds.
+    pub images: Range<usize>,
+    /// The sampler step that this evaluation belongs to, from 1, in this batch. ([`Error::Cancelled`] counts finished
+    /// steps.)
     pub step: usize,
-    /// Number of sampler steps of the run.
+    /// Number of sampler steps of a batch.
     pub steps: usize,
-    /// Number of this evaluation, from 1. Samplers such as Heun and DPM++ SDE evaluate the U-Net twice per step.
+    /// Number of this evaluation, from 1, counted over all batches of the run. Samplers such as Heun and DPM++ SDE
+    /// evaluate the U-Net twice per step.
     pub evaluation: usize,
-    /// Number of evaluations of the run.
+    /// Number of evaluations of all batches of the run.
     pub evaluations: usize,
     /// The sampler's current noisy latents.
     pub state: &'a Tensor<4>,
@@ -76,8 +80,9 @@ pub struct StepEvent<'a> {
 
 impl std::fmt::Debug for StepEvent<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { step, steps, evaluation, evaluations, .. } = self;
+        let Self { images, step, steps, evaluation, evaluations, .. } = self;
         let mut shown = f.debug_struct("StepEvent");
+        shown.field("images", images);
         shown.field("step", step).field("steps", steps);
         shown.field("evaluation", evaluation).field("evaluations", evaluations).finish_non_exhaustive()
     }
@@ -95,8 +100,45 @@ impl StepEvent<'_> {
     }
 }
 
+/// Part of a run, in the order in which they come. All but the first come once per batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Preparing image prompts and control images, once per run.
+    Conditioning,
+    /// Encoding prompts.
+    Text,
+    /// Encoding the init image and the reference images.
+    Encoding,
+    /// Evaluating the U-Net.
+    Denoising,
+    /// Decoding images.
+    Decoding,
+}
+
+/// Beginning of a phase, passed to an [`Observer`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PhaseEvent {
+    /// The phase that begins.
+    pub phase: Phase,
+    /// The images that it is for, as indices into the request's seeds.
+    pub images: Range<usize>,
+}
+
 /// Callbacks during a run. Every method does nothing by default. Closures that take a [`StepEvent`] implement it.
 pub trait Observer {
+    /// Called when a phase begins, the first time before any long work. A break cancels the run.
+    fn phase(&mut self, event: &PhaseEvent) -> ControlFlow<()> {
+        let _ = event;
+        ControlFlow::Continue(())
+    }
+
+    /// Called with each image as soon as it is decoded. `index` is its index into the request's seeds.
+    fn image(&mut self, index: usize, image: &Image) {
+        let _ = (index, image);
+    }
+
     /// Called after each evaluation. A break cancels the run; a panic ends it with [`Error::Callback`].
     fn step(&mut self, event: &StepEvent<'_>) -> ControlFlow<()> {
         let _ = event;

@@ -1,10 +1,11 @@
 //! Requests and generation settings.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Steering;
+use super::{Conditioning, RequestConditioning};
 use crate::Error;
 use crate::fabric::{FabricSettings, ReferenceNoise};
 use crate::guidance::Guidance;
@@ -161,8 +162,8 @@ pub struct Request {
     pub mask: Option<Image>,
     /// Liked and disliked images, oldest first.
     pub feedback: Vec<FeedbackImage>,
-    /// Adapters and ControlNets (image prompts, control images); their order changes only rounding.
-    pub steering: Vec<Arc<dyn Steering>>,
+    /// Image prompts and control images; their order changes only rounding.
+    pub conditioning: Vec<RequestConditioning>,
     /// Generation settings.
     pub settings: Settings,
 }
@@ -177,7 +178,7 @@ impl Request {
             init_image: None,
             mask: None,
             feedback: Vec::new(),
-            steering: Vec::new(),
+            conditioning: Vec::new(),
             settings: Settings::default(),
         }
     }
@@ -243,10 +244,22 @@ impl Request {
         self
     }
 
-    /// Adds an image prompt, a control image or another [`Steering`].
+    /// Adds an image prompt, a control image or another [`Conditioning`] for all images.
     #[must_use]
-    pub fn with_steering(mut self, steering: impl Steering + 'static) -> Self {
-        self.steering.push(Arc::new(steering));
+    pub fn with(self, conditioning: impl Conditioning + 'static) -> Self {
+        self.with_shared(Arc::new(conditioning), None)
+    }
+
+    /// Adds a conditioning for some images only, given by their indices into the seeds.
+    #[must_use]
+    pub fn with_for(self, images: Range<usize>, conditioning: impl Conditioning + 'static) -> Self {
+        self.with_shared(Arc::new(conditioning), Some(images))
+    }
+
+    /// Adds a conditioning that the caller keeps a handle to, for all images or for some.
+    #[must_use]
+    pub fn with_shared(mut self, conditioning: Arc<dyn Conditioning>, images: Option<Range<usize>>) -> Self {
+        self.conditioning.push(RequestConditioning { conditioning, images });
         self
     }
 
@@ -257,7 +270,7 @@ impl Request {
     /// Returns an error if two adapters require different guidance, or a scale is not finite.
     pub fn guidance(&self) -> Result<Guidance, Error> {
         let scale = self.settings.guidance_scale;
-        let mut asked = self.steering.iter().filter_map(|steering| steering.guidance(scale));
+        let mut asked = self.conditioning.iter().filter_map(|one| one.conditioning.guidance(scale));
         let guidance = asked.next().unwrap_or_else(|| Guidance::classifier_free(scale));
         if let Some(other) = asked.find(|other| *other != guidance) {
             let got = format!("{guidance:?} and {other:?}");
@@ -284,6 +297,18 @@ impl Request {
         self.guidance()?;
         if self.seeds.is_empty() {
             return Err(Error::settings("seeds", "none", "one per image", "give at least one seed"));
+        }
+        for (index, one) in self.conditioning.iter().enumerate() {
+            if let Some(images) =
+                one.images.as_ref().filter(|images| images.is_empty() || images.end > self.seeds.len())
+            {
+                return Err(Error::settings(
+                    format!("conditioning[{index}].images"),
+                    format!("{images:?}"),
+                    format!("some of the images 0..{}", self.seeds.len()),
+                    "count from 0, or leave the range out for all images",
+                ));
+            }
         }
         if let Some(start) = &self.init_image
             && !(0.0..=1.0).contains(&start.strength)

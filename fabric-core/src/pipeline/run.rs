@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -9,13 +10,13 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor};
 
 use super::callback::{Watched, contained};
-use super::denoiser::{GuidedModel, Masses, StepNoise};
-use super::latents::KeptLatents;
-use super::references::Chosen;
+use super::guided_model::{GuidedModel, Masses, StepNoise};
+use super::plan::Plan;
 use super::text::Conditions;
-use super::{Observer, Report, Request, StepEvent, notes};
+use super::{Observer, Phase, PhaseEvent, Report, Request, StepEvent, notes};
 use crate::Error;
-use crate::fabric::{CacheStats, FeedbackSchedule, ReferenceKvCache, ReferenceNoise};
+use crate::cache::{CacheStats, ReferenceKvCache, ReferenceLatents};
+use crate::fabric::{FeedbackSchedule, ReferenceNoise, References};
 use crate::image::{self, Image};
 use crate::models::{Autoencoder, CrossAttention, TextEncoder, UNetModel};
 use crate::noise::{RunNoise, SeededNoise};
@@ -47,7 +48,7 @@ pub struct Pipeline {
     pub(super) scheduler: SchedulerConfig,
     pub(super) native_size: usize,
     pub(super) tokens: Arc<ReferenceKvCache>,
-    pub(super) latents: Arc<Mutex<KeptLatents>>,
+    pub(super) latents: Arc<Mutex<ReferenceLatents>>,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -88,7 +89,7 @@ impl Pipeline {
         Ok(Self { unet, autoencoder, text, scheduler, native_size, tokens, latents })
     }
 
-    /// The U-Net's cross-attention layers in the order in which they run; adapters are built for them.
+    /// The U-Net's cross-attention layers in the order in which they run.
     pub fn cross_attentions(&self) -> Vec<CrossAttention> {
         self.unet.cross_attentions()
     }
@@ -203,27 +204,42 @@ impl Pipeline {
     /// Returns the errors of [`Self::generate`], [`Error::Cancelled`] if the observer cancels, and
     /// [`Error::Callback`] if it panics.
     pub fn generate_observed(&self, request: &Request, observer: &mut dyn Observer) -> Result<Generation, Error> {
-        // Drawing noise and joining batches also run on the device, so they can panic too.
-        contained("making images", || self.run_in_batches(request, observer))
+        self.generate_part(Part::whole(request), observer)
     }
 
-    fn run_in_batches(&self, request: &Request, observer: &mut dyn Observer) -> Result<Generation, Error> {
-        request.validate()?;
-        let batch = self.batch(request)?;
+    fn run_in_batches(&self, part: Part<'_>, observer: &mut dyn Observer) -> Result<Generation, Error> {
+        let observer = &mut Watched(observer);
+        let Part { request, images, is_warm_up } = part;
+        let mut plan = self.plan(request, None)?;
+        begin(observer, Phase::Conditioning, images.clone(), &plan)?;
+        self.prepare(&mut plan, is_warm_up)?;
+        let batches = images.len().div_ceil(plan.batch);
         let mut whole: Option<Generation> = None;
-        for seeds in request.seeds.chunks(batch) {
-            let mut noise = SeededNoise::new(seeds, &self.unet.device());
+        for batch in 0..batches {
+            let first = images.start + batch * plan.batch;
+            let part = first..images.end.min(first + plan.batch);
+            let mut noise = SeededNoise::new(&request.seeds[part.clone()], &self.unet.device());
             if request.settings.fabric.noise == ReferenceNoise::Fresh {
                 noise = noise.with_fresh_references();
             }
-            let part =
-                self.generate_with(&Request { seeds: seeds.to_vec(), ..request.clone() }, &mut noise, observer)?;
-            whole = Some(match whole {
-                Some(whole) => whole.joined(part),
-                None => part,
+            let part = Batch { images: part, number: batch, count: batches };
+            let made = self.run_batch(&plan, &part, &mut noise, observer);
+            whole = Some(match (whole, made) {
+                (Some(whole), Ok(made)) => whole.joined(made),
+                (None, Ok(made)) => made,
+                (Some(whole), Err(Error::Cancelled { step, steps, .. })) => {
+                    return Err(Error::Cancelled { step, steps, finished: whole.images });
+                }
+                (_, Err(error)) => return Err(error),
             });
         }
         whole.ok_or_else(|| Error::settings("seeds", "none", "one per image", "give at least one seed"))
+    }
+
+    /// Generates some images of a request, given by their indices.
+    pub(super) fn generate_part(&self, part: Part<'_>, observer: &mut dyn Observer) -> Result<Generation, Error> {
+        // burn panics when a device operation fails; the panic is turned into an error here.
+        contained("making images", || self.run_in_batches(part, observer))
     }
 
     /// Generates all images in one batch with noise from the given source, to reproduce published runs draw by draw.
@@ -237,56 +253,66 @@ impl Pipeline {
         noise: &mut dyn RunNoise,
         observer: &mut dyn Observer,
     ) -> Result<Generation, Error> {
-        request.validate()?;
-        // burn panics when a device operation fails; the panic is turned into an error here.
-        contained("making images", || self.run(request, noise, &mut Watched(observer)))
+        contained("making images", || {
+            let observer = &mut Watched(observer);
+            let mut plan = self.plan(request, Some(request.seeds.len()))?;
+            let images = 0..request.seeds.len();
+            begin(observer, Phase::Conditioning, images.clone(), &plan)?;
+            self.prepare(&mut plan, false)?;
+            self.run_batch(&plan, &Batch { images, number: 0, count: 1 }, noise, observer)
+        })
     }
 
-    fn run(
+    fn run_batch(
         &self,
-        request: &Request,
+        plan: &Plan<'_>,
+        batch: &Batch,
         noise: &mut dyn RunNoise,
         observer: &mut dyn Observer,
     ) -> Result<Generation, Error> {
-        let settings = &request.settings;
-        let size = self.size(request)?;
-        let schedule = self.schedule(request, settings.steps)?;
-        self.check_halves(request)?;
-        self.check_mask(request, size)?;
-        let guidance = request.guidance()?;
-        let chosen = Chosen::of(request, &guidance, &schedule);
-        self.check_memory(request, size, &chosen)?;
-        request.steering.iter().try_for_each(|steering| steering.check(&*self.unet))?;
+        let Plan { request, size, schedule, guidance, chosen, .. } = plan;
+        let (settings, size, images) = (&request.settings, *size, &batch.images);
+        let seeds = &request.seeds[images.clone()];
         if let Some(start) = request.init_image.as_ref().filter(|start| start.strength == 0.0) {
-            return self.unchanged(request, start, size, noise);
+            return self.unchanged(seeds, start, size, noise);
         }
-        let notes = notes::on_guidance(settings.guidance_scale, &guidance).into_iter().collect();
+        let notes = notes::on_guidance(settings.guidance_scale, guidance).into_iter().collect();
         let report = RefCell::new(Report { notes, ..Report::default() });
 
+        begin(observer, Phase::Text, images.clone(), plan)?;
         let clock = Instant::now();
-        let conditions = Conditions::encode(&*self.text, request, &request.seeds, size)?;
+        let conditions = Conditions::encode(&*self.text, request, seeds, size)?;
         report.borrow_mut().truncated = conditions.truncated.clone();
         report.borrow_mut().text_seconds = clock.elapsed().as_secs_f64();
 
+        begin(observer, Phase::Encoding, images.clone(), plan)?;
         let clock = Instant::now();
-        let start = self.start(request, &schedule, size, noise)?;
-        let references = self.references(&chosen, request, size, noise, &mut report.borrow_mut())?;
-        report.borrow_mut().encode_seconds = clock.elapsed().as_secs_f64();
+        let start = self.start(request, seeds.len(), schedule, size, noise)?;
+        let references = self.references(chosen, request, size, noise, &mut report.borrow_mut())?;
+        let prepared = if batch.number == 0 { plan.seconds } else { 0.0 };
+        report.borrow_mut().encode_seconds = prepared + clock.elapsed().as_secs_f64();
 
+        let can_cache = noise.is_seeded() && noise.has_fixed_references() && !plan.references_are_conditioned();
+        let references = References {
+            all: references,
+            settings: &settings.fabric,
+            schedule: FeedbackSchedule::new(&settings.fabric, schedule.config().num_train_timesteps),
+            levels: self.unet.levels(),
+            cache: can_cache.then_some(&*self.tokens),
+            cache_conditions: digest(&(settings.text.clip_skip, conditions.tokens(), size)),
+        };
+        begin(observer, Phase::Denoising, images.clone(), plan)?;
         let masses = RefCell::new(Masses::default());
         let noise: RefCell<&mut dyn RunNoise> = RefCell::new(noise);
         let observer: RefCell<&mut dyn Observer> = RefCell::new(observer);
-        let mut denoiser = GuidedModel {
+        let mut model = GuidedModel {
             unet: &*self.unet,
-            guidance: &guidance,
+            guidance,
             conditions: &conditions,
-            settings: &settings.fabric,
-            schedule: FeedbackSchedule::new(&settings.fabric, schedule.config().num_train_timesteps),
             references: &references,
-            steering: &request.steering,
+            conditioning: &plan.conditioning,
+            images: images.clone(),
             mask: start.channels.as_ref(),
-            cache: &self.tokens,
-            cache_conditions: digest(&(settings.text.clip_skip, conditions.tokens(), size)),
             noise: &noise,
             observer: &observer,
             report: &report,
@@ -297,26 +323,68 @@ impl Pipeline {
         let mut observe = |step: StepReport<'_>| {
             report.borrow_mut().step_seconds.push(clock.elapsed().as_secs_f64());
             clock = Instant::now();
-            let (state, denoised) = (step.state, step.denoised);
-            let (evaluation, evaluations) = (step.call + 1, schedule.calls());
-            let (step, steps) = (step.step + 1, step.steps);
-            let event =
-                StepEvent { step, steps, evaluation, evaluations, state, denoised, autoencoder: &*self.autoencoder };
+            let event = StepEvent {
+                images: images.clone(),
+                step: step.step + 1,
+                steps: step.steps,
+                evaluation: batch.number * schedule.calls() + step.call + 1,
+                evaluations: batch.count * schedule.calls(),
+                state: step.state,
+                denoised: step.denoised,
+                autoencoder: &*self.autoencoder,
+            };
             observer.borrow_mut().step(&event)
         };
         let (latents, mask_blend) = (start.latents, start.mask_blend.as_ref());
-        let latents =
-            sample_within(&schedule, latents, &mut denoiser, &mut StepNoise(&noise), &mut observe, mask_blend)?;
+        let latents = sample_within(schedule, latents, &mut model, &mut StepNoise(&noise), &mut observe, mask_blend)?;
 
+        let observer = observer.into_inner();
+        begin(observer, Phase::Decoding, images.clone(), plan)?;
         let clock = Instant::now();
-        let images = decode(&*self.autoencoder, &latents)?;
+        let mut made = Vec::with_capacity(images.len());
+        for (row, index) in images.clone().enumerate() {
+            // One at a time, so that memory for only one is needed.
+            made.extend(decode(&*self.autoencoder, &latents.clone().narrow(0, row, 1))?);
+            observer.image(index, &made[row]);
+        }
         let mut report = report.into_inner();
         report.decode_seconds = clock.elapsed().as_secs_f64();
         (report.cache, report.spill_error) = (self.tokens.stats(), self.tokens.spill_error());
         if settings.measure_attention {
-            report.attention_mass = masses.into_inner().means(references.len());
+            report.attention_mass = masses.into_inner().means(references.all.len());
         }
-        Ok(Generation { images, seeds: request.seeds.clone(), latents, report })
+        Ok(Generation { images: made, seeds: seeds.to_vec(), latents, report })
+    }
+}
+
+/// Images of a request to make, given by their indices.
+pub(super) struct Part<'a> {
+    pub(super) request: &'a Request,
+    pub(super) images: Range<usize>,
+    pub(super) is_warm_up: bool,
+}
+
+impl<'a> Part<'a> {
+    /// All images of a request.
+    pub(super) fn whole(request: &'a Request) -> Self {
+        Self { request, images: 0..request.seeds.len(), is_warm_up: false }
+    }
+}
+
+/// One of the batches of a run.
+struct Batch {
+    images: Range<usize>,
+    number: usize,
+    count: usize,
+}
+
+/// Tells the observer that a phase begins; it may cancel.
+fn begin(observer: &mut dyn Observer, phase: Phase, images: Range<usize>, plan: &Plan<'_>) -> Result<(), Error> {
+    match observer.phase(&PhaseEvent { phase, images }) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => {
+            Err(Error::Cancelled { step: 0, steps: plan.request.settings.steps, finished: Vec::new() })
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::run::Part;
 use super::{Pipeline, Request};
 use crate::Error;
 
@@ -35,14 +36,10 @@ impl Pipeline {
         request.settings.steps = (1..request.settings.steps).find(enough).unwrap_or(request.settings.steps);
         let fabric = &mut request.settings.fabric;
         (fabric.start, fabric.end, fabric.min_weight) = (0.0, 1.0, fabric.max_weight);
-        for steering in &mut request.steering {
-            if let Some(always) = steering.at_every_evaluation() {
-                *steering = always;
-            }
-        }
         let mut own = self.clone();
         (own.tokens, own.latents) = (Arc::default(), Arc::default());
-        own.generate(&request)?;
+        let part = Part { is_warm_up: true, ..Part::whole(&request) };
+        own.generate_part(part, &mut ())?;
         Ok(clock.elapsed())
     }
 }

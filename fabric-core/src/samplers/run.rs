@@ -119,7 +119,7 @@ impl<'a> Run<'a> {
             ControlFlow::Continue(()) => Ok(state),
             ControlFlow::Break(()) => {
                 let last_of_step = self.calls.is_multiple_of(order) || self.calls == self.schedule.calls();
-                Err(Error::Cancelled { step: step + usize::from(last_of_step), steps })
+                Err(Error::Cancelled { step: step + usize::from(last_of_step), steps, finished: Vec::new() })
             }
         }
     }

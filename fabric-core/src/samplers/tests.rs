@@ -330,7 +330,7 @@ fn an_observer_can_stop_the_run() {
         if report.call == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert_eq!(seen, [(0, 0, 10), (1, 0, 10), (2, 1, 10), (3, 1, 10)]);
-    assert!(matches!(result, Err(Error::Cancelled { step: 2, steps: 10 })), "{result:?}");
+    assert!(matches!(result, Err(Error::Cancelled { step: 2, steps: 10, .. })), "{result:?}");
 }
 
 #[test]

@@ -5,9 +5,9 @@
 //! full history.
 
 mod error;
+mod feedback;
 mod folder;
 mod history;
-mod keep;
 mod known_files;
 mod round;
 mod source;
@@ -24,14 +24,15 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
 pub use error::SessionError;
+pub use feedback::Feedback;
 use history::{State, Step};
-pub use keep::{Feedback, KeepPolicy};
 use known_files::KnownFiles;
 pub use round::Round;
 pub use source::{BestAndWorst, FeedbackSource};
 pub use vote::{Judged, Vote};
 
 use crate::Error;
+use crate::fabric::KeepPolicy;
 use crate::image::{ContentHash, Image, ImageError, Mark, contact_sheet};
 
 /// Maximum number of pixels in all images of a session: 2048 images of 512x512, 1.6 GB.
@@ -41,7 +42,8 @@ pub const MAX_SESSION_PIXELS: usize = 1 << 29;
 ///
 /// ```
 /// use fabric_core::image::Image;
-/// use fabric_core::session::{FeedbackSession, KeepPolicy, Vote};
+/// use fabric_core::fabric::KeepPolicy;
+/// use fabric_core::session::{FeedbackSession, Vote};
 ///
 /// let mut session = FeedbackSession::new("a small red star on blue").with_seed(7);
 /// let seeds = [session.next_seed(), session.next_seed()];
@@ -254,7 +256,7 @@ impl FeedbackSession {
 
     /// Returns the liked and disliked images to use in the next round, as selected by `keep`.
     pub fn feedback(&self, keep: KeepPolicy) -> Feedback {
-        keep.choose(self.votes())
+        Feedback::select(self.votes(), keep)
     }
 
     /// Judges the last round with `source` and casts its votes. If a vote is invalid, none is cast.

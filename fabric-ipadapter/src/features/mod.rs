@@ -1,6 +1,7 @@
 //! Image features, the input of an adapter.
 
 mod combine;
+mod encoded;
 mod file;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use fabric_core::models::ImageEncoder;
 use crate::AdapterError;
 
 pub use combine::Combine;
+pub(crate) use encoded::AttachedEncoder;
 
 /// Features of one or more images from an image encoder or a face recogniser.
 ///
@@ -114,6 +116,79 @@ impl Features {
         }
     }
 
+    /// Whether they have the texts of an instruction.
+    pub(crate) fn is_instructed(&self) -> bool {
+        matches!(self, Self::Instructed { .. })
+    }
+
+    /// Number of images or faces.
+    pub fn images(&self) -> usize {
+        match self {
+            Self::Pooled(x) | Self::Face(x) => x.dims()[0],
+            Self::Tokens(tokens) | Self::FaceAndTokens { tokens, .. } | Self::Instructed { tokens, .. } => {
+                tokens.dims()[0]
+            }
+        }
+    }
+
+    /// Bytes of all tensors.
+    pub(crate) fn bytes(&self) -> usize {
+        fn bytes<const D: usize>(x: &Tensor<D>) -> usize {
+            x.dims().iter().product::<usize>() * x.dtype().size()
+        }
+        match self {
+            Self::Pooled(x) | Self::Face(x) => bytes(x),
+            Self::Tokens(x) => bytes(x),
+            Self::FaceAndTokens { identities, tokens } => bytes(identities) + bytes(tokens),
+            Self::Instructed { tokens, prompt, instruction } => {
+                [tokens, prompt, instruction].into_iter().map(bytes).sum()
+            }
+        }
+    }
+
+    /// Repeats the features of one image for this many images; features of as many images are unchanged.
+    pub(crate) fn repeated(self, images: usize) -> Result<Self, AdapterError> {
+        match self.images() {
+            got if got == images => Ok(self),
+            1 => Ok(self.map(|x| x.repeat_dim(0, images), |x| x.repeat_dim(0, images))),
+            got => Err(AdapterError::Setting {
+                what: "features of no image".to_owned(),
+                got: got.to_string(),
+                expected: format!("1, or {images} as there are images"),
+                next: "give one".to_owned(),
+            }),
+        }
+    }
+
+    /// Applies a function to each tensor.
+    fn map(self, pooled: impl Fn(Tensor<2>) -> Tensor<2>, tokens: impl Fn(Tensor<3>) -> Tensor<3>) -> Self {
+        match self {
+            Self::Pooled(x) => Self::Pooled(pooled(x)),
+            Self::Tokens(x) => Self::Tokens(tokens(x)),
+            Self::Face(x) => Self::Face(pooled(x)),
+            Self::FaceAndTokens { identities, tokens: x } => {
+                Self::FaceAndTokens { identities: pooled(identities), tokens: tokens(x) }
+            }
+            Self::Instructed { tokens: x, prompt, instruction } => {
+                let [x, prompt, instruction] = [x, prompt, instruction].map(&tokens);
+                Self::Instructed { tokens: x, prompt, instruction }
+            }
+        }
+    }
+
+    /// Concatenates the features of several images of one kind.
+    pub(crate) fn joined(parts: Vec<Self>) -> Self {
+        let (mut pooled, mut tokens) = (Vec::new(), Vec::new());
+        for part in parts {
+            match part {
+                Self::Pooled(x) => pooled.push(x),
+                Self::Tokens(x) => tokens.push(x),
+                other => unreachable!("joined: an encoder gives no {}", other.kind()),
+            }
+        }
+        if pooled.is_empty() { Self::Tokens(Tensor::cat(tokens, 0)) } else { Self::Pooled(Tensor::cat(pooled, 0)) }
+    }
+
     /// Checks that all parts have the same number of images, at least one.
     pub(crate) fn check_rows(&self) -> Result<(), AdapterError> {
         let rows = match self {
@@ -138,37 +213,15 @@ impl Features {
     /// Moves the features to a device that tracks gradients.
     #[cfg(feature = "train")]
     pub(crate) fn tracked(self) -> Self {
-        match self {
-            Self::Pooled(x) => Self::Pooled(Tensor::from_inner(x)),
-            Self::Tokens(x) => Self::Tokens(Tensor::from_inner(x)),
-            Self::Face(x) => Self::Face(Tensor::from_inner(x)),
-            Self::FaceAndTokens { identities, tokens } => {
-                Self::FaceAndTokens { identities: Tensor::from_inner(identities), tokens: Tensor::from_inner(tokens) }
-            }
-            Self::Instructed { tokens, prompt, instruction } => {
-                let [tokens, prompt, instruction] = [tokens, prompt, instruction].map(Tensor::from_inner);
-                Self::Instructed { tokens, prompt, instruction }
-            }
-        }
+        self.map(Tensor::from_inner, Tensor::from_inner)
     }
 
     /// Casts the features to f32.
     pub(crate) fn in_f32(&self) -> Self {
-        fn cast<const D: usize>(x: &Tensor<D>) -> Tensor<D> {
-            if x.dtype() == DType::F32 { x.clone() } else { x.clone().cast(DType::F32) }
+        fn cast<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+            if x.dtype() == DType::F32 { x } else { x.cast(DType::F32) }
         }
-        match self {
-            Self::Pooled(x) => Self::Pooled(cast(x)),
-            Self::Tokens(x) => Self::Tokens(cast(x)),
-            Self::Face(x) => Self::Face(cast(x)),
-            Self::FaceAndTokens { identities, tokens } => {
-                Self::FaceAndTokens { identities: cast(identities), tokens: cast(tokens) }
-            }
-            Self::Instructed { tokens, prompt, instruction } => {
-                let [tokens, prompt, instruction] = [tokens, prompt, instruction].map(cast);
-                Self::Instructed { tokens, prompt, instruction }
-            }
-        }
+        self.clone().map(cast, cast)
     }
 
     /// Encodes images for an adapter that expects pooled features or tokens.
@@ -212,6 +265,8 @@ impl Features {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
 
     /// Image encoder that returns zeros, with or without a projection.
@@ -230,6 +285,10 @@ mod tests {
 
         fn image_size(&self) -> usize {
             4
+        }
+
+        fn device(&self) -> Device {
+            fabric_backends::default_device().expect("a device")
         }
 
         fn has_projection(&self) -> bool {

@@ -124,6 +124,11 @@ impl AdapterConfig {
         }
     }
 
+    /// Whether it is an Instruct adapter, which reads an instruction beside the image.
+    pub fn is_instruct(&self) -> bool {
+        matches!(self.projection, ProjectionConfig::Instruct { .. })
+    }
+
     /// Checks that the cross-attention layers of a U-Net match the adapter.
     ///
     /// # Errors

@@ -141,6 +141,10 @@ impl ImageEncoder for ClipVision {
         self.run(pixels, self.layers.len() - 1)
     }
 
+    fn device(&self) -> Device {
+        self.patch_embedding.weight.lazy_device()
+    }
+
     fn image_size(&self) -> usize {
         self.image_size
     }

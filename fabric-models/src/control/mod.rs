@@ -3,18 +3,18 @@
 //! Each reads a control image (edges, a pose, depth). They do not receive the image tokens of IP-Adapters: a
 //! ControlNet attends to the text alone, as published.
 
+mod conditioning;
 mod config;
 mod controlnet;
 mod file;
 mod hint;
 mod names;
-mod steering;
 mod t2i;
 
+pub use conditioning::{Control, ControlNetwork};
 pub use config::{ChannelOrder, ControlNetConfig};
 pub use controlnet::ControlNet;
 pub use file::ControlNetFile;
-pub use steering::{Control, ControlNetwork};
 pub use t2i::{T2IAdapter, T2IAdapterConfig, T2IAdapterKind};
 
 #[cfg(test)]

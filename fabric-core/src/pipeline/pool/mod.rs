@@ -131,22 +131,7 @@ impl DevicePool {
     ) -> Result<Pooled<Vec<Generation>>, Error> {
         for request in requests {
             request.validate()?;
-            self.check_steering(request)?;
         }
         Run::new(&self.members, requests, Box::new(observe)).finish(self.patience)
-    }
-
-    /// Refuses adapters and ControlNets if the pool has several devices: their tensors are on one device.
-    fn check_steering(&self, request: &Request) -> Result<(), Error> {
-        let first = self.members[0].1.device();
-        if request.steering.is_empty() || self.members.iter().all(|(_, pipeline)| pipeline.device() == first) {
-            return Ok(());
-        }
-        Err(Error::settings(
-            "steering",
-            "an adapter or a control network beside several devices",
-            "none, as its tensors lie on one device",
-            "make a request for each device, and give it to that device's pipeline",
-        ))
     }
 }

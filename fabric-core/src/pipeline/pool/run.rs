@@ -9,9 +9,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{PoolStep, Pooled};
 use crate::Error;
-use crate::fabric::CacheStats;
+use crate::cache::CacheStats;
 use crate::pipeline::callback::contained;
-use crate::pipeline::run::all_caches;
+use crate::pipeline::run::{Part, all_caches};
 use crate::pipeline::{Generation, Pipeline, Request, StepEvent};
 
 /// Batch of images of one request, made by one device.
@@ -22,7 +22,7 @@ struct Piece {
 }
 
 /// Result of a piece, with its latents copied to the host because the device may fail later.
-type Part = (Generation, TensorData);
+type Made = (Generation, TensorData);
 
 /// Piece that a device is working on.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ struct State {
     /// Current work by device. If the entry is gone when a device finishes, the device timed out, its piece was
     /// returned to the queue, and the result is dropped.
     at_work: Vec<Option<Work>>,
-    done: Vec<(Piece, Part)>,
+    done: Vec<(Piece, Made)>,
     lost: Vec<Loss>,
     failure: Option<Error>,
 }
@@ -204,10 +204,10 @@ impl Run {
         }
     }
 
-    fn make(&self, member: usize, piece: &Piece) -> Result<Part, Error> {
+    fn make(&self, member: usize, piece: &Piece) -> Result<Made, Error> {
         let (name, pipeline) = &self.members[member];
         let request = &self.requests[piece.request];
-        let part = Request { seeds: request.seeds[piece.images.clone()].to_vec(), ..request.clone() };
+        let part = Part { request, images: piece.images.clone(), is_warm_up: false };
         let mut observer = |event: &StepEvent<'_>| {
             let mut shared = self.lock();
             let state = &mut *shared;
@@ -219,7 +219,7 @@ impl Run {
             (self.observe)(PoolStep { device: name, request: piece.request, images: piece.images.clone(), event })
         };
         contained("making images on a pool", || {
-            let made = pipeline.generate_observed(&part, &mut observer)?;
+            let made = pipeline.generate_part(part, &mut observer)?;
             let latents = made.latents.clone().into_data();
             Ok((made, latents))
         })
@@ -263,7 +263,7 @@ impl Run {
 }
 
 /// Joins the parts of each request, with latents on `device`.
-fn joined(done: &[(Piece, Part)], device: &Device, cache: CacheStats) -> Vec<Generation> {
+fn joined(done: &[(Piece, Made)], device: &Device, cache: CacheStats) -> Vec<Generation> {
     let made = done.chunk_by(|(a, _), (b, _)| a.request == b.request).map(|parts| {
         let parts = parts.iter().map(|(_, (made, latents))| {
             let latents = Tensor::from_data(latents.clone(), device);

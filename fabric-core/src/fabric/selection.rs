@@ -1,8 +1,6 @@
-//! Policies that limit the number of references.
+//! Selection of the references to use if there are many.
 
 use serde::{Deserialize, Serialize};
-
-use super::Judged;
 
 /// Selects which judged images become references. Time, memory and the risk of "burnt" images grow with their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -20,24 +18,7 @@ pub enum KeepPolicy {
     Balanced(usize),
 }
 
-/// Judged images used as references, oldest vote first.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Feedback {
-    /// Images with strengths above 0.
-    pub liked: Vec<Judged>,
-    /// Images with strengths below 0.
-    pub disliked: Vec<Judged>,
-}
-
 impl KeepPolicy {
-    /// Selects references from votes, which are ordered from the oldest to the most recent.
-    pub fn choose(self, votes: &[Judged]) -> Feedback {
-        let strengths: Vec<f64> = votes.iter().map(|judged| judged.vote.strength()).collect();
-        let kept = self.select(&strengths).into_iter().map(|index| votes[index].clone());
-        let (liked, disliked) = kept.partition(|judged| judged.vote.strength() > 0.0);
-        Feedback { liked, disliked }
-    }
-
     /// Returns the indices of selected votes in ascending order. `strengths` (above 0 a like, below 0 a dislike, 0
     /// ignored) is ordered from the oldest to the most recent vote.
     pub fn select(self, strengths: &[f64]) -> Vec<usize> {

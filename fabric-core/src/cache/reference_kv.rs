@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::TokensBySite;
 use super::byte_budget::{ByteBudgetCache, Entry};
-use super::spill::{SpillFolder, SpilledTokens};
+use super::claims::{Claim, Claims};
+use super::disk::{SpillFolder, SpilledTokens};
 use crate::Error;
 use crate::noise::ReferenceId;
 
@@ -79,6 +80,7 @@ pub struct ReferenceKvCache {
     /// Declared before the folder, so that files are dropped before the folder that contains them.
     state: Mutex<State>,
     folder: Option<SpillFolder>,
+    claims: Claims,
 }
 
 /// Contents of a cache.
@@ -116,7 +118,11 @@ impl ReferenceKvCache {
         let made = SpillFolder::new(folder)
             .map_err(|source| Error::SpillFolder { place: folder.display().to_string(), source })?;
         let disk = Disk { budget: bytes, ..Disk::default() };
-        Ok(Self { state: Mutex::new(State { disk, ..State::default() }), folder: Some(made) })
+        Ok(Self {
+            state: Mutex::new(State { disk, ..State::default() }),
+            folder: Some(made),
+            claims: Claims::default(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -180,9 +186,19 @@ impl ReferenceKvCache {
         Some(tokens)
     }
 
+    /// Claims the recording of this key for the current thread, or returns `None` if another thread records it.
+    pub(crate) fn claim(&self, key: ReferenceKvKey) -> Option<Claim<'_>> {
+        self.claims.claim(key)
+    }
+
+    /// Waits until the thread that records this key has finished; see [`Claims::wait`].
+    pub(crate) fn wait(&self, key: &ReferenceKvKey) {
+        self.claims.wait(key);
+    }
+
     /// Adds an entry, in memory if `budget` (in bytes) allows it, else on disk if its budget allows it.
     pub fn insert(&self, key: ReferenceKvKey, tokens: Arc<TokensBySite>, budget: u64) {
-        let bytes = tokens.values().map(|lent| size_of_tensor(&lent.key) + size_of_tensor(&lent.value)).sum::<u64>();
+        let bytes = tokens.values().map(|layer| size_of_tensor(&layer.key) + size_of_tensor(&layer.value)).sum::<u64>();
         let Placed { replaced, without_place } = self.lock().place(key, tokens, bytes, budget);
         drop(replaced);
         for (key, entry) in without_place {
@@ -344,7 +360,7 @@ mod tests {
 
     use super::*;
     use crate::attention::{AttnKind, AttnSite, Block};
-    use crate::fabric::ReferenceTokens;
+    use crate::cache::ReferenceTokens;
     use burn::tensor::{Device, Tensor};
 
     fn site() -> AttnSite {

@@ -85,11 +85,11 @@ impl SpilledTokens {
         if <[u8; 32]>::from(digest.finalize()) != self.digest {
             return Err(damaged("its bytes are not those that were written".to_owned()));
         }
-        let lent = self.parts.iter().zip(bytes).map(|(part, [key, value])| {
+        let tokens = self.parts.iter().zip(bytes).map(|(part, [key, value])| {
             let (key, value) = (part.key.tensor(key), part.value.tensor(value));
             (part.site, ReferenceTokens { key, value, merged_counts: part.merged_counts.clone() })
         });
-        Ok(lent.collect())
+        Ok(tokens.collect())
     }
 }
 

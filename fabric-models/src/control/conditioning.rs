@@ -1,8 +1,7 @@
 //! Control network with its image, for use in a run.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use fabric_core::Error;
@@ -10,7 +9,7 @@ use fabric_core::denoise::ModelCall;
 use fabric_core::guidance::Branch;
 use fabric_core::image::{Fit, Image, control_batch, grey_batch};
 use fabric_core::models::{AddedConditions, Residuals, UNetInput, UNetModel};
-use fabric_core::pipeline::{Steering, Window};
+use fabric_core::pipeline::{BatchLayout, Conditioning, PreparedConditioning, RunContext, Window};
 
 use super::{ControlNet, T2IAdapter};
 
@@ -79,8 +78,8 @@ impl ControlNetwork {
 /// # use fabric_core::{image::Image, pipeline::{Pipeline, Request}};
 /// # use fabric_models::control::{Control, ControlNet};
 /// # fn example(pipeline: &Pipeline, network: Arc<ControlNet>, edges: Image) -> Result<(), fabric_core::Error> {
-/// let control = Control::new(network, edges).with_scale(0.8)?;
-/// let made = pipeline.generate(&Request::new("a red house").with_steering(control))?;
+/// let control = Control::new(network, edges).with_scale(0.8);
+/// let made = pipeline.generate(&Request::new("a red house").with(control))?;
 /// # Ok(())
 /// # }
 /// ```
@@ -91,8 +90,6 @@ pub struct Control {
     scale: f64,
     window: Window,
     guess: bool,
-    /// Features of the control image, by height and width of the latents.
-    read: Arc<Mutex<BTreeMap<[usize; 2], Vec<Tensor<4>>>>>,
 }
 
 impl Control {
@@ -100,19 +97,13 @@ impl Control {
     pub fn new(network: impl Into<ControlNetwork>, image: Image) -> Self {
         let network = network.into();
         let guess = matches!(&network, ControlNetwork::ControlNet(network) if network.is_pooled());
-        Self { network, image, scale: 1.0, window: Window::default(), guess, read: Arc::default() }
+        Self { network, image, scale: 1.0, window: Window::default(), guess }
     }
 
     /// Sets the scale of the residuals; 1 is as trained, 0 has no effect.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the scale is not finite.
-    pub fn with_scale(self, scale: f64) -> Result<Self, Error> {
-        if scale.is_finite() {
-            return Ok(Self { scale, ..self });
-        }
-        Err(Error::settings("scale of a control network", scale, "a finite number", "1 is as trained, 0 is none"))
+    #[must_use]
+    pub fn with_scale(self, scale: f64) -> Self {
+        Self { scale, ..self }
     }
 
     /// Restricts the control to a part of the run.
@@ -128,35 +119,12 @@ impl Control {
         Self { guess, ..self }
     }
 
-    /// Returns the features of the control image for latents of this height and width, computing them on first use.
-    ///
-    /// The lock is never held while the network runs. The network uses rayon's threads, and a thread waiting for them
-    /// may start another request with the same control, which would wait for the lock that its own thread holds. Two
-    /// concurrent requests may both run the network; the first result is kept.
-    fn read(&self, latents: [usize; 2]) -> Result<Vec<Tensor<4>>, Error> {
-        let kept = || self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(read) = kept().get(&latents) {
-            return Ok(read.clone());
-        }
-        let [height, width] = self.network.image_size(latents);
-        let images = std::slice::from_ref(&self.image);
-        let device = self.network.device();
-        let pixels = if self.network.inputs() == 1 {
-            grey_batch(images, width, height, Fit::SquashLanczos, &device)?
-        } else {
-            control_batch(images, width, height, Fit::SquashLanczos, &device)?
-        };
-        let made = self.network.read(pixels);
-        Ok(kept().entry(latents).or_insert(made).clone())
-    }
-}
-
-impl Steering for Control {
-    fn at_every_evaluation(&self) -> Option<Arc<dyn Steering>> {
-        Some(Arc::new(self.clone().with_window(Window::default())))
-    }
-
+    /// Checks that the network was trained for this U-Net, and runs on its device.
     fn check(&self, unet: &dyn UNetModel) -> Result<(), Error> {
+        if !self.scale.is_finite() {
+            let next = "1 is as trained, 0 is none";
+            return Err(Error::settings("scale of a control network", self.scale, "a finite number", next));
+        }
         let same = |what: &str, got: String, expected: String| {
             if got == expected {
                 return Ok(());
@@ -178,7 +146,7 @@ impl Steering for Control {
                     "channels of the text that a ControlNet reads",
                     network.context().to_string(),
                     expected.to_string(),
-                )
+                )?;
             }
             ControlNetwork::T2IAdapter(network) => {
                 let (got, mut expected) = (network.channels(), unet.level_channels());
@@ -186,56 +154,127 @@ impl Steering for Control {
                 if got.len() == expected.len() + 1 {
                     expected.extend(expected.last().copied());
                 }
-                same("channels that a T2I-Adapter adds to", format!("{got:?}"), format!("{expected:?}"))
+                same("channels that a T2I-Adapter adds to", format!("{got:?}"), format!("{expected:?}"))?;
             }
         }
+        let (got, expected) = (self.network.device(), unet.device());
+        if got != expected {
+            let next = "load the control network on the device of each pipeline that uses it";
+            let expected = format!("{expected:?}, as the U-Net");
+            return Err(Error::settings("device of a control network", format!("{got:?}"), expected, next));
+        }
+        Ok(())
     }
 
+    /// Returns the features of the control image for latents of this height and width.
+    fn read(&self, latents: [usize; 2]) -> Result<Vec<Tensor<4>>, Error> {
+        let [height, width] = self.network.image_size(latents);
+        let images = std::slice::from_ref(&self.image);
+        let device = self.network.device();
+        let pixels = if self.network.inputs() == 1 {
+            grey_batch(images, width, height, Fit::SquashLanczos, &device)?
+        } else {
+            control_batch(images, width, height, Fit::SquashLanczos, &device)?
+        };
+        Ok(self.network.read(pixels))
+    }
+}
+
+impl Conditioning for Control {
+    fn prepare(&self, run: &RunContext<'_>) -> Result<Box<dyn PreparedConditioning>, Error> {
+        self.check(run.unet())?;
+        let features = if self.scale == 0.0 { Vec::new() } else { self.read(run.latent_size())? };
+        let (network, scale, guess) = (self.network.clone(), self.scale, self.guess);
+        Ok(Box::new(PreparedControl { network, features, scale, guess, window: run.window(self.window) }))
+    }
+}
+
+/// [`Control`] with the features of its image, which are the same at all evaluations of a run.
+#[derive(Debug)]
+struct PreparedControl {
+    network: ControlNetwork,
+    features: Vec<Tensor<4>>,
+    scale: f64,
+    guess: bool,
+    window: Window,
+}
+
+impl PreparedConditioning for PreparedControl {
     fn residuals(
         &self,
         call: &ModelCall,
         input: &UNetInput<'_>,
-        rows: &[(Branch, Range<usize>)],
+        layout: &BatchLayout,
     ) -> Result<Option<Residuals>, Error> {
         if self.scale == 0.0 || !self.window.contains(call) {
             return Ok(None);
         }
-        let [count, _, height, width] = input.sample.dims();
-        let mut read = self.read([height, width])?;
-        let network = match &self.network {
-            ControlNetwork::ControlNet(network) => network,
-            ControlNetwork::T2IAdapter(_) => {
-                let levels = read.into_iter().map(|x| x.repeat_dim(0, count) * self.scale).collect();
-                return Ok(Some(Residuals { levels, ..Residuals::default() }));
-            }
-        };
-        let hint = read.swap_remove(0);
-        if !self.guess {
-            return Ok(Some(network.forward(input, hint, self.scale, false)));
+        let is_guessing = self.guess && matches!(self.network, ControlNetwork::ControlNet(_));
+        let mut groups: Vec<(Branch, Range<usize>)> = layout.groups();
+        groups.retain(|(branch, _)| !is_guessing || *branch == Branch::Conditional);
+        let rows = Rows { groups: groups.into_iter().map(|(_, rows)| rows).collect(), count: input.sample.dims()[0] };
+        if rows.groups.is_empty() {
+            return Ok(None);
         }
-        // Runs on the conditional branch only; the other rows get zeros.
-        let Some((_, seen)) = rows.iter().find(|(branch, _)| *branch == Branch::Conditional) else { return Ok(None) };
-        let said = network.forward(&only(input, seen), hint, self.scale, true);
-        let placed = |x: Tensor<4>| {
-            let [_, channels, height, width] = x.dims();
-            let none =
-                |rows| (rows > 0).then(|| Tensor::zeros([rows, channels, height, width], (&x.device(), x.dtype())));
-            let parts = [none(seen.start), Some(x.clone()), none(count - seen.end)];
-            Tensor::cat(parts.into_iter().flatten().collect(), 0)
-        };
-        let down = said.down.into_iter().map(placed).collect();
-        Ok(Some(Residuals { down, mid: said.mid.map(placed), ..Residuals::default() }))
+        Ok(Some(match &self.network {
+            ControlNetwork::ControlNet(network) => {
+                let made = network.forward(&rows.only(input), self.features[0].clone(), self.scale, is_guessing);
+                let down = made.down.into_iter().map(|x| rows.placed(x)).collect();
+                Residuals { down, mid: made.mid.map(|x| rows.placed(x)), ..Residuals::default() }
+            }
+            ControlNetwork::T2IAdapter(_) => {
+                let level = |x: &Tensor<4>| rows.placed(x.clone().repeat_dim(0, rows.selected()) * self.scale);
+                Residuals { levels: self.features.iter().map(level).collect(), ..Residuals::default() }
+            }
+        }))
     }
 }
 
-/// Returns an input with these rows only.
-fn only<'a>(input: &UNetInput<'a>, rows: &Range<usize>) -> UNetInput<'a> {
-    let (start, count) = (rows.start, rows.len());
-    let added = input.added.as_ref().map(|added| AddedConditions {
-        pooled: added.pooled.clone().narrow(0, start, count),
-        time_ids: added.time_ids.clone().narrow(0, start, count),
-    });
-    let (sample, context) = (input.sample.clone(), input.context.clone());
-    let input = UNetInput::new(sample.narrow(0, start, count), input.timesteps, context.narrow(0, start, count));
-    UNetInput { added, ..input }
+/// The rows of a batch that a control acts on, as ascending ranges.
+struct Rows {
+    groups: Vec<Range<usize>>,
+    /// Rows of the batch.
+    count: usize,
+}
+
+impl Rows {
+    fn selected(&self) -> usize {
+        self.groups.iter().map(Range::len).sum()
+    }
+
+    /// Returns the selected rows of a tensor.
+    fn of<const D: usize>(&self, x: &Tensor<D>) -> Tensor<D> {
+        if self.selected() == self.count {
+            return x.clone();
+        }
+        Tensor::cat(self.groups.iter().map(|rows| x.clone().narrow(0, rows.start, rows.len())).collect(), 0)
+    }
+
+    /// Returns an input with the selected rows.
+    fn only<'a>(&self, input: &UNetInput<'a>) -> UNetInput<'a> {
+        let added = input
+            .added
+            .as_ref()
+            .map(|added| AddedConditions { pooled: self.of(&added.pooled), time_ids: self.of(&added.time_ids) });
+        let own = UNetInput::new(self.of(&input.sample), input.timesteps, self.of(&input.context));
+        UNetInput { added, ..own }
+    }
+
+    /// Puts the selected rows at their places in the batch, with zeros elsewhere.
+    fn placed(&self, x: Tensor<4>) -> Tensor<4> {
+        if self.selected() == self.count {
+            return x;
+        }
+        let [_, channels, height, width] = x.dims();
+        let zeros =
+            |rows: usize| (rows > 0).then(|| Tensor::zeros([rows, channels, height, width], (&x.device(), x.dtype())));
+        let (mut parts, mut row, mut taken) = (Vec::new(), 0, 0);
+        for rows in &self.groups {
+            parts.extend(zeros(rows.start - row));
+            parts.push(x.clone().narrow(0, taken, rows.len()));
+            (row, taken) = (rows.end, taken + rows.len());
+        }
+        parts.extend(zeros(self.count - row));
+        Tensor::cat(parts, 0)
+    }
 }

@@ -1,0 +1,106 @@
+//! Aspects of an image: what of it an instruction or the reason of a vote is about.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// An aspect of an image, as an instruction to IPAdapter-Instruct or as the reason of a vote names it.
+///
+/// ```
+/// use fabric_core::Aspect;
+///
+/// assert_eq!(Aspect::Style.to_string(), "use the style");
+/// assert_eq!(Aspect::Object("lamp".to_owned()).to_string(), "use the lamp");
+/// // Words that name a known aspect are that aspect; others are used as they are.
+/// assert_eq!(Aspect::from("the style"), Aspect::Style);
+/// assert_eq!(Aspect::from("its warm light").to_string(), "use its warm light");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Aspect {
+    /// The whole image.
+    Everything,
+    /// The style.
+    Style,
+    /// The colours.
+    Colour,
+    /// The pose of a person.
+    Pose,
+    /// The arrangement of the image.
+    Composition,
+    /// The identity of a person.
+    Face,
+    /// The foreground.
+    Foreground,
+    /// The background.
+    Background,
+    /// An object by its name (training used names; "object" itself works too).
+    Object(String),
+    /// Any other words, for example "its warm light".
+    Words(String),
+}
+
+/// The aspects that have a name, with the published wording.
+const NAMED: [(Aspect, &str); 8] = [
+    (Aspect::Everything, "everything from the image"),
+    (Aspect::Style, "the style"),
+    (Aspect::Colour, "the colour"),
+    (Aspect::Pose, "the pose"),
+    (Aspect::Composition, "the composition"),
+    (Aspect::Face, "the face"),
+    (Aspect::Foreground, "the foreground"),
+    (Aspect::Background, "the background"),
+];
+
+/// Formats the instruction with the published wording.
+impl fmt::Display for Aspect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(name) => write!(f, "use the {name}"),
+            Self::Words(words) => write!(f, "use {words}"),
+            named => {
+                let words = NAMED.iter().find(|(aspect, _)| aspect == named).map_or("", |(_, words)| words);
+                write!(f, "use {words}")
+            }
+        }
+    }
+}
+
+/// Reads words such as "the style", "style" or "use the style".
+impl From<&str> for Aspect {
+    fn from(words: &str) -> Self {
+        let words = words.trim();
+        let words = words.strip_prefix("use ").unwrap_or(words);
+        let same = |name: &str| name.eq_ignore_ascii_case(words) || name.strip_prefix("the ") == Some(words);
+        match NAMED.iter().find(|(_, name)| same(name)) {
+            Some((aspect, _)) => aspect.clone(),
+            None if words.eq_ignore_ascii_case("everything") => Self::Everything,
+            None => Self::Words(words.to_owned()),
+        }
+    }
+}
+
+impl From<String> for Aspect {
+    fn from(words: String) -> Self {
+        Self::from(&*words)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_json_give_back_the_aspect() {
+        for (aspect, words) in NAMED {
+            assert_eq!(Aspect::from(&*aspect.to_string()), aspect);
+            assert_eq!(Aspect::from(words), aspect);
+        }
+        assert_eq!(Aspect::from("everything"), Aspect::Everything);
+        for aspect in [Aspect::Style, Aspect::Object("lamp".to_owned()), Aspect::Words("its light".to_owned())] {
+            let json = serde_json::to_string(&aspect).unwrap();
+            assert_eq!(serde_json::from_str::<Aspect>(&json).unwrap(), aspect, "{json}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The U-Net as the sampler calls it: with text, guidance, references, image prompts and ControlNets.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+
+use super::inpaint::MaskChannels;
+use super::plan::ActiveConditioning;
+use super::text::{Conditions, TextRows};
+use super::{Observer, Report};
+use crate::Error;
+use crate::attention::{AttnProcessor, MeasuredMass, NoProcessor};
+use crate::denoise::{Denoiser, ModelCall, NoiseSource};
+use crate::fabric::{Contribution, ReferencePasses, References, indices};
+use crate::guidance::Guidance;
+use crate::layout::BatchLayout;
+use crate::models::{Record, RecordedTokens, Residuals, UNetInput, UNetModel, UNetOutput};
+use crate::noise::{self, Draw, ReferenceId, RunNoise};
+
+/// The U-Net with everything that steers it in one run.
+///
+/// Each evaluation asks the references for their contribution, runs one forward pass over the rows of a
+/// [`BatchLayout`], and mixes the branches. References that are recorded beforehand go through the same forward pass.
+pub(super) struct GuidedModel<'a, 'n> {
+    pub(super) unet: &'a dyn UNetModel,
+    pub(super) guidance: &'a Guidance,
+    pub(super) conditions: &'a Conditions,
+    pub(super) references: &'a References<'a>,
+    pub(super) conditioning: &'a [ActiveConditioning],
+    /// The images of the run that are in this batch.
+    pub(super) images: Range<usize>,
+    /// Extra input channels for inpainting U-Nets.
+    pub(super) mask: Option<&'a MaskChannels>,
+    pub(super) noise: &'a RefCell<&'n mut (dyn RunNoise + 'n)>,
+    pub(super) observer: &'a RefCell<&'n mut (dyn Observer + 'n)>,
+    pub(super) report: &'a RefCell<Report>,
+    /// Collects each reference's share of the attention, if it is to be measured.
+    pub(super) masses: Option<&'a RefCell<Masses>>,
+}
+
+impl Denoiser for GuidedModel<'_, '_> {
+    fn predict(&mut self, latents: Tensor<4>, call: &ModelCall) -> Result<Tensor<4>, Error> {
+        let layout = BatchLayout::new(self.guidance.branches(), self.images.clone());
+        let sample = latents.repeat_dim(0, layout.branches().len());
+        let active = self.references.active(call, &layout);
+        self.report.borrow_mut().calls += 1;
+        let predictions = if active.is_empty() {
+            self.predict_rows(sample, call, &layout, &NoProcessor)?
+        } else {
+            self.report.borrow_mut().calls_with_references += 1;
+            let indices = indices(&active);
+            match self.references.contribute(active, call, &layout, self)? {
+                Contribution::InBatch { latents, processor } => {
+                    self.report.borrow_mut().reference_passes += indices.len();
+                    let layout = layout.with_references(self.references.sides(&indices));
+                    let sample = Tensor::cat(vec![sample, latents], 0);
+                    self.measured(&processor, &indices, |processor| {
+                        self.predict_rows(sample, call, &layout, processor)
+                    })?
+                }
+                Contribution::Recorded(processor) => self
+                    .measured(&processor, &indices, |processor| self.predict_rows(sample, call, &layout, processor))?,
+            }
+        };
+        self.observer.borrow_mut().predictions(call, &predictions);
+        Ok(self.guidance.mix(predictions))
+    }
+}
+
+impl ReferencePasses for GuidedModel<'_, '_> {
+    fn draw(&self, call: &ModelCall, ids: &[ReferenceId], shape: [usize; 4]) -> Result<Tensor<4>, Error> {
+        noise::drawn(&mut **self.noise.borrow_mut(), Draw::Reference { call, ids }, shape)
+    }
+
+    fn observe(&self, call: &ModelCall, noised: &Tensor<4>) {
+        self.observer.borrow_mut().references(call, noised);
+    }
+
+    fn record(&self, call: &ModelCall, noised: Tensor<4>, layout: BatchLayout) -> Result<Vec<RecordedTokens>, Error> {
+        self.report.borrow_mut().reference_passes += layout.reference_rows();
+        Ok(self.forward(noised, call, &layout, &NoProcessor, Record::SelfAttentionOnly)?.recorded)
+    }
+}
+
+impl GuidedModel<'_, '_> {
+    fn predict_rows(
+        &self,
+        rows: Tensor<4>,
+        call: &ModelCall,
+        layout: &BatchLayout,
+        references: &dyn AttnProcessor,
+    ) -> Result<Tensor<4>, Error> {
+        let output = self.forward(rows, call, layout, references, Record::Nothing)?;
+        Ok(output.sample.expect("a pass that does not record predicts"))
+    }
+
+    /// Runs the U-Net on a batch with this layout. `references` adds the keys and values of references.
+    fn forward(
+        &self,
+        rows: Tensor<4>,
+        call: &ModelCall,
+        layout: &BatchLayout,
+        references: &dyn AttnProcessor,
+        record: Record,
+    ) -> Result<UNetOutput, Error> {
+        let views: Vec<BatchLayout> = self.conditioning.iter().map(|one| one.view(layout)).collect();
+        let conditioning = self.conditioning.iter().zip(&views);
+        let added: Vec<_> = conditioning.clone().map(|(one, view)| one.prepared.attention(call, view)).collect();
+        let processors: Vec<&dyn AttnProcessor> =
+            std::iter::once(references).chain(added.iter().map(|processor| &**processor)).collect();
+        let processor = processors.as_slice();
+
+        let timesteps = [call.level.timestep];
+        let mut residuals: Option<Residuals> = None;
+        // A batch of references only has no rows to predict for.
+        if layout.image_rows() > 0 && !self.conditioning.is_empty() {
+            let images = rows.clone().narrow(0, 0, layout.image_rows());
+            let text = self.conditions.rows(layout.branches(), 0);
+            let input = input(images, &timesteps, &text);
+            for (one, view) in conditioning {
+                residuals = match (residuals, one.prepared.residuals(call, &input, view)?) {
+                    (Some(sum), Some(more)) => Some(sum.plus(more)),
+                    (sum, more) => sum.or(more),
+                };
+            }
+        }
+        let rows = match self.mask {
+            Some(mask) => mask.beside(rows, layout),
+            None => rows,
+        };
+        let text = self.conditions.rows(layout.branches(), layout.reference_rows());
+        // In a batch of references only, they are what the pass is about: it records them.
+        let reference_rows = if record == Record::Nothing { layout.reference_rows() } else { 0 };
+        let input = UNetInput { processor: &processor, reference_rows, record, ..input(rows, &timesteps, &text) };
+        Ok(self.unet.forward(UNetInput { residuals: residuals.as_ref(), ..input }))
+    }
+
+    /// Runs `pass` with a processor of references, whose shares of the attention are measured if asked for.
+    fn measured<T>(
+        &self,
+        processor: &dyn AttnProcessor,
+        indices: &[usize],
+        pass: impl FnOnce(&dyn AttnProcessor) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let Some(masses) = self.masses else { return pass(processor) };
+        let measured = MeasuredMass::new(processor);
+        let made = pass(&measured)?;
+        let mut masses = masses.borrow_mut();
+        measured.shares().into_iter().for_each(|(source, share)| masses.note(indices[source], share));
+        Ok(made)
+    }
+}
+
+/// Creates the U-Net input for these rows.
+fn input<'a>(sample: Tensor<4>, timesteps: &'a [f64], text: &'a TextRows) -> UNetInput<'a> {
+    let TextRows { context, added, keys } = text;
+    let input = UNetInput::new(sample, timesteps, context.clone());
+    UNetInput { added: added.clone(), text_kv_cache: Some(keys), ..input }
+}
+
+/// Per reference, the sum of its shares of the attention and the number of evaluations in which it was used.
+#[derive(Debug, Default)]
+pub(super) struct Masses(BTreeMap<usize, (f64, usize)>);
+
+impl Masses {
+    fn note(&mut self, reference: usize, share: f64) {
+        let (sum, calls) = self.0.entry(reference).or_default();
+        *sum += share;
+        *calls += 1;
+    }
+
+    /// Mean share per reference; 0 for references that were never used.
+    pub(super) fn means(&self, references: usize) -> Vec<f64> {
+        let mean = |index| self.0.get(&index).map_or(0.0, |(sum, calls)| sum / *calls as f64);
+        (0..references).map(mean).collect()
+    }
+}
+
+/// Noise source for the sampler's steps.
+pub(super) struct StepNoise<'a, 'n>(pub(super) &'a RefCell<&'n mut (dyn RunNoise + 'n)>);
+
+impl NoiseSource for StepNoise<'_, '_> {
+    fn draw(&mut self, shape: [usize; 4]) -> Result<Tensor<4>, Error> {
+        self.0.borrow_mut().draw(Draw::Step, shape)
+    }
+}

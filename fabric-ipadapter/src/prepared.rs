@@ -1,0 +1,234 @@
+//! Image prompts that are ready for a run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::tensor::Tensor;
+use fabric_core::Error;
+use fabric_core::attention::{AttnCall, AttnExtras, AttnProcessor, AttnSite};
+use fabric_core::denoise::ModelCall;
+use fabric_core::guidance::Branch;
+use fabric_core::models::CrossAttention;
+use fabric_core::pipeline::{BatchLayout, PreparedConditioning, RunContext, Window};
+
+use crate::image_prompt::{Scale, Source};
+use crate::prompt::{ImagePromptRows, check_masks, check_weights};
+use crate::{
+    AdapterError, Features, ImagePrompt, ImagePromptKv, InstructTexts, Instruction, LayerScales, PresetScales,
+    ScaleSchedule,
+};
+
+/// [`ImagePrompt`] with its keys and values for each guidance branch of one run.
+#[derive(Debug)]
+pub struct PreparedImagePrompt {
+    branches: BTreeMap<Branch, ImagePromptKv>,
+    window: Window,
+    /// Factor on all scales over the run.
+    schedule: ScaleSchedule,
+    /// Layers in which the conditional branch does not attend to the images and all other branches do.
+    inverted: BTreeSet<AttnSite>,
+    visible_to_references: bool,
+}
+
+impl ImagePrompt {
+    /// Prepares the prompt for a run.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if adapter, encoder, features, instruction and U-Net do not fit together, or a setting is
+    /// invalid. All but the number of the encoder's channels is checked before an image is encoded.
+    pub fn prepared(&self, run: &RunContext<'_>) -> Result<PreparedImagePrompt, Error> {
+        let layers = run.cross_attentions();
+        self.adapter.config().check_layers(&layers)?;
+        self.check_source()?;
+        let count = self.image_count();
+        let PresetScales { scales, inverted } = self.layer_scales(&layers)?;
+        scales.check(layers.iter().map(|layer| &layer.site))?;
+        if let Some(weights) = &self.weights {
+            check_weights(weights, count)?;
+        }
+        if let Some(masks) = &self.masks {
+            check_masks(masks, count, layers.iter().map(|layer| &layer.site))?;
+        }
+        let instruction = self.effective_instruction();
+        if let Some(texts) = &self.texts {
+            texts.check()?;
+        }
+
+        let [images, none] = self.features()?;
+        let mut branches = BTreeMap::new();
+        for (branch, features) in self.by_branch(run, instruction.as_ref(), images, none)? {
+            let mut kv = ImagePromptKv::new(&self.adapter, self.adapter.tokens(&features)?, &layers)?;
+            kv = kv.to_device(&run.device());
+            if let Some(masks) = &self.masks {
+                kv = kv.with_masks(masks.clone(), &run.grids())?;
+            }
+            if self.masks.is_none() || self.masks_use_scale {
+                kv = kv.with_scales(scales.clone())?;
+            }
+            if let Some(weights) = &self.weights {
+                kv = kv.with_weights(weights.clone())?;
+            }
+            branches.insert(branch, kv);
+        }
+        let schedule = if run.is_warm_up() { ScaleSchedule::default() } else { self.schedule.clone() };
+        let (window, visible_to_references) = (run.window(self.window), self.visible_to_references);
+        Ok(PreparedImagePrompt { branches, window, schedule, inverted, visible_to_references })
+    }
+
+    /// Number of images after combining.
+    fn image_count(&self) -> usize {
+        let count = match &self.source {
+            Source::Images(images) => images.len(),
+            Source::Features(features, _) => features.images(),
+        };
+        if self.combine.is_some() { count.min(1) } else { count }
+    }
+
+    fn check_source(&self) -> Result<(), AdapterError> {
+        let config = self.adapter.config();
+        if self.image_count() == 0 {
+            return Err(AdapterError::Setting {
+                what: "images of an image prompt".to_owned(),
+                got: "none".to_owned(),
+                expected: "at least one".to_owned(),
+                next: "leave the image prompt out".to_owned(),
+            });
+        }
+        if (self.instruction.is_some() || self.texts.is_some()) && !config.is_instruct() {
+            return Err(AdapterError::Unfit {
+                adapter: config.to_string(),
+                what: "instruction of an image prompt".to_owned(),
+                got: self.instruction.as_ref().map_or("texts".to_owned(), |one| format!("`{}`", one.query)),
+                expected: "none, as only Instruct adapters read one".to_owned(),
+                next: "leave it out, or load an IPAdapter-Instruct file".to_owned(),
+            });
+        }
+        match &self.source {
+            Source::Images(_) => self.adapter.check_encoder(),
+            Source::Features(features, none) => {
+                let none = none.as_deref();
+                for features in [Some(&**features), none].into_iter().flatten() {
+                    if self.effective_instruction().is_none() {
+                        config.check_features(features)?;
+                    } else if !matches!(features, Features::Tokens(_)) {
+                        return Err(AdapterError::Unfit {
+                            adapter: config.to_string(),
+                            what: "features of an image prompt".to_owned(),
+                            got: features.kind().to_string(),
+                            expected: "tokens of the image encoder".to_owned(),
+                            next: "give the encoder's penultimate layer; the texts are read in the run".to_owned(),
+                        });
+                    }
+                }
+                let needs_encoder = none.is_none() && !matches!(**features, Features::Pooled(_) | Features::Face(_));
+                if needs_encoder { self.adapter.check_encoder() } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Returns the scale of each layer, with the published correction.
+    fn layer_scales(&self, layers: &[CrossAttention]) -> Result<PresetScales, AdapterError> {
+        let plain = |scales| PresetScales { scales, inverted: BTreeSet::new() };
+        Ok(match &self.scale {
+            Scale::Uniform(scale) => {
+                let instruction = self.effective_instruction().filter(|_| self.corrects_scale);
+                let corrected = |one: Instruction| one.corrected_scale(*scale, self.adapter.config());
+                plain(LayerScales::same(instruction.map_or(*scale, corrected)))
+            }
+            Scale::Layers(scales) => plain(scales.clone()),
+            Scale::Preset { preset, strength, other } => preset.scales_for(layers, *strength, *other)?,
+        })
+    }
+
+    /// Returns the features of the images and of "no image", as many of each.
+    fn features(&self) -> Result<[Features; 2], Error> {
+        let (images, none) = match &self.source {
+            Source::Images(images) => (self.adapter.encode(images, self.crop)?, None),
+            Source::Features(images, none) => ((**images).clone(), none.as_deref().cloned()),
+        };
+        images.check_rows()?;
+        let images = match self.combine {
+            Some(combine) => images.combined(combine)?,
+            None => images,
+        };
+        let none = match none {
+            Some(none) => none,
+            None => self.adapter.features_of_no_image(&images)?,
+        };
+        none.check_rows()?;
+        let none = none.repeated(images.images())?;
+        Ok([images, none])
+    }
+
+    /// Returns the features that each branch attends to.
+    fn by_branch(
+        &self,
+        run: &RunContext<'_>,
+        instruction: Option<&Instruction>,
+        images: Features,
+        none: Features,
+    ) -> Result<Vec<(Branch, Features)>, Error> {
+        let Some(instruction) = instruction else {
+            return Ok(vec![(Branch::Conditional, images), (Branch::Unconditional, none)]);
+        };
+        let (Features::Tokens(images), Features::Tokens(none)) = (images, none) else {
+            unreachable!("an Instruct adapter's features were checked to be tokens")
+        };
+        let config = self.adapter.config();
+        let texts = match &self.texts {
+            Some(texts) => texts.clone(),
+            None => {
+                let (prompt, negative, options) = (run.prompt(), run.negative_prompt(), run.text_options());
+                InstructTexts::encode(run.text_encoder(), config, prompt, negative, instruction, options)?
+            }
+        };
+        let branches = match instruction.guidance.scales(config) {
+            None => vec![Branch::Conditional, Branch::Unconditional],
+            Some(_) => vec![Branch::Conditional, Branch::ImageOnly, Branch::Everything, Branch::Unconditional],
+        };
+        let features = |branch: Branch| {
+            let tokens: &Tensor<3> = if branch == Branch::Unconditional { &none } else { &images };
+            (branch, texts.to_device(&tokens.device()).features(branch, tokens.clone()))
+        };
+        Ok(branches.into_iter().map(features).collect())
+    }
+}
+
+/// Attention processor that applies each branch's image prompt to its rows.
+#[derive(Debug)]
+struct PromptedBranches<'a>(Vec<ImagePromptRows<'a>>);
+
+impl AttnProcessor for PromptedBranches<'_> {
+    fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
+        let mut extras = AttnExtras::default();
+        self.0.iter().for_each(|rows| extras.merge(rows.extras(call)));
+        extras
+    }
+}
+
+impl PreparedConditioning for PreparedImagePrompt {
+    fn visible_to_references(&self) -> bool {
+        self.visible_to_references
+    }
+
+    fn attention<'a>(&'a self, call: &ModelCall, layout: &BatchLayout) -> Box<dyn AttnProcessor + 'a> {
+        if !self.window.contains(call) {
+            return Box::new(PromptedBranches(Vec::new()));
+        }
+        // In a run with an Instruct adapter, branches without an entry here use the unconditional one, without
+        // this image.
+        let of = |branch: Branch| self.branches.get(&branch).or_else(|| self.branches.get(&Branch::Unconditional));
+        let factor = self.schedule.at(call);
+        let mut prompted = Vec::new();
+        for (branch, rows) in layout.groups() {
+            let on = |prompt: &'a ImagePromptKv| prompt.on(rows.clone()).times(factor);
+            prompted.extend(of(branch).map(|prompt| on(prompt).all_but(&self.inverted)));
+            // Inverted layers: all branches but the conditional one attend to the images, also with Instruct's
+            // four branches and whatever their scales.
+            if branch != Branch::Conditional {
+                prompted.extend(self.branches.get(&Branch::Conditional).map(|prompt| on(prompt).only(&self.inverted)));
+            }
+        }
+        Box::new(PromptedBranches(prompted))
+    }
+}
