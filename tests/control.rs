@@ -12,9 +12,10 @@ use fabric::core::denoise::{ModelCall, NoiseLevel};
 use fabric::core::fabric::{FabricSettings, ReferencePass};
 use fabric::core::guidance::Branch;
 use fabric::core::image::{Fit, Image, vae_batch};
-use fabric::core::models::{Autoencoder, Posterior, TextEncoder, UNetInput};
+use fabric::core::models::{Autoencoder, Posterior, TextEncoder, UNetInput, UNetModel};
 use fabric::core::noise::{Draw, RunNoise, SeededNoise};
-use fabric::core::pipeline::{Conditioning, Generation, Pipeline, Request, RunContext, Settings, Window};
+use fabric::core::pipeline::{
+    BatchLayout, Conditioning, PreparedConditioning, Generation, Pipeline, Request, RunContext, Settings, Window};
 use fabric::core::schedule::SchedulerConfig;
 use fabric::models::control::{Control, ControlNet, ControlNetConfig, T2IAdapter, T2IAdapterConfig};
 use fabric::models::load::{
@@ -114,11 +115,13 @@ fn guess_mode_adds_under_the_prompt_alone() {
     let context = Tensor::<3>::ones([4, 77, 32], &device);
     let level = NoiseLevel { timestep: 500.0, alpha: 0.5, sigma: 0.5 };
     let call = ModelCall { index: 0, total: 1, level };
-    let rows = [(Branch::Conditional, 0..2), (Branch::Unconditional, 2..4)];
+    let layout = BatchLayout::new(vec![Branch::Conditional, Branch::Unconditional], 0..2);
+    let request = request();
+    let run = pipeline().run_context(&request).expect("a run");
     let said = |guess: bool| {
         let input = UNetInput::new(sample.clone(), &[500.0], context.clone());
-        let control = control(1.0).with_guess(guess);
-        control.residuals(&call, &input, &rows).expect("images").expect("residuals")
+        let control = control(1.0).with_guess(guess).prepare(&run).expect("a control");
+        control.residuals(&call, &input, &layout).expect("images").expect("residuals")
     };
     let (guess, plain) = (said(true), said(false));
     let largest = |x: Tensor<4>| x.abs().max().into_scalar::<f32>();
@@ -421,7 +424,12 @@ fn residuals_of(control: &Control) -> Vec<f32> {
     let call = ModelCall { index: 0, total: 1, level };
     let (sample, context) = (Tensor::ones([1, 4, 32, 32], &device), Tensor::ones([1, 77, 32], &device));
     let input = UNetInput::new(sample, &[500.0], context);
-    let added = control.residuals(&call, &input, &[(Branch::Conditional, 0..1)]).expect("an image");
+    let request = request();
+    let unet = golden_unet().init(&device).expect("a network");
+    let run = RunContext::new(&request, &unet, pipeline().text_encoder(), [32, 32]);
+    let prepared = control.prepare(&run).expect("a control");
+    let layout = BatchLayout::new(vec![Branch::Conditional], 0..1);
+    let added = prepared.residuals(&call, &input, &layout).expect("residuals");
     values(&added.and_then(|added| added.mid).expect("residuals"))
 }
 

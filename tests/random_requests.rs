@@ -17,7 +17,7 @@ use fabric::core::models::{TextOptions, WeightNormalisation};
 use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, Window};
 use fabric::core::schedule::SchedulerConfig;
 use fabric::ipadapter::{
-    FeatureKind, Features, ImagePrompt, InstructGuidance, InstructTexts, Instruction, IpAdapter, LayerScales, Mask,
+    FeatureKind, Features, ImagePrompt, InstructGuidance, Instruction, IpAdapter, LayerScales, Mask,
 };
 use fabric::models::control::{Control, ControlNet};
 use fabric::models::load::{LoadOptions, SafetensorsFile, load_into};
