@@ -239,8 +239,8 @@ fn change(arguments: &Arguments, settings: &mut Settings) {
 fn make(session: &mut FeedbackSession, pipeline: &Pipeline, images: usize) -> Result<Round, fabric::core::Error> {
     let bar = common::bar(0);
     let mut watch = |event: &StepEvent<'_>| {
-        bar.set_length(event.steps as u64);
-        bar.set_position(event.step as u64);
+        bar.set_length(event.evaluations as u64);
+        bar.set_position(event.evaluation as u64);
         ControlFlow::Continue(())
     };
     let round = session.generate_observed(pipeline, images, &mut watch);

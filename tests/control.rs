@@ -14,8 +14,7 @@ use fabric::core::guidance::Branch;
 use fabric::core::image::{Fit, Image, vae_batch};
 use fabric::core::models::{Autoencoder, Posterior, TextEncoder, UNetInput, UNetModel};
 use fabric::core::noise::{Draw, RunNoise, SeededNoise};
-use fabric::core::pipeline::{
-    BatchLayout, Conditioning, PreparedConditioning, Generation, Pipeline, Request, RunContext, Settings, Window};
+use fabric::core::pipeline::{BatchLayout, Conditioning, Generation, Pipeline, Request, RunContext, Settings, Window};
 use fabric::core::schedule::SchedulerConfig;
 use fabric::models::control::{Control, ControlNet, ControlNetConfig, T2IAdapter, T2IAdapterConfig};
 use fabric::models::load::{

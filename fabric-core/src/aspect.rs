@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
+
 /// An aspect of an image, as an instruction to IPAdapter-Instruct or as the reason of a vote names it.
 ///
 /// ```
@@ -53,6 +55,26 @@ const NAMED: [(Aspect, &str); 8] = [
     (Aspect::Background, "the background"),
 ];
 
+/// Largest length of an aspect's words in bytes; text encoders read about 300.
+const MAX_LENGTH: usize = 1000;
+
+impl Aspect {
+    /// Checks that the words of an object or of free text can be used.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if they are empty or longer than 1000 bytes.
+    pub fn validate(&self) -> Result<(), Error> {
+        let (Self::Object(words) | Self::Words(words)) = self else { return Ok(()) };
+        if !words.trim().is_empty() && words.len() <= MAX_LENGTH {
+            return Ok(());
+        }
+        let expected = format!("words of 1 to {MAX_LENGTH} bytes");
+        let got = format!("{} bytes", words.len());
+        Err(Error::settings("aspect of an image", got, expected, "say it in a few words, for example \"the style\""))
+    }
+}
+
 /// Formats the instruction with the published wording.
 impl fmt::Display for Aspect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,6 +123,12 @@ mod tests {
         for aspect in [Aspect::Style, Aspect::Object("lamp".to_owned()), Aspect::Words("its light".to_owned())] {
             let json = serde_json::to_string(&aspect).unwrap();
             assert_eq!(serde_json::from_str::<Aspect>(&json).unwrap(), aspect, "{json}");
+            assert!(aspect.validate().is_ok());
+        }
+        for words in [String::new(), " ".to_owned(), "a".repeat(10 << 20)] {
+            assert!(
+                Aspect::Words(words).validate().unwrap_err().to_string().starts_with("aspect of an image: expected")
+            );
         }
     }
 }

@@ -21,7 +21,10 @@ pub mod session;
 
 mod aspect;
 mod error;
+mod image_condition;
 mod layout;
+mod window;
 
 pub use aspect::Aspect;
 pub use error::Error;
+pub use image_condition::ImageCondition;

@@ -1,12 +1,15 @@
 //! Image prompts: what a user asks of an adapter.
 
-use fabric_core::Error;
+use std::sync::Arc;
+
 use fabric_core::guidance::Guidance;
 use fabric_core::image::{Crop, Image};
-use fabric_core::pipeline::{Conditioning, PreparedConditioning, RunContext, Window};
+use fabric_core::pipeline::{Conditioning, ImageAdapter, PreparedConditioning, RunContext, Window};
+use fabric_core::{Error, ImageCondition};
 
 use crate::{
-    Aspect, Combine, Features, InstructTexts, Instruction, IpAdapter, LayerPreset, LayerScales, Mask, ScaleSchedule,
+    Aspect, Combine, Features, InstructGuidance, InstructTexts, Instruction, IpAdapter, LayerPreset, LayerScales, Mask,
+    ScaleSchedule,
 };
 
 /// One or more images as a prompt, with scales, masks and a window of steps. For an Instruct adapter also what to take
@@ -43,6 +46,7 @@ pub struct ImagePrompt {
     pub(crate) schedule: ScaleSchedule,
     pub(crate) window: Window,
     pub(crate) visible_to_references: bool,
+    pub(crate) away: bool,
 }
 
 /// What an image prompt is made from.
@@ -133,6 +137,7 @@ impl ImagePrompt {
             schedule: ScaleSchedule::default(),
             window: Window::default(),
             visible_to_references: false,
+            away: false,
         }
     }
 
@@ -236,11 +241,40 @@ impl ImagePrompt {
         Self { visible_to_references: true, ..self }
     }
 
+    /// Leads away from the images: they act on the unconditional branch, and "no image" on the others. Has no effect at
+    /// guidance scale 1, where the unconditional branch does not run.
+    #[must_use]
+    pub fn away(self) -> Self {
+        Self { away: true, ..self }
+    }
+
     /// Returns the instruction if the adapter takes one; everything by default.
     pub(crate) fn effective_instruction(&self) -> Option<Instruction> {
         let is_read_elsewhere = matches!(&self.source, Source::Features(features, _) if features.is_instructed());
         let takes_one = self.adapter.config().is_instruct() && !is_read_elsewhere;
         takes_one.then(|| self.instruction.clone().unwrap_or_else(|| Aspect::Everything.into()))
+    }
+}
+
+impl ImageAdapter for IpAdapter {
+    fn reads_instructions(&self) -> bool {
+        self.config().is_instruct()
+    }
+
+    fn conditioning(&self, images: &[ImageCondition]) -> Vec<Arc<dyn Conditioning>> {
+        let instruction = |one: &ImageCondition| Instruction::from(one.aspect.clone().unwrap_or(Aspect::Everything));
+        let guidance = |one: &ImageCondition| instruction(one).guidance;
+        // All branches of a run are the same: if one image needs four, all get four.
+        let common = images.iter().map(guidance).find(|guidance| *guidance != InstructGuidance::Simple);
+        let common = common.unwrap_or(InstructGuidance::Simple);
+        let made = images.iter().map(|one| {
+            let mut prompt = self.prompt(&one.image).with_scale(one.scale as f32).with_window(one.window);
+            if self.reads_instructions() {
+                prompt = prompt.with_instruction(instruction(one).with_guidance(common));
+            }
+            Arc::new(if one.away { prompt.away() } else { prompt }) as Arc<dyn Conditioning>
+        });
+        made.collect()
     }
 }
 

@@ -77,7 +77,7 @@ impl InstructTexts {
     }
 
     /// Returns the features of a branch, with image tokens `[images, tokens, channels]`.
-    pub(crate) fn features(&self, branch: Branch, tokens: Tensor<3>) -> Features {
+    pub(crate) fn features(&self, branch: Branch, tokens: &Tensor<3>) -> Features {
         // As in the published code: the projection gets the prompt with "everything", although the U-Net gets
         // the negative prompt on that branch.
         let (prompt, instruction) = match branch {
@@ -86,10 +86,25 @@ impl InstructTexts {
             Branch::Unconditional => (&self.negative, &self.empty),
             _ => (&self.prompt, &self.query),
         };
-        let images = tokens.dims()[0];
-        let repeated = |text: &Tensor<3>| text.clone().narrow(0, 0, 1).repeat_dim(0, images);
-        Features::Instructed { tokens, prompt: repeated(prompt), instruction: repeated(instruction) }
+        together(tokens, prompt, instruction)
     }
+
+    /// Returns the features of a branch of a prompt that leads away from its images: these are on the unconditional
+    /// branch, with the instruction.
+    pub(crate) fn features_away(&self, branch: Branch, tokens: &Tensor<3>) -> Features {
+        if branch == Branch::Unconditional {
+            together(tokens, &self.negative, &self.query)
+        } else {
+            together(tokens, &self.prompt, &self.empty)
+        }
+    }
+}
+
+/// Joins image tokens with texts, repeated for each image.
+fn together(tokens: &Tensor<3>, prompt: &Tensor<3>, instruction: &Tensor<3>) -> Features {
+    let images = tokens.dims()[0];
+    let repeated = |text: &Tensor<3>| text.clone().narrow(0, 0, 1).repeat_dim(0, images);
+    Features::Instructed { tokens: tokens.clone(), prompt: repeated(prompt), instruction: repeated(instruction) }
 }
 
 #[cfg(test)]
@@ -111,7 +126,7 @@ mod tests {
         };
         let read = |branch| {
             let Features::Instructed { tokens, prompt, instruction } =
-                texts.features(branch, text(9.0).repeat_dim(0, 2))
+                texts.features(branch, &text(9.0).repeat_dim(0, 2))
             else {
                 panic!("not instructed")
             };

@@ -169,7 +169,8 @@ impl ImagePrompt {
         none: Features,
     ) -> Result<Vec<(Branch, Features)>, Error> {
         let Some(instruction) = instruction else {
-            return Ok(vec![(Branch::Conditional, images), (Branch::Unconditional, none)]);
+            let [conditional, unconditional] = if self.away { [none, images] } else { [images, none] };
+            return Ok(vec![(Branch::Conditional, conditional), (Branch::Unconditional, unconditional)]);
         };
         let (Features::Tokens(images), Features::Tokens(none)) = (images, none) else {
             unreachable!("an Instruct adapter's features were checked to be tokens")
@@ -186,9 +187,12 @@ impl ImagePrompt {
             None => vec![Branch::Conditional, Branch::Unconditional],
             Some(_) => vec![Branch::Conditional, Branch::ImageOnly, Branch::Everything, Branch::Unconditional],
         };
+        let texts = texts.to_device(&images.device());
         let features = |branch: Branch| {
-            let tokens: &Tensor<3> = if branch == Branch::Unconditional { &none } else { &images };
-            (branch, texts.to_device(&tokens.device()).features(branch, tokens.clone()))
+            let is_unconditional = branch == Branch::Unconditional;
+            let tokens: &Tensor<3> = if is_unconditional == self.away { &images } else { &none };
+            let features = if self.away { texts.features_away(branch, tokens) } else { texts.features(branch, tokens) };
+            (branch, features)
         };
         Ok(branches.into_iter().map(features).collect())
     }

@@ -5,6 +5,7 @@ mod common;
 mod files;
 mod instruct;
 mod pairings;
+mod sessions;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

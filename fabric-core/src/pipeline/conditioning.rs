@@ -7,12 +7,12 @@ use std::sync::Arc;
 use burn::tensor::Device;
 
 use super::{Request, Window};
-use crate::Error;
 use crate::attention::{AttnProcessor, NoProcessor};
 use crate::denoise::ModelCall;
 use crate::guidance::Guidance;
 use crate::layout::BatchLayout;
 use crate::models::{CrossAttention, Residuals, TextEncoder, TextOptions, UNetInput, UNetModel};
+use crate::{Error, ImageCondition};
 
 /// Anything besides text and references that steers a run: an image prompt, a control image.
 ///
@@ -67,6 +67,16 @@ pub trait PreparedConditioning: fmt::Debug {
         let _ = (call, input, layout);
         Ok(None)
     }
+}
+
+/// An adapter that realises the [`ImageCondition`]s of requests and sessions: an IP-Adapter or an Instruct adapter.
+pub trait ImageAdapter: fmt::Debug + Send + Sync {
+    /// Whether it reads an instruction, and can therefore use an aspect of an image.
+    fn reads_instructions(&self) -> bool;
+
+    /// Returns the conditioning for these images. It gets all images of a request at once, because they must agree on
+    /// the guidance.
+    fn conditioning(&self, images: &[ImageCondition]) -> Vec<Arc<dyn Conditioning>>;
 }
 
 /// A conditioning of a request and the images that it acts on.

@@ -16,12 +16,11 @@ mod rounds;
 mod run;
 mod text;
 mod warm_up;
-mod window;
 
 pub use crate::layout::BatchLayout;
-pub use conditioning::{Conditioning, PreparedConditioning, RequestConditioning, RunContext};
+pub use crate::window::Window;
+pub use conditioning::{Conditioning, ImageAdapter, PreparedConditioning, RequestConditioning, RunContext};
 pub use pool::{DevicePool, PoolStep, Pooled};
 pub use report::{Observer, Phase, PhaseEvent, Report, StepEvent};
 pub use request::{FeedbackImage, InitImage, Request, Settings};
 pub use run::{Generation, Pipeline};
-pub use window::Window;

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::references::Chosen;
-use super::{Pipeline, PreparedConditioning, Request, RunContext};
+use super::{Pipeline, PreparedConditioning, Request, RequestConditioning, RunContext};
 use crate::Error;
 use crate::guidance::Guidance;
 use crate::layout::BatchLayout;
@@ -21,6 +21,8 @@ pub(super) struct Plan<'a> {
     pub(super) chosen: Chosen<'a>,
     /// Number of images per batch.
     pub(super) batch: usize,
+    /// The request's conditioning and that of its images.
+    described: Vec<RequestConditioning>,
     /// Empty until [`Pipeline::prepare`].
     pub(super) conditioning: Vec<ActiveConditioning>,
     /// Seconds spent on preparing the conditioning.
@@ -66,13 +68,40 @@ impl Pipeline {
         let schedule = self.schedule(request, request.settings.steps)?;
         self.check_halves(request)?;
         self.check_mask(request, size)?;
-        let guidance = request.guidance()?;
+        let described = self.described(request)?;
+        let guidance = request.settings.guidance_with(&described)?;
         let chosen = Chosen::of(request, &guidance, &schedule);
         let (conditioning, seconds) = (Vec::new(), 0.0);
-        let mut plan = Plan { request, size, schedule, guidance, chosen, batch: 1, conditioning, seconds };
+        let mut plan = Plan { request, size, schedule, guidance, chosen, batch: 1, described, conditioning, seconds };
         plan.batch = images.unwrap_or_else(|| self.batch(&plan));
         self.check_memory(&plan)?;
         Ok(plan)
+    }
+
+    /// Returns the conditioning of a request, with that of its images by the pipeline's adapters.
+    fn described(&self, request: &Request) -> Result<Vec<RequestConditioning>, Error> {
+        let mut all = request.conditioning.clone();
+        let (with_aspect, plain): (Vec<_>, Vec<_>) =
+            request.image_conditions.iter().cloned().partition(|one| one.aspect.is_some());
+        let instruct = self.adapters.iter().rev().find(|adapter| adapter.reads_instructions());
+        let image_prompt = self.adapters.iter().rev().find(|adapter| !adapter.reads_instructions()).or(instruct);
+        for (images, adapter, kind) in
+            [(with_aspect, instruct, "an Instruct adapter"), (plain, image_prompt, "an adapter")]
+        {
+            let Some(first) = images.first() else { continue };
+            let Some(adapter) = adapter else {
+                let what = first.aspect.as_ref().map_or("an image prompt".to_owned(), |aspect| format!("`{aspect}`"));
+                return Err(Error::settings(
+                    format!("image condition {what}"),
+                    "a pipeline without one",
+                    format!("a pipeline with {kind}"),
+                    "give the pipeline one with `Pipeline::with_adapter`",
+                ));
+            };
+            let made = adapter.conditioning(&images).into_iter();
+            all.extend(made.map(|conditioning| RequestConditioning { conditioning, images: None }));
+        }
+        Ok(all)
     }
 
     /// Prepares the conditioning of a run, once for all of its batches.
@@ -80,7 +109,7 @@ impl Pipeline {
         let clock = Instant::now();
         let run = self.run_context(plan.request)?;
         let run = if is_warm_up { run.warming_up() } else { run };
-        let conditioning = plan.request.conditioning.iter().map(|one| {
+        let conditioning = plan.described.iter().map(|one| {
             Ok(ActiveConditioning { prepared: one.conditioning.prepare(&run)?, images: one.images.clone() })
         });
         plan.conditioning = conditioning.collect::<Result<_, Error>>()?;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Conditioning, RequestConditioning};
-use crate::Error;
 use crate::fabric::{FabricSettings, ReferenceNoise};
 use crate::guidance::Guidance;
 use crate::image::Image;
 use crate::models::TextOptions;
 use crate::schedule::SamplerKind;
+use crate::{Error, ImageCondition};
 
 /// Generation settings: everything in a [`Request`] except prompts, seeds and images.
 ///
@@ -120,6 +120,23 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Returns the guidance of a run with this conditioning.
+    pub(super) fn guidance_with(&self, conditioning: &[RequestConditioning]) -> Result<Guidance, Error> {
+        let scale = self.guidance_scale;
+        let mut required = conditioning.iter().filter_map(|one| one.conditioning.guidance(scale));
+        let guidance = required.next().unwrap_or_else(|| Guidance::classifier_free(scale));
+        if let Some(other) = required.find(|other| *other != guidance) {
+            let got = format!("{guidance:?} and {other:?}");
+            return Err(Error::settings("guidance", got, "one kind for the whole run", "give them the same scales"));
+        }
+        if let Some(term) = guidance.terms.iter().find(|term| !term.scale.is_finite()) {
+            return Err(Error::settings("guidance", term.scale, "finite scales", "5 to 9 is usual, 1 is off"));
+        }
+        Ok(guidance.with_rescale(self.guidance_rescale))
+    }
+}
+
 /// An image to start from instead of noise.
 #[derive(Debug, Clone)]
 pub struct InitImage {
@@ -164,6 +181,8 @@ pub struct Request {
     pub feedback: Vec<FeedbackImage>,
     /// Image prompts and control images; their order changes only rounding.
     pub conditioning: Vec<RequestConditioning>,
+    /// Images that the pipeline's own adapter uses ([`Pipeline::with_adapter`](super::Pipeline::with_adapter)).
+    pub image_conditions: Vec<ImageCondition>,
     /// Generation settings.
     pub settings: Settings,
 }
@@ -179,6 +198,7 @@ impl Request {
             mask: None,
             feedback: Vec::new(),
             conditioning: Vec::new(),
+            image_conditions: Vec::new(),
             settings: Settings::default(),
         }
     }
@@ -256,6 +276,13 @@ impl Request {
         self.with_shared(Arc::new(conditioning), Some(images))
     }
 
+    /// Adds an image that the pipeline's own adapter uses ([`Pipeline::with_adapter`](super::Pipeline::with_adapter)).
+    #[must_use]
+    pub fn with_image_condition(mut self, condition: ImageCondition) -> Self {
+        self.image_conditions.push(condition);
+        self
+    }
+
     /// Adds a conditioning that the caller keeps a handle to, for all images or for some.
     #[must_use]
     pub fn with_shared(mut self, conditioning: Arc<dyn Conditioning>, images: Option<Range<usize>>) -> Self {
@@ -263,23 +290,13 @@ impl Request {
         self
     }
 
-    /// Returns the guidance: the one that an adapter requires, or classifier-free guidance.
+    /// Returns the guidance: the one that a conditioning requires, or classifier-free guidance.
     ///
     /// # Errors
     ///
-    /// Returns an error if two adapters require different guidance, or a scale is not finite.
+    /// Returns an error if two conditionings require different guidance, or a scale is not finite.
     pub fn guidance(&self) -> Result<Guidance, Error> {
-        let scale = self.settings.guidance_scale;
-        let mut asked = self.conditioning.iter().filter_map(|one| one.conditioning.guidance(scale));
-        let guidance = asked.next().unwrap_or_else(|| Guidance::classifier_free(scale));
-        if let Some(other) = asked.find(|other| *other != guidance) {
-            let got = format!("{guidance:?} and {other:?}");
-            return Err(Error::settings("guidance", got, "one kind for the whole run", "give them the same scales"));
-        }
-        if let Some(term) = guidance.terms.iter().find(|term| !term.scale.is_finite()) {
-            return Err(Error::settings("guidance", term.scale, "finite scales", "5 to 9 is usual, 1 is off"));
-        }
-        Ok(guidance.with_rescale(self.settings.guidance_rescale))
+        self.settings.guidance_with(&self.conditioning)
     }
 
     /// Whether an image depends on its batch: fresh noise on references is drawn once per batch.
@@ -319,6 +336,7 @@ impl Request {
         if self.mask.is_some() && self.init_image.is_none() {
             return Err(Error::settings("mask", "one, but no init image", "both or neither", "give the image as well"));
         }
+        self.image_conditions.iter().try_for_each(ImageCondition::validate)?;
         for (index, feedback) in self.feedback.iter().enumerate() {
             if !(-1.0..=1.0).contains(&feedback.strength) {
                 return Err(Error::settings(

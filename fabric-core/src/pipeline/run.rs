@@ -13,7 +13,7 @@ use super::callback::{Watched, contained};
 use super::guided_model::{GuidedModel, Masses, StepNoise};
 use super::plan::Plan;
 use super::text::Conditions;
-use super::{Observer, Phase, PhaseEvent, Report, Request, StepEvent, notes};
+use super::{ImageAdapter, Observer, Phase, PhaseEvent, Report, Request, StepEvent, notes};
 use crate::Error;
 use crate::cache::{CacheStats, ReferenceKvCache, ReferenceLatents};
 use crate::fabric::{FeedbackSchedule, ReferenceNoise, References};
@@ -47,6 +47,8 @@ pub struct Pipeline {
     text: Arc<dyn TextEncoder + Send + Sync>,
     pub(super) scheduler: SchedulerConfig,
     pub(super) native_size: usize,
+    /// Adapters for image conditions; of each kind the last one is used.
+    pub(super) adapters: Vec<Arc<dyn ImageAdapter>>,
     pub(super) tokens: Arc<ReferenceKvCache>,
     pub(super) latents: Arc<Mutex<ReferenceLatents>>,
 }
@@ -86,12 +88,21 @@ impl Pipeline {
             ));
         }
         let (tokens, latents) = (Arc::default(), Arc::default());
-        Ok(Self { unet, autoencoder, text, scheduler, native_size, tokens, latents })
+        Ok(Self { unet, autoencoder, text, scheduler, native_size, adapters: Vec::new(), tokens, latents })
     }
 
     /// The U-Net's cross-attention layers in the order in which they run.
     pub fn cross_attentions(&self) -> Vec<CrossAttention> {
         self.unet.cross_attentions()
+    }
+
+    /// Gives the pipeline an adapter with an image encoder, which realises the [`ImageCondition`](crate::ImageCondition)s
+    /// of requests and the image prompts and reasons of sessions. A pipeline can have a plain IP-Adapter and an Instruct
+    /// adapter; another one of the same kind replaces the first.
+    #[must_use]
+    pub fn with_adapter(mut self, adapter: impl ImageAdapter + 'static) -> Self {
+        self.adapters.push(Arc::new(adapter));
+        self
     }
 
     /// The text encoder, for adapters that encode texts of their own.

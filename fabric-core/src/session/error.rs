@@ -15,6 +15,9 @@ pub enum SessionError {
         /// [`Vote::dislike`](super::Vote::dislike), -1 for [`Vote::new`](super::Vote::new).
         lowest: i8,
     },
+    /// The reason of a vote, or an image condition, cannot be used.
+    #[error(transparent)]
+    Reason(#[from] InvalidCondition),
     /// The round has no images.
     #[error("round has 0 images, expected at least 1: add what was generated")]
     EmptyRound,
@@ -124,4 +127,15 @@ pub enum SessionError {
         /// Content hash of the file.
         got: ContentHash,
     },
+}
+
+/// A reason, scale or strength that cannot be used in a session.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidCondition(pub(super) String);
+
+impl From<crate::Error> for InvalidCondition {
+    fn from(error: crate::Error) -> Self {
+        Self(error.to_string())
+    }
 }

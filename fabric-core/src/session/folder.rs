@@ -20,7 +20,7 @@ use super::{FeedbackSession, MAX_SESSION_PIXELS, SessionError, check_room};
 use crate::image::{ContentHash, Image, write_beside};
 
 const FORMAT: &str = "fabric-session";
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// Maximum size of `session.json` in bytes: enough for a hundred thousand steps with long reports.
 const MAX_JSON: u64 = 64 << 20;
@@ -139,7 +139,7 @@ impl FeedbackSession {
             images: BTreeMap::new(),
             known_files: KnownFiles::default(),
         };
-        let hashes: Vec<ContentHash> = session.steps.iter().flat_map(Step::images).copied().collect();
+        let hashes: Vec<ContentHash> = session.steps.iter().flat_map(Step::images).collect();
         for hash in hashes {
             if !session.images.contains_key(&hash) {
                 let image = load_image(folder, hash)?;
@@ -214,6 +214,11 @@ fn check_steps(place: &str, file: &SessionFile) -> Result<(), SessionError> {
         return Err(SessionError::Inconsistent { place, what, got, expected: format!("at most {MOST_SEEDS}") });
     }
     for (index, step) in file.steps.iter().enumerate() {
+        if let Err(error) = step.validate() {
+            let (place, what) = (place.to_owned(), format!("step {index}"));
+            let (got, expected) = (error.to_string(), "what a session saves".to_owned());
+            return Err(SessionError::Inconsistent { place, what, got, expected });
+        }
         if let Step::Round { images, seeds, .. } = step {
             if images.is_empty() {
                 return inconsistent(format!("images of step {index}"), 0, "at least 1".to_owned());

@@ -1,13 +1,16 @@
 //! Steps of a session and the state that follows from them.
 
 use std::collections::BTreeMap;
-use std::slice;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Judged, Round, Vote};
+use super::init_image::validate_strength;
+use super::{InitImage, Judged, Round, Vote};
 use crate::image::{ContentHash, Image};
+use crate::image_condition::validate_scale;
+use crate::window::Window;
+use crate::{Aspect, Error, ImageCondition};
 
 /// One step of a session; can be undone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,15 +26,89 @@ pub(super) enum Step {
     NegativePrompt { negative_prompt: String },
     /// The generation settings were changed.
     Settings { settings: Value },
+    /// The images that steer all rounds were changed.
+    ImageConditions { conditions: Vec<StoredCondition> },
+    /// The init image was changed or removed.
+    InitImage { init_image: Option<StoredInitImage> },
+}
+
+/// An [`ImageCondition`] with its image by hash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StoredCondition {
+    image: ContentHash,
+    aspect: Option<Aspect>,
+    scale: f64,
+    window: Window,
+    away: bool,
+}
+
+/// An [`InitImage`] with its images by hash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StoredInitImage {
+    image: ContentHash,
+    strength: f64,
+    mask: Option<ContentHash>,
+}
+
+impl StoredCondition {
+    pub(super) fn new(condition: &ImageCondition) -> Self {
+        let ImageCondition { image, aspect, scale, window, away } = condition;
+        let (image, aspect) = (image.content_hash(), aspect.clone());
+        Self { image, aspect, scale: *scale, window: *window, away: *away }
+    }
+
+    /// Returns the condition with its image.
+    fn with(&self, images: &BTreeMap<ContentHash, Image>) -> ImageCondition {
+        let Self { image, aspect, scale, window, away } = self;
+        let (image, aspect) = (images[image].clone(), aspect.clone());
+        ImageCondition { image, aspect, scale: *scale, window: *window, away: *away }
+    }
+}
+
+impl StoredInitImage {
+    pub(super) fn new(init: &InitImage) -> Self {
+        let InitImage { image, strength, mask } = init;
+        let mask = mask.as_ref().map(Image::content_hash);
+        Self { image: image.content_hash(), strength: *strength, mask }
+    }
+
+    /// Returns the init image and its mask.
+    fn with(&self, images: &BTreeMap<ContentHash, Image>) -> InitImage {
+        let image = |hash: &ContentHash| images[hash].clone();
+        InitImage { image: image(&self.image), strength: self.strength, mask: self.mask.as_ref().map(image) }
+    }
 }
 
 impl Step {
-    /// The images it refers to.
-    pub(super) fn images(&self) -> &[ContentHash] {
+    /// Checks values that JSON allows and a session does not.
+    pub(super) fn validate(&self) -> Result<(), Error> {
         match self {
-            Self::Round { images, .. } => images,
-            Self::Vote { image, .. } => slice::from_ref(image),
-            Self::Prompt { .. } | Self::NegativePrompt { .. } | Self::Settings { .. } => &[],
+            Self::Vote { vote, .. } => vote.as_ref().and_then(Vote::reason).map_or(Ok(()), Aspect::validate),
+            Self::ImageConditions { conditions } => {
+                conditions.iter().try_for_each(|StoredCondition { aspect, scale, .. }| {
+                    validate_scale(*scale)?;
+                    aspect.as_ref().map_or(Ok(()), Aspect::validate)
+                })
+            }
+            Self::InitImage { init_image } => {
+                init_image.as_ref().map_or(Ok(()), |init| validate_strength(init.strength))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The images it refers to.
+    pub(super) fn images(&self) -> Vec<ContentHash> {
+        match self {
+            Self::Round { images, .. } => images.clone(),
+            Self::Vote { image, .. } => vec![*image],
+            Self::ImageConditions { conditions } => conditions.iter().map(|one| one.image).collect(),
+            Self::InitImage { init_image } => {
+                init_image.iter().flat_map(|init| [Some(init.image), init.mask]).flatten().collect()
+            }
+            Self::Prompt { .. } | Self::NegativePrompt { .. } | Self::Settings { .. } => Vec::new(),
         }
     }
 }
@@ -45,11 +122,21 @@ pub(super) struct State {
     pub(super) rounds: Vec<Round>,
     /// Current votes, one per image, in the order in which they were cast.
     pub(super) judged: Vec<Judged>,
+    pub(super) image_conditions: Vec<ImageCondition>,
+    pub(super) init_image: Option<InitImage>,
 }
 
 impl State {
     pub(super) fn new(prompt: String) -> Self {
-        Self { prompt, negative_prompt: String::new(), settings: Value::Null, rounds: Vec::new(), judged: Vec::new() }
+        Self {
+            prompt,
+            negative_prompt: String::new(),
+            settings: Value::Null,
+            rounds: Vec::new(),
+            judged: Vec::new(),
+            image_conditions: Vec::new(),
+            init_image: None,
+        }
     }
 
     /// Applies one step. `images` must have all images that it refers to.
@@ -60,6 +147,8 @@ impl State {
                 prompt: self.prompt.clone(),
                 negative_prompt: self.negative_prompt.clone(),
                 settings: self.settings.clone(),
+                image_conditions: self.image_conditions.clone(),
+                init_image: self.init_image.clone(),
                 images: hashes.iter().map(|hash| images[hash].clone()).collect(),
                 seeds: seeds.clone(),
                 unix_ms: *unix_ms,
@@ -73,6 +162,10 @@ impl State {
             Step::Prompt { prompt } => self.prompt.clone_from(prompt),
             Step::NegativePrompt { negative_prompt } => self.negative_prompt.clone_from(negative_prompt),
             Step::Settings { settings } => self.settings.clone_from(settings),
+            Step::ImageConditions { conditions } => {
+                self.image_conditions = conditions.iter().map(|one| one.with(images)).collect();
+            }
+            Step::InitImage { init_image } => self.init_image = init_image.as_ref().map(|init| init.with(images)),
         }
     }
 }

@@ -8,6 +8,7 @@ mod error;
 mod feedback;
 mod folder;
 mod history;
+mod init_image;
 mod known_files;
 mod round;
 mod source;
@@ -15,7 +16,7 @@ mod source;
 mod tests;
 mod vote;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,17 +24,19 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
-pub use error::SessionError;
+pub use error::{InvalidCondition, SessionError};
 pub use feedback::Feedback;
-use history::{State, Step};
+use history::{State, Step, StoredCondition, StoredInitImage};
+pub use init_image::InitImage;
+use init_image::validate_strength;
 use known_files::KnownFiles;
 pub use round::Round;
 pub use source::{BestAndWorst, FeedbackSource};
-pub use vote::{Judged, Vote};
+pub use vote::{CastVote, Judged, Vote};
 
-use crate::Error;
 use crate::fabric::KeepPolicy;
 use crate::image::{ContentHash, Image, ImageError, Mark, contact_sheet};
+use crate::{Aspect, Error, ImageCondition};
 
 /// Maximum number of pixels in all images of a session: 2048 images of 512x512, 1.6 GB.
 pub const MAX_SESSION_PIXELS: usize = 1 << 29;
@@ -51,7 +54,7 @@ pub const MAX_SESSION_PIXELS: usize = 1 << 29;
 /// let round = session.push_round(images.into_iter().zip(seeds).collect(), serde_json::json!({"steps": 20}))?;
 ///
 /// session.like(&round[0])?;
-/// session.vote(&round[1], Vote::dislike(0.5)?.because("too dark"))?;
+/// session.vote(&round[1], Vote::dislike(0.5)?.because("the colour"))?;
 /// let feedback = session.feedback(KeepPolicy::All);
 /// assert_eq!(feedback.liked[0].image, round[0]);
 /// assert_eq!(feedback.disliked[0].vote.strength(), -0.5);
@@ -186,23 +189,25 @@ impl FeedbackSession {
         Ok(self.state.rounds.last().expect("a round was just pushed").clone())
     }
 
-    /// Likes an image with strength 1. It may be from a round or from elsewhere.
+    /// Likes an image with strength 1. It may be from a round or from elsewhere. The result takes a reason
+    /// ([`CastVote::because`]).
     ///
     /// # Errors
     ///
     /// Returns [`SessionError::Full`] if the image is new and the session would have more than
     /// [`MAX_SESSION_PIXELS`].
-    pub fn like(&mut self, image: &Image) -> Result<(), SessionError> {
+    pub fn like(&mut self, image: &Image) -> Result<CastVote<'_>, SessionError> {
         self.vote(image, Vote::LIKE)
     }
 
-    /// Dislikes an image with strength 1. It may be from a round or from elsewhere.
+    /// Dislikes an image with strength 1. It may be from a round or from elsewhere. The result takes a reason
+    /// ([`CastVote::because`]).
     ///
     /// # Errors
     ///
     /// Returns [`SessionError::Full`] if the image is new and the session would have more than
     /// [`MAX_SESSION_PIXELS`].
-    pub fn dislike(&mut self, image: &Image) -> Result<(), SessionError> {
+    pub fn dislike(&mut self, image: &Image) -> Result<CastVote<'_>, SessionError> {
         self.vote(image, Vote::DISLIKE)
     }
 
@@ -215,14 +220,99 @@ impl FeedbackSession {
     ///
     /// Returns [`SessionError::Full`] if the image is new and the session would have more than
     /// [`MAX_SESSION_PIXELS`].
-    pub fn vote(&mut self, image: &Image, vote: Vote) -> Result<(), SessionError> {
-        if self.vote_on(image) == Some(&vote) {
+    pub fn vote(&mut self, image: &Image, vote: Vote) -> Result<CastVote<'_>, SessionError> {
+        if let Some(reason) = vote.reason() {
+            reason.validate().map_err(InvalidCondition::from)?;
+        }
+        if self.vote_on(image) != Some(&vote) {
+            self.check_room([image], MAX_SESSION_PIXELS)?;
+            let hash = image.content_hash();
+            self.images.entry(hash).or_insert_with(|| image.clone());
+            self.push(Step::Vote { unix_ms: now(), image: hash, vote: Some(vote) });
+        }
+        Ok(CastVote { session: self, image: image.clone() })
+    }
+
+    /// Adds a reason to the vote on an image. If that vote is the last step, the step is changed; otherwise this is a new
+    /// vote.
+    fn add_reason(&mut self, image: &Image, reason: Aspect) -> Result<(), SessionError> {
+        reason.validate().map_err(InvalidCondition::from)?;
+        let Some(vote) = self.vote_on(image).cloned() else { return Ok(()) };
+        let vote = vote.because(reason);
+        let hash = image.content_hash();
+        let has_undone = self.done < self.steps.len();
+        if let Some(Step::Vote { image, vote: last, .. }) = self.steps.last_mut()
+            && *image == hash
+            && !has_undone
+        {
+            *last = Some(vote);
+            self.replay();
             return Ok(());
         }
-        self.check_room([image], MAX_SESSION_PIXELS)?;
-        let hash = image.content_hash();
-        self.images.entry(hash).or_insert_with(|| image.clone());
-        self.push(Step::Vote { unix_ms: now(), image: hash, vote: Some(vote) });
+        self.vote(image, vote).map(|_| ())
+    }
+
+    /// The images that steer all rounds, besides votes.
+    pub fn image_conditions(&self) -> &[ImageCondition] {
+        &self.state.image_conditions
+    }
+
+    /// Adds an image that steers all later rounds, through the adapter of the pipeline.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`Self::set_image_conditions`].
+    pub fn add_image_condition(&mut self, condition: ImageCondition) -> Result<(), SessionError> {
+        let mut conditions = self.image_conditions().to_vec();
+        conditions.push(condition);
+        self.set_image_conditions(conditions)
+    }
+
+    /// Replaces the images that steer all later rounds.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SessionError::Reason`] if a scale or an aspect cannot be used, and [`SessionError::Full`] if the session
+    /// would have more than [`MAX_SESSION_PIXELS`].
+    pub fn set_image_conditions(&mut self, conditions: Vec<ImageCondition>) -> Result<(), SessionError> {
+        for one in &conditions {
+            one.validate().map_err(InvalidCondition::from)?;
+        }
+        if conditions != self.image_conditions() {
+            self.add_images(conditions.iter().map(|one| &one.image))?;
+            self.push(Step::ImageConditions { conditions: conditions.iter().map(StoredCondition::new).collect() });
+        }
+        Ok(())
+    }
+
+    /// The image that rounds start from, if any.
+    pub fn init_image(&self) -> Option<&InitImage> {
+        self.state.init_image.as_ref()
+    }
+
+    /// Sets or removes the image that later rounds start from.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SessionError::Reason`] if the strength is not a number from 0 to 1, and [`SessionError::Full`] if the
+    /// session would have more than [`MAX_SESSION_PIXELS`].
+    pub fn set_init_image(&mut self, init_image: Option<InitImage>) -> Result<(), SessionError> {
+        if let Some(init) = &init_image {
+            validate_strength(init.strength).map_err(InvalidCondition::from)?;
+            self.add_images([&init.image].into_iter().chain(&init.mask))?;
+        }
+        if init_image.as_ref() != self.init_image() {
+            self.push(Step::InitImage { init_image: init_image.as_ref().map(StoredInitImage::new) });
+        }
+        Ok(())
+    }
+
+    /// Adds images for the next step, if there is room.
+    fn add_images<'a>(&mut self, images: impl Iterator<Item = &'a Image> + Clone) -> Result<(), SessionError> {
+        self.check_room(images.clone(), MAX_SESSION_PIXELS)?;
+        for image in images {
+            self.images.entry(image.content_hash()).or_insert_with(|| image.clone());
+        }
         Ok(())
     }
 
@@ -279,7 +369,7 @@ impl FeedbackSession {
         Ok(())
     }
 
-    /// Undoes the last step: a round, a vote, a changed prompt or changed settings. Returns false if there is none.
+    /// Undoes the last step: a round, a vote, a changed prompt, image or setting. Returns false if there is none.
     pub fn undo(&mut self) -> bool {
         let undone = self.done > 0;
         if undone {
@@ -338,7 +428,8 @@ impl FeedbackSession {
         if self.done < self.steps.len() {
             self.steps.truncate(self.done);
             let (steps, new) = (&self.steps, &step);
-            self.images.retain(|hash, _| steps.iter().chain([new]).any(|step| step.images().contains(hash)));
+            let used: BTreeSet<ContentHash> = steps.iter().chain([new]).flat_map(Step::images).collect();
+            self.images.retain(|hash, _| used.contains(hash));
         }
         self.state.apply(&step, &self.images);
         self.steps.push(step);
@@ -372,7 +463,7 @@ impl FeedbackSession {
     /// Images that the steps in effect refer to. Images of undone steps do not count: the next step discards them.
     fn images_in_force(&self) -> BTreeMap<ContentHash, Image> {
         let hashes = self.steps[..self.done].iter().flat_map(Step::images);
-        hashes.map(|hash| (*hash, self.images[hash].clone())).collect()
+        hashes.map(|hash| (hash, self.images[&hash].clone())).collect()
     }
 }
 

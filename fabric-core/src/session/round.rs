@@ -4,6 +4,8 @@ use std::ops::Index;
 
 use serde_json::Value;
 
+use super::InitImage;
+use crate::ImageCondition;
 use crate::image::{Image, ImageError, Mark, contact_sheet};
 
 /// Images of one run with their prompt, settings, seeds and report. Cloning is cheap: pixels are shared.
@@ -18,6 +20,10 @@ pub struct Round {
     pub negative_prompt: String,
     /// The generation settings.
     pub settings: Value,
+    /// The images that steered the round, besides the votes.
+    pub image_conditions: Vec<ImageCondition>,
+    /// The image that the round started from, with its mask.
+    pub init_image: Option<InitImage>,
     /// The images.
     pub images: Vec<Image>,
     /// The seed of each image.

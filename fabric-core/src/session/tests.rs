@@ -26,7 +26,7 @@ fn eventful() -> FeedbackSession {
     let mut session = FeedbackSession::new("a \"red\" star\n✩").with_seed(5).with_negative_prompt("blur");
     let first = round(&mut session, &[1, 2, 3, 4]);
     session.like(&first[0]).unwrap();
-    session.vote(&first[1], Vote::dislike(0.1 + 0.2).unwrap().because("too dark")).unwrap();
+    session.vote(&first[1], Vote::dislike(0.1 + 0.2).unwrap().because("its darkness")).unwrap();
     session.set_prompt("a blue star");
     session.set_settings(json!({"steps": 30, "guidance_scale": 7.5}));
     let second = round(&mut session, &[5, 6, 7, 8]);
@@ -461,4 +461,88 @@ fn only_image_files_that_no_step_names_are_deleted() {
     assert!(!folder.path().join(format!("images/{}.png", undone[0].content_hash())).exists());
     assert!(folder.path().join("images/notes.png").exists());
     assert_eq!(FeedbackSession::load(folder.path()).unwrap(), session);
+}
+
+#[test]
+fn reasons_images_and_masks_are_steps_that_are_saved_and_undone() {
+    use crate::{Aspect, ImageCondition};
+
+    let folder = tempfile::tempdir().unwrap();
+    let image = |at: u8| Image::filled(8, 8, [at, 0, 0]).unwrap();
+    let mut session = FeedbackSession::new("a star").with_seed(1);
+    session.like(&image(1)).unwrap().because(Aspect::Style).unwrap();
+    assert_eq!(session.step_count(), 1, "vote and reason are one step");
+    assert_eq!(session.vote_on(&image(1)).unwrap().reason(), Some(&Aspect::Style));
+    session.dislike(&image(2)).unwrap().because("its dark background").unwrap();
+    let condition = ImageCondition::new(image(3)).using("the colour").with_scale(0.6);
+    session.add_image_condition(condition.clone()).unwrap();
+    session.add_image_condition(ImageCondition::new(image(3)).away()).unwrap();
+    let init = InitImage { image: image(4), strength: 0.7, mask: Some(image(5)) };
+    session.set_init_image(Some(init.clone())).unwrap();
+    session.set_init_image(Some(init.clone())).unwrap();
+    assert_eq!(session.step_count(), 5, "setting the same again is no step");
+
+    session.save(folder.path()).unwrap();
+    let loaded = FeedbackSession::load(folder.path()).unwrap();
+    assert_eq!(loaded, session);
+    assert_eq!((loaded.image_conditions().len(), &loaded.image_conditions()[0]), (2, &condition));
+    assert_eq!(loaded.init_image(), Some(&init));
+
+    let request = session.next_request(2).unwrap();
+    let conditions: Vec<_> = request.image_conditions.iter().map(|one| (one.aspect.clone(), one.away)).collect();
+    let words = Aspect::Words("its dark background".to_owned());
+    let expected = [(Some(Aspect::Colour), false), (None, true), (Some(Aspect::Style), false), (Some(words), true)];
+    assert_eq!(conditions, expected);
+    assert!(request.feedback.is_empty() && request.mask.is_some() && request.seeds.len() == 2);
+
+    assert!(session.undo() && session.init_image().is_none());
+    assert!(session.undo() && session.image_conditions() == [condition]);
+    assert!(session.redo() && session.image_conditions().len() == 2);
+    // A reason for a vote before other steps is a new vote.
+    session.like(&image(1)).unwrap().because(Aspect::Style).unwrap();
+    assert_eq!(session.step_count(), 5);
+}
+
+#[test]
+fn reasons_and_scales_that_cannot_be_used_are_refused_and_change_nothing() {
+    use crate::ImageCondition;
+
+    let image = Image::filled(8, 8, [1, 0, 0]).unwrap();
+    let mut session = FeedbackSession::new("a star");
+    for words in [String::new(), "x".repeat(10 << 20)] {
+        let error = session.like(&image).unwrap().because(&*words).unwrap_err().to_string();
+        assert!(error.starts_with("aspect of an image: expected words of 1 to 1000 bytes, got"), "{error:.200}");
+        assert!(session.vote(&image, Vote::DISLIKE.because(&*words)).is_err());
+        assert_eq!(session.vote_on(&image), Some(&Vote::LIKE));
+    }
+    for scale in [-1.0, f64::NAN, f64::INFINITY] {
+        let error = session.add_image_condition(ImageCondition::new(image.clone()).with_scale(scale)).unwrap_err();
+        assert!(error.to_string().starts_with("scale of an image condition: expected"), "{error}");
+    }
+    let error = session.set_init_image(Some(InitImage { image, strength: 1.5, mask: None })).unwrap_err().to_string();
+    assert!(error.starts_with("init_image.strength: expected"), "{error}");
+    assert_eq!(session.step_count(), 1);
+}
+
+#[test]
+fn a_session_file_with_values_that_no_session_saves_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut session = FeedbackSession::new("a star");
+    let image = Image::filled(8, 8, [1, 0, 0]).unwrap();
+    session.add_image_condition(crate::ImageCondition::new(image.clone()).using("the style")).unwrap();
+    session.set_init_image(Some(InitImage { image, strength: 0.5, mask: None })).unwrap();
+    session.save(folder.path()).unwrap();
+    let path = folder.path().join("session.json");
+    let good = fs::read_to_string(&path).unwrap();
+    for (from, to, word) in [
+        ("\"scale\": 1.0", "\"scale\": -1.0", "step 0"),
+        ("\"style\"", "{\"words\": \"\"}", "step 0"),
+        ("\"strength\": 0.5", "\"strength\": 5", "step 1"),
+        ("0.0,\n", "2.0,\n", "window"),
+    ] {
+        assert!(good.contains(from), "{from}: {good}");
+        fs::write(&path, good.replacen(from, to, 1)).unwrap();
+        let message = FeedbackSession::load(folder.path()).unwrap_err().to_string();
+        assert!(message.contains(word), "{to}: {message}");
+    }
 }

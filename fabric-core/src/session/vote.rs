@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::SessionError;
+use super::{FeedbackSession, SessionError};
+use crate::Aspect;
 use crate::image::Image;
 
 /// A like or dislike with a strength and an optional reason.
@@ -11,7 +12,7 @@ use crate::image::Image;
 pub struct Vote {
     strength: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    reason: Option<Aspect>,
 }
 
 /// Vote as deserialized, before its strength is checked.
@@ -19,7 +20,7 @@ pub struct Vote {
 #[serde(deny_unknown_fields)]
 struct Unchecked {
     strength: f64,
-    reason: Option<String>,
+    reason: Option<Aspect>,
 }
 
 impl Vote {
@@ -64,9 +65,9 @@ impl Vote {
         Self::like(strength).and_then(|like| Self::new(-like.strength))
     }
 
-    /// Sets a reason, for instance which part of the image the vote is about.
+    /// Sets a reason: the aspect of the image that the vote is about.
     #[must_use]
-    pub fn because(self, reason: impl Into<String>) -> Self {
+    pub fn because(self, reason: impl Into<Aspect>) -> Self {
         Self { reason: Some(reason.into()), ..self }
     }
 
@@ -76,8 +77,8 @@ impl Vote {
     }
 
     /// The reason, if one was given.
-    pub fn reason(&self) -> Option<&str> {
-        self.reason.as_deref()
+    pub fn reason(&self) -> Option<&Aspect> {
+        self.reason.as_ref()
     }
 }
 
@@ -96,4 +97,23 @@ pub struct Judged {
     pub image: Image,
     /// The current vote.
     pub vote: Vote,
+}
+
+/// A vote that was just cast, for adding its reason.
+#[derive(Debug)]
+pub struct CastVote<'a> {
+    pub(super) session: &'a mut FeedbackSession,
+    pub(super) image: Image,
+}
+
+impl CastVote<'_> {
+    /// Adds the reason of the vote: an [`Aspect`], or words such as "the style". Vote and reason are one step of the
+    /// session, for undo.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SessionError::Reason`] if the words are empty or too long. The vote then stays without a reason.
+    pub fn because(self, reason: impl Into<Aspect>) -> Result<(), SessionError> {
+        self.session.add_reason(&self.image, reason.into())
+    }
 }

@@ -1,5 +1,7 @@
 //! Time windows for adapters and ControlNets.
 
+use serde::{Deserialize, Serialize};
+
 use crate::Error;
 use crate::denoise::ModelCall;
 
@@ -16,10 +18,25 @@ use crate::denoise::ModelCall;
 /// assert_ne!(first_half, Window::default());
 /// # Ok::<(), fabric_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "(f64, f64)", into = "(f64, f64)")]
 pub struct Window {
     start: f64,
     end: f64,
+}
+
+impl TryFrom<(f64, f64)> for Window {
+    type Error = Error;
+
+    fn try_from((start, end): (f64, f64)) -> Result<Self, Error> {
+        Self::new(start, end)
+    }
+}
+
+impl From<Window> for (f64, f64) {
+    fn from(window: Window) -> Self {
+        (window.start, window.end)
+    }
 }
 
 /// The whole run, 0 to 1.

@@ -1,0 +1,90 @@
+//! Image prompts, instructions and reasons in sessions of feedback.
+
+use fabric::core::session::FeedbackSession;
+use fabric::core::{Aspect, ImageCondition};
+use fabric::models::clip::ClipVision;
+
+use super::*;
+
+fn encoder() -> ClipVision {
+    let device = fabric::default_device().expect("a device");
+    ClipVision::open(folder().join("image_encoder"), &device).expect("an encoder")
+}
+
+/// The shared pipeline with a plain and an Instruct adapter.
+fn equipped() -> Pipeline {
+    let [plus, instruct] = ["plus", "instruct"].map(|kind| adapter(kind).with_encoder(encoder()));
+    pipeline().clone().with_adapter(plus).with_adapter(instruct)
+}
+
+fn session() -> FeedbackSession {
+    FeedbackSession::new("a red star").with_seed(5).with_generation_settings(&request().settings)
+}
+
+#[test]
+fn a_round_has_votes_reasons_an_image_prompt_and_any_conditioning() {
+    let (pipeline, plus) = (equipped(), adapter("plus").with_encoder(encoder()));
+    let mut session = session();
+    let first = session.generate(&pipeline, 2).expect("a round");
+    session.like(&first[0]).expect("a vote");
+    session.like(&first[1]).expect("a vote").because(Aspect::Style).expect("a reason");
+    session.add_image_condition(ImageCondition::new(image()).using("the composition")).expect("a condition");
+    let request = session.next_request(2).expect("a request").with(plus.prompt(image()).with_scale(0.5));
+    let made = pipeline.generate(&request).expect("images");
+    let second = session.record(&made).expect("a round");
+
+    assert_eq!((second.index, second.image_conditions.len(), made.report.references), (1, 1, [1, 0]));
+    // Composition needs four branches, so the style gets four too.
+    let without = Request { conditioning: Vec::new(), ..request.clone() };
+    assert!(distance(&latents(&pipeline.generate(&without).expect("images")), &latents(&made)) > 1e-3);
+    for left_out in 0..2 {
+        let mut other = request.clone();
+        other.image_conditions.remove(left_out);
+        assert!(distance(&latents(&pipeline.generate(&other).expect("images")), &latents(&made)) > 1e-4);
+    }
+    let plain = Request { feedback: Vec::new(), ..request };
+    assert!(distance(&latents(&pipeline.generate(&plain).expect("images")), &latents(&made)) > 1e-4);
+}
+
+#[test]
+fn image_conditions_are_the_prompts_of_the_adapter() {
+    let (pipeline, instruct) = (equipped(), adapter("instruct").with_encoder(encoder()));
+    let made = |request: Request| latents(&pipeline.generate(&request).expect("images"));
+    let condition = ImageCondition::new(image()).using(Aspect::Style).with_scale(0.7);
+    let by_hand = instruct.prompt(image()).using("the style").with_scale(0.7);
+    let got = made(request().with_image_condition(condition.clone()));
+    assert_again(&got, &made(request().with(by_hand.clone())), "an aspect");
+    let away = made(request().with_image_condition(condition.away()));
+    assert_again(&away, &made(request().with(by_hand.away())), "away");
+    assert!(distance(&away, &got) > 1e-3);
+    let plus = adapter("plus").with_encoder(encoder());
+    let plain = made(request().with_image_condition(ImageCondition::new(image())));
+    assert_again(&plain, &made(request().with(plus.prompt(image()))), "without an aspect");
+    assert!(distance(&plain, &made(request())) > 1e-3);
+}
+
+#[test]
+fn leading_away_is_the_prompt_with_the_branches_exchanged() {
+    let adapter = adapter("plus");
+    let [images, none] = [features(&adapter, 1, 1), features(&adapter, 1, 0)];
+    let away = make(&request().with(adapter.prompt_from_features(images.clone(), Some(none.clone())).away()));
+    let exchanged = make(&request().with(adapter.prompt_from_features(none, Some(images))));
+    assert_again(&away, &exchanged, "exchanged");
+}
+
+#[test]
+fn a_pipeline_without_the_adapter_refuses_before_the_run() {
+    let mut session = session();
+    let first = session.generate(pipeline(), 1).expect("a round");
+    session.like(&first[0]).expect("a vote").because("its light").expect("a reason");
+    let message = session.generate(pipeline(), 1).expect_err("no adapter").to_string();
+    let expected = "image condition `use its light`: expected a pipeline with an Instruct adapter, got";
+    assert!(message.starts_with(expected) && message.contains("with_adapter"), "{message}");
+    let plain_only = pipeline().clone().with_adapter(adapter("plus").with_encoder(encoder()));
+    assert!(session.generate(&plain_only, 1).expect_err("no Instruct adapter").to_string().starts_with(expected));
+    let without_encoder = pipeline().clone().with_adapter(adapter("instruct"));
+    let message = session.generate(&without_encoder, 1).expect_err("no encoder").to_string();
+    assert!(message.contains("image encoder of an image prompt: expected"), "{message}");
+    assert_eq!(session.rounds().len(), 1);
+    assert!(session.generate(&equipped(), 1).is_ok());
+}
