@@ -47,8 +47,11 @@ struct Readme;
 pub mod prelude {
     pub use fabric_core::fabric::FabricSettings;
     pub use fabric_core::image::Image;
-    pub use fabric_core::pipeline::{Generation, Pipeline, Request, Settings, StepEvent};
+    pub use fabric_core::pipeline::{Generation, Pipeline, Request, Settings, StepEvent, Window};
     pub use fabric_core::schedule::SamplerKind;
     pub use fabric_core::session::{FeedbackSession, FeedbackSource, Vote};
+    pub use fabric_core::{Aspect, ImageCondition};
+    pub use fabric_ipadapter::IpAdapter;
+    pub use fabric_models::clip::ClipVision;
     pub use fabric_models::{LoadPipeline, ModelOptions, load_model};
 }

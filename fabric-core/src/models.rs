@@ -338,7 +338,7 @@ pub trait TextEncoder {
     }
 
     /// Returns whether an absent negative prompt means zeros (SDXL) instead of the empty prompt.
-    fn absent_is_zero(&self) -> bool {
+    fn force_zeros_for_empty_prompt(&self) -> bool {
         false
     }
 }

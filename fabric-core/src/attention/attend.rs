@@ -69,8 +69,9 @@ fn attend_joint(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, joint: &
         value: split_heads(value, heads),
         weights,
     };
-    let lent = joint.iter().map(|tokens| group(tokens.key.clone(), tokens.value.clone(), tokens.key_weights()));
-    let groups = std::iter::once(group(k, v, Vec::new())).chain(lent).collect();
+    let reference_groups =
+        joint.iter().map(|tokens| group(tokens.key.clone(), tokens.value.clone(), tokens.key_weights()));
+    let groups = std::iter::once(group(k, v, Vec::new())).chain(reference_groups).collect();
     merge_heads(grouped_attention(split_heads(q, heads), groups))
 }
 

@@ -152,16 +152,16 @@ mod tests {
     }
 
     fn recording() -> TokensBySite {
-        let lent =
+        let tokens =
             |dtype, merged_counts| ReferenceTokens { key: all_bits(dtype), value: all_bits(dtype), merged_counts };
         // A slice of a larger tensor, like one of several rows recorded at once.
         let part = all_bits(DType::F32).slice([0..1, 100..300, 0..8]);
         let part =
             ReferenceTokens { key: part.clone(), value: part.slice([0..1, 7..9, 2..5]), merged_counts: Vec::new() };
         TokensBySite::from([
-            (site(0), lent(DType::F32, vec![])),
-            (site(1), lent(DType::F16, vec![(3, 1.0), (2, 4.0)])),
-            (site(2), lent(DType::BF16, vec![])),
+            (site(0), tokens(DType::F32, vec![])),
+            (site(1), tokens(DType::F16, vec![(3, 1.0), (2, 4.0)])),
+            (site(2), tokens(DType::BF16, vec![])),
             (site(3), part),
         ])
     }

@@ -125,18 +125,18 @@ mod tests {
         let square: Vec<usize> = (0..height * width).map(|at| at / width / 2 * 3 + at % width / 2).collect();
         let all = few.clone().select(1, indices(&square, &few));
         let (query, own) = (random(5, 8), random(7, 8));
-        let attended = |lent: ReferenceTokens| {
-            let ReferenceTokens { key, value, merged_counts } = lent;
+        let attended = |reference: ReferenceTokens| {
+            let ReferenceTokens { key, value, merged_counts } = reference;
             let joint = vec![JointTokens { rows: 0..1, key, value, weight: 0.7, merged_counts, source: 0 }];
             let extras = AttnExtras { joint, decoupled: Vec::new() };
             attend(query.clone(), own.clone(), own.clone(), 2, &extras)
         };
         let whole = attended(ReferenceTokens { key: all.clone(), value: all.clone() * 2.0, merged_counts: Vec::new() });
         for (share, left) in [(0.75, 6), (0.5, 12), (0.25, 18)] {
-            let lent = merged(all.clone(), all.clone() * 2.0, [height, width], share);
-            assert_eq!(lent.key.dims(), [1, left, 8]);
-            assert_eq!(lent.merged_counts.iter().map(|&(keys, tokens)| keys as f32 * tokens).sum::<f32>(), 24.0);
-            let error = (attended(lent) - whole.clone()).abs().max().into_scalar::<f32>();
+            let reference = merged(all.clone(), all.clone() * 2.0, [height, width], share);
+            assert_eq!(reference.key.dims(), [1, left, 8]);
+            assert_eq!(reference.merged_counts.iter().map(|&(keys, tokens)| keys as f32 * tokens).sum::<f32>(), 24.0);
+            let error = (attended(reference) - whole.clone()).abs().max().into_scalar::<f32>();
             assert!(error < 1e-5, "{share}: {error}");
         }
     }
@@ -145,10 +145,10 @@ mod tests {
     fn what_merges_is_the_mean_of_the_most_alike() {
         // One square: the first is the destination, the third is similar to it, the second and fourth are not.
         let key = Tensor::<3>::from_data([[[1.0, 0.0], [0.0, 1.0], [3.0, 0.1], [-1.0, 0.0]]], &device());
-        let lent = merged(key.clone(), key, [2, 2], 0.25);
-        let values: Vec<f32> = lent.value.into_data().iter::<f32>().collect();
+        let reference = merged(key.clone(), key, [2, 2], 0.25);
+        let values: Vec<f32> = reference.value.into_data().iter::<f32>().collect();
         assert_eq!(values, [0.0, 1.0, -1.0, 0.0, 2.0, 0.05]);
-        assert_eq!(lent.merged_counts, [(2, 1.0), (1, 2.0)]);
+        assert_eq!(reference.merged_counts, [(2, 1.0), (1, 2.0)]);
     }
 
     #[test]

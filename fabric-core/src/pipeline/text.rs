@@ -20,7 +20,7 @@ pub(super) struct Conditions {
     pooled: Option<Tensor<2>>,
     time_ids: [f32; 6],
     images: usize,
-    absent_is_zero: bool,
+    unconditional_is_zero: bool,
     pub(super) truncated: Vec<String>,
     stacked: RefCell<HashMap<Arrangement, Rc<TextRows>>>,
 }
@@ -70,7 +70,7 @@ impl Conditions {
             pooled: embedding.pooled,
             time_ids: [height, width, 0.0, 0.0, height, width],
             images: seeds.len(),
-            absent_is_zero: request.negative_prompt.is_none() && text.absent_is_zero(),
+            unconditional_is_zero: request.negative_prompt.is_none() && text.force_zeros_for_empty_prompt(),
             truncated,
             stacked: RefCell::default(),
         })
@@ -115,7 +115,7 @@ impl Conditions {
         for branch in branches {
             parts.push(if of_prompt.contains(branch) {
                 all.clone().slice_dim(0, 0..self.images)
-            } else if self.absent_is_zero {
+            } else if self.unconditional_is_zero {
                 repeated(self.images, self.images).zeros_like()
             } else {
                 repeated(self.images, self.images)

@@ -42,7 +42,7 @@ trait Parts {
     fn scheduler(&self) -> Result<Value, LoadError>;
     fn tokenizer(&self, component: Component) -> Result<Option<ClipTokenizer>, ModelError>;
     /// Whether an absent negative prompt is encoded as zeros, as `model_index.json` sets for the SDXL base model.
-    fn absent_is_zero(&self) -> bool;
+    fn force_zeros_for_empty_prompt(&self) -> bool;
 }
 
 impl Parts for ModelFolder {
@@ -66,7 +66,7 @@ impl Parts for ModelFolder {
         self.tokenizer_path(component).map(ClipTokenizer::from_folder).transpose().map_err(ModelError::from)
     }
 
-    fn absent_is_zero(&self) -> bool {
+    fn force_zeros_for_empty_prompt(&self) -> bool {
         self.setting("force_zeros_for_empty_prompt").map_or(self.family() == Family::Sdxl, |value| *value == true)
     }
 }
@@ -92,7 +92,7 @@ impl Parts for SingleFile {
         Ok(None)
     }
 
-    fn absent_is_zero(&self) -> bool {
+    fn force_zeros_for_empty_prompt(&self) -> bool {
         self.family() == Family::Sdxl
     }
 }
@@ -230,8 +230,8 @@ fn assemble(
     }
 
     let native_size = latent_side(&unet_config) * vae.scale_factor();
-    let absent_is_zero = parts.absent_is_zero();
-    let text = StableDiffusionText { towers, pooled: family == Family::Sdxl, absent_is_zero };
+    let force_zeros_for_empty_prompt = parts.force_zeros_for_empty_prompt();
+    let text = StableDiffusionText { towers, pooled: family == Family::Sdxl, force_zeros_for_empty_prompt };
     Ok((StableDiffusion { unet, vae, text, scheduler, native_size }, report))
 }
 

@@ -135,8 +135,8 @@ impl TextEncoder for Offloaded<StableDiffusionText> {
         self.load_to_device().last_hidden(prompts, options)
     }
 
-    fn absent_is_zero(&self) -> bool {
-        self.in_memory.absent_is_zero()
+    fn force_zeros_for_empty_prompt(&self) -> bool {
+        self.in_memory.force_zeros_for_empty_prompt()
     }
 }
 

@@ -35,7 +35,7 @@ pub struct StableDiffusionText {
     pub(super) towers: Vec<Tower>,
     /// Whether the projected pooled embedding of the last encoder is an added condition (SDXL).
     pub(super) pooled: bool,
-    pub(super) absent_is_zero: bool,
+    pub(super) force_zeros_for_empty_prompt: bool,
 }
 
 impl TextEncoder for StableDiffusionText {
@@ -75,8 +75,8 @@ impl TextEncoder for StableDiffusionText {
         Ok(first.encode(prompts, options, State::Last)?.context)
     }
 
-    fn absent_is_zero(&self) -> bool {
-        self.absent_is_zero
+    fn force_zeros_for_empty_prompt(&self) -> bool {
+        self.force_zeros_for_empty_prompt
     }
 }
 

@@ -65,7 +65,7 @@ impl Attention {
         let query = self.to_q.forward(if is_last { pass.keep(x) } else { x });
         let extras = pass.processor.extras(&self.call(&query, &key, &value, grid));
         if is_last {
-            pass.drop_lenders();
+            pass.drop_reference_rows();
         }
         let (key, value) = if is_last { (pass.keep(key), pass.keep(value)) } else { (key, value) };
         Some(self.attend(query, key, value, extras))

@@ -75,8 +75,11 @@ impl UNet {
         assert_shape!(input.sample, [_, self.in_channels, _, _]);
         assert_shape!(input.context, [rows, _, _]);
         assert!(rows > 0 && height > 0 && width > 0, "U-Net: {rows} rows of {height}x{width} latents");
-        let lending = input.reference_rows;
-        assert!(lending < rows, "U-Net: {lending} of {rows} rows only lend, expected at least one that does not");
+        let references = input.reference_rows;
+        assert!(
+            references < rows,
+            "U-Net: {references} of {rows} rows are references, expected at least one that is not"
+        );
         let record = input.record == Record::SelfAttentionOnly;
         let dtype = input.sample.dtype();
         let compute = computes_in(&self.trunk.conv_in.weight);
@@ -87,7 +90,7 @@ impl UNet {
             text_kv_cache: input.text_kv_cache,
             time: self.trunk.embed_time(rows, input.timesteps, input.added, &mut trace),
             skips: Vec::new(),
-            kept: rows - lending,
+            kept: rows - references,
             last: self.sites.iter().rfind(|site| site.kind == AttnKind::SelfAttention).copied(),
             recorded: record.then(Vec::new),
             trace,
@@ -120,7 +123,7 @@ impl UNet {
             if pass.recorded.is_some() {
                 return None;
             }
-            pass.drop_lenders();
+            pass.drop_reference_rows();
             x = pass.keep(x);
         }
         let levels = residuals.map_or(&[][..], |residuals| &residuals.levels);

@@ -34,7 +34,7 @@ impl Pass<'_> {
     }
 
     /// Drops the reference rows from all state shared with later layers.
-    pub(crate) fn drop_lenders(&mut self) {
+    pub(crate) fn drop_reference_rows(&mut self) {
         self.context = self.keep(self.context.clone());
         self.time = self.keep(self.time.clone());
         let skips = std::mem::take(&mut self.skips);
@@ -65,8 +65,8 @@ impl Pass<'_> {
             return x + residual;
         }
         assert_eq!(given, self.kept, "U-Net: residuals of {given} rows, expected {rows} or {}", self.kept);
-        let lenders = x.clone().narrow(0, given, rows - given);
-        Tensor::cat(vec![x.narrow(0, 0, given) + residual, lenders], 0)
+        let references = x.clone().narrow(0, given, rows - given);
+        Tensor::cat(vec![x.narrow(0, 0, given) + residual, references], 0)
     }
 
     /// Truncates a tensor to the number of rows of `other`.

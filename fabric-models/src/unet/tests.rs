@@ -1,8 +1,8 @@
 //! Fixtures shared by the U-Net's tests.
 
 mod configurations;
-mod lending;
 mod passes;
+mod reference_rows;
 
 use std::sync::Mutex;
 

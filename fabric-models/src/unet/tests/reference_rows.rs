@@ -25,10 +25,10 @@ impl AttnProcessor for Offer {
             let (key, value) = match &self.recorded {
                 Some(recorded) => (recorded[&call.site].key.clone(), recorded[&call.site].value.clone()),
                 None => {
-                    let lenders = call.key.dims()[0] - self.rows;
-                    assert_eq!(lenders, self.all - self.rows, "{}: lending rows are still there", call.site);
-                    let lent = |x: &Tensor<3>| x.clone().narrow(0, self.rows, lenders);
-                    (lent(call.key), lent(call.value))
+                    let references = call.key.dims()[0] - self.rows;
+                    assert_eq!(references, self.all - self.rows, "{}: reference rows are still there", call.site);
+                    let tokens_of = |x: &Tensor<3>| x.clone().narrow(0, self.rows, references);
+                    (tokens_of(call.key), tokens_of(call.value))
                 }
             };
             for lender in 0..key.dims()[0] {
@@ -78,13 +78,13 @@ fn networks() -> [UNetConfig; 3] {
 }
 
 #[test]
-fn lending_rows_equal_the_kept_rows_with_recorded_tokens() {
+fn reference_rows_equal_recorded_tokens() {
     for config in networks() {
         let bench = Bench::new(&config, 4);
-        let (kept, lenders) = (bench.rows(0, 2), bench.rows(2, 2));
+        let (kept, references) = (bench.rows(0, 2), bench.rows(2, 2));
         let image = image_tokens(4);
-        let lending = Offer { rows: 2, recorded: None, image: image.clone(), all: 4 };
-        let interleaved = bench.unet.forward(UNetInput { processor: &lending, reference_rows: 2, ..bench.input() });
+        let in_batch = Offer { rows: 2, recorded: None, image: image.clone(), all: 4 };
+        let interleaved = bench.unet.forward(UNetInput { processor: &in_batch, reference_rows: 2, ..bench.input() });
         let interleaved = interleaved.sample.unwrap();
         assert_eq!(interleaved.dims(), [2, 4, 7, 6]);
 
@@ -96,7 +96,7 @@ fn lending_rows_equal_the_kept_rows_with_recorded_tokens() {
             all: 2,
         };
         let recording =
-            UNetInput { processor: &ImageOnly(theirs), record: Record::SelfAttentionOnly, ..lenders.input() };
+            UNetInput { processor: &ImageOnly(theirs), record: Record::SelfAttentionOnly, ..references.input() };
         let tokens = bench.unet.forward(recording).recorded;
         let table = tokens.into_iter().map(|tokens| (tokens.site, tokens)).collect();
         let offered = Offer { rows: 2, recorded: Some(table), image, all: 2 };
@@ -153,7 +153,7 @@ fn kept_text_keys_change_nothing_and_are_used() {
 }
 
 #[test]
-fn lending_rows_may_be_left_out_of_residuals() {
+fn reference_rows_may_be_left_out_of_residuals() {
     for config in networks() {
         let bench = Bench::new(&config, 3);
         let kept = bench.rows(0, 1);
