@@ -2,17 +2,17 @@
 
 mod common;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use burn::tensor::{DType, Tensor};
 use common::{assert_again, on_cpu};
 use fabric::core::Error;
-use fabric::core::fabric::KeepPolicy;
-use fabric::core::fabric::{FabricSettings, ReferencePass};
+use fabric::core::fabric::{FabricSettings, KeepPolicy, ReferencePass};
 use fabric::core::image::{Fit, Image};
 use fabric::core::noise::{Draw, RunNoise, SeededNoise};
-use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, StepEvent};
+use fabric::core::pipeline::{Generation, Observer, Phase, PhaseEvent, Pipeline, Request, Settings, StepEvent};
 use fabric::core::schedule::{SamplerKind, SchedulerConfig};
 use fabric::models::load::LoadDtype;
 use fabric::models::tokenizer::ClipTokenizer;
@@ -709,4 +709,80 @@ fn references_count_in_the_memory_that_a_run_needs() {
     let parts = make(&many);
     assert!(parts.report.calls > many.settings.steps, "in one batch: this would prove nothing");
     assert_eq!(parts.images.len(), 8);
+}
+
+/// Observer that writes down what it hears.
+#[derive(Default)]
+struct Heard {
+    phases: Vec<(Phase, std::ops::Range<usize>)>,
+    images: Vec<(usize, Image)>,
+    steps: Vec<(std::ops::Range<usize>, usize, usize)>,
+    stop_at_evaluation: Option<usize>,
+}
+
+impl Observer for Heard {
+    fn phase(&mut self, event: &PhaseEvent) -> ControlFlow<()> {
+        self.phases.push((event.phase, event.images.clone()));
+        ControlFlow::Continue(())
+    }
+
+    fn image(&mut self, index: usize, image: &Image) {
+        self.images.push((index, image.clone()));
+    }
+
+    fn step(&mut self, event: &StepEvent<'_>) -> ControlFlow<()> {
+        self.steps.push((event.images.clone(), event.evaluation, event.evaluations));
+        if self.stop_at_evaluation == Some(event.evaluation) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+}
+
+#[test]
+fn progress_covers_all_batches_and_finished_images_survive_a_cancel() {
+    let mut request = request(FabricSettings::default()).with_seeds([1, 2, 3]);
+    request.settings.batch = Some(2);
+    let mut heard = Heard::default();
+    let whole = pipeline().generate_observed(&request, &mut heard).expect("images");
+    let steps = request.settings.steps;
+    let expected: Vec<_> = (1..=2 * steps).map(|at| (if at <= steps { 0..2 } else { 2..3 }, at, 2 * steps)).collect();
+    assert_eq!(heard.steps, expected);
+    assert_eq!(heard.phases[0], (Phase::Conditioning, 0..3));
+    let of_batch = |images: std::ops::Range<usize>| {
+        [Phase::Text, Phase::Encoding, Phase::Denoising, Phase::Decoding].map(|phase| (phase, images.clone()))
+    };
+    assert_eq!(heard.phases[1..], [of_batch(0..2), of_batch(2..3)].concat());
+    let images: Vec<_> = whole.images.iter().cloned().enumerate().collect();
+    assert_eq!(heard.images, images);
+
+    let mut heard = Heard { stop_at_evaluation: Some(steps + 1), ..Heard::default() };
+    let stopped = pipeline().generate_observed(&request, &mut heard).expect_err("a cancel");
+    let fabric::core::Error::Cancelled { step: 1, finished, .. } = stopped else { panic!("{stopped}") };
+    assert_eq!(finished, whole.images[..2]);
+
+    /// Observer that cancels at the first event.
+    struct Impatient;
+    impl Observer for Impatient {
+        fn phase(&mut self, event: &PhaseEvent) -> ControlFlow<()> {
+            assert_eq!(event.phase, Phase::Conditioning, "nothing comes before it");
+            ControlFlow::Break(())
+        }
+    }
+    let stopped = pipeline().generate_observed(&request, &mut Impatient);
+    assert!(matches!(stopped, Err(fabric::core::Error::Cancelled { step: 0, .. })), "{stopped:?}");
+}
+
+#[test]
+fn threads_that_start_together_record_each_reference_once() {
+    let pass = ReferencePass::Cached { chunk: 2, budget: 1 << 30, half: false };
+    let request = both(FabricSettings { pass, ..everywhere() });
+    let fresh = fresh_pipeline();
+    let passes: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| fresh.generate(&request).expect("images"))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic").report.reference_passes).sum()
+    });
+    let alone = fresh_pipeline().generate(&request).expect("images").report.reference_passes;
+    assert_eq!(passes, alone);
 }

@@ -85,7 +85,8 @@ fn a_control_network_with_a_window_acts_at_every_evaluation_of_a_warm_up() {
     let control = Control::new(network, edges).with_window(Window::new(0.5, 1.0).expect("a window"));
     let level = NoiseLevel { timestep: 500.0, alpha: 0.5, sigma: 0.5 };
     let call = ModelCall { index: 0, total: 4, level };
-    let (request, pipeline) = (Request::new("a cat"), load());
+    let settings = Settings { width: Some(64), height: Some(64), ..Settings::default() };
+    let (request, pipeline) = (Request::new("a cat").with_settings(settings), load());
     let acts = |is_warm_up: bool| {
         let run = pipeline.run_context(&request).expect("a size");
         let run = if is_warm_up { run.warming_up() } else { run };

@@ -18,8 +18,8 @@ pub struct ImageCondition {
     pub scale: f64,
     /// When it acts.
     pub window: Window,
-    /// Whether it leads away from the image. It then acts on the unconditional branch, so it has no effect at guidance
-    /// scale 1.
+    /// Whether it leads away from the image. It then acts on the branches that guidance leads away from, so it has no
+    /// effect at guidance scale 1.
     pub away: bool,
 }
 

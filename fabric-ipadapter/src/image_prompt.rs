@@ -231,7 +231,8 @@ impl ImagePrompt {
     }
 
     /// Applies the prompt to FABRIC's reference rows as well: liked references use the images of the
-    /// conditional branch, disliked ones those of the unconditional branch. Masks apply to both. By default,
+    /// conditional branch, disliked ones those of the unconditional branch. Masks apply to both. References belong to all
+    /// images of a run, also if the prompt is for some of them only. By default,
     /// references use no image prompt, as they use no text.
     ///
     /// The reference keys and values then depend on these images, so
@@ -241,8 +242,9 @@ impl ImagePrompt {
         Self { visible_to_references: true, ..self }
     }
 
-    /// Leads away from the images: they act on the unconditional branch, and "no image" on the others. Has no effect at
-    /// guidance scale 1, where the unconditional branch does not run.
+    /// Leads away from the images: they act on the branches that guidance leads away from (the unconditional branch, and
+    /// with four branches the one with the image only), and "no image" on the others. Has no effect at guidance scale 1,
+    /// where the unconditional branch does not run.
     #[must_use]
     pub fn away(self) -> Self {
         Self { away: true, ..self }

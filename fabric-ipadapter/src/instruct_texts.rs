@@ -89,10 +89,10 @@ impl InstructTexts {
         together(tokens, prompt, instruction)
     }
 
-    /// Returns the features of a branch of a prompt that leads away from its images: these are on the unconditional
-    /// branch, with the instruction.
+    /// Returns the features of a branch of a prompt that leads away from its images: these are on the branches that
+    /// guidance leads away from, with the instruction.
     pub(crate) fn features_away(&self, branch: Branch, tokens: &Tensor<3>) -> Features {
-        if branch == Branch::Unconditional {
+        if matches!(branch, Branch::Unconditional | Branch::ImageOnly) {
             together(tokens, &self.negative, &self.query)
         } else {
             together(tokens, &self.prompt, &self.empty)

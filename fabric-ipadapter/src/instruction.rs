@@ -85,11 +85,13 @@ impl Instruction {
     }
 
     /// Returns the scale with the correction that the published code applies by default: 0.2 less for
-    /// compositions and poses with Stable Diffusion 1.5, unchanged with SDXL.
+    /// compositions and poses with Stable Diffusion 1.5 (at least 0), unchanged with SDXL.
     pub fn corrected_scale(&self, scale: f32, adapter: &AdapterConfig) -> f32 {
         let query = self.query.to_lowercase();
         let corrects = adapter.context != SDXL_CONTEXT;
-        if corrects && (query.contains("composition") || query.contains("pose")) { scale - 0.2 } else { scale }
+        let is_corrected = corrects && (query.contains("composition") || query.contains("pose"));
+        // The published code would also turn 0, which is no image prompt, into -0.2.
+        if is_corrected && scale > 0.0 { (scale - 0.2).max(0.0) } else { scale }
     }
 }
 
@@ -147,5 +149,8 @@ mod tests {
             assert_eq!(Instruction::from(aspect).corrected_scale(1.0, &sdxl), 1.0);
         }
         assert_eq!(Instruction::from(Aspect::Style).corrected_scale(1.0, &sd15), 1.0);
+        for (scale, expected) in [(0.0, 0.0), (0.1, 0.0), (-0.5, -0.5)] {
+            assert_eq!(Instruction::from(Aspect::Pose).corrected_scale(scale, &sd15), expected);
+        }
     }
 }

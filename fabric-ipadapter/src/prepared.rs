@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use burn::tensor::Tensor;
 use fabric_core::Error;
 use fabric_core::attention::{AttnCall, AttnExtras, AttnProcessor, AttnSite};
 use fabric_core::denoise::ModelCall;
@@ -169,8 +168,14 @@ impl ImagePrompt {
         none: Features,
     ) -> Result<Vec<(Branch, Features)>, Error> {
         let Some(instruction) = instruction else {
-            let [conditional, unconditional] = if self.away { [none, images] } else { [images, none] };
-            return Ok(vec![(Branch::Conditional, conditional), (Branch::Unconditional, unconditional)]);
+            return Ok(if self.away {
+                // The branches that Instruct's guidance leads away from, if there are four.
+                let away = [Branch::ImageOnly, Branch::Unconditional].map(|branch| (branch, images.clone()));
+                let others = [Branch::Conditional, Branch::Everything].map(|branch| (branch, none.clone()));
+                others.into_iter().chain(away).collect()
+            } else {
+                vec![(Branch::Conditional, images), (Branch::Unconditional, none)]
+            });
         };
         let (Features::Tokens(images), Features::Tokens(none)) = (images, none) else {
             unreachable!("an Instruct adapter's features were checked to be tokens")
@@ -189,9 +194,13 @@ impl ImagePrompt {
         };
         let texts = texts.to_device(&images.device());
         let features = |branch: Branch| {
-            let is_unconditional = branch == Branch::Unconditional;
-            let tokens: &Tensor<3> = if is_unconditional == self.away { &images } else { &none };
-            let features = if self.away { texts.features_away(branch, tokens) } else { texts.features(branch, tokens) };
+            let features = match (self.away, branch) {
+                (false, Branch::Unconditional) => texts.features(branch, &none),
+                (false, _) => texts.features(branch, &images),
+                // The branches that guidance leads away from.
+                (true, Branch::Unconditional | Branch::ImageOnly) => texts.features_away(branch, &images),
+                (true, _) => texts.features_away(branch, &none),
+            };
             (branch, features)
         };
         Ok(branches.into_iter().map(features).collect())

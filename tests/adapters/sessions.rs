@@ -73,6 +73,28 @@ fn leading_away_is_the_prompt_with_the_branches_exchanged() {
 }
 
 #[test]
+fn leading_away_has_an_effect_with_two_branches_and_with_four() {
+    let (instruct, plus) = (adapter("instruct").with_encoder(encoder()), adapter("plus").with_encoder(encoder()));
+    let plain = make(&request());
+    for aspect in [Aspect::Style, Aspect::Pose] {
+        let away = make(&request().with(instruct.prompt(image()).using(aspect).away()));
+        assert!(distance(&away, &plain) > 1e-3);
+    }
+    // A plain prompt beside one that needs four branches.
+    let pose = request().with(instruct.prompt(image()).using(Aspect::Pose));
+    let both = pose.clone().with(plus.prompt(image()).away());
+    assert!(distance(&make(&both), &make(&pose)) > 1e-3);
+}
+
+#[test]
+fn an_instruct_adapter_alone_realises_plain_images_too() {
+    let pipeline = pipeline().clone().with_adapter(adapter("instruct").with_encoder(encoder()));
+    let plain = ImageCondition::new(image());
+    let request = request().with_image_condition(plain.clone()).with_image_condition(plain.using(Aspect::Pose));
+    assert!(pipeline.generate(&request).is_ok(), "two branches and four");
+}
+
+#[test]
 fn a_pipeline_without_the_adapter_refuses_before_the_run() {
     let mut session = session();
     let first = session.generate(pipeline(), 1).expect("a round");

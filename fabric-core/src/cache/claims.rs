@@ -2,10 +2,14 @@
 
 use std::collections::HashSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use fabric_backends::is_worker_thread;
 
 use super::ReferenceKvKey;
+
+/// Longest wait for a recording; after it, the waiting thread records for itself.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Keys that some thread is recording now.
 #[derive(Debug, Default)]
@@ -34,16 +38,15 @@ impl Claims {
     /// Waits until nobody claims this key. A thread that waits must have no claim of its own: two threads could wait
     /// for each other.
     ///
-    /// Returns at once on a worker thread of the device's thread pool: the thread that records may be the same one, further
+    /// Waits at most [`PATIENCE`], in case the other thread's device does not answer. Returns at once on a worker thread of the device's thread pool: the thread that records may be the same one, further
     /// down its stack, and would never continue.
     pub(super) fn wait(&self, key: &ReferenceKvKey) {
         if is_worker_thread() {
             return;
         }
-        let mut keys = self.lock();
-        while keys.contains(key) {
-            keys = self.released.wait(keys).unwrap_or_else(PoisonError::into_inner);
-        }
+        let keys = self.lock();
+        let recording = |keys: &mut HashSet<ReferenceKvKey>| keys.contains(key);
+        drop(self.released.wait_timeout_while(keys, PATIENCE, recording));
     }
 }
 
@@ -51,5 +54,41 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.claims.lock().remove(&self.key);
         self.claims.released.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::noise::ReferenceId;
+
+    fn key(id: u8) -> ReferenceKvKey {
+        ReferenceKvKey { id: ReferenceId([id; 32]), level: [0; 3], conditions: 0, half: false, token_merge_ratio: 0 }
+    }
+
+    #[test]
+    fn one_thread_has_a_key_and_the_others_wait_for_it() {
+        let claims = Claims::default();
+        let first = claims.claim(key(1)).expect("nobody else has it");
+        assert!(claims.claim(key(1)).is_none());
+        let other = claims.claim(key(2)).expect("another key");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| claims.wait(&key(1)));
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(!waiting.is_finished());
+            drop(first);
+            waiting.join().expect("it goes on");
+        });
+        drop(other);
+        claims.wait(&key(1));
+        // A thread that panics while it records releases its claim.
+        let panicked = std::thread::scope(|scope| {
+            let recording = scope.spawn(|| {
+                let _claim = claims.claim(key(3));
+                panic!("the device failed");
+            });
+            recording.join().is_err()
+        });
+        assert!(panicked && claims.claim(key(3)).is_some());
     }
 }

@@ -196,6 +196,12 @@ impl ReferenceKvCache {
         self.claims.wait(key);
     }
 
+    /// Looks up a key that [`Self::get`] did not find a moment ago. The two lookups count as one.
+    pub(crate) fn look_again(&self, key: &ReferenceKvKey, budget: u64) -> Option<Arc<TokensBySite>> {
+        self.lock().stats.misses -= 1;
+        self.get(key, budget)
+    }
+
     /// Adds an entry, in memory if `budget` (in bytes) allows it, else on disk if its budget allows it.
     pub fn insert(&self, key: ReferenceKvKey, tokens: Arc<TokensBySite>, budget: u64) {
         let bytes = tokens.values().map(|layer| size_of_tensor(&layer.key) + size_of_tensor(&layer.value)).sum::<u64>();

@@ -150,8 +150,14 @@ impl References<'_> {
         let mut tokens: Vec<_> = keys.iter().map(|key| cache.get(key)).collect();
         let missing = |tokens: &[Option<_>]| (0..tokens.len()).filter(|&at| tokens[at].is_none()).collect::<Vec<_>>();
         // Records what no other thread is recording, then waits for the rest. A thread with claims never waits.
-        let claims: Vec<(usize, Claim<'_>)> =
-            missing(&tokens).into_iter().filter_map(|at| Some((at, cache.cache.claim(keys[at])?))).collect();
+        let mut claims: Vec<(usize, Claim<'_>)> = Vec::new();
+        for at in missing(&tokens) {
+            if let Some(claim) = cache.cache.claim(keys[at]) {
+                // Another thread may have finished between the lookup and the claim.
+                tokens[at] = cache.cache.look_again(&keys[at], cache.budget);
+                claims.extend(tokens[at].is_none().then_some((at, claim)));
+            }
+        }
         let record = |at: Vec<usize>, tokens: &mut [Option<Arc<TokensBySite>>]| {
             let indices: Vec<usize> = at.iter().map(|&at| active[at].0).collect();
             for (at, recorded) in at.into_iter().zip(self.recorded(&indices, call, passes, chunk)?) {
@@ -163,7 +169,7 @@ impl References<'_> {
         drop(claims);
         for at in missing(&tokens) {
             cache.cache.wait(&keys[at]);
-            tokens[at] = cache.get(&keys[at]);
+            tokens[at] = cache.cache.look_again(&keys[at], cache.budget);
         }
         // The other thread failed, or the budget is too small to keep them.
         record(missing(&tokens), &mut tokens)?;

@@ -17,7 +17,7 @@ use crate::{Error, ImageCondition};
 /// Anything besides text and references that steers a run: an image prompt, a control image.
 ///
 /// A conditioning is a description, which any number of requests and pipelines can share. A run prepares it once, for
-/// its own prompt, size and network, and then uses the [`PreparedConditioning`] at every evaluation.
+/// its own prompt, size and network (a pool of devices for each batch), and then uses the [`PreparedConditioning`] at every evaluation.
 pub trait Conditioning: fmt::Debug + Send + Sync {
     /// Checks that it fits this run, and computes everything that is the same at every evaluation: image features, keys
     /// and values. Called once per run, before the first evaluation.

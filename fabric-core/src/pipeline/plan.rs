@@ -85,6 +85,10 @@ impl Pipeline {
             request.image_conditions.iter().cloned().partition(|one| one.aspect.is_some());
         let instruct = self.adapters.iter().rev().find(|adapter| adapter.reads_instructions());
         let image_prompt = self.adapters.iter().rev().find(|adapter| !adapter.reads_instructions()).or(instruct);
+        // An adapter gets all of its images at once, because they must agree on the guidance.
+        let is_only_instruct = image_prompt.is_some_and(|adapter| adapter.reads_instructions());
+        let (with_aspect, plain) =
+            if is_only_instruct { ([with_aspect, plain].concat(), Vec::new()) } else { (with_aspect, plain) };
         for (images, adapter, kind) in
             [(with_aspect, instruct, "an Instruct adapter"), (plain, image_prompt, "an adapter")]
         {

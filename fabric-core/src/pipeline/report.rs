@@ -18,7 +18,8 @@ use crate::models::Autoencoder;
 pub struct Report {
     /// Seconds spent on encoding text.
     pub text_seconds: f64,
-    /// Seconds spent on encoding the init image and the reference images.
+    /// Seconds spent on preparing image prompts and control images, and on encoding the init image and the reference
+    /// images.
     pub encode_seconds: f64,
     /// Seconds spent on each evaluation of the U-Net. Devices work asynchronously, so one may still be
     /// computing when its time is taken.

@@ -1,6 +1,6 @@
 //! The pipeline: generates images for a request.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
@@ -285,7 +285,9 @@ impl Pipeline {
         let (settings, size, images) = (&request.settings, *size, &batch.images);
         let seeds = &request.seeds[images.clone()];
         if let Some(start) = request.init_image.as_ref().filter(|start| start.strength == 0.0) {
-            return self.unchanged(seeds, start, size, noise);
+            let made = self.unchanged(seeds, start, size, noise)?;
+            images.clone().zip(&made.images).for_each(|(index, image)| observer.image(index, image));
+            return Ok(made);
         }
         let notes = notes::on_guidance(settings.guidance_scale, guidance).into_iter().collect();
         let report = RefCell::new(Report { notes, ..Report::default() });
@@ -330,10 +332,11 @@ impl Pipeline {
             masses: settings.measure_attention.then_some(&masses),
         };
         self.tokens.begin_run();
-        let mut clock = Instant::now();
+        let (mut clock, steps) = (Instant::now(), Cell::new(0));
         let mut observe = |step: StepReport<'_>| {
             report.borrow_mut().step_seconds.push(clock.elapsed().as_secs_f64());
             clock = Instant::now();
+            steps.set(step.steps);
             let event = StepEvent {
                 images: images.clone(),
                 step: step.step + 1,
@@ -350,7 +353,10 @@ impl Pipeline {
         let latents = sample_within(schedule, latents, &mut model, &mut StepNoise(&noise), &mut observe, mask_blend)?;
 
         let observer = observer.into_inner();
-        begin(observer, Phase::Decoding, images.clone(), plan)?;
+        if observer.phase(&PhaseEvent { phase: Phase::Decoding, images: images.clone() }).is_break() {
+            let steps = steps.get();
+            return Err(Error::Cancelled { step: steps, steps, finished: Vec::new() });
+        }
         let clock = Instant::now();
         let mut made = Vec::with_capacity(images.len());
         for (row, index) in images.clone().enumerate() {

@@ -15,9 +15,9 @@ pub enum SessionError {
         /// [`Vote::dislike`](super::Vote::dislike), -1 for [`Vote::new`](super::Vote::new).
         lowest: i8,
     },
-    /// The reason of a vote, or an image condition, cannot be used.
+    /// The reason of a vote, an image condition or an init image cannot be used.
     #[error(transparent)]
-    Reason(#[from] InvalidCondition),
+    Condition(#[from] InvalidCondition),
     /// The round has no images.
     #[error("round has 0 images, expected at least 1: add what was generated")]
     EmptyRound,

@@ -13,8 +13,10 @@ pub struct Feedback {
 }
 
 impl Feedback {
-    /// Selects references from votes, which are ordered from the oldest to the most recent.
+    /// Selects references from votes, which are ordered from the oldest to the most recent. Votes with a reason are no
+    /// references.
     pub(super) fn select(votes: &[Judged], keep: KeepPolicy) -> Self {
+        let votes: Vec<&Judged> = votes.iter().filter(|judged| judged.vote.reason().is_none()).collect();
         let strengths: Vec<f64> = votes.iter().map(|judged| judged.vote.strength()).collect();
         let kept = keep.select(&strengths).into_iter().map(|index| votes[index].clone());
         let (liked, disliked) = kept.partition(|judged| judged.vote.strength() > 0.0);

@@ -54,7 +54,7 @@ pub const MAX_SESSION_PIXELS: usize = 1 << 29;
 /// let round = session.push_round(images.into_iter().zip(seeds).collect(), serde_json::json!({"steps": 20}))?;
 ///
 /// session.like(&round[0])?;
-/// session.vote(&round[1], Vote::dislike(0.5)?.because("the colour"))?;
+/// session.vote(&round[1], Vote::dislike(0.5)?)?;
 /// let feedback = session.feedback(KeepPolicy::All);
 /// assert_eq!(feedback.liked[0].image, round[0]);
 /// assert_eq!(feedback.disliked[0].vote.strength(), -0.5);
@@ -272,7 +272,7 @@ impl FeedbackSession {
     ///
     /// # Errors
     ///
-    /// Returns [`SessionError::Reason`] if a scale or an aspect cannot be used, and [`SessionError::Full`] if the session
+    /// Returns [`SessionError::Condition`] if a scale or an aspect cannot be used, and [`SessionError::Full`] if the session
     /// would have more than [`MAX_SESSION_PIXELS`].
     pub fn set_image_conditions(&mut self, conditions: Vec<ImageCondition>) -> Result<(), SessionError> {
         for one in &conditions {
@@ -294,7 +294,7 @@ impl FeedbackSession {
     ///
     /// # Errors
     ///
-    /// Returns [`SessionError::Reason`] if the strength is not a number from 0 to 1, and [`SessionError::Full`] if the
+    /// Returns [`SessionError::Condition`] if the strength is not a number from 0 to 1, and [`SessionError::Full`] if the
     /// session would have more than [`MAX_SESSION_PIXELS`].
     pub fn set_init_image(&mut self, init_image: Option<InitImage>) -> Result<(), SessionError> {
         if let Some(init) = &init_image {
@@ -344,7 +344,8 @@ impl FeedbackSession {
         self.votes().iter().filter(|judged| judged.vote.strength() < 0.0)
     }
 
-    /// Returns the liked and disliked images to use in the next round, as selected by `keep`.
+    /// Returns the liked and disliked images that are references of the next round, as selected by `keep`: those of votes
+    /// without a reason.
     pub fn feedback(&self, keep: KeepPolicy) -> Feedback {
         Feedback::select(self.votes(), keep)
     }

@@ -112,7 +112,7 @@ impl CastVote<'_> {
     ///
     /// # Errors
     ///
-    /// Returns [`SessionError::Reason`] if the words are empty or too long. The vote then stays without a reason.
+    /// Returns [`SessionError::Condition`] if the words are empty or too long. The vote then stays without a reason.
     pub fn because(self, reason: impl Into<Aspect>) -> Result<(), SessionError> {
         self.session.add_reason(&self.image, reason.into())
     }

@@ -159,7 +159,7 @@ impl Control {
         }
         let (got, expected) = (self.network.device(), unet.device());
         if got != expected {
-            let next = "load the control network on the device of each pipeline that uses it";
+            let next = "load it on this device; on a pool of several devices, make a request for each device";
             let expected = format!("{expected:?}, as the U-Net");
             return Err(Error::settings("device of a control network", format!("{got:?}"), expected, next));
         }

@@ -79,7 +79,7 @@ impl DevicePool {
         Ok(Self { members, patience: None })
     }
 
-    /// Sets a timeout: a working device that completes no evaluation and no batch for this long counts as failed.
+    /// Sets a timeout: a working device that begins no phase and completes no evaluation and no image for this long counts as failed.
     ///
     /// Its thread cannot be stopped; whatever it returns later is dropped. The timeout should therefore exceed
     /// the longest normal pause, which is before the first step (kernel compilation, encoding references) or

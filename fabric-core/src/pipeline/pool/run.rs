@@ -10,9 +10,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::{PoolStep, Pooled};
 use crate::Error;
 use crate::cache::CacheStats;
+use crate::image::Image;
 use crate::pipeline::callback::contained;
 use crate::pipeline::run::{Part, all_caches};
-use crate::pipeline::{Generation, Pipeline, Request, StepEvent};
+use crate::pipeline::{Generation, Observer, PhaseEvent, Pipeline, Request, StepEvent};
 
 /// Batch of images of one request, made by one device.
 #[derive(Debug, Clone)]
@@ -205,24 +206,24 @@ impl Run {
     }
 
     fn make(&self, member: usize, piece: &Piece) -> Result<Made, Error> {
-        let (name, pipeline) = &self.members[member];
+        let pipeline = &self.members[member].1;
         let request = &self.requests[piece.request];
         let part = Part { request, images: piece.images.clone(), is_warm_up: false };
-        let mut observer = |event: &StepEvent<'_>| {
-            let mut shared = self.lock();
-            let state = &mut *shared;
-            let (None, Some(work)) = (&state.failure, &mut state.at_work[member]) else {
-                return ControlFlow::Break(());
-            };
-            work.heard = Instant::now();
-            drop(shared);
-            (self.observe)(PoolStep { device: name, request: piece.request, images: piece.images.clone(), event })
-        };
+        let mut observer = PieceObserver { run: self, member, piece };
         contained("making images on a pool", || {
             let made = pipeline.generate_part(part, &mut observer)?;
             let latents = made.latents.clone().into_data();
             Ok((made, latents))
         })
+    }
+
+    /// Notes that a device made progress on its piece. False if the run has failed, or the device is counted as lost.
+    fn hear(&self, member: usize) -> bool {
+        let mut shared = self.lock();
+        let state = &mut *shared;
+        let (None, Some(work)) = (&state.failure, &mut state.at_work[member]) else { return false };
+        work.heard = Instant::now();
+        true
     }
 
     fn put_together(&self) -> Result<Pooled<Vec<Generation>>, Error> {
@@ -259,6 +260,31 @@ impl Run {
 
     fn named(&self, lost: &[Loss]) -> Vec<(String, String)> {
         lost.iter().map(|loss| (self.members[loss.member].0.clone(), loss.said.clone())).collect()
+    }
+}
+
+/// Observer of one device's piece.
+struct PieceObserver<'a> {
+    run: &'a Run,
+    member: usize,
+    piece: &'a Piece,
+}
+
+impl Observer for PieceObserver<'_> {
+    fn phase(&mut self, _: &PhaseEvent) -> ControlFlow<()> {
+        if self.run.hear(self.member) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+
+    fn image(&mut self, _: usize, _: &Image) {
+        self.run.hear(self.member);
+    }
+
+    fn step(&mut self, event: &StepEvent<'_>) -> ControlFlow<()> {
+        if !self.run.hear(self.member) {
+            return ControlFlow::Break(());
+        }
+        let (device, images) = (&*self.run.members[self.member].0, self.piece.images.clone());
+        (self.run.observe)(PoolStep { device, request: self.piece.request, images, event })
     }
 }
 

@@ -226,7 +226,7 @@ fn without_self_attention_there_is_nothing_to_record_or_lend() {
 }
 
 #[test]
-#[should_panic(expected = "2 of 2 rows only lend")]
+#[should_panic(expected = "2 of 2 rows are references")]
 fn some_row_must_be_predicted() {
     let bench = Bench::new(&tiny(), 2);
     bench.predict(UNetInput { reference_rows: 2, ..bench.input() });
