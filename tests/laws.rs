@@ -13,6 +13,7 @@ use fabric::core::fabric::{FabricSettings, KeepPolicy, ReferencePass};
 use fabric::core::image::{Fit, Image};
 use fabric::core::noise::{Draw, RunNoise, SeededNoise};
 use fabric::core::pipeline::{Generation, Observer, Phase, PhaseEvent, Pipeline, Request, Settings, StepEvent};
+use fabric::core::samplers::{Sampler, SamplerRun};
 use fabric::core::schedule::{SamplerKind, SchedulerConfig};
 use fabric::models::load::LoadDtype;
 use fabric::models::tokenizer::ClipTokenizer;
@@ -785,4 +786,33 @@ fn threads_that_start_together_record_each_reference_once() {
     });
     let alone = fresh_pipeline().generate(&request).expect("images").report.reference_passes;
     assert_eq!(passes, alone);
+}
+
+#[test]
+fn a_sampler_of_ones_own_runs_in_a_pipeline() {
+    #[derive(Debug)]
+    struct MyEuler {
+        evaluations: usize,
+    }
+    impl Sampler for MyEuler {
+        fn sample(&self, run: &mut SamplerRun<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
+            for step in run.schedule().boundaries().windows(2).cycle().take(self.evaluations) {
+                let (sigma, next) = (step[0], step[1]);
+                let denoised = run.denoise(&x)?;
+                x = x.clone() + (x - denoised) / sigma * (next - sigma);
+                x = run.report(x)?;
+            }
+            Ok(x)
+        }
+    }
+    let mut request = both(everywhere());
+    request.settings.sampler = Some("euler".parse().expect("a sampler"));
+    let steps = request.settings.steps;
+    let own = make(&request.clone().with_sampler(MyEuler { evaluations: steps }));
+    assert_same(&own, &make(&request));
+    for evaluations in [0, steps - 1, steps + 1] {
+        let refused = pipeline().generate(&request.clone().with_sampler(MyEuler { evaluations }));
+        let message = refused.expect_err("not one per level").to_string();
+        assert!(message.starts_with(&format!("sampler: expected {steps} evaluations")), "{message}");
+    }
 }

@@ -103,7 +103,7 @@ fn too_small() -> Pipeline {
 const LIMIT: u64 = 1 << 40;
 
 fn limited(passes: usize, end: impl Fn() + Send + Sync + 'static, needs: u64) -> Pipeline {
-    let StableDiffusion { unet, vae, text, scheduler, native_size } = model();
+    let StableDiffusion { unet, vae, text, scheduler, native_size, .. } = model();
     let unet = Mortal { network: unet, passes: passes.into(), end: Box::new(end), needs };
     Pipeline::new(Arc::new(unet), Arc::new(vae), Arc::new(text), scheduler, native_size).expect("a pipeline")
 }
@@ -222,7 +222,7 @@ fn when_all_are_lost_each_says_why() {
 
 #[test]
 fn members_are_of_one_model() {
-    let StableDiffusion { unet, vae, text, scheduler, native_size } = model();
+    let StableDiffusion { unet, vae, text, scheduler, native_size, .. } = model();
     let other_size = Pipeline::new(Arc::new(unet), Arc::new(vae), Arc::new(text), scheduler.clone(), 2 * native_size);
     let other_schedule = pipeline().with_scheduler(scheduler.with_sampler(SamplerKind::EulerAncestral));
     for (other, differs) in [(other_size.expect("a pipeline"), "size"), (other_schedule, "noise schedule")] {
@@ -366,7 +366,7 @@ fn a_device_that_fails_in_a_preview_is_no_panic_of_the_observer() {
         }
     }
 
-    let StableDiffusion { unet, vae, text, scheduler, native_size } = model();
+    let StableDiffusion { unet, vae, text, scheduler, native_size, .. } = model();
     let pipeline = Pipeline::new(Arc::new(unet), Arc::new(NoDecoder(vae)), Arc::new(text), scheduler, native_size);
     let mut said = None;
     let mut watch = |event: &StepEvent<'_>| {

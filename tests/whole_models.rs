@@ -4,13 +4,14 @@ use fabric::core::fabric::FabricSettings;
 use fabric::core::image::Image;
 use fabric::core::models::TextOptions;
 use fabric::core::pipeline::{Generation, Pipeline, Request, Settings};
+use fabric::core::session::FeedbackSession;
 use fabric::models::clip::ClipTextConfig;
 use fabric::models::config::OneOrMany;
 use fabric::models::load::{Component, Family, FolderWriter, SaveOptions};
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::unet::{Depths, UNetConfig};
 use fabric::models::vae::VaeConfig;
-use fabric::models::{ModelOptions, ModelReport, load_folder};
+use fabric::models::{LoadPipeline, ModelOptions, ModelReport, load_folder, recommended_settings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -152,4 +153,28 @@ fn instruct_reads_the_first_encoders_last_layer_normed() {
     let (variance, mean) = read.var_mean_bias(2);
     assert!(mean.abs().max().into_scalar::<f32>() < 1e-4);
     assert!((variance - 1.0).abs().max().into_scalar::<f32>() < 1e-2);
+}
+
+#[test]
+fn a_model_brings_its_recommended_settings() {
+    let device = fabric::default_device().expect("a device");
+    let recommended = json!({"guidance_scale": 3.0, "steps": 7});
+    let place = xl_folder(&[("_recommended_settings", recommended)]);
+    let pipeline = Pipeline::from_folder(place.path().join("xl"), &device).expect("a model");
+    let settings = pipeline.recommended_settings();
+    assert_eq!((settings.guidance_scale, settings.steps), (3.0, 7));
+    assert_eq!(pipeline.request("a cat").settings, *settings);
+    assert_eq!(recommended_settings(place.path().join("xl")).expect("settings"), *settings);
+    let mut session = FeedbackSession::new("a cat");
+    session.generate(&pipeline, 1).expect("a round");
+    assert_eq!(session.generation_settings().expect("settings"), *settings);
+    // Settings that were given stay.
+    let mut session =
+        FeedbackSession::new("a cat").with_generation_settings(&Settings { steps: 2, ..Settings::default() });
+    assert_eq!(session.generate(&pipeline, 1).expect("a round").settings["steps"], 2);
+    for wrong in [json!([]), json!({"steps": 0}), json!({"stepz": 3}), json!(7)] {
+        let place = xl_folder(&[("_recommended_settings", wrong.clone())]);
+        let message = Pipeline::from_folder(place.path().join("xl"), &device).expect_err("no settings").to_string();
+        assert!(message.contains("expected") && message.contains("got"), "{wrong}: {message}");
+    }
 }

@@ -14,7 +14,7 @@ use fabric::core::models::WeightNormalisation;
 use fabric::core::pipeline::{Pipeline, Report, Settings};
 use fabric::core::schedule::{Prediction, SamplerKind};
 use fabric::models::load::{LoadDtype, ProgressCallback};
-use fabric::models::{LoraChoice, ModelOptions, demo_folder, load_model};
+use fabric::models::{LoraChoice, ModelOptions, demo_folder, load_model, recommended_settings};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::DeserializeOwned;
 
@@ -29,13 +29,13 @@ pub(crate) struct Common {
     /// which makes 64x64 images of a small world.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Number of sampler steps. Default: 20.
+    /// Number of sampler steps. Default: the model's recommendation, or 20.
     #[arg(long)]
     steps: Option<usize>,
     /// Sampler, for example euler_a, ddim or dpmpp_2m_karras. Default: the model's own.
     #[arg(long)]
     sampler: Option<SamplerKind>,
-    /// Guidance scale; 1 switches guidance off. Default: 7.5, and 3 for the demo model.
+    /// Guidance scale; 1 switches guidance off. Default: the model's recommendation, or 7.5.
     #[arg(long)]
     guidance: Option<f64>,
     /// Width in pixels, a multiple of 8. Default: the model's own.
@@ -86,8 +86,7 @@ pub(crate) struct Common {
 
 impl Common {
     pub(crate) fn settings(&self) -> Result<Settings, Box<dyn Error>> {
-        let guidance_scale = if self.model.is_some() { 7.5 } else { 3.0 };
-        let mut settings = Settings { steps: 20, guidance_scale, ..Settings::default() };
+        let mut settings = recommended_settings(self.model()?)?;
         self.change(&mut settings);
         settings.validate()?;
         Ok(settings)

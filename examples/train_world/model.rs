@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fabric::core::schedule::SchedulerConfig;
+use fabric::models::RECOMMENDED_SETTINGS;
 use fabric::models::load::{Component, FolderWriter, LoadDtype, SaveOptions};
 use fabric::models::unet::UNet;
 use fabric::models::world::learn::{WorldClip, WorldText};
@@ -48,6 +49,7 @@ impl Job<'_> {
             config
         };
         let mut writer = FolderWriter::create(folder, "StableDiffusionPipeline")?;
+        writer.setting(RECOMMENDED_SETTINGS, serde_json::json!({ "guidance_scale": 3.0 }));
         let world = &self.world;
         writer.component(Component::TextEncoder, &text, &serde_json::to_value(&world.text)?, &options)?;
         if self.is_done("clip") {

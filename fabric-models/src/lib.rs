@@ -22,6 +22,6 @@ pub mod vae;
 pub mod world;
 
 pub use stable_diffusion::{
-    LoadPipeline, LoraChoice, ModelError, ModelOptions, ModelReport, StableDiffusion, StableDiffusionText, demo_folder,
-    load_folder, load_model, load_single_file,
+    LoadPipeline, LoraChoice, ModelError, ModelOptions, ModelReport, RECOMMENDED_SETTINGS, StableDiffusion,
+    StableDiffusionText, demo_folder, load_folder, load_model, load_single_file, recommended_settings,
 };

@@ -10,6 +10,7 @@ use crate::fabric::{FabricSettings, ReferenceNoise};
 use crate::guidance::Guidance;
 use crate::image::Image;
 use crate::models::TextOptions;
+use crate::samplers::Sampler;
 use crate::schedule::SamplerKind;
 use crate::{Error, ImageCondition};
 
@@ -183,12 +184,15 @@ pub struct Request {
     pub conditioning: Vec<RequestConditioning>,
     /// Images that the pipeline's own adapter uses ([`Pipeline::with_adapter`](super::Pipeline::with_adapter)).
     pub image_conditions: Vec<ImageCondition>,
+    /// Sampler of the caller's own. `None` uses [`Settings::sampler`], which also determines the noise levels.
+    pub sampler: Option<Arc<dyn Sampler>>,
     /// Generation settings.
     pub settings: Settings,
 }
 
 impl Request {
-    /// Creates a request for one image with seed 0 and default settings.
+    /// Creates a request for one image with seed 0 and default settings. [`Pipeline::request`](super::Pipeline::request)
+    /// uses the model's recommended settings instead.
     pub fn new(prompt: impl Into<String>) -> Self {
         Self {
             prompt: prompt.into(),
@@ -199,8 +203,17 @@ impl Request {
             feedback: Vec::new(),
             conditioning: Vec::new(),
             image_conditions: Vec::new(),
+            sampler: None,
             settings: Settings::default(),
         }
+    }
+
+    /// Sets a sampler of one's own. It runs over the noise levels of [`Settings::sampler`] (or of the model's own sampler),
+    /// in the convention of that kind.
+    #[must_use]
+    pub fn with_sampler(mut self, sampler: impl Sampler + 'static) -> Self {
+        self.sampler = Some(Arc::new(sampler));
+        self
     }
 
     /// Sets the negative prompt.

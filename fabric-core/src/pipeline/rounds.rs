@@ -88,7 +88,8 @@ impl FeedbackSession {
         Ok(self.push_round(images.collect(), report)?)
     }
 
-    /// Generates a round of `count` images with the votes cast so far and adds it to the session.
+    /// Generates a round of `count` images with the votes cast so far and adds it to the session. A session without
+    /// settings takes the recommended settings of the model.
     ///
     /// # Errors
     ///
@@ -110,6 +111,7 @@ impl FeedbackSession {
         observer: &mut dyn Observer,
     ) -> Result<Round, Error> {
         // Check now: if the room were missing after generating, the images would be lost.
+        self.adopt_settings(|| serde_json::to_value(pipeline.recommended_settings()).expect("settings are plain data"));
         let [width, height] = pipeline.size(&Request::new("").with_settings(self.generation_settings()?))?;
         self.check_room_for(count, width, height)?;
         let request = self.next_request(count)?;

@@ -13,14 +13,14 @@ use super::callback::{Watched, contained};
 use super::guided_model::{GuidedModel, Masses, StepNoise};
 use super::plan::Plan;
 use super::text::Conditions;
-use super::{ImageAdapter, Observer, Phase, PhaseEvent, Report, Request, StepEvent, notes};
+use super::{ImageAdapter, Observer, Phase, PhaseEvent, Report, Request, Settings, StepEvent, notes};
 use crate::Error;
 use crate::cache::{CacheStats, ReferenceKvCache, ReferenceLatents};
 use crate::fabric::{FeedbackSchedule, ReferenceNoise, References};
 use crate::image::{self, Image};
 use crate::models::{Autoencoder, CrossAttention, TextEncoder, UNetModel};
 use crate::noise::{RunNoise, SeededNoise};
-use crate::samplers::{StepReport, sample_within};
+use crate::samplers::{ByKind, Sampler, SamplerRun, StepReport};
 use crate::schedule::SchedulerConfig;
 
 /// Generated images with their latents and a report.
@@ -47,6 +47,7 @@ pub struct Pipeline {
     text: Arc<dyn TextEncoder + Send + Sync>,
     pub(super) scheduler: SchedulerConfig,
     pub(super) native_size: usize,
+    recommended_settings: Settings,
     /// Adapters for image conditions; of each kind the last one is used.
     pub(super) adapters: Vec<Arc<dyn ImageAdapter>>,
     pub(super) tokens: Arc<ReferenceKvCache>,
@@ -88,12 +89,33 @@ impl Pipeline {
             ));
         }
         let (tokens, latents) = (Arc::default(), Arc::default());
-        Ok(Self { unet, autoencoder, text, scheduler, native_size, adapters: Vec::new(), tokens, latents })
+        let (adapters, recommended_settings) = (Vec::new(), Settings::default());
+        Ok(Self { unet, autoencoder, text, scheduler, native_size, recommended_settings, adapters, tokens, latents })
     }
 
     /// The U-Net's cross-attention layers in the order in which they run.
     pub fn cross_attentions(&self) -> Vec<CrossAttention> {
         self.unet.cross_attentions()
+    }
+
+    /// Settings that the model's files recommend, or the defaults.
+    pub fn recommended_settings(&self) -> &Settings {
+        &self.recommended_settings
+    }
+
+    /// Replaces the recommended settings.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a setting is invalid.
+    pub fn with_recommended_settings(self, settings: Settings) -> Result<Self, Error> {
+        settings.validate()?;
+        Ok(Self { recommended_settings: settings, ..self })
+    }
+
+    /// Creates a request for one image with seed 0 and the model's recommended settings.
+    pub fn request(&self, prompt: impl Into<String>) -> Request {
+        Request::new(prompt).with_settings(self.recommended_settings.clone())
     }
 
     /// Gives the pipeline an adapter with an image encoder, which realises the [`ImageCondition`](crate::ImageCondition)s
@@ -350,7 +372,11 @@ impl Pipeline {
             observer.borrow_mut().step(&event)
         };
         let (latents, mask_blend) = (start.latents, start.mask_blend.as_ref());
-        let latents = sample_within(schedule, latents, &mut model, &mut StepNoise(&noise), &mut observe, mask_blend)?;
+        let mut noise_of_steps = StepNoise(&noise);
+        let mut run = SamplerRun::new(schedule, &mut model, &mut noise_of_steps, &mut observe, mask_blend);
+        let sampler: &dyn Sampler = request.sampler.as_deref().unwrap_or(&ByKind);
+        let latents = sampler.sample(&mut run, latents)?;
+        run.check_finished()?;
 
         let observer = observer.into_inner();
         if observer.phase(&PhaseEvent { phase: Phase::Decoding, images: images.clone() }).is_break() {

@@ -2,12 +2,12 @@
 
 use burn::tensor::Tensor;
 
-use super::run::Run;
+use super::SamplerRun;
 use crate::Error;
 
 /// Moves to the next level along the predicted noise, replacing the share `eta` of it by fresh noise (Song et al.
 /// 2020, equations 12 and 16).
-pub(super) fn ddim(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
+pub(super) fn ddim(run: &mut SamplerRun<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     let eta = run.config().eta.unwrap_or(0.0);
     for from in run.schedule().levels() {
         // One stride down, as published, not the next timestep: they differ for `linspace` and odd `trailing`

@@ -1,11 +1,11 @@
 use burn::tensor::Tensor;
 
-use super::run::Run;
+use super::SamplerRun;
 use crate::Error;
 use crate::schedule::Variance;
 
 /// Samples the posterior of the Markov chain, step by step (Ho et al. 2020, equations 6 and 7).
-pub(super) fn ddpm(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
+pub(super) fn ddpm(run: &mut SamplerRun<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     let levels = run.schedule().levels();
     for (i, from) in levels.iter().enumerate() {
         let to = levels.get(i + 1).copied().unwrap_or_else(|| run.schedule().level_at(-1));

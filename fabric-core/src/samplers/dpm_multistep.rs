@@ -3,22 +3,22 @@
 
 use burn::tensor::Tensor;
 
-use super::run::Run;
+use super::SamplerRun;
 use crate::Error;
 use crate::schedule::{FinalSigma, amplitudes};
 
 /// Solves the probability-flow equation (algorithm 2; order 1 is DDIM).
-pub(super) fn dpm_multistep(run: &mut Run<'_>, x: Tensor<4>) -> Result<Tensor<4>, Error> {
+pub(super) fn dpm_multistep(run: &mut SamplerRun<'_>, x: Tensor<4>) -> Result<Tensor<4>, Error> {
     solve(run, x, false)
 }
 
 /// Solves the stochastic equation (`sde-dpmsolver++`): moves twice as far towards the clean image and adds fresh
 /// noise.
-pub(super) fn dpm_multistep_sde(run: &mut Run<'_>, x: Tensor<4>) -> Result<Tensor<4>, Error> {
+pub(super) fn dpm_multistep_sde(run: &mut SamplerRun<'_>, x: Tensor<4>) -> Result<Tensor<4>, Error> {
     solve(run, x, true)
 }
 
-fn solve(run: &mut Run<'_>, mut x: Tensor<4>, stochastic: bool) -> Result<Tensor<4>, Error> {
+fn solve(run: &mut SamplerRun<'_>, mut x: Tensor<4>, stochastic: bool) -> Result<Tensor<4>, Error> {
     let sigmas = run.schedule().boundaries();
     let heun = run.config().uses_heun();
     let mut past: Vec<(f64, Tensor<4>)> = Vec::new(); // (lambda, denoised), newest last
@@ -58,7 +58,7 @@ fn solve(run: &mut Run<'_>, mut x: Tensor<4>, stochastic: bool) -> Result<Tensor
 
 /// Returns the order of a step when `left` steps remain, itself included. The published code lowers the order
 /// below 15 steps.
-fn order(run: &Run<'_>, left: usize) -> usize {
+fn order(run: &SamplerRun<'_>, left: usize) -> usize {
     let config = run.config();
     let lowered = config.lower_order_final.unwrap_or(true) && run.schedule().whole_steps() < 15;
     let to_zero = config.final_sigma() == FinalSigma::Zero;

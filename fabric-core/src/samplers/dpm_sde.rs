@@ -1,14 +1,14 @@
 use burn::tensor::Tensor;
 
+use super::SamplerRun;
 use super::euler::ancestral;
-use super::run::Run;
 use crate::Error;
 
 /// DPM-Solver++ for the stochastic equation with a midpoint (k-diffusion's DPM++ SDE, with its `eta` and `r`).
 ///
 /// The noise of the half step is part of the noise of the whole step: both are increments of one Brownian path
 /// over sigma.
-pub(super) fn dpm_sde(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
+pub(super) fn dpm_sde(run: &mut SamplerRun<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     for step in run.schedule().boundaries().windows(2) {
         let (sigma, next) = (step[0], step[1]);
         let middle = (sigma * next).sqrt();

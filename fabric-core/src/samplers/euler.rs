@@ -1,10 +1,10 @@
 use burn::tensor::Tensor;
 
-use super::run::Run;
+use super::SamplerRun;
 use crate::Error;
 
 /// Euler steps of the probability-flow equation (Karras et al. 2022, `dx/dsigma = (x - denoised) / sigma`).
-pub(super) fn euler(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
+pub(super) fn euler(run: &mut SamplerRun<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     for step in run.schedule().boundaries().windows(2) {
         let (sigma, next) = (step[0], step[1]);
         let denoised = run.denoise(&x)?;
@@ -16,7 +16,7 @@ pub(super) fn euler(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Er
 }
 
 /// Euler step to below the next level, then fresh noise to return to it.
-pub(super) fn euler_ancestral(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
+pub(super) fn euler_ancestral(run: &mut SamplerRun<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     for step in run.schedule().boundaries().windows(2) {
         let (sigma, next) = (step[0], step[1]);
         let (down, up) = ancestral(sigma, next);

@@ -1,12 +1,12 @@
 use burn::tensor::Tensor;
 
-use super::run::Run;
+use super::SamplerRun;
 use crate::Error;
 
 /// Euler step, repeated with the mean of the slopes at both ends (Karras et al. 2022, algorithm 1 without churn).
 ///
 /// The last step, to sigma 0, has no slope at its end and remains an Euler step.
-pub(super) fn heun(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
+pub(super) fn heun(run: &mut SamplerRun<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     for step in run.schedule().boundaries().windows(2) {
         let (sigma, next) = (step[0], step[1]);
         let denoised = run.denoise(&x)?;

@@ -1,13 +1,13 @@
 use burn::tensor::Tensor;
 
-use super::run::Run;
+use super::SamplerRun;
 use crate::Error;
 
 /// Midpoint method: uses the slope halfway in `ln sigma` for the whole step (DPM-Solver-2 of Lu et al. 2022 as
 /// k-diffusion writes it).
 ///
 /// The last step, to sigma 0, has no midpoint and is an Euler step.
-pub(super) fn kdpm2(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
+pub(super) fn kdpm2(run: &mut SamplerRun<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     for step in run.schedule().boundaries().windows(2) {
         let (sigma, next) = (step[0], step[1]);
         let middle = (sigma * next).sqrt();

@@ -1,11 +1,11 @@
 use burn::tensor::Tensor;
 
-use super::run::Run;
+use super::SamplerRun;
 use crate::Error;
 use crate::schedule::noised;
 
 /// Predicts the clean image, then adds fresh noise at the next level (Luo et al. 2023, algorithm 2).
-pub(super) fn lcm(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
+pub(super) fn lcm(run: &mut SamplerRun<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     let scaling = run.config().timestep_scaling.unwrap_or(10.0);
     let levels = run.schedule().levels();
     for (i, level) in levels.iter().enumerate() {

@@ -2,11 +2,11 @@ use std::collections::VecDeque;
 
 use burn::tensor::Tensor;
 
-use super::run::Run;
+use super::SamplerRun;
 use crate::Error;
 
 /// Integrates the polynomial through the last slopes over the step (Adams-Bashforth on an uneven grid).
-pub(super) fn lms(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
+pub(super) fn lms(run: &mut SamplerRun<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     let order = run.config().lms_order.unwrap_or(4);
     let sigmas = run.schedule().boundaries();
     let mut slopes = VecDeque::new(); // newest first

@@ -29,7 +29,7 @@ use crate::Error;
 use crate::denoise::{Denoiser, NoiseLevel, NoiseSource};
 use crate::schedule::{SamplerKind, Schedule};
 pub use mask_blend::MaskBlend;
-use run::Run;
+pub use run::SamplerRun;
 
 /// Error of a sampler.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -48,6 +48,14 @@ pub enum SamplerError {
         /// The latents' shape.
         expected: [usize; 4],
     },
+    /// A sampler did not make the evaluations of the schedule, one per level.
+    #[error("sampler: expected {expected} evaluations, as the schedule has, got {got}; make one per noise level")]
+    Evaluations {
+        /// Number of evaluations.
+        got: usize,
+        /// Number of levels.
+        expected: usize,
+    },
     /// The noise source returned another shape than requested.
     #[error("noise after prediction {call}: the source gave {got:?}, expected {expected:?}")]
     Noise {
@@ -58,6 +66,38 @@ pub enum SamplerError {
         /// The latents' shape.
         expected: [usize; 4],
     },
+}
+
+/// A sampler of one's own, for a request ([`Request::with_sampler`](crate::pipeline::Request::with_sampler)).
+///
+/// ```
+/// use burn::tensor::Tensor;
+/// use fabric_core::Error;
+/// use fabric_core::samplers::{Sampler, SamplerRun};
+///
+/// /// Euler's method, written out.
+/// #[derive(Debug)]
+/// struct MyEuler;
+///
+/// impl Sampler for MyEuler {
+///     fn sample(&self, run: &mut SamplerRun<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
+///         for step in run.schedule().boundaries().windows(2) {
+///             let (sigma, next) = (step[0], step[1]);
+///             let denoised = run.denoise(&x)?;
+///             x = x.clone() + (x - denoised) / sigma * (next - sigma);
+///             x = run.report(x)?;
+///         }
+///         Ok(x)
+///     }
+/// }
+/// ```
+pub trait Sampler: std::fmt::Debug + Send + Sync {
+    /// Runs from the state at the first level of the schedule, `[images, channels, height, width]`, to clean latents.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of `run`.
+    fn sample(&self, run: &mut SamplerRun<'_>, x: Tensor<4>) -> Result<Tensor<4>, Error>;
 }
 
 /// State of a run after an evaluation of the network.
@@ -100,39 +140,32 @@ pub fn sample(
     noise: &mut dyn NoiseSource,
     observer: &mut dyn FnMut(StepReport<'_>) -> ControlFlow<()>,
 ) -> Result<Tensor<4>, Error> {
-    sample_within(schedule, latents, denoiser, noise, observer, None)
+    let mut run = SamplerRun::new(schedule, denoiser, noise, observer, None);
+    let latents = ByKind.sample(&mut run, latents)?;
+    run.check_finished()?;
+    Ok(latents)
 }
 
-/// Runs the schedule's sampler like [`sample`], and restores the latents that `mask_blend` keeps after each
-/// evaluation.
-///
-/// # Errors
-///
-/// Returns an error like [`sample`].
-pub fn sample_within(
-    schedule: &Schedule,
-    latents: Tensor<4>,
-    denoiser: &mut dyn Denoiser,
-    noise: &mut dyn NoiseSource,
-    observer: &mut dyn FnMut(StepReport<'_>) -> ControlFlow<()>,
-    mask_blend: Option<&MaskBlend>,
-) -> Result<Tensor<4>, Error> {
-    let mut run = Run::new(schedule, denoiser, noise, observer, mask_blend);
-    let latents = match schedule.config().kind {
-        SamplerKind::Ddpm => ddpm::ddpm(&mut run, latents),
-        SamplerKind::Ddim => ddim::ddim(&mut run, latents),
-        SamplerKind::Pndm => pndm::pndm(&mut run, latents),
-        SamplerKind::Lms(_) => lms::lms(&mut run, latents),
-        SamplerKind::Euler(_) => euler::euler(&mut run, latents),
-        SamplerKind::EulerAncestral => euler::euler_ancestral(&mut run, latents),
-        SamplerKind::Heun(_) => heun::heun(&mut run, latents),
-        SamplerKind::Kdpm2(_) => kdpm2::kdpm2(&mut run, latents),
-        SamplerKind::DpmPlusPlus2M(_) => dpm_multistep::dpm_multistep(&mut run, latents),
-        SamplerKind::DpmPlusPlus2MSde(_) => dpm_multistep::dpm_multistep_sde(&mut run, latents),
-        SamplerKind::DpmPlusPlusSde(_) => dpm_sde::dpm_sde(&mut run, latents),
-        SamplerKind::UniPc(_) => unipc::unipc(&mut run, latents),
-        SamplerKind::Lcm => lcm::lcm(&mut run, latents),
-    }?;
-    run.assert_finished();
-    Ok(latents)
+/// The schedule's own sampler.
+#[derive(Debug)]
+pub(crate) struct ByKind;
+
+impl Sampler for ByKind {
+    fn sample(&self, run: &mut SamplerRun<'_>, x: Tensor<4>) -> Result<Tensor<4>, Error> {
+        match run.schedule().config().kind {
+            SamplerKind::Ddpm => ddpm::ddpm(run, x),
+            SamplerKind::Ddim => ddim::ddim(run, x),
+            SamplerKind::Pndm => pndm::pndm(run, x),
+            SamplerKind::Lms(_) => lms::lms(run, x),
+            SamplerKind::Euler(_) => euler::euler(run, x),
+            SamplerKind::EulerAncestral => euler::euler_ancestral(run, x),
+            SamplerKind::Heun(_) => heun::heun(run, x),
+            SamplerKind::Kdpm2(_) => kdpm2::kdpm2(run, x),
+            SamplerKind::DpmPlusPlus2M(_) => dpm_multistep::dpm_multistep(run, x),
+            SamplerKind::DpmPlusPlus2MSde(_) => dpm_multistep::dpm_multistep_sde(run, x),
+            SamplerKind::DpmPlusPlusSde(_) => dpm_sde::dpm_sde(run, x),
+            SamplerKind::UniPc(_) => unipc::unipc(run, x),
+            SamplerKind::Lcm => lcm::lcm(run, x),
+        }
+    }
 }

@@ -1,13 +1,13 @@
 use burn::tensor::Tensor;
 
-use super::run::Run;
+use super::SamplerRun;
 use crate::Error;
 use crate::denoise::NoiseLevel;
 
 /// Linear multistep on DDIM's transfer function (Liu et al. 2022), with or without its Runge-Kutta start.
 ///
 /// The raw predictions are combined over steps, and only then converted to noise, at the level of the step.
-pub(super) fn pndm(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
+pub(super) fn pndm(run: &mut SamplerRun<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     let (schedule, stride) = (run.schedule(), run.schedule().stride());
     let warm_up = if run.config().uses_prk() { 12 } else { 0 };
     let timesteps: Vec<i64> = schedule.levels().iter().map(|level| level.timestep as i64).collect();
@@ -67,7 +67,7 @@ fn extrapolate(past: &[Tensor<4>]) -> Tensor<4> {
 }
 
 /// Transfers `x` to another level along the same noise (equation 11 of the paper).
-fn transfer(run: &Run<'_>, x: Tensor<4>, raw: Tensor<4>, from: NoiseLevel, to: NoiseLevel) -> Tensor<4> {
+fn transfer(run: &SamplerRun<'_>, x: Tensor<4>, raw: Tensor<4>, from: NoiseLevel, to: NoiseLevel) -> Tensor<4> {
     let noise = run.noise_in(raw, &x, from);
     let grow = to.alpha / from.alpha;
     x * grow + noise * (to.sigma - from.sigma * grow)

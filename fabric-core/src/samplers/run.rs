@@ -9,8 +9,8 @@ use crate::Error;
 use crate::denoise::{Denoiser, ModelCall, NoiseLevel, NoiseSource};
 use crate::schedule::{Prediction, Schedule, SchedulerConfig};
 
-/// One run: evaluates the network, converts its prediction to the clean image, and counts evaluations.
-pub(super) struct Run<'a> {
+/// One run of a sampler: evaluates the network, converts its prediction to the clean image, and counts evaluations.
+pub struct SamplerRun<'a> {
     schedule: &'a Schedule,
     denoiser: &'a mut dyn Denoiser,
     noise: &'a mut dyn NoiseSource,
@@ -22,8 +22,8 @@ pub(super) struct Run<'a> {
     denoised: Option<Tensor<4>>,
 }
 
-impl<'a> Run<'a> {
-    pub(super) fn new(
+impl<'a> SamplerRun<'a> {
+    pub(crate) fn new(
         schedule: &'a Schedule,
         denoiser: &'a mut dyn Denoiser,
         noise: &'a mut dyn NoiseSource,
@@ -33,7 +33,8 @@ impl<'a> Run<'a> {
         Self { schedule, denoiser, noise, observer, mask_blend, calls: 0, denoised: None }
     }
 
-    pub(super) fn schedule(&self) -> &'a Schedule {
+    /// The noise levels of the run. A sampler makes one evaluation per level, in order.
+    pub fn schedule(&self) -> &'a Schedule {
         self.schedule
     }
 
@@ -41,21 +42,36 @@ impl<'a> Run<'a> {
         self.schedule.config()
     }
 
-    /// Returns the predicted clean image for `x` at the next level of the schedule.
-    pub(super) fn denoise(&mut self, x: &Tensor<4>) -> Result<Tensor<4>, Error> {
+    /// Evaluates the network at the next level of the schedule and returns the predicted clean image for `x`.
+    ///
+    /// `x` is in the convention of the schedule's sampler kind: clean image plus `sigma / alpha` times noise for the
+    /// variance-exploding kinds (Euler, Heun, LMS, ...), variance-preserving ([`NoiseLevel`]) otherwise.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of the network, and [`SamplerError::Evaluations`] if all levels were evaluated.
+    pub fn denoise(&mut self, x: &Tensor<4>) -> Result<Tensor<4>, Error> {
         self.predict(x).map(|(_, denoised)| denoised)
     }
 
-    /// Returns the predicted clean image and noise for `x` (variance-preserving samplers).
-    pub(super) fn split(&mut self, x: &Tensor<4>) -> Result<(Tensor<4>, Tensor<4>), Error> {
-        let level = self.schedule.levels()[self.calls];
+    /// Evaluates the network like [`Self::denoise`] and returns the predicted clean image and noise for `x`
+    /// (variance-preserving samplers).
+    ///
+    /// # Errors
+    ///
+    /// Same as [`Self::denoise`].
+    pub fn split(&mut self, x: &Tensor<4>) -> Result<(Tensor<4>, Tensor<4>), Error> {
         let (raw, denoised) = self.predict(x)?;
+        let level = self.schedule.levels()[self.calls - 1];
         Ok((denoised, self.noise_in(raw, x, level)))
     }
 
     /// Returns the network's raw prediction and the clean image, which is clipped if the configuration says so.
     pub(super) fn predict(&mut self, x: &Tensor<4>) -> Result<(Tensor<4>, Tensor<4>), Error> {
         let levels = self.schedule.levels();
+        if self.calls == levels.len() {
+            return Err(SamplerError::Evaluations { got: self.calls + 1, expected: levels.len() }.into());
+        }
         let call = ModelCall { index: self.calls, total: levels.len(), level: levels[self.calls] };
         let NoiseLevel { alpha, sigma, .. } = call.level;
 
@@ -92,28 +108,38 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Draws fresh noise of the shape of `x`.
-    pub(super) fn draw(&mut self, x: &Tensor<4>) -> Result<Tensor<4>, Error> {
+    /// Draws fresh standard normal noise of the shape of `x`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if recorded noise is exhausted or has another shape.
+    pub fn draw(&mut self, x: &Tensor<4>) -> Result<Tensor<4>, Error> {
         let noise = self.noise.draw(x.dims())?;
         let (got, expected) = (noise.dims(), x.dims());
         if got == expected {
             Ok(noise)
         } else {
-            Err(SamplerError::Noise { call: self.calls - 1, got, expected }.into())
+            Err(SamplerError::Noise { call: self.calls.saturating_sub(1), got, expected }.into())
         }
     }
 
-    /// Restores the kept latents in the state after an evaluation, and passes it to the observer, which may stop
-    /// the run.
-    pub(super) fn report(&mut self, state: Tensor<4>) -> Result<Tensor<4>, Error> {
+    /// Restores the kept latents in the state after an evaluation (inpainting), and passes it to the observer, which may
+    /// stop the run. Call it once after each evaluation, and go on with the result.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Cancelled`] if the observer stops the run.
+    pub fn report(&mut self, state: Tensor<4>) -> Result<Tensor<4>, Error> {
         let state = match self.mask_blend {
             Some(mask_blend) => mask_blend.put_back(state, self.schedule, self.calls),
             None => state,
         };
         let order = self.config().kind.order();
+        let Some(denoised) = &self.denoised else {
+            return Err(SamplerError::Evaluations { got: 0, expected: self.schedule.calls() }.into());
+        };
         let call = self.calls - 1;
         let (step, steps) = (call / order, self.schedule.calls().div_ceil(order));
-        let Some(denoised) = &self.denoised else { unreachable!("a report follows an evaluation") };
         let level = self.schedule.levels()[call];
         match (self.observer)(StepReport { step, steps, call, level, state: &state, denoised }) {
             ControlFlow::Continue(()) => Ok(state),
@@ -124,8 +150,15 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Asserts that the sampler made all evaluations of the schedule and no more.
-    pub(super) fn assert_finished(&self) {
-        assert_eq!(self.calls, self.schedule.calls(), "evaluations made, evaluations of the schedule");
+    /// Checks that the sampler made all evaluations of the schedule.
+    pub(crate) fn check_finished(&self) -> Result<(), SamplerError> {
+        let (got, expected) = (self.calls, self.schedule.calls());
+        if got == expected { Ok(()) } else { Err(SamplerError::Evaluations { got, expected }) }
+    }
+}
+
+impl std::fmt::Debug for SamplerRun<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SamplerRun").field("evaluations", &self.calls).finish_non_exhaustive()
     }
 }

@@ -2,12 +2,12 @@
 
 use burn::tensor::Tensor;
 
-use super::run::Run;
+use super::SamplerRun;
 use crate::Error;
 use crate::schedule::amplitudes;
 
 /// Predicts the next state, and corrects it once the network has been evaluated there (algorithms 1 and 2).
-pub(super) fn unipc(run: &mut Run<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
+pub(super) fn unipc(run: &mut SamplerRun<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
     let sigmas = run.schedule().boundaries();
     let config = run.config();
     let solver = Solver { over_noise: config.predict_x0 == Some(false), bh1: config.uses_bh1() };

@@ -233,8 +233,8 @@ impl Schedule {
         self.levels.len().div_ceil(self.config.kind.order())
     }
 
-    /// Returns the noise levels at which each step begins and the last one ends, for samplers over sigma.
-    pub(crate) fn boundaries(&self) -> &[f64] {
+    /// Returns the values of `sigma / alpha` at which each step begins and the last one ends, for samplers over sigma.
+    pub fn boundaries(&self) -> &[f64] {
         let steps = self.levels().len().div_ceil(self.config.kind.order());
         &self.sigmas[self.skipped..][..=steps]
     }

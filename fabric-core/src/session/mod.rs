@@ -151,6 +151,14 @@ impl FeedbackSession {
         }
     }
 
+    /// Gives a session without settings these as its initial ones.
+    pub(crate) fn adopt_settings(&mut self, settings: impl FnOnce() -> Value) {
+        if self.settings().is_null() {
+            self.origin.settings = settings();
+            self.replay();
+        }
+    }
+
     /// The seed of the session.
     pub fn seed(&self) -> u64 {
         self.seed

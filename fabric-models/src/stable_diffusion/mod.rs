@@ -5,6 +5,7 @@ mod error;
 mod fit;
 mod offload;
 mod options;
+mod recommended;
 mod text;
 mod whole;
 
@@ -14,13 +15,14 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::Device;
 use fabric_core::models::Autoencoder;
-use fabric_core::pipeline::Pipeline;
+use fabric_core::pipeline::{Pipeline, Settings};
 use fabric_core::schedule::SchedulerConfig;
 use serde_json::Value;
 
 pub use demo::demo_folder;
 pub use error::ModelError;
 pub use options::{LoraChoice, ModelOptions, ModelReport};
+pub use recommended::{RECOMMENDED_SETTINGS, recommended_settings};
 pub use text::StableDiffusionText;
 pub use whole::StableDiffusion;
 
@@ -43,6 +45,10 @@ trait Parts {
     fn tokenizer(&self, component: Component) -> Result<Option<ClipTokenizer>, ModelError>;
     /// Whether an absent negative prompt is encoded as zeros, as `model_index.json` sets for the SDXL base model.
     fn force_zeros_for_empty_prompt(&self) -> bool;
+    /// The settings that the model's files recommend, or the defaults.
+    fn recommended_settings(&self) -> Result<Settings, ModelError> {
+        Ok(Settings::default())
+    }
 }
 
 impl Parts for ModelFolder {
@@ -68,6 +74,10 @@ impl Parts for ModelFolder {
 
     fn force_zeros_for_empty_prompt(&self) -> bool {
         self.setting("force_zeros_for_empty_prompt").map_or(self.family() == Family::Sdxl, |value| *value == true)
+    }
+
+    fn recommended_settings(&self) -> Result<Settings, ModelError> {
+        recommended::read(self)
     }
 }
 
@@ -165,6 +175,7 @@ fn assemble(
     options: &ModelOptions,
 ) -> Result<(StableDiffusion, ModelReport), ModelError> {
     let family = parts.family();
+    let recommended_settings = parts.recommended_settings()?;
     let mut report = ModelReport { family, networks: Vec::new(), loras: Vec::new() };
 
     // Small files first, so that their errors are reported before gigabytes are read.
@@ -232,7 +243,7 @@ fn assemble(
     let native_size = latent_side(&unet_config) * vae.scale_factor();
     let force_zeros_for_empty_prompt = parts.force_zeros_for_empty_prompt();
     let text = StableDiffusionText { towers, pooled: family == Family::Sdxl, force_zeros_for_empty_prompt };
-    Ok((StableDiffusion { unet, vae, text, scheduler, native_size }, report))
+    Ok((StableDiffusion { unet, vae, text, scheduler, native_size, recommended_settings }, report))
 }
 
 /// Returns the published padding token of a text encoder: the end-of-text token for OpenAI's encoder, `!` for

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use fabric_core::pipeline::Pipeline;
+use fabric_core::pipeline::{Pipeline, Settings};
 use fabric_core::schedule::SchedulerConfig;
 
 use super::fit::{self, TextPart};
@@ -39,6 +39,8 @@ pub struct StableDiffusion {
     pub scheduler: SchedulerConfig,
     /// Side in pixels of the training images.
     pub native_size: usize,
+    /// Settings that the model's files recommend, or the defaults.
+    pub recommended_settings: Settings,
 }
 
 impl StableDiffusion {
@@ -86,8 +88,9 @@ impl StableDiffusion {
     /// Returns an error if the sizes of the networks do not match.
     pub fn into_pipeline(self) -> Result<Pipeline, ModelError> {
         self.check()?;
-        let Self { unet, vae, text, scheduler, native_size } = self;
-        Ok(Pipeline::new(Arc::new(unet), Arc::new(vae), Arc::new(text), scheduler, native_size)?)
+        let Self { unet, vae, text, scheduler, native_size, recommended_settings } = self;
+        let pipeline = Pipeline::new(Arc::new(unet), Arc::new(vae), Arc::new(text), scheduler, native_size)?;
+        Ok(pipeline.with_recommended_settings(recommended_settings)?)
     }
 
     /// Builds a pipeline whose weights stay on their present device and are copied to `device` one network at a time:
@@ -116,6 +119,7 @@ impl StableDiffusion {
         let unet = Arc::new(Offloaded::new(self.unet, device, &slot));
         let vae = Arc::new(Offloaded::new(self.vae, device, &slot));
         let text = Arc::new(Offloaded::new(self.text, device, &slot));
-        Ok(Pipeline::new(unet, vae, text, self.scheduler, self.native_size)?)
+        let pipeline = Pipeline::new(unet, vae, text, self.scheduler, self.native_size)?;
+        Ok(pipeline.with_recommended_settings(self.recommended_settings)?)
     }
 }
