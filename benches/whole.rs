@@ -77,7 +77,7 @@ fn world(c: &mut Criterion) {
             ("cached", ReferencePass::Cached { chunk: 4, budget: 1 << 30, half: false }),
         ] {
             let mut request = request(count);
-            request.settings.fabric.pass = pass;
+            request.settings.fabric.execution.pass = pass;
             // This run fills the caches of encoded references and recorded keys and values.
             generate(&request);
             group.bench_function(format!("{name}_{count}_and_{count}"), |b| b.iter(|| black_box(generate(&request))));

@@ -215,7 +215,7 @@ fn session(arguments: &Arguments) -> Result<FeedbackSession, Box<dyn Error>> {
 /// Changes the FABRIC settings that the command line gives, and no others.
 fn change(arguments: &Arguments, settings: &mut Settings) {
     if let Some(preset) = arguments.preset {
-        let (pass, token_merge_ratio) = (settings.fabric.pass, settings.fabric.token_merge_ratio);
+        let execution = settings.fabric.execution;
         let preset = match preset {
             Preset::OfficialApi => FabricSettings::official_api(),
             Preset::PaperPreference => FabricSettings::paper_preference(),
@@ -223,17 +223,18 @@ fn change(arguments: &Arguments, settings: &mut Settings) {
             Preset::OfficialDemo => FabricSettings::official_demo(),
             Preset::WebUi => FabricSettings::web_ui(),
         };
-        settings.fabric = FabricSettings { pass, token_merge_ratio, ..preset };
+        settings.fabric = FabricSettings { execution, ..preset };
     }
     if let Some(pass) = arguments.pass {
-        settings.fabric.pass = match pass {
+        settings.fabric.execution.pass = match pass {
             Pass::Interleaved => ReferencePass::Interleaved,
             Pass::TwoPasses => ReferencePass::TwoPasses { chunk: 1 },
             Pass::Cached => ReferencePass::Cached { chunk: 4, budget: 4 << 30, half: false },
             Pass::CachedInHalf => ReferencePass::Cached { chunk: 4, budget: 4 << 30, half: true },
         };
     }
-    settings.fabric.token_merge_ratio = arguments.token_merge_ratio.unwrap_or(settings.fabric.token_merge_ratio);
+    settings.fabric.execution.token_merge_ratio =
+        arguments.token_merge_ratio.unwrap_or(settings.fabric.execution.token_merge_ratio);
 }
 
 fn make(session: &mut FeedbackSession, pipeline: &Pipeline, images: usize) -> Result<Round, fabric::core::Error> {

@@ -243,7 +243,7 @@ fn unusable_requests_are_refused_by_name_before_any_work() {
     refused(&|r| r.settings.guidance_rescale = f64::INFINITY, "guidance_rescale");
     refused(&|r| r.settings.fabric = FabricSettings { start: 0.9, end: 0.1, ..FabricSettings::default() }, "start");
     refused(&|r| r.settings.fabric.max_weight = f64::NAN, "max_weight");
-    refused(&|r| r.settings.fabric.pass = ReferencePass::TwoPasses { chunk: 0 }, "chunk");
+    refused(&|r| r.settings.fabric.execution.pass = ReferencePass::TwoPasses { chunk: 0 }, "chunk");
     refused(&|r| r.settings.batch = Some(0), "batch");
     refused(&|r| r.settings.text.clip_skip = Some(1000), "clip_skip");
     refused(&|r| r.settings.memory_limit = Some(1000), "memory");

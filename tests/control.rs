@@ -178,7 +178,7 @@ fn feedback_and_control_act_together_in_all_passes() {
         [ReferencePass::TwoPasses { chunk: 1 }, ReferencePass::Cached { chunk: 2, budget: 1 << 30, half: false }]
     {
         let mut other = liked.clone().with(control(1.0));
-        other.settings.fabric.pass = pass;
+        other.settings.fabric.execution.pass = pass;
         assert!(distance(&make(&other), &together) < ROUNDING);
     }
 }
@@ -462,7 +462,7 @@ fn references_ride_along_in_networks_that_inpaint() {
     for pass in
         [ReferencePass::TwoPasses { chunk: 1 }, ReferencePass::Cached { chunk: 2, budget: 1 << 30, half: false }]
     {
-        request.settings.fabric.pass = pass;
+        request.settings.fabric.execution.pass = pass;
         assert!(distance(&values(&generate(&pipeline, &request).latents), &interleaved) < ROUNDING);
     }
     let both = values(&generate(&pipeline, &plain).latents);

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use burn::tensor::{DType, Tensor};
 use common::{assert_again, on_cpu};
 use fabric::core::Error;
-use fabric::core::fabric::{FabricSettings, KeepPolicy, ReferencePass};
+use fabric::core::fabric::{FabricExecution, FabricSettings, KeepPolicy, ReferencePass};
 use fabric::core::image::{Fit, Image};
 use fabric::core::noise::{Draw, RunNoise, SeededNoise};
 use fabric::core::pipeline::{Generation, Observer, Phase, PhaseEvent, Pipeline, Request, Settings, StepEvent};
@@ -155,7 +155,7 @@ fn normalised_weights_do_not_grow_with_the_number_of_references() {
 
 #[test]
 fn interleaved_two_passes_and_cached_are_one() {
-    let way = |pass| make(&both(FabricSettings { pass, ..everywhere() }));
+    let way = |pass| make(&both(everywhere().with_pass(pass)));
     let interleaved = way(ReferencePass::Interleaved);
     for chunk in [1, 2, 8] {
         assert_same(&interleaved, &way(ReferencePass::TwoPasses { chunk }));
@@ -163,8 +163,7 @@ fn interleaved_two_passes_and_cached_are_one() {
     // Budgets that fit nothing, some and all of the keys and values.
     for budget in [0, 200_000, 1 << 30] {
         let pipeline = fresh_pipeline();
-        let request =
-            both(FabricSettings { pass: ReferencePass::Cached { chunk: 2, budget, half: false }, ..everywhere() });
+        let request = both(everywhere().with_pass(ReferencePass::Cached { chunk: 2, budget, half: false }));
         let first = pipeline.generate(&request).expect("a generation");
         let second = pipeline.generate(&request).expect("a generation");
         assert_same(&interleaved, &first);
@@ -180,8 +179,7 @@ fn interleaved_two_passes_and_cached_are_one() {
 
 #[test]
 fn kept_tokens_serve_their_own_noise_level_only() {
-    let cached =
-        FabricSettings { pass: ReferencePass::Cached { chunk: 2, budget: 1 << 30, half: false }, ..everywhere() };
+    let cached = everywhere().with_pass(ReferencePass::Cached { chunk: 2, budget: 1 << 30, half: false });
     let with = |fabric: &FabricSettings, sampler: &str, steps| {
         let mut request = request(fabric.clone()).with_liked(image(1, 64));
         (request.settings.sampler, request.settings.steps) = (Some(sampler.parse().expect("a sampler")), steps);
@@ -205,8 +203,11 @@ fn has_halves() -> bool {
     let has = fabric::default_device().expect("a device").supports_dtype(DType::F16);
     if !has {
         let pass = ReferencePass::Cached { chunk: 4, budget: 1 << 30, half: true };
-        let message = pipeline().generate(&both(FabricSettings { pass, ..everywhere() })).unwrap_err().to_string();
-        assert!(message.starts_with("fabric.pass.half: expected") && message.contains("got true"), "{message}");
+        let message = pipeline().generate(&both(everywhere().with_pass(pass))).unwrap_err().to_string();
+        assert!(
+            message.starts_with("fabric.execution.pass.half: expected") && message.contains("got true"),
+            "{message}"
+        );
     }
     has
 }
@@ -217,8 +218,7 @@ fn tokens_kept_in_half_precision_take_half_the_bytes() {
         return;
     }
     let pipeline = fresh_pipeline();
-    let request =
-        |half| both(FabricSettings { pass: ReferencePass::Cached { chunk: 4, budget: 1 << 30, half }, ..everywhere() });
+    let request = |half| both(everywhere().with_pass(ReferencePass::Cached { chunk: 4, budget: 1 << 30, half }));
     let exact = pipeline.generate(&request(false)).expect("a generation");
     // Keys and values cached in full precision are not used for a request in half precision: otherwise an image would
     // depend on earlier requests.
@@ -250,7 +250,8 @@ fn what_was_spilled_to_disk_makes_the_same_images() {
             continue;
         }
         let pass = ReferencePass::Cached { chunk: 2, budget, half };
-        let request = both(FabricSettings { pass, token_merge_ratio: merge, ..everywhere() });
+        let request =
+            both(FabricSettings { execution: FabricExecution { pass, token_merge_ratio: merge }, ..everywhere() });
         let unspilled = make(&request);
         let place = tempfile::tempdir().expect("a folder");
         let pipeline = fresh_pipeline().with_spill(place.path(), 1 << 30).expect("room to spill");
@@ -275,7 +276,7 @@ fn what_was_spilled_to_disk_makes_the_same_images() {
 #[test]
 fn a_disk_that_fails_changes_no_image() {
     let pass = ReferencePass::Cached { chunk: 2, budget: 0, half: false };
-    let request = both(FabricSettings { pass, ..everywhere() });
+    let request = both(everywhere().with_pass(pass));
     let unspilled = make(&request);
     let place = tempfile::tempdir().expect("a folder");
     let pipeline = fresh_pipeline().with_spill(place.path(), 1 << 30).expect("room to spill");
@@ -310,7 +311,9 @@ fn a_disk_that_fails_changes_no_image() {
 #[test]
 fn merged_tokens_take_less_memory_and_change_little() {
     let pipeline = fresh_pipeline();
-    let request = |merge, pass| both(FabricSettings { token_merge_ratio: merge, pass, ..everywhere() });
+    let request = |merge, pass| {
+        both(FabricSettings { execution: FabricExecution { pass, token_merge_ratio: merge }, ..everywhere() })
+    };
     let make = |merge, pass| pipeline.generate(&request(merge, pass)).expect("a generation");
     let cached = ReferencePass::Cached { chunk: 4, budget: 1 << 30, half: false };
     let whole = make(0.0, cached);
@@ -361,22 +364,20 @@ fn weights_in_half_precision_change_little() {
 #[test]
 fn kept_tokens_serve_other_prompts_and_seeds() {
     let pipeline = fresh_pipeline();
-    let fabric =
-        FabricSettings { pass: ReferencePass::Cached { chunk: 4, budget: 1 << 30, half: false }, ..everywhere() };
+    let fabric = everywhere().with_pass(ReferencePass::Cached { chunk: 4, budget: 1 << 30, half: false });
     pipeline.generate(&both(fabric.clone())).expect("a generation");
     let mut other = both(fabric).with_seeds([5, 6]);
     other.prompt = "a drawing of a house".to_owned();
     let kept = pipeline.generate(&other).expect("a generation");
     assert_eq!(kept.report.reference_passes, 0);
-    other.settings.fabric.pass = ReferencePass::Interleaved;
+    other.settings.fabric.execution.pass = ReferencePass::Interleaved;
     assert_same(&kept, &make(&other));
 }
 
 #[test]
 fn other_text_settings_do_not_get_kept_tokens() {
     let pipeline = fresh_pipeline();
-    let fabric =
-        FabricSettings { pass: ReferencePass::Cached { chunk: 4, budget: 1 << 30, half: false }, ..everywhere() };
+    let fabric = everywhere().with_pass(ReferencePass::Cached { chunk: 4, budget: 1 << 30, half: false });
     pipeline.generate(&both(fabric.clone())).expect("a generation");
     let mut skipped = both(fabric);
     skipped.settings.text.clip_skip = Some(1);
@@ -455,7 +456,7 @@ fn any_size_goes_and_references_are_fitted_to_it() {
 #[test]
 fn two_hundred_references_go_in_chunks() {
     let pass = ReferencePass::TwoPasses { chunk: 16 };
-    let mut request = request(FabricSettings { pass, normalise: true, ..everywhere() });
+    let mut request = request(FabricSettings { execution: pass.into(), normalise: true, ..everywhere() });
     request.settings.steps = 1;
     request.settings.width = Some(32);
     request.settings.height = Some(32);
@@ -564,7 +565,7 @@ impl RunNoise for Injected {
 #[test]
 fn keys_of_references_under_other_noise_are_neither_kept_nor_served() {
     let pass = ReferencePass::Cached { chunk: 2, budget: 1 << 30, half: false };
-    let request = both(FabricSettings { pass, ..everywhere() });
+    let request = both(everywhere().with_pass(pass));
     let seeded = || SeededNoise::new(&request.seeds, &fabric::default_device().expect("a device"));
     let injected = || Box::new(Injected(seeded())) as Box<dyn RunNoise>;
     let fresh = || Box::new(seeded().with_fresh_references()) as Box<dyn RunNoise>;
@@ -687,7 +688,7 @@ fn a_callback_counts_steps_as_errors_do_and_evaluations_beside_them() {
 #[test]
 fn references_count_in_the_memory_that_a_run_needs() {
     let with = |references: usize, pass, memory_limit| {
-        let mut request = request(FabricSettings { pass, ..everywhere() });
+        let mut request = request(everywhere().with_pass(pass));
         (request.settings.width, request.settings.height, request.settings.steps) = (Some(32), Some(32), 1);
         request.settings.memory_limit = Some(memory_limit);
         pipeline().generate(&(0..references).fold(request, |request, at| request.with_liked(image(at, 8))))
@@ -778,7 +779,7 @@ fn progress_covers_all_batches_and_finished_images_survive_a_cancel() {
 #[test]
 fn threads_that_start_together_record_each_reference_once() {
     let pass = ReferencePass::Cached { chunk: 2, budget: 1 << 30, half: false };
-    let request = both(FabricSettings { pass, ..everywhere() });
+    let request = both(everywhere().with_pass(pass));
     let fresh = fresh_pipeline();
     let passes: usize = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| fresh.generate(&request).expect("images"))).collect();

@@ -34,7 +34,8 @@ fn weights_that_the_device_cannot_compute_with_are_refused_though_the_cpu_can() 
 }
 
 fn pixels(pipeline: &Pipeline) -> Vec<Vec<u8>> {
-    let fabric = FabricSettings { pass: ReferencePass::TwoPasses { chunk: 1 }, ..FabricSettings::default() };
+    let fabric =
+        FabricSettings { execution: ReferencePass::TwoPasses { chunk: 1 }.into(), ..FabricSettings::default() };
     let settings = Settings { width: Some(64), height: Some(64), steps: 3, fabric, ..Settings::default() };
     let liked = Image::filled(64, 64, [200, 30, 60]).expect("an image");
     let request = Request::new("a cat").with_seeds([3, 4]).with_settings(settings).with_liked(liked);

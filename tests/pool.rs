@@ -149,7 +149,8 @@ fn images_are_those_of_one_device_in_their_order() {
 fn a_report_counts_the_caches_of_all_devices() {
     let pass = ReferencePass::Cached { chunk: 1, budget: 1 << 30, half: false };
     let mut request = request(&[1, 2, 3, 4], Some(1));
-    request.settings.fabric = FabricSettings { pass, start: 0.0, end: 1.0, ..FabricSettings::default() };
+    request.settings.fabric =
+        FabricSettings { execution: pass.into(), start: 0.0, end: 1.0, ..FabricSettings::default() };
     let request = request.with_liked(Image::filled(64, 64, [200, 30, 60]).expect("an image"));
     let [one, two] = [pipeline(), pipeline()];
     // The first and third member are the same pipeline: their common cache is counted once.

@@ -72,7 +72,7 @@ fn a_session_goes_on_with_its_own_settings_but_for_what_is_named() {
     let words: Vec<&str> = ["a red star", "--out", &named].into_iter().chain(settings.split(' ')).collect();
     rounds(folder.path(), &words).expect("a round");
     let before: Settings = session(&out).generation_settings().expect("settings");
-    assert_eq!((before.steps, before.guidance_scale, before.fabric.token_merge_ratio), (2, 5.5, 0.25));
+    assert_eq!((before.steps, before.guidance_scale, before.fabric.execution.token_merge_ratio), (2, 5.5, 0.25));
 
     let place = out.join("session").display().to_string();
     let goes_on = ["--continue-from", &place, "--rounds", "1", "--out", &named];
@@ -82,8 +82,8 @@ fn a_session_goes_on_with_its_own_settings_but_for_what_is_named() {
     assert_eq!(after.rounds().iter().map(|round| round.len()).collect::<Vec<_>>(), [2, 2]);
 
     rounds(folder.path(), &[&goes_on[..], &["--steps", "3", "--preset", "web-ui"]].concat()).expect("a third one");
-    let (pass, token_merge_ratio) = (before.fabric.pass, before.fabric.token_merge_ratio);
-    let fabric = FabricSettings { pass, token_merge_ratio, ..FabricSettings::web_ui() };
+    let execution = before.fabric.execution;
+    let fabric = FabricSettings { execution, ..FabricSettings::web_ui() };
     assert_eq!(session(&out).generation_settings().expect("settings"), Settings { steps: 3, fabric, ..before });
 }
 

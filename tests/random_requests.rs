@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Tensor, TensorData};
 use common::{assert_again, distance};
-use fabric::core::fabric::{FabricSettings, ReferencePass, ReferencePosterior, TimeCurve, WindowRule};
+use fabric::core::fabric::{FabricExecution, FabricSettings, ReferencePass, ReferencePosterior, TimeCurve, WindowRule};
 use fabric::core::image::Image;
 use fabric::core::models::{TextOptions, WeightNormalisation};
 use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, Window};
@@ -193,8 +193,7 @@ fn case(number: u64) -> Case {
         liked_bottleneck_scale: draws.one(&[1.0, 0.5]),
         normalise: draws.yes(0.3),
         posterior: draws.one(&[ReferencePosterior::Sample, ReferencePosterior::Mean]),
-        token_merge_ratio: draws.one(&[0.0, 0.0, 0.5]),
-        pass,
+        execution: FabricExecution { pass, token_merge_ratio: draws.one(&[0.0, 0.0, 0.5]) },
         ..FabricSettings::default()
     };
     let settings = Settings {
@@ -291,7 +290,7 @@ impl Case {
 
     fn with_pass(&self, pass: ReferencePass) -> Request {
         let mut request = self.request.clone();
-        request.settings.fabric.pass = pass;
+        request.settings.fabric.execution.pass = pass;
         request
     }
 
@@ -358,7 +357,7 @@ fn the_requests_of_every_day_have_something_of_everything() {
     for of in [|text: &TextOptions| text.long_prompts, |text: &TextOptions| text.weights] {
         assert!(settings(&|settings| settings.prompt_dropout > 0.0 && of(&settings.text)));
     }
-    assert!(settings(&|settings| settings.fabric.token_merge_ratio > 0.0));
+    assert!(settings(&|settings| settings.fabric.execution.token_merge_ratio > 0.0));
     assert!(settings(&|settings| settings.fabric.posterior == ReferencePosterior::Mean));
     assert!(any(&|case| case.request.mask.is_some()) && any(&|case| case.request.init_image.is_some()));
     assert!(any(&|case| case.request.conditioning.len() > 1) && any(&|case| case.request.feedback.len() > 1));

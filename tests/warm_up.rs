@@ -28,7 +28,7 @@ fn load() -> Pipeline {
 #[test]
 fn warming_up_leaves_no_trace() {
     let pass = ReferencePass::Cached { chunk: 1, budget: 1 << 30, half: false };
-    let fabric = FabricSettings { pass, start: 0.5, ..FabricSettings::default() };
+    let fabric = FabricSettings { execution: pass.into(), start: 0.5, ..FabricSettings::default() };
     let settings = Settings { width: Some(64), height: Some(64), steps: 4, fabric, ..Settings::default() };
     let liked = Image::filled(64, 64, [200, 30, 60]).expect("an image");
     let mut request = Request::new("a cat").with_seeds([3]).with_settings(settings).with_liked(liked);

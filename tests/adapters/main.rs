@@ -320,11 +320,12 @@ fn references_may_see_the_prompt_whichever_way_they_lend() {
     let [plus, instruct] = ["plus", "instruct"].map(adapter);
     let four = InstructGuidance::ThreeWay { instruction: 4.0, image: 1.5 };
     let prompts = [prompt(&plus, &features(&plus, 1, 1)), instructed(&instruct, four)];
-    let made = |prompt: &ImagePrompt, pass| {
+    let made = |prompt: &ImagePrompt, pass: ReferencePass| {
         let mut request = request().with_liked(image()).with(prompt.clone());
         let other = Image::from_rgb(64, 64, (0..64 * 64 * 3).map(|at| (at * 3 % 199) as u8).collect());
         request = request.with_disliked(other.expect("an image"));
-        request.settings.fabric = FabricSettings { start: 0.0, end: 1.0, pass, ..FabricSettings::paper_target() };
+        request.settings.fabric =
+            FabricSettings { start: 0.0, end: 1.0, execution: pass.into(), ..FabricSettings::paper_target() };
         make(&request)
     };
     let ways = [

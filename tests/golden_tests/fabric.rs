@@ -264,7 +264,7 @@ fn generation(golden: &Golden, name: &str, case: &serde_json::Value) {
         disliked_bottleneck_scale: number("neg_bottleneck_scale", 1.0),
         noise: ReferenceNoise::Fresh,
         posterior: ReferencePosterior::Sample,
-        pass: ReferencePass::Interleaved,
+        execution: ReferencePass::Interleaved.into(),
         ..official
     };
     let shape = golden.shape(&format!("{name}/images"));
@@ -290,7 +290,7 @@ fn generation(golden: &Golden, name: &str, case: &serde_json::Value) {
     let offset = words.find_map(|word| word.strip_prefix("steps_offset ")?.parse().ok());
     let pipeline = pipeline().clone().with_scheduler(scheduler(sampler, spacing, offset));
     for pass in [ReferencePass::Interleaved, ReferencePass::TwoPasses { chunk: 2 }] {
-        let fabric = FabricSettings { pass, ..settings.fabric.clone() };
+        let fabric = settings.fabric.clone().with_pass(pass);
         let request = Request {
             feedback: feedback.clone(),
             ..Request::new(text("prompt"))

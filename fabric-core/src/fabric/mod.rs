@@ -6,6 +6,7 @@
 //! depth as [`FabricSettings`] specifies.
 
 mod depth;
+mod execution;
 mod merging;
 mod presets;
 mod processors;
@@ -16,10 +17,11 @@ mod selection;
 mod settings;
 
 pub use depth::depth_position;
+pub use execution::{FabricExecution, ReferencePass};
 pub use processors::{InBatchReferences, RecordedReferences, ReferenceWeight};
 pub(crate) use reference::acted_on;
 pub use reference::{Reference, Side};
 pub(crate) use references::{Contribution, ReferencePasses, References, indices};
 pub use schedule::{CallWeights, FeedbackSchedule};
 pub use selection::KeepPolicy;
-pub use settings::{FabricSettings, ReferenceNoise, ReferencePass, ReferencePosterior, TimeCurve, WindowRule};
+pub use settings::{FabricSettings, ReferenceNoise, ReferencePosterior, TimeCurve, WindowRule};

@@ -1,4 +1,4 @@
-use super::{FabricSettings, KeepPolicy, ReferenceNoise, ReferencePass, ReferencePosterior, TimeCurve, WindowRule};
+use super::{FabricExecution, FabricSettings, KeepPolicy, ReferenceNoise, ReferencePosterior, TimeCurve, WindowRule};
 
 /// Presets with the settings of published implementations.
 ///
@@ -29,8 +29,7 @@ impl FabricSettings {
             keep: KeepPolicy::All,
             noise: ReferenceNoise::Fixed,
             posterior: ReferencePosterior::Sample,
-            pass: ReferencePass::Interleaved,
-            token_merge_ratio: 0.0,
+            execution: FabricExecution::default(),
         }
     }
 

@@ -44,7 +44,7 @@ pub struct InBatchReferences {
     pub first: usize,
     /// Weight of each reference, in row order.
     pub references: Vec<ReferenceWeight>,
-    /// See [`FabricSettings::token_merge_ratio`](super::FabricSettings::token_merge_ratio).
+    /// See [`FabricExecution::token_merge_ratio`](super::FabricExecution::token_merge_ratio).
     pub token_merge_ratio: f64,
     /// Number of down blocks of the U-Net.
     pub levels: usize,
@@ -76,7 +76,7 @@ pub struct RecordedReferences {
 
 impl RecordedReferences {
     /// Splits a recording of several rows into one [`TokensBySite`] per row and merges tokens as set by
-    /// [`FabricSettings::token_merge_ratio`](super::FabricSettings::token_merge_ratio).
+    /// [`FabricExecution::token_merge_ratio`](super::FabricExecution::token_merge_ratio).
     pub fn split(recorded: Vec<RecordedTokens>, token_merge_ratio: f64) -> Vec<TokensBySite> {
         let rows = recorded.first().map_or(0, |tokens| tokens.key.dims()[0]);
         let mut split = vec![TokensBySite::new(); rows];

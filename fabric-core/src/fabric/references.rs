@@ -83,10 +83,10 @@ impl References<'_> {
         layout: &BatchLayout,
         passes: &dyn ReferencePasses,
     ) -> Result<Contribution, Error> {
-        if self.settings.pass == ReferencePass::Interleaved {
+        if self.settings.execution.pass == ReferencePass::Interleaved {
             return self.in_batch(active, call, layout, passes);
         }
-        let tokens = match self.settings.pass {
+        let tokens = match self.settings.execution.pass {
             ReferencePass::Cached { chunk, budget, half } if let Some(cache) = self.cache => {
                 self.cached(&active, call, passes, chunk, &CacheUse { cache, budget, half })?
             }
@@ -111,7 +111,7 @@ impl References<'_> {
         let processor = InBatchReferences {
             first: layout.image_rows(),
             references: active.into_iter().map(|(_, weight)| weight).collect(),
-            token_merge_ratio: self.settings.token_merge_ratio,
+            token_merge_ratio: self.settings.execution.token_merge_ratio,
             levels: self.levels,
         };
         Ok(Contribution::InBatch { latents, processor })
@@ -132,7 +132,7 @@ impl References<'_> {
         let mut tokens = Vec::with_capacity(indices.len());
         for chunk in indices.chunks(chunk) {
             let recorded = passes.record(call, rows(&noised, chunk), BatchLayout::of_references(self.sides(chunk)))?;
-            tokens.extend(RecordedReferences::split(recorded, self.settings.token_merge_ratio));
+            tokens.extend(RecordedReferences::split(recorded, self.settings.execution.token_merge_ratio));
         }
         Ok(tokens.into_iter().map(Arc::new).collect())
     }
@@ -198,7 +198,7 @@ impl References<'_> {
             level: [call.level.timestep, call.level.alpha, call.level.sigma].map(f64::to_bits),
             conditions: self.cache_conditions,
             half,
-            token_merge_ratio: self.settings.token_merge_ratio.to_bits(),
+            token_merge_ratio: self.settings.execution.token_merge_ratio.to_bits(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::KeepPolicy;
+use super::{FabricExecution, KeepPolicy, ReferencePass};
 use crate::Error;
 
 /// Rule for which evaluations lie inside the window from `start` to `end`.
@@ -58,38 +58,6 @@ pub enum ReferencePosterior {
     Mean,
 }
 
-/// How reference keys and values are computed. All variants give the same result, except for rounding by `half`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
-#[serde(rename_all = "snake_case", tag = "way")]
-pub enum ReferencePass {
-    /// One pass with references in the same batch as the images; nothing is stored.
-    #[default]
-    Interleaved,
-    /// A separate pass records references first, `chunk` at a time. Needs less memory.
-    TwoPasses {
-        /// References per recording pass, at least 1.
-        chunk: usize,
-    },
-    /// Two passes, with recorded keys and values cached across images, prompts and rounds. Needs
-    /// [`ReferenceNoise::Fixed`].
-    Cached {
-        /// References per recording pass, at least 1.
-        chunk: usize,
-        /// Memory budget of the cache in bytes. Stable Diffusion 1.5 at 512x512 needs 46 MB per reference and
-        /// evaluation in f16, twice that in f32. References recorded in one chunk share their memory on the CPU
-        /// if kept in f32: it is freed only when all of them are dropped. References that do not fit are
-        /// recorded each time, or kept on disk if the pipeline has a spill folder
-        /// ([`Pipeline::with_spill`](crate::pipeline::Pipeline::with_spill)).
-        budget: u64,
-        /// Whether keys and values computed in f32 are cached in f16, which halves their size and rounds them
-        /// to 11 bits. Values beyond 65,504 overflow; an image that becomes invalid this way is an error. The
-        /// run that records them also uses the rounded values, so an image does not depend on the state of the
-        /// cache.
-        #[serde(default)]
-        half: bool,
-    },
-}
-
 /// FABRIC settings. The defaults are those of the official Python interface.
 ///
 /// ```
@@ -129,12 +97,8 @@ pub struct FabricSettings {
     pub noise: ReferenceNoise,
     /// Latents used for references.
     pub posterior: ReferencePosterior,
-    /// How reference keys and values are computed and stored.
-    pub pass: ReferencePass,
-    /// Share of each reference's tokens, from 0 (none) to 0.75, that token merging (ToMe) merges into similar
-    /// ones, which saves time and memory in attention. The only setting that trades exactness for speed. On a
-    /// GPU each merge reads values back to the host, so it pays off mainly if keys and values are cached.
-    pub token_merge_ratio: f64,
+    /// How reference keys and values are computed and stored. Changes speed and memory, not the method.
+    pub execution: FabricExecution,
 }
 
 impl Default for FabricSettings {
@@ -144,6 +108,12 @@ impl Default for FabricSettings {
 }
 
 impl FabricSettings {
+    /// Sets how reference keys and values are computed.
+    #[must_use]
+    pub fn with_pass(self, pass: ReferencePass) -> Self {
+        Self { execution: FabricExecution { pass, ..self.execution }, ..self }
+    }
+
     /// Checks all settings and their combinations.
     ///
     /// # Errors
@@ -171,27 +141,20 @@ impl FabricSettings {
         ] {
             within(name, value, 0.0, 1000.0)?;
         }
-        within("fabric.token_merge_ratio", self.token_merge_ratio, 0.0, 0.75)?;
-        match self.pass {
-            ReferencePass::Interleaved => {}
-            ReferencePass::TwoPasses { chunk } | ReferencePass::Cached { chunk, .. } if chunk == 0 => {
-                return Err(Error::settings("fabric.pass.chunk", 0, "at least 1", "use 1 when memory is short"));
-            }
-            ReferencePass::Cached { .. } if self.noise == ReferenceNoise::Fresh => {
-                return Err(Error::settings(
-                    "fabric.pass",
-                    "cached with fresh noise",
-                    "fixed noise, without which nothing repeats that could be kept",
-                    "set fabric.noise to fixed, or fabric.pass to interleaved",
-                ));
-            }
-            ReferencePass::TwoPasses { .. } | ReferencePass::Cached { .. } => {}
+        self.execution.validate()?;
+        if matches!(self.execution.pass, ReferencePass::Cached { .. }) && self.noise == ReferenceNoise::Fresh {
+            return Err(Error::settings(
+                "fabric.execution.pass",
+                "cached with fresh noise",
+                "fixed noise, without which nothing repeats that could be kept",
+                "set fabric.noise to fixed, or fabric.execution.pass to interleaved",
+            ));
         }
         Ok(())
     }
 }
 
-fn within(name: &str, value: f64, low: f64, high: f64) -> Result<(), Error> {
+pub(super) fn within(name: &str, value: f64, low: f64, high: f64) -> Result<(), Error> {
     if (low..=high).contains(&value) {
         return Ok(());
     }
@@ -211,13 +174,19 @@ mod tests {
             ("start", FabricSettings { start: 0.7, end: 0.2, ..good.clone() }),
             ("max_weight", FabricSettings { max_weight: -0.1, ..good.clone() }),
             ("negative_scale", FabricSettings { negative_scale: f64::INFINITY, ..good.clone() }),
-            ("token_merge_ratio", FabricSettings { token_merge_ratio: 0.8, ..good.clone() }),
-            ("chunk", FabricSettings { pass: ReferencePass::TwoPasses { chunk: 0 }, ..good.clone() }),
+            (
+                "token_merge_ratio",
+                FabricSettings {
+                    execution: FabricExecution { token_merge_ratio: 0.8, ..FabricExecution::default() },
+                    ..good.clone()
+                },
+            ),
+            ("chunk", good.clone().with_pass(ReferencePass::TwoPasses { chunk: 0 })),
             (
                 "fresh noise",
                 FabricSettings {
                     noise: ReferenceNoise::Fresh,
-                    pass: ReferencePass::Cached { chunk: 4, budget: 1, half: false },
+                    execution: ReferencePass::Cached { chunk: 4, budget: 1, half: false }.into(),
                     ..good.clone()
                 },
             ),

@@ -66,15 +66,16 @@ impl Pipeline {
         let fabric = &settings.fabric;
         let [_, _, height, width] = self.latent_shape(1, size);
         let pass = |rows| self.unet.working_bytes([rows, height, width]);
-        let (chunk, half, cached) = match fabric.pass {
+        let (chunk, half, cached) = match fabric.execution.pass {
             ReferencePass::Interleaved => return pass(rows + references),
             ReferencePass::TwoPasses { chunk } => (chunk, false, 0),
             ReferencePass::Cached { chunk, half, .. } => (chunk, half, self.tokens.stats().bytes),
         };
         // Regardless of the cache's budget, the keys and values of all references are in memory during the
         // images' pass.
-        let tokens =
-            self.reference_bytes([height, width], fabric.token_merge_ratio, half).saturating_mul(references as u64);
+        let tokens = self
+            .reference_bytes([height, width], fabric.execution.token_merge_ratio, half)
+            .saturating_mul(references as u64);
         let missing = not_yet_allocated(tokens, cached, settings.memory_limit);
         pass(rows).saturating_add(missing).max(pass(chunk.min(references)))
     }
@@ -104,12 +105,17 @@ impl Pipeline {
 
     /// Refuses to cache in f16 if the device does not support it.
     pub(super) fn check_halves(&self, request: &Request) -> Result<(), Error> {
-        let half = matches!(request.settings.fabric.pass, ReferencePass::Cached { half: true, .. });
+        let half = matches!(request.settings.fabric.execution.pass, ReferencePass::Cached { half: true, .. });
         if !half || self.unet.device().supports_dtype(DType::F16) {
             return Ok(());
         }
         let expected = "false on a device that has no numbers of 16 bits";
-        Err(Error::device_limit("fabric.pass.half", true, expected, "set it to false, or choose another device"))
+        Err(Error::device_limit(
+            "fabric.execution.pass.half",
+            true,
+            expected,
+            "set it to false, or choose another device",
+        ))
     }
 
     /// Refuses requests that certainly need more memory than is free, before they exhaust the machine's memory.
