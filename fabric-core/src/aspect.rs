@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::InvalidValue;
 
 /// An aspect of an image, as an instruction to IPAdapter-Instruct or as the reason of a vote names it.
 ///
@@ -64,14 +64,14 @@ impl Aspect {
     /// # Errors
     ///
     /// Returns an error if they are empty or longer than 1000 bytes.
-    pub fn validate(&self) -> Result<(), Error> {
+    pub fn validate(&self) -> Result<(), InvalidValue> {
         let (Self::Object(words) | Self::Words(words)) = self else { return Ok(()) };
         if !words.trim().is_empty() && words.len() <= MAX_LENGTH {
             return Ok(());
         }
         let expected = format!("words of 1 to {MAX_LENGTH} bytes");
         let got = format!("{} bytes", words.len());
-        Err(Error::settings("aspect of an image", got, expected, "say it in a few words, for example \"the style\""))
+        Err(InvalidValue::new("aspect of an image", got, expected, "say it in a few words, for example \"the style\""))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The error type for everything that can stop a run.
 
+use crate::InvalidValue;
 use crate::image::{Image, ImageError};
 use crate::samplers::SamplerError;
 use crate::schedule::ScheduleError;
@@ -10,29 +11,11 @@ use crate::session::SessionError;
 #[non_exhaustive]
 pub enum Error {
     /// A setting is out of its range, or two settings exclude each other.
-    #[error("{what}: expected {expected}, got {got}; {next}")]
-    Settings {
-        /// The name of the setting.
-        what: String,
-        /// The value that was given.
-        got: String,
-        /// The accepted values.
-        expected: String,
-        /// How to resolve the error.
-        next: String,
-    },
+    #[error(transparent)]
+    Settings(#[from] InvalidValue),
     /// The device lacks the memory or the number type for this request; another device may have it.
-    #[error("{what}: expected {expected}, got {got}; {next}")]
-    DeviceLimit {
-        /// The missing resource, or the operation that needs it.
-        what: String,
-        /// The available amount or kind.
-        got: String,
-        /// The accepted values.
-        expected: String,
-        /// How to resolve the error.
-        next: String,
-    },
+    #[error("{0}")]
+    DeviceLimit(InvalidValue),
     /// A noise schedule cannot be built.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
@@ -93,9 +76,9 @@ impl Error {
         what: impl Into<String>,
         got: impl ToString,
         expected: impl Into<String>,
-        next: impl Into<String>,
+        help: impl Into<String>,
     ) -> Self {
-        Self::Settings { what: what.into(), got: got.to_string(), expected: expected.into(), next: next.into() }
+        Self::Settings(InvalidValue::new(what, got, expected, help))
     }
 
     /// Creates an [`Error::DeviceLimit`].
@@ -103,8 +86,8 @@ impl Error {
         what: impl Into<String>,
         got: impl ToString,
         expected: impl Into<String>,
-        next: impl Into<String>,
+        help: impl Into<String>,
     ) -> Self {
-        Self::DeviceLimit { what: what.into(), got: got.to_string(), expected: expected.into(), next: next.into() }
+        Self::DeviceLimit(InvalidValue::new(what, got, expected, help))
     }
 }

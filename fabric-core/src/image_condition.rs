@@ -2,7 +2,7 @@
 
 use crate::image::Image;
 use crate::window::Window;
-use crate::{Aspect, Error};
+use crate::{Aspect, InvalidValue};
 
 /// An image that steers a run through the adapter of the pipeline: what of it, how strongly, when, towards it or away.
 ///
@@ -61,17 +61,17 @@ impl ImageCondition {
     /// # Errors
     ///
     /// Returns an error if the scale is not a number from 0 to 100, or the words of the aspect are empty or too long.
-    pub fn validate(&self) -> Result<(), Error> {
+    pub fn validate(&self) -> Result<(), InvalidValue> {
         validate_scale(self.scale)?;
         self.aspect.as_ref().map_or(Ok(()), Aspect::validate)
     }
 }
 
 /// Checks that a scale is a number from 0 to [`MAX_SCALE`].
-pub(crate) fn validate_scale(scale: f64) -> Result<(), Error> {
+pub(crate) fn validate_scale(scale: f64) -> Result<(), InvalidValue> {
     if (0.0..=MAX_SCALE).contains(&scale) {
         return Ok(());
     }
     let next = "1 is as trained, 0 has no effect; use `away` to lead away";
-    Err(Error::settings("scale of an image condition", scale, format!("a number from 0 to {MAX_SCALE}"), next))
+    Err(InvalidValue::new("scale of an image condition", scale, format!("a number from 0 to {MAX_SCALE}"), next))
 }

@@ -22,9 +22,11 @@ pub mod session;
 mod aspect;
 mod error;
 mod image_condition;
+mod invalid_value;
 mod layout;
 mod window;
 
 pub use aspect::Aspect;
 pub use error::Error;
 pub use image_condition::ImageCondition;
+pub use invalid_value::InvalidValue;

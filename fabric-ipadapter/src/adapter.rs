@@ -6,6 +6,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use fabric_core::Error;
+use fabric_core::InvalidValue;
 use fabric_core::image::{Crop, Image};
 use fabric_core::models::ImageEncoder;
 use fabric_models::layers::Linear;
@@ -130,12 +131,12 @@ impl IpAdapter {
             |one: Option<&ParameterInfo>| one.map_or("none".to_owned(), |one| format!("{} {:?}", one.name, one.shape));
         let longest = got.len().max(expected.len());
         if let Some(at) = (0..longest).find(|&at| got.get(at) != expected.get(at)) {
-            return Err(AdapterError::Setting {
+            return Err(AdapterError::Setting(InvalidValue {
                 what: format!("weights of {config}"),
                 got: named(got.get(at)),
                 expected: named(expected.get(at)),
-                next: "make them with the same configuration".to_owned(),
-            });
+                help: "make them with the same configuration".to_owned(),
+            }));
         }
         Ok(Self::joined(config, weights))
     }
@@ -156,10 +157,12 @@ impl IpAdapter {
     fn encoder(&self) -> Result<&AttachedEncoder, AdapterError> {
         self.encoder.as_ref().ok_or_else(|| AdapterError::Unfit {
             adapter: self.config.to_string(),
-            what: "image encoder of an image prompt".to_owned(),
-            got: "none".to_owned(),
-            expected: format!("one that gives {}", self.config.reads()),
-            next: "set it with `IpAdapter::with_encoder`, or give features".to_owned(),
+            value: InvalidValue {
+                what: "image encoder of an image prompt".to_owned(),
+                got: "none".to_owned(),
+                expected: format!("one that gives {}", self.config.reads()),
+                help: "set it with `IpAdapter::with_encoder`, or give features".to_owned(),
+            },
         })
     }
 
@@ -169,19 +172,23 @@ impl IpAdapter {
         if let FeatureKind::Face(_) | FeatureKind::FaceAndTokens(..) = reads {
             return Err(AdapterError::Unfit {
                 adapter: self.config.to_string(),
-                what: "images of an image prompt".to_owned(),
-                got: "images".to_owned(),
-                expected: reads.to_string(),
-                next: "find the faces with InsightFace, and use `IpAdapter::prompt_from_features`".to_owned(),
+                value: InvalidValue {
+                    what: "images of an image prompt".to_owned(),
+                    got: "images".to_owned(),
+                    expected: reads.to_string(),
+                    help: "find the faces with InsightFace, and use `IpAdapter::prompt_from_features`".to_owned(),
+                },
             });
         }
         if matches!(reads, FeatureKind::Pooled(_)) && !self.encoder()?.has_projection() {
             return Err(AdapterError::Unfit {
                 adapter: self.config.to_string(),
-                what: "image encoder".to_owned(),
-                got: "one without `visual_projection`".to_owned(),
-                expected: "one that projects pooled features".to_owned(),
-                next: "take the whole encoder, with its projection".to_owned(),
+                value: InvalidValue {
+                    what: "image encoder".to_owned(),
+                    got: "one without `visual_projection`".to_owned(),
+                    expected: "one that projects pooled features".to_owned(),
+                    help: "take the whole encoder, with its projection".to_owned(),
+                },
             });
         }
         self.encoder().map(|_| ())

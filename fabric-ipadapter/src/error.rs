@@ -1,5 +1,6 @@
 //! Error type of this crate.
 
+use fabric_core::InvalidValue;
 use fabric_models::load::LoadError;
 use fabric_models::lora::LoraError;
 
@@ -24,31 +25,16 @@ pub enum AdapterError {
         expected: String,
     },
     /// Adapter, image encoder and U-Net do not fit together.
-    #[error("{adapter} does not fit: {what}: expected {expected}, got {got}; {next}")]
+    #[error("{adapter} does not fit: {value}")]
     Unfit {
         /// Description of the adapter.
         adapter: String,
         /// The part that does not fit.
-        what: String,
-        /// Its value.
-        got: String,
-        /// The value that the adapter expects.
-        expected: String,
-        /// How to fix it.
-        next: String,
+        value: InvalidValue,
     },
     /// A setting has an invalid value.
-    #[error("{what}: expected {expected}, got {got}; {next}")]
-    Setting {
-        /// The setting.
-        what: String,
-        /// Its value.
-        got: String,
-        /// The valid values.
-        expected: String,
-        /// How to fix it.
-        next: String,
-    },
+    #[error(transparent)]
+    Setting(#[from] InvalidValue),
     /// The weights cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),

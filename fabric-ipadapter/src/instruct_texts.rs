@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use fabric_core::Error;
+use fabric_core::InvalidValue;
 use fabric_core::guidance::Branch;
 use fabric_core::models::{TextEncoder, TextOptions};
 
@@ -68,12 +69,12 @@ impl InstructTexts {
         if dims.iter().all(|got| *got == dims[0] && got[0] == 1 && got[1] > 0) {
             return Ok(());
         }
-        Err(AdapterError::Setting {
+        Err(AdapterError::Setting(InvalidValue {
             what: "texts of an Instruct adapter".to_owned(),
             got: format!("{dims:?}"),
             expected: "one row of each, all of the same size".to_owned(),
-            next: "make them with `InstructTexts::encode`".to_owned(),
-        })
+            help: "make them with `InstructTexts::encode`".to_owned(),
+        }))
     }
 
     /// Returns the features of a branch, with image tokens `[images, tokens, channels]`.

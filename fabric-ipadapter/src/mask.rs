@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::AdapterError;
+use fabric_core::InvalidValue;
 
 /// Method of resampling a mask to the token grid of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,11 +39,13 @@ impl Mask {
     /// Returns an error if the number of values is wrong, one is out of range, or the adapter would have no
     /// effect.
     pub fn new(width: usize, height: usize, values: Vec<f32>) -> Result<Self, AdapterError> {
-        let refused = |got: String, expected: String| AdapterError::Setting {
-            what: "a mask".to_owned(),
-            got,
-            expected,
-            next: "make it of a grey image divided by 255".to_owned(),
+        let refused = |got: String, expected: String| {
+            AdapterError::Setting(InvalidValue {
+                what: "a mask".to_owned(),
+                got,
+                expected,
+                help: "make it of a grey image divided by 255".to_owned(),
+            })
         };
         if values.is_empty() || width.checked_mul(height) != Some(values.len()) {
             return Err(refused(format!("{} values", values.len()), format!("{width} times {height}, not 0")));
@@ -55,7 +58,12 @@ impl Mask {
             let expected = "a part where the adapter acts".to_owned();
             let next = "give an image that is to act nowhere a weight of 0, or leave it out; 0 and 1 of 255 are 0 and 1 as \
                         they are, not divided by 255";
-            return Err(AdapterError::Setting { what: "a mask".to_owned(), got, expected, next: next.to_owned() });
+            return Err(AdapterError::Setting(InvalidValue {
+                what: "a mask".to_owned(),
+                got,
+                expected,
+                help: next.to_owned(),
+            }));
         }
         Ok(Self { width, height, values, mode: MaskMode::default() })
     }

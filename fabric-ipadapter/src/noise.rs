@@ -1,5 +1,6 @@
 //! Noised images for use as negative image prompts.
 
+use fabric_core::InvalidValue;
 use fabric_core::image::Image;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
@@ -27,12 +28,12 @@ pub enum NoiseKind {
 /// Returns an error if the strength is not between 0 and 1.
 pub fn noised_image(image: &Image, kind: NoiseKind, strength: f32, seed: u64) -> Result<Image, AdapterError> {
     if !(0.0..=1.0).contains(&strength) {
-        return Err(AdapterError::Setting {
+        return Err(AdapterError::Setting(InvalidValue {
             what: "strength of noise".to_owned(),
             got: strength.to_string(),
             expected: "0 to 1".to_owned(),
-            next: "0 is the image, 1 is noise".to_owned(),
-        });
+            help: "0 is the image, 1 is noise".to_owned(),
+        }));
     }
     let mut rng = ChaCha12Rng::seed_from_u64(seed);
     let noised = image.rgb().iter().map(|&byte| {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fabric_core::Error;
+use fabric_core::InvalidValue;
 use fabric_core::attention::{AttnCall, AttnExtras, AttnProcessor, AttnSite};
 use fabric_core::denoise::ModelCall;
 use fabric_core::guidance::Branch;
@@ -86,20 +87,22 @@ impl ImagePrompt {
     fn check_source(&self) -> Result<(), AdapterError> {
         let config = self.adapter.config();
         if self.image_count() == 0 {
-            return Err(AdapterError::Setting {
+            return Err(AdapterError::Setting(InvalidValue {
                 what: "images of an image prompt".to_owned(),
                 got: "none".to_owned(),
                 expected: "at least one".to_owned(),
-                next: "leave the image prompt out".to_owned(),
-            });
+                help: "leave the image prompt out".to_owned(),
+            }));
         }
         if (self.instruction.is_some() || self.texts.is_some()) && !config.is_instruct() {
             return Err(AdapterError::Unfit {
                 adapter: config.to_string(),
-                what: "instruction of an image prompt".to_owned(),
-                got: self.instruction.as_ref().map_or("texts".to_owned(), |one| format!("`{}`", one.query)),
-                expected: "none, as only Instruct adapters read one".to_owned(),
-                next: "leave it out, or load an IPAdapter-Instruct file".to_owned(),
+                value: InvalidValue {
+                    what: "instruction of an image prompt".to_owned(),
+                    got: self.instruction.as_ref().map_or("texts".to_owned(), |one| format!("`{}`", one.query)),
+                    expected: "none, as only Instruct adapters read one".to_owned(),
+                    help: "leave it out, or load an IPAdapter-Instruct file".to_owned(),
+                },
             });
         }
         match &self.source {
@@ -112,10 +115,12 @@ impl ImagePrompt {
                     } else if !matches!(features, Features::Tokens(_)) {
                         return Err(AdapterError::Unfit {
                             adapter: config.to_string(),
-                            what: "features of an image prompt".to_owned(),
-                            got: features.kind().to_string(),
-                            expected: "tokens of the image encoder".to_owned(),
-                            next: "give the encoder's penultimate layer; the texts are read in the run".to_owned(),
+                            value: InvalidValue {
+                                what: "features of an image prompt".to_owned(),
+                                got: features.kind().to_string(),
+                                expected: "tokens of the image encoder".to_owned(),
+                                help: "give the encoder's penultimate layer; the texts are read in the run".to_owned(),
+                            },
                         });
                     }
                 }

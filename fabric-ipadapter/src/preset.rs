@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use fabric_core::InvalidValue;
 use fabric_core::attention::{AttnSite, Block};
 use fabric_core::models::CrossAttention;
 
@@ -237,12 +238,12 @@ impl LayerPreset {
     }
 
     fn unknown_layers(self, count: usize) -> AdapterError {
-        AdapterError::Setting {
+        AdapterError::Setting(InvalidValue {
             what: format!("preset `{self}`"),
             got: format!("a U-Net with {count} transformers"),
             expected: "one with 16 (Stable Diffusion 1 and 2) or 11 (XL), whose layers it names".to_owned(),
-            next: "take a curve such as `ease in`, or scales for each layer".to_owned(),
-        }
+            help: "take a curve such as `ease in`, or scales for each layer".to_owned(),
+        })
     }
 }
 
@@ -268,11 +269,13 @@ impl FromStr for LayerPreset {
     type Err = AdapterError;
 
     fn from_str(name: &str) -> Result<Self, AdapterError> {
-        Self::all().find(|preset| preset.to_string() == name).ok_or_else(|| AdapterError::Setting {
-            what: "preset of an adapter".to_owned(),
-            got: format!("`{}`", name.chars().take(40).collect::<String>()),
-            expected: Self::all().map(|preset| preset.to_string()).collect::<Vec<_>>().join(", "),
-            next: "choose one of them".to_owned(),
+        Self::all().find(|preset| preset.to_string() == name).ok_or_else(|| {
+            AdapterError::Setting(InvalidValue {
+                what: "preset of an adapter".to_owned(),
+                got: format!("`{}`", name.chars().take(40).collect::<String>()),
+                expected: Self::all().map(|preset| preset.to_string()).collect::<Vec<_>>().join(", "),
+                help: "choose one of them".to_owned(),
+            })
         })
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use burn::tensor::{Device, Tensor};
+use fabric_core::InvalidValue;
 use fabric_core::attention::{AttnCall, AttnExtras, AttnProcessor, AttnSite, DecoupledTokens};
 use fabric_core::models::CrossAttention;
 
@@ -39,10 +40,12 @@ impl ImagePromptKv {
         if images == 0 || count == 0 || context != adapter.config().context {
             return Err(AdapterError::Unfit {
                 adapter: adapter.config().to_string(),
-                what: "the tokens of the images".to_owned(),
-                got: format!("{:?}", tokens.dims()),
-                expected: format!("one image and token at least, of {} channels", adapter.config().context),
-                next: "give the tokens that this adapter made".to_owned(),
+                value: InvalidValue {
+                    what: "the tokens of the images".to_owned(),
+                    got: format!("{:?}", tokens.dims()),
+                    expected: format!("one image and token at least, of {} channels", adapter.config().context),
+                    help: "give the tokens that this adapter made".to_owned(),
+                },
             });
         }
         let layers = numbered_layers(layers)
@@ -114,12 +117,12 @@ pub(crate) fn check_masks<'a>(
     sites: impl Iterator<Item = &'a AttnSite> + Clone,
 ) -> Result<(), AdapterError> {
     if masked.len() != images {
-        return Err(AdapterError::Setting {
+        return Err(AdapterError::Setting(InvalidValue {
             what: "masks of images".to_owned(),
             got: masked.len().to_string(),
             expected: format!("{images}, one for each image"),
-            next: "give a mask of ones to an image that acts everywhere".to_owned(),
-        });
+            help: "give a mask of ones to an image that acts everywhere".to_owned(),
+        }));
     }
     masked.iter().try_for_each(|(_, scales)| scales.check(sites.clone()))
 }
@@ -130,12 +133,12 @@ pub(crate) fn check_weights(weights: &[f32], images: usize) -> Result<(), Adapte
     if weights.len() == images && weights.iter().all(is_valid) {
         return Ok(());
     }
-    Err(AdapterError::Setting {
+    Err(AdapterError::Setting(InvalidValue {
         what: "weights of images".to_owned(),
         got: format!("{weights:?}"),
         expected: format!("{images} finite numbers, none below 0"),
-        next: "1 is an ordinary image, 0 switches one off".to_owned(),
-    })
+        help: "1 is an ordinary image, 0 switches one off".to_owned(),
+    }))
 }
 
 /// [`ImagePromptKv`] applied to a range of rows of a batch.

@@ -1,5 +1,6 @@
 //! Scale schedules over a run.
 
+use fabric_core::InvalidValue;
 use fabric_core::denoise::ModelCall;
 
 use crate::AdapterError;
@@ -35,12 +36,12 @@ impl ScaleSchedule {
         if !factors.is_empty() && factors.iter().all(|factor| factor.is_finite()) {
             return Ok(Self(factors));
         }
-        Err(AdapterError::Setting {
+        Err(AdapterError::Setting(InvalidValue {
             what: "factors over a run".to_owned(),
             got: format!("{factors:?}"),
             expected: "one finite number at least".to_owned(),
-            next: "1 is full strength".to_owned(),
-        })
+            help: "1 is full strength".to_owned(),
+        }))
     }
 
     /// Returns the factor of an evaluation.

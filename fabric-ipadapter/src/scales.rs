@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use fabric_core::InvalidValue;
 use fabric_core::attention::{AttnSite, Block};
 use serde::Deserialize;
 
@@ -143,11 +144,13 @@ impl LayerScales {
 
     /// Checks that the scales are finite and name only layers of a U-Net with these cross-attention layers.
     pub(crate) fn check<'a>(&self, sites: impl Iterator<Item = &'a AttnSite> + Clone) -> Result<(), AdapterError> {
-        let refused = |got: String, expected: String| AdapterError::Setting {
-            what: "scales of an adapter".to_owned(),
-            got,
-            expected,
-            next: "1 is the strength of training, 0 is off".to_owned(),
+        let refused = |got: String, expected: String| {
+            AdapterError::Setting(InvalidValue {
+                what: "scales of an adapter".to_owned(),
+                got,
+                expected,
+                help: "1 is the strength of training, 0 is off".to_owned(),
+            })
         };
         let mut scales = self.rules.iter().map(|rule| rule.scale).chain([self.otherwise]);
         if let Some(scale) = scales.find(|scale| !scale.is_finite()) {
@@ -175,12 +178,14 @@ impl LayerScales {
     ///
     /// Returns an error if the text has another form.
     pub fn from_json(text: &str) -> Result<Self, AdapterError> {
-        let refused = |got: String| AdapterError::Setting {
-            what: "scales of an adapter".to_owned(),
-            got,
-            expected: r#"a number, or {"down": {"block_2": [0.0, 1.0]}, "mid": 1.0, "up": {"block_0": 1.0}}"#
-                .to_owned(),
-            next: "name blocks down, mid and up".to_owned(),
+        let refused = |got: String| {
+            AdapterError::Setting(InvalidValue {
+                what: "scales of an adapter".to_owned(),
+                got,
+                expected: r#"a number, or {"down": {"block_2": [0.0, 1.0]}, "mid": 1.0, "up": {"block_0": 1.0}}"#
+                    .to_owned(),
+                help: "name blocks down, mid and up".to_owned(),
+            })
         };
         // serde would read a list as the fields of the object in order, and an empty list as an empty object.
         if text.trim_start().starts_with('[') {

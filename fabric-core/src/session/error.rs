@@ -1,5 +1,6 @@
 //! Errors of sessions.
 
+use crate::InvalidValue;
 use crate::image::{ContentHash, ImageError};
 
 /// Error when changing, saving or loading a session.
@@ -17,7 +18,7 @@ pub enum SessionError {
     },
     /// The reason of a vote, an image condition or an init image cannot be used.
     #[error(transparent)]
-    Condition(#[from] InvalidCondition),
+    Condition(#[from] InvalidValue),
     /// The round has no images.
     #[error("round has 0 images, expected at least 1: add what was generated")]
     EmptyRound,
@@ -127,15 +128,4 @@ pub enum SessionError {
         /// Content hash of the file.
         got: ContentHash,
     },
-}
-
-/// A reason, scale or strength that cannot be used in a session.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidCondition(pub(super) String);
-
-impl From<crate::Error> for InvalidCondition {
-    fn from(error: crate::Error) -> Self {
-        Self(error.to_string())
-    }
 }

@@ -10,7 +10,7 @@ use super::{InitImage, Judged, Round, Vote};
 use crate::image::{ContentHash, Image};
 use crate::image_condition::validate_scale;
 use crate::window::Window;
-use crate::{Aspect, Error, ImageCondition};
+use crate::{Aspect, ImageCondition, InvalidValue};
 
 /// One step of a session; can be undone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,7 +83,7 @@ impl StoredInitImage {
 
 impl Step {
     /// Checks values that JSON allows and a session does not.
-    pub(super) fn validate(&self) -> Result<(), Error> {
+    pub(super) fn validate(&self) -> Result<(), InvalidValue> {
         match self {
             Self::Vote { vote, .. } => vote.as_ref().and_then(Vote::reason).map_or(Ok(()), Aspect::validate),
             Self::ImageConditions { conditions } => {

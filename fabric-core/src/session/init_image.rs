@@ -1,6 +1,6 @@
 //! Start of a session's rounds from an image.
 
-use crate::Error;
+use crate::InvalidValue;
 use crate::image::Image;
 
 /// An image that all rounds of a session start from instead of noise, optionally with an inpainting mask.
@@ -15,9 +15,9 @@ pub struct InitImage {
 }
 
 /// Checks that a denoising strength is a number from 0 to 1.
-pub(super) fn validate_strength(strength: f64) -> Result<(), Error> {
+pub(super) fn validate_strength(strength: f64) -> Result<(), InvalidValue> {
     if (0.0..=1.0).contains(&strength) {
         return Ok(());
     }
-    Err(Error::settings("init_image.strength", strength, "a number from 0 to 1", "0.6 to 0.8 is usual"))
+    Err(InvalidValue::new("init_image.strength", strength, "a number from 0 to 1", "0.6 to 0.8 is usual"))
 }

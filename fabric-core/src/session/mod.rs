@@ -24,7 +24,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
-pub use error::{InvalidCondition, SessionError};
+pub use error::SessionError;
 pub use feedback::Feedback;
 use history::{State, Step, StoredCondition, StoredInitImage};
 pub use init_image::InitImage;
@@ -230,7 +230,7 @@ impl FeedbackSession {
     /// [`MAX_SESSION_PIXELS`].
     pub fn vote(&mut self, image: &Image, vote: Vote) -> Result<CastVote<'_>, SessionError> {
         if let Some(reason) = vote.reason() {
-            reason.validate().map_err(InvalidCondition::from)?;
+            reason.validate()?;
         }
         if self.vote_on(image) != Some(&vote) {
             self.check_room([image], MAX_SESSION_PIXELS)?;
@@ -244,7 +244,7 @@ impl FeedbackSession {
     /// Adds a reason to the vote on an image. If that vote is the last step, the step is changed; otherwise this is a new
     /// vote.
     fn add_reason(&mut self, image: &Image, reason: Aspect) -> Result<(), SessionError> {
-        reason.validate().map_err(InvalidCondition::from)?;
+        reason.validate()?;
         let Some(vote) = self.vote_on(image).cloned() else { return Ok(()) };
         let vote = vote.because(reason);
         let hash = image.content_hash();
@@ -284,7 +284,7 @@ impl FeedbackSession {
     /// would have more than [`MAX_SESSION_PIXELS`].
     pub fn set_image_conditions(&mut self, conditions: Vec<ImageCondition>) -> Result<(), SessionError> {
         for one in &conditions {
-            one.validate().map_err(InvalidCondition::from)?;
+            one.validate()?;
         }
         if conditions != self.image_conditions() {
             self.add_images(conditions.iter().map(|one| &one.image))?;
@@ -306,7 +306,7 @@ impl FeedbackSession {
     /// session would have more than [`MAX_SESSION_PIXELS`].
     pub fn set_init_image(&mut self, init_image: Option<InitImage>) -> Result<(), SessionError> {
         if let Some(init) = &init_image {
-            validate_strength(init.strength).map_err(InvalidCondition::from)?;
+            validate_strength(init.strength)?;
             self.add_images([&init.image].into_iter().chain(&init.mask))?;
         }
         if init_image.as_ref() != self.init_image() {

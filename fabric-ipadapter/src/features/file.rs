@@ -8,6 +8,7 @@ use fabric_models::load::{Dtype, HostTensor, LoadDtype, SafetensorsFile, TensorI
 
 use super::Features;
 use crate::AdapterError;
+use fabric_core::InvalidValue;
 
 impl Features {
     /// Writes the features to a `.safetensors` file in f32, with the tensors `pooled`, `tokens`, `identities`,
@@ -88,12 +89,12 @@ fn read<const D: usize>(file: &SafetensorsFile, name: &str, device: &Device) -> 
 }
 
 fn not_features(file: &SafetensorsFile, what: &str, got: String, expected: &str) -> AdapterError {
-    AdapterError::Setting {
+    AdapterError::Setting(InvalidValue {
         what: format!("{}: {what}", file.place()),
         got,
         expected: expected.to_owned(),
-        next: "save features with `Features::save`, or open an adapter with `IpAdapter::open`".to_owned(),
-    }
+        help: "save features with `Features::save`, or open an adapter with `IpAdapter::open`".to_owned(),
+    })
 }
 
 #[cfg(test)]

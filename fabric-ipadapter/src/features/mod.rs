@@ -7,6 +7,7 @@ mod file;
 use std::fmt;
 
 use burn::tensor::{DType, Tensor};
+use fabric_core::InvalidValue;
 use fabric_core::models::ImageEncoder;
 
 use crate::AdapterError;
@@ -151,12 +152,12 @@ impl Features {
         match self.images() {
             got if got == images => Ok(self),
             1 => Ok(self.map(|x| x.repeat_dim(0, images), |x| x.repeat_dim(0, images))),
-            got => Err(AdapterError::Setting {
+            got => Err(AdapterError::Setting(InvalidValue {
                 what: "features of no image".to_owned(),
                 got: got.to_string(),
                 expected: format!("1, or {images} as there are images"),
-                next: "give one".to_owned(),
-            }),
+                help: "give one".to_owned(),
+            })),
         }
     }
 
@@ -202,12 +203,12 @@ impl Features {
         if rows.iter().all(|&count| count == rows[0] && count > 0) {
             return Ok(());
         }
-        Err(AdapterError::Setting {
+        Err(AdapterError::Setting(InvalidValue {
             what: "features of images".to_owned(),
             got: format!("{rows:?} of them"),
             expected: "as many of each kind, and one at least".to_owned(),
-            next: "repeat a text for each image".to_owned(),
-        })
+            help: "repeat a text for each image".to_owned(),
+        }))
     }
 
     /// Moves the features to a device that tracks gradients.

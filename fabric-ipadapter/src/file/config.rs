@@ -4,6 +4,7 @@ use std::fmt;
 
 use burn::tensor::Device;
 
+use fabric_core::InvalidValue;
 use fabric_core::models::CrossAttention;
 
 use crate::adapter::{AdapterWeights, KeyValue};
@@ -138,10 +139,12 @@ impl AdapterConfig {
         let layers = numbered_layers(layers);
         let unfit = |what: String, got: String, expected: String| AdapterError::Unfit {
             adapter: self.with_partners(),
-            what,
-            got,
-            expected,
-            next: format!("take the adapter that was made for this model, or {}", self.base_to_get()),
+            value: InvalidValue {
+                what,
+                got,
+                expected,
+                help: format!("take the adapter that was made for this model, or {}", self.base_to_get()),
+            },
         };
         if layers.len() != self.widths.len() {
             let got = format!("{} cross-attentions", layers.len());
@@ -170,10 +173,12 @@ impl AdapterConfig {
         }
         Err(AdapterError::Unfit {
             adapter: self.with_partners(),
-            what: "the features of the images".to_owned(),
-            got: got.to_string(),
-            expected: expected.to_string(),
-            next: expected.how_to_get(&got).to_owned(),
+            value: InvalidValue {
+                what: "the features of the images".to_owned(),
+                got: got.to_string(),
+                expected: expected.to_string(),
+                help: expected.how_to_get(&got).to_owned(),
+            },
         })
     }
 

@@ -2,6 +2,7 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Distribution, Tensor};
+use fabric_core::InvalidValue;
 use fabric_core::models::CrossAttention;
 use fabric_models::load::{LoadOptions, MappedSource, Part, Renamed, TensorSource, load_into};
 
@@ -53,10 +54,12 @@ pub fn first_weights_of_instruct(
     let ProjectionConfig::Instruct { resampler, .. } = config.projection else {
         return Err(AdapterError::Unfit {
             adapter: config.to_string(),
-            what: "the adapter to train".to_owned(),
-            got: config.to_string(),
-            expected: "an Instruct adapter".to_owned(),
-            next: "begin others with `first_weights`".to_owned(),
+            value: InvalidValue {
+                what: "the adapter to train".to_owned(),
+                got: config.to_string(),
+                expected: "an Instruct adapter".to_owned(),
+                help: "begin others with `first_weights`".to_owned(),
+            },
         });
     };
     let from = plus.config()?;
@@ -65,10 +68,12 @@ pub fn first_weights_of_instruct(
     if from != expected {
         return Err(AdapterError::Unfit {
             adapter: config.to_string(),
-            what: "the adapter to begin with".to_owned(),
-            got: from.to_string(),
-            expected: format!("{expected} of the same sizes"),
-            next: "take the plus adapter of this model".to_owned(),
+            value: InvalidValue {
+                what: "the adapter to begin with".to_owned(),
+                got: from.to_string(),
+                expected: format!("{expected} of the same sizes"),
+                help: "take the plus adapter of this model".to_owned(),
+            },
         });
     }
     let mut weights = filled(config.init(device), plus.weights())?;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Example;
 use crate::AdapterError;
+use fabric_core::InvalidValue;
 
 /// Training options of adapters, in addition to the general training settings. The defaults are the published
 /// recipe.
@@ -73,11 +74,13 @@ pub fn published_settings() -> TrainSettings {
 impl AdapterOptions {
     /// Checks the options for these examples; for Instruct, each example needs an instruction.
     pub(super) fn check(&self, examples: &[Example], instructs: bool) -> Result<(), AdapterError> {
-        let refused = |what: &str, got: String, expected: &str, next: &str| AdapterError::Setting {
-            what: what.to_owned(),
-            got,
-            expected: expected.to_owned(),
-            next: next.to_owned(),
+        let refused = |what: &str, got: String, expected: &str, next: &str| {
+            AdapterError::Setting(InvalidValue {
+                what: what.to_owned(),
+                got,
+                expected: expected.to_owned(),
+                help: next.to_owned(),
+            })
         };
         if self.size == 0 {
             return Err(refused("size", "0".to_owned(), "a number of pixels", "512 is usual"));

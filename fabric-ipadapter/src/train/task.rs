@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
+use fabric_core::InvalidValue;
 use fabric_core::attention::{AttnCall, AttnExtras, AttnProcessor, AttnSite, DecoupledTokens};
 use fabric_core::denoise::NoiseLevel;
 use fabric_core::image::{Crop, Fit, Image, clip_pixels, vae_pixels};
@@ -106,19 +107,23 @@ impl AdapterTask {
         if matches!(config.reads(), FeatureKind::Face(_) | FeatureKind::FaceAndTokens(..)) {
             return Err(AdapterError::Unfit {
                 adapter: config.to_string(),
-                what: "training".to_owned(),
-                got: "an adapter that reads identities of faces".to_owned(),
-                expected: "one that reads features of images".to_owned(),
-                next: "train a plus adapter on images of faces".to_owned(),
+                value: InvalidValue {
+                    what: "training".to_owned(),
+                    got: "an adapter that reads identities of faces".to_owned(),
+                    expected: "one that reads features of images".to_owned(),
+                    help: "train a plus adapter on images of faces".to_owned(),
+                },
             });
         }
         if matches!(config.reads(), FeatureKind::Pooled(_)) && !partners.vision.has_projection() {
             return Err(AdapterError::Unfit {
                 adapter: config.to_string(),
-                what: "the image encoder".to_owned(),
-                got: "one without `visual_projection`".to_owned(),
-                expected: "one that projects pooled features".to_owned(),
-                next: "take the encoder from a `CLIPVisionModelWithProjection`".to_owned(),
+                value: InvalidValue {
+                    what: "the image encoder".to_owned(),
+                    got: "one without `visual_projection`".to_owned(),
+                    expected: "one that projects pooled features".to_owned(),
+                    help: "take the encoder from a `CLIPVisionModelWithProjection`".to_owned(),
+                },
             });
         }
         options.check(dataset.examples(), matches!(config.reads(), FeatureKind::Instructed(..)))?;
@@ -126,26 +131,31 @@ impl AdapterTask {
         if takes != latents {
             return Err(AdapterError::Unfit {
                 adapter: config.to_string(),
-                what: "the U-Net to train beside".to_owned(),
-                got: format!("one that takes {takes} channels"),
-                expected: format!("{latents}, as the VAE's latents have"),
-                next: "train beside the ordinary model; what is learned also fits its inpainting version".to_owned(),
+                value: InvalidValue {
+                    what: "the U-Net to train beside".to_owned(),
+                    got: format!("one that takes {takes} channels"),
+                    expected: format!("{latents}, as the VAE's latents have"),
+                    help: "train beside the ordinary model; what is learned also fits its inpainting version"
+                        .to_owned(),
+                },
             });
         }
         let step = partners.autoencoder.scale_factor();
         if !options.size.is_multiple_of(step) {
-            return Err(AdapterError::Setting {
+            return Err(AdapterError::Setting(InvalidValue {
                 what: "size".to_owned(),
                 got: options.size.to_string(),
                 expected: format!("a multiple of {step} pixels"),
-                next: format!("use {}", (options.size / step).max(1) * step),
-            });
+                help: format!("use {}", (options.size / step).max(1) * step),
+            }));
         }
-        let levels = training_levels(scheduler).map_err(|error| AdapterError::Setting {
-            what: "noise schedule".to_owned(),
-            got: error.to_string(),
-            expected: "the model's own".to_owned(),
-            next: "take `scheduler_config.json` from the model's folder".to_owned(),
+        let levels = training_levels(scheduler).map_err(|error| {
+            AdapterError::Setting(InvalidValue {
+                what: "noise schedule".to_owned(),
+                got: error.to_string(),
+                expected: "the model's own".to_owned(),
+                help: "take `scheduler_config.json` from the model's folder".to_owned(),
+            })
         })?;
         Ok(Self {
             config: config.clone(),

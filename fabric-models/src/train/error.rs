@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use fabric_core::InvalidValue;
+
 use crate::load::LoadError;
 
 /// Error that prevents a training run from starting or continuing.
@@ -9,17 +11,8 @@ use crate::load::LoadError;
 #[non_exhaustive]
 pub enum TrainError {
     /// A setting is out of its range, or two contradict each other.
-    #[error("{what}: expected {expected}, got {got}; {next}")]
-    Settings {
-        /// The setting.
-        what: String,
-        /// Actual value.
-        got: String,
-        /// Expected value.
-        expected: String,
-        /// Advice on what to do.
-        next: String,
-    },
+    #[error(transparent)]
+    Settings(#[from] InvalidValue),
     /// The checkpoint belongs to a run with other settings.
     #[error("{}: this checkpoint was made with other settings ({differing}); take another folder, or those settings", path.display())]
     OtherRun {
@@ -59,11 +52,6 @@ pub enum TrainError {
 impl TrainError {
     /// Creates [`TrainError::Settings`].
     pub(super) fn settings(what: &str, got: impl ToString, expected: &str, next: &str) -> Self {
-        Self::Settings {
-            what: what.to_owned(),
-            got: got.to_string(),
-            expected: expected.to_owned(),
-            next: next.to_owned(),
-        }
+        Self::Settings(InvalidValue::new(what, got, expected, next))
     }
 }

@@ -168,7 +168,7 @@ impl Run {
                     false
                 }
                 // Another device may have the memory or the number type that this one lacks.
-                Err(limit @ Error::DeviceLimit { .. }) => {
+                Err(limit @ Error::DeviceLimit(_)) => {
                     state.lose(piece, Loss { member, said: limit.to_string(), limit: Some(limit) });
                     false
                 }

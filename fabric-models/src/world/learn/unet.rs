@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use fabric_core::InvalidValue;
 use fabric_core::denoise::NoiseLevel;
 use fabric_core::models::{UNetInput, UNetModel};
 use fabric_core::noise::normal;
@@ -63,12 +64,12 @@ impl UNetTask {
     ) -> Result<Self, TrainError> {
         let expected = [("min_snr", options.min_snr), ("least_weight", options.least_weight), ("focus", options.focus)];
         if let Some((what, got)) = expected.into_iter().find(|(_, got)| !got.is_finite() || *got < 0.0) {
-            return Err(TrainError::Settings {
+            return Err(TrainError::Settings(InvalidValue {
                 what: what.to_owned(),
                 got: got.to_string(),
                 expected: "a number of 0 or more".to_owned(),
-                next: "take 5 for min_snr, 0.2 for least_weight, 3 for focus".to_owned(),
-            });
+                help: "take 5 for min_snr, 0.2 for least_weight, 3 for focus".to_owned(),
+            }));
         }
         let identity = json!({ "stage": "unet", "unet": config.unet, "options": {
             "drop_captions": options.drop_captions, "min_snr": options.min_snr, "least_weight": options.least_weight,

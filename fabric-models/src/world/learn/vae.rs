@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use fabric_core::InvalidValue;
 use fabric_core::noise::normal;
 use rand::SeedableRng;
 use rand_chacha::ChaCha12Rng;
@@ -44,12 +45,12 @@ impl VaeTask {
         let scale_factor = config.vae.scale_factor();
         let crop = options.crop;
         if crop != 0 && (!crop.is_multiple_of(scale_factor) || !(SIDE as usize).is_multiple_of(crop)) {
-            return Err(TrainError::Settings {
+            return Err(TrainError::Settings(InvalidValue {
                 what: "crop".to_owned(),
                 got: crop.to_string(),
                 expected: format!("a divisor of {SIDE} that latents divide ({scale_factor}), or 0"),
-                next: "take 32".to_owned(),
-            });
+                help: "take 32".to_owned(),
+            }));
         }
         let identity = json!({ "stage": "vae", "vae": config.vae, "options": {
             "fixed": options.fixed,
