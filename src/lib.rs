@@ -47,7 +47,7 @@ struct Readme;
 pub mod prelude {
     pub use fabric_core::fabric::FabricSettings;
     pub use fabric_core::image::Image;
-    pub use fabric_core::pipeline::{Generation, Pipeline, Request, Settings, StepEvent, Window};
+    pub use fabric_core::pipeline::{Generation, Observer, Pipeline, Request, Settings, StepEvent, Window};
     pub use fabric_core::schedule::SamplerKind;
     pub use fabric_core::session::{FeedbackSession, FeedbackSource, Vote};
     pub use fabric_core::{Aspect, ImageCondition};

@@ -14,7 +14,7 @@ use fabric::core::image::{Fit, Image};
 use fabric::core::noise::{Draw, RunNoise, SeededNoise};
 use fabric::core::pipeline::{Generation, Observer, Phase, PhaseEvent, Pipeline, Request, Settings, StepEvent};
 use fabric::core::samplers::{Sampler, SamplerRun};
-use fabric::core::schedule::{SamplerKind, SchedulerConfig};
+use fabric::core::schedule::{SamplerKind, SchedulerConfig, SigmaCurve};
 use fabric::models::load::LoadDtype;
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::{ModelOptions, load_folder};
@@ -762,7 +762,8 @@ fn progress_covers_all_batches_and_finished_images_survive_a_cancel() {
     let mut heard = Heard { stop_at_evaluation: Some(steps + 1), ..Heard::default() };
     let stopped = pipeline().generate_observed(&request, &mut heard).expect_err("a cancel");
     let fabric::core::Error::Cancelled { step: 1, finished, .. } = stopped else { panic!("{stopped}") };
-    assert_eq!(finished, whole.images[..2]);
+    let expected: Vec<_> = whole.images.iter().cloned().zip([1, 2]).collect();
+    assert_eq!(finished, expected);
 
     /// Observer that cancels at the first event.
     struct Impatient;
@@ -794,25 +795,37 @@ fn a_sampler_of_ones_own_runs_in_a_pipeline() {
     #[derive(Debug)]
     struct MyEuler {
         evaluations: usize,
+        reports: usize,
     }
     impl Sampler for MyEuler {
+        fn kind(&self) -> SamplerKind {
+            SamplerKind::Euler(SigmaCurve::Table)
+        }
+
         fn sample(&self, run: &mut SamplerRun<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
             for step in run.schedule().boundaries().windows(2).cycle().take(self.evaluations) {
                 let (sigma, next) = (step[0], step[1]);
                 let denoised = run.denoise(&x)?;
                 x = x.clone() + (x - denoised) / sigma * (next - sigma);
-                x = run.report(x)?;
+                for _ in 0..self.reports {
+                    x = run.report(x)?;
+                }
             }
             Ok(x)
         }
     }
     let mut request = both(everywhere());
-    request.settings.sampler = Some("euler".parse().expect("a sampler"));
     let steps = request.settings.steps;
-    let own = make(&request.clone().with_sampler(MyEuler { evaluations: steps }));
+    // The model's own sampler, DDIM, has another convention.
+    let own = make(&request.clone().with_sampler(MyEuler { evaluations: steps, reports: 1 }));
+    request.settings.sampler = Some("euler".parse().expect("a sampler"));
     assert_same(&own, &make(&request));
+    for reports in [0, 2] {
+        let refused = pipeline().generate(&request.clone().with_sampler(MyEuler { evaluations: steps, reports }));
+        assert!(refused.expect_err("not one per evaluation").to_string().contains("reports"));
+    }
     for evaluations in [0, steps - 1, steps + 1] {
-        let refused = pipeline().generate(&request.clone().with_sampler(MyEuler { evaluations }));
+        let refused = pipeline().generate(&request.clone().with_sampler(MyEuler { evaluations, reports: 1 }));
         let message = refused.expect_err("not one per level").to_string();
         assert!(message.starts_with(&format!("sampler: expected {steps} evaluations")), "{message}");
     }

@@ -138,7 +138,7 @@ fn nothing_is_read_back_between_steps() {
         std::thread::spawn(move || server.serve(WebSocketTransport::from_listener(listener)));
         let device = fabric::device(url.parse().expect("a name")).expect("the server's device");
         let pipeline = Pipeline::demo(&device).expect("the model that ships");
-        let mut waits = |steps, sampler, pass| {
+        let mut waits = |steps, sampler, pass: ReferencePass| {
             let fabric = FabricSettings { start: 0.0, end: 1.0, execution: pass.into(), ..FabricSettings::default() };
             let settings = Settings { steps, sampler: Some(sampler), fabric, ..Settings::default() };
             let image = |shade| Image::from_rgb(8, 8, vec![shade; 8 * 8 * 3]).expect("an image");

@@ -91,13 +91,15 @@ impl fmt::Display for Aspect {
 
 /// Reads words such as "the style", "style" or "use the style".
 impl From<&str> for Aspect {
-    fn from(words: &str) -> Self {
-        let words = words.trim();
-        let words = words.strip_prefix("use ").unwrap_or(words);
-        let same = |name: &str| name.eq_ignore_ascii_case(words) || name.strip_prefix("the ") == Some(words);
-        match NAMED.iter().find(|(_, name)| same(name)) {
+    fn from(whole: &str) -> Self {
+        let after_verb = whole.trim().split_at_checked(4).filter(|(verb, _)| verb.eq_ignore_ascii_case("use "));
+        let words = after_verb.map_or(whole.trim(), |(_, rest)| rest.trim());
+        let lower = words.to_lowercase();
+        let noun = lower.strip_prefix("the ").unwrap_or(&lower);
+        match NAMED.iter().find(|(_, name)| name.strip_prefix("the ") == Some(noun) || *name == lower) {
             Some((aspect, _)) => aspect.clone(),
-            None if words.eq_ignore_ascii_case("everything") => Self::Everything,
+            None if noun == "everything" => Self::Everything,
+            None if noun == "color" || noun == "colours" || noun == "colors" => Self::Colour,
             None => Self::Words(words.to_owned()),
         }
     }
@@ -120,6 +122,11 @@ mod tests {
             assert_eq!(Aspect::from(words), aspect);
         }
         assert_eq!(Aspect::from("everything"), Aspect::Everything);
+        for words in ["Style", "THE STYLE", "Use the style", "use style", " the style "] {
+            assert_eq!(Aspect::from(words), Aspect::Style, "{words}");
+        }
+        assert_eq!(Aspect::from("color"), Aspect::Colour);
+        assert_eq!(Aspect::from("Its Light"), Aspect::Words("Its Light".to_owned()));
         for aspect in [Aspect::Style, Aspect::Object("lamp".to_owned()), Aspect::Words("its light".to_owned())] {
             let json = serde_json::to_string(&aspect).unwrap();
             assert_eq!(serde_json::from_str::<Aspect>(&json).unwrap(), aspect, "{json}");

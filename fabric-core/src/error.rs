@@ -65,8 +65,8 @@ pub enum Error {
         step: usize,
         /// Number of requested steps.
         steps: usize,
-        /// The images of the batches that were finished before, in the order of the seeds.
-        finished: Vec<Image>,
+        /// The images of the batches that were finished before, with their seeds.
+        finished: Vec<(Image, u64)>,
     },
 }
 

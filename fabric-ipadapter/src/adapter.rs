@@ -166,8 +166,13 @@ impl IpAdapter {
         })
     }
 
-    /// Checks that there is an encoder that can give what the adapter reads from images.
+    /// Checks that there is an encoder.
     pub(crate) fn check_encoder(&self) -> Result<(), AdapterError> {
+        self.encoder().map(|_| ())
+    }
+
+    /// Checks that there is an encoder that can give what the adapter reads from images.
+    pub(crate) fn check_reads_images(&self) -> Result<(), AdapterError> {
         let reads = self.config.reads();
         if let FeatureKind::Face(_) | FeatureKind::FaceAndTokens(..) = reads {
             return Err(AdapterError::Unfit {
@@ -191,7 +196,7 @@ impl IpAdapter {
                 },
             });
         }
-        self.encoder().map(|_| ())
+        self.check_encoder()
     }
 
     /// Returns the features of images as this adapter reads them; without the texts, for an Instruct adapter.
@@ -244,7 +249,9 @@ impl IpAdapter {
     pub fn tokens(&self, features: &Features) -> Result<Tensor<3>, AdapterError> {
         self.config.check_features(features)?;
         features.check_rows()?;
-        Ok(match (&self.weights.projection, features.in_f32()) {
+        // The image encoder may be on another device.
+        let device = self.weights.devices().into_iter().next().unwrap_or_default();
+        Ok(match (&self.weights.projection, features.in_f32().to_device(&device)) {
             (ImageProjection::Pooled(projection), Features::Pooled(pooled)) => projection.forward(pooled),
             (ImageProjection::Tokens(projection), Features::Tokens(tokens)) => projection.forward(tokens),
             (ImageProjection::Resampler(projection), Features::Tokens(tokens)) => projection.forward(tokens),

@@ -270,7 +270,9 @@ impl ImageAdapter for IpAdapter {
         let common = images.iter().map(guidance).find(|guidance| *guidance != InstructGuidance::Simple);
         let common = common.unwrap_or(InstructGuidance::Simple);
         let made = images.iter().map(|one| {
-            let mut prompt = self.prompt(&one.image).with_scale(one.scale as f32).with_window(one.window);
+            let prompt = self.prompt(&one.image).with_scale(one.scale as f32).with_window(one.window);
+            // A scale of 1 is as trained, and a weak vote is weak, whatever the aspect.
+            let mut prompt = prompt.without_scale_correction();
             if self.reads_instructions() {
                 prompt = prompt.with_instruction(instruction(one).with_guidance(common));
             }

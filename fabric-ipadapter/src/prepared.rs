@@ -27,6 +27,8 @@ pub struct PreparedImagePrompt {
     /// Layers in which the conditional branch does not attend to the images and all other branches do.
     inverted: BTreeSet<AttnSite>,
     visible_to_references: bool,
+    /// Whether it leads away from its images and the branch for that does not run.
+    leads_nowhere: bool,
 }
 
 impl ImagePrompt {
@@ -43,6 +45,11 @@ impl ImagePrompt {
         let count = self.image_count();
         let PresetScales { scales, inverted } = self.layer_scales(&layers)?;
         scales.check(layers.iter().map(|layer| &layer.site))?;
+        if self.away && !inverted.is_empty() {
+            let (got, expected) = ("a preset with inverted layers", "one without, to lead away from the images");
+            let help = "choose another preset, or scales by layer";
+            return Err(AdapterError::from(InvalidValue::new("preset of an image prompt", got, expected, help)).into());
+        }
         if let Some(weights) = &self.weights {
             check_weights(weights, count)?;
         }
@@ -54,8 +61,21 @@ impl ImagePrompt {
             texts.check()?;
         }
 
-        let [images, none] = self.features()?;
+        let (window, visible_to_references) = (run.window(self.window), self.visible_to_references);
+        let schedule = if run.is_warm_up() { ScaleSchedule::default() } else { self.schedule.clone() };
         let mut branches = BTreeMap::new();
+        let leads_nowhere = self.away && !run.branches().contains(&Branch::Unconditional);
+        if leads_nowhere {
+            return Ok(PreparedImagePrompt {
+                branches,
+                window,
+                schedule,
+                inverted,
+                visible_to_references,
+                leads_nowhere,
+            });
+        }
+        let [images, none] = self.features()?;
         for (branch, features) in self.by_branch(run, instruction.as_ref(), images, none)? {
             let mut kv = ImagePromptKv::new(&self.adapter, self.adapter.tokens(&features)?, &layers)?;
             kv = kv.to_device(&run.device());
@@ -70,9 +90,7 @@ impl ImagePrompt {
             }
             branches.insert(branch, kv);
         }
-        let schedule = if run.is_warm_up() { ScaleSchedule::default() } else { self.schedule.clone() };
-        let (window, visible_to_references) = (run.window(self.window), self.visible_to_references);
-        Ok(PreparedImagePrompt { branches, window, schedule, inverted, visible_to_references })
+        Ok(PreparedImagePrompt { branches, window, schedule, inverted, visible_to_references, leads_nowhere })
     }
 
     /// Number of images after combining.
@@ -105,8 +123,30 @@ impl ImagePrompt {
                 },
             });
         }
+        if let Source::Features(features, none) = &self.source
+            && features.is_instructed()
+        {
+            let invalid = |what: &str, got: &str, expected: &str, help: &str| AdapterError::Unfit {
+                adapter: config.to_string(),
+                value: InvalidValue::new(what, got, expected, help),
+            };
+            if self.instruction.is_some() || self.texts.is_some() {
+                let help = "give the image's tokens alone, or leave the instruction out";
+                let (got, expected) = ("one beside features that hold their texts", "none");
+                return Err(invalid("instruction of an image prompt", got, expected, help));
+            }
+            if none.is_none() {
+                let help = "give them, with the texts of the unconditional branch";
+                return Err(invalid(
+                    "features of no image",
+                    "none",
+                    "those with the texts of the other branches",
+                    help,
+                ));
+            }
+        }
         match &self.source {
-            Source::Images(_) => self.adapter.check_encoder(),
+            Source::Images(_) => self.adapter.check_reads_images(),
             Source::Features(features, none) => {
                 let none = none.as_deref();
                 for features in [Some(&**features), none].into_iter().flatten() {
@@ -227,6 +267,12 @@ impl AttnProcessor for PromptedBranches<'_> {
 impl PreparedConditioning for PreparedImagePrompt {
     fn visible_to_references(&self) -> bool {
         self.visible_to_references
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let note = "an image prompt that leads away has no effect, as the unconditional branch does not run: set the \
+                    guidance scale above 1";
+        self.leads_nowhere.then(|| note.to_owned()).into_iter().collect()
     }
 
     fn attention<'a>(&'a self, call: &ModelCall, layout: &BatchLayout) -> Box<dyn AttnProcessor + 'a> {

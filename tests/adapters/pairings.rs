@@ -1,5 +1,8 @@
 //! Adapters combined with a U-Net or an image encoder that they were not made for.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use fabric::core::image::{Crop, clip_batch};
 use fabric::core::models::ImageEncoder;
 use fabric::ipadapter::Aspect;
@@ -77,12 +80,40 @@ fn images_are_encoded_as_their_features_are_by_hand() {
             Features::none_of(&encoder, &pixels, reads).expect("features"),
         ];
         let by_hand = make(&request().with(adapter.prompt_from_features(with, Some(none))));
-        let adapter = adapter.with_encoder(encoder.clone());
-        for _ in 0..2 {
-            // The second time from the cache of features.
-            let made = make(&request().with(adapter.prompt(images.clone())));
-            assert!(distance(&made, &by_hand) < ROUNDING, "{kind}");
-        }
+        let calls = Arc::new(AtomicUsize::new(0));
+        let adapter = adapter.with_encoder(Counted { encoder: encoder.clone(), calls: calls.clone() });
+        let made = make(&request().with(adapter.prompt(images.clone())));
+        assert!(distance(&made, &by_hand) < ROUNDING, "{kind}");
+        let encoded = calls.load(Ordering::SeqCst);
+        assert!(encoded == 2 || encoded == 3, "two images, and the grey one for tokens: {encoded}");
+        assert_again(&make(&request().with(adapter.prompt(images.clone()))), &made, kind);
+        assert_eq!(calls.load(Ordering::SeqCst), encoded, "from the cache of features");
+    }
+}
+
+/// Encoder that counts its calls.
+struct Counted {
+    encoder: ClipVision,
+    calls: Arc<AtomicUsize>,
+}
+
+impl ImageEncoder for Counted {
+    fn embed(&self, pixels: Tensor<4>) -> Tensor<2> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.encoder.embed(pixels)
+    }
+
+    fn penultimate(&self, pixels: Tensor<4>) -> Tensor<3> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.encoder.penultimate(pixels)
+    }
+
+    fn image_size(&self) -> usize {
+        self.encoder.image_size()
+    }
+
+    fn device(&self) -> burn::tensor::Device {
+        self.encoder.device()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Image prompts, instructions and reasons in sessions of feedback.
 
-use fabric::core::session::FeedbackSession;
+use fabric::core::fabric::KeepPolicy;
+use fabric::core::session::{FeedbackSession, InitImage};
 use fabric::core::{Aspect, ImageCondition};
 use fabric::models::clip::ClipVision;
 
@@ -29,11 +30,11 @@ fn a_round_has_votes_reasons_an_image_prompt_and_any_conditioning() {
     session.like(&first[0]).expect("a vote");
     session.like(&first[1]).expect("a vote").because(Aspect::Style).expect("a reason");
     session.add_image_condition(ImageCondition::new(image()).using("the composition")).expect("a condition");
-    let request = session.next_request(2).expect("a request").with(plus.prompt(image()).with_scale(0.5));
+    let request = session.next_request(&pipeline, 2).expect("a request").with(plus.prompt(image()).with_scale(0.5));
     let made = pipeline.generate(&request).expect("images");
-    let second = session.record(&made).expect("a round");
+    let second = session.record(&request, &made).expect("a round");
 
-    assert_eq!((second.index, second.image_conditions.len(), made.report.references), (1, 1, [1, 0]));
+    assert_eq!((second.index, second.image_conditions.len(), made.report.references), (1, 2, [1, 0]));
     // Composition needs four branches, so the style gets four too.
     let without = Request { conditioning: Vec::new(), ..request.clone() };
     assert!(distance(&latents(&pipeline.generate(&without).expect("images")), &latents(&made)) > 1e-3);
@@ -47,11 +48,62 @@ fn a_round_has_votes_reasons_an_image_prompt_and_any_conditioning() {
 }
 
 #[test]
+fn a_request_has_what_the_session_holds_and_a_round_what_the_request_had() {
+    let mut session = session();
+    let image = |at: u8| Image::filled(8, 8, [at, 0, 0]).expect("an image");
+    session
+        .add_image_condition(ImageCondition::new(image(3)).using("the colour").with_scale(0.6))
+        .expect("a condition");
+    session.add_image_condition(ImageCondition::new(image(3)).away()).expect("a condition");
+    session.like(&image(1)).expect("a vote").because(Aspect::Style).expect("a reason");
+    session.dislike(&image(2)).expect("a vote").because("its dark background").expect("a reason");
+    session.like(&image(6)).expect("a vote");
+    let init =
+        InitImage { image: image(4), strength: 0.7, mask: Some(Image::filled(8, 8, [255; 3]).expect("an image")) };
+    session.set_init_image(Some(init.clone())).expect("an init image");
+    let request = session.next_request(&equipped(), 2).expect("a request");
+    let conditions: Vec<_> = request.image_conditions.iter().map(|one| (one.aspect.clone(), one.away)).collect();
+    let words = Aspect::Words("its dark background".to_owned());
+    let expected = [(Some(Aspect::Colour), false), (None, true), (Some(Aspect::Style), false), (Some(words), true)];
+    assert_eq!(conditions, expected);
+    assert_eq!((request.feedback.len(), request.mask.is_some(), request.seeds.len()), (1, true, 2));
+
+    // Changes between the request and the record do not reach the round.
+    let made = equipped().generate(&request).expect("images");
+    session.set_prompt("something else");
+    session.set_init_image(None).expect("no init image");
+    let round = session.record(&request, &made).expect("a round");
+    assert_eq!((&*round.prompt, round.image_conditions.len(), round.init_image), ("a red star", 4, Some(init)));
+    assert_eq!(session.prompt(), "something else");
+    let folder = tempfile::tempdir().expect("a folder");
+    session.save(folder.path()).expect("saved");
+    assert_eq!(FeedbackSession::load(folder.path()).expect("loaded"), session);
+}
+
+#[test]
+fn reasoned_votes_are_limited_by_the_keep_policy() {
+    let mut session = session();
+    let mut settings = request().settings;
+    settings.fabric.keep = KeepPolicy::MostRecent(2);
+    session.set_settings(serde_json::to_value(&settings).expect("settings"));
+    for at in 0..5 {
+        let image = Image::filled(8, 8, [at, 0, 0]).expect("an image");
+        session.like(&image).expect("a vote").because(Aspect::Style).expect("a reason");
+    }
+    let request = session.next_request(&equipped(), 1).expect("a request");
+    let shades: Vec<u8> = request.image_conditions.iter().map(|one| one.image.rgb()[0]).collect();
+    assert_eq!(shades, [3, 4]);
+}
+
+#[test]
 fn image_conditions_are_the_prompts_of_the_adapter() {
     let (pipeline, instruct) = (equipped(), adapter("instruct").with_encoder(encoder()));
     let made = |request: Request| latents(&pipeline.generate(&request).expect("images"));
     let condition = ImageCondition::new(image()).using(Aspect::Style).with_scale(0.7);
     let by_hand = instruct.prompt(image()).using("the style").with_scale(0.7);
+    let pose = made(request().with_image_condition(ImageCondition::new(image()).using(Aspect::Pose)));
+    let exact = instruct.prompt(image()).using(Aspect::Pose).without_scale_correction();
+    assert_again(&pose, &made(request().with(exact)), "the scale as it is");
     let got = made(request().with_image_condition(condition.clone()));
     assert_again(&got, &made(request().with(by_hand.clone())), "an aspect");
     let away = made(request().with_image_condition(condition.away()));
@@ -80,6 +132,16 @@ fn leading_away_has_an_effect_with_two_branches_and_with_four() {
         let away = make(&request().with(instruct.prompt(image()).using(aspect).away()));
         assert!(distance(&away, &plain) > 1e-3);
     }
+    // At guidance scale 1 there is no branch to lead away from.
+    let mut alone = request();
+    alone.settings.guidance_scale = 1.0;
+    for prompt in [instruct.prompt(image()).using(Aspect::Style).away(), plus.prompt(image()).away()] {
+        let made = pipeline().generate(&alone.clone().with(prompt)).expect("images");
+        assert_again(&latents(&made), &make(&alone), "guidance scale 1");
+        assert!(made.report.notes.iter().any(|note| note.contains("leads away")), "{:?}", made.report.notes);
+    }
+    let precise = plus.prompt(image()).with_preset(LayerPreset::StyleTransferPrecise, 1.0, None).away();
+    assert!(refusal(precise).contains("preset"));
     // A plain prompt beside one that needs four branches.
     let pose = request().with(instruct.prompt(image()).using(Aspect::Pose));
     let both = pose.clone().with(plus.prompt(image()).away());

@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fabric_backends::is_worker_thread;
 
 use super::ReferenceKvKey;
 
-/// Longest wait for a recording; after it, the waiting thread records for itself.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for recordings in one evaluation; after it, the waiting thread records for itself.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Keys that some thread is recording now.
 #[derive(Debug, Default)]
@@ -35,18 +35,22 @@ impl Claims {
         self.lock().insert(key).then(|| Claim { claims: self, key })
     }
 
-    /// Waits until nobody claims this key. A thread that waits must have no claim of its own: two threads could wait
-    /// for each other.
+    /// Waits until nobody claims this key, at most until [`PATIENCE`] after `since`; the claim is then taken away, in case
+    /// the device of the other thread never answers. A thread that waits must have no claim of its own: two threads could
+    /// wait for each other.
     ///
-    /// Waits at most [`PATIENCE`], in case the other thread's device does not answer. Returns at once on a worker thread of the device's thread pool: the thread that records may be the same one, further
+    /// Returns at once on a worker thread of the device's thread pool: the thread that records may be the same one, further
     /// down its stack, and would never continue.
-    pub(super) fn wait(&self, key: &ReferenceKvKey) {
+    pub(super) fn wait(&self, key: &ReferenceKvKey, since: Instant) {
         if is_worker_thread() {
             return;
         }
         let keys = self.lock();
         let recording = |keys: &mut HashSet<ReferenceKvKey>| keys.contains(key);
-        drop(self.released.wait_timeout_while(keys, PATIENCE, recording));
+        let left = PATIENCE.saturating_sub(since.elapsed());
+        let (mut keys, _) =
+            self.released.wait_timeout_while(keys, left, recording).unwrap_or_else(PoisonError::into_inner);
+        keys.remove(key);
     }
 }
 
@@ -73,14 +77,14 @@ mod tests {
         assert!(claims.claim(key(1)).is_none());
         let other = claims.claim(key(2)).expect("another key");
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| claims.wait(&key(1)));
+            let waiting = scope.spawn(|| claims.wait(&key(1), Instant::now()));
             std::thread::sleep(Duration::from_millis(20));
             assert!(!waiting.is_finished());
             drop(first);
             waiting.join().expect("it goes on");
         });
         drop(other);
-        claims.wait(&key(1));
+        claims.wait(&key(1), Instant::now());
         // A thread that panics while it records releases its claim.
         let panicked = std::thread::scope(|scope| {
             let recording = scope.spawn(|| {
@@ -90,5 +94,9 @@ mod tests {
             recording.join().is_err()
         });
         assert!(panicked && claims.claim(key(3)).is_some());
+        // A claim that is held for too long is taken away.
+        let _hung = claims.claim(key(4)).expect("nobody else has it");
+        claims.wait(&key(4), Instant::now().checked_sub(PATIENCE).expect("the machine runs for longer"));
+        assert!(claims.claim(key(4)).is_some());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::TokensBySite;
 use super::byte_budget::{ByteBudgetCache, Entry};
@@ -192,8 +193,8 @@ impl ReferenceKvCache {
     }
 
     /// Waits until the thread that records this key has finished; see [`Claims::wait`].
-    pub(crate) fn wait(&self, key: &ReferenceKvKey) {
-        self.claims.wait(key);
+    pub(crate) fn wait(&self, key: &ReferenceKvKey, since: Instant) {
+        self.claims.wait(key, since);
     }
 
     /// Looks up a key that [`Self::get`] did not find a moment ago. The two lookups count as one.

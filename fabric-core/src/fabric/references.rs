@@ -1,7 +1,9 @@
 //! The method: which references act on an evaluation, how they are noised, and the three ways to compute their keys and
 //! values.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
+use std::time::Instant;
 
 use burn::tensor::Tensor;
 
@@ -83,107 +85,20 @@ impl References<'_> {
         layout: &BatchLayout,
         passes: &dyn ReferencePasses,
     ) -> Result<Contribution, Error> {
-        if self.settings.execution.pass == ReferencePass::Interleaved {
-            return self.in_batch(active, call, layout, passes);
-        }
+        let evaluation = Evaluation { references: self, call, passes, noised: OnceCell::new() };
         let tokens = match self.settings.execution.pass {
+            ReferencePass::Interleaved => return evaluation.in_batch(active, layout),
             ReferencePass::Cached { chunk, budget, half } if let Some(cache) = self.cache => {
-                self.cached(&active, call, passes, chunk, &CacheUse { cache, budget, half })?
+                evaluation.cached(&active, chunk, &CacheUse { cache, budget, half })?
             }
             ReferencePass::Cached { chunk, .. } | ReferencePass::TwoPasses { chunk } => {
-                self.recorded(&indices(&active), call, passes, chunk)?
+                let recorded =
+                    indices(&active).chunks(chunk).map(|chunk| evaluation.recorded(chunk)).collect::<Vec<_>>();
+                recorded.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().map(Arc::new).collect()
             }
-            ReferencePass::Interleaved => unreachable!("handled above"),
         };
         let references = active.into_iter().zip(tokens).map(|((_, weight), tokens)| (weight, tokens)).collect();
         Ok(Contribution::Recorded(RecordedReferences { references, levels: self.levels }))
-    }
-
-    /// First way: the references are rows of the same batch.
-    fn in_batch(
-        &self,
-        active: ActiveReferences,
-        call: &ModelCall,
-        layout: &BatchLayout,
-        passes: &dyn ReferencePasses,
-    ) -> Result<Contribution, Error> {
-        let latents = rows(&self.noised(call, passes)?, &indices(&active));
-        let processor = InBatchReferences {
-            first: layout.image_rows(),
-            references: active.into_iter().map(|(_, weight)| weight).collect(),
-            token_merge_ratio: self.settings.execution.token_merge_ratio,
-            levels: self.levels,
-        };
-        Ok(Contribution::InBatch { latents, processor })
-    }
-
-    /// Second way: the references pass through the U-Net before the images, `chunk` at a time.
-    fn recorded(
-        &self,
-        indices: &[usize],
-        call: &ModelCall,
-        passes: &dyn ReferencePasses,
-        chunk: usize,
-    ) -> Result<Vec<Arc<TokensBySite>>, Error> {
-        if indices.is_empty() {
-            return Ok(Vec::new());
-        }
-        let noised = self.noised(call, passes)?;
-        let mut tokens = Vec::with_capacity(indices.len());
-        for chunk in indices.chunks(chunk) {
-            let recorded = passes.record(call, rows(&noised, chunk), BatchLayout::of_references(self.sides(chunk)))?;
-            tokens.extend(RecordedReferences::split(recorded, self.settings.execution.token_merge_ratio));
-        }
-        Ok(tokens.into_iter().map(Arc::new).collect())
-    }
-
-    /// Third way: as the second, with keys and values cached across images, prompts and rounds.
-    fn cached(
-        &self,
-        active: &ActiveReferences,
-        call: &ModelCall,
-        passes: &dyn ReferencePasses,
-        chunk: usize,
-        cache: &CacheUse<'_>,
-    ) -> Result<Vec<Arc<TokensBySite>>, Error> {
-        let keys: Vec<ReferenceKvKey> = active.iter().map(|(index, _)| self.key(*index, call, cache.half)).collect();
-        let mut tokens: Vec<_> = keys.iter().map(|key| cache.get(key)).collect();
-        let missing = |tokens: &[Option<_>]| (0..tokens.len()).filter(|&at| tokens[at].is_none()).collect::<Vec<_>>();
-        // Records what no other thread is recording, then waits for the rest. A thread with claims never waits.
-        let mut claims: Vec<(usize, Claim<'_>)> = Vec::new();
-        for at in missing(&tokens) {
-            if let Some(claim) = cache.cache.claim(keys[at]) {
-                // Another thread may have finished between the lookup and the claim.
-                tokens[at] = cache.cache.look_again(&keys[at], cache.budget);
-                claims.extend(tokens[at].is_none().then_some((at, claim)));
-            }
-        }
-        let record = |at: Vec<usize>, tokens: &mut [Option<Arc<TokensBySite>>]| {
-            let indices: Vec<usize> = at.iter().map(|&at| active[at].0).collect();
-            for (at, recorded) in at.into_iter().zip(self.recorded(&indices, call, passes, chunk)?) {
-                tokens[at] = Some(cache.insert(keys[at], recorded));
-            }
-            Ok::<(), Error>(())
-        };
-        record(claims.iter().map(|(at, _)| *at).collect(), &mut tokens)?;
-        drop(claims);
-        for at in missing(&tokens) {
-            cache.cache.wait(&keys[at]);
-            tokens[at] = cache.cache.look_again(&keys[at], cache.budget);
-        }
-        // The other thread failed, or the budget is too small to keep them.
-        record(missing(&tokens), &mut tokens)?;
-        Ok(tokens.into_iter().flatten().collect())
-    }
-
-    /// Adds noise to all references at once, so that the draws do not depend on which of them are active.
-    fn noised(&self, call: &ModelCall, passes: &dyn ReferencePasses) -> Result<Tensor<4>, Error> {
-        let clean = Tensor::cat(self.all.iter().map(|reference| reference.latents.clone()).collect(), 0);
-        let ids: Vec<ReferenceId> = self.all.iter().map(|reference| reference.id).collect();
-        let noise = passes.draw(call, &ids, clean.dims())?.cast(clean.dtype());
-        let noised = noised(clean, noise, &call.level);
-        passes.observe(call, &noised);
-        Ok(noised)
     }
 
     /// Number of liked and of disliked references among these.
@@ -203,6 +118,94 @@ impl References<'_> {
     }
 }
 
+/// One evaluation of the U-Net, for which references are computed.
+struct Evaluation<'a> {
+    references: &'a References<'a>,
+    call: &'a ModelCall,
+    passes: &'a dyn ReferencePasses,
+    /// The noised latents of all references, on first use.
+    noised: OnceCell<Tensor<4>>,
+}
+
+impl Evaluation<'_> {
+    /// First way: the references are rows of the same batch.
+    fn in_batch(&self, active: ActiveReferences, layout: &BatchLayout) -> Result<Contribution, Error> {
+        let References { settings, levels, .. } = self.references;
+        let latents = self.rows(&indices(&active))?;
+        let processor = InBatchReferences {
+            first: layout.image_rows(),
+            references: active.into_iter().map(|(_, weight)| weight).collect(),
+            token_merge_ratio: settings.execution.token_merge_ratio,
+            levels: *levels,
+        };
+        Ok(Contribution::InBatch { latents, processor })
+    }
+
+    /// Second way: the references pass through the U-Net before the images, one chunk of them at a time.
+    fn recorded(&self, chunk: &[usize]) -> Result<Vec<TokensBySite>, Error> {
+        let layout = BatchLayout::of_references(self.references.sides(chunk));
+        let recorded = self.passes.record(self.call, self.rows(chunk)?, layout)?;
+        Ok(RecordedReferences::split(recorded, self.references.settings.execution.token_merge_ratio))
+    }
+
+    /// Third way: as the second, with keys and values cached across images, prompts and rounds.
+    fn cached(
+        &self,
+        active: &ActiveReferences,
+        chunk: usize,
+        cache: &CacheUse<'_>,
+    ) -> Result<Vec<Arc<TokensBySite>>, Error> {
+        let key = |&(index, _): &(usize, _)| self.references.key(index, self.call, cache.half);
+        let keys: Vec<ReferenceKvKey> = active.iter().map(key).collect();
+        let mut tokens: Vec<_> = keys.iter().map(|key| cache.get(key)).collect();
+        let missing = |tokens: &[Option<_>]| (0..tokens.len()).filter(|&at| tokens[at].is_none()).collect::<Vec<_>>();
+        let record = |at: &[usize], tokens: &mut [Option<Arc<TokensBySite>>]| {
+            let chunk: Vec<usize> = at.iter().map(|&at| active[at].0).collect();
+            for (&at, recorded) in at.iter().zip(self.recorded(&chunk)?) {
+                tokens[at] = Some(cache.insert(keys[at], recorded));
+            }
+            Ok::<(), Error>(())
+        };
+        // Records what no other thread is recording, then waits for the rest. A thread with claims never waits.
+        let mut claims: Vec<(usize, Claim<'_>)> = Vec::new();
+        for at in missing(&tokens) {
+            if let Some(claim) = cache.cache.claim(keys[at]) {
+                // Another thread may have finished between the lookup and the claim.
+                tokens[at] = cache.look_again(&keys[at]);
+                claims.extend(tokens[at].is_none().then_some((at, claim)));
+            }
+        }
+        while !claims.is_empty() {
+            let (chunk, _claims): (Vec<usize>, Vec<Claim<'_>>) = claims.drain(..chunk.min(claims.len())).unzip();
+            record(&chunk, &mut tokens)?;
+        }
+        let waiting = Instant::now();
+        for at in missing(&tokens) {
+            cache.cache.wait(&keys[at], waiting);
+            tokens[at] = cache.look_again(&keys[at]);
+        }
+        // The other thread failed, or the budget is too small to keep them.
+        missing(&tokens).chunks(chunk).try_for_each(|at| record(at, &mut tokens))?;
+        Ok(tokens.into_iter().flatten().collect())
+    }
+
+    /// Returns the noised latents of these references. Noise is added to all references at once, so that the draws do
+    /// not depend on which of them are active.
+    fn rows(&self, indices: &[usize]) -> Result<Tensor<4>, Error> {
+        if self.noised.get().is_none() {
+            let all = &self.references.all;
+            let clean = Tensor::cat(all.iter().map(|reference| reference.latents.clone()).collect(), 0);
+            let ids: Vec<ReferenceId> = all.iter().map(|reference| reference.id).collect();
+            let noise = self.passes.draw(self.call, &ids, clean.dims())?.cast(clean.dtype());
+            let noised = noised(clean, noise, &self.call.level);
+            self.passes.observe(self.call, &noised);
+            self.noised.get_or_init(|| noised);
+        }
+        let noised = self.noised.get().expect("it was just computed");
+        Ok(Tensor::cat(indices.iter().map(|&row| noised.clone().narrow(0, row, 1)).collect(), 0))
+    }
+}
+
 /// The cache with the settings of [`ReferencePass::Cached`].
 struct CacheUse<'a> {
     cache: &'a ReferenceKvCache,
@@ -215,9 +218,14 @@ impl CacheUse<'_> {
         self.cache.get(key, self.budget)
     }
 
+    /// Looks up a key that was not found a moment ago.
+    fn look_again(&self, key: &ReferenceKvKey) -> Option<Arc<TokensBySite>> {
+        self.cache.look_again(key, self.budget)
+    }
+
     /// Adds a recording and returns it as it is cached.
-    fn insert(&self, key: ReferenceKvKey, recorded: Arc<TokensBySite>) -> Arc<TokensBySite> {
-        let recorded = if self.half { Arc::new(in_half(Arc::unwrap_or_clone(recorded))) } else { recorded };
+    fn insert(&self, key: ReferenceKvKey, recorded: TokensBySite) -> Arc<TokensBySite> {
+        let recorded = Arc::new(if self.half { in_half(recorded) } else { recorded });
         self.cache.insert(key, recorded.clone(), self.budget);
         recorded
     }
@@ -225,8 +233,4 @@ impl CacheUse<'_> {
 
 pub(crate) fn indices(active: &ActiveReferences) -> Vec<usize> {
     active.iter().map(|(index, _)| *index).collect()
-}
-
-fn rows(latents: &Tensor<4>, rows: &[usize]) -> Tensor<4> {
-    Tensor::cat(rows.iter().map(|&row| latents.clone().narrow(0, row, 1)).collect(), 0)
 }

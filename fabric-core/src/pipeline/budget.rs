@@ -15,7 +15,8 @@ use crate::schedule::Schedule;
 impl Pipeline {
     /// Returns the noise schedule of a run with this number of steps.
     pub(super) fn schedule(&self, request: &Request, steps: usize) -> Result<Schedule, Error> {
-        let config = match request.settings.sampler {
+        let own = request.sampler.as_ref().map(|sampler| sampler.kind());
+        let config = match own.or(request.settings.sampler) {
             Some(kind) => self.scheduler.with_sampler(kind),
             None => self.scheduler.clone(),
         };

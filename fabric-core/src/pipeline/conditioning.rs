@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use super::{Request, Window};
 use crate::attention::{AttnProcessor, NoProcessor};
 use crate::denoise::ModelCall;
-use crate::guidance::Guidance;
+use crate::guidance::{Branch, Guidance};
 use crate::layout::BatchLayout;
 use crate::models::{CrossAttention, Residuals, TextEncoder, TextOptions, UNetInput, UNetModel};
 use crate::{Error, ImageCondition};
@@ -45,8 +45,13 @@ pub trait PreparedConditioning: fmt::Debug {
         false
     }
 
-    /// Returns the attention processor of one evaluation, which acts on the rows in [`BatchLayout::groups`]. If
-    /// [`Self::visible_to_references`] is true, it is also called for the batches that record references.
+    /// Returns notes for [`Report::notes`](super::Report::notes), for instance that it has no effect in this run.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Returns the attention processor of one evaluation, which acts on the rows in [`BatchLayout::groups`]. It is also
+    /// called for the batches that record references; these have groups only if [`Self::visible_to_references`] is true.
     fn attention<'a>(&'a self, call: &ModelCall, layout: &BatchLayout) -> Box<dyn AttnProcessor + 'a> {
         let _ = (call, layout);
         Box::new(NoProcessor)
@@ -95,6 +100,7 @@ pub struct RunContext<'a> {
     unet: &'a dyn UNetModel,
     text_encoder: &'a dyn TextEncoder,
     latent_size: [usize; 2],
+    branches: Vec<Branch>,
     is_warm_up: bool,
 }
 
@@ -112,7 +118,19 @@ impl<'a> RunContext<'a> {
         text_encoder: &'a dyn TextEncoder,
         latent_size: [usize; 2],
     ) -> Self {
-        Self { request, unet, text_encoder, latent_size, is_warm_up: false }
+        let branches = vec![Branch::Conditional, Branch::Unconditional];
+        Self { request, unet, text_encoder, latent_size, branches, is_warm_up: false }
+    }
+
+    /// Sets the branches that the run evaluates; a new context has those of classifier-free guidance.
+    #[must_use]
+    pub fn with_branches(self, branches: Vec<Branch>) -> Self {
+        Self { branches, ..self }
+    }
+
+    /// The branches that the run evaluates.
+    pub fn branches(&self) -> &[Branch] {
+        &self.branches
     }
 
     /// Returns the context of a warm-up, which runs as few steps as possible and must cover the work of all steps.

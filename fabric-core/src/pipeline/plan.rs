@@ -111,7 +111,7 @@ impl Pipeline {
     /// Prepares the conditioning of a run, once for all of its batches.
     pub(super) fn prepare(&self, plan: &mut Plan<'_>, is_warm_up: bool) -> Result<(), Error> {
         let clock = Instant::now();
-        let run = self.run_context(plan.request)?;
+        let run = self.run_context(plan.request)?.with_branches(plan.guidance.branches());
         let run = if is_warm_up { run.warming_up() } else { run };
         let conditioning = plan.described.iter().map(|one| {
             Ok(ActiveConditioning { prepared: one.conditioning.prepare(&run)?, images: one.images.clone() })

@@ -184,7 +184,7 @@ pub struct Request {
     pub conditioning: Vec<RequestConditioning>,
     /// Images that the pipeline's own adapter uses ([`Pipeline::with_adapter`](super::Pipeline::with_adapter)).
     pub image_conditions: Vec<ImageCondition>,
-    /// Sampler of the caller's own. `None` uses [`Settings::sampler`], which also determines the noise levels.
+    /// Sampler of the caller's own, instead of [`Settings::sampler`].
     pub sampler: Option<Arc<dyn Sampler>>,
     /// Generation settings.
     pub settings: Settings,
@@ -208,8 +208,7 @@ impl Request {
         }
     }
 
-    /// Sets a sampler of one's own. It runs over the noise levels of [`Settings::sampler`] (or of the model's own sampler),
-    /// in the convention of that kind.
+    /// Sets a sampler of one's own, instead of [`Settings::sampler`].
     #[must_use]
     pub fn with_sampler(mut self, sampler: impl Sampler + 'static) -> Self {
         self.sampler = Some(Arc::new(sampler));
@@ -303,7 +302,8 @@ impl Request {
         self
     }
 
-    /// Returns the guidance: the one that a conditioning requires, or classifier-free guidance.
+    /// Returns the guidance: the one that a conditioning requires, or classifier-free guidance. Image conditions are not
+    /// considered: what they require depends on the pipeline's adapter.
     ///
     /// # Errors
     ///

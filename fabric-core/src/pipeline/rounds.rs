@@ -1,7 +1,10 @@
 //! Methods of sessions that generate rounds with a pipeline.
 
+use serde_json::Value;
+
 use super::{FeedbackImage, Generation, Observer, Pipeline, Request, Settings};
-use crate::session::{FeedbackSession, InitImage, Judged, Round};
+use crate::pipeline;
+use crate::session::{FeedbackSession, InitImage, Judged, MadeWith, Round};
 use crate::{Error, ImageCondition};
 
 /// Generating rounds with a pipeline.
@@ -36,37 +39,39 @@ impl FeedbackSession {
     }
 
     /// Returns the request of the next round of `count` images: prompts, settings, votes, image conditions and init
-    /// image of the session, with new seeds. Anything can be added to it; [`Self::record`] then adds what was made.
+    /// image of the session, with new seeds. Anything can be added to it; [`Self::record`] then adds what was made. A
+    /// session without settings takes the recommended settings of the model.
     ///
     /// Votes without a reason are references of FABRIC. A vote with a reason is an [`ImageCondition`] of that aspect, with
     /// the strength of the vote as its scale: towards a liked image, away from a disliked one. It needs a pipeline with
-    /// an Instruct adapter ([`Pipeline::with_adapter`]).
+    /// an Instruct adapter ([`Pipeline::with_adapter`]). [`FabricSettings::keep`](crate::fabric::FabricSettings::keep)
+    /// selects among both kinds, each for itself.
     ///
     /// # Errors
     ///
-    /// Returns an error if `count` is 0, the stored settings are invalid, or the session has no room for the round. The
-    /// room is checked with the size in the settings, if they have one.
-    pub fn next_request(&mut self, count: usize) -> Result<Request, Error> {
-        let settings = self.generation_settings()?;
+    /// Returns an error if `count` is 0, the stored settings are invalid, or the session has no room for the round.
+    pub fn next_request(&mut self, pipeline: &Pipeline, count: usize) -> Result<Request, Error> {
         if count == 0 {
             return Err(Error::settings("images of a round", 0, "at least 1", "four is the paper's number"));
         }
-        if let (Some(width), Some(height)) = (settings.width, settings.height) {
-            self.check_room_for(count, width, height)?;
-        }
-        let mut request = Request::new(self.prompt()).with_settings(settings);
+        self.adopt_settings(|| serde_json::to_value(pipeline.recommended_settings()).expect("settings are plain data"));
+        let mut request = Request::new(self.prompt()).with_settings(self.generation_settings()?);
+        // Check now: if the room were missing after generating, the images would be lost.
+        let [width, height] = pipeline.size(&request)?;
+        self.check_room_for(count, width, height)?;
         request.negative_prompt = Some(self.negative_prompt()).filter(|text| !text.is_empty()).map(str::to_owned);
         request.image_conditions = self.image_conditions().to_vec();
-        for Judged { image, vote } in self.votes() {
-            let (image, strength) = (image.clone(), vote.strength());
-            match vote.reason() {
-                None => request.feedback.push(FeedbackImage { image, strength }),
-                Some(aspect) if strength != 0.0 => {
-                    let condition = ImageCondition::new(image).using(aspect.clone()).with_scale(strength.abs());
-                    request.image_conditions.push(if strength < 0.0 { condition.away() } else { condition });
-                }
-                Some(_) => {}
-            }
+        let (reasoned, plain): (Vec<&Judged>, Vec<&Judged>) =
+            self.votes().iter().partition(|judged| judged.vote.reason().is_some());
+        let feedback =
+            plain.iter().map(|judged| FeedbackImage { image: judged.image.clone(), strength: judged.vote.strength() });
+        request.feedback = feedback.collect();
+        let strengths: Vec<f64> = reasoned.iter().map(|judged| judged.vote.strength()).collect();
+        for index in request.settings.fabric.keep.select(&strengths) {
+            let Judged { image, vote } = reasoned[index];
+            let condition = ImageCondition { aspect: vote.reason().cloned(), ..ImageCondition::new(image.clone()) };
+            let condition = condition.with_scale(vote.strength().abs());
+            request.image_conditions.push(if vote.strength() < 0.0 { condition.away() } else { condition });
         }
         if let Some(InitImage { image, strength, mask }) = self.init_image().cloned() {
             request = request.with_init_image(image, strength);
@@ -76,16 +81,29 @@ impl FeedbackSession {
         Ok(request)
     }
 
-    /// Adds what was made as a round.
+    /// Adds what was made with a request as a round. The round has the prompts, settings and images of the request, also
+    /// if the session was changed since [`Self::next_request`]; not the conditioning that was added to it.
     ///
     /// # Errors
     ///
     /// Returns an error if there are no images, or the session has no room for them. Nothing is added then; the images
     /// are still in `made`.
-    pub fn record(&mut self, made: &Generation) -> Result<Round, Error> {
-        let report = serde_json::to_value(&made.report).expect("a report is plain data");
-        let images = made.images.iter().cloned().zip(made.seeds.iter().copied());
-        Ok(self.push_round(images.collect(), report)?)
+    pub fn record(&mut self, request: &Request, made: &Generation) -> Result<Round, Error> {
+        let plain = |value: Result<Value, _>| value.expect("settings and reports are plain data");
+        let init_image = request.init_image.clone().map(|pipeline::InitImage { image, strength }| InitImage {
+            image,
+            strength,
+            mask: request.mask.clone(),
+        });
+        let made_with = MadeWith {
+            prompt: request.prompt.clone(),
+            negative_prompt: request.negative_prompt.clone().unwrap_or_default(),
+            settings: plain(serde_json::to_value(&request.settings)),
+            image_conditions: request.image_conditions.clone(),
+            init_image,
+        };
+        let images = made.images.iter().cloned().zip(made.seeds.iter().copied()).collect();
+        Ok(self.push_round_made_with(images, made_with, plain(serde_json::to_value(&made.report)))?)
     }
 
     /// Generates a round of `count` images with the votes cast so far and adds it to the session. A session without
@@ -110,11 +128,7 @@ impl FeedbackSession {
         count: usize,
         observer: &mut dyn Observer,
     ) -> Result<Round, Error> {
-        // Check now: if the room were missing after generating, the images would be lost.
-        self.adopt_settings(|| serde_json::to_value(pipeline.recommended_settings()).expect("settings are plain data"));
-        let [width, height] = pipeline.size(&Request::new("").with_settings(self.generation_settings()?))?;
-        self.check_room_for(count, width, height)?;
-        let request = self.next_request(count)?;
-        self.record(&pipeline.generate_observed(&request, observer)?)
+        let request = self.next_request(pipeline, count)?;
+        self.record(&request, &pipeline.generate_observed(&request, observer)?)
     }
 }

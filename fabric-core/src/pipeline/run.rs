@@ -163,6 +163,11 @@ impl Pipeline {
         if self.scheduler != other.scheduler {
             return Some("their noise schedule");
         }
+        let adapters =
+            |pipeline: &Self| pipeline.adapters.iter().map(|adapter| adapter.reads_instructions()).collect::<Vec<_>>();
+        if adapters(self) != adapters(other) {
+            return Some("their adapters");
+        }
         (self.native_size != other.native_size).then_some("their native size")
     }
 
@@ -261,7 +266,11 @@ impl Pipeline {
                 (Some(whole), Ok(made)) => whole.joined(made),
                 (None, Ok(made)) => made,
                 (Some(whole), Err(Error::Cancelled { step, steps, .. })) => {
-                    return Err(Error::Cancelled { step, steps, finished: whole.images });
+                    return Err(Error::Cancelled {
+                        step,
+                        steps,
+                        finished: whole.images.into_iter().zip(whole.seeds).collect(),
+                    });
                 }
                 (_, Err(error)) => return Err(error),
             });
@@ -311,7 +320,8 @@ impl Pipeline {
             images.clone().zip(&made.images).for_each(|(index, image)| observer.image(index, image));
             return Ok(made);
         }
-        let notes = notes::on_guidance(settings.guidance_scale, guidance).into_iter().collect();
+        let mut notes: Vec<String> = notes::on_guidance(settings.guidance_scale, guidance).into_iter().collect();
+        notes.extend(plan.conditioning.iter().flat_map(|one| one.prepared.notes()));
         let report = RefCell::new(Report { notes, ..Report::default() });
 
         begin(observer, Phase::Text, images.clone(), plan)?;
@@ -374,9 +384,10 @@ impl Pipeline {
         let (latents, mask_blend) = (start.latents, start.mask_blend.as_ref());
         let mut noise_of_steps = StepNoise(&noise);
         let mut run = SamplerRun::new(schedule, &mut model, &mut noise_of_steps, &mut observe, mask_blend);
-        let sampler: &dyn Sampler = request.sampler.as_deref().unwrap_or(&ByKind);
+        let (by_kind, shape) = (ByKind(schedule.config().kind), latents.dims());
+        let sampler: &dyn Sampler = request.sampler.as_deref().unwrap_or(&by_kind);
         let latents = sampler.sample(&mut run, latents)?;
-        run.check_finished()?;
+        run.check_finished(latents.dims(), shape)?;
 
         let observer = observer.into_inner();
         if observer.phase(&PhaseEvent { phase: Phase::Decoding, images: images.clone() }).is_break() {

@@ -48,13 +48,26 @@ pub enum SamplerError {
         /// The latents' shape.
         expected: [usize; 4],
     },
-    /// A sampler did not make the evaluations of the schedule, one per level.
-    #[error("sampler: expected {expected} evaluations, as the schedule has, got {got}; make one per noise level")]
+    /// A sampler did not make the evaluations of the schedule, one per level, each with one report.
+    #[error(
+        "sampler: expected {expected} {what}, as the schedule has levels, got {got}; evaluate the network once per level, \
+         and report each evaluation"
+    )]
     Evaluations {
-        /// Number of evaluations.
+        /// What was counted: evaluations or reports.
+        what: &'static str,
+        /// Their number.
         got: usize,
         /// Number of levels.
         expected: usize,
+    },
+    /// A sampler returned latents of another shape than it was given.
+    #[error("sampler: it returned latents {got:?}, expected {expected:?}; return the last state")]
+    Latents {
+        /// The shape of the result.
+        got: [usize; 4],
+        /// The shape of the first state.
+        expected: [usize; 4],
     },
     /// The noise source returned another shape than requested.
     #[error("noise after prediction {call}: the source gave {got:?}, expected {expected:?}")]
@@ -74,12 +87,17 @@ pub enum SamplerError {
 /// use burn::tensor::Tensor;
 /// use fabric_core::Error;
 /// use fabric_core::samplers::{Sampler, SamplerRun};
+/// use fabric_core::schedule::{SamplerKind, SigmaCurve};
 ///
 /// /// Euler's method, written out.
 /// #[derive(Debug)]
 /// struct MyEuler;
 ///
 /// impl Sampler for MyEuler {
+///     fn kind(&self) -> SamplerKind {
+///         SamplerKind::Euler(SigmaCurve::Table)
+///     }
+///
 ///     fn sample(&self, run: &mut SamplerRun<'_>, mut x: Tensor<4>) -> Result<Tensor<4>, Error> {
 ///         for step in run.schedule().boundaries().windows(2) {
 ///             let (sigma, next) = (step[0], step[1]);
@@ -92,6 +110,11 @@ pub enum SamplerError {
 /// }
 /// ```
 pub trait Sampler: std::fmt::Debug + Send + Sync {
+    /// Returns the kind of sampler whose noise levels and convention it uses: [`SamplerKind::Euler`] if `x` is the clean
+    /// image plus `sigma / alpha` times noise, [`SamplerKind::Ddim`] if it is variance-preserving. Kinds with two
+    /// evaluations per step have two levels per step.
+    fn kind(&self) -> SamplerKind;
+
     /// Runs from the state at the first level of the schedule, `[images, channels, height, width]`, to clean latents.
     ///
     /// # Errors
@@ -141,18 +164,23 @@ pub fn sample(
     observer: &mut dyn FnMut(StepReport<'_>) -> ControlFlow<()>,
 ) -> Result<Tensor<4>, Error> {
     let mut run = SamplerRun::new(schedule, denoiser, noise, observer, None);
-    let latents = ByKind.sample(&mut run, latents)?;
-    run.check_finished()?;
+    let shape = latents.dims();
+    let latents = ByKind(schedule.config().kind).sample(&mut run, latents)?;
+    run.check_finished(latents.dims(), shape)?;
     Ok(latents)
 }
 
-/// The schedule's own sampler.
+/// The sampler of this kind.
 #[derive(Debug)]
-pub(crate) struct ByKind;
+pub(crate) struct ByKind(pub(crate) SamplerKind);
 
 impl Sampler for ByKind {
+    fn kind(&self) -> SamplerKind {
+        self.0
+    }
+
     fn sample(&self, run: &mut SamplerRun<'_>, x: Tensor<4>) -> Result<Tensor<4>, Error> {
-        match run.schedule().config().kind {
+        match self.0 {
             SamplerKind::Ddpm => ddpm::ddpm(run, x),
             SamplerKind::Ddim => ddim::ddim(run, x),
             SamplerKind::Pndm => pndm::pndm(run, x),

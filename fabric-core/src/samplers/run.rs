@@ -18,6 +18,8 @@ pub struct SamplerRun<'a> {
     mask_blend: Option<&'a MaskBlend>,
     /// Number of evaluations so far.
     calls: usize,
+    /// Number of reports so far.
+    reports: usize,
     /// The last predicted clean image.
     denoised: Option<Tensor<4>>,
 }
@@ -30,7 +32,7 @@ impl<'a> SamplerRun<'a> {
         observer: &'a mut dyn FnMut(StepReport<'_>) -> ControlFlow<()>,
         mask_blend: Option<&'a MaskBlend>,
     ) -> Self {
-        Self { schedule, denoiser, noise, observer, mask_blend, calls: 0, denoised: None }
+        Self { schedule, denoiser, noise, observer, mask_blend, calls: 0, reports: 0, denoised: None }
     }
 
     /// The noise levels of the run. A sampler makes one evaluation per level, in order.
@@ -70,7 +72,9 @@ impl<'a> SamplerRun<'a> {
     pub(super) fn predict(&mut self, x: &Tensor<4>) -> Result<(Tensor<4>, Tensor<4>), Error> {
         let levels = self.schedule.levels();
         if self.calls == levels.len() {
-            return Err(SamplerError::Evaluations { got: self.calls + 1, expected: levels.len() }.into());
+            return Err(
+                SamplerError::Evaluations { what: "evaluations", got: self.calls + 1, expected: levels.len() }.into()
+            );
         }
         let call = ModelCall { index: self.calls, total: levels.len(), level: levels[self.calls] };
         let NoiseLevel { alpha, sigma, .. } = call.level;
@@ -135,8 +139,10 @@ impl<'a> SamplerRun<'a> {
             None => state,
         };
         let order = self.config().kind.order();
-        let Some(denoised) = &self.denoised else {
-            return Err(SamplerError::Evaluations { got: 0, expected: self.schedule.calls() }.into());
+        self.reports += 1;
+        let Some(denoised) = self.denoised.as_ref().filter(|_| self.reports == self.calls) else {
+            let (got, expected) = (self.reports, self.calls);
+            return Err(SamplerError::Evaluations { what: "reports", got, expected }.into());
         };
         let call = self.calls - 1;
         let (step, steps) = (call / order, self.schedule.calls().div_ceil(order));
@@ -150,10 +156,15 @@ impl<'a> SamplerRun<'a> {
         }
     }
 
-    /// Checks that the sampler made all evaluations of the schedule.
-    pub(crate) fn check_finished(&self) -> Result<(), SamplerError> {
-        let (got, expected) = (self.calls, self.schedule.calls());
-        if got == expected { Ok(()) } else { Err(SamplerError::Evaluations { got, expected }) }
+    /// Checks that the sampler made and reported all evaluations of the schedule, and kept the shape of the latents.
+    pub(crate) fn check_finished(&self, got: [usize; 4], expected: [usize; 4]) -> Result<(), SamplerError> {
+        let levels = self.schedule.calls();
+        for (what, count) in [("evaluations", self.calls), ("reports", self.reports)] {
+            if count != levels {
+                return Err(SamplerError::Evaluations { what, got: count, expected: levels });
+            }
+        }
+        if got == expected { Ok(()) } else { Err(SamplerError::Latents { got, expected }) }
     }
 }
 

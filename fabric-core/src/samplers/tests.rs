@@ -378,7 +378,7 @@ fn every_evaluation_sees_what_is_kept_at_its_own_noise_level() {
         let first = noise * schedule.init_noise_sigma();
         let go_on = &mut |_: StepReport<'_>| ControlFlow::Continue(());
         let mut run = SamplerRun::new(&schedule, &mut network, &mut seeded, go_on, Some(&mask_blend));
-        let last = ByKind.sample(&mut run, first).expect("a run");
+        let last = ByKind(schedule.config().kind).sample(&mut run, first).expect("a run");
         assert_eq!(values(&last), values(&clean), "{kind}");
         // Evaluations at the midpoint of a step were among them.
         assert!(network.levels.len() > 5 && network.levels.windows(2).all(|pair| pair[1] < pair[0]), "{kind}");

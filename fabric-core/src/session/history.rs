@@ -16,8 +16,18 @@ use crate::{Aspect, ImageCondition, InvalidValue};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Step {
-    /// Images were made.
-    Round { unix_ms: u64, images: Vec<ContentHash>, seeds: Vec<u64>, report: Value },
+    /// Images were made. The fields before `images` are what they were made with.
+    Round {
+        unix_ms: u64,
+        prompt: String,
+        negative_prompt: String,
+        settings: Value,
+        image_conditions: Vec<StoredCondition>,
+        init_image: Option<StoredInitImage>,
+        images: Vec<ContentHash>,
+        seeds: Vec<u64>,
+        report: Value,
+    },
     /// A vote was cast, or taken back.
     Vote { unix_ms: u64, image: ContentHash, vote: Option<Vote> },
     /// The prompt was changed.
@@ -74,6 +84,10 @@ impl StoredInitImage {
         Self { image: image.content_hash(), strength: *strength, mask }
     }
 
+    fn images(&self) -> impl Iterator<Item = ContentHash> + use<> {
+        [Some(self.image), self.mask].into_iter().flatten()
+    }
+
     /// Returns the init image and its mask.
     fn with(&self, images: &BTreeMap<ContentHash, Image>) -> InitImage {
         let image = |hash: &ContentHash| images[hash].clone();
@@ -102,12 +116,18 @@ impl Step {
     /// The images it refers to.
     pub(super) fn images(&self) -> Vec<ContentHash> {
         match self {
-            Self::Round { images, .. } => images.clone(),
+            Self::Round { images, image_conditions, init_image, .. } => {
+                let conditions = image_conditions.iter().map(|one| one.image);
+                images
+                    .iter()
+                    .copied()
+                    .chain(conditions)
+                    .chain(init_image.iter().flat_map(StoredInitImage::images))
+                    .collect()
+            }
             Self::Vote { image, .. } => vec![*image],
             Self::ImageConditions { conditions } => conditions.iter().map(|one| one.image).collect(),
-            Self::InitImage { init_image } => {
-                init_image.iter().flat_map(|init| [Some(init.image), init.mask]).flatten().collect()
-            }
+            Self::InitImage { init_image } => init_image.iter().flat_map(StoredInitImage::images).collect(),
             Self::Prompt { .. } | Self::NegativePrompt { .. } | Self::Settings { .. } => Vec::new(),
         }
     }
@@ -142,13 +162,23 @@ impl State {
     /// Applies one step. `images` must have all images that it refers to.
     pub(super) fn apply(&mut self, step: &Step, images: &BTreeMap<ContentHash, Image>) {
         match step {
-            Step::Round { unix_ms, images: hashes, seeds, report } => self.rounds.push(Round {
+            Step::Round {
+                unix_ms,
+                prompt,
+                negative_prompt,
+                settings,
+                image_conditions,
+                init_image,
+                images: hashes,
+                seeds,
+                report,
+            } => self.rounds.push(Round {
                 index: self.rounds.len(),
-                prompt: self.prompt.clone(),
-                negative_prompt: self.negative_prompt.clone(),
-                settings: self.settings.clone(),
-                image_conditions: self.image_conditions.clone(),
-                init_image: self.init_image.clone(),
+                prompt: prompt.clone(),
+                negative_prompt: negative_prompt.clone(),
+                settings: settings.clone(),
+                image_conditions: image_conditions.iter().map(|one| one.with(images)).collect(),
+                init_image: init_image.as_ref().map(|init| init.with(images)),
                 images: hashes.iter().map(|hash| images[hash].clone()).collect(),
                 seeds: seeds.clone(),
                 unix_ms: *unix_ms,

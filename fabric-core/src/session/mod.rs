@@ -41,6 +41,16 @@ use crate::{Aspect, Error, ImageCondition};
 /// Maximum number of pixels in all images of a session: 2048 images of 512x512, 1.6 GB.
 pub const MAX_SESSION_PIXELS: usize = 1 << 29;
 
+/// What a round was made with.
+#[derive(Debug)]
+pub(crate) struct MadeWith {
+    pub(crate) prompt: String,
+    pub(crate) negative_prompt: String,
+    pub(crate) settings: Value,
+    pub(crate) image_conditions: Vec<ImageCondition>,
+    pub(crate) init_image: Option<InitImage>,
+}
+
 /// Feedback session: a prompt, rounds of images generated for it, and votes on the images.
 ///
 /// ```
@@ -151,11 +161,16 @@ impl FeedbackSession {
         }
     }
 
-    /// Gives a session without settings these as its initial ones.
+    /// Gives a session without settings these: as its initial ones if nothing was done yet, else in a step.
     pub(crate) fn adopt_settings(&mut self, settings: impl FnOnce() -> Value) {
-        if self.settings().is_null() {
+        if !self.settings().is_null() {
+            return;
+        }
+        if self.steps.is_empty() {
             self.origin.settings = settings();
             self.replay();
+        } else {
+            self.set_settings(settings());
         }
     }
 
@@ -187,13 +202,43 @@ impl FeedbackSession {
     /// Returns [`SessionError::EmptyRound`] if there are no images, and [`SessionError::Full`] if the session
     /// would have more than [`MAX_SESSION_PIXELS`].
     pub fn push_round(&mut self, images: Vec<(Image, u64)>, report: Value) -> Result<Round, SessionError> {
+        let made_with = MadeWith {
+            prompt: self.prompt().to_owned(),
+            negative_prompt: self.negative_prompt().to_owned(),
+            settings: self.settings().clone(),
+            image_conditions: self.image_conditions().to_vec(),
+            init_image: self.init_image().cloned(),
+        };
+        self.push_round_made_with(images, made_with, report)
+    }
+
+    /// Adds a round of images that were made with these values, which may differ from those of the session now.
+    pub(crate) fn push_round_made_with(
+        &mut self,
+        images: Vec<(Image, u64)>,
+        made_with: MadeWith,
+        report: Value,
+    ) -> Result<Round, SessionError> {
         if images.is_empty() {
             return Err(SessionError::EmptyRound);
         }
-        self.check_room(images.iter().map(|(image, _)| image), MAX_SESSION_PIXELS)?;
-        let (hashes, seeds) = images.iter().map(|(image, seed)| (image.content_hash(), *seed)).unzip();
-        self.images.extend(images.into_iter().map(|(image, _)| (image.content_hash(), image)));
-        self.push(Step::Round { unix_ms: now(), images: hashes, seeds, report });
+        let MadeWith { prompt, negative_prompt, settings, image_conditions, init_image } = made_with;
+        let made = images.iter().map(|(image, _)| image);
+        let conditions = image_conditions.iter().map(|one| &one.image);
+        let start = init_image.iter().flat_map(|init| [Some(&init.image), init.mask.as_ref()]).flatten();
+        self.add_images(made.chain(conditions).chain(start))?;
+        let (images, seeds) = images.iter().map(|(image, seed)| (image.content_hash(), *seed)).unzip();
+        self.push(Step::Round {
+            unix_ms: now(),
+            prompt,
+            negative_prompt,
+            settings,
+            image_conditions: image_conditions.iter().map(StoredCondition::new).collect(),
+            init_image: init_image.as_ref().map(StoredInitImage::new),
+            images,
+            seeds,
+            report,
+        });
         Ok(self.state.rounds.last().expect("a round was just pushed").clone())
     }
 
@@ -241,21 +286,18 @@ impl FeedbackSession {
         Ok(CastVote { session: self, image: image.clone() })
     }
 
-    /// Adds a reason to the vote on an image. If that vote is the last step, the step is changed; otherwise this is a new
-    /// vote.
+    /// Adds a reason to the vote on an image. If that vote is the last step, the step is replaced; otherwise this is a new
+    /// vote. Repeating a vote with its reason changes nothing.
     fn add_reason(&mut self, image: &Image, reason: Aspect) -> Result<(), SessionError> {
         reason.validate()?;
         let Some(vote) = self.vote_on(image).cloned() else { return Ok(()) };
         let vote = vote.because(reason);
         let hash = image.content_hash();
         let has_undone = self.done < self.steps.len();
-        if let Some(Step::Vote { image, vote: last, .. }) = self.steps.last_mut()
-            && *image == hash
-            && !has_undone
-        {
-            *last = Some(vote);
+        if !has_undone && matches!(self.steps.last(), Some(Step::Vote { image, .. }) if *image == hash) {
+            self.steps.pop();
+            self.done -= 1;
             self.replay();
-            return Ok(());
         }
         self.vote(image, vote).map(|_| ())
     }
@@ -371,6 +413,9 @@ impl FeedbackSession {
         let votes = source.judge(&round)?;
         if let Some(&(index, _)) = votes.iter().find(|(index, _)| *index >= round.len()) {
             return Err(SessionError::NoSuchImage { index, got: round.len() }.into());
+        }
+        for reason in votes.iter().filter_map(|(_, vote)| vote.reason()) {
+            reason.validate()?;
         }
         for (index, vote) in votes {
             self.vote(&round[index], vote)?;

@@ -6,7 +6,7 @@ mod file;
 
 use std::fmt;
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use fabric_core::InvalidValue;
 use fabric_core::models::ImageEncoder;
 
@@ -130,6 +130,19 @@ impl Features {
                 tokens.dims()[0]
             }
         }
+    }
+
+    /// Moves the features to a device.
+    pub(crate) fn to_device(self, device: &Device) -> Self {
+        let is_there = match &self {
+            Self::Pooled(x) | Self::Face(x) => x.device() == *device,
+            Self::Tokens(x) => x.device() == *device,
+            Self::FaceAndTokens { identities, tokens } => identities.device() == *device && tokens.device() == *device,
+            Self::Instructed { tokens, prompt, instruction } => {
+                [tokens, prompt, instruction].iter().all(|x| x.device() == *device)
+            }
+        };
+        if is_there { self } else { self.map(|x| x.to_device(device), |x| x.to_device(device)) }
     }
 
     /// Bytes of all tensors.
@@ -266,8 +279,6 @@ impl Features {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
-
     use super::*;
 
     /// Image encoder that returns zeros, with or without a projection.

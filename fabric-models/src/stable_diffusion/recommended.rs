@@ -34,6 +34,6 @@ pub(super) fn read(folder: &ModelFolder) -> Result<Settings, ModelError> {
         return Err(refused(format!("{:.40}", value.to_string())));
     }
     let settings: Settings = serde_json::from_value(value.clone()).map_err(|error| refused(error.to_string()))?;
-    settings.validate()?;
+    settings.validate().map_err(|error| refused(error.to_string()))?;
     Ok(settings)
 }
