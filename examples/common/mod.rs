@@ -86,7 +86,8 @@ pub(crate) struct Common {
 
 impl Common {
     pub(crate) fn settings(&self) -> Result<Settings, Box<dyn Error>> {
-        let mut settings = recommended_settings(self.model()?)?;
+        // What is wrong with a model is reported when it is loaded.
+        let mut settings = recommended_settings(self.model()?).unwrap_or_default();
         self.change(&mut settings);
         settings.validate()?;
         Ok(settings)
