@@ -251,7 +251,7 @@ impl IpAdapter {
         features.check_rows()?;
         // The image encoder may be on another device.
         let device = self.weights.devices().into_iter().next().unwrap_or_default();
-        Ok(match (&self.weights.projection, features.in_f32().to_device(&device)) {
+        Ok(match (&self.weights.projection, features.in_f32().moved_to(&device)) {
             (ImageProjection::Pooled(projection), Features::Pooled(pooled)) => projection.forward(pooled),
             (ImageProjection::Tokens(projection), Features::Tokens(tokens)) => projection.forward(tokens),
             (ImageProjection::Resampler(projection), Features::Tokens(tokens)) => projection.forward(tokens),

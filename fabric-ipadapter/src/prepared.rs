@@ -78,7 +78,7 @@ impl ImagePrompt {
         let [images, none] = self.features()?;
         for (branch, features) in self.by_branch(run, instruction.as_ref(), images, none)? {
             let mut kv = ImagePromptKv::new(&self.adapter, self.adapter.tokens(&features)?, &layers)?;
-            kv = kv.to_device(&run.device());
+            kv = kv.moved_to(&run.device());
             if let Some(masks) = &self.masks {
                 kv = kv.with_masks(masks.clone(), &run.grids())?;
             }

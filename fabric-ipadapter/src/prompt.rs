@@ -58,7 +58,7 @@ impl ImagePromptKv {
 
     /// Moves the keys and values to a device.
     #[must_use]
-    pub(crate) fn to_device(mut self, device: &Device) -> Self {
+    pub(crate) fn moved_to(mut self, device: &Device) -> Self {
         for layer in self.layers.values_mut() {
             *layer = layer.clone().map(|x| if x.device() == *device { x } else { x.to_device(device) });
         }

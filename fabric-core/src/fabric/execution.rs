@@ -18,7 +18,7 @@ pub enum ReferencePass {
         chunk: usize,
     },
     /// Two passes, with recorded keys and values cached across images, prompts and rounds. Needs
-    /// [`ReferenceNoise::Fixed`].
+    /// [`ReferenceNoise::Fixed`](super::ReferenceNoise::Fixed).
     Cached {
         /// References per recording pass, at least 1.
         chunk: usize,

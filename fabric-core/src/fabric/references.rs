@@ -50,6 +50,7 @@ pub(crate) trait ReferencePasses {
 
 /// What references add to one evaluation.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a tensor is a handle, and there is one of these per evaluation")]
 pub(crate) enum Contribution {
     /// Rows at the end of the batch, whose keys and values the processor passes on.
     InBatch { latents: Tensor<4>, processor: InBatchReferences },

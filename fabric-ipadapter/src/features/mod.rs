@@ -133,7 +133,7 @@ impl Features {
     }
 
     /// Moves the features to a device.
-    pub(crate) fn to_device(self, device: &Device) -> Self {
+    pub(crate) fn moved_to(self, device: &Device) -> Self {
         let is_there = match &self {
             Self::Pooled(x) | Self::Face(x) => x.device() == *device,
             Self::Tokens(x) => x.device() == *device,
