@@ -9,7 +9,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use fabric::core::attention::AttnProcessor;
-use fabric::core::fabric::{CallWeights, InBatchReferences, RecordedReferences, ReferenceWeight};
+use fabric::core::fabric::{BlockWeights, CallWeights, InBatchReferences, RecordedReferences, ReferenceWeight};
 use fabric::core::models::{Autoencoder, Record, UNetInput, UNetModel};
 use fabric::ipadapter::{AdapterConfig, ImagePromptKv, IpAdapter, ProjectionConfig, numbered_layers};
 use fabric::models::unet::{UNet, UNetConfig};
@@ -73,7 +73,13 @@ fn steps(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case, references: &[us
     group.bench_function("plain", |b| b.iter(|| black_box(predict(plain.clone()))));
     for &count in references {
         let weights = Case::weights(count);
-        let processor = InBatchReferences { first: 2, references: weights.clone(), token_merge_ratio: 0.0, levels };
+        let processor = InBatchReferences {
+            first: 2,
+            references: weights.clone(),
+            token_merge_ratio: 0.0,
+            levels,
+            block_weights: BlockWeights::default(),
+        };
         let input = UNetInput { processor: &processor, reference_rows: count, ..case.input(2 + count) };
         group.bench_function(format!("interleaved_{count}"), |b| b.iter(|| black_box(predict(input.clone()))));
 
@@ -92,7 +98,11 @@ fn steps(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case, references: &[us
                 let tokens = RecordedReferences::split(case.record(count), token_merge_ratio)
                     .into_iter()
                     .map(std::sync::Arc::new);
-                RecordedReferences { references: weights.iter().cloned().zip(tokens).collect(), levels }
+                RecordedReferences {
+                    references: weights.iter().cloned().zip(tokens).collect(),
+                    levels,
+                    block_weights: BlockWeights::default(),
+                }
             });
             group.bench_function(format!("{name}_{count}"), |b| {
                 let input = UNetInput { processor: &*processor, ..case.input(2) };

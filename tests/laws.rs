@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use burn::tensor::{DType, Tensor};
 use common::{assert_again, on_cpu};
 use fabric::core::Error;
-use fabric::core::fabric::{FabricExecution, FabricSettings, KeepPolicy, ReferencePass};
+use fabric::core::fabric::{BlockWeights, FabricExecution, FabricSettings, KeepPolicy, ReferencePass};
 use fabric::core::image::{Fit, Image};
 use fabric::core::noise::{Draw, RunNoise, SeededNoise};
 use fabric::core::pipeline::{Generation, Observer, Phase, PhaseEvent, Pipeline, Request, Settings, StepEvent};
@@ -829,4 +829,33 @@ fn a_sampler_of_ones_own_runs_in_a_pipeline() {
         let message = refused.expect_err("not one per level").to_string();
         assert!(message.starts_with(&format!("sampler: expected {steps} evaluations")), "{message}");
     }
+}
+
+#[test]
+fn block_weights_scale_the_weight_of_each_block() {
+    let steered = |block_weights| make(&both(FabricSettings { block_weights, ..everywhere() }));
+    let whole = steered(BlockWeights::default());
+    // The tiny U-Net has two levels.
+    let levels = 2;
+    let all = |factor: f64| BlockWeights { down: vec![factor; levels], mid: factor, up: vec![factor; levels] };
+    assert_same(&steered(all(1.0)), &whole);
+    assert_same(&steered(all(0.0)), &make(&request(FabricSettings::default())));
+    let half = FabricSettings {
+        max_weight: 0.5 * everywhere().max_weight,
+        min_weight: 0.5 * everywhere().min_weight,
+        ..everywhere()
+    };
+    assert_same(&steered(all(0.5)), &make(&both(half)));
+    let coarse = steered(BlockWeights { down: vec![0.0; levels], up: vec![0.0; levels], mid: 1.0 });
+    assert_differ(&coarse, &whole);
+    for pass in
+        [ReferencePass::TwoPasses { chunk: 2 }, ReferencePass::Cached { chunk: 2, budget: 1 << 30, half: false }]
+    {
+        let settings = FabricSettings { block_weights: all(0.5), ..everywhere() }.with_pass(pass);
+        assert_same(&make(&both(settings)), &steered(all(0.5)));
+    }
+    let wrong =
+        FabricSettings { block_weights: BlockWeights { up: vec![1.0], ..BlockWeights::default() }, ..everywhere() };
+    let message = pipeline().generate(&both(wrong)).expect_err("one factor").to_string();
+    assert!(message.starts_with("fabric.block_weights.up: expected") && message.contains("got 1 factors"), "{message}");
 }

@@ -6,6 +6,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::AdapterError;
 use fabric_core::InvalidValue;
+use fabric_core::image::Image;
 
 /// Method of resampling a mask to the token grid of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,6 +67,20 @@ impl Mask {
             }));
         }
         Ok(Self { width, height, values, mode: MaskMode::default() })
+    }
+
+    /// Creates a mask from the brightness of an image: the adapter acts where it is light. [`Image::open_mask`] reads
+    /// masks from files, including masks in an alpha channel.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the image is dark everywhere.
+    pub fn from_image(image: &Image) -> Result<Self, AdapterError> {
+        // Luma of ITU-R BT.601, as in Pillow's mode L.
+        let luma =
+            |rgb: &[u8]| (0.299 * f32::from(rgb[0]) + 0.587 * f32::from(rgb[1]) + 0.114 * f32::from(rgb[2])) / 255.0;
+        let values = image.rgb().chunks_exact(3).map(|rgb| luma(rgb).min(1.0)).collect();
+        Self::new(image.width(), image.height(), values)
     }
 
     /// Sets the resampling mode.
@@ -205,6 +220,14 @@ mod tests {
             let message = Mask::new(width, height, values).expect_err("no mask").to_string();
             assert!(message.starts_with("a mask: expected") && message.contains("got"), "{message}");
         }
+    }
+
+    #[test]
+    fn the_light_part_of_an_image_is_the_mask() {
+        let image = Image::from_rgb(2, 1, vec![0, 0, 0, 255, 255, 255]).expect("an image");
+        let values = Mask::from_image(&image).expect("a mask").resampled([1, 2]);
+        assert!(values[0] == 0.0 && (values[1] - 1.0).abs() < 1e-6, "{values:?}");
+        assert!(Mask::from_image(&Image::filled(3, 3, [1; 3]).expect("an image")).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use fabric::backends::ops::weighted_attention;
 use fabric::core::attention::{merge_heads, split_heads};
 use fabric::core::denoise::ModelCall;
 use fabric::core::fabric::{
-    CallWeights, FabricSettings, InBatchReferences, RecordedReferences, ReferenceNoise, ReferencePass,
+    BlockWeights, CallWeights, FabricSettings, InBatchReferences, RecordedReferences, ReferenceNoise, ReferencePass,
     ReferencePosterior, ReferenceWeight,
 };
 use fabric::core::image::{Fit, Image, vae_batch};
@@ -149,7 +149,13 @@ fn forward(golden: &Golden, unet: &UNet) {
         let levels = unet.levels();
         let weights: Vec<ReferenceWeight> = chosen.into_iter().map(|(_, weight)| weight).collect();
 
-        let in_batch = InBatchReferences { first: 2, references: weights.clone(), token_merge_ratio: 0.0, levels };
+        let in_batch = InBatchReferences {
+            first: 2,
+            references: weights.clone(),
+            token_merge_ratio: 0.0,
+            levels,
+            block_weights: BlockWeights::default(),
+        };
         let input = UNetInput {
             processor: &in_batch,
             reference_rows: count,
@@ -164,7 +170,11 @@ fn forward(golden: &Golden, unet: &UNet) {
         let mut input = UNetInput::new(picked, &timesteps, null.clone().repeat_dim(0, count));
         input.record = Record::SelfAttentionOnly;
         let tokens = RecordedReferences::split(unet.forward(input).recorded, 0.0).into_iter().map(std::sync::Arc::new);
-        let stored = RecordedReferences { references: weights.into_iter().zip(tokens).collect(), levels };
+        let stored = RecordedReferences {
+            references: weights.into_iter().zip(tokens).collect(),
+            levels,
+            block_weights: BlockWeights::default(),
+        };
         let input = UNetInput { processor: &stored, ..UNetInput::new(sample.clone(), &timesteps, context.clone()) };
         let two_passes = unet.forward(input).sample.expect("a prediction");
 

@@ -5,6 +5,7 @@
 //! layers: liked images in the conditional branch, disliked ones in the unconditional branch, weighted over time and
 //! depth as [`FabricSettings`] specifies.
 
+mod block_weights;
 mod depth;
 mod execution;
 mod merging;
@@ -16,6 +17,7 @@ mod schedule;
 mod selection;
 mod settings;
 
+pub use block_weights::BlockWeights;
 pub use depth::depth_position;
 pub use execution::{FabricExecution, ReferencePass};
 pub use processors::{InBatchReferences, RecordedReferences, ReferenceWeight};

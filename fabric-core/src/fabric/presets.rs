@@ -1,4 +1,7 @@
-use super::{FabricExecution, FabricSettings, KeepPolicy, ReferenceNoise, ReferencePosterior, TimeCurve, WindowRule};
+use super::{
+    BlockWeights, FabricExecution, FabricSettings, KeepPolicy, ReferenceNoise, ReferencePosterior, TimeCurve,
+    WindowRule,
+};
 
 /// Presets with the settings of published implementations.
 ///
@@ -25,6 +28,7 @@ impl FabricSettings {
             negative_scale: 0.5,
             liked_bottleneck_scale: 1.0,
             disliked_bottleneck_scale: 1.0,
+            block_weights: BlockWeights::default(),
             normalise: false,
             keep: KeepPolicy::All,
             noise: ReferenceNoise::Fixed,

@@ -99,7 +99,8 @@ impl References<'_> {
             }
         };
         let references = active.into_iter().zip(tokens).map(|((_, weight), tokens)| (weight, tokens)).collect();
-        Ok(Contribution::Recorded(RecordedReferences { references, levels: self.levels }))
+        let block_weights = self.settings.block_weights.clone();
+        Ok(Contribution::Recorded(RecordedReferences { references, levels: self.levels, block_weights }))
     }
 
     /// Number of liked and of disliked references among these.
@@ -138,6 +139,7 @@ impl Evaluation<'_> {
             references: active.into_iter().map(|(_, weight)| weight).collect(),
             token_merge_ratio: settings.execution.token_merge_ratio,
             levels: *levels,
+            block_weights: settings.block_weights.clone(),
         };
         Ok(Contribution::InBatch { latents, processor })
     }

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FabricExecution, KeepPolicy, ReferencePass};
-use crate::Error;
+use super::{BlockWeights, FabricExecution, KeepPolicy, ReferencePass};
+use crate::{Error, InvalidValue};
 
 /// Rule for which evaluations lie inside the window from `start` to `end`.
 ///
@@ -88,6 +88,8 @@ pub struct FabricSettings {
     pub liked_bottleneck_scale: f64,
     /// The same ratio for disliked references.
     pub disliked_bottleneck_scale: f64,
+    /// Factors by block of the U-Net, for all references.
+    pub block_weights: BlockWeights,
     /// Whether to divide each weight by the number of references of its side (liked or disliked), so that their
     /// share of the attention does not grow with their number ("burn-out"). Off in the published code.
     pub normalise: bool,
@@ -141,6 +143,7 @@ impl FabricSettings {
         ] {
             within(name, value, 0.0, 1000.0)?;
         }
+        self.block_weights.validate()?;
         self.execution.validate()?;
         if matches!(self.execution.pass, ReferencePass::Cached { .. }) && self.noise == ReferenceNoise::Fresh {
             return Err(Error::settings(
@@ -154,11 +157,12 @@ impl FabricSettings {
     }
 }
 
-pub(super) fn within(name: &str, value: f64, low: f64, high: f64) -> Result<(), Error> {
+/// Checks that a number is within limits.
+pub(super) fn within(name: &str, value: f64, low: f64, high: f64) -> Result<(), InvalidValue> {
     if (low..=high).contains(&value) {
         return Ok(());
     }
-    Err(Error::settings(name, value, format!("a number from {low} to {high}"), "correct the setting"))
+    Err(InvalidValue::new(name, value, format!("a number from {low} to {high}"), "correct the setting"))
 }
 
 #[cfg(test)]
@@ -172,6 +176,13 @@ mod tests {
             ("start", FabricSettings { start: f64::NAN, ..good.clone() }),
             ("end", FabricSettings { end: 1.5, ..good.clone() }),
             ("start", FabricSettings { start: 0.7, end: 0.2, ..good.clone() }),
+            (
+                "block_weights",
+                FabricSettings {
+                    block_weights: BlockWeights { mid: f64::NAN, ..BlockWeights::default() },
+                    ..good.clone()
+                },
+            ),
             ("max_weight", FabricSettings { max_weight: -0.1, ..good.clone() }),
             ("negative_scale", FabricSettings { negative_scale: f64::INFINITY, ..good.clone() }),
             (

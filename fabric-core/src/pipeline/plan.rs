@@ -67,6 +67,7 @@ impl Pipeline {
         let size = self.size(request)?;
         let schedule = self.schedule(request, request.settings.steps)?;
         self.check_halves(request)?;
+        request.settings.fabric.block_weights.check_levels(self.unet.levels())?;
         self.check_mask(request, size)?;
         let described = self.described(request)?;
         let guidance = request.settings.guidance_with(&described)?;
