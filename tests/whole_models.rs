@@ -94,6 +94,7 @@ fn xl_runs_from_a_prompt_to_images_and_follows_feedback() {
     assert_eq!(report.family, Family::Sdxl);
     assert_eq!(pipeline.native_size(), 64);
     let plain = pipeline.generate(&request()).expect("images");
+    assert_eq!(plain.report.origin, ["Stable Diffusion XL xl"]);
     assert_eq!(plain.images.iter().map(|p| (p.width(), p.height())).collect::<Vec<_>>(), [(64, 96), (64, 96)]);
     assert!(values(&plain).iter().all(|x| x.is_finite()));
     assert_ne!(plain.images[0], plain.images[1]);

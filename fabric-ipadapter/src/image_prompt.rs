@@ -287,6 +287,11 @@ impl Conditioning for ImagePrompt {
         Ok(Box::new(self.prepared(run)?))
     }
 
+    fn describe(&self) -> String {
+        let instruction = self.effective_instruction().map(|one| format!(", `{}`", one.query)).unwrap_or_default();
+        format!("{}{instruction}", self.adapter.config())
+    }
+
     fn guidance(&self, scale: f64) -> Option<Guidance> {
         let instruction = self.effective_instruction()?;
         Some(match instruction.guidance.scales(self.adapter.config()) {

@@ -28,6 +28,11 @@ pub trait Conditioning: fmt::Debug + Send + Sync {
     /// any long work.
     fn prepare(&self, run: &RunContext<'_>) -> Result<Box<dyn PreparedConditioning>, Error>;
 
+    /// Returns a short description for [`Report::origin`](super::Report::origin): what it is, and the name of its file.
+    fn describe(&self) -> String {
+        "a conditioning".to_owned()
+    }
+
     /// Returns the guidance that it requires instead of classifier-free guidance at this scale, if any.
     fn guidance(&self, scale: f64) -> Option<Guidance> {
         let _ = scale;

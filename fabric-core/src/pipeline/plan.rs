@@ -44,6 +44,11 @@ impl ActiveConditioning {
 }
 
 impl Plan<'_> {
+    /// Describes the conditioning of the run.
+    pub(super) fn origin(&self) -> impl Iterator<Item = String> {
+        self.described.iter().map(|one| one.conditioning.describe())
+    }
+
     /// Whether keys and values of references depend on the conditioning of this run.
     pub(super) fn references_are_conditioned(&self) -> bool {
         self.conditioning.iter().any(|one| one.prepared.visible_to_references())

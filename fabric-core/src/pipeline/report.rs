@@ -16,6 +16,9 @@ use crate::models::Autoencoder;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
+    /// What made the images: the model and its LoRAs ([`Pipeline::with_origin`](super::Pipeline::with_origin)), then each
+    /// conditioning ([`Conditioning::describe`](super::Conditioning::describe)).
+    pub origin: Vec<String>,
     /// Seconds spent on encoding text.
     pub text_seconds: f64,
     /// Seconds spent on preparing image prompts and control images, and on encoding the init image and the reference

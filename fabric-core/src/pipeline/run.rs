@@ -48,6 +48,8 @@ pub struct Pipeline {
     pub(super) scheduler: SchedulerConfig,
     pub(super) native_size: usize,
     recommended_settings: Settings,
+    /// The model and its LoRAs, for reports.
+    origin: Vec<String>,
     /// Adapters for image conditions; of each kind the last one is used.
     pub(super) adapters: Vec<Arc<dyn ImageAdapter>>,
     pub(super) tokens: Arc<ReferenceKvCache>,
@@ -89,13 +91,29 @@ impl Pipeline {
             ));
         }
         let (tokens, latents) = (Arc::default(), Arc::default());
-        let (adapters, recommended_settings) = (Vec::new(), Settings::default());
-        Ok(Self { unet, autoencoder, text, scheduler, native_size, recommended_settings, adapters, tokens, latents })
+        Ok(Self {
+            unet,
+            autoencoder,
+            text,
+            scheduler,
+            native_size,
+            recommended_settings: Settings::default(),
+            origin: Vec::new(),
+            adapters: Vec::new(),
+            tokens,
+            latents,
+        })
     }
 
     /// The U-Net's cross-attention layers in the order in which they run.
     pub fn cross_attentions(&self) -> Vec<CrossAttention> {
         self.unet.cross_attentions()
+    }
+
+    /// Sets names of the model and its LoRAs, which each run writes into [`Report::origin`]. Loaders do this.
+    #[must_use]
+    pub fn with_origin(self, origin: Vec<String>) -> Self {
+        Self { origin, ..self }
     }
 
     /// Settings that the model's files recommend, or the defaults.
@@ -322,7 +340,8 @@ impl Pipeline {
         }
         let mut notes: Vec<String> = notes::on_guidance(settings.guidance_scale, guidance).into_iter().collect();
         notes.extend(plan.conditioning.iter().flat_map(|one| one.prepared.notes()));
-        let report = RefCell::new(Report { notes, ..Report::default() });
+        let origin = self.origin.iter().cloned().chain(plan.origin()).collect();
+        let report = RefCell::new(Report { origin, notes, ..Report::default() });
 
         begin(observer, Phase::Text, images.clone(), plan)?;
         let clock = Instant::now();

@@ -18,9 +18,9 @@ pub trait FeedbackSource {
 
 /// Likes the image with the highest score and dislikes the one with the lowest, as in the paper's experiments.
 ///
-/// Among equal scores the first image is chosen. If there is one image, or all scores are equal, both votes are on
-/// the same image, as in the published evaluation, which then uses it as a liked and a disliked reference. In a
-/// session only the dislike remains, because it is cast last.
+/// Among equal scores the first image is chosen. If there is one image, or all scores are equal, the best image is also
+/// the worst, and there is no vote. The published evaluation then uses it as a liked and as a disliked reference, whose
+/// effects on the two branches cancel in part; a session has one vote per image.
 pub struct BestAndWorst<F> {
     score: F,
 }
@@ -53,6 +53,9 @@ impl<F: FnMut(&Round, &Image) -> Result<f64, Error>> FeedbackSource for BestAndW
             if worst.is_none_or(|(_, lowest)| score < lowest) {
                 worst = Some((index, score));
             }
+        }
+        if best == worst {
+            return Ok(Vec::new());
         }
         let votes = [(best, Vote::LIKE), (worst, Vote::DISLIKE)];
         Ok(votes.into_iter().filter_map(|(got, vote)| got.map(|(index, _)| (index, vote))).collect())

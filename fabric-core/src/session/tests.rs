@@ -186,12 +186,12 @@ fn the_best_is_liked_and_the_worst_disliked() {
     session.judge_with(&mut BestAndWorst::new(score)).unwrap();
     let feedback = session.feedback(KeepPolicy::All);
     assert_eq!((shades(&feedback.liked), shades(&feedback.disliked)), (vec![9], vec![1]));
-    // One image is both, as in the published evaluation; a session keeps the later vote.
-    let only = round(&mut session, &[50]);
-    let votes = BestAndWorst::new(score).judge(&only).unwrap();
-    assert_eq!(votes, [(0, Vote::LIKE), (0, Vote::DISLIKE)]);
-    session.judge_with(&mut BestAndWorst::new(score)).unwrap();
-    assert_eq!(session.vote_on(&only[0]), Some(&Vote::DISLIKE));
+    // An image that is the best and the worst has neither vote.
+    for shades in [&[50][..], &[60, 60, 60]] {
+        let tied = round(&mut session, shades);
+        session.judge_with(&mut BestAndWorst::new(score)).unwrap();
+        assert_eq!(session.vote_on(&tied[0]), None);
+    }
 }
 
 #[test]
@@ -206,6 +206,13 @@ fn a_source_that_fails_casts_no_vote() {
     round(&mut session, &[1, 2]);
     let got = session.judge_with(&mut Beyond).unwrap_err();
     assert!(matches!(got, Error::Session(SessionError::NoSuchImage { index: 2, got: 2 })), "{got}");
+    struct Unclear;
+    impl FeedbackSource for Unclear {
+        fn judge(&mut self, _: &Round) -> Result<Vec<(usize, Vote)>, Error> {
+            Ok(vec![(0, Vote::LIKE), (1, Vote::LIKE.because(""))])
+        }
+    }
+    assert!(session.judge_with(&mut Unclear).is_err());
     let got = session.judge_with(&mut BestAndWorst::new(|_, _| Ok(f64::NAN))).unwrap_err();
     assert!(matches!(got, Error::Session(SessionError::Score { index: 0, .. })), "{got}");
     assert_eq!(session.votes(), []);

@@ -181,6 +181,14 @@ impl Control {
 }
 
 impl Conditioning for Control {
+    fn describe(&self) -> String {
+        let kind = match self.network {
+            ControlNetwork::ControlNet(_) => "ControlNet",
+            ControlNetwork::T2IAdapter(_) => "T2I-Adapter",
+        };
+        format!("{kind} at {}", self.scale)
+    }
+
     fn prepare(&self, run: &RunContext<'_>) -> Result<Box<dyn PreparedConditioning>, Error> {
         self.check(run.unet())?;
         let features = if self.scale == 0.0 { Vec::new() } else { self.read(run.latent_size())? };

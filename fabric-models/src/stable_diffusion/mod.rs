@@ -137,8 +137,8 @@ pub fn load_folder(
     device: &Device,
     options: &ModelOptions,
 ) -> Result<(Pipeline, ModelReport), ModelError> {
-    let load = |home: &Device| StableDiffusion::from_folder(path, home, options);
-    joined(device, options, load)
+    let path = path.as_ref();
+    joined(path, device, options, |home: &Device| StableDiffusion::from_folder(path, home, options))
 }
 
 /// Loads a single checkpoint file in the layout of the original releases.
@@ -151,22 +151,33 @@ pub fn load_single_file(
     device: &Device,
     options: &ModelOptions,
 ) -> Result<(Pipeline, ModelReport), ModelError> {
-    let load = |home: &Device| StableDiffusion::from_single_file(path, home, options);
-    joined(device, options, load)
+    let path = path.as_ref();
+    joined(path, device, options, |home: &Device| StableDiffusion::from_single_file(path, home, options))
 }
 
 /// Loads the networks onto the device, or onto the CPU with `offload`, and builds the pipeline.
 fn joined(
+    path: &Path,
     device: &Device,
     options: &ModelOptions,
     load: impl FnOnce(&Device) -> Result<(StableDiffusion, ModelReport), ModelError>,
 ) -> Result<(Pipeline, ModelReport), ModelError> {
-    if options.offload {
+    let (pipeline, report) = if options.offload {
         let (model, report) = load(&fabric_backends::cpu()?)?;
-        return Ok((model.into_offloaded(device)?, report));
-    }
-    let (model, report) = load(device)?;
-    Ok((model.into_pipeline()?, report))
+        (model.into_offloaded(device)?, report)
+    } else {
+        let (model, report) = load(device)?;
+        (model.into_pipeline()?, report)
+    };
+    let loras = options.loras.iter().map(|lora| format!("LoRA {} at {}", name_of(&lora.path), lora.scale));
+    let origin = [format!("{} {}", report.family, name_of(path))].into_iter().chain(loras).collect();
+    Ok((pipeline.with_origin(origin), report))
+}
+
+/// Returns the last part of a path, which says nothing about the machine.
+fn name_of(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn assemble(
