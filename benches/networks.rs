@@ -170,7 +170,7 @@ fn vae_decode(c: &mut Criterion) {
         let latents = random([1, 4, side, side], &device);
         let pixels = side * 8;
         group.bench_function(format!("{pixels}x{pixels}"), |b| {
-            b.iter(|| black_box(vae.decode(latents.clone()).into_data()))
+            b.iter(|| black_box(vae.decode(latents.clone()).into_data()));
         });
     }
     group.finish();

@@ -33,7 +33,7 @@ struct Arguments {
     /// Instruction for an Instruct adapter, for example "use the style". Default: everything. An error with other adapters.
     #[arg(long)]
     instruction: Option<String>,
-    /// Scale of the image prompt: a number, or JSON with a number per block, for example {"up": {"block_1": 1.0}}.
+    /// Scale of the image prompt: a number, or JSON with a number per block, for example {"up": {"`block_1"`: 1.0}}.
     #[arg(long, default_value = "1.0")]
     scale: String,
     /// Layer preset, for example "ease in" or "style transfer": sets the scale per layer from `--scale`, which must

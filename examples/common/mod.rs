@@ -32,7 +32,7 @@ pub(crate) struct Common {
     /// Number of sampler steps. Default: the model's recommendation, or 20.
     #[arg(long)]
     steps: Option<usize>,
-    /// Sampler, for example euler_a, ddim or dpmpp_2m_karras. Default: the model's own.
+    /// Sampler, for example `euler_a`, ddim or `dpmpp_2m_karras`. Default: the model's own.
     #[arg(long)]
     sampler: Option<SamplerKind>,
     /// Guidance scale; 1 switches guidance off. Default: the model's recommendation, or 7.5.
@@ -59,7 +59,7 @@ pub(crate) struct Common {
     /// Encode prompts longer than 77 tokens in several tokenizer windows, instead of truncating them.
     #[arg(long)]
     long_prompts: bool,
-    /// LoRA file to merge into the weights, as FILE or FILE:SCALE. Repeat the option for several LoRAs.
+    /// LoRA file to merge into the weights, as FILE or <FILE:SCALE>. Repeat the option for several LoRAs.
     #[arg(long)]
     lora: Vec<String>,
     /// Run the VAE on tiles of large images, which needs less memory.
@@ -71,7 +71,7 @@ pub(crate) struct Common {
     /// Report the share of attention that each reference receives. Slows generation down.
     #[arg(long)]
     measure_attention: bool,
-    /// Prediction type: epsilon, v_prediction or sample. Default: read from the model's files. Single checkpoint
+    /// Prediction type: epsilon, `v_prediction` or sample. Default: read from the model's files. Single checkpoint
     /// files of Stable Diffusion 2 do not always contain it.
     #[arg(long)]
     prediction: Option<String>,

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha12Rng;
 
 use crate::AdapterError;
 
-/// Method of adding noise to an image, as in ComfyUI_IPAdapter_plus (with another random stream).
+/// Method of adding noise to an image, as in `ComfyUI_IPAdapter_plus` (with another random stream).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoiseKind {
     /// Blends the image with uniform noise.

@@ -12,7 +12,7 @@ use crate::{AdapterError, LayerScales};
 
 /// Published preset for the scales of an adapter per layer.
 ///
-/// Presets without another source are the weight types of ComfyUI_IPAdapter_plus, which count the transformers
+/// Presets without another source are the weight types of `ComfyUI_IPAdapter_plus`, which count the transformers
 /// of the U-Net in the order in which they run; all layers of one transformer get the same scale. Presets that
 /// name layers support two U-Nets: that of Stable Diffusion 1 and 2, with 16 transformers, and that of SDXL,
 /// with 11.

@@ -18,7 +18,7 @@ const SIDE: usize = 256;
 /// Largest number of tiles along the longer side.
 const MOST: usize = 4;
 
-/// Cuts an image into square tiles, as ComfyUI_IPAdapter_plus does.
+/// Cuts an image into square tiles, as `ComfyUI_IPAdapter_plus` does.
 ///
 /// An image whose sides differ by at most a third gives two by two tiles. Other images give a row or column of
 /// up to four tiles, which overlap as needed. An image longer than four to one is squashed to that ratio.

@@ -86,7 +86,7 @@ pub struct AttnExtras {
 
 impl AttnExtras {
     /// Appends the tokens of another processor.
-    pub fn merge(&mut self, other: AttnExtras) {
+    pub fn merge(&mut self, other: Self) {
         self.joint.extend(other.joint);
         self.decoupled.extend(other.decoupled);
     }

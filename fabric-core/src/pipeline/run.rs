@@ -482,7 +482,7 @@ impl Generation {
         for (all, more) in [(&mut report.truncated, more.truncated), (&mut report.notes, more.notes)] {
             more.into_iter().for_each(|one| {
                 if !all.contains(&one) {
-                    all.push(one)
+                    all.push(one);
                 }
             });
         }

@@ -89,7 +89,7 @@ pub enum SessionError {
         /// The file.
         place: String,
         /// The error that loading it would return.
-        source: Box<SessionError>,
+        source: Box<Self>,
     },
     /// `session.json` was written by another program or another version of this one.
     #[error("`{place}` says it is {got}, expected {expected}: load it with the program that wrote it")]

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::Features;
 use crate::AdapterError;
 
-/// Method of combining the features of several images into those of one, as in ComfyUI_IPAdapter_plus.
+/// Method of combining the features of several images into those of one, as in `ComfyUI_IPAdapter_plus`.
 ///
 /// Without combining, the tokens of all images share one softmax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

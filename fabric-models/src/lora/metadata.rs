@@ -193,7 +193,7 @@ impl Patterns {
     }
 }
 
-/// JSON object that keeps the order of its entries, which serde_json's map does not.
+/// JSON object that keeps the order of its entries, which `serde_json`'s map does not.
 #[derive(Debug, Default)]
 struct Settings(Vec<(String, Setting)>);
 

@@ -144,7 +144,7 @@ fn differing(got: &Value, expected: &Value) -> String {
         match (got.get(name), value) {
             (Some(old), new) if old == new => {}
             (Some(old @ Value::Object(_)), new @ Value::Object(_)) => {
-                names.push(format!("{name}: {}", differing(old, new)))
+                names.push(format!("{name}: {}", differing(old, new)));
             }
             (Some(old), new) => names.push(format!("{name}: {old} then, {new} now")),
             (None, new) => names.push(format!("{name}: absent then, {new} now")),

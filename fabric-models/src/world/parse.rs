@@ -92,9 +92,9 @@ impl<'a> Reader<'a> {
     /// Assigns adjectives without a noun to the thing or, after "on", to the background.
     fn end_phrase(&mut self) {
         if self.behind_on {
-            self.give_to_background()
+            self.give_to_background();
         } else {
-            self.give_to_thing()
+            self.give_to_thing();
         }
         let vertical = self.vertical.take();
         first(&mut self.named.position, vertical.and_then(|word| word.parse::<Position>().ok()));
