@@ -4,7 +4,7 @@ use crate::image::Image;
 use crate::window::Window;
 use crate::{Aspect, InvalidValue};
 
-/// An image that steers a run through the adapter of the pipeline: what of it, how strongly, when, towards it or away.
+/// An image that steers a run through the adapter of the pipeline, with its aspect, scale, window and direction.
 ///
 /// It is data, for sessions and programs that do not hold an adapter themselves. A pipeline realises it with the adapter
 /// that [`Pipeline::with_adapter`](crate::pipeline::Pipeline::with_adapter) gave it.
@@ -12,11 +12,11 @@ use crate::{Aspect, InvalidValue};
 pub struct ImageCondition {
     /// The image.
     pub image: Image,
-    /// What of it. `None` is a plain image prompt; an aspect needs an Instruct adapter.
+    /// Aspect of the image that is used. `None` is a plain image prompt; an aspect needs an Instruct adapter.
     pub aspect: Option<Aspect>,
     /// Scale, not negative; 1 is as trained.
     pub scale: f64,
-    /// When it acts.
+    /// Part of the run in which it acts.
     pub window: Window,
     /// Whether it leads away from the image. It then acts on the branches that guidance leads away from, so it has no
     /// effect at guidance scale 1.

@@ -1,4 +1,4 @@
-//! Image prompts: what a user asks of an adapter.
+//! Image prompts, as a user describes them.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ pub struct ImagePrompt {
     pub(crate) away: bool,
 }
 
-/// What an image prompt is made from.
+/// Source of an image prompt.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
     /// Images, for the adapter's encoder.

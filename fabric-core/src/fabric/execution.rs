@@ -1,11 +1,11 @@
-//! How reference keys and values are computed and stored.
+//! Settings of FABRIC's execution: they change time and memory, not the method.
 
 use serde::{Deserialize, Serialize};
 
 use super::settings::within;
 use crate::Error;
 
-/// How reference keys and values are computed. All variants give the same result, except for rounding by `half`.
+/// Way to compute the keys and values of references. All variants give the same result, except for rounding by `half`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case", tag = "way")]
 pub enum ReferencePass {
@@ -37,11 +37,11 @@ pub enum ReferencePass {
     },
 }
 
-/// How FABRIC is executed: what changes speed and memory, and not the method.
+/// Settings of FABRIC's execution, which change time and memory but not the method.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FabricExecution {
-    /// How keys and values are computed and stored.
+    /// Way to compute and store keys and values.
     pub pass: ReferencePass,
     /// Share of each reference's tokens, from 0 (none) to 0.75, that token merging (ToMe) merges into similar
     /// ones, which saves time and memory in attention. The only setting that trades exactness for speed. On a

@@ -35,7 +35,7 @@ pub(crate) struct References<'a> {
     pub(crate) cache_conditions: u64,
 }
 
-/// What the method needs from a pipeline.
+/// Operations of a pipeline that the method uses.
 pub(crate) trait ReferencePasses {
     /// Draws noise for the references, one row each.
     fn draw(&self, call: &ModelCall, ids: &[ReferenceId], shape: [usize; 4]) -> Result<Tensor<4>, Error>;
@@ -48,7 +48,7 @@ pub(crate) trait ReferencePasses {
     fn record(&self, call: &ModelCall, noised: Tensor<4>, layout: BatchLayout) -> Result<Vec<RecordedTokens>, Error>;
 }
 
-/// What references add to one evaluation.
+/// Rows, or keys and values, that references add to one evaluation.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "a tensor is a handle, and there is one of these per evaluation")]
 pub(crate) enum Contribution {
@@ -179,8 +179,8 @@ impl Evaluation<'_> {
             }
         }
         while !claims.is_empty() {
-            let (chunk, _claims): (Vec<usize>, Vec<Claim<'_>>) = claims.drain(..chunk.min(claims.len())).unzip();
-            record(&chunk, &mut tokens)?;
+            let (claimed, _claims): (Vec<usize>, Vec<Claim<'_>>) = claims.drain(..chunk.min(claims.len())).unzip();
+            record(&claimed, &mut tokens)?;
         }
         let waiting = Instant::now();
         for at in missing(&tokens) {

@@ -99,7 +99,7 @@ pub struct FabricSettings {
     pub noise: ReferenceNoise,
     /// Latents used for references.
     pub posterior: ReferencePosterior,
-    /// How reference keys and values are computed and stored. Changes speed and memory, not the method.
+    /// Settings of the execution, which change time and memory but not the method.
     pub execution: FabricExecution,
 }
 

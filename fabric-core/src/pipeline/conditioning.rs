@@ -14,7 +14,7 @@ use crate::layout::BatchLayout;
 use crate::models::{CrossAttention, Residuals, TextEncoder, TextOptions, UNetInput, UNetModel};
 use crate::{Error, ImageCondition};
 
-/// Anything besides text and references that steers a run: an image prompt, a control image.
+/// Additional condition of a run besides text and references, such as an image prompt or a control image.
 ///
 /// A conditioning is a description, which any number of requests and pipelines can share. A run prepares it once, for
 /// its own prompt, size and network (a pool of devices for each batch), and then uses the [`PreparedConditioning`] at every evaluation.
@@ -98,7 +98,7 @@ pub struct RequestConditioning {
     pub images: Option<Range<usize>>,
 }
 
-/// What a [`Conditioning`] needs to know about the run that it is prepared for.
+/// Description of a run, for the [`Conditioning`] that is prepared for it.
 #[derive(Clone)]
 pub struct RunContext<'a> {
     request: &'a Request,

@@ -1,4 +1,4 @@
-//! Everything that is decided and checked before the first evaluation of a run.
+//! Checks and preparations before the first evaluation of a run.
 
 use std::ops::Range;
 use std::time::Instant;

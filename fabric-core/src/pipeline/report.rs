@@ -16,7 +16,7 @@ use crate::models::Autoencoder;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
-    /// What made the images: the model and its LoRAs ([`Pipeline::with_origin`](super::Pipeline::with_origin)), then each
+    /// Names of what made the images: the model and its LoRAs ([`Pipeline::with_origin`](super::Pipeline::with_origin)), then each
     /// conditioning ([`Conditioning::describe`](super::Conditioning::describe)).
     pub origin: Vec<String>,
     /// Seconds spent on encoding text.

@@ -54,7 +54,7 @@ pub enum SamplerError {
          and report each evaluation"
     )]
     Evaluations {
-        /// What was counted: evaluations or reports.
+        /// The kind that was counted: evaluations or reports.
         what: &'static str,
         /// Their number.
         got: usize,

@@ -41,7 +41,7 @@ use crate::{Aspect, Error, ImageCondition};
 /// Maximum number of pixels in all images of a session: 2048 images of 512x512, 1.6 GB.
 pub const MAX_SESSION_PIXELS: usize = 1 << 29;
 
-/// What a round was made with.
+/// Prompts, settings and images that a round was made with.
 #[derive(Debug)]
 pub(crate) struct MadeWith {
     pub(crate) prompt: String,

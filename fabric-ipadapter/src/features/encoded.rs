@@ -22,8 +22,8 @@ pub(crate) struct AttachedEncoder {
     cache: Arc<Mutex<FeatureCache>>,
 }
 
-/// Everything that an image's features depend on, besides the encoder; the image that is 0 after normalisation has no
-/// hash.
+/// Key of cached features. It has all that they depend on besides the encoder; the image that is 0 after normalisation
+/// has no hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FeatureKey {
     image: Option<(ContentHash, Crop)>,
