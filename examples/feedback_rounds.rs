@@ -3,7 +3,7 @@
 //! - In the terminal: `cargo run --release --example feedback_rounds -- "a red star"`. After each round, look at
 //!   `out/round-1.png` (`round-2.png`, ...) and answer with image numbers.
 //! - With given reference images: `--like a.png --dislike b.png`.
-//! - With simulated feedback: `--features world .. -- "a star" --wants "a small red star on blue"`.
+//! - With simulated feedback: `-- "a star" --wants "a small red star on blue"`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -17,7 +17,8 @@ use clap::{Parser, ValueEnum};
 use fabric::core::fabric::{FabricSettings, ReferencePass};
 use fabric::core::image::Image;
 use fabric::core::pipeline::{Pipeline, Report, Settings, StepEvent};
-use fabric::core::session::{FeedbackSession, FeedbackSource, Round};
+use fabric::core::session::{FeedbackSession, Round};
+use fabric_world::{Judge, Person};
 
 mod common;
 
@@ -66,7 +67,6 @@ pub(crate) struct Arguments {
     dislike: Vec<PathBuf>,
     /// Caption of the small world for simulated feedback: in each round, the image that matches it best is liked and
     /// the one that matches it worst is disliked.
-    #[cfg(feature = "world")]
     #[arg(long, conflicts_with_all = ["like", "dislike"])]
     wants: Option<String>,
     /// Number of rounds, at least 1. Has no effect in a terminal session, which ends when you like and dislike nothing.
@@ -139,7 +139,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         common::save_sheet(round.contact_sheet(), &arguments.out.join(format!("round-{}.png", round.index + 1)));
         common::print_report(&serde_json::from_value::<Report>(round.report.clone())?);
         if let Some(person) = &mut person {
-            session.judge_with(&mut **person)?;
+            session.judge_with(person)?;
+            let shares: Vec<_> = person.shares().iter().map(|share| format!("{:.0} %", 100.0 * share)).collect();
+            println!("images show {} of what is wanted", shares.join(", "));
         }
         let goes_on = if asks { judge(&mut session, &round)? } else { made < arguments.rounds };
         session.save(&place)?;
@@ -172,16 +174,10 @@ fn place(arguments: &Arguments) -> Result<PathBuf, Box<dyn Error>> {
 }
 
 /// Returns the simulated person of `--wants`, if it is given.
-#[cfg(feature = "world")]
-fn person(arguments: &Arguments) -> Result<Option<Box<dyn FeedbackSource>>, Box<dyn Error>> {
+fn person(arguments: &Arguments) -> Result<Option<Person>, Box<dyn Error>> {
     let Some(wants) = &arguments.wants else { return Ok(None) };
-    let person = common::world::Person::new(wants, &arguments.common.model()?, &arguments.common.device()?)?;
-    Ok(Some(Box::new(person)))
-}
-
-#[cfg(not(feature = "world"))]
-fn person(_arguments: &Arguments) -> Result<Option<Box<dyn FeedbackSource>>, Box<dyn Error>> {
-    Ok(None)
+    let judge = Judge::load(arguments.common.model()?, &arguments.common.device()?)?;
+    Ok(Some(Person::new(wants, judge).map_err(|error| format!("--wants: {error}"))?))
 }
 
 fn session(arguments: &Arguments) -> Result<FeedbackSession, Box<dyn Error>> {

@@ -1,5 +1,5 @@
 //! Measures how prompt weights change the images of the demo model, with each weight normalisation:
-//! `cargo run --release --features world --example weigh_prompts`.
+//! `cargo run --release --example weigh_prompts`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -10,8 +10,8 @@ use clap::Parser;
 use fabric::core::image::Image;
 use fabric::core::models::WeightNormalisation;
 use fabric::core::pipeline::{Pipeline, Request, Settings};
-use fabric::models::world::{Attribute, Judge, Named, Split, full_caption, sample};
 use fabric::models::{ModelOptions, demo_folder, load_folder};
+use fabric_world::{Attribute, Judge, Named, Split, full_caption, sample};
 
 mod common;
 

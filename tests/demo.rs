@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use fabric::core::image::Image;
 use fabric::models::demo_folder;
-use fabric::models::world::{Attribute, Judge, Named, SIDE, Sample, Split, Tally, full_caption, sample};
 use fabric::prelude::*;
+use fabric_world::{Attribute, Judge, Named, SIDE, Sample, Split, Tally, full_caption, sample};
 use sha2::{Digest, Sha256};
 
 const NAMES: &str = "SHA256SUMS";

@@ -19,8 +19,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::DeserializeOwned;
 
 pub(crate) mod images;
-#[cfg(feature = "world")]
-pub(crate) mod world;
 
 /// Options for loading a model and generating images.
 #[derive(Args)]

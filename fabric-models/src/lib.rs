@@ -18,8 +18,6 @@ pub mod tokenizer;
 pub mod train;
 pub mod unet;
 pub mod vae;
-#[cfg(feature = "world")]
-pub mod world;
 
 pub use stable_diffusion::{
     LoadPipeline, LoraChoice, ModelError, ModelOptions, ModelReport, RECOMMENDED_SETTINGS, StableDiffusion,

@@ -59,8 +59,9 @@ impl ClipVision {
     ///
     /// At the published initialisation, positions make up 3 % of the first norm's input; learning to use them takes
     /// long training.
-    #[cfg(all(feature = "train", feature = "world"))]
-    pub(crate) fn with_longer_positions(mut self, factor: f64) -> Self {
+    #[cfg(feature = "train")]
+    #[must_use]
+    pub fn with_longer_positions(mut self, factor: f64) -> Self {
         let weight = self.position_embedding.weight.map(|weight| (weight * factor).detach());
         self.position_embedding.weight = weight.set_require_grad(true);
         self

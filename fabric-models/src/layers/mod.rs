@@ -20,8 +20,9 @@ pub use count::{ParameterCount, count_parameters};
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
-pub(crate) use resample::{Downsample, Upsample};
-pub(crate) use resnet::{Resnet, ResnetConfig};
+pub use resample::Downsample;
+pub(crate) use resample::Upsample;
+pub use resnet::{Resnet, ResnetConfig};
 
 use burn::module::Param;
 use burn::nn::Initializer;

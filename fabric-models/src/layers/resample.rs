@@ -9,18 +9,23 @@ use super::Conv2d;
 
 /// Halves height and width with a strided convolution.
 #[derive(Module, Debug)]
-pub(crate) struct Downsample {
+pub struct Downsample {
     conv: Conv2d,
 }
 
 impl Downsample {
+    /// Creates the layer with initial weights.
+    ///
     /// `padding` 0 pads one row of zeros below and one column on the right (the VAE's encoder), as in diffusers.
-    pub(crate) fn new(channels: usize, padding: usize, device: &Device) -> Self {
+    #[must_use]
+    pub fn new(channels: usize, padding: usize, device: &Device) -> Self {
         let padding = if padding == 0 { (0, 1) } else { (padding, padding) };
         Self { conv: Conv2d::new(channels, channels, 3, device).with_stride(2, padding) }
     }
 
-    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    /// Applies the layer: `[rows, channels, height, width]` to half the height and width, rounded up.
+    #[must_use]
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         self.conv.forward(x)
     }
 }

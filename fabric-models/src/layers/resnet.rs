@@ -5,7 +5,7 @@ use super::{Activation, Conv2d, GroupNorm, Linear};
 
 /// Resnet block: two convolutions with a residual connection, shifted by the time embedding if there is one.
 #[derive(Module, Debug)]
-pub(crate) struct Resnet {
+pub struct Resnet {
     norm1: GroupNorm,
     conv1: Conv2d,
     time_emb_proj: Option<Linear>,
@@ -18,16 +18,21 @@ pub(crate) struct Resnet {
 
 /// Settings shared by all resnets of a network.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ResnetConfig {
+pub struct ResnetConfig {
     /// Width of the time embedding; a VAE has none.
-    pub(crate) time_dim: Option<usize>,
-    pub(crate) groups: usize,
-    pub(crate) epsilon: f64,
-    pub(crate) act: Activation,
+    pub time_dim: Option<usize>,
+    /// Number of groups of the norms.
+    pub groups: usize,
+    /// Epsilon of the norms.
+    pub epsilon: f64,
+    /// Activation before both convolutions.
+    pub act: Activation,
 }
 
 impl ResnetConfig {
-    pub(crate) fn init(&self, inputs: usize, outputs: usize, device: &Device) -> Resnet {
+    /// Creates a block with initial weights that turns `inputs` channels into `outputs` channels.
+    #[must_use]
+    pub fn init(&self, inputs: usize, outputs: usize, device: &Device) -> Resnet {
         Resnet {
             norm1: GroupNorm::new(self.groups, inputs, self.epsilon, device),
             conv1: Conv2d::new(inputs, outputs, 3, device),
@@ -48,7 +53,8 @@ impl Resnet {
     /// - `x`: `[rows, in, height, width]`
     /// - `time`: `[rows, time_dim]`, after the activation
     /// - returns: `[rows, out, height, width]`
-    pub(crate) fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
+    #[must_use]
+    pub fn forward(&self, x: Tensor<4>, time: Option<&Tensor<2>>) -> Tensor<4> {
         let mut hidden = self.conv1.forward(self.norm1.forward_then(x.clone(), self.act));
         if let (Some(proj), Some(time)) = (&self.time_emb_proj, time) {
             hidden = hidden + proj.forward(time.clone()).unsqueeze_dims(&[2, 3]);

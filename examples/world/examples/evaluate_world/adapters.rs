@@ -1,0 +1,108 @@
+//! Measures which factors adapters take from an image: an image prompt alone and against text, and each Instruct task.
+
+use std::error::Error;
+
+use fabric::core::image::Image;
+use fabric::core::pipeline::Request;
+use fabric::ipadapter::{Instruction, IpAdapter};
+use fabric::models::clip::ClipVision;
+use fabric_world::{Attribute, Factor, InstructTask, Kind, Named, Pair, SIDE, Sample, Split, Tally, measure, pair};
+
+use super::{Evaluation, SEED, print_head, print_line};
+
+/// Prints how often images show the image prompt's factors: at scale 1 without text, and at 0.5 with a text that names
+/// another kind.
+pub(crate) fn measure_image_prompt(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>> {
+    let adapters = Adapters::open(evaluation, "plus")?;
+    let conditions = super::samples(Split::Train, evaluation.arguments.pairs);
+    print_head(&["image prompt, percent as in the image (or the text)"]);
+    let requests = (0..).zip(&conditions).map(|(seed, sample)| adapters.image_prompt(sample, "", 1.0, seed));
+    let made = measure::generate_all(&evaluation.pipeline, &requests.collect::<Result<Vec<_>, _>>()?)?;
+    let mut tally = Tally::default();
+    for (sample, seen) in conditions.iter().zip(evaluation.judge.read(&made)?) {
+        tally.add(&Named::of(&sample.scene), &seen);
+    }
+    print_line(&["scale 1, no text"], &tally);
+
+    let conditions: Vec<&Sample> = conditions.iter().filter(|sample| !sample.scene.is_face()).collect();
+    let other = |sample: &Sample| Kind::ALL[(sample.scene.kind.index() + 5) % (Kind::ALL.len() - 1)];
+    let requests = (0..)
+        .zip(&conditions)
+        .map(|(seed, sample)| adapters.image_prompt(sample, &format!("a {}", other(sample).name()), 0.5, seed));
+    let made = measure::generate_all(&evaluation.pipeline, &requests.collect::<Result<Vec<_>, _>>()?)?;
+    let mut tally = Tally::default();
+    for (sample, seen) in conditions.iter().zip(evaluation.judge.read(&made)?) {
+        tally.add(&Named { kind: Some(other(sample)), ..Named::of(&sample.scene) }, &seen);
+    }
+    print_line(&["scale 0.5, the text names another kind"], &tally);
+    Ok(())
+}
+
+/// Prints, for each task and for trained and held-out instructions, how often images show the requested factors of the
+/// image prompt and the factors named in the text.
+pub(crate) fn measure_instruct(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>> {
+    let adapters = Adapters::open(evaluation, "instruct")?;
+    for wordings in Split::ALL {
+        print_head(&["instructions", "task", "percent as in"]);
+        let mut sums = [0.0; 2];
+        for task in InstructTask::ALL {
+            let pairs: Vec<Pair> =
+                (0..evaluation.arguments.pairs).map(|index| pair(SEED, index, task, wordings)).collect();
+            let requests = (0..).zip(&pairs).map(|(seed, pair)| adapters.instructed(pair, seed));
+            let made = measure::generate_all(&evaluation.pipeline, &requests.collect::<Result<Vec<_>, _>>()?)?;
+            let (mut image, mut text) = (Tally::default(), Tally::default());
+            for (pair, seen) in pairs.iter().zip(evaluation.judge.read(&made)?) {
+                image.add(&asked(pair), &seen);
+                text.add(&pair.named, &seen);
+            }
+            let name = task.to_string();
+            print_line(&[wordings.name(), &name, "the image, as asked"], &image);
+            print_line(&[wordings.name(), &name, "the text"], &text);
+            for (sum, tally) in sums.iter_mut().zip([image, text]) {
+                *sum += 100.0 * mean(&tally) / InstructTask::ALL.len() as f64;
+            }
+        }
+        println!("\nmean over tasks and their factors: asked {:.1} %, named {:.1} %", sums[0], sums[1]);
+    }
+    Ok(())
+}
+
+/// Returns the factors that the result should share with the condition image: those of the task, without those named in
+/// the text.
+fn asked(pair: &Pair) -> Named {
+    let from = Named::of(&pair.condition.0);
+    let asked = pair.task.shared().iter().filter(|&&attribute| pair.named.index_of(attribute).is_none());
+    asked.fold(Named::default(), |named, &attribute| named.with(attribute, from.index_of(attribute)))
+}
+
+/// Returns the mean accuracy over the requested factors.
+fn mean(tally: &Tally) -> f64 {
+    let shares: Vec<f64> = Attribute::ALL.into_iter().filter_map(|attribute| tally.share(attribute)).collect();
+    shares.iter().sum::<f64>() / shares.len().max(1) as f64
+}
+
+/// An adapter of the model under test, with its image encoder.
+struct Adapters<'a> {
+    evaluation: &'a Evaluation<'a>,
+    adapter: IpAdapter,
+}
+
+impl<'a> Adapters<'a> {
+    fn open(evaluation: &'a Evaluation<'a>, name: &str) -> Result<Self, Box<dyn Error>> {
+        let path = evaluation.folder.join(format!("ip_adapter/{name}.safetensors"));
+        let encoder = ClipVision::open(evaluation.folder.join("image_encoder"), &evaluation.device)?;
+        Ok(Self { evaluation, adapter: IpAdapter::open(path, &evaluation.device)?.with_encoder(encoder) })
+    }
+
+    fn image_prompt(&self, sample: &Sample, text: &str, scale: f32, seed: u64) -> Result<Request, Box<dyn Error>> {
+        let drawn = measure::drawn(std::slice::from_ref(sample))?;
+        Ok(self.evaluation.request(text, seed).with(self.adapter.prompt(drawn).with_scale(scale)))
+    }
+
+    fn instructed(&self, pair: &Pair, seed: u64) -> Result<Request, Box<dyn Error>> {
+        let (scene, variation) = &pair.condition;
+        let drawn = Image::from_rgb(SIDE as usize, SIDE as usize, scene.render(variation, SIDE)?)?;
+        let prompt = self.adapter.prompt(drawn).with_instruction(Instruction::new(&pair.instruction));
+        Ok(self.evaluation.request(&pair.text, seed).with(prompt))
+    }
+}

@@ -1,0 +1,151 @@
+//! Stages `plus` and `instruct`: train IP-Adapters on pairs of drawings, with the finished model frozen.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::module::Module;
+use fabric::core::image::Image;
+use fabric::ipadapter::projection::ResamplerConfig;
+use fabric::ipadapter::train::{
+    AdapterOptions, AdapterTask, Dataset, Partners, first_weights, first_weights_of_instruct,
+};
+use fabric::ipadapter::{AdapterConfig, AdapterFile, IpAdapter, ProjectionConfig, numbered_layers};
+use fabric::models::clip::ClipVision;
+use fabric::models::load::{Component, LoadDtype, ModelFolder};
+use fabric::models::train::{TrainSettings, Trainer};
+use fabric::models::{ModelOptions, StableDiffusion};
+use fabric_world::{InstructTask, Pair, SIDE, Split, pair};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Job, common};
+
+/// Kind of adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Adapter {
+    /// IP-Adapter Plus: the text overrides the image prompt in the factors that it names.
+    Plus,
+    /// IP-Adapter Instruct: an instruction says what to take from the image prompt.
+    Instruct,
+}
+
+/// Settings of an adapter's stage.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    stage: Adapter,
+    training: TrainSettings,
+    options: AdapterOptions,
+    /// Number of pairs of drawings per task.
+    pairs: u64,
+}
+
+/// Seed of the pairs; `evaluate_world` uses another one.
+const SEED: u64 = 71;
+
+impl Adapter {
+    /// Returns the name of the stage, which is also that of the adapter's file.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plus => "plus",
+            Self::Instruct => "instruct",
+        }
+    }
+
+    fn tasks(self) -> &'static [InstructTask] {
+        match self {
+            Self::Plus => &[InstructTask::Everything],
+            Self::Instruct => &InstructTask::ALL,
+        }
+    }
+}
+
+impl Job<'_> {
+    /// Trains an adapter, with the finished model frozen. Returns false if the deadline came first.
+    pub(crate) fn adapter(&self, adapter: Adapter) -> Result<bool, Box<dyn Error>> {
+        let name = adapter.name();
+        if self.is_done(name) {
+            return Ok(true);
+        }
+        let path = self.arguments.configs.join(format!("{name}.json"));
+        let config: Config = common::read_json(&path)?;
+        if config.stage != adapter {
+            return Err(format!("{}: stage: expected {adapter:?}, got {:?}", path.display(), config.stage).into());
+        }
+        let folder = self.folder(name);
+        let data = write_pairs(&folder.join("data"), adapter, config.pairs)?;
+        let model = self.ship()?;
+        let (networks, _) = StableDiffusion::from_folder(&model, &self.device, &ModelOptions::default())?;
+        let partners = Partners {
+            unet: Arc::new(networks.unet.fork(&self.training).no_grad()),
+            autoencoder: Arc::new(networks.vae),
+            text: Arc::new(networks.text),
+            vision: Arc::new(ClipVision::open(model.join("image_encoder"), &self.device)?),
+        };
+        let layers = partners.unet.cross_attentions();
+        let (features, context) = (self.world.vision.hidden_size, self.world.text.hidden_size);
+        let resampler = ResamplerConfig { features, channels: 128, heads: 2, depth: 2, factor: 4, tokens: 16, context };
+        let projection = match adapter {
+            Adapter::Plus => ProjectionConfig::Resampler(resampler),
+            Adapter::Instruct => ProjectionConfig::Instruct { resampler, text: context },
+        };
+        let widths = numbered_layers(&layers).iter().map(|layer| layer.channels).collect();
+        let kind = AdapterConfig { projection, widths, context, lora_rank: None };
+        self.training.seed(config.training.seed);
+        let first = match adapter {
+            Adapter::Plus => {
+                first_weights(&kind, &layers, &*ModelFolder::open(&model)?.weights(Component::UNet)?, &self.training)?
+            }
+            Adapter::Instruct => {
+                let plus = self.done(Adapter::Plus.name()).ok_or("stage plus is not done: run it first")?;
+                first_weights_of_instruct(&kind, &AdapterFile::open(plus)?, &self.training)?
+            }
+        };
+        let data = Dataset::open(data, 0)?;
+        let task = AdapterTask::new(&kind, partners, &networks.scheduler, data, &config.training, &config.options)?;
+        let trainer = Trainer::new(task, first, &config.training, &folder, &self.training, self.arguments.workers)?;
+        let save = |trainer: &Trainer<AdapterTask>, path: &Path| -> Result<(), Box<dyn Error>> {
+            fs::create_dir_all(path)?;
+            Ok(IpAdapter::new(kind.clone(), trainer.averaged())?
+                .save(path.join("model.safetensors"), LoadDtype::F16)?)
+        };
+        let mut look = |trainer: &Trainer<AdapterTask>| save(trainer, &folder.join("preview"));
+        let Some(trainer) = self.run(name, trainer, 500, &mut look)? else { return Ok(false) };
+        save(&trainer, &folder.join("done"))?;
+        Ok(true)
+    }
+}
+
+/// Draws the pairs and writes them as a data set, unless it exists already. Returns the path of its list.
+fn write_pairs(folder: &Path, adapter: Adapter, count: u64) -> Result<PathBuf, Box<dyn Error>> {
+    let list = folder.join("data.jsonl");
+    if list.is_file() {
+        return Ok(list);
+    }
+    fs::create_dir_all(folder)?;
+    let mut lines = String::new();
+    for &task in adapter.tasks() {
+        for index in 0..count {
+            let Pair { condition, target, text, instruction, .. } = pair(SEED, index, task, Split::Train);
+            let names = ["condition", "target"].map(|part| format!("{task}-{index}-{part}.png"));
+            for ((scene, variation), name) in [condition, target].iter().zip(&names) {
+                let side = SIDE as usize;
+                Image::from_rgb(side, side, scene.render(variation, SIDE)?)?.save(folder.join(name))?;
+            }
+            let [condition, target] = names;
+            let mut line = json!({ "image": target, "condition": condition, "text": text });
+            if adapter == Adapter::Instruct {
+                line["task"] = task.to_string().into();
+                line["instruction"] = instruction.into();
+            }
+            lines.push_str(&format!("{line}\n"));
+        }
+        println!("drew {count} pairs for the task {task}");
+    }
+    // Written last, so that the list only names images that exist.
+    fs::write(&list, lines)?;
+    Ok(list)
+}

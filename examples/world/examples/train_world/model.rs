@@ -1,0 +1,84 @@
+//! Writes the trained networks as a model folder.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fabric::core::schedule::SchedulerConfig;
+use fabric::models::RECOMMENDED_SETTINGS;
+use fabric::models::load::{Component, FolderWriter, LoadDtype, SaveOptions};
+use fabric::models::unet::UNet;
+use fabric_world::learn::{WorldClip, WorldText};
+use fabric_world::{Judge, Readers};
+
+use super::Job;
+use super::adapters::Adapter;
+
+impl Job<'_> {
+    /// Writes the model folder from all finished stages, including adapters, and returns its path.
+    pub(crate) fn ship(&self) -> Result<PathBuf, Box<dyn Error>> {
+        let folder = self.arguments.out.join("model");
+        self.write_model(&folder, &self.finished("unet", self.world.unet.init(&self.device)?)?)?;
+        for adapter in [Adapter::Plus, Adapter::Instruct] {
+            if let Some(weights) = self.done(adapter.name()) {
+                fs::create_dir_all(folder.join("ip_adapter"))?;
+                fs::copy(weights, folder.join(format!("ip_adapter/{}.safetensors", adapter.name())))?;
+            }
+        }
+        Ok(folder)
+    }
+
+    /// Writes the model folder in f16, without the image encoder if that is not trained yet.
+    pub(crate) fn write_model(&self, folder: &Path, unet: &UNet) -> Result<(), Box<dyn Error>> {
+        if folder.join("model_index.json").is_file() {
+            fs::remove_dir_all(folder)?;
+        } else if folder.exists() {
+            return Err(format!(
+                "{}: expected a model's folder or nothing, got another folder: move it",
+                folder.display()
+            )
+            .into());
+        }
+        let text = self.finished("text", WorldText::new(&self.world, &self.device)?)?.text;
+        let (vae, scale) = self.scaled_vae()?;
+        let mut vae_config = self.world.vae.clone();
+        vae_config.scaling_factor = scale;
+        let options = SaveOptions { dtype: LoadDtype::F16, max_shard_bytes: None };
+        let named = |class: &str, mut config: serde_json::Value| {
+            config["_class_name"] = class.into();
+            config
+        };
+        let mut writer = FolderWriter::create(folder, "StableDiffusionPipeline")?;
+        writer.setting(RECOMMENDED_SETTINGS, serde_json::json!({ "guidance_scale": 3.0 }));
+        let world = &self.world;
+        writer.component(Component::TextEncoder, &text, &serde_json::to_value(&world.text)?, &options)?;
+        if self.is_done("clip") {
+            let vision = self.finished("clip", WorldClip::new(&self.world, &self.device)?)?.vision;
+            writer.component(Component::ImageEncoder, &vision, &serde_json::to_value(&world.vision)?, &options)?;
+        }
+        writer.component(
+            Component::Vae,
+            &vae,
+            &named("AutoencoderKL", serde_json::to_value(&vae_config)?),
+            &options,
+        )?;
+        let unet_config = named("UNet2DConditionModel", serde_json::to_value(&world.unet)?);
+        writer.component(Component::UNet, unet, &unet_config, &options)?;
+        let tokenizer = self.arguments.out.join("tokenizer");
+        fs::create_dir_all(&tokenizer)?;
+        self.tokenizer.save(&tokenizer)?;
+        writer.tokenizer(Component::TextEncoder, &tokenizer)?;
+        writer.scheduler(&serde_json::from_str(&scheduler().to_json())?)?;
+        writer.finish()?;
+        Judge::save_readers(&self.finished("readers", Readers::new(&self.device))?, folder)?;
+        Ok(())
+    }
+}
+
+/// Scheduler with v-prediction and Stable Diffusion's noise schedule, rescaled to zero terminal SNR.
+pub(crate) fn scheduler() -> SchedulerConfig {
+    let json = r#"{"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085,
+        "beta_end": 0.012, "prediction_type": "v_prediction", "clip_sample": false, "set_alpha_to_one": false,
+        "steps_offset": 1, "timestep_spacing": "trailing", "rescale_betas_zero_snr": true}"#;
+    SchedulerConfig::from_json(json).expect("a scheduler that this library knows")
+}
