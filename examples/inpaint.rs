@@ -44,7 +44,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let (image, mask) = (Image::open(&arguments.image)?, Image::open_mask(&arguments.mask)?);
     let settings = arguments.common.settings()?;
     let request = arguments.series.request(&arguments.prompt, settings);
-    let request = request.with_init_image(image.clone(), arguments.strength).with_mask(mask.clone());
+    let request = request.with_inpainting(image.clone(), mask.clone(), arguments.strength);
     request.validate()?;
     let made = arguments.common.load()?.generate(&request)?;
     arguments.series.finish(&[image, mask], &made)

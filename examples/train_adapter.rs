@@ -146,7 +146,7 @@ fn partners(
     arguments: &Arguments,
     [plain, tracking]: [&Device; 2],
 ) -> Result<(Partners, SchedulerConfig), Box<dyn Error>> {
-    let (model, _) = StableDiffusion::from_folder(&arguments.model, plain, &ModelOptions::default())?;
+    let (model, _) = StableDiffusion::open(&arguments.model, plain, &ModelOptions::default())?;
     let encoder = arguments.encoder.clone().unwrap_or_else(|| arguments.model.join("image_encoder"));
     let partners = Partners {
         unet: Arc::new(model.unet.fork(tracking).no_grad()),

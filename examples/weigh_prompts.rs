@@ -10,7 +10,7 @@ use clap::Parser;
 use fabric::core::image::Image;
 use fabric::core::models::WeightNormalisation;
 use fabric::core::pipeline::{Pipeline, Request, Settings};
-use fabric::models::{ModelOptions, demo_folder, load_folder};
+use fabric::models::{ModelOptions, demo_folder, load_model};
 use fabric_world::{Attribute, Judge, Named, Split, full_caption, sample};
 
 mod common;
@@ -104,7 +104,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let device = common::device(arguments.device.as_deref())?;
     let model = demo_folder()?;
     let judge = Judge::load(&model, &device)?;
-    let (pipeline, _) = load_folder(&model, &device, &ModelOptions::default())?;
+    let (pipeline, _) = load_model(&model, &device, &ModelOptions::default())?;
     let cases = Case::all(arguments.captions);
     let mut settings = Settings { steps: arguments.steps, guidance_scale: 3.0, ..Settings::default() };
     settings.text.weights = true;

@@ -8,7 +8,7 @@
 //! use fabric::prelude::*;
 //!
 //! let device = fabric::default_device()?;
-//! let pipeline = Pipeline::from_folder("stable-diffusion-v1-5", &device)?;
+//! let pipeline = Pipeline::open("stable-diffusion-v1-5", &device)?;
 //! let first = pipeline.generate(&Request::new("a small red star on blue").with_seeds([1, 2, 3, 4]))?;
 //! // Make images more like the third one and less like the first one.
 //! let request = Request::new("a small red star on blue")

@@ -152,7 +152,7 @@ fn parts_of_different_models_are_refused_when_they_are_joined() {
     refused(place.path(), &options(), &["`unet` reads text of 32 channels, got 64 (`text_encoder` 64)", "one model"]);
 
     let device = fabric::default_device().expect("a device");
-    let load = |path: &Path| StableDiffusion::from_folder(path, &device, &options()).expect("a model").0;
+    let load = |path: &Path| StableDiffusion::open(path, &device, &options()).expect("a model").0;
     let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/world");
     let mixed = || StableDiffusion { text: load(&world).text, ..load(&golden()) };
     for joined in [mixed().into_pipeline(), mixed().into_offloaded(&device)] {

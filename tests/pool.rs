@@ -28,7 +28,7 @@ fn model() -> StableDiffusion {
     let device = fabric::default_device().expect("a device");
     let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models");
-    StableDiffusion::from_folder(folder, &device, &options).expect("a model").0
+    StableDiffusion::open(folder, &device, &options).expect("a model").0
 }
 
 fn pipeline() -> Pipeline {

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use fabric::core::models::{TextOptions, WeightNormalisation};
 use fabric::core::pipeline::{Pipeline, Request, Settings};
-use fabric::models::{ModelOptions, demo_folder, load_folder};
+use fabric::models::{ModelOptions, demo_folder, load_model};
 
 const RULES: [WeightNormalisation; 3] =
     [WeightNormalisation::None, WeightNormalisation::Mean, WeightNormalisation::Comfy];
@@ -13,7 +13,7 @@ const WEIGHTS: [f32; 4] = [0.6, 0.9, 1.2, 1.5];
 
 fn pipeline() -> Pipeline {
     let device = fabric::default_device().expect("a device");
-    load_folder(demo_folder().expect("the model ships"), &device, &ModelOptions::default()).expect("a pipeline").0
+    load_model(demo_folder().expect("the model ships"), &device, &ModelOptions::default()).expect("a pipeline").0
 }
 
 fn options(rule: WeightNormalisation) -> TextOptions {

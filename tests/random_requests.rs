@@ -24,7 +24,7 @@ use fabric::models::load::{LoadOptions, SafetensorsFile, load_into};
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::unet::UNetConfig;
 use fabric::models::vae::{Vae, VaeConfig};
-use fabric::models::{ModelOptions, load_folder};
+use fabric::models::{ModelOptions, load_model};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
@@ -44,7 +44,7 @@ fn pipeline() -> &'static Pipeline {
     PIPELINE.get_or_init(|| {
         let device = fabric::default_device().expect("a device");
         let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
-        load_folder(models(), &device, &options).expect("a pipeline").0
+        load_model(models(), &device, &options).expect("a pipeline").0
     })
 }
 
@@ -132,13 +132,19 @@ struct Case {
     batch: usize,
 }
 
+impl Case {
+    fn is_inpainting(&self) -> bool {
+        self.request.init_image.as_ref().is_some_and(|start| start.mask.is_some())
+    }
+}
+
 impl std::fmt::Debug for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Request { prompt, seeds, init_image, mask, feedback, conditioning, settings, .. } = &self.request;
+        let Request { prompt, seeds, init_image, feedback, conditioning, settings, .. } = &self.request;
         let feedback: Vec<f64> = feedback.iter().map(|one| one.strength).collect();
         let init_image = init_image.as_ref().map(|init_image| init_image.strength);
         write!(f, "request {}: {:?}", self.number, prompt.chars().take(30).collect::<String>())?;
-        write!(f, ", seeds {seeds:?}, start {init_image:?}, mask {}, feedback {feedback:?}", mask.is_some())?;
+        write!(f, ", seeds {seeds:?}, start {init_image:?}, mask {}, feedback {feedback:?}", self.is_inpainting())?;
         write!(f, ", conditioning {}, chunk {}, budget {}", conditioning.len(), self.chunk, self.budget)?;
         write!(f, ", batch {}, {settings:?}", self.batch)
     }
@@ -223,10 +229,11 @@ fn case(number: u64) -> Case {
     }
     if draws.yes(0.4) {
         let (image, strength) = (draws.image(), draws.one(&[0.5, 0.7, 1.0]));
-        request = request.with_init_image(image, strength);
-        if draws.yes(0.5) {
-            request = request.with_mask(draws.image());
-        }
+        request = if draws.yes(0.5) {
+            request.with_inpainting(image, draws.image(), strength)
+        } else {
+            request.with_init_image(image, strength)
+        };
     }
     if draws.yes(0.4) {
         request = request.with(image_prompt(&mut draws));
@@ -359,7 +366,9 @@ fn the_requests_of_every_day_have_something_of_everything() {
     }
     assert!(settings(&|settings| settings.fabric.execution.token_merge_ratio > 0.0));
     assert!(settings(&|settings| settings.fabric.posterior == ReferencePosterior::Mean));
-    assert!(any(&|case| case.request.mask.is_some()) && any(&|case| case.request.init_image.is_some()));
+    assert!(
+        any(&|case| case.is_inpainting()) && any(&|case| case.request.init_image.is_some() && !case.is_inpainting())
+    );
     assert!(any(&|case| case.request.conditioning.len() > 1) && any(&|case| case.request.feedback.len() > 1));
     let samplers: std::collections::BTreeSet<_> =
         cases.iter().filter_map(|case| case.request.settings.sampler).map(|sampler| sampler.to_string()).collect();

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use fabric::core::image::Image;
 use fabric::core::models::UNetModel;
 use fabric::core::schedule::SchedulerConfig;
-use fabric::ipadapter::projection::ResamplerConfig;
+use fabric::ipadapter::ResamplerConfig;
 use fabric::ipadapter::train::{
     AdapterOptions, AdapterTask, Dataset, Partners, TaskOptions, first_weights, first_weights_of_instruct,
     published_settings,
@@ -53,7 +53,7 @@ fn unet(device: &Device) -> UNet {
 fn partners() -> Partners {
     let [plain, tracking] = devices();
     let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
-    let (model, _) = StableDiffusion::from_folder(models(), &plain, &options).expect("a model");
+    let (model, _) = StableDiffusion::open(models(), &plain, &options).expect("a model");
     let vision = ComponentFolder::open(models().join("image_encoder"), None).expect("a folder");
     let network = vision.config::<ClipVisionConfig>().expect("settings").init(&plain).expect("a network");
     let vision: ClipVision = loaded(network, &weights("image_encoder/model.safetensors"));

@@ -11,7 +11,7 @@ use fabric::models::load::{Component, Family, FolderWriter, SaveOptions};
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::unet::{Depths, UNetConfig};
 use fabric::models::vae::VaeConfig;
-use fabric::models::{LoadPipeline, ModelOptions, ModelReport, load_folder, recommended_settings};
+use fabric::models::{LoadPipeline, ModelOptions, ModelReport, load_model, recommended_settings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -22,7 +22,7 @@ fn xl(settings: &[(&str, Value)]) -> (Pipeline, ModelReport) {
 
 fn load(folder: &TempDir, options: &ModelOptions) -> (Pipeline, ModelReport) {
     let device = fabric::default_device().expect("a device");
-    load_folder(folder.path().join("xl"), &device, options).expect("a loaded model")
+    load_model(folder.path().join("xl"), &device, options).expect("a loaded model")
 }
 
 fn xl_folder(settings: &[(&str, Value)]) -> TempDir {
@@ -161,7 +161,7 @@ fn a_model_brings_its_recommended_settings() {
     let device = fabric::default_device().expect("a device");
     let recommended = json!({"guidance_scale": 3.0, "steps": 7});
     let place = xl_folder(&[("_recommended_settings", recommended)]);
-    let pipeline = Pipeline::from_folder(place.path().join("xl"), &device).expect("a model");
+    let pipeline = Pipeline::open(place.path().join("xl"), &device).expect("a model");
     let settings = pipeline.recommended_settings();
     assert_eq!((settings.guidance_scale, settings.steps), (3.0, 7));
     assert_eq!(pipeline.request("a cat").settings, *settings);
@@ -175,7 +175,7 @@ fn a_model_brings_its_recommended_settings() {
     assert_eq!(session.generate(&pipeline, 1).expect("a round").settings["steps"], 2);
     for wrong in [json!([]), json!({"steps": 0}), json!({"stepz": 3}), json!(7)] {
         let place = xl_folder(&[("_recommended_settings", wrong.clone())]);
-        let message = Pipeline::from_folder(place.path().join("xl"), &device).expect_err("no settings").to_string();
+        let message = Pipeline::open(place.path().join("xl"), &device).expect_err("no settings").to_string();
         assert!(message.contains("expected") && message.contains("got"), "{wrong}: {message}");
     }
 }

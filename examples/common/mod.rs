@@ -57,6 +57,9 @@ pub(crate) struct Common {
     /// Encode prompts longer than 77 tokens in several tokenizer windows, instead of truncating them.
     #[arg(long)]
     long_prompts: bool,
+    /// VAE to use instead of the model's own: a file of weights or a folder.
+    #[arg(long)]
+    vae: Option<PathBuf>,
     /// LoRA file to merge into the weights, as FILE or <FILE:SCALE>. Repeat the option for several LoRAs.
     #[arg(long)]
     lora: Vec<String>,
@@ -137,10 +140,20 @@ impl Common {
             })
         };
         let loras = self.lora.iter().map(|choice| lora(choice)).collect();
+        let vae = self.vae.clone();
         let Self { tile_vae, offload, sampler, .. } = *self;
         let progress = Some(progress);
-        let options =
-            ModelOptions { dtype, sampler, tile_vae, offload, loras, progress, prediction, ..ModelOptions::default() };
+        let options = ModelOptions {
+            dtype,
+            sampler,
+            tile_vae,
+            offload,
+            loras,
+            progress,
+            prediction,
+            vae,
+            ..ModelOptions::default()
+        };
         let (pipeline, _) = load_model(self.model()?, device, &options)?;
         bar.finish_and_clear();
         Ok(pipeline)

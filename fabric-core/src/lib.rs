@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 pub mod attention;
-pub mod cache;
 pub mod denoise;
 pub mod fabric;
 pub mod guidance;
@@ -20,8 +19,10 @@ pub mod schedule;
 pub mod session;
 
 mod aspect;
+mod cache;
 mod error;
 mod image_condition;
+mod init_image;
 mod invalid_value;
 mod layout;
 mod window;
@@ -29,4 +30,5 @@ mod window;
 pub use aspect::Aspect;
 pub use error::Error;
 pub use image_condition::ImageCondition;
+pub use init_image::InitImage;
 pub use invalid_value::InvalidValue;

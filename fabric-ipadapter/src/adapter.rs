@@ -22,19 +22,19 @@ use crate::{AdapterError, FeatureKind, Features};
 
 /// Key and value projections of image tokens for one cross-attention layer.
 #[derive(Module, Debug)]
-pub struct KeyValue {
+pub(crate) struct KeyValue {
     to_k: Linear,
     to_v: Linear,
 }
 
 impl KeyValue {
     /// Creates random weights that map tokens of `context` channels to a layer of `width` channels.
-    pub fn new(context: usize, width: usize, device: &Device) -> Self {
+    pub(crate) fn new(context: usize, width: usize, device: &Device) -> Self {
         Self { to_k: Linear::new(context, width, false, device), to_v: Linear::new(context, width, false, device) }
     }
 
     /// Projects tokens `[rows, tokens, context]` to keys and values `[rows, tokens, width]`.
-    pub fn forward(&self, tokens: Tensor<3>) -> [Tensor<3>; 2] {
+    pub(crate) fn forward(&self, tokens: Tensor<3>) -> [Tensor<3>; 2] {
         [self.to_k.forward(tokens.clone()), self.to_v.forward(tokens)]
     }
 }
@@ -43,9 +43,22 @@ impl KeyValue {
 #[derive(Module, Debug)]
 pub struct AdapterWeights {
     /// Projects image features to tokens.
-    pub projection: ImageProjection,
+    pub(crate) projection: ImageProjection,
     /// Key and value projections, in the order of [`numbered_layers`](crate::numbered_layers).
-    pub layers: Vec<KeyValue>,
+    pub(crate) layers: Vec<KeyValue>,
+}
+
+impl AdapterWeights {
+    /// Returns what the three cross-attentions of the first layer of an Instruct projection add (image, prompt,
+    /// instruction), for comparison with other implementations; `None` for other projections and features.
+    pub fn first_reads(&self, features: &Features) -> Option<[Tensor<3>; 3]> {
+        match (&self.projection, features.clone()) {
+            (ImageProjection::Instruct(projection), Features::Instructed { tokens, prompt, instruction }) => {
+                Some(projection.first_reads(tokens, prompt, instruction))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl PublishedNames for AdapterWeights {

@@ -20,7 +20,7 @@ mod noise;
 mod numbering;
 mod prepared;
 mod preset;
-pub mod projection;
+mod projection;
 mod prompt;
 mod scale_schedule;
 mod scales;
@@ -29,7 +29,7 @@ mod tiles;
 #[cfg(feature = "train")]
 pub mod train;
 
-pub use adapter::{AdapterWeights, IpAdapter, KeyValue};
+pub use adapter::{AdapterWeights, IpAdapter};
 pub use error::AdapterError;
 pub use fabric_core::Aspect;
 pub use features::{Combine, FeatureKind, Features};
@@ -41,7 +41,8 @@ pub use mask::{Mask, MaskMode};
 pub use noise::{NoiseKind, noised_image};
 pub use numbering::numbered_layers;
 pub use prepared::PreparedImagePrompt;
-pub use preset::{LayerPreset, PresetScales};
+pub use preset::LayerPreset;
+pub use projection::ResamplerConfig;
 pub use prompt::{ImagePromptKv, ImagePromptRows};
 pub use scale_schedule::ScaleSchedule;
 pub use scales::LayerScales;

@@ -11,10 +11,10 @@ use fabric_core::models::CrossAttention;
 use fabric_core::pipeline::{BatchLayout, PreparedConditioning, RunContext, Window};
 
 use crate::image_prompt::{Scale, Source};
+use crate::preset::PresetScales;
 use crate::prompt::{ImagePromptRows, check_masks, check_weights};
 use crate::{
-    AdapterError, Features, ImagePrompt, ImagePromptKv, InstructTexts, Instruction, LayerScales, PresetScales,
-    ScaleSchedule,
+    AdapterError, Features, ImagePrompt, ImagePromptKv, InstructTexts, Instruction, LayerScales, ScaleSchedule,
 };
 
 /// [`ImagePrompt`] with its keys and values for each guidance branch of one run.

@@ -65,11 +65,11 @@ pub enum LayerPreset {
 /// Scales of a preset for one U-Net, and its inverted layers. In an inverted layer, the conditional branch does
 /// not attend to the image and all other branches do, so guidance leads away from the image.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PresetScales {
+pub(crate) struct PresetScales {
     /// Scale of each layer.
-    pub scales: LayerScales,
+    pub(crate) scales: LayerScales,
     /// The inverted layers.
-    pub inverted: BTreeSet<AttnSite>,
+    pub(crate) inverted: BTreeSet<AttnSite>,
 }
 
 /// Factor of a layer on one of the two strengths.
@@ -198,7 +198,7 @@ impl LayerPreset {
     /// # Errors
     ///
     /// Returns an error if the preset names layers and the U-Net is not that of Stable Diffusion 1, 2 or XL.
-    pub fn scales_for(
+    pub(crate) fn scales_for(
         self,
         layers: &[CrossAttention],
         strength: f32,

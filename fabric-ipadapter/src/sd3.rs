@@ -87,7 +87,7 @@ impl JointLayer {
 pub struct JointInstruct {
     /// Projects images, prompt and instruction to tokens, which the transformer's context embedder gets along
     /// with its text.
-    pub projection: InstructResampler,
+    pub(crate) projection: InstructResampler,
     /// Layers of blocks 0, 2, 4 and so on.
     pub layers: Vec<JointLayer>,
 }

@@ -21,5 +21,5 @@ pub mod vae;
 
 pub use stable_diffusion::{
     LoadPipeline, LoraChoice, ModelError, ModelOptions, ModelReport, RECOMMENDED_SETTINGS, StableDiffusion,
-    StableDiffusionText, demo_folder, load_folder, load_model, load_single_file, recommended_settings,
+    StableDiffusionText, demo_folder, load_model, recommended_settings,
 };

@@ -24,7 +24,7 @@ fn what_diffusers_saved_is_the_adapter_that_it_loaded() {
 fn the_lora_of_faceid_changes_the_u_net_under_the_adapter() {
     let device = fabric::default_device().expect("a device");
     let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
-    let model = || StableDiffusion::from_folder(folder(), &device, &options).expect("a model").0;
+    let model = || StableDiffusion::open(folder(), &device, &options).expect("a model").0;
     // A FaceID adapter for the golden U-Net, with a LoRA of two layers, numbered as in the published files.
     let base = adapter("base");
     let config =

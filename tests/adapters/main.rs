@@ -21,7 +21,7 @@ use fabric::core::models::{CrossAttention, TextOptions, UNetModel};
 use fabric::core::pipeline::{
     BatchLayout, Generation, Pipeline, PreparedConditioning, Request, RunContext, Settings, Window,
 };
-use fabric::ipadapter::projection::ResamplerConfig;
+use fabric::ipadapter::ResamplerConfig;
 use fabric::ipadapter::{
     AdapterConfig, AdapterError, AdapterFile, FaceVersion, FeatureKind, Features, ImagePrompt, InstructGuidance,
     InstructTexts, Instruction, IpAdapter, LayerPreset, LayerScales, Mask, PreparedImagePrompt, ProjectionConfig,
@@ -31,7 +31,7 @@ use fabric::models::load::{LoadDtype, SafetensorsFile, parameters};
 use fabric::models::lora::merge;
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::unet::UNetConfig;
-use fabric::models::{ModelOptions, StableDiffusion, load_folder};
+use fabric::models::{ModelOptions, StableDiffusion, load_model};
 use safetensors::SafeTensors;
 use safetensors::tensor::{TensorView, serialize_to_file};
 
@@ -44,7 +44,7 @@ fn pipeline() -> &'static Pipeline {
     PIPELINE.get_or_init(|| {
         let device = fabric::default_device().expect("a device");
         let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
-        load_folder(folder(), &device, &options).expect("a pipeline").0
+        load_model(folder(), &device, &options).expect("a pipeline").0
     })
 }
 

@@ -1,7 +1,8 @@
 //! Image prompts, instructions and reasons in sessions of feedback.
 
+use fabric::core::InitImage;
 use fabric::core::fabric::KeepPolicy;
-use fabric::core::session::{FeedbackSession, InitImage};
+use fabric::core::session::FeedbackSession;
 use fabric::core::{Aspect, ImageCondition};
 use fabric::models::clip::ClipVision;
 
@@ -60,15 +61,14 @@ fn a_request_has_what_the_session_holds_and_a_round_what_the_request_had() {
     session.like(&image(1)).expect("a vote").because(Aspect::Style).expect("a reason");
     session.dislike(&image(2)).expect("a vote").because("its dark background").expect("a reason");
     session.like(&image(6)).expect("a vote");
-    let init =
-        InitImage { image: image(4), strength: 0.7, mask: Some(Image::filled(8, 8, [255; 3]).expect("an image")) };
+    let init = InitImage::new(image(4), 0.7).with_mask(Image::filled(8, 8, [255; 3]).expect("an image"));
     session.set_init_image(Some(init.clone())).expect("an init image");
     let request = session.next_request(&equipped(), 2).expect("a request");
     let conditions: Vec<_> = request.image_conditions.iter().map(|one| (one.aspect.clone(), one.away)).collect();
     let words = Aspect::Words("its dark background".to_owned());
     let expected = [(Some(Aspect::Colour), false), (None, true), (Some(Aspect::Style), false), (Some(words), true)];
     assert_eq!(conditions, expected);
-    assert_eq!((request.feedback.len(), request.mask.is_some(), request.seeds.len()), (1, true, 2));
+    assert_eq!((request.feedback.len(), request.init_image.as_ref(), request.seeds.len()), (1, Some(&init), 2));
 
     // Changes between the request and the record do not reach the round.
     let made = equipped().generate(&request).expect("images");

@@ -213,8 +213,7 @@ fn inpainting(golden: &Golden, name: &str, run: &Value) {
     let request = Request::new("prompt")
         .with_negative_prompt("negative")
         .with_settings(settings)
-        .with_init_image(start, strength)
-        .with_mask(mask);
+        .with_inpainting(start, mask, strength);
     let states = RefCell::new(Vec::new());
     let mut watch = |event: &StepEvent<'_>| {
         states.borrow_mut().push(event.state.clone());

@@ -12,7 +12,6 @@ use fabric::core::models::{ImageEncoder, TextEmbedding, TextEncoder, TextOptions
 use fabric::core::pipeline::{BatchLayout, Conditioning, PreparedConditioning, Request, RunContext};
 use fabric::core::samplers::sample;
 use fabric::core::schedule::Schedule;
-use fabric::ipadapter::projection::ImageProjection;
 use fabric::ipadapter::{
     Features, ImagePrompt, InstructGuidance, InstructTexts, Instruction, IpAdapter, PreparedImagePrompt,
 };
@@ -145,11 +144,9 @@ fn projection(world: &World) {
         let features = Features::Instructed { tokens, prompt, instruction };
         world.golden.compare(&format!("tokens/{name}"), world.adapter.tokens(&features).expect("tokens"));
     }
-    let ImageProjection::Instruct(projection) = &world.adapter.weights().projection else {
-        panic!("the file is no Instruct adapter: {}", world.adapter.config());
-    };
-    let [image, prompt, query] = [&world.images[0], &texts.prompt, &texts.query].map(Tensor::clone);
-    let reads = projection.first_reads(image, prompt, query);
+    let [tokens, prompt, instruction] = [&world.images[0], &texts.prompt, &texts.query].map(Tensor::clone);
+    let features = Features::Instructed { tokens, prompt, instruction };
+    let reads = world.adapter.weights().first_reads(&features).expect("the file is an Instruct adapter");
     for (name, read) in ["image", "prompt", "instruct"].into_iter().zip(reads) {
         world.golden.compare(&format!("layer0/{name}_attn"), read);
     }

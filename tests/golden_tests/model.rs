@@ -9,7 +9,7 @@ use fabric::models::load::{LoadDtype, LoadOptions, SafetensorsFile, TensorSource
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::unet::{UNet, UNetConfig};
 use fabric::models::vae::{Vae, VaeConfig};
-use fabric::models::{ModelOptions, load_folder};
+use fabric::models::{ModelOptions, load_model};
 
 use super::harness::{device, folder};
 
@@ -57,6 +57,6 @@ pub(crate) fn pipeline() -> &'static Pipeline {
     static PIPELINE: OnceLock<Pipeline> = OnceLock::new();
     PIPELINE.get_or_init(|| {
         let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
-        load_folder(folder().join("models"), &device(), &options).expect("a pipeline").0
+        load_model(folder().join("models"), &device(), &options).expect("a pipeline").0
     })
 }

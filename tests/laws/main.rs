@@ -16,10 +16,10 @@ use fabric::core::image::{Fit, Image};
 use fabric::core::noise::{Draw, RunNoise, SeededNoise};
 use fabric::core::pipeline::{Generation, Observer, Phase, PhaseEvent, Pipeline, Request, Settings, StepEvent};
 use fabric::core::samplers::{Sampler, SamplerRun};
-use fabric::core::schedule::{SamplerKind, SchedulerConfig, SigmaCurve};
+use fabric::core::schedule::{SamplerKind, SigmaCurve};
 use fabric::models::load::LoadDtype;
 use fabric::models::tokenizer::ClipTokenizer;
-use fabric::models::{ModelOptions, load_folder};
+use fabric::models::{ModelOptions, load_model};
 
 fn pipeline() -> &'static Pipeline {
     static PIPELINE: OnceLock<Pipeline> = OnceLock::new();
@@ -30,7 +30,7 @@ fn fresh_pipeline() -> Pipeline {
     let device = fabric::default_device().expect("a device");
     let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), ..ModelOptions::default() };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models");
-    load_folder(folder, &device, &options).expect("a pipeline").0
+    load_model(folder, &device, &options).expect("a pipeline").0
 }
 
 /// Smooth image that differs for each seed.
@@ -192,8 +192,9 @@ fn kept_tokens_serve_their_own_noise_level_only() {
     let many = pipeline.generate(&with(&cached, "dpmpp_2m_karras", 50)).expect("a generation");
     assert_same(&make(&with(&everywhere(), "dpmpp_2m_karras", 50)), &many);
     // Equal timesteps with another training schedule.
-    let other = pipeline.scheduler().clone();
-    let other = pipeline.clone().with_scheduler(SchedulerConfig { rescale_betas_zero_snr: true, ..other });
+    let mut other = pipeline.scheduler().clone();
+    other.rescale_betas_zero_snr = true;
+    let other = pipeline.clone().with_scheduler(other);
     let first = pipeline.generate(&with(&cached, "ddim", 3)).expect("a generation");
     let second = other.generate(&with(&cached, "ddim", 3)).expect("a generation");
     assert_differ(&first, &second);
@@ -344,7 +345,7 @@ fn weights_in_half_precision_change_little() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models");
     let load = |dtype| {
         let options = ModelOptions { tokenizer: Some(ClipTokenizer::openai()), dtype, ..ModelOptions::default() };
-        load_folder(&folder, &device, &options)
+        load_model(&folder, &device, &options)
     };
     let exact = make(&both(everywhere()));
     // GPUs also compute in half precision, and round after every operation instead of once.

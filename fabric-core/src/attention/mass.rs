@@ -12,20 +12,20 @@ use super::{AttnCall, AttnExtras, AttnProcessor, JointTokens, attend};
 /// Each layer's attention is computed a second time, with values that only mark the source of each token. The
 /// same kernel thus yields the shares, without materialising the attention matrix.
 #[derive(Debug)]
-pub struct MeasuredMass<'a> {
+pub(crate) struct MeasuredMass<'a> {
     inner: &'a dyn AttnProcessor,
     shares: RefCell<BTreeMap<usize, (Tensor<1>, usize)>>,
 }
 
 impl<'a> MeasuredMass<'a> {
     /// Creates a wrapper that measures the joint tokens of `inner`.
-    pub fn new(inner: &'a dyn AttnProcessor) -> Self {
+    pub(crate) fn new(inner: &'a dyn AttnProcessor) -> Self {
         Self { inner, shares: RefCell::default() }
     }
 
     /// Returns the share of attention (0 to 1) per [`JointTokens::source`]: the mean over the layers, rows,
     /// queries and heads that see it.
-    pub fn shares(self) -> BTreeMap<usize, f64> {
+    pub(crate) fn shares(self) -> BTreeMap<usize, f64> {
         let shares = self.shares.into_inner().into_iter();
         shares.map(|(source, (sum, count))| (source, sum.into_scalar::<f64>() / count as f64)).collect()
     }

@@ -13,4 +13,5 @@ pub(crate) use claims::Claim;
 pub(crate) use latents::ReferenceLatents;
 pub(crate) use recorded::in_half;
 pub use recorded::{ReferenceTokens, TokensBySite};
-pub use reference_kv::{CacheStats, ReferenceKvCache, ReferenceKvKey};
+pub use reference_kv::CacheStats;
+pub(crate) use reference_kv::{ReferenceKvCache, ReferenceKvKey};

@@ -16,21 +16,21 @@ use crate::noise::ReferenceId;
 /// Recordings are cached only if the noise on references is fixed
 /// ([`has_fixed_references`](crate::noise::RunNoise::has_fixed_references)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ReferenceKvKey {
+pub(crate) struct ReferenceKvKey {
     /// Identifies the image and its encoding.
-    pub id: ReferenceId,
+    pub(crate) id: ReferenceId,
     /// Bits of the noise level's timestep, alpha and sigma. The timestep alone is not enough: samplers that round it
     /// use the same one for different levels.
-    pub level: [u64; 3],
+    pub(crate) level: [u64; 3],
     /// Digest of the pass's other inputs (text, SDXL's time ids).
-    pub conditions: u64,
+    pub(crate) conditions: u64,
     /// Whether keys and values were rounded to half precision.
-    pub half: bool,
+    pub(crate) half: bool,
     /// Bits of the token merge ratio.
-    pub token_merge_ratio: u64,
+    pub(crate) token_merge_ratio: u64,
 }
 
-/// Statistics of a [`ReferenceKvCache`].
+/// Statistics of the cache of reference keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct CacheStats {
@@ -77,7 +77,7 @@ impl CacheStats {
 /// Threads may share a cache. Its lock is held only for bookkeeping, never during file access or transfers to or from
 /// a device: a thread waiting for the lock might be the one that the device waits for.
 #[derive(Debug, Default)]
-pub struct ReferenceKvCache {
+pub(crate) struct ReferenceKvCache {
     /// Declared before the folder, so that files are dropped before the folder that contains them.
     state: Mutex<State>,
     folder: Option<SpillFolder>,
@@ -115,7 +115,7 @@ impl ReferenceKvCache {
     /// # Errors
     ///
     /// Returns an error if the folder cannot be created.
-    pub fn spilling(folder: &Path, bytes: u64) -> Result<Self, Error> {
+    pub(crate) fn spilling(folder: &Path, bytes: u64) -> Result<Self, Error> {
         let made = SpillFolder::new(folder)
             .map_err(|source| Error::SpillFolder { place: folder.display().to_string(), source })?;
         let disk = Disk { budget: bytes, ..Disk::default() };
@@ -132,19 +132,19 @@ impl ReferenceKvCache {
     }
 
     /// Returns hits, misses and bytes so far.
-    pub fn stats(&self) -> CacheStats {
+    pub(crate) fn stats(&self) -> CacheStats {
         let state = self.lock();
         CacheStats { bytes: state.memory.bytes(), disk_bytes: state.disk.files.bytes(), ..state.stats }
     }
 
     /// Returns the last disk error: a failed write, after which nothing more is written, or the last entry of
     /// this run that could not be read back.
-    pub fn spill_error(&self) -> Option<String> {
+    pub(crate) fn spill_error(&self) -> Option<String> {
         self.lock().disk.error.clone()
     }
 
     /// Starts a new run: entries that it does not use may be evicted.
-    pub fn begin_run(&self) {
+    pub(crate) fn begin_run(&self) {
         let mut state = self.lock();
         state.run += 1;
         if !state.disk.off {
@@ -153,7 +153,7 @@ impl ReferenceKvCache {
     }
 
     /// Removes all entries, and allows writing to disk again after a failure.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let mut state = self.lock();
         let forgotten = (std::mem::take(&mut state.memory), std::mem::take(&mut state.disk.files));
         (state.disk.off, state.disk.error) = (false, None);
@@ -163,7 +163,7 @@ impl ReferenceKvCache {
     }
 
     /// Returns the entry with this key. An entry on disk moves to memory if the memory budget (in bytes) allows it.
-    pub fn get(&self, key: &ReferenceKvKey, budget: u64) -> Option<Arc<TokensBySite>> {
+    pub(crate) fn get(&self, key: &ReferenceKvKey, budget: u64) -> Option<Arc<TokensBySite>> {
         let (file, bytes) = match self.lock().find(key)? {
             Found::InMemory(tokens) => return Some(tokens),
             Found::OnDisk(file, bytes) => (file, bytes),
@@ -204,7 +204,7 @@ impl ReferenceKvCache {
     }
 
     /// Adds an entry, in memory if `budget` (in bytes) allows it, else on disk if its budget allows it.
-    pub fn insert(&self, key: ReferenceKvKey, tokens: Arc<TokensBySite>, budget: u64) {
+    pub(crate) fn insert(&self, key: ReferenceKvKey, tokens: Arc<TokensBySite>, budget: u64) {
         let bytes = tokens.values().map(|layer| size_of_tensor(&layer.key) + size_of_tensor(&layer.value)).sum::<u64>();
         let Placed { replaced, without_place } = self.lock().place(key, tokens, bytes, budget);
         drop(replaced);

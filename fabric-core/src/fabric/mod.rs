@@ -17,6 +17,7 @@ mod schedule;
 mod selection;
 mod settings;
 
+pub use crate::cache::{ReferenceTokens, TokensBySite};
 pub use block_weights::BlockWeights;
 pub use depth::depth_position;
 pub use execution::{FabricExecution, ReferencePass};
@@ -24,6 +25,7 @@ pub use processors::{InBatchReferences, RecordedReferences, ReferenceWeight};
 pub(crate) use reference::acted_on;
 pub use reference::{Reference, Side};
 pub(crate) use references::{Contribution, ReferencePasses, References, indices};
-pub use schedule::{CallWeights, FeedbackSchedule};
+pub use schedule::CallWeights;
+pub(crate) use schedule::FeedbackSchedule;
 pub use selection::KeepPolicy;
 pub use settings::{FabricSettings, ReferenceNoise, ReferencePosterior, TimeCurve, WindowRule};

@@ -26,19 +26,19 @@ impl CallWeights {
 
 /// Schedule of reference weights over a run. Holds only host data; the weights are known before the run starts.
 #[derive(Debug, Clone)]
-pub struct FeedbackSchedule {
+pub(crate) struct FeedbackSchedule {
     settings: FabricSettings,
     train_steps: usize,
 }
 
 impl FeedbackSchedule {
     /// Creates a schedule for a model trained on `train_steps` timesteps (1000 for Stable Diffusion).
-    pub fn new(settings: &FabricSettings, train_steps: usize) -> Self {
+    pub(crate) fn new(settings: &FabricSettings, train_steps: usize) -> Self {
         Self { settings: settings.clone(), train_steps }
     }
 
     /// Returns the weight of a liked reference at full resolution, before strength and normalization.
-    pub fn weight(&self, call: &ModelCall) -> f64 {
+    pub(crate) fn weight(&self, call: &ModelCall) -> f64 {
         let FabricSettings { min_weight, max_weight, .. } = self.settings;
         let Some(progress) = self.progress(call) else { return min_weight };
         let share = match self.settings.curve {
@@ -50,7 +50,7 @@ impl FeedbackSchedule {
     }
 
     /// Returns the weights of a reference with this side and strength, if `count` references have the same side.
-    pub fn weights(&self, call: &ModelCall, side: Side, strength: f64, count: usize) -> CallWeights {
+    pub(crate) fn weights(&self, call: &ModelCall, side: Side, strength: f64, count: usize) -> CallWeights {
         let settings = &self.settings;
         let (scale, bottleneck) = match side {
             Side::Liked => (1.0, settings.liked_bottleneck_scale),

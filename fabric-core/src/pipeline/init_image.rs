@@ -5,13 +5,13 @@ use burn::tensor::module::interpolate;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 
 use super::inpaint::MaskChannels;
-use super::{Generation, InitImage, Pipeline, Report, Request};
-use crate::Error;
+use super::{Generation, Pipeline, Report, Request};
 use crate::image::{self, Fit};
 use crate::models::Posterior;
 use crate::noise::{Draw, RunNoise, drawn};
 use crate::samplers::MaskBlend;
 use crate::schedule::Schedule;
+use crate::{Error, InitImage};
 
 /// Initial latents, and the mask data for inpainting.
 pub(super) struct Start {
@@ -25,7 +25,7 @@ pub(super) struct Start {
 impl Pipeline {
     /// Refuses a mask that selects nothing: the run would return the init image unchanged.
     pub(super) fn check_mask(&self, request: &Request, [width, height]: [usize; 2]) -> Result<(), Error> {
-        let Some(mask) = &request.mask else { return Ok(()) };
+        let Some(mask) = request.init_image.as_ref().and_then(|start| start.mask.as_ref()) else { return Ok(()) };
         let light = image::mask_pixels(mask, width, height)?;
         // As in the published code, each latent is masked by the first pixel (top left) of its square.
         let step = self.autoencoder.scale_factor();
@@ -91,7 +91,7 @@ impl Pipeline {
         };
         let initial = std::slice::from_ref(&start.image);
         let pixels = image::vae_batch(initial, size[0], size[1], Fit::SquashLanczos, &device)?;
-        let whole = match &request.mask {
+        let whole = match &start.mask {
             Some(mask) => Some(image::mask_batch(mask, size[0], size[1], &device)?),
             None => None,
         };

@@ -17,10 +17,11 @@ mod run;
 mod text;
 mod warm_up;
 
+pub use crate::cache::CacheStats;
 pub use crate::layout::BatchLayout;
 pub use crate::window::Window;
 pub use conditioning::{Conditioning, ImageAdapter, PreparedConditioning, RequestConditioning, RunContext};
 pub use pool::{DevicePool, PoolStep, Pooled};
 pub use report::{Observer, Phase, PhaseEvent, Report, StepEvent};
-pub use request::{FeedbackImage, InitImage, Request, Settings};
+pub use request::{FeedbackImage, Request, Settings};
 pub use run::{Generation, Pipeline};

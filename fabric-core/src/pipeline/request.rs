@@ -12,7 +12,7 @@ use crate::image::Image;
 use crate::models::TextOptions;
 use crate::samplers::Sampler;
 use crate::schedule::SamplerKind;
-use crate::{Error, ImageCondition};
+use crate::{Error, ImageCondition, InitImage};
 
 /// Generation settings: everything in a [`Request`] except prompts, seeds and images.
 ///
@@ -138,17 +138,6 @@ impl Settings {
     }
 }
 
-/// An image to start from instead of noise.
-#[derive(Debug, Clone)]
-pub struct InitImage {
-    /// The image; it is resized to the size of the result.
-    pub image: Image,
-    /// Denoising strength: 0 keeps the image, 1 starts from pure noise. The run makes this share of the steps,
-    /// rounded down. At 0 there are no steps and the result is the image itself, resized; any other strength
-    /// must leave at least one step.
-    pub strength: f64,
-}
-
 /// A liked or disliked image.
 #[derive(Debug, Clone)]
 pub struct FeedbackImage {
@@ -175,9 +164,6 @@ pub struct Request {
     pub seeds: Vec<u64>,
     /// Image to start from instead of noise.
     pub init_image: Option<InitImage>,
-    /// Inpainting mask: the init image is regenerated where the mask is light (128 of 255 or more). The mask is
-    /// stretched to the size of the image.
-    pub mask: Option<Image>,
     /// Liked and disliked images, oldest first.
     pub feedback: Vec<FeedbackImage>,
     /// Image prompts and control images; their order changes only rounding.
@@ -199,7 +185,6 @@ impl Request {
             negative_prompt: None,
             seeds: vec![0],
             init_image: None,
-            mask: None,
             feedback: Vec::new(),
             conditioning: Vec::new(),
             image_conditions: Vec::new(),
@@ -239,11 +224,11 @@ impl Request {
     /// Sets the init image; `strength` 0 keeps it, 1 starts from pure noise ([`InitImage::strength`]).
     #[must_use]
     pub fn with_init_image(mut self, image: Image, strength: f64) -> Self {
-        self.init_image = Some(InitImage { image, strength });
+        self.init_image = Some(InitImage::new(image, strength));
         self
     }
 
-    /// Sets the inpainting mask: regenerates the init image where `mask` is light and keeps the rest.
+    /// Sets the init image and an inpainting mask: regenerates the image where `mask` is light and keeps the rest.
     ///
     /// An inpainting U-Net receives the mask and the masked image as extra input channels. With any other U-Net, the
     /// kept part of the latents is restored after each step. Both are as in diffusers. At strength 1, nothing of the
@@ -252,8 +237,8 @@ impl Request {
     /// A mask that selects nothing is an error: one that is dark everywhere, or too thin to be seen at latent
     /// resolution. [`Image::open_mask`] reads masks from files, including masks in an alpha channel.
     #[must_use]
-    pub fn with_mask(mut self, mask: Image) -> Self {
-        self.mask = Some(mask);
+    pub fn with_inpainting(mut self, image: Image, mask: Image, strength: f64) -> Self {
+        self.init_image = Some(InitImage::new(image, strength).with_mask(mask));
         self
     }
 
@@ -340,15 +325,7 @@ impl Request {
                 ));
             }
         }
-        if let Some(start) = &self.init_image
-            && !(0.0..=1.0).contains(&start.strength)
-        {
-            let got = start.strength;
-            return Err(Error::settings("init_image.strength", got, "a number from 0 to 1", "0.6 to 0.8 is usual"));
-        }
-        if self.mask.is_some() && self.init_image.is_none() {
-            return Err(Error::settings("mask", "one, but no init image", "both or neither", "give the image as well"));
-        }
+        self.init_image.as_ref().map_or(Ok(()), InitImage::validate)?;
         self.image_conditions.iter().try_for_each(ImageCondition::validate)?;
         for (index, feedback) in self.feedback.iter().enumerate() {
             if !(-1.0..=1.0).contains(&feedback.strength) {

@@ -3,8 +3,7 @@
 use serde_json::Value;
 
 use super::{FeedbackImage, Generation, Observer, Pipeline, Request, Settings};
-use crate::pipeline;
-use crate::session::{FeedbackSession, InitImage, Judged, MadeWith, Round};
+use crate::session::{FeedbackSession, Judged, MadeWith, Round};
 use crate::{Error, ImageCondition};
 
 /// Generating rounds with a pipeline.
@@ -73,10 +72,7 @@ impl FeedbackSession {
             let condition = condition.with_scale(vote.strength().abs());
             request.image_conditions.push(if vote.strength() < 0.0 { condition.away() } else { condition });
         }
-        if let Some(InitImage { image, strength, mask }) = self.init_image().cloned() {
-            request = request.with_init_image(image, strength);
-            request.mask = mask;
-        }
+        request.init_image = self.init_image().cloned();
         request.seeds = (0..count).map(|_| self.next_seed()).collect();
         Ok(request)
     }
@@ -90,17 +86,12 @@ impl FeedbackSession {
     /// are still in `made`.
     pub fn record(&mut self, request: &Request, made: &Generation) -> Result<Round, Error> {
         let plain = |value: Result<Value, _>| value.expect("settings and reports are plain data");
-        let init_image = request.init_image.clone().map(|pipeline::InitImage { image, strength }| InitImage {
-            image,
-            strength,
-            mask: request.mask.clone(),
-        });
         let made_with = MadeWith {
             prompt: request.prompt.clone(),
             negative_prompt: request.negative_prompt.clone().unwrap_or_default(),
             settings: plain(serde_json::to_value(&request.settings)),
             image_conditions: request.image_conditions.clone(),
-            init_image,
+            init_image: request.init_image.clone(),
         };
         let images = made.images.iter().cloned().zip(made.seeds.iter().copied()).collect();
         Ok(self.push_round_made_with(images, made_with, plain(serde_json::to_value(&made.report)))?)

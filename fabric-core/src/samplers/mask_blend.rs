@@ -7,13 +7,13 @@ use crate::schedule::Schedule;
 /// Blends the original latents back in outside the mask, as diffusers' inpainting does with models that are not
 /// trained for inpainting.
 #[derive(Debug, Clone)]
-pub struct MaskBlend {
+pub(crate) struct MaskBlend {
     /// Clean latents of the original image, `[images, channels, height, width]`.
-    pub clean: Tensor<4>,
+    pub(crate) clean: Tensor<4>,
     /// The initial noise of the run, of the same shape.
-    pub noise: Tensor<4>,
+    pub(crate) noise: Tensor<4>,
     /// Mask `[images, 1, height, width]`: 1 is generated, 0 is kept.
-    pub mask: Tensor<4>,
+    pub(crate) mask: Tensor<4>,
 }
 
 impl MaskBlend {

@@ -28,7 +28,7 @@ use burn::tensor::Tensor;
 use crate::Error;
 use crate::denoise::{Denoiser, NoiseLevel, NoiseSource};
 use crate::schedule::{SamplerKind, Schedule};
-pub use mask_blend::MaskBlend;
+pub(crate) use mask_blend::MaskBlend;
 pub use run::SamplerRun;
 
 /// Error of a sampler.

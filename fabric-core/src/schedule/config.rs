@@ -23,7 +23,7 @@ pub enum Prediction {
 /// Timestep spacing: how timesteps are chosen from the training steps (Lin et al. 2023, table 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Spacing {
+pub(crate) enum Spacing {
     /// Multiples of `T / steps`, counted up from `steps_offset`.
     Leading,
     /// Multiples of `T / steps`, counted down from `T - 1`.
@@ -35,7 +35,7 @@ pub enum Spacing {
 /// Schedule of the noise variances (betas) used in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum BetaSchedule {
+pub(crate) enum BetaSchedule {
     /// Linear in beta.
     Linear,
     /// Linear in the square root of beta (Stable Diffusion).
@@ -52,7 +52,7 @@ pub enum BetaSchedule {
 /// Variance of the noise in a DDPM step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Variance {
+pub(crate) enum Variance {
     /// The variance of the posterior.
     #[default]
     FixedSmall,
@@ -65,7 +65,7 @@ pub enum Variance {
 /// Form of a solver's higher-order correction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum SolverType {
+pub(crate) enum SolverType {
     /// DPM-Solver++, midpoint.
     Midpoint,
     /// DPM-Solver++, Heun.
@@ -81,7 +81,7 @@ pub enum SolverType {
 /// Noise level at which the last step of a sampler over sigmas ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum FinalSigma {
+pub(crate) enum FinalSigma {
     /// Zero: the clean image.
     #[default]
     Zero,
@@ -92,7 +92,7 @@ pub enum FinalSigma {
 /// Interpolation of Euler's noise levels between timesteps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Interpolation {
+pub(crate) enum Interpolation {
     /// Linear between training levels.
     #[default]
     Linear,
@@ -103,7 +103,7 @@ pub enum Interpolation {
 /// Form of the timestep that Euler passes to the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum TimestepType {
+pub(crate) enum TimestepType {
     /// The training step.
     #[default]
     Discrete,
@@ -146,94 +146,94 @@ pub struct SchedulerConfig {
     pub rescale_betas_zero_snr: bool,
     /// Timestep spacing.
     #[serde(rename = "timestep_spacing", skip_serializing_if = "Option::is_none")]
-    pub spacing: Option<Spacing>,
+    pub(crate) spacing: Option<Spacing>,
     /// The first beta.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub beta_start: Option<f64>,
+    pub(crate) beta_start: Option<f64>,
     /// The last beta.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub beta_end: Option<f64>,
+    pub(crate) beta_end: Option<f64>,
     /// The curve of the betas between the first and the last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub beta_schedule: Option<BetaSchedule>,
+    pub(crate) beta_schedule: Option<BetaSchedule>,
     /// All betas explicitly, instead of the three fields above.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub trained_betas: Option<Vec<f64>>,
+    pub(crate) trained_betas: Option<Vec<f64>>,
     /// Clips the predicted clean image (DDPM, DDIM, Heun, LCM).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub clip_sample: Option<bool>,
+    pub(crate) clip_sample: Option<bool>,
     /// Range of the clipping, plus and minus this value; default 1.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub clip_sample_range: Option<f64>,
+    pub(crate) clip_sample_range: Option<f64>,
     /// Dynamic thresholding. `true` is rejected: the method is made for pixels and unsuitable for latents.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub thresholding: Option<bool>,
+    pub(crate) thresholding: Option<bool>,
     /// Ends at the clean image instead of training step 0 (DDIM, PNDM).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub set_alpha_to_one: Option<bool>,
+    pub(crate) set_alpha_to_one: Option<bool>,
     /// Amount of noise added by DDIM, from 0 (none) to 1 (as DDPM). Not a field of diffusers' files (there, it is
     /// an argument of `step`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta: Option<f64>,
     /// Variance of a DDPM step.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub variance_type: Option<Variance>,
+    pub(crate) variance_type: Option<Variance>,
     /// Skips PNDM's Runge-Kutta steps.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub skip_prk_steps: Option<bool>,
+    pub(crate) skip_prk_steps: Option<bool>,
     /// Number of past derivatives that LMS uses, 1 to 4. Not a field of diffusers' files (there, it is an
     /// argument of `step`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lms_order: Option<usize>,
     /// Order of DPM-Solver++ (1 to 3) or UniPC (1 to 4); default 2.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub solver_order: Option<usize>,
+    pub(crate) solver_order: Option<usize>,
     /// Form of the higher-order correction of DPM-Solver++ and UniPC.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub solver_type: Option<SolverType>,
+    pub(crate) solver_type: Option<SolverType>,
     /// Lowers the order in the last steps (DPM-Solver++ below 15 steps, UniPC).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub lower_order_final: Option<bool>,
+    pub(crate) lower_order_final: Option<bool>,
     /// Uses first order in the last step of DPM-Solver++.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub euler_at_final: Option<bool>,
+    pub(crate) euler_at_final: Option<bool>,
     /// Noise level at which the last step ends (Euler, DPM-Solver++, UniPC).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub final_sigmas_type: Option<FinalSigma>,
+    pub(crate) final_sigmas_type: Option<FinalSigma>,
     /// DPM-Solver++ omits training steps whose `ln(alpha / sigma)` is below this value (cosine betas: -5.1).
     /// diffusers writes `-Infinity` for `None`.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "bound_below")]
-    pub lambda_min_clipped: Option<f64>,
+    pub(crate) lambda_min_clipped: Option<f64>,
     /// Spaces the steps of DPM-Solver++ evenly in `ln sigma` (Lu et al. 2022), with integer timesteps.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub use_lu_lambdas: Option<bool>,
+    pub(crate) use_lu_lambdas: Option<bool>,
     /// Rectified flow. `true` is rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub use_flow_sigmas: Option<bool>,
+    pub(crate) use_flow_sigmas: Option<bool>,
     /// Integrates UniPC over the clean image instead of the noise; default true.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub predict_x0: Option<bool>,
+    pub(crate) predict_x0: Option<bool>,
     /// Indices of the steps after which UniPC does not correct.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub disable_corrector: Option<Vec<usize>>,
+    pub(crate) disable_corrector: Option<Vec<usize>>,
     /// Interpolation of Euler's noise levels between timesteps.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub interpolation_type: Option<Interpolation>,
+    pub(crate) interpolation_type: Option<Interpolation>,
     /// Form of the timestep that Euler passes to the network.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub timestep_type: Option<TimestepType>,
+    pub(crate) timestep_type: Option<TimestepType>,
     /// Smallest sigma of a curve, instead of the schedule's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub sigma_min: Option<f64>,
+    pub(crate) sigma_min: Option<f64>,
     /// Largest sigma of a curve, instead of the schedule's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub sigma_max: Option<f64>,
+    pub(crate) sigma_max: Option<f64>,
     /// Number of teacher steps in the distillation of an LCM; default 50.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub original_inference_steps: Option<usize>,
+    pub(crate) original_inference_steps: Option<usize>,
     /// Factor on the timestep in LCM's boundary condition; default 10.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub timestep_scaling: Option<f64>,
+    pub(crate) timestep_scaling: Option<f64>,
 }
 
 impl Default for SchedulerConfig {

@@ -16,9 +16,10 @@ mod tests;
 
 use burn::tensor::Tensor;
 
-pub use config::{
-    BetaSchedule, FinalSigma, Interpolation, Prediction, SchedulerConfig, SolverType, Spacing, TimestepType, Variance,
-};
+#[cfg(test)]
+pub(crate) use config::BetaSchedule;
+pub(crate) use config::{FinalSigma, Spacing, Variance};
+pub use config::{Prediction, SchedulerConfig};
 pub use error::ScheduleError;
 pub use kind::{SamplerKind, SigmaCurve};
 

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::init_image::validate_strength;
-use super::{InitImage, Judged, Round, Vote};
+use super::{Judged, Round, Vote};
+use crate::InitImage;
 use crate::image::{ContentHash, Image};
 use crate::image_condition::validate_scale;
+use crate::init_image::validate_strength;
 use crate::window::Window;
 use crate::{Aspect, ImageCondition, InvalidValue};
 

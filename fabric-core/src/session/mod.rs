@@ -8,7 +8,6 @@ mod error;
 mod feedback;
 mod folder;
 mod history;
-mod init_image;
 mod known_files;
 mod round;
 mod source;
@@ -27,13 +26,12 @@ use serde_json::Value;
 pub use error::SessionError;
 pub use feedback::Feedback;
 use history::{State, Step, StoredCondition, StoredInitImage};
-pub use init_image::InitImage;
-use init_image::validate_strength;
 use known_files::KnownFiles;
 pub use round::Round;
 pub use source::{BestAndWorst, FeedbackSource};
 pub use vote::{CastVote, Judged, Vote};
 
+use crate::InitImage;
 use crate::fabric::KeepPolicy;
 use crate::image::{ContentHash, Image, ImageError, Mark, contact_sheet};
 use crate::{Aspect, Error, ImageCondition};
@@ -348,7 +346,7 @@ impl FeedbackSession {
     /// session would have more than [`MAX_SESSION_PIXELS`].
     pub fn set_init_image(&mut self, init_image: Option<InitImage>) -> Result<(), SessionError> {
         if let Some(init) = &init_image {
-            validate_strength(init.strength)?;
+            init.validate()?;
             self.add_images([&init.image].into_iter().chain(&init.mask))?;
         }
         if init_image.as_ref() != self.init_image() {

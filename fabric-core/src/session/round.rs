@@ -4,8 +4,8 @@ use std::ops::Index;
 
 use serde_json::Value;
 
-use super::InitImage;
 use crate::ImageCondition;
+use crate::InitImage;
 use crate::image::{Image, ImageError, Mark, contact_sheet};
 
 /// Images of one run with their prompt, settings, seeds and report. Cloning is cheap: pixels are shared.

@@ -117,7 +117,7 @@ impl AdapterFile {
     /// # use fabric_core::models::UNetModel;
     /// # fn example(device: burn::tensor::Device) -> Result<(), Box<dyn std::error::Error>> {
     /// let file = AdapterFile::open("ip-adapter-faceid_sd15.safetensors")?;
-    /// let (mut model, _) = StableDiffusion::from_folder("stable-diffusion-v1-5", &device, &Default::default())?;
+    /// let (mut model, _) = StableDiffusion::open("stable-diffusion-v1-5", &device, &Default::default())?;
     /// if let Some(lora) = file.lora(&model.unet.cross_attentions())? {
     ///     (model.unet, _) = merge(model.unet, &lora, 1.0)?;
     /// }

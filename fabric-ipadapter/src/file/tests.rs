@@ -168,9 +168,9 @@ fn the_lora_of_faceid_has_a_place_for_each_of_its_matrices() {
     let shapes: BTreeMap<String, Vec<usize>> =
         parameters(&unet).into_iter().map(|parameter| (parameter.name, parameter.shape)).collect();
     // Queries, keys, values and outputs of two attentions in each of 16 layers.
-    assert_eq!(lora.targets().len(), 128);
-    for entry in lora.targets() {
-        assert_eq!(shapes[&format!("{}.weight", entry.target())], entry.shape(), "{}", entry.target());
+    assert_eq!(lora.changes().len(), 128);
+    for (target, shape) in lora.changes() {
+        assert_eq!(shapes[&format!("{target}.weight")], shape, "{target}");
     }
 }
 
@@ -273,7 +273,7 @@ fn the_lora_of_faceid_belongs_to_the_u_net() {
         CrossAttention { site, channels: 320, context: 768 }
     };
     let lora = file.lora(&[layer(Block::Mid), layer(Block::Down(0))]).expect("matrices").expect("a LoRA");
-    let targets: Vec<&str> = lora.targets().iter().map(|entry| entry.target()).collect();
+    let targets: Vec<&str> = lora.changes().map(|(target, _)| target).collect();
     assert_eq!(targets, ["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"]);
     let message = file.lora(&[]).expect_err("no layers").to_string();
     assert!(message.contains("ip_adapter.0.to_q_lora"), "{message}");

@@ -10,7 +10,7 @@ use super::resampler::{Reader, ResamplerConfig};
 
 /// Projects a face identity to a few tokens (`MLPProjModel` of the published FaceID code).
 #[derive(Module, Debug)]
-pub struct FaceProjection {
+pub(crate) struct FaceProjection {
     hidden: Linear,
     out: Linear,
     norm: LayerNorm,
@@ -20,7 +20,7 @@ pub struct FaceProjection {
 impl FaceProjection {
     /// Creates random weights: from identities of `features` channels (512), through twice as many, to `tokens`
     /// (4, or 16 in the portrait files) of `context` channels.
-    pub fn new(features: usize, tokens: usize, context: usize, device: &Device) -> Self {
+    pub(crate) fn new(features: usize, tokens: usize, context: usize, device: &Device) -> Self {
         Self {
             hidden: Linear::new(features, 2 * features, true, device),
             out: Linear::new(2 * features, tokens * context, true, device),
@@ -33,7 +33,7 @@ impl FaceProjection {
     ///
     /// - `identities`: `[faces, features]`
     /// - returns: `[faces, tokens, context]`
-    pub fn forward(&self, identities: Tensor<2>) -> Tensor<3> {
+    pub(crate) fn forward(&self, identities: Tensor<2>) -> Tensor<3> {
         let projected = self.out.forward(Activation::Gelu.forward(self.hidden.forward(identities)));
         let [faces, channels] = projected.dims();
         self.norm.forward(projected.reshape([faces, self.tokens, channels / self.tokens]))
@@ -43,7 +43,7 @@ impl FaceProjection {
 /// Resampler whose queries come from a face identity and attend to the tokens of the image (`ProjPlusModel` of
 /// the published FaceID code).
 #[derive(Module, Debug)]
-pub struct FaceResampler {
+pub(crate) struct FaceResampler {
     identity: FaceProjection,
     reader: Reader,
     /// Scale of the resampler's output when it is added to the identity tokens. `None` is version 1, which
@@ -54,7 +54,7 @@ pub struct FaceResampler {
 impl FaceResampler {
     /// Creates random weights: identities of `identity` channels, image tokens of `features` channels, and
     /// `tokens` (4) of `context` channels as queries and output.
-    pub fn new(identity: usize, features: usize, tokens: usize, context: usize, device: &Device) -> Self {
+    pub(crate) fn new(identity: usize, features: usize, tokens: usize, context: usize, device: &Device) -> Self {
         let heads = context / HEAD_DIM;
         let config = ResamplerConfig { features, channels: context, heads, depth: 4, factor: 4, tokens, context };
         Self {
@@ -66,7 +66,7 @@ impl FaceResampler {
 
     /// Selects version 2: `identity + strength * resampled`.
     #[must_use]
-    pub fn with_shortcut(mut self, strength: f32) -> Self {
+    pub(crate) fn with_shortcut(mut self, strength: f32) -> Self {
         self.shortcut = Some(strength);
         self
     }
@@ -76,7 +76,7 @@ impl FaceResampler {
     /// - `identities`: `[faces, identity]`
     /// - `features`: `[faces, tokens, features]`, the image encoder's penultimate layer, of the aligned faces
     /// - returns: `[faces, tokens, context]`
-    pub fn forward(&self, identities: Tensor<2>, features: Tensor<3>) -> Tensor<3> {
+    pub(crate) fn forward(&self, identities: Tensor<2>, features: Tensor<3>) -> Tensor<3> {
         let identity = self.identity.forward(identities);
         let read = self.reader.forward(features, identity.clone());
         match self.shortcut {

@@ -15,7 +15,7 @@ const SECOND_FACTOR: usize = 2;
 ///
 /// It has three streams, as in the published code (`ResamplerInstructBigger`); the paper's figure shows two.
 #[derive(Module, Debug)]
-pub struct InstructResampler {
+pub(crate) struct InstructResampler {
     /// The learned queries, `[1, tokens, channels]`.
     latents: Param<Tensor<3>>,
     body: Reader,
@@ -27,7 +27,7 @@ pub struct InstructResampler {
 
 impl InstructResampler {
     /// Creates random weights. Prompt and instruction have `text` channels (768 for CLIP ViT-L).
-    pub fn new(config: &ResamplerConfig, text: usize, device: &Device) -> Self {
+    pub(crate) fn new(config: &ResamplerConfig, text: usize, device: &Device) -> Self {
         let layers = || {
             let layer = |_| PerceiverLayer::new(config.channels, config.heads, SECOND_FACTOR, device);
             (0..config.depth).map(layer).collect()
@@ -62,7 +62,7 @@ impl InstructResampler {
     /// - `prompt`, `instruction`: `[images, text_tokens, text]`, the text encoder's last layer, after the final
     ///   layer norm
     /// - returns: `[images, tokens, context]`
-    pub fn forward(&self, features: Tensor<3>, prompt: Tensor<3>, instruction: Tensor<3>) -> Tensor<3> {
+    pub(crate) fn forward(&self, features: Tensor<3>, prompt: Tensor<3>, instruction: Tensor<3>) -> Tensor<3> {
         let mut latents = repeated(&self.latents, features.dims()[0]);
         let streams = self.streams(features, prompt, instruction);
         for index in 0..self.body.layers.len() {
@@ -80,7 +80,7 @@ impl InstructResampler {
     ///
     /// - as [`Self::forward`]
     /// - returns: `[images, tokens, channels]` each
-    pub fn first_reads(&self, features: Tensor<3>, prompt: Tensor<3>, instruction: Tensor<3>) -> [Tensor<3>; 3] {
+    pub(crate) fn first_reads(&self, features: Tensor<3>, prompt: Tensor<3>, instruction: Tensor<3>) -> [Tensor<3>; 3] {
         let latents = repeated(&self.latents, features.dims()[0]);
         let streams = self.streams(features, prompt, instruction);
         streams.map(|(layers, stream)| layers[0].attention.forward(stream, latents.clone()))

@@ -17,21 +17,21 @@ mod pooled;
 mod resampler;
 mod tokens;
 
-pub use face::{FaceProjection, FaceResampler};
-pub use instruct::InstructResampler;
+pub(crate) use face::{FaceProjection, FaceResampler};
+pub(crate) use instruct::InstructResampler;
 pub(crate) use names::published;
 pub(crate) use perceiver::HEAD_DIM;
-pub use perceiver::{FeedForward, PerceiverAttention, PerceiverLayer};
-pub use pooled::PooledProjection;
-pub use resampler::{Resampler, ResamplerConfig};
-pub use tokens::TokenProjection;
+pub(crate) use pooled::PooledProjection;
+pub(crate) use resampler::Resampler;
+pub use resampler::ResamplerConfig;
+pub(crate) use tokens::TokenProjection;
 
 use burn::module::Module;
 
 /// Projection of an adapter, of any kind.
 #[derive(Module, Debug)]
 #[allow(clippy::large_enum_variant, reason = "a layer is a handful of handles, and an adapter has one of these")]
-pub enum ImageProjection {
+pub(crate) enum ImageProjection {
     /// Base, light, vit-G, SDXL.
     Pooled(PooledProjection),
     /// Full-face.

@@ -13,7 +13,7 @@ pub(crate) const HEAD_DIM: usize = 64;
 /// Attention of latents to a stream and to themselves, in one softmax (`PerceiverAttention` of the published
 /// code).
 #[derive(Module, Debug)]
-pub struct PerceiverAttention {
+pub(crate) struct PerceiverAttention {
     /// For the stream.
     norm1: LayerNorm,
     /// For the latents.
@@ -27,7 +27,7 @@ pub struct PerceiverAttention {
 
 impl PerceiverAttention {
     /// Creates random weights.
-    pub fn new(channels: usize, heads: usize, device: &Device) -> Self {
+    pub(crate) fn new(channels: usize, heads: usize, device: &Device) -> Self {
         let inner = heads * HEAD_DIM;
         Self {
             norm1: LayerNorm::new(channels, EPSILON, device),
@@ -46,7 +46,7 @@ impl PerceiverAttention {
     /// - `stream`: `[rows, tokens, channels]`
     /// - `latents`: `[rows, queries, channels]`
     /// - returns: `[rows, queries, channels]`
-    pub fn forward(&self, stream: Tensor<3>, latents: Tensor<3>) -> Tensor<3> {
+    pub(crate) fn forward(&self, stream: Tensor<3>, latents: Tensor<3>) -> Tensor<3> {
         let latents = self.norm2.forward(latents);
         let query = self.to_q.forward(latents.clone());
         let read = Tensor::cat(vec![self.norm1.forward(stream), latents], 1);
@@ -58,7 +58,7 @@ impl PerceiverAttention {
 
 /// Feed-forward network: layer norm and two linear layers without bias, with exact GELU between them.
 #[derive(Module, Debug)]
-pub struct FeedForward {
+pub(crate) struct FeedForward {
     norm: LayerNorm,
     expand: Linear,
     contract: Linear,
@@ -66,7 +66,7 @@ pub struct FeedForward {
 
 impl FeedForward {
     /// Creates random weights; the hidden layer has `factor * channels` channels.
-    pub fn new(channels: usize, factor: usize, device: &Device) -> Self {
+    pub(crate) fn new(channels: usize, factor: usize, device: &Device) -> Self {
         Self {
             norm: LayerNorm::new(channels, EPSILON, device),
             expand: Linear::new(channels, factor * channels, false, device),
@@ -86,23 +86,23 @@ impl FeedForward {
     ///
     /// - `x`: `[rows, tokens, channels]`
     /// - returns: `[rows, tokens, channels]`
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         self.contract.forward(Activation::Gelu.forward(self.expand.forward(self.norm.forward(x))))
     }
 }
 
 /// Attention and a feed-forward network, each with a residual connection.
 #[derive(Module, Debug)]
-pub struct PerceiverLayer {
+pub(crate) struct PerceiverLayer {
     /// Attention to the stream.
-    pub attention: PerceiverAttention,
+    pub(crate) attention: PerceiverAttention,
     /// Feed-forward network on the latents.
-    pub feed_forward: FeedForward,
+    pub(crate) feed_forward: FeedForward,
 }
 
 impl PerceiverLayer {
     /// Creates random weights; the hidden layer of the feed-forward network has `factor * channels` channels.
-    pub fn new(channels: usize, heads: usize, factor: usize, device: &Device) -> Self {
+    pub(crate) fn new(channels: usize, heads: usize, factor: usize, device: &Device) -> Self {
         Self {
             attention: PerceiverAttention::new(channels, heads, device),
             feed_forward: FeedForward::new(channels, factor, device),
@@ -116,7 +116,7 @@ impl PerceiverLayer {
     /// - `stream`: `[rows, tokens, channels]`
     /// - `latents`: `[rows, queries, channels]`
     /// - returns: `[rows, queries, channels]`
-    pub fn forward(&self, stream: Tensor<3>, latents: Tensor<3>) -> Tensor<3> {
+    pub(crate) fn forward(&self, stream: Tensor<3>, latents: Tensor<3>) -> Tensor<3> {
         let latents = latents.clone() + self.attention.forward(stream, latents);
         latents.clone() + self.feed_forward.forward(latents)
     }

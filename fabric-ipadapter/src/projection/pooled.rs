@@ -9,7 +9,7 @@ use super::EPSILON;
 /// Projects one vector per image to a few tokens: `LN(reshape(W x + b))` (`ImageProjModel` of the published
 /// code).
 #[derive(Module, Debug)]
-pub struct PooledProjection {
+pub(crate) struct PooledProjection {
     proj: Linear,
     norm: LayerNorm,
     tokens: usize,
@@ -18,7 +18,7 @@ pub struct PooledProjection {
 impl PooledProjection {
     /// Creates random weights: from `features` channels to `tokens` (4 in every published file) of `context`
     /// channels.
-    pub fn new(features: usize, tokens: usize, context: usize, device: &Device) -> Self {
+    pub(crate) fn new(features: usize, tokens: usize, context: usize, device: &Device) -> Self {
         Self {
             proj: Linear::new(features, tokens * context, true, device),
             norm: LayerNorm::new(context, EPSILON, device),
@@ -32,7 +32,7 @@ impl PooledProjection {
     ///
     /// - `features`: `[images, features]`
     /// - returns: `[images, tokens, context]`
-    pub fn forward(&self, features: Tensor<2>) -> Tensor<3> {
+    pub(crate) fn forward(&self, features: Tensor<2>) -> Tensor<3> {
         let projected = self.proj.forward(features);
         let [images, channels] = projected.dims();
         self.norm.forward(projected.reshape([images, self.tokens, channels / self.tokens]))

@@ -30,7 +30,7 @@ pub struct ResamplerConfig {
 /// Perceiver resampler: a few learned queries attend to all tokens of the image encoder, layer by layer (Jaegle
 /// et al. 2021; the "plus" files).
 #[derive(Module, Debug)]
-pub struct Resampler {
+pub(crate) struct Resampler {
     /// The learned queries, `[1, tokens, channels]`.
     latents: Param<Tensor<3>>,
     body: Reader,
@@ -77,7 +77,7 @@ pub(super) fn queries(config: &ResamplerConfig, device: &Device) -> Param<Tensor
 
 impl Resampler {
     /// Creates random weights.
-    pub fn new(config: &ResamplerConfig, device: &Device) -> Self {
+    pub(crate) fn new(config: &ResamplerConfig, device: &Device) -> Self {
         Self { latents: queries(config, device), body: Reader::new(config, device) }
     }
 
@@ -87,7 +87,7 @@ impl Resampler {
     ///
     /// - `features`: `[images, tokens, features]`, the image encoder's penultimate layer
     /// - returns: `[images, tokens, context]`
-    pub fn forward(&self, features: Tensor<3>) -> Tensor<3> {
+    pub(crate) fn forward(&self, features: Tensor<3>) -> Tensor<3> {
         let latents = repeated(&self.latents, features.dims()[0]);
         self.body.forward(features, latents)
     }

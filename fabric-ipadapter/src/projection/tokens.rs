@@ -8,7 +8,7 @@ use super::EPSILON;
 
 /// Projects each token of the image encoder with a small network (`MLPProjModel` of the published code).
 #[derive(Module, Debug)]
-pub struct TokenProjection {
+pub(crate) struct TokenProjection {
     hidden: Linear,
     out: Linear,
     norm: LayerNorm,
@@ -16,7 +16,7 @@ pub struct TokenProjection {
 
 impl TokenProjection {
     /// Creates random weights: from tokens of `features` channels to as many tokens of `context` channels.
-    pub fn new(features: usize, context: usize, device: &Device) -> Self {
+    pub(crate) fn new(features: usize, context: usize, device: &Device) -> Self {
         Self {
             hidden: Linear::new(features, features, true, device),
             out: Linear::new(features, context, true, device),
@@ -30,7 +30,7 @@ impl TokenProjection {
     ///
     /// - `features`: `[images, tokens, features]`
     /// - returns: `[images, tokens, context]`
-    pub fn forward(&self, features: Tensor<3>) -> Tensor<3> {
+    pub(crate) fn forward(&self, features: Tensor<3>) -> Tensor<3> {
         self.norm.forward(self.out.forward(Activation::Gelu.forward(self.hidden.forward(features))))
     }
 }

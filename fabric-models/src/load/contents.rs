@@ -75,7 +75,7 @@ impl fmt::Display for Contents {
             Self::UNetSd2 => "the U-Net of Stable Diffusion 2",
             Self::UNetXl => "the U-Net of Stable Diffusion XL",
             Self::Vae => "a VAE",
-            Self::CompVisVae => "a VAE with the names of the original code (open it with `open_vae`)",
+            Self::CompVisVae => "a VAE with the names of the original code (give it as `ModelOptions::vae`)",
             Self::TextEncoder => "a CLIP text encoder",
             Self::ImageEncoder => "a CLIP image encoder",
         })

@@ -7,13 +7,10 @@
 //!
 //! | on disk | read with |
 //! |---|---|
-//! | any file of weights, by its extension | [`open_weights`]; a standalone VAE: [`open_vae`] |
+//! | any file of weights, by its extension (`.ckpt`, `.bin` and `.pt` with the feature `pickle`) | [`open_weights`] |
 //! | one `.safetensors` file | [`SafetensorsFile`] |
-//! | sharded files with an index (`.safetensors` or `.bin`) | [`ShardedSafetensors`] |
-//! | `.ckpt`, `.bin`, `.pt` | `PickleFile`, with the feature `pickle` |
 //! | folder of one network (`config.json` and weights) | [`ComponentFolder`] |
 //! | folder of a model (`model_index.json`) | [`ModelFolder`] |
-//! | single-file checkpoint with the names of the original code | [`SingleFile`] |
 //!
 //! [`MappedSource`] renames the tensors of another source; old and foreign layouts are tables of names on top of
 //! it. [`save_component`] and [`FolderWriter`] write the diffusers layout.
@@ -61,16 +58,17 @@ pub use folder::ModelFolder;
 pub use folder_writer::FolderWriter;
 pub use mapped::{MappedSource, Part, Renamed};
 pub use mismatch::{Mismatch, MissingTensor, ShapeMismatch};
-pub use open::{open_vae, open_weights};
+pub(crate) use open::open_vae;
+pub use open::open_weights;
 pub use options::{LoadDtype, LoadOptions, LoadProgress, ProgressCallback};
 pub use parameters::{ParameterInfo, PublishedNames, parameters};
 #[cfg(feature = "pickle")]
-pub use pickle::PickleFile;
+use pickle::PickleFile;
 pub use safetensors::Dtype;
 pub use safetensors_file::SafetensorsFile;
 pub use save::{SaveOptions, save_component, save_weights};
-pub use sharded::ShardedSafetensors;
-pub use single_file::SingleFile;
+use sharded::ShardedSafetensors;
+pub(crate) use single_file::SingleFile;
 pub use source::{HostTensor, TensorInfo, TensorSource};
 pub use write::write_safetensors;
 pub(crate) use write::write_text;

@@ -57,7 +57,7 @@ pub(super) fn open_pickle(path: &Path) -> Result<Arc<dyn TensorSource>, LoadErro
 /// # Errors
 ///
 /// Same as [`open_weights`].
-pub fn open_vae(path: impl AsRef<Path>) -> Result<Arc<dyn TensorSource>, LoadError> {
+pub(crate) fn open_vae(path: impl AsRef<Path>) -> Result<Arc<dyn TensorSource>, LoadError> {
     let source = open_weights(path)?;
     if !source.tensors().keys().any(|name| name.starts_with("encoder.down.") || name.starts_with("decoder.up.")) {
         return Ok(source);

@@ -18,7 +18,7 @@ use super::{HostTensor, LoadError, SafetensorsFile, TensorInfo, TensorSource};
 /// separator) are rejected. Symbolic links are followed to any target, because Hugging Face's cache consists of
 /// them.
 #[derive(Debug)]
-pub struct ShardedSafetensors {
+pub(super) struct ShardedSafetensors {
     index: PathBuf,
     shards: BTreeMap<String, Arc<dyn TensorSource>>,
     shard_of: BTreeMap<String, String>,
@@ -68,7 +68,7 @@ impl ShardedSafetensors {
     ///
     /// Returns an error if the index is invalid or lists anything other than files in its own folder, if a shard is
     /// missing or damaged, or if a tensor is not in exactly the shard that the index gives for it.
-    pub fn open(index: impl AsRef<Path>) -> Result<Self, LoadError> {
+    pub(super) fn open(index: impl AsRef<Path>) -> Result<Self, LoadError> {
         let index = index.as_ref();
         let Index { weight_map: WeightMap(shard_of) } = read_json(index, MAX_INDEX_BYTES)?;
         let folder = index.parent().unwrap_or(Path::new(""));

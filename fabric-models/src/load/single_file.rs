@@ -22,16 +22,8 @@ const VAE: &str = "first_stage_model.";
 /// The family is recognized from tensor names and shapes. Each network is presented under diffusers' names, so
 /// loading does not depend on the layout. Configurations have the values of the family, with widths, depths and
 /// channel counts from the tensors.
-///
-/// ```no_run
-/// use fabric_models::load::{Component, SingleFile};
-///
-/// let file = SingleFile::open("v1-5-pruned-emaonly.safetensors")?;
-/// println!("{}: {} tensors", file.family(), file.weights(Component::UNet)?.tensors().len());
-/// # Ok::<(), fabric_models::load::LoadError>(())
-/// ```
 #[derive(Debug, Clone)]
-pub struct SingleFile {
+pub(crate) struct SingleFile {
     source: Arc<dyn TensorSource>,
     family: Family,
     prediction: Prediction,
@@ -55,7 +47,7 @@ impl SingleFile {
     /// # Errors
     ///
     /// Returns an error if the file cannot be opened or is not a checkpoint of Stable Diffusion 1, 2 or XL.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
+    pub(crate) fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         Self::new(open_weights(path)?)
     }
 
@@ -64,7 +56,7 @@ impl SingleFile {
     /// # Errors
     ///
     /// Returns an error if the tensors are not those of a checkpoint of Stable Diffusion 1, 2 or XL.
-    pub fn new(source: Arc<dyn TensorSource>) -> Result<Self, LoadError> {
+    pub(crate) fn new(source: Arc<dyn TensorSource>) -> Result<Self, LoadError> {
         let tensors = source.tensors();
         let wrong = |got: String, next: &str| LoadError::WrongFamily {
             place: source.place(),
@@ -107,49 +99,20 @@ impl SingleFile {
         Ok(Self { source, family, prediction })
     }
 
-    /// Returns the checkpoint with another prediction type than [`Self::prediction`] assumes.
+    /// Returns the checkpoint with another prediction type than its file shows.
     #[must_use]
-    pub fn with_prediction(mut self, prediction: Prediction) -> Self {
+    pub(crate) fn with_prediction(mut self, prediction: Prediction) -> Self {
         self.prediction = prediction;
         self
     }
 
-    /// Prediction type of the U-Net, as far as the file shows it.
-    ///
-    /// It is read from a tensor `v_pred` or the header's `modelspec.prediction_type`. Without them, Stable Diffusion 1
-    /// and XL are assumed to predict noise. Stable Diffusion 2 has two variants with the same names and shapes: 768-v,
-    /// which predicts velocity, and base, which predicts noise. As in diffusers, inpainting networks (9 input channels)
-    /// and files with the `global_step` of the published base models (875000) are taken for base, all others for 768-v.
-    /// For other base models, use [`Self::with_prediction`].
-    pub fn prediction(&self) -> Prediction {
-        self.prediction
-    }
-
     /// Family of the checkpoint.
-    pub fn family(&self) -> Family {
+    pub(crate) fn family(&self) -> Family {
         self.family
     }
 
-    /// Checks that the checkpoint is of the expected family.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if it is of another family.
-    pub fn require(&self, expected: Family) -> Result<(), LoadError> {
-        if self.family == expected {
-            return Ok(());
-        }
-        Err(LoadError::WrongFamily {
-            place: self.source.place(),
-            what: "checkpoint".into(),
-            got: self.family.to_string(),
-            expected: expected.to_string(),
-            next: "use the pipeline for that family, or another checkpoint".into(),
-        })
-    }
-
     /// Returns whether the file contains a network; many files lack the VAE.
-    pub fn has(&self, component: Component) -> bool {
+    pub(crate) fn has(&self, component: Component) -> bool {
         self.prefix(component).is_some_and(|(prefix, _)| stripped(&*self.source, &prefix).next().is_some())
     }
 
@@ -161,7 +124,7 @@ impl SingleFile {
     /// # Errors
     ///
     /// Returns an error if the file does not contain this network, or mixes layouts.
-    pub fn weights(&self, component: Component) -> Result<Arc<dyn TensorSource>, LoadError> {
+    pub(crate) fn weights(&self, component: Component) -> Result<Arc<dyn TensorSource>, LoadError> {
         let Some((prefix, layout)) = self.prefix(component).filter(|_| self.has(component)) else {
             return Err(LoadError::NotFound {
                 what: format!("`{component}` in this checkpoint"),
@@ -197,7 +160,7 @@ impl SingleFile {
     /// # Errors
     ///
     /// Returns an error if the file does not contain this network, or the configuration cannot be deserialized as `T`.
-    pub fn config<T: DeserializeOwned>(&self, component: Component) -> Result<T, LoadError> {
+    pub(crate) fn config<T: DeserializeOwned>(&self, component: Component) -> Result<T, LoadError> {
         let config = presets::config(self.family, self.prediction, component, self.weights(component)?.tensors());
         self.typed(config)
     }
@@ -208,7 +171,7 @@ impl SingleFile {
     /// # Errors
     ///
     /// Returns an error if the configuration cannot be deserialized as `T`.
-    pub fn scheduler_config<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
+    pub(crate) fn scheduler_config<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
         let zero_terminal_snr = self.source.tensors().contains_key("ztsnr");
         self.typed(presets::scheduler(self.family, self.prediction, zero_terminal_snr))
     }

@@ -10,7 +10,7 @@ use crate::load::{Component, Family};
 
 /// Layout in which an entry was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LoraLayout {
+pub(crate) enum LoraLayout {
     /// `lora_unet_..._to_q.lora_down.weight`: names with underscores instead of dots, from kohya's trainers.
     Kohya,
     /// `unet. ... .to_q.lora_A.weight`: diffusers since 0.22, with the library peft.
@@ -34,46 +34,22 @@ impl fmt::Display for LoraLayout {
 
 /// Change of one weight: `factor · up · down`.
 #[derive(Debug, Clone)]
-pub struct LoraEntry {
+pub(crate) struct LoraEntry {
+    /// Name of the changed module, as in the file: the published name (`mid_block.attentions.0.proj_in`), in kohya's
+    /// layout the same with underscores instead of dots, or the name of the original code
+    /// (`input_blocks_4_1_proj_in`). For an attention processor, the name of the projection layer.
     pub(super) target: String,
     pub(super) layout: LoraLayout,
     /// `[rank, in * height * width]`, in its stored type.
     pub(super) down: TensorData,
     /// `[out, rank]`.
     pub(super) up: TensorData,
+    /// `alpha / rank`; 1 if the file has no alpha.
     pub(super) factor: f64,
+    /// Shape of the change: `[out, in]`, or `[out, in, height, width]` for a convolution.
     pub(super) shape: Vec<usize>,
     /// Upper bound of the absolute values of `up · down`.
     pub(super) bound: f64,
-}
-
-impl LoraEntry {
-    /// Name of the changed module, as in the file: the published name (`mid_block.attentions.0.proj_in`), in kohya's
-    /// layout the same with underscores instead of dots, or the name of the original code
-    /// (`input_blocks_4_1_proj_in`). For an attention processor, the name of the projection layer.
-    pub fn target(&self) -> &str {
-        &self.target
-    }
-
-    /// Layout in which the entry was stored.
-    pub fn layout(&self) -> LoraLayout {
-        self.layout
-    }
-
-    /// Rank of the product.
-    pub fn rank(&self) -> usize {
-        self.up.shape()[1]
-    }
-
-    /// `alpha / rank`; 1 if the file has no alpha.
-    pub fn factor(&self) -> f64 {
-        self.factor
-    }
-
-    /// Shape of the change: `[out, in]`, or `[out, in, height, width]` for a convolution.
-    pub fn shape(&self) -> &[usize] {
-        &self.shape
-    }
 }
 
 /// LoRA of one network; empty if the file has no entries for this network.
@@ -98,9 +74,9 @@ impl Lora {
         self.part
     }
 
-    /// Changes of the weights, sorted by name.
-    pub fn targets(&self) -> &[LoraEntry] {
-        &self.entries
+    /// Names of the changed modules, as in the file, and the shapes of the changes, sorted by name.
+    pub fn changes(&self) -> impl ExactSizeIterator<Item = (&str, &[usize])> {
+        self.entries.iter().map(|entry| (entry.target.as_str(), entry.shape.as_slice()))
     }
 
     /// Returns whether the LoRA has no entries.

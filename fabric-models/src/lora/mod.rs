@@ -44,7 +44,8 @@ mod report;
 mod resolve;
 
 pub use apply::{Attached, attach, merge};
-pub use entry::{Lora, LoraEntry, LoraLayout};
+pub use entry::Lora;
+pub(crate) use entry::{LoraEntry, LoraLayout};
 pub use error::LoraError;
 pub use file::LoraFile;
 pub use report::{LoraMismatch, LoraReport, UnmatchedEntry};

@@ -30,7 +30,10 @@ use self::fit::TextPart;
 use self::text::{State, Tower};
 use crate::clip::{ClipText, ClipTextConfig};
 use crate::config::OneOrMany;
-use crate::load::{Component, Family, LoadError, ModelFolder, PublishedNames, SingleFile, TensorSource, load_into};
+use crate::load::{
+    Component, ComponentFolder, Family, LoadError, ModelFolder, PublishedNames, SingleFile, TensorSource, load_into,
+    open_vae,
+};
 use crate::lora::{LoraFile, merge};
 use crate::tokenizer::{ClipTokenizer, PadWith};
 use crate::unet::{UNet, UNetConfig};
@@ -124,49 +127,11 @@ pub fn load_model(
     options: &ModelOptions,
 ) -> Result<(Pipeline, ModelReport), ModelError> {
     let path = path.as_ref();
-    if path.is_file() { load_single_file(path, device, options) } else { load_folder(path, device, options) }
-}
-
-/// Loads a folder in the diffusers layout.
-///
-/// # Errors
-///
-/// Returns the same errors as [`load_model`].
-pub fn load_folder(
-    path: impl AsRef<Path>,
-    device: &Device,
-    options: &ModelOptions,
-) -> Result<(Pipeline, ModelReport), ModelError> {
-    let path = path.as_ref();
-    joined(path, device, options, |home: &Device| StableDiffusion::from_folder(path, home, options))
-}
-
-/// Loads a single checkpoint file in the layout of the original releases.
-///
-/// # Errors
-///
-/// Returns the same errors as [`load_model`].
-pub fn load_single_file(
-    path: impl AsRef<Path>,
-    device: &Device,
-    options: &ModelOptions,
-) -> Result<(Pipeline, ModelReport), ModelError> {
-    let path = path.as_ref();
-    joined(path, device, options, |home: &Device| StableDiffusion::from_single_file(path, home, options))
-}
-
-/// Loads the networks onto the device, or onto the CPU with `offload`, and builds the pipeline.
-fn joined(
-    path: &Path,
-    device: &Device,
-    options: &ModelOptions,
-    load: impl FnOnce(&Device) -> Result<(StableDiffusion, ModelReport), ModelError>,
-) -> Result<(Pipeline, ModelReport), ModelError> {
     let (pipeline, report) = if options.offload {
-        let (model, report) = load(&fabric_backends::cpu()?)?;
+        let (model, report) = StableDiffusion::open(path, &fabric_backends::cpu()?, options)?;
         (model.into_offloaded(device)?, report)
     } else {
-        let (model, report) = load(device)?;
+        let (model, report) = StableDiffusion::open(path, device, options)?;
         (model.into_pipeline()?, report)
     };
     let loras = options.loras.iter().map(|lora| format!("LoRA {} at {}", name_of(&lora.path), lora.scale));
@@ -192,7 +157,12 @@ fn assemble(
     // Small files first, so that their errors are reported before gigabytes are read.
     let json = |component| parts.config(component).map(|value| value.to_string());
     let unet_config = UNetConfig::from_json(&json(Component::UNet)?)?;
-    let vae_config = VaeConfig::from_json(&json(Component::Vae)?)?;
+    let own_vae = options.vae.as_deref().map(|path| vae_in(path, options.variant.as_deref())).transpose()?;
+    let vae_config = match &own_vae {
+        Some((_, Some(config))) => config.to_string(),
+        _ => json(Component::Vae)?,
+    };
+    let vae_config = VaeConfig::from_json(&vae_config)?;
     let scheduler = parts.scheduler()?.to_string();
     let mut scheduler = match options.sampler {
         Some(sampler) => SchedulerConfig::from_json_for(&scheduler, sampler)?,
@@ -245,7 +215,10 @@ fn assemble(
         towers.push(Tower { tokenizer, pad, encoder, state });
     }
     let unet: UNet = load.network(Component::UNet, unet)?;
-    let mut vae: Vae = load.network(Component::Vae, vae)?;
+    let mut vae: Vae = match own_vae {
+        Some((weights, _)) => load.network_from(&*weights, Component::Vae, vae)?,
+        None => load.network(Component::Vae, vae)?,
+    };
     if options.tile_vae {
         let tiled = VaeOptions { tiling: Some(vae.default_tiling()), ..vae.options() };
         vae = vae.with_options(tiled);
@@ -255,6 +228,15 @@ fn assemble(
     let force_zeros_for_empty_prompt = parts.force_zeros_for_empty_prompt();
     let text = StableDiffusionText { towers, pooled: family == Family::Sdxl, force_zeros_for_empty_prompt };
     Ok((StableDiffusion { unet, vae, text, scheduler, native_size, recommended_settings }, report))
+}
+
+/// Opens a VAE that replaces the model's own: a folder with its configuration, or a file of weights.
+fn vae_in(path: &Path, variant: Option<&str>) -> Result<(Arc<dyn TensorSource>, Option<Value>), LoadError> {
+    if path.is_file() {
+        return Ok((open_vae(path)?, None));
+    }
+    let folder = ComponentFolder::open(path, variant)?;
+    Ok((folder.weights()?, Some(folder.config()?)))
 }
 
 /// Returns the published padding token of a text encoder: the end-of-text token for OpenAI's encoder, `!` for
@@ -286,7 +268,16 @@ struct Loader<'a> {
 impl Loader<'_> {
     fn network<M: Module + PublishedNames>(&mut self, component: Component, module: M) -> Result<M, ModelError> {
         let weights = self.parts.weights(component)?;
-        let (mut module, report) = load_into(module, &*weights, &self.options.load())?;
+        self.network_from(&*weights, component, module)
+    }
+
+    fn network_from<M: Module + PublishedNames>(
+        &mut self,
+        weights: &dyn TensorSource,
+        component: Component,
+        module: M,
+    ) -> Result<M, ModelError> {
+        let (mut module, report) = load_into(module, weights, &self.options.load())?;
         self.report.networks.push((component.folder_name().to_owned(), report));
         for (file, scale) in self.loras {
             let lora = match component {
@@ -307,19 +298,12 @@ impl Loader<'_> {
 
 /// Constructors of [`Pipeline`] from files, with the default options.
 pub trait LoadPipeline: Sized {
-    /// Loads a folder in the diffusers layout.
+    /// Loads a model: a folder in the diffusers layout, or a single checkpoint file. [`load_model`] takes options.
     ///
     /// # Errors
     ///
     /// Returns the same errors as [`load_model`].
-    fn from_folder(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError>;
-
-    /// Loads a single checkpoint file in the layout of the original releases.
-    ///
-    /// # Errors
-    ///
-    /// Returns the same errors as [`load_model`].
-    fn from_single_file(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError>;
+    fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError>;
 
     /// Loads the demonstration model from [`demo_folder`].
     ///
@@ -327,16 +311,12 @@ pub trait LoadPipeline: Sized {
     ///
     /// Returns an error if the model is not found, and the errors of [`load_model`].
     fn demo(device: &Device) -> Result<Self, ModelError> {
-        Self::from_folder(demo_folder()?, device)
+        Self::open(demo_folder()?, device)
     }
 }
 
 impl LoadPipeline for Pipeline {
-    fn from_folder(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
-        load_folder(path, device, &ModelOptions::default()).map(|(pipeline, _)| pipeline)
-    }
-
-    fn from_single_file(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
-        load_single_file(path, device, &ModelOptions::default()).map(|(pipeline, _)| pipeline)
+    fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
+        load_model(path, device, &ModelOptions::default()).map(|(pipeline, _)| pipeline)
     }
 }

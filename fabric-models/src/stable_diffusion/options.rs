@@ -39,8 +39,17 @@ pub struct ModelOptions {
     /// one for the VAE before the first step and after the last; each preview in between adds two. The images are the
     /// same. Has no effect on a CPU.
     pub offload: bool,
-    /// Prediction type of the U-Net, overriding the model's files. A single file of Stable Diffusion 2 may not
-    /// specify it ([`SingleFile::prediction`](crate::load::SingleFile::prediction)).
+    /// VAE used instead of the model's own: a file of weights with diffusers' names or those of the original code, or a
+    /// folder in the diffusers layout. A file is read with the configuration of the model's own VAE.
+    pub vae: Option<PathBuf>,
+    /// Prediction type of the U-Net, overriding the model's files.
+    ///
+    /// A folder's scheduler configuration specifies it. For a single file, it is read from a tensor `v_pred` or the
+    /// header's `modelspec.prediction_type`. Without them, Stable Diffusion 1 and XL are assumed to predict noise.
+    /// Stable Diffusion 2 has two variants with the same names and shapes: 768-v, which predicts velocity, and base,
+    /// which predicts noise. As in diffusers, inpainting networks (9 input channels) and files with the `global_step`
+    /// of the published base models (875000) are taken for base, all others for 768-v. For other base models, set it
+    /// here.
     pub prediction: Option<Prediction>,
     /// LoRA files, merged into the weights in this order.
     pub loras: Vec<LoraChoice>,

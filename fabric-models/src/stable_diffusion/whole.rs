@@ -20,7 +20,7 @@ use crate::vae::Vae;
 /// ```no_run
 /// # use fabric_models::{StableDiffusion, lora::{LoraFile, attach}};
 /// # fn example(device: burn::tensor::Device) -> Result<(), Box<dyn std::error::Error>> {
-/// let (mut model, _) = StableDiffusion::from_folder("stable-diffusion-v1-5", &device, &Default::default())?;
+/// let (mut model, _) = StableDiffusion::open("stable-diffusion-v1-5", &device, &Default::default())?;
 /// let (attached, _) = attach(model.unet, &LoraFile::open("style.safetensors")?.unet, 0.8)?;
 /// model.unet = attached.network();
 /// let pipeline = model.into_pipeline()?;
@@ -44,29 +44,20 @@ pub struct StableDiffusion {
 }
 
 impl StableDiffusion {
-    /// Loads a folder in the diffusers layout.
+    /// Loads the networks of a model: a folder in the diffusers layout, or a single checkpoint file.
     ///
     /// # Errors
     ///
     /// Returns the same errors as [`load_model`](super::load_model).
-    pub fn from_folder(
+    pub fn open(
         path: impl AsRef<Path>,
         device: &Device,
         options: &ModelOptions,
     ) -> Result<(Self, ModelReport), ModelError> {
-        assemble(&ModelFolder::open_variant(path, options.variant.as_deref())?, device, options)
-    }
-
-    /// Loads a single checkpoint file in the layout of the original releases.
-    ///
-    /// # Errors
-    ///
-    /// Returns the same errors as [`Self::from_folder`].
-    pub fn from_single_file(
-        path: impl AsRef<Path>,
-        device: &Device,
-        options: &ModelOptions,
-    ) -> Result<(Self, ModelReport), ModelError> {
+        let path = path.as_ref();
+        if !path.is_file() {
+            return assemble(&ModelFolder::open_variant(path, options.variant.as_deref())?, device, options);
+        }
         let file = SingleFile::open(path)?;
         let file = match options.prediction {
             Some(prediction) => file.with_prediction(prediction),
@@ -100,7 +91,7 @@ impl StableDiffusion {
     /// # use fabric_models::StableDiffusion;
     /// # fn example(gpu: burn::tensor::Device) -> Result<(), Box<dyn std::error::Error>> {
     /// let cpu = fabric_backends::cpu()?;
-    /// let (model, _) = StableDiffusion::from_folder("stable-diffusion-v1-5", &cpu, &Default::default())?;
+    /// let (model, _) = StableDiffusion::open("stable-diffusion-v1-5", &cpu, &Default::default())?;
     /// let pipeline = model.into_offloaded(&gpu)?;
     /// # Ok(())
     /// # }

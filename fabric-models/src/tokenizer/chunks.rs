@@ -18,20 +18,20 @@ pub struct Tokenized {
 /// As in the common web interfaces, each window begins with BOS, ends with EOS and is encoded separately; the U-Net
 /// attends to the concatenated encodings.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Chunks {
+pub(crate) struct Chunks {
     /// Ids of each window: BOS, tokens, EOS, padding.
-    pub windows: Vec<Vec<u32>>,
+    pub(crate) windows: Vec<Vec<u32>>,
     /// Weight of each token of each window; 1 for BOS, EOS and padding.
-    pub weights: Vec<Vec<f32>>,
+    pub(crate) weights: Vec<Vec<f32>>,
     /// The text beyond the maximum number of windows, if any.
-    pub truncated: Option<String>,
+    pub(crate) truncated: Option<String>,
     /// Ids of a window without text.
     blank: Vec<u32>,
 }
 
 impl Chunks {
     /// Appends windows without text until there are `count`, so that all prompts of a batch have the same number.
-    pub fn lengthen(&mut self, count: usize) {
+    pub(crate) fn lengthen(&mut self, count: usize) {
         let count = count.max(self.windows.len());
         self.weights.resize_with(count, || vec![1.0; self.blank.len()]);
         self.windows.resize(count, self.blank.clone());
@@ -39,13 +39,13 @@ impl Chunks {
 
     /// Returns the ids of a window without text.
     #[must_use]
-    pub fn blank(&self) -> &[u32] {
+    pub(crate) fn blank(&self) -> &[u32] {
         &self.blank
     }
 
     /// Returns whether any token has a weight other than 1.
     #[must_use]
-    pub fn is_weighted(&self) -> bool {
+    pub(crate) fn is_weighted(&self) -> bool {
         self.weights.iter().flatten().any(|&weight| weight != 1.0)
     }
 }
@@ -82,19 +82,7 @@ impl ClipTokenizer {
     ///
     /// Returns an error if the prompt is longer than [`MAX_PROMPT_BYTES`](super::MAX_PROMPT_BYTES) or a window
     /// shorter than 3 tokens.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use fabric_models::tokenizer::{ClipTokenizer, PadWith, WeightedPrompt};
-    ///
-    /// let prompt = WeightedPrompt::parse("a (cat:1.5) and a dog")?;
-    /// let chunks = ClipTokenizer::openai().chunks(&prompt, 5, PadWith::Eos, 8)?;
-    /// assert_eq!(chunks.windows, [[49406, 320, 2368, 537, 49407], [49406, 320, 1929, 49407, 49407]]);
-    /// assert_eq!(chunks.weights[0], [1.0, 1.0, 1.5, 1.0, 1.0]);
-    /// # Ok::<(), fabric_models::tokenizer::TokenizerError>(())
-    /// ```
-    pub fn chunks(
+    pub(crate) fn chunks(
         &self,
         prompt: &WeightedPrompt,
         window: usize,

@@ -7,16 +7,8 @@ impl WeightedPrompt {
     ///
     /// Words are separated by white space, whatever weights their letters have. The remaining words are joined by
     /// single spaces and keep their weights. As brackets are parsed before, removing words cannot unbalance them.
-    /// ```
-    /// use fabric_models::tokenizer::WeightedPrompt;
-    ///
-    /// let prompt = WeightedPrompt::parse("a (small red:1.5) star")?;
-    /// let mut words = [true, false, true, true].into_iter();
-    /// assert_eq!(prompt.without_words(|| words.next().unwrap()).to_text(), "a (red:1.5) star");
-    /// # Ok::<(), fabric_models::tokenizer::TokenizerError>(())
-    /// ```
     #[must_use]
-    pub fn without_words(&self, mut keep: impl FnMut() -> bool) -> Self {
+    pub(crate) fn without_words(&self, mut keep: impl FnMut() -> bool) -> Self {
         let mut kept = Self::default();
         // Whether the current word is kept; `None` between words.
         let mut word = None;
@@ -41,7 +33,7 @@ impl WeightedPrompt {
 
     /// Returns a text that [`Self::parse`] parses to this prompt.
     #[must_use]
-    pub fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
         for run in &self.runs {
             let mut escaped = String::new();

@@ -8,7 +8,7 @@ const FACTORS: [f64; 2] = [0.5, 2.0];
 /// Method of applying weights to an encoded prompt.
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant, reason = "a tensor is a handle, and a run has one of these")]
-pub enum Emphasis {
+pub(crate) enum Emphasis {
     /// Multiplies each token's embedding by its weight (AUTOMATIC1111's "No norm").
     Plain,
     /// As [`Self::Plain`], then multiplies the whole row by a factor that restores its mean (AUTOMATIC1111's
@@ -38,7 +38,7 @@ pub enum Emphasis {
 ///
 /// Panics if the number of weights, or of the empty prompt's tokens, differs from the number of tokens.
 #[must_use]
-pub fn apply_weights(context: Tensor<3>, weights: &[Vec<f32>], emphasis: &Emphasis) -> Tensor<3> {
+pub(crate) fn apply_weights(context: Tensor<3>, weights: &[Vec<f32>], emphasis: &Emphasis) -> Tensor<3> {
     let [rows, tokens, channels] = context.dims();
     assert_eq!(weights.len(), rows, "rows of weights and of the context");
     for row in weights {

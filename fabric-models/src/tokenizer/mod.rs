@@ -29,12 +29,13 @@ mod words;
 
 use std::sync::Arc;
 
-pub use chunks::{Chunks, Tokenized};
+pub(crate) use chunks::Chunks;
+pub use chunks::Tokenized;
 pub use clean::Cleaning;
-pub use emphasis::{Emphasis, apply_weights};
+pub(crate) use emphasis::{Emphasis, apply_weights};
 pub use error::TokenizerError;
 pub use files::TokenizerConfig;
-pub use weights::{MAX_WEIGHT, WeightedPrompt, WeightedRun};
+pub(crate) use weights::WeightedPrompt;
 
 use vocabulary::Vocabulary;
 use words::Part;

@@ -93,7 +93,7 @@ fn prompts_made_to_be_slow_are_not_and_longer_ones_are_refused() {
 
     let error = tokenizer.encode(&"a".repeat(1_000_000)).unwrap_err();
     assert_eq!(error.to_string(), "the prompt has 1000000 bytes, at most 65536 are read; shorten it");
-    let prompt = WeightedPrompt { runs: vec![WeightedRun { text: "a ".repeat(20_000), weight: 1.0 }; 2] };
+    let prompt = WeightedPrompt { runs: vec![weights::WeightedRun { text: "a ".repeat(20_000), weight: 1.0 }; 2] };
     let error = tokenizer.chunks(&prompt, 77, PadWith::Eos, 1).unwrap_err();
     assert!(matches!(error, TokenizerError::PromptTooLong { got: 80_000, .. }), "{error}");
 }
@@ -322,4 +322,18 @@ fn windows_hold_the_whole_prompt_in_order() {
     assert_eq!((one.windows.len(), cut.length), (1, 202));
     assert!(cut.truncated.unwrap().starts_with("six seven"));
     assert_eq!(tokenizer.chunks(&WeightedPrompt::plain(""), 77, PadWith::Eos, 3).unwrap().windows.len(), 1);
+}
+
+#[test]
+fn brackets_weigh_words_in_every_window() {
+    let prompt = WeightedPrompt::parse(r"a (red:1.5) star \(small\)").unwrap();
+    let runs: Vec<_> = prompt.runs.iter().map(|run| (run.text.as_str(), run.weight)).collect();
+    assert_eq!(runs, [("a ", 1.0), ("red", 1.5), (" star (small)", 1.0)]);
+    let prompt = WeightedPrompt::parse("a (cat:1.5) and a dog").unwrap();
+    let chunks = ClipTokenizer::openai().chunks(&prompt, 5, PadWith::Eos, 8).unwrap();
+    assert_eq!(chunks.windows, [[49406, 320, 2368, 537, 49407], [49406, 320, 1929, 49407, 49407]]);
+    assert_eq!(chunks.weights[0], [1.0, 1.0, 1.5, 1.0, 1.0]);
+    let mut words = [true, false, true, true].into_iter();
+    let prompt = WeightedPrompt::parse("a (small red:1.5) star").unwrap();
+    assert_eq!(prompt.without_words(|| words.next().unwrap()).to_text(), "a (red:1.5) star");
 }

@@ -3,24 +3,24 @@
 use super::TokenizerError;
 
 /// Maximum absolute weight; larger ones only break images.
-pub const MAX_WEIGHT: f32 = 10.0;
+pub(crate) const MAX_WEIGHT: f32 = 10.0;
 /// Factor of one pair of round brackets, and divisor of one pair of square brackets.
 const STEP: f32 = 1.1;
 
 /// Run of text with one weight.
 #[derive(Debug, Clone, PartialEq)]
-pub struct WeightedRun {
+pub(crate) struct WeightedRun {
     /// The text, without the brackets that gave the weight.
-    pub text: String,
+    pub(crate) text: String,
     /// Weight of the text; 1 is neutral.
-    pub weight: f32,
+    pub(crate) weight: f32,
 }
 
 /// Prompt as a list of text runs with weights.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct WeightedPrompt {
+pub(crate) struct WeightedPrompt {
     /// Runs in the order of the text; neighbours differ in weight.
-    pub runs: Vec<WeightedRun>,
+    pub(crate) runs: Vec<WeightedRun>,
 }
 
 /// Matching pair of brackets: their positions and the text between them.
@@ -34,7 +34,7 @@ struct Pair {
 
 impl WeightedPrompt {
     /// Creates an unweighted prompt from literal text: brackets are text and all weights are 1.
-    pub fn plain(text: impl Into<String>) -> Self {
+    pub(crate) fn plain(text: impl Into<String>) -> Self {
         let text = text.into();
         Self { runs: if text.is_empty() { Vec::new() } else { vec![WeightedRun { text, weight: 1.0 }] } }
     }
@@ -48,18 +48,7 @@ impl WeightedPrompt {
     ///
     /// Returns [`TokenizerError::Weight`] if a weight, or a product of weights, is not finite or exceeds
     /// [`MAX_WEIGHT`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use fabric_models::tokenizer::WeightedPrompt;
-    ///
-    /// let prompt = WeightedPrompt::parse(r"a (red:1.5) star \(small\)")?;
-    /// let runs: Vec<_> = prompt.runs.iter().map(|run| (run.text.as_str(), run.weight)).collect();
-    /// assert_eq!(runs, [("a ", 1.0), ("red", 1.5), (" star (small)", 1.0)]);
-    /// # Ok::<(), fabric_models::tokenizer::TokenizerError>(())
-    /// ```
-    pub fn parse(text: &str) -> Result<Self, TokenizerError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, TokenizerError> {
         let mut pairs = pairs(text)?;
         pairs.sort_unstable_by_key(|pair| pair.open);
         let mut pairs = pairs.into_iter().peekable();

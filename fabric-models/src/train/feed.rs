@@ -11,7 +11,7 @@ use super::TrainError;
 
 /// Queue of batches that worker threads prepare ahead of time. The order of batches does not depend on the threads.
 #[derive(Debug)]
-pub struct Feed<B> {
+pub(crate) struct Feed<B> {
     /// Batch `n` comes from worker `n % workers`.
     queues: Vec<Receiver<Result<B, String>>>,
     next: u64,
@@ -24,7 +24,7 @@ const AHEAD: usize = 2;
 
 impl<B: Send + 'static> Feed<B> {
     /// Starts the workers at batch number `first`. The result of `make` must depend on the batch number only.
-    pub fn new(make: Arc<dyn Fn(u64) -> B + Send + Sync>, first: u64, workers: usize) -> Self {
+    pub(crate) fn new(make: Arc<dyn Fn(u64) -> B + Send + Sync>, first: u64, workers: usize) -> Self {
         let workers = workers.max(1) as u64;
         let mut queues: Vec<Option<Receiver<_>>> = (0..workers).map(|_| None).collect();
         let mut threads = Vec::new();
@@ -52,7 +52,7 @@ impl<B: Send + 'static> Feed<B> {
     /// # Errors
     ///
     /// Returns an error if `make` panicked for this batch, or its worker has ended.
-    pub fn take(&mut self) -> Result<(u64, B), TrainError> {
+    pub(crate) fn take(&mut self) -> Result<(u64, B), TrainError> {
         let number = self.next;
         let queue = &self.queues[(number % self.queues.len() as u64) as usize];
         let made = queue.recv().unwrap_or_else(|_| Err("its thread is gone".to_owned()));

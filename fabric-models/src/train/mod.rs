@@ -15,9 +15,9 @@ mod trainer;
 
 pub use curve::LossCurve;
 pub use error::TrainError;
-pub use feed::Feed;
+use feed::Feed;
 pub use optimizer::Optimizer;
-pub use rate::learning_rate;
+use rate::learning_rate;
 pub use settings::TrainSettings;
 pub use trainer::{Progress, Task, Trainer};
 

@@ -6,7 +6,7 @@ use super::TrainSettings;
 
 /// Returns the learning rate of a step (counted from 0): linear warm-up, then cosine decay to
 /// [`TrainSettings::final_share`] of the rate.
-pub fn learning_rate(settings: &TrainSettings, step: u64) -> f64 {
+pub(crate) fn learning_rate(settings: &TrainSettings, step: u64) -> f64 {
     if step < settings.warm_up {
         return settings.rate * (step + 1) as f64 / settings.warm_up as f64;
     }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
 use fabric::core::pipeline::{Pipeline, Request, Settings};
-use fabric::models::{ModelOptions, demo_folder, load_folder};
+use fabric::models::{ModelOptions, demo_folder, load_model};
 use fabric_world::{Attribute, Judge, Sample, Split, Tally, sample};
 
 mod adapters;
@@ -87,7 +87,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let device = common::device(arguments.device.as_deref())?;
     let folder = arguments.model.clone().map_or_else(demo_folder, Ok)?;
     let judge = Judge::load(&folder, &device)?;
-    let (pipeline, _) = load_folder(&folder, &device, &ModelOptions::default())?;
+    let (pipeline, _) = load_model(&folder, &device, &ModelOptions::default())?;
     let evaluation = Evaluation { arguments, folder, device, judge, pipeline };
     let parts = match &arguments.part[..] {
         [] => Part::value_variants(),

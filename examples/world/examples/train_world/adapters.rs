@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use fabric::core::image::Image;
-use fabric::ipadapter::projection::ResamplerConfig;
+use fabric::ipadapter::ResamplerConfig;
 use fabric::ipadapter::train::{
     AdapterOptions, AdapterTask, Dataset, Partners, first_weights, first_weights_of_instruct,
 };
@@ -78,7 +78,7 @@ impl Job<'_> {
         let folder = self.folder(name);
         let data = write_pairs(&folder.join("data"), adapter, config.pairs)?;
         let model = self.ship()?;
-        let (networks, _) = StableDiffusion::from_folder(&model, &self.device, &ModelOptions::default())?;
+        let (networks, _) = StableDiffusion::open(&model, &self.device, &ModelOptions::default())?;
         let partners = Partners {
             unet: Arc::new(networks.unet.fork(&self.training).no_grad()),
             autoencoder: Arc::new(networks.vae),

@@ -10,7 +10,7 @@ use fabric::core::pipeline::{Request, Settings};
 use fabric::core::schedule::training_levels;
 use fabric::models::train::Trainer;
 use fabric::models::vae::Vae;
-use fabric::models::{ModelOptions, load_folder};
+use fabric::models::{ModelOptions, load_model};
 use fabric_world::learn::{Stage, UNetTask, WorldText};
 use fabric_world::{SIDE, Split, full_caption, measure, sample};
 
@@ -72,7 +72,7 @@ impl Job<'_> {
 
     /// Saves a sheet with images of held-out captions: each drawing, then the image made from its caption.
     fn samples(&self, model: &Path, sheet: &Path) -> Result<(), Box<dyn Error>> {
-        let (pipeline, _) = load_folder(model, &self.device, &ModelOptions::default())?;
+        let (pipeline, _) = load_model(model, &self.device, &ModelOptions::default())?;
         let samples: Vec<_> = (0..32).map(|index| sample(780, index, Split::HeldOut)).collect();
         let mut rows = Vec::new();
         for (row, samples) in samples.chunks(8).enumerate() {

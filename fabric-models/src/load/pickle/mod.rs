@@ -21,7 +21,7 @@ use super::{HostTensor, LoadError, TensorInfo, TensorSource};
 /// If the file is a training checkpoint with a `state_dict`, only the tensors of the `state_dict` are presented,
 /// without this prefix. Other objects in the file are ignored.
 #[derive(Debug)]
-pub struct PickleFile {
+pub(super) struct PickleFile {
     path: PathBuf,
     file: PositionedFile,
     tensors: BTreeMap<String, TensorInfo>,
@@ -38,7 +38,7 @@ impl PickleFile {
     ///
     /// Returns an error if the file does not exist, is not a PyTorch file, contains no tensors, or contains a tensor
     /// that lies outside the file or is not dense (sparse, quantised).
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
+    pub(super) fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let path = path.as_ref();
         let refused = |fault| match fault {
             Fault::Io(source) => LoadError::io(path, "read", source),

@@ -173,7 +173,7 @@ fn alphas_in_the_header_count() {
     let metadata = [("format".into(), "pt".into()), ("lora_adapter_metadata".into(), settings)].into();
     tensors.write(&path, &metadata);
     let file = LoraFile::open(&path).unwrap();
-    assert_eq!(file.unet.targets()[0].factor(), 1.5);
+    assert_eq!(file.unet.entries[0].factor, 1.5);
     assert_eq!(file.to_string(), format!("{}: LoRA, unet: 1 weights (peft layout)", path.display()));
 }
 
@@ -190,7 +190,7 @@ fn integer_alphas_count() {
     for (dtype, bytes) in cases {
         let file = Memory::default().with_pair(peft_keys("conv_in"), &[8, 4, 3, 3], 2, 0);
         let lora = file.with_integer("unet.conv_in.alpha", dtype, bytes).read_lora().unwrap().unet;
-        assert_eq!(lora.targets()[0].factor(), 0.5, "{dtype:?}");
+        assert_eq!(lora.entries[0].factor, 0.5, "{dtype:?}");
     }
 }
 
@@ -207,9 +207,9 @@ fn a_folder_of_pefts_is_scaled_as_its_settings_say() {
     let folder = tempfile::tempdir().unwrap();
     let factor = |settings: serde_json::Value| {
         peft_folder(folder.path(), &settings, "conv_in");
-        let from_folder = LoraFile::open(folder.path()).unwrap().unet.targets()[0].factor();
+        let from_folder = LoraFile::open(folder.path()).unwrap().unet.entries[0].factor;
         let from_file = LoraFile::open(folder.path().join("adapter_model.safetensors")).unwrap();
-        assert_eq!(from_file.unet.targets()[0].factor(), from_folder);
+        assert_eq!(from_file.unet.entries[0].factor, from_folder);
         from_folder
     };
     assert_eq!(factor(json!({ "peft_type": "LORA", "r": 4, "lora_alpha": 2, "alpha_pattern": {} })), 0.5);
@@ -218,20 +218,20 @@ fn a_folder_of_pefts_is_scaled_as_its_settings_say() {
     assert_eq!(factor(json!({ "r": 4, "lora_alpha": 2, "use_rslora": true })), 1.0);
     // Without its settings, or under names that are not peft's, it is any other file.
     std::fs::remove_file(folder.path().join("adapter_config.json")).unwrap();
-    assert_eq!(LoraFile::open(folder.path()).unwrap().unet.targets()[0].factor(), 1.0);
+    assert_eq!(LoraFile::open(folder.path()).unwrap().unet.entries[0].factor, 1.0);
     std::fs::write(folder.path().join("adapter_config.json"), r#"{"lora_alpha": 2}"#).unwrap();
     let other = Memory::default().with_pair(peft_keys("conv_in"), &[8, 4, 3, 3], 4, 0);
     other.write(&folder.path().join("other.safetensors"), &BTreeMap::new());
     let other = LoraFile::open(folder.path().join("other.safetensors")).unwrap();
-    assert_eq!(other.unet.targets()[0].factor(), 1.0);
+    assert_eq!(other.unet.entries[0].factor, 1.0);
 }
 
 #[test]
 fn what_peft_saved_counts_half_where_alpha_is_half_of_the_rank() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/peft");
     let file = LoraFile::open(folder).unwrap();
-    assert!(file.unet.targets().len() > 4 && file.text_encoder.is_empty());
-    assert!(file.unet.targets().iter().all(|entry| entry.factor() == 0.5 && entry.rank() == 4));
+    assert!(file.unet.entries.len() > 4 && file.text_encoder.is_empty());
+    assert!(file.unet.entries.iter().all(|entry| entry.factor == 0.5 && entry.up.shape()[1] == 4));
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn pefts_settings_say_which_network_they_are_for() {
         peft_folder(folder.path(), &settings, module);
         let file = LoraFile::open(folder.path()).unwrap();
         let lora = file.parts().into_iter().find(|lora| !lora.is_empty()).unwrap().clone();
-        (lora.part(), lora.targets()[0].target().to_owned())
+        (lora.part(), lora.entries[0].target.clone())
     };
     let (bare, full) = ("encoder.layers.0.mlp.fc1", "text_model.encoder.layers.0.mlp.fc1");
     for (class, part) in [
@@ -263,5 +263,5 @@ fn a_folder_of_diffusers_has_its_own_name_for_the_file() {
     assert!(error.contains("adapter_model.safetensors") && error.contains("pytorch_lora_weights.bin"), "{error}");
     let file = Memory::default().with_pair(peft_keys("conv_in"), &[8, 4, 3, 3], 4, 0);
     file.write(&folder.path().join("pytorch_lora_weights.safetensors"), &BTreeMap::new());
-    assert_eq!(LoraFile::open(folder.path()).unwrap().unet.targets().len(), 1);
+    assert_eq!(LoraFile::open(folder.path()).unwrap().unet.entries.len(), 1);
 }
