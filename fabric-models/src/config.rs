@@ -1,5 +1,6 @@
 //! Shared parsing, validation and errors of the networks' `config.json` files.
 
+use fabric_core::InvalidValue;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,32 +18,20 @@ pub enum ConfigError {
         message: String,
     },
     /// A field has an invalid value.
-    #[error(
-        "{model} configuration, `{field}`: expected {expected}, got {got}: take config.json from the model's folder again"
-    )]
+    #[error("{model} configuration, {value}")]
     Invalid {
         /// Name of the network.
         model: &'static str,
-        /// Name of the field in the file.
-        field: String,
-        /// The field's value.
-        got: String,
-        /// The accepted values.
-        expected: String,
+        /// The field and its value.
+        value: InvalidValue,
     },
     /// A field requires a feature that this library does not support.
-    #[error(
-        "{model} configuration, `{field}`: expected {expected}, got {got}: use a model of another family, this one needs layers that fabric does not have"
-    )]
+    #[error("{model} configuration, {value}")]
     Unsupported {
         /// Name of the network.
         model: &'static str,
-        /// Name of the field in the file.
-        field: String,
-        /// The field's value.
-        got: String,
-        /// The supported values.
-        expected: String,
+        /// The field and its value.
+        value: InvalidValue,
     },
 }
 
@@ -53,7 +42,8 @@ impl ConfigError {
         got: impl ToString,
         expected: impl Into<String>,
     ) -> Self {
-        Self::Invalid { model, field: field.into(), got: got.to_string(), expected: expected.into() }
+        let help = "take config.json from the model's folder again";
+        Self::Invalid { model, value: InvalidValue::new(format!("`{}`", field.into()), got, expected, help) }
     }
 
     /// Returns the same error for another network that reuses this configuration.
@@ -72,7 +62,8 @@ impl ConfigError {
         got: impl ToString,
         expected: impl Into<String>,
     ) -> Self {
-        Self::Unsupported { model, field: field.into(), got: got.to_string(), expected: expected.into() }
+        let help = "use a model of another family, this one needs layers that fabric does not have";
+        Self::Unsupported { model, value: InvalidValue::new(format!("`{}`", field.into()), got, expected, help) }
     }
 }
 

@@ -1,3 +1,5 @@
+use crate::InvalidValue;
+
 /// Error of building a noise schedule.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -10,36 +12,15 @@ pub enum ScheduleError {
         /// The message of the parser.
         message: String,
     },
-    /// One setting cannot be used.
-    #[error("scheduler configuration, field `{field}`: expected {expected}, got {got}")]
-    Field {
-        /// Name of the field in diffusers.
-        field: String,
-        /// The value that was given.
-        got: String,
-        /// The accepted values.
-        expected: String,
-    },
+    /// One field of the configuration cannot be used.
+    #[error("scheduler configuration, {0}")]
+    Field(InvalidValue),
     /// The sampler has no schedule with this number of steps.
-    #[error("steps of {sampler}: expected {expected}, got {got}")]
-    Steps {
-        /// The requested number of steps.
-        got: usize,
-        /// The sampler.
-        sampler: String,
-        /// The accepted values.
-        expected: String,
-    },
+    #[error(transparent)]
+    Steps(InvalidValue),
     /// The image-to-image strength is out of range or leaves no step.
-    #[error("strength {got} of {steps} steps: expected {expected}")]
-    Strength {
-        /// The strength.
-        got: f64,
-        /// Number of steps of the full schedule.
-        steps: usize,
-        /// The accepted values.
-        expected: String,
-    },
+    #[error(transparent)]
+    Strength(InvalidValue),
     /// The schedule evaluates a noise-predicting network at a level without signal.
     #[error(
         "timestep {timestep} holds no signal (zero terminal SNR), and a network that predicts noise says nothing \
@@ -61,6 +42,7 @@ pub enum ScheduleError {
 
 impl ScheduleError {
     pub(crate) fn field(field: &str, got: impl ToString, expected: impl Into<String>) -> Self {
-        Self::Field { field: field.to_owned(), got: got.to_string(), expected: expected.into() }
+        let help = "correct it in the model's scheduler_config.json";
+        Self::Field(InvalidValue::new(format!("field `{field}`"), got, expected, help))
     }
 }

@@ -23,6 +23,7 @@ pub use config::{Prediction, SchedulerConfig};
 pub use error::ScheduleError;
 pub use kind::{SamplerKind, SigmaCurve};
 
+use crate::InvalidValue;
 use crate::denoise::NoiseLevel;
 use curves::{Grid, Levels};
 
@@ -194,7 +195,8 @@ impl Schedule {
     /// Runge-Kutta steps, which cannot start midway.
     pub fn from_strength(&self, strength: f64) -> Result<Self, ScheduleError> {
         let wants = |good: bool, expected: &str| {
-            let error = || ScheduleError::Strength { got: strength, steps: self.steps, expected: expected.to_owned() };
+            let what = format!("strength of {} steps", self.steps);
+            let error = || ScheduleError::Strength(InvalidValue::new(what, strength, expected, "0.6 to 0.8 is usual"));
             if good { Ok(()) } else { Err(error()) }
         };
         wants((0.0..=1.0).contains(&strength), "0 to 1")?;

@@ -4,7 +4,7 @@ use super::*;
 
 fn field(text: &str, steps: usize) -> String {
     match SchedulerConfig::from_json(text).and_then(|config| Schedule::new(&config, steps)) {
-        Err(ScheduleError::Field { field, .. }) => field,
+        Err(ScheduleError::Field(value)) => value.what,
         other => panic!("{text}: {other:?}"),
     }
 }
@@ -84,7 +84,7 @@ fn what_diffusers_writes_for_dpm_solver_is_read() {
     };
     assert_eq!(bound("-5.1"), Ok(Some(-5.1)));
     for value in ["Infinity", "NaN", "\"low\""] {
-        assert!(matches!(bound(value), Err(ScheduleError::Field { field, .. }) if field == "lambda_min_clipped"));
+        assert!(matches!(bound(value), Err(ScheduleError::Field(value)) if value.what == "field `lambda_min_clipped`"));
     }
 }
 
@@ -109,7 +109,7 @@ fn a_class_that_we_lack_says_what_to_do_and_gives_way_to_a_named_sampler() {
     // Invalid values are still errors. An unsupported algorithm is an error only if no sampler is named.
     let bad = deis.replace("0.012", "\"much\"");
     let error = SchedulerConfig::from_json_for(&bad, SamplerKind::Ddim).unwrap_err();
-    assert!(matches!(error, ScheduleError::Field { field, .. } if field == "beta_end"));
+    assert!(matches!(error, ScheduleError::Field(value) if value.what == "field `beta_end`"));
     let old = r#"{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver", "beta_start": 0.00085,
         "beta_end": 0.012, "beta_schedule": "scaled_linear"}"#;
     assert!(SchedulerConfig::from_json(old).is_err());
@@ -126,7 +126,7 @@ fn a_named_sampler_does_not_make_up_betas() {
         "{}",
     ] {
         let error = SchedulerConfig::from_json_for(text, SamplerKind::EulerAncestral).unwrap_err();
-        assert!(matches!(&error, ScheduleError::Field { field, .. } if field == "_class_name"), "{error}");
+        assert!(matches!(&error, ScheduleError::Field(value) if value.what == "field `_class_name`"), "{error}");
         assert!(error.to_string().contains("EDM"), "{error}");
     }
 }
@@ -171,12 +171,12 @@ fn numbers_of_steps_that_do_not_fit_are_errors() {
         Schedule::new(&SchedulerConfig::default().with_sampler(kind), steps).map(|schedule| schedule.calls())
     };
     for kind in SamplerKind::ALL {
-        assert!(matches!(steps(kind, 0), Err(ScheduleError::Steps { got: 0, .. })), "{kind}");
-        assert!(matches!(steps(kind, 1001), Err(ScheduleError::Steps { got: 1001, .. })), "{kind}");
+        assert!(matches!(steps(kind, 0), Err(ScheduleError::Steps(_))), "{kind}");
+        assert!(matches!(steps(kind, 1001), Err(ScheduleError::Steps(_))), "{kind}");
     }
-    assert!(matches!(steps(SamplerKind::Lcm, 51), Err(ScheduleError::Steps { .. })));
+    assert!(matches!(steps(SamplerKind::Lcm, 51), Err(ScheduleError::Steps(_))));
     let prk = SchedulerConfig { skip_prk_steps: Some(false), ..SchedulerConfig::default() };
-    assert!(matches!(Schedule::new(&prk, 3), Err(ScheduleError::Steps { .. })));
+    assert!(matches!(Schedule::new(&prk, 3), Err(ScheduleError::Steps(_))));
     assert_eq!(Schedule::new(&prk, 4).map(|schedule| schedule.calls()), Ok(13));
 }
 
@@ -201,7 +201,7 @@ fn strength_counts_steps_as_diffusers_does() {
         assert_eq!(schedule.from_strength(strength).map(|s| s.calls()), Ok(calls), "{strength}");
     }
     for strength in [0.0, 0.0199, -0.1, 1.1, f64::NAN, f64::INFINITY] {
-        assert!(matches!(schedule.from_strength(strength), Err(ScheduleError::Strength { .. })), "{strength}");
+        assert!(matches!(schedule.from_strength(strength), Err(ScheduleError::Strength(_))), "{strength}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::config::{FinalSigma, SchedulerConfig, SolverType, Spacing};
 use super::{SamplerKind, ScheduleError};
+use crate::InvalidValue;
 
 /// Upper bound on training steps: more than any published model has, few enough for a table.
 const MAX_TRAIN_STEPS: usize = 1_000_000;
@@ -81,7 +82,13 @@ impl SchedulerConfig {
             if good {
                 Ok(())
             } else {
-                Err(ScheduleError::Steps { got: steps, sampler: self.kind.to_string(), expected })
+                let what = format!("steps of {}", self.kind);
+                Err(ScheduleError::Steps(InvalidValue::new(
+                    what,
+                    steps,
+                    expected,
+                    "choose another number or another sampler",
+                )))
             }
         };
         let train = self.num_train_timesteps;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use fabric_core::InvalidValue;
 use fabric_core::attention::{AttnKind, AttnSite};
 use fabric_core::models::CrossAttention;
 use fabric_models::load::{LoadError, MappedSource, Part, Renamed, TensorSource, open_weights};
@@ -48,10 +49,12 @@ impl AdapterFile {
         if several > 1 {
             return Err(LoadError::Malformed {
                 path: source.place().into(),
-                what: "adapters in this file".to_owned(),
-                got: several.to_string(),
-                expected: "one".to_owned(),
-                next: "say which one with `AdapterFile::one_of_several`".to_owned(),
+                value: InvalidValue::new(
+                    "adapters in this file",
+                    several,
+                    "one",
+                    "say which one with `AdapterFile::one_of_several`",
+                ),
             });
         }
         if several == 1 {

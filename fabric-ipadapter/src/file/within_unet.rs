@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use fabric_core::InvalidValue;
 use fabric_models::load::{HostTensor, LoadError, TensorInfo, TensorSource};
 
 const PROJECTION: &str = "encoder_hid_proj.image_projection_layers.";
@@ -128,10 +129,12 @@ impl Stacked {
                         let Some(sum) = sum.filter(|_| alike) else {
                             return Err(LoadError::Malformed {
                                 path: source.place().into(),
-                                what: format!("tensors {}", parts.join(" and ")),
-                                got: format!("{:?} and {:?}", whole.shape, info.shape),
-                                expected: "the same type and, but for the first axis, shape".to_owned(),
-                                next: "get the file again, or another one".to_owned(),
+                                value: InvalidValue::new(
+                                    format!("tensors {}", parts.join(" and ")),
+                                    format!("{:?} and {:?}", whole.shape, info.shape),
+                                    "the same type and, but for the first axis, shape",
+                                    "get the file again, or another one",
+                                ),
                             });
                         };
                         whole.shape[0] = sum;

@@ -139,5 +139,5 @@ fn configurations_of_other_models_are_refused() {
     );
     assert!(refused(r#"{"num_hidden_layers": 1000000000}"#).contains("`num_hidden_layers`"));
     let error = ClipVisionConfig::from_json(r#"{"patch_size": 0}"#).unwrap_err();
-    assert!(matches!(error, ConfigError::Invalid { ref field, .. } if field == "patch_size"), "{error}");
+    assert!(matches!(error, ConfigError::Invalid { ref value, .. } if value.what == "`patch_size`"), "{error}");
 }

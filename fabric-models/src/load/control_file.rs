@@ -9,6 +9,7 @@ use super::compvis::{KeyTable, control};
 use super::contents::Contents;
 use super::mapped::{MappedSource, Part, Renamed};
 use super::{ComponentFolder, LoadError, TensorSource, open_weights, presets};
+use fabric_core::InvalidValue;
 
 /// Prefix of the tensor names of the original releases.
 const PREFIX: &str = "control_model.";
@@ -61,10 +62,7 @@ fn check_whole(source: &dyn TensorSource) -> Result<(), LoadError> {
     };
     Err(LoadError::WrongFamily {
         place: source.place(),
-        what: "tensors".into(),
-        got: got.into(),
-        expected: "the weights of a whole ControlNet".into(),
-        next: next.into(),
+        value: InvalidValue::new("tensors", got, "the weights of a whole ControlNet", next),
     })
 }
 
@@ -97,9 +95,11 @@ fn contents(source: &dyn TensorSource) -> Option<Contents> {
 fn not_a_controlnet(source: &dyn TensorSource) -> LoadError {
     LoadError::WrongFamily {
         place: source.place(),
-        what: "tensors".into(),
-        got: contents(source).map_or_else(|| "something else".into(), |contents| contents.to_string()),
-        expected: "a ControlNet with diffusers' names, or those of the original releases".into(),
-        next: "Control-LoRA, ControlNet-XS and lite versions are other networks, and not supported".into(),
+        value: InvalidValue::new(
+            "tensors",
+            contents(source).map_or_else(|| "something else".into(), |contents| contents.to_string()),
+            "a ControlNet with diffusers' names, or those of the original releases",
+            "Control-LoRA, ControlNet-XS and lite versions are other networks, and not supported",
+        ),
     }
 }

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
+use fabric_core::InvalidValue;
 use safetensors::Dtype;
 
 use super::Mismatch;
@@ -32,18 +33,12 @@ pub enum LoadError {
         source: std::io::Error,
     },
     /// A file violates its format.
-    #[error("{}: {what}: expected {expected}, got {got}; {next}", path.display())]
+    #[error("{}: {value}", path.display())]
     Malformed {
         /// Path of the file or folder.
         path: PathBuf,
-        /// Part of the file that is wrong.
-        what: String,
-        /// Actual content.
-        got: String,
-        /// Expected content.
-        expected: String,
-        /// Advice on what to do.
-        next: String,
+        /// The part of the file that is wrong.
+        value: InvalidValue,
     },
     /// Tensor names or shapes of a file differ from those of the network.
     #[error(transparent)]
@@ -102,18 +97,12 @@ pub enum LoadError {
         tensor: String,
     },
     /// The model is of another family than expected, or of a kind that is not supported.
-    #[error("{place}: {what}: expected {expected}, got {got}; {next}")]
+    #[error("{place}: {value}")]
     WrongFamily {
         /// Path of the file or folder.
         place: String,
-        /// Property by which the family was recognized.
-        what: String,
-        /// Actual family or kind.
-        got: String,
-        /// Expected family or kind.
-        expected: String,
-        /// Advice on what to do.
-        next: String,
+        /// The property by which the family was recognized.
+        value: InvalidValue,
     },
     /// The file needs a cargo feature that is off.
     #[error("{}: {what} needs the cargo feature `{feature}`, which is off; build with `--features {feature}`, or convert the file to safetensors", path.display())]
@@ -167,17 +156,11 @@ impl LoadError {
     pub(crate) fn malformed(
         path: &Path,
         what: impl Into<String>,
-        got: impl Into<String>,
+        got: impl ToString,
         expected: impl Into<String>,
         next: impl Into<String>,
     ) -> Self {
-        Self::Malformed {
-            path: path.to_owned(),
-            what: what.into(),
-            got: got.into(),
-            expected: expected.into(),
-            next: next.into(),
-        }
+        Self::Malformed { path: path.to_owned(), value: InvalidValue::new(what, got, expected, next) }
     }
 }
 

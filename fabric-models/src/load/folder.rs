@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::json::{MAX_CONFIG_BYTES, read_json};
 use super::{Component, ComponentFolder, Family, LoadError, TensorSource};
+use fabric_core::InvalidValue;
 
 /// Folder of a whole model in the diffusers layout: `model_index.json` and one folder per component.
 ///
@@ -109,10 +110,12 @@ impl ModelFolder {
         }
         Err(LoadError::WrongFamily {
             place: self.path.display().to_string(),
-            what: "model".into(),
-            got: self.family.to_string(),
-            expected: expected.to_string(),
-            next: "use the pipeline for that family, or another model".into(),
+            value: InvalidValue::new(
+                "model",
+                self.family,
+                expected.to_string(),
+                "use the pipeline for that family, or another model",
+            ),
         })
     }
 
@@ -192,19 +195,23 @@ fn is_listed(index: &Path, settings: &Map<String, Value>, component: Component) 
     }
     Err(LoadError::WrongFamily {
         place: index.display().to_string(),
-        what: format!("class of `{component}`"),
-        got: class.to_string(),
-        expected: format!("\"{expected}\""),
-        next: "this kind of model is not supported".into(),
+        value: InvalidValue::new(
+            format!("class of `{component}`"),
+            class,
+            format!("\"{expected}\""),
+            "this kind of model is not supported",
+        ),
     })
 }
 
 fn not_stable_diffusion(index: &Path, settings: &Map<String, Value>) -> LoadError {
     LoadError::WrongFamily {
         place: index.display().to_string(),
-        what: "parts of the model".into(),
-        got: format!("no `unet` (the pipeline is {})", settings.get("_class_name").unwrap_or(&Value::Null)),
-        expected: "a U-Net of Stable Diffusion 1, 2 or XL".into(),
-        next: "this kind of model is not supported".into(),
+        value: InvalidValue::new(
+            "parts of the model",
+            format!("no `unet` (the pipeline is {})", settings.get("_class_name").unwrap_or(&Value::Null)),
+            "a U-Net of Stable Diffusion 1, 2 or XL",
+            "this kind of model is not supported",
+        ),
     }
 }

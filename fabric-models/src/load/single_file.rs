@@ -13,6 +13,7 @@ use super::mapped::{MappedSource, Part, Renamed};
 use super::open::compvis_vae;
 use super::unsupported::{Unsupported, unsupported};
 use super::{Component, Family, LoadError, TensorSource, open_weights, presets};
+use fabric_core::InvalidValue;
 
 const UNET: &str = "model.diffusion_model.";
 const VAE: &str = "first_stage_model.";
@@ -60,10 +61,12 @@ impl SingleFile {
         let tensors = source.tensors();
         let wrong = |got: String, next: &str| LoadError::WrongFamily {
             place: source.place(),
-            what: "tensors".into(),
-            got,
-            expected: "a checkpoint of Stable Diffusion 1, 2 or XL with the names of the original code".into(),
-            next: next.into(),
+            value: InvalidValue::new(
+                "tensors",
+                got,
+                "a checkpoint of Stable Diffusion 1, 2 or XL with the names of the original code",
+                next,
+            ),
         };
         let has = |prefix: &str| tensors.range(prefix.to_owned()..).next().is_some_and(|(n, _)| n.starts_with(prefix));
         if !has(UNET) {

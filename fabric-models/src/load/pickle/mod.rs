@@ -162,7 +162,7 @@ fn gathered(stored: &[u8], view: &View, size: usize) -> Vec<u8> {
     bytes
 }
 
-fn malformed(path: &Path, got: impl Into<String>) -> LoadError {
+fn malformed(path: &Path, got: impl ToString) -> LoadError {
     let expected = "a dictionary of dense tensors as torch.save writes it";
     LoadError::malformed(path, "PyTorch file", got, expected, "get the file again, or its safetensors version")
 }
