@@ -3,6 +3,7 @@
 mod attention;
 mod blocks;
 mod config;
+mod init;
 mod names;
 mod pass;
 mod plan;
