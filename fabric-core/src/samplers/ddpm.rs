@@ -19,8 +19,8 @@ pub(super) fn ddpm(run: &mut SamplerRun<'_>, mut x: Tensor<4>) -> Result<Tensor<
         // 1e-20.
         if from.timestep > 0.0 {
             let variance = match run.config().variance_type.unwrap_or_default() {
-                Variance::FixedSmall | Variance::FixedSmallLog => (shrink * beta).max(1e-20),
-                Variance::FixedLarge => beta,
+                Variance::Small | Variance::SmallLog => (shrink * beta).max(1e-20),
+                Variance::Large => beta,
             };
             x = x.clone() + run.draw(&x)? * variance.sqrt();
         }

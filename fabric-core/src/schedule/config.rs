@@ -51,15 +51,17 @@ pub(crate) enum BetaSchedule {
 
 /// Variance of the noise in a DDPM step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub(crate) enum Variance {
     /// The variance of the posterior.
     #[default]
-    FixedSmall,
+    #[serde(rename = "fixed_small")]
+    Small,
     /// The variance of the posterior, computed through its logarithm.
-    FixedSmallLog,
+    #[serde(rename = "fixed_small_log")]
+    SmallLog,
     /// The beta of the step.
-    FixedLarge,
+    #[serde(rename = "fixed_large")]
+    Large,
 }
 
 /// Form of a solver's higher-order correction.
@@ -138,7 +140,7 @@ pub struct SchedulerConfig {
     /// Quantity that the network predicts.
     #[serde(rename = "prediction_type")]
     pub prediction: Prediction,
-    /// Offset added to the timesteps of [`Spacing::Leading`]; default 0 (1 in Stable Diffusion).
+    /// Offset added to the timesteps of `leading` spacing; default 0 (1 in Stable Diffusion).
     pub steps_offset: usize,
     /// Rescales the betas so that the last step holds no signal (Lin et al. 2023, algorithm 1).
     ///

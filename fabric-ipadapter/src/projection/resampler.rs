@@ -8,7 +8,7 @@ use fabric_models::layers::{LayerNorm, Linear};
 use super::EPSILON;
 use super::perceiver::PerceiverLayer;
 
-/// Sizes of a [`Resampler`].
+/// Sizes of a resampler, the projection of plus adapters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResamplerConfig {
     /// Channels of the input tokens: 1280 for ViT-H.

@@ -1,8 +1,8 @@
 //! CLIP's tokenizer: converts prompts to token ids that equal the reference's for every text.
 //!
 //! A prompt is cleaned ([`Cleaning`]) and split into words, and each word into tokens of the vocabulary. Text beyond
-//! the tokenizer window is reported ([`Tokenized::truncated`]) or continues in further windows ([`Chunks`]). Weights
-//! such as `(word:1.2)` are parsed only by [`WeightedPrompt`].
+//! the tokenizer window is reported ([`Tokenized::truncated`]) or continues in further windows. Weights
+//! such as `(word:1.2)` are parsed only if the text options ask for it.
 //!
 //! ```
 //! use fabric_models::tokenizer::ClipTokenizer;
