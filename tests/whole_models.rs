@@ -1,5 +1,7 @@
 //! Writes, loads and runs small random models of other families than the golden one.
 
+use std::path::PathBuf;
+
 use fabric::core::fabric::FabricSettings;
 use fabric::core::image::Image;
 use fabric::core::models::TextOptions;
@@ -7,7 +9,7 @@ use fabric::core::pipeline::{Generation, Pipeline, Request, Settings};
 use fabric::core::session::FeedbackSession;
 use fabric::models::clip::ClipTextConfig;
 use fabric::models::config::OneOrMany;
-use fabric::models::load::{Component, Family, FolderWriter, SaveOptions};
+use fabric::models::load::{Component, Family, FolderWriter, SaveOptions, save_component};
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::unet::{Depths, UNetConfig};
 use fabric::models::vae::VaeConfig;
@@ -23,6 +25,10 @@ fn xl(settings: &[(&str, Value)]) -> (Pipeline, ModelReport) {
 fn load(folder: &TempDir, options: &ModelOptions) -> (Pipeline, ModelReport) {
     let device = fabric::default_device().expect("a device");
     load_model(folder.path().join("xl"), &device, options).expect("a loaded model")
+}
+
+fn small_vae() -> VaeConfig {
+    VaeConfig { block_out_channels: vec![32, 32, 32, 32], ..VaeConfig::sdxl() }
 }
 
 fn xl_folder(settings: &[(&str, Value)]) -> TempDir {
@@ -46,7 +52,7 @@ fn xl_folder(settings: &[(&str, Value)]) -> TempDir {
         sample_size: Some(8.into()),
         ..UNetConfig::sdxl()
     };
-    let vae = VaeConfig { block_out_channels: vec![32, 32, 32, 32], ..VaeConfig::sdxl() };
+    let vae = small_vae();
     let place = tempfile::tempdir().expect("a folder");
     let folder = place.path().join("xl");
     let options = SaveOptions::default();
@@ -106,6 +112,28 @@ fn xl_runs_from_a_prompt_to_images_and_follows_feedback() {
     assert!(values(&steered) != values(&plain));
     let mass = &steered.report.attention_mass;
     assert!(mass.len() == 1 && mass[0] > 0.05 && mass[0] < 0.95, "{mass:?}");
+}
+
+#[test]
+fn a_vae_of_ones_own_replaces_the_models() {
+    let folder = xl_folder(&[]);
+    let device = fabric::default_device().expect("a device");
+    let own = folder.path().join("own");
+    let config = serde_json::to_value(small_vae()).expect("a configuration");
+    let vae = small_vae().init(&device).expect("a VAE");
+    save_component(&vae, &own, &config, &SaveOptions::default()).expect("a saved VAE");
+    let made = |vae: Option<PathBuf>| {
+        let (pipeline, _) = load(&folder, &ModelOptions { vae, ..ModelOptions::default() });
+        pipeline.generate(&request()).expect("images")
+    };
+    let (plain, by_folder) = (made(None), made(Some(own.clone())));
+    let by_file = made(Some(own.join("diffusion_pytorch_model.safetensors")));
+    assert_eq!(values(&plain), values(&by_folder), "the VAE does not change the latents");
+    assert_ne!(plain.images, by_folder.images);
+    assert_eq!(by_file.images, by_folder.images);
+    let options = ModelOptions { vae: Some(folder.path().join("xl/unet")), ..ModelOptions::default() };
+    let error = load_model(folder.path().join("xl"), &device, &options).expect_err("a U-Net is no VAE").to_string();
+    assert!(error.contains("unet"), "{error}");
 }
 
 #[test]
