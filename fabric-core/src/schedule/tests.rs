@@ -4,7 +4,7 @@ use super::*;
 
 fn field(text: &str, steps: usize) -> String {
     match SchedulerConfig::from_json(text).and_then(|config| Schedule::new(&config, steps)) {
-        Err(ScheduleError::Field(value)) => value.what,
+        Err(ScheduleError::Field(value)) => value.what.trim_start_matches("field ").replace('`', ""),
         other => panic!("{text}: {other:?}"),
     }
 }

@@ -16,6 +16,7 @@
 //! it. [`save_component`] and [`FolderWriter`] write the diffusers layout.
 
 mod apply;
+mod clip_file;
 mod component_folder;
 mod compvis;
 mod contents;
@@ -44,6 +45,7 @@ mod source;
 mod unsupported;
 mod write;
 
+pub(crate) use clip_file::{ClipLayout, ClipModelFile};
 pub(crate) use compvis::original_unet_names;
 pub(crate) use contents::Contents;
 pub(crate) use control_file::open_controlnet;

@@ -181,6 +181,39 @@ fn text(tensors: &Tensors, quick: bool) -> Value {
     })
 }
 
+/// Builds the configuration of a whole CLIP model with these tensors.
+///
+/// They show every size except the numbers of heads, and not the activation function. OpenAI published models up to
+/// ViT-L, with quick GELU; wider ones are OpenCLIP's, with GELU.
+pub(super) fn clip_model(tensors: &Tensors) -> Value {
+    let patches = "vision_model.embeddings.patch_embedding.weight";
+    let (width, patch) = (side(tensors, patches, 0), side(tensors, patches, 2));
+    let positions = side(tensors, "vision_model.embeddings.position_embedding.weight", 0);
+    let quick = width <= 1024;
+    json!({
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": side(tensors, "visual_projection.weight", 0),
+        "text_config": text(tensors, quick),
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            "hidden_act": if quick { "quick_gelu" } else { "gelu" },
+            "hidden_size": width,
+            // One position is that of the class token.
+            "image_size": positions.saturating_sub(1).isqrt().saturating_mul(patch),
+            "intermediate_size": side(tensors, "vision_model.encoder.layers.0.mlp.fc1.weight", 0),
+            "layer_norm_eps": 1e-5,
+            "num_attention_heads": (width / 64).clamp(1, MOST_VISION_HEADS),
+            "num_channels": side(tensors, patches, 1),
+            "num_hidden_layers": count(tensors, "vision_model.encoder.layers.{}.layer_norm1.weight"),
+            "patch_size": patch,
+        },
+    })
+}
+
+/// Heads of CLIP's image encoders from ViT-L on; wider ones have wider heads (80 channels in ViT-H, 104 in ViT-bigG).
+const MOST_VISION_HEADS: usize = 16;
+
 /// Scheduler configuration that the family was published with, for a network with this prediction type.
 pub(super) fn scheduler(family: Family, prediction: Prediction, zero_terminal_snr: bool) -> Value {
     let class = match family {

@@ -4,6 +4,7 @@
 //! and unusual networks are translated too. Prefixes match whole components: `output_blocks.1` is not a prefix of
 //! `output_blocks.10`.
 
+pub(super) mod clip;
 pub(super) mod control;
 pub(super) mod text;
 pub(super) mod unet;

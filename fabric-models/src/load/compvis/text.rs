@@ -56,8 +56,15 @@ pub(in super::super) fn open_clip_pairs(layers: usize) -> Pairs {
     ]
     .map(|(left, right)| (left.to_owned(), right.to_owned()))
     .into();
+    pairs.extend(layer_pairs("text_model.encoder.layers", "transformer.resblocks", layers));
+    pairs
+}
+
+/// Lists the corresponding prefixes of transformer layers below these two prefixes.
+pub(super) fn layer_pairs(left: &str, right: &str, layers: usize) -> Pairs {
+    let mut pairs = Pairs::new();
     for layer in 0..layers {
-        let (left, right) = (format!("text_model.encoder.layers.{layer}"), format!("transformer.resblocks.{layer}"));
+        let (left, right) = (format!("{left}.{layer}"), format!("{right}.{layer}"));
         pairs.push((left.clone(), right.clone()));
         let parts = [
             ("layer_norm1", "ln_1"),

@@ -2,6 +2,10 @@
 //!
 //! Computed on the host in f64, in percent: 100 means the same direction.
 
+mod bootstrap;
+
+pub use bootstrap::{Interval, bootstrap_mean};
+
 use burn::tensor::Tensor;
 
 /// Lower bound on the norm of an embedding, so that a zero vector has similarity 0 instead of NaN.

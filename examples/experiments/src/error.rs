@@ -1,0 +1,87 @@
+//! Errors of experiments.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fabric::core::InvalidValue;
+
+/// Error that ends a run. What was recorded before it stays in the run's folder.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExperimentError {
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Setting(#[from] InvalidValue),
+    /// A file of the run's folder cannot be read or written.
+    #[error("{}: cannot {doing}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What failed: "write a record".
+        doing: &'static str,
+        /// Error of the operating system.
+        source: io::Error,
+    },
+    /// The run's folder holds records of other settings.
+    #[error(
+        "{}: the run in this folder has other settings: {differences}; give the same settings to resume it, or another folder",
+        path.display()
+    )]
+    OtherSettings {
+        /// The run's folder.
+        path: PathBuf,
+        /// Names of the settings that differ, with both values.
+        differences: String,
+    },
+    /// A line of the records cannot be read, and it is not the last one, which a killed run may leave unfinished.
+    #[error("{}, line {line}: expected a record of one image, got {got}; remove the line, or start again", path.display())]
+    Record {
+        /// The file of records.
+        path: PathBuf,
+        /// Number of the line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        got: String,
+    },
+    /// Runs to be merged overlap or do not belong together.
+    #[error("{}: {problem}", path.display())]
+    Merge {
+        /// The folder that does not fit.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// A score is not a number.
+    #[error(
+        "score of image {image} of round {round}, prompt {prompt:?}: expected a finite number, got {got}; check the preference model"
+    )]
+    Score {
+        /// The prompt.
+        prompt: String,
+        /// Round, from 0.
+        round: usize,
+        /// Image of the round, from 0.
+        image: usize,
+        /// The score.
+        got: f64,
+    },
+    /// Generating images failed.
+    #[error(transparent)]
+    Generation(#[from] fabric::core::Error),
+    /// The report cannot be made or written.
+    #[error(transparent)]
+    Report(#[from] crate::report::ReportError),
+    /// A model could not be loaded.
+    #[error(transparent)]
+    Model(#[from] fabric::models::ModelError),
+    /// Everything else that can fail: drawings and images.
+    #[error(transparent)]
+    Other(#[from] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl ExperimentError {
+    pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, doing, source }
+    }
+}

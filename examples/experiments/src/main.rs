@@ -1,0 +1,183 @@
+//! Runs the experiments of the papers: `cargo run --release -p fabric-experiments -- all --limit 50`.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use fabric::core::pipeline::Settings;
+use fabric::models::{demo_folder, recommended_settings};
+use fabric_experiments::{
+    Experiment, NAMES, Progress, RunFolder, Shard, SmallWorld, Work, configured, merge, read_run, run, summary, table,
+    write_report, write_tables,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+/// Runs the experiments of the papers and compares their arms.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// All experiments, one after the other.
+    All(RunArguments),
+    /// FABRIC 5.1: feedback from a preference model.
+    Preference(RunArguments),
+    /// FABRIC 5.2: feedback from similarity to a target image.
+    Target(RunArguments),
+    /// FABRIC 5.3: feedback in the first half of the steps, the second, or all.
+    Window(RunArguments),
+    /// FABRIC 5.4: words of the prompt left out at random.
+    Dropout(RunArguments),
+    /// Prints the tables of two runs, of other models or settings, one below the other.
+    Compare {
+        /// Folder of the first run.
+        first: PathBuf,
+        /// Folder of the second run.
+        second: PathBuf,
+    },
+    /// Merges the shards of a run into a new folder.
+    Merge {
+        /// The new folder.
+        into: PathBuf,
+        /// The folders of the shards.
+        #[arg(required = true)]
+        shards: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+struct RunArguments {
+    /// Number of prompts.
+    #[arg(long, default_value_t = 200)]
+    limit: usize,
+    /// Model of the small world. Default: the model that ships.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Output folder; each experiment has a folder in it. Give the same folder again to resume a run.
+    #[arg(long, default_value = "out/experiments")]
+    out: PathBuf,
+    /// Number of rounds.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Number of images of a round.
+    #[arg(long, default_value_t = 4)]
+    images: usize,
+    /// Number of sampler steps. Default: the model's recommendation.
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Guidance scale. Default: the model's recommendation.
+    #[arg(long)]
+    guidance: Option<f64>,
+    /// Setting of FABRIC to change in all arms, as NAME=VALUE, such as `max_weight=0.4`. Repeat the option for several.
+    #[arg(long = "set", value_parser = setting)]
+    settings: Vec<(String, Value)>,
+    /// Seed of the run.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Share of the prompts that this process runs, as I/N; `merge` joins the shares.
+    #[arg(long, default_value = "1/1")]
+    shard: Shard,
+    /// Number of prompts whose images are kept.
+    #[arg(long, default_value_t = 4)]
+    keep_images: usize,
+    /// Device: flex, ndarray, cuda, cuda:N or wgpu. Default: the first one that this build supports.
+    #[arg(long)]
+    device: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let Err(error) = start(&Arguments::parse().command) else { return ExitCode::SUCCESS };
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+fn start(command: &Command) -> Result<(), Box<dyn Error>> {
+    match command {
+        Command::All(arguments) => NAMES.iter().try_for_each(|name| experiment(name, arguments)),
+        Command::Preference(arguments) => experiment("preference", arguments),
+        Command::Target(arguments) => experiment("target", arguments),
+        Command::Window(arguments) => experiment("window", arguments),
+        Command::Dropout(arguments) => experiment("dropout", arguments),
+        Command::Compare { first, second } => [first, second].into_iter().try_for_each(|folder| {
+            println!("{}", folder.display());
+            show(folder)
+        }),
+        Command::Merge { into, shards } => {
+            println!("merged {} sessions", merge(into, shards)?);
+            show(into)
+        }
+    }
+}
+
+/// Parses NAME=VALUE; a value that is not JSON is a text.
+fn setting(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("expected NAME=VALUE, got {text}"))?;
+    Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
+}
+
+fn experiment(name: &str, arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
+    if arguments.rounds == 0 || arguments.images == 0 || arguments.limit == 0 {
+        return Err(
+            "--rounds, --images, --limit: expected at least 1 of each, got 0; leave them out for the paper's".into()
+        );
+    }
+    let changes: BTreeMap<String, Value> = arguments.settings.iter().cloned().collect();
+    let experiment = Experiment::named(name, &changes)?;
+    let model = arguments.model.clone().map_or_else(demo_folder, Ok)?;
+    let mut settings: Settings = recommended_settings(&model)?;
+    settings.steps = arguments.steps.unwrap_or(settings.steps);
+    settings.guidance_scale = arguments.guidance.unwrap_or(settings.guidance_scale);
+    settings.validate()?;
+    let sizes = [arguments.rounds, arguments.images];
+    let (config, plan) = configured(&experiment, &model, &settings, sizes, arguments.seed)?;
+    let path = arguments.out.join(name);
+    let mut folder = RunFolder::open(&path, &config, arguments.rounds * arguments.images)?;
+    let device = match &arguments.device {
+        Some(name) => fabric::device(name.parse()?)?,
+        None => fabric::default_device()?,
+    };
+    let subject = SmallWorld::open(&model, &device)?;
+    println!("{}: {} of {}", experiment.title, path.display(), model.display());
+    let work = Work {
+        arms: &experiment.arms,
+        cases: arguments.limit,
+        shard: arguments.shard,
+        keep_images: arguments.keep_images,
+    };
+    let bar = ProgressBar::new(0);
+    bar.set_style(ProgressStyle::with_template("session {pos}/{len} {bar:40} {elapsed} left {eta}")?);
+    let mut first = true;
+    run(&subject, &plan, &work, &mut folder, &mut |Progress { done, total }| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+        if std::mem::take(&mut first) {
+            // Time left is estimated from the sessions of this process.
+            bar.reset_eta();
+        }
+    })?;
+    bar.finish_and_clear();
+    drop(folder);
+    show(&path)
+}
+
+/// Prints the summary of a run and writes its tables.
+fn show(folder: &Path) -> Result<(), Box<dyn Error>> {
+    let (config, records) = read_run(folder)?;
+    let control = config["experiment"]["control"].as_str().unwrap_or_default().to_owned();
+    let rows = summary(&records, &control);
+    println!("{}", table(&rows, &control));
+    println!(
+        "in brackets: difference from {control} on the same prompts, with its 95 % interval; + and - where that excludes 0"
+    );
+    write_tables(folder, &records, &rows)?;
+    println!("{}", write_report(folder, &config, &records, &rows)?.display());
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! Merging the shards of a run.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::store::{RunFolder, images_of_a_session, read_run};
+use crate::{ExperimentError, ImageRecord};
+
+/// Merges the records of shards of one run into a new folder. Images are not copied: the records name them in the
+/// folders of the shards.
+///
+/// # Errors
+///
+/// Returns an error if the shards have different settings, two of them have the same session, or the new folder holds
+/// another run.
+pub fn merge(into: &Path, shards: &[PathBuf]) -> Result<usize, ExperimentError> {
+    let mut sessions: BTreeMap<(String, usize), (Vec<ImageRecord>, &Path)> = BTreeMap::new();
+    let mut common = None;
+    for shard in shards {
+        let refused = |problem: String| ExperimentError::Merge { path: shard.clone(), problem };
+        let (config, records) = read_run(shard)?;
+        match &common {
+            None => common = Some(config),
+            Some(first) if *first == config => {}
+            Some(_) => {
+                let first = shards[0].display();
+                return Err(refused(format!("expected the settings of {first}, got others; merge shards of one run")));
+            }
+        }
+        for record in records {
+            let key = (record.arm.clone(), record.case);
+            let (session, from) = sessions.entry(key).or_insert_with(|| (Vec::new(), shard.as_path()));
+            if *from != shard.as_path() {
+                let problem = format!(
+                    "expected sessions that no other shard has, got arm {}, prompt {}, which is in {} too; run each shard once",
+                    record.arm,
+                    record.case,
+                    from.display()
+                );
+                return Err(refused(problem));
+            }
+            session.push(record);
+        }
+    }
+    let Some(config) = common else {
+        let problem = "expected at least one shard, got none; name their folders".to_owned();
+        return Err(ExperimentError::Merge { path: into.to_owned(), problem });
+    };
+    let each = images_of_a_session(&config);
+    if let Some(((arm, case), (session, shard))) = sessions.iter().find(|(_, (session, _))| session.len() != each) {
+        let got = session.len();
+        let problem = format!(
+            "expected {each} images of arm {arm}, prompt {case}, got {got}; resume the shard with the command that began it"
+        );
+        return Err(ExperimentError::Merge { path: shard.to_path_buf(), problem });
+    }
+    let mut folder = RunFolder::open(into, &config, each)?;
+    let mut merged = 0;
+    for ((arm, case), (session, _)) in sessions {
+        if !folder.is_done(&arm, case) {
+            folder.append(&session)?;
+            merged += 1;
+        }
+    }
+    Ok(merged)
+}

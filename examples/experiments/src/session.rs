@@ -1,0 +1,149 @@
+//! One session: the rounds of one arm on one prompt, as in FABRIC's published evaluation.
+
+use fabric::core::image::Image;
+use fabric::core::metrics;
+use fabric::core::pipeline::{Request, Settings};
+use sha2::{Digest, Sha256};
+
+use crate::{Arm, Case, ExperimentError, Feedback, ImageRecord, Subject};
+
+/// Settings shared by all sessions of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Hash of the configuration.
+    pub config: String,
+    /// What the feedback follows.
+    pub feedback: Feedback,
+    /// Number of rounds.
+    pub rounds: usize,
+    /// Number of images of a round.
+    pub images: usize,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Settings of generation; those of FABRIC come from the arm.
+    pub settings: Settings,
+}
+
+/// Runs the rounds of one arm on one prompt and returns what was made, in order.
+///
+/// As published: after each round, the best image joins the liked ones and the worst the disliked ones, even if they
+/// are the same image; arms without feedback track the same votes, so that their similarities can be compared. The
+/// seeds depend on run, prompt, round and image, not on the arm, so arms are compared on the same noise.
+///
+/// # Errors
+///
+/// Returns an error if images cannot be generated or scored, or a score is not finite.
+pub(crate) fn run(
+    subject: &dyn Subject,
+    plan: &Plan,
+    arm: &Arm,
+    case: &Case,
+) -> Result<Vec<(ImageRecord, Image)>, ExperimentError> {
+    let (mut liked, mut disliked): (Vec<Image>, Vec<Image>) = (Vec::new(), Vec::new());
+    let mut all = Vec::with_capacity(plan.rounds * plan.images);
+    for round in 0..plan.rounds {
+        let seeds: Vec<u64> = (0..plan.images).map(|image| seed_of(plan.seed, [case.index, round, image])).collect();
+        let settings =
+            Settings { fabric: arm.fabric.clone(), prompt_dropout: arm.prompt_dropout, ..plan.settings.clone() };
+        let mut request = Request::new(&case.prompt).with_seeds(seeds.iter().copied()).with_settings(settings);
+        if arm.likes {
+            request = liked.iter().cloned().fold(request, Request::with_liked);
+        }
+        if arm.dislikes {
+            request = disliked.iter().cloned().fold(request, Request::with_disliked);
+        }
+        let images = subject.pipeline().generate(&request)?.images;
+
+        let embedded = subject.embed(&images)?;
+        let scores = match (plan.feedback, &case.target) {
+            (Feedback::Target, Some(target)) => {
+                let target = subject.embed(std::slice::from_ref(target))?;
+                metrics::similarity(embedded.clone(), target).concat()
+            }
+            _ => subject.score(case, &images)?,
+        };
+        if let Some((image, got)) = scores.iter().enumerate().find(|(_, score)| !score.is_finite()) {
+            return Err(ExperimentError::Score { prompt: case.prompt.clone(), round, image, got: *got });
+        }
+        let similarity = |references: &[Image]| -> Result<Vec<Option<f64>>, ExperimentError> {
+            if references.is_empty() {
+                return Ok(vec![None; images.len()]);
+            }
+            let rows = metrics::similarity(embedded.clone(), subject.embed(references)?);
+            Ok(rows.iter().map(|row| Some(row.iter().sum::<f64>() / row.len() as f64)).collect())
+        };
+        let (to_liked, to_disliked) = (similarity(&liked)?, similarity(&disliked)?);
+        let diversity = metrics::diversity(embedded.clone());
+        let (best, worst) = best_and_worst(&scores);
+        for (at, image) in images.iter().enumerate() {
+            let vote = f64::from(u8::from(at == best)) - f64::from(u8::from(at == worst));
+            let record = ImageRecord {
+                config: plan.config.clone(),
+                arm: arm.name.clone(),
+                case: case.index,
+                prompt: case.prompt.clone(),
+                round,
+                image: at,
+                seed: seeds[at],
+                score: scores[at],
+                liked_similarity: to_liked[at],
+                disliked_similarity: to_disliked[at],
+                diversity,
+                vote: (at == best || at == worst).then_some(vote),
+                file: None,
+            };
+            all.push((record, image.clone()));
+        }
+        liked.push(images[best].clone());
+        disliked.push(images[worst].clone());
+    }
+    Ok(all)
+}
+
+/// Returns the indices of the highest and the lowest score; of equal scores, the first.
+fn best_and_worst(scores: &[f64]) -> (usize, usize) {
+    let mut best = 0;
+    let mut worst = 0;
+    for (at, score) in scores.iter().enumerate() {
+        if *score > scores[best] {
+            best = at;
+        }
+        if *score < scores[worst] {
+            worst = at;
+        }
+    }
+    (best, worst)
+}
+
+/// Returns a seed that depends on all of these numbers.
+fn seed_of(run: u64, numbers: [usize; 3]) -> u64 {
+    let mut digest = Sha256::new();
+    digest.update(run.to_le_bytes());
+    for number in numbers {
+        digest.update((number as u64).to_le_bytes());
+    }
+    // Seeds stay below 2^53, so that every JSON reader keeps them exact.
+    let bytes: [u8; 8] = digest.finalize()[..8].try_into().expect("a digest has 32 bytes");
+    u64::from_le_bytes(bytes) >> 11
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_equal_scores_the_first_is_best_and_worst() {
+        assert_eq!(best_and_worst(&[1.0, 3.0, 3.0, 0.5, 0.5]), (1, 3));
+        assert_eq!(best_and_worst(&[2.0, 2.0]), (0, 0));
+    }
+
+    #[test]
+    fn seeds_differ_in_every_number() {
+        let base = seed_of(1, [2, 3, 4]);
+        for other in [seed_of(2, [2, 3, 4]), seed_of(1, [3, 3, 4]), seed_of(1, [2, 4, 4]), seed_of(1, [2, 3, 5])] {
+            assert_ne!(base, other);
+        }
+        assert_eq!(base, seed_of(1, [2, 3, 4]));
+        assert!(base < 1 << 53);
+    }
+}
