@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -168,7 +168,12 @@ pub(crate) fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, V
 /// Sessions are written whole and one after the other, so only the last one can be unfinished.
 fn finished(path: &Path, config: &str, each: usize) -> Result<(BTreeSet<(String, usize)>, u64), ExperimentError> {
     let mut done = BTreeSet::new();
-    let Ok(bytes) = fs::read(path) else { return Ok((done, 0)) };
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((done, 0)),
+        // Anything else must not pass for an empty file: the records would be cut off.
+        Err(error) => return Err(ExperimentError::io(path, "read the records")(error)),
+    };
     let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
     let mut end = 0;
     for (number, session) in lines.chunks(each).enumerate() {
@@ -263,6 +268,18 @@ mod tests {
             error.contains("rounds was 1 and is now 2") && error.contains("arms.0.end was 0.5 and is now 0.8"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn records_that_cannot_be_read_are_not_cut_off() {
+        let place = tempfile::tempdir().expect("a folder");
+        let config = json!({});
+        drop(RunFolder::open(place.path(), &config, 2).expect("a folder"));
+        let path = place.path().join(RECORDS);
+        fs::remove_file(&path).expect("removed");
+        fs::create_dir(&path).expect("a folder in place of the file");
+        let error = RunFolder::open(place.path(), &config, 2).expect_err("it cannot be read").to_string();
+        assert!(error.contains("cannot read the records"), "{error}");
     }
 
     #[test]
