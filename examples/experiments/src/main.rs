@@ -11,8 +11,8 @@ use clap::{Args, Parser, Subcommand};
 use fabric::core::pipeline::Settings;
 use fabric::models::{demo_folder, recommended_settings};
 use fabric_experiments::{
-    Experiment, NAMES, Progress, RunFolder, Shard, SmallWorld, Work, configured, merge, read_run, run, summary, table,
-    write_report, write_tables,
+    Experiment, ImageRecord, NAMES, Progress, RunFolder, Shard, SmallWorld, SummaryRow, Work, configured, merge,
+    read_run, run, summary, table, write_report, write_tables,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -36,7 +36,7 @@ enum Command {
     Window(RunArguments),
     /// FABRIC 5.4: words of the prompt left out at random.
     Dropout(RunArguments),
-    /// Prints the tables of two runs, of other models or settings, one below the other.
+    /// Prints the tables of two runs, one below the other, and changes nothing.
     Compare {
         /// Folder of the first run.
         first: PathBuf,
@@ -108,11 +108,13 @@ fn start(command: &Command) -> Result<(), Box<dyn Error>> {
         Command::Dropout(arguments) => experiment("dropout", arguments),
         Command::Compare { first, second } => [first, second].into_iter().try_for_each(|folder| {
             println!("{}", folder.display());
-            show(folder)
+            let (config, records) = read_run(folder)?;
+            print(&config, &records);
+            Ok(())
         }),
         Command::Merge { into, shards } => {
             println!("merged {} sessions", merge(into, shards)?);
-            show(into)
+            finish(into)
         }
     }
 }
@@ -165,19 +167,25 @@ fn experiment(name: &str, arguments: &RunArguments) -> Result<(), Box<dyn Error>
     })?;
     bar.finish_and_clear();
     drop(folder);
-    show(&path)
+    finish(&path)
 }
 
-/// Prints the summary of a run and writes its tables.
-fn show(folder: &Path) -> Result<(), Box<dyn Error>> {
+/// Prints the summary of a run, and writes its tables and its report.
+fn finish(folder: &Path) -> Result<(), Box<dyn Error>> {
     let (config, records) = read_run(folder)?;
-    let control = config["experiment"]["control"].as_str().unwrap_or_default().to_owned();
-    let rows = summary(&records, &control);
-    println!("{}", table(&rows, &control));
-    println!(
-        "in brackets: difference from {control} on the same prompts, with its 95 % interval; + and - where that excludes 0"
-    );
+    let rows = print(&config, &records);
     write_tables(folder, &records, &rows)?;
     println!("{}", write_report(folder, &config, &records, &rows)?.display());
     Ok(())
+}
+
+/// Prints the summary of a run and returns its rows.
+fn print(config: &Value, records: &[ImageRecord]) -> Vec<SummaryRow> {
+    let control = config["experiment"]["control"].as_str().unwrap_or_default();
+    let rows = summary(records, control);
+    println!("{}", table(&rows, control));
+    println!(
+        "in brackets: difference from {control} on the same prompts, with its 95 % interval; + and - where that excludes 0"
+    );
+    rows
 }

@@ -1,18 +1,18 @@
 //! Merging the shards of a run.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::store::{RunFolder, images_of_a_session, read_run};
 use crate::{ExperimentError, ImageRecord};
 
-/// Merges the records of shards of one run into a new folder. Images are not copied: the records name them in the
-/// folders of the shards.
+/// Merges the records and kept images of shards of one run into a new folder, and returns the number of sessions.
 ///
 /// # Errors
 ///
-/// Returns an error if the shards have different settings, two of them have the same session, or the new folder holds
-/// another run.
+/// Returns an error if the shards have different settings, two of them have the same session, a session is unfinished,
+/// the new folder holds another run, or an image cannot be copied.
 pub fn merge(into: &Path, shards: &[PathBuf]) -> Result<usize, ExperimentError> {
     let mut sessions: BTreeMap<(String, usize), (Vec<ImageRecord>, &Path)> = BTreeMap::new();
     let mut common = None;
@@ -56,11 +56,23 @@ pub fn merge(into: &Path, shards: &[PathBuf]) -> Result<usize, ExperimentError> 
     }
     let mut folder = RunFolder::open(into, &config, each)?;
     let mut merged = 0;
-    for ((arm, case), (session, _)) in sessions {
+    for ((arm, case), (session, shard)) in sessions {
         if !folder.is_done(&arm, case) {
+            copy_images(&session, shard, into)?;
             folder.append(&session)?;
             merged += 1;
         }
     }
     Ok(merged)
+}
+
+/// Copies the kept images of a session.
+fn copy_images(session: &[ImageRecord], from: &Path, into: &Path) -> Result<(), ExperimentError> {
+    for file in session.iter().filter_map(|record| record.file.as_ref()) {
+        let (source, copy) = (from.join(file), into.join(file));
+        let parent = copy.parent().unwrap_or(into);
+        fs::create_dir_all(parent).map_err(ExperimentError::io(parent, "make the folder"))?;
+        fs::copy(&source, &copy).map_err(ExperimentError::io(&source, "copy the image"))?;
+    }
+    Ok(())
 }

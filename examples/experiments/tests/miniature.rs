@@ -113,6 +113,9 @@ fn a_stopped_run_resumes_to_the_byte_and_shards_merge_to_the_same_records() {
     let shards = [at("1of2"), at("2of2")];
     assert_eq!(merge(&at("merged"), &shards).expect("merged"), 6);
     assert_eq!(read_run(&at("merged")).expect("a run"), read_run(&at("whole")).expect("a run"));
+    let (config, all) = read_run(&at("merged")).expect("a run");
+    let rows = summary(&all, "no feedback");
+    write_report(&at("merged"), &config, &all, &rows).expect("a report with the shards' images");
     let again = merge(&at("twice"), &[at("1of2"), at("1of2"), at("whole")]).expect_err("they overlap").to_string();
     assert!(again.contains("which is in"), "{again}");
     miniature(&world, "target", &at("other"), Shard::default()).expect("a run");
