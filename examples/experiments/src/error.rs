@@ -17,7 +17,7 @@ pub enum ExperimentError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What failed: "write a record".
+        /// Operation that failed: "write a record".
         doing: &'static str,
         /// Error of the operating system.
         source: io::Error,
@@ -40,7 +40,7 @@ pub enum ExperimentError {
         path: PathBuf,
         /// Number of the line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// Message of the parser, or the values that do not fit.
         got: String,
     },
     /// Runs to be merged overlap or do not belong together.
@@ -48,7 +48,7 @@ pub enum ExperimentError {
     Merge {
         /// The folder that does not fit.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// Description of the problem and of its remedy.
         problem: String,
     },
     /// A score is not a number.

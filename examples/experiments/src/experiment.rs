@@ -14,7 +14,7 @@ pub struct Experiment {
     pub name: String,
     /// Title of the report.
     pub title: String,
-    /// What the automatic feedback follows.
+    /// Score that the automatic feedback follows.
     pub feedback: Feedback,
     /// Name of the arm that the others are compared with.
     pub control: String,
@@ -24,7 +24,7 @@ pub struct Experiment {
     pub changes: BTreeMap<String, Value>,
 }
 
-/// What scores the images. The best image of a round is liked and the worst disliked.
+/// Score that automatic feedback follows: it likes the best image of a round and dislikes the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Feedback {

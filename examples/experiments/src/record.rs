@@ -1,4 +1,4 @@
-//! What is recorded of each generated image.
+//! Record of one generated image.
 
 use serde::{Deserialize, Serialize};
 

@@ -22,7 +22,7 @@ pub struct Progress {
     pub total: usize,
 }
 
-/// What to run.
+/// Sessions that a run consists of, and the share of them that this process runs.
 #[derive(Debug, Clone)]
 pub struct Work<'a> {
     /// The arms.

@@ -12,7 +12,7 @@ use crate::{Arm, Case, ExperimentError, Feedback, ImageRecord, Subject};
 pub struct Plan {
     /// Hash of the configuration.
     pub config: String,
-    /// What the feedback follows.
+    /// Score that the feedback follows.
     pub feedback: Feedback,
     /// Number of rounds.
     pub rounds: usize,

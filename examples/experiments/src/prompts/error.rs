@@ -61,7 +61,7 @@ pub enum PromptSetError {
         line: usize,
         /// Column of the error, from 1.
         column: usize,
-        /// What is wrong there.
+        /// Description of the problem.
         reason: String,
     },
     /// The header of a table lacks a column.

@@ -26,7 +26,7 @@ pub use heat_map::HeatMap;
 pub use session::{SessionImage, SessionRows};
 pub use table::Table;
 
-/// What a report shows. All texts are plain text, not HTML. Empty parts are left out.
+/// Content of a report. All texts are plain text, not HTML. Empty parts are left out.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReportInput<'a> {
     /// Title: "FABRIC 5.1: feedback from a preference model".
