@@ -102,6 +102,12 @@ pub enum DeviceError {
         /// The value of the variable.
         got: String,
     },
+    /// `FABRIC_MATMUL`, which selects the number format of matrix products on the CPU, has an unknown value.
+    #[error("FABRIC_MATMUL is `{got}`: expected `f32` or `bf16`, or leave it unset for `f32`")]
+    Matmul {
+        /// The value of the variable.
+        got: String,
+    },
     /// A device of another machine cannot be reached.
     #[error("{url}: no device there ({message}): start the server, or check address, port and firewall")]
     Unreachable {
@@ -125,6 +131,10 @@ pub enum DeviceError {
 /// The kernels of `flex` use the processor's best instruction set. The environment variable `FABRIC_MAX_ISA`
 /// (`avx512`, `avx2`, `none`) sets an upper limit, so that a machine can compute as an older one would.
 ///
+/// With `FABRIC_MATMUL=bf16`, `flex` rounds the factors of large matrix products and convolutions to bf16 (8 bits of
+/// precision) and sums in f32, on processors with AMX; on others the variable has no effect. This is faster, and no
+/// longer exact to 1e-4.
+///
 /// ```
 /// # #[cfg(feature = "flex")] {
 /// use fabric_backends::{DeviceKind, device};
@@ -135,11 +145,15 @@ pub enum DeviceError {
 /// # Errors
 ///
 /// Returns an error if the build does not contain the backend, the device, its driver or its server does not respond,
-/// or the value of `FABRIC_MAX_ISA` is unknown.
+/// or the value of `FABRIC_MAX_ISA` or `FABRIC_MATMUL` is unknown.
 pub fn device(kind: DeviceKind) -> Result<Device, DeviceError> {
     match kind {
         #[cfg(feature = "flex")]
-        DeviceKind::Flex => crate::kernels::isa::allowed().map(|_| Device::flex()),
+        DeviceKind::Flex => {
+            crate::kernels::isa::allowed()?;
+            crate::kernels::amx::requested()?;
+            Ok(Device::flex())
+        }
         #[cfg(feature = "ndarray")]
         DeviceKind::NdArray => Ok(ndarray()),
         #[cfg(feature = "cuda")]

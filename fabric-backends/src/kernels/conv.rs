@@ -53,6 +53,9 @@ impl Conv {
     /// Computes `out[n, o] = Σ weight[o] · windows(x[n]) + bias[o]`; an empty slice means no bias.
     pub(crate) fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32]) {
         let out = Shared::new(out);
+        if self.is_tiled() {
+            return self.forward_tiled((x, weight, bias), &out);
+        }
         if self.is_winograd() {
             return self.by_tiles(arch(), (x, weight, bias), &out);
         }
@@ -137,10 +140,14 @@ impl Conv {
 
     /// Splits the output into parts of about as many pixels as are worth a task.
     pub(super) fn parts(&self, x: &[f32]) -> Vec<Part> {
+        self.parts_of(x, if self.is_direct() { self.direct_columns() } else { COLUMNS })
+    }
+
+    /// Splits the output into parts of about this many pixels.
+    pub(super) fn parts_of(&self, x: &[f32], columns: usize) -> Vec<Part> {
         let images = x.len() / (self.windows.channels * self.windows.input_area());
         let [height, width] = self.windows.output;
         let area = height * width;
-        let columns = if self.is_direct() { self.direct_columns() } else { COLUMNS };
         if area >= columns {
             let rows = (columns / width).max(1);
             let starts = (0..images).flat_map(|image| (0..height).step_by(rows).map(move |row| (image, row)));

@@ -70,6 +70,9 @@ impl Conv {
 
     /// Writes the gradient of the weight to `of_weight` and returns that of the bias.
     pub(crate) fn weight_gradient(&self, x: &[f32], gradient: &[f32], of_weight: &mut [f32]) -> Vec<f32> {
+        if self.is_tiled() {
+            return self.weight_gradient_tiled(x, gradient, of_weight);
+        }
         let parts = self.parts(x);
         let sum = |parts: &[Part], of_weight: &mut [f32], all: bool| {
             let mut of_bias = vec![0.0_f32; self.outputs];

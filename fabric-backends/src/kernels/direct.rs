@@ -13,7 +13,7 @@ use super::lanes::{total, vectorised};
 use super::shared::Shared;
 
 /// Taps of the kernel.
-const TAPS: usize = 9;
+pub(super) const TAPS: usize = 9;
 
 /// Registers along the images, and output channels, whose sums fill 32 registers. With 16 registers, half as
 /// many channels are processed at a time.
@@ -32,14 +32,14 @@ const CACHED: usize = 1 << 17;
 
 /// Memory layout of the images of a part: a zero after each row, and a row of zeros between images.
 #[derive(Debug, Clone, Copy)]
-struct Strip {
+pub(super) struct Strip {
     images: usize,
     rows: usize,
-    width: usize,
+    pub(super) width: usize,
 }
 
 impl Strip {
-    fn of(conv: &Conv, part: &Part) -> Self {
+    pub(super) fn of(conv: &Conv, part: &Part) -> Self {
         Self { images: part.images.len(), rows: part.rows.len(), width: conv.windows.output[1] }
     }
 
@@ -47,20 +47,26 @@ impl Strip {
         self.width + 1
     }
 
+    /// Returns the distance of each tap's values from the first tap's.
+    pub(super) fn shifts(&self) -> [usize; TAPS] {
+        std::array::from_fn(|tap| tap / 3 * self.pitch() + tap % 3)
+    }
+
     /// Number of places for which sums are computed.
-    fn places(&self) -> usize {
+    pub(super) fn places(&self) -> usize {
         ((self.images * (self.rows + 1) - 1) * self.pitch()).next_multiple_of(BLOCK)
     }
 
     /// Number of values of a channel: the places, a row more above and below, and a zero before and after.
-    fn padded(&self) -> usize {
+    pub(super) fn padded(&self) -> usize {
         self.places() + 2 * self.pitch() + 2
     }
 
     /// Calls `f` for each run of pixels among the `length` places from `first` on, with the index of the run's
     /// first place relative to `first`, its image, its first pixel within the part's rows of that image, and
     /// its length.
-    fn runs(&self, first: usize, length: usize, mut f: impl FnMut(usize, usize, usize, usize)) {
+    #[inline(always)]
+    pub(super) fn runs(&self, first: usize, length: usize, mut f: impl FnMut(usize, usize, usize, usize)) {
         let mut at = 0;
         while at < length {
             let (line, x) = ((first + at) / self.pitch(), (first + at) % self.pitch());
@@ -132,17 +138,10 @@ impl Conv {
         all: bool,
     ) {
         let strip = Strip::of(self, part);
-        let (channels, area, places) = (self.windows.channels, self.windows.area(), strip.places());
+        let (channels, places) = (self.windows.channels, strip.places());
         with_scratch([channels * strip.padded(), self.outputs * places], |padded, spread| {
             self.pad(x, part, strip, padded, all);
-            for (output, spread) in spread.chunks_exact_mut(places).enumerate() {
-                spread.fill(0.0);
-                strip.runs(0, places, |to, image, pixel, run| {
-                    let plane = ((part.images.start + image) * self.outputs + output) * area;
-                    let from = plane + part.rows.start * strip.width + pixel;
-                    spread[to..to + run].copy_from_slice(&gradient[from..from + run]);
-                });
-            }
+            self.spread(gradient, part, strip, spread);
             for (of_bias, spread) in of_bias.iter_mut().zip(spread.chunks_exact(places)) {
                 *of_bias += vectorised(
                     #[inline(always)]
@@ -161,9 +160,22 @@ impl Conv {
         });
     }
 
+    /// Copies the gradients of a part to the places of [`Strip`], with zeros between the rows.
+    pub(super) fn spread(&self, gradient: &[f32], part: &Part, strip: Strip, to: &mut [f32]) {
+        let places = strip.places();
+        for (output, spread) in to.chunks_exact_mut(places).enumerate() {
+            spread.fill(0.0);
+            strip.runs(0, places, |to, image, pixel, run| {
+                let plane = ((part.images.start + image) * self.outputs + output) * self.windows.area();
+                let from = plane + part.rows.start * strip.width + pixel;
+                spread[to..to + run].copy_from_slice(&gradient[from..from + run]);
+            });
+        }
+    }
+
     /// Copies the images of a part to the layout of [`Strip`], on `all` threads or on this one. The rows above
     /// and below the part are those of the image where it has any.
-    fn pad(&self, x: &[f32], part: &Part, strip: Strip, padded: &mut [f32], all: bool) {
+    pub(super) fn pad(&self, x: &[f32], part: &Part, strip: Strip, padded: &mut [f32], all: bool) {
         let [height, width] = self.windows.input;
         let channel = |(channel, padded): (usize, &mut [f32])| {
             padded[0] = 0.0;

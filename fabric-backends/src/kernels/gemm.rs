@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::amx;
 use super::shared::Shared;
 
 /// Strides of a matrix in a slice: element `(i, j)` lies at `i * row + j * column`.
@@ -80,11 +81,29 @@ impl Target<'_> {
 /// No other thread may read or write the elements of this result during the call.
 #[allow(unsafe_code, reason = "threads write rows or columns of one matrix, which interleave")]
 pub(crate) unsafe fn gemm_shared(
+    sizes: [usize; 3],
+    out: Target<'_>,
+    a: (&[f32], Strides),
+    b: (&[f32], Strides),
+    start: Start<'_>,
+) {
+    // SAFETY: the caller's promise is the same.
+    unsafe { multiply(sizes, out, a, b, start, amx::takes(sizes, out.strides)) }
+}
+
+/// Computes [`gemm_shared`], on the tile registers if `in_tiles`.
+///
+/// # Safety
+///
+/// No other thread may read or write the elements of this result during the call.
+#[allow(unsafe_code, reason = "threads write rows or columns of one matrix, which interleave")]
+unsafe fn multiply(
     [m, n, k]: [usize; 3],
     out: Target<'_>,
     (a, a_at): (&[f32], Strides),
     (b, b_at): (&[f32], Strides),
     start: Start<'_>,
+    in_tiles: bool,
 ) {
     assert!(m > 0 && n > 0 && k > 0, "gemm: {m} x {k} x {n}");
     assert!(a_at.reach(m, k) <= a.len() && b_at.reach(k, n) <= b.len());
@@ -109,6 +128,10 @@ pub(crate) unsafe fn gemm_shared(
     }
     let Target { all, first, strides: out_at } = out;
     let add = !matches!(start, Start::Nothing);
+    if in_tiles {
+        // SAFETY: the caller promised exclusive access to the elements of the result.
+        return unsafe { amx::product([m, n, k], out, (a, a_at), (b, b_at), add) };
+    }
     let out = all.pointer(first, out_at.reach(m, n));
     let step = |stride: usize| stride as isize;
     // SAFETY: the three matrices lie within their slices, as the assertion above and that of `pointer` check,
@@ -152,7 +175,11 @@ pub(crate) unsafe fn product_shared(
     start: Start<'_>,
 ) {
     // The longer side is split, so that each task reuses what it packs of the other one as often as possible.
-    let cut = |length: usize| length.div_ceil(16).next_multiple_of(32).min(512);
+    let in_tiles = amx::takes([m, n, k], out.strides);
+    let cut = |length: usize| match in_tiles {
+        true => amx::cut(length),
+        false => length.div_ceil(16).next_multiple_of(32).min(512),
+    };
     let (rows, columns) = if m >= n { (cut(m), n) } else { (m, cut(n)) };
     let blocks: Vec<_> =
         (0..m).step_by(rows).flat_map(|row| (0..n).step_by(columns).map(move |column| (row, column))).collect();
@@ -165,7 +192,7 @@ pub(crate) unsafe fn product_shared(
             Start::Column(values) => Start::Column(&values[row..]),
         };
         // SAFETY: no other task accesses this block, and the caller promised exclusive access to the result.
-        unsafe { gemm_shared(sizes, out.from(row, column), (a, a_at), (b, b_at), start) }
+        unsafe { multiply(sizes, out.from(row, column), (a, a_at), (b, b_at), start, in_tiles) }
     });
 }
 

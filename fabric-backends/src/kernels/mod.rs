@@ -1,4 +1,4 @@
-//! The f32 kernels for the CPU, on plain slices: compiled for several instruction sets, one of which is chosen
+//! The kernels for the CPU: f32 unless [`amx`] is on, on plain slices, compiled for several instruction sets, one of which is chosen
 //! at run time.
 //!
 //! This module does not depend on tensors. The order of summation depends only on the sizes, and in some
@@ -7,6 +7,7 @@
 //! processor, with other vector lengths and caches.
 
 pub(crate) mod activation;
+pub(crate) mod amx;
 pub(crate) mod attention;
 pub(crate) mod conv;
 mod conv_gradient;
