@@ -110,8 +110,13 @@ fn xl_runs_from_a_prompt_to_images_and_follows_feedback() {
     liked.settings.measure_attention = true;
     let steered = pipeline.generate(&liked).expect("images");
     assert!(values(&steered) != values(&plain));
-    let mass = &steered.report.attention_mass;
-    assert!(mass.len() == 1 && mass[0] > 0.05 && mass[0] < 0.95, "{mass:?}");
+    let attention = &steered.report.attention;
+    assert!(attention.len() == 1 && attention[0].mean > 0.05 && attention[0].mean < 0.95, "{attention:?}");
+    // The mean of the layers is that of the map, which covers each image.
+    let layers: Vec<f64> = attention[0].layers.iter().flat_map(|layer| layer.shares.clone()).collect();
+    let of_layers = layers.iter().sum::<f64>() / layers.len() as f64;
+    assert!((of_layers - attention[0].mean).abs() < 1e-6 && attention[0].maps.len() == 2, "{attention:?}");
+    assert!(attention[0].maps.concat().concat().iter().all(|share| *share > 0.0 && *share < 1.0));
 }
 
 #[test]

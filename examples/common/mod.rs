@@ -242,9 +242,9 @@ pub(crate) fn print_report(report: &Report) {
             report.calls_with_references, report.calls
         );
     }
-    for (index, mass) in report.attention_mass.iter().enumerate() {
+    for (index, attention) in report.attention.iter().enumerate() {
         let side = if index < liked { "liked" } else { "disliked" };
-        println!("reference {} ({side}) got {:.1} % of the attention", index + 1, mass * 100.0);
+        println!("reference {} ({side}) got {:.1} % of the attention", index + 1, attention.mean * 100.0);
     }
     if let Some(error) = &report.spill_error {
         println!("{error}");

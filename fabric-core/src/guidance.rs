@@ -1,6 +1,11 @@
 //! Guidance: which branches an evaluation runs, and how their predictions are combined.
 
+mod apg;
+
 use burn::tensor::Tensor;
+
+pub use apg::Apg;
+pub(crate) use apg::ProjectedGuidance;
 
 /// One conditioning of the image being generated. Every branch has its own rows in the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,6 +85,13 @@ impl Guidance {
     pub fn with_rescale(mut self, rescale: f64) -> Self {
         self.rescale = rescale;
         self
+    }
+
+    /// Returns the scale if this is classifier-free guidance, and `None` for other guidance.
+    pub(crate) fn classifier_free_scale(&self) -> Option<f64> {
+        let scale = self.terms.first().map_or(1.0, |term| term.scale);
+        let Self { base, terms, .. } = Self::classifier_free(scale);
+        (self.base == base && self.terms == terms).then_some(scale)
     }
 
     /// Returns the branches that must run, each once, in batch order.
@@ -167,6 +179,16 @@ mod tests {
         let got = Guidance::instructed(5.0, 5.0, 5.0).mix(four);
         let expected = Guidance::classifier_free(5.0).mix(two);
         got.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-5));
+    }
+
+    #[test]
+    fn only_classifier_free_guidance_has_its_scale() {
+        for scale in [0.0, 1.0, 7.5] {
+            assert_eq!(Guidance::classifier_free(scale).with_rescale(0.7).classifier_free_scale(), Some(scale));
+        }
+        assert_eq!(Guidance::instructed(5.0, 5.0, 5.0).classifier_free_scale(), None);
+        let unconditional = Guidance { base: Branch::Unconditional, terms: Vec::new(), rescale: 0.0 };
+        assert_eq!(unconditional.classifier_free_scale(), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Noise is drawn on the host, from one frozen stream per image. It is therefore the same for an image alone and
 //! in any batch, on any device, and in every later version of this library: images differ only by rounding.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use sha2::{Digest, Sha256};
@@ -179,11 +179,34 @@ impl RunNoise for SeededNoise {
     }
 }
 
+/// Noise for the text embeddings of one batch ([`Cads`](crate::pipeline::Cads)), from one frozen stream per image. The
+/// streams differ from those of the latents.
+#[derive(Debug, Clone)]
+pub(crate) struct TextNoise {
+    streams: Vec<NormalStream>,
+}
+
+impl TextNoise {
+    /// Creates noise for one image per seed.
+    pub(crate) fn new(seeds: &[u64]) -> Self {
+        Self { streams: seeds.iter().map(|&seed| NormalStream::new(seed, TEXT)).collect() }
+    }
+
+    /// Draws new standard normal noise `[images, tokens, channels]` in f32.
+    pub(crate) fn draw(&mut self, shape: [usize; 3], device: &Device) -> Tensor<3> {
+        let [images, tokens, channels] = shape;
+        assert_eq!(images, self.streams.len(), "text noise for {images} images from another number of seeds");
+        let values: Vec<f32> = self.streams.iter_mut().flat_map(|stream| stream.take(tokens * channels)).collect();
+        Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
+    }
+}
+
 const LATENTS: u64 = 0;
 const STEP: u64 = 1;
 const START_POSTERIOR: u64 = 2;
 const FRESH_REFERENCE: u64 = 3;
 const MASKED_POSTERIOR: u64 = 4;
+const TEXT: u64 = 5;
 /// Differs from the bits of every timestep (as `f64` it is a NaN).
 const REFERENCE_POSTERIOR: u64 = u64::MAX;
 
@@ -251,6 +274,22 @@ mod tests {
             let two = values(batch.draw(what, [2, 4, 3, 5]).unwrap());
             assert_eq!(one, two[60..]);
             assert_ne!(one, two[..60]);
+        }
+    }
+
+    #[test]
+    fn a_text_gets_the_same_noise_alone_and_in_a_batch_and_new_noise_at_each_draw() {
+        let device = Device::flex();
+        let (mut alone, mut batch) = (TextNoise::new(&[7]), TextNoise::new(&[3, 7]));
+        let mut seen = vec![normal(7, LATENTS, 15), normal(7, STEP, 15)];
+        for _ in 0..2 {
+            let values = |x: Tensor<3>| x.into_data().try_to_vec::<f32>().unwrap();
+            let one = values(alone.draw([1, 3, 5], &device));
+            let two = values(batch.draw([2, 3, 5], &device));
+            assert_eq!(one, two[15..]);
+            assert_ne!(one, two[..15]);
+            assert!(!seen.contains(&one));
+            seen.push(one);
         }
     }
 

@@ -9,6 +9,7 @@
 pub mod clip;
 pub mod config;
 pub mod control;
+pub mod corpus;
 pub mod layers;
 pub mod load;
 pub mod lora;

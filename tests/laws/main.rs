@@ -3,6 +3,7 @@
 mod cached;
 #[path = "../common/mod.rs"]
 mod common;
+mod diversity;
 mod runs;
 mod text;
 

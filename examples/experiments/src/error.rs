@@ -1,9 +1,12 @@
 //! Errors of experiments.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use fabric::core::InvalidValue;
+
+use crate::{Experiment, Feedback, NAMES};
 
 /// Error that ends a run. What was recorded before it stays in the run's folder.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +68,17 @@ pub enum ExperimentError {
         /// The score.
         got: f64,
     },
+    /// A prompt has no target image, and the feedback is the similarity to one.
+    #[error(
+        "target image of the prompt {prompt:?}: expected one, got none; with these prompts, run {possible}, or give a \
+         CSV file with the columns `image` and `prompt`"
+    )]
+    NoTarget {
+        /// The prompt, cut to its first 80 characters.
+        prompt: String,
+        /// Names of the experiments that need no target images.
+        possible: String,
+    },
     /// Generating images failed.
     #[error(transparent)]
     Generation(#[from] fabric::core::Error),
@@ -80,6 +94,15 @@ pub enum ExperimentError {
 }
 
 impl ExperimentError {
+    /// Returns the error of a prompt without a target image.
+    pub(crate) fn no_target(prompt: &str) -> Self {
+        let needs_none = |name: &&str| {
+            Experiment::named(name, &BTreeMap::new()).is_ok_and(|one| one.feedback == Feedback::Preference)
+        };
+        let possible: Vec<&str> = NAMES.into_iter().filter(needs_none).collect();
+        Self::NoTarget { prompt: format!("{prompt:.80}"), possible: possible.join(", ") }
+    }
+
     pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, doing, source }

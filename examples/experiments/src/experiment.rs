@@ -7,6 +7,8 @@ use fabric::core::fabric::FabricSettings;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::{ExperimentError, PromptSet};
+
 /// An experiment: arms that are compared on the same prompts and seeds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Experiment {
@@ -44,14 +46,19 @@ pub struct Arm {
     pub likes: bool,
     /// Whether disliked images become references.
     pub dislikes: bool,
+    /// Whether the LoRA is merged into the model's weights.
+    pub lora: bool,
     /// FABRIC's settings.
     pub fabric: FabricSettings,
     /// Share of the words of the prompt that are left out at random (section 5.4).
     pub prompt_dropout: f64,
 }
 
-/// Names of all experiments, in the order of `all`.
+/// Names of the paper's experiments, in the order of `all`.
 pub const NAMES: [&str; 4] = ["preference", "target", "window", "dropout"];
+
+/// Names of experiments that are not in the paper: what each side does, and a sweep over FABRIC's settings.
+pub const OWN: [&str; 2] = ["sides", "sweep"];
 
 impl Experiment {
     /// Returns the experiment of this name with the paper's settings and these changes of FABRIC's settings.
@@ -66,6 +73,7 @@ impl Experiment {
             name: "no feedback".to_owned(),
             likes: false,
             dislikes: false,
+            lora: false,
             fabric: fabric.clone(),
             prompt_dropout: 0.0,
         };
@@ -107,11 +115,13 @@ impl Experiment {
                     Arm { prompt_dropout: 0.3, ..both("dropout 0.3", &strong) },
                 ],
             ),
+            "sides" => ("Liked and disliked images apart", Feedback::Preference, sides(&without(&strong))),
+            "sweep" => ("A sweep over FABRIC's settings", Feedback::Preference, sweep(&without(&strong))),
             other => {
                 return Err(InvalidValue::new(
                     "experiment",
                     other,
-                    format!("one of {}", NAMES.join(", ")),
+                    format!("one of {}, {}", NAMES.join(", "), OWN.join(", ")),
                     "choose one of these",
                 ));
             }
@@ -119,6 +129,92 @@ impl Experiment {
         let (name, title, control) = (name.to_owned(), title.to_owned(), "no feedback".to_owned());
         Ok(Self { name, title, feedback, control, arms, changes: changes.clone() })
     }
+
+    /// Adds the arms whose model has a LoRA, without feedback and with liked and disliked images (section 5.1). The
+    /// other experiments have no such arms and are returned unchanged.
+    #[must_use]
+    pub fn with_lora(mut self) -> Self {
+        if self.name == "preference" {
+            let pairs = [("no feedback", "LoRA"), ("liked and disliked", "LoRA, liked and disliked")];
+            let with_lora = |(without, name): (&str, &str)| {
+                let arm = self.arms.iter().find(|arm| arm.name == without)?;
+                Some(Arm { name: name.to_owned(), lora: true, ..arm.clone() })
+            };
+            let added: Vec<Arm> = pairs.into_iter().filter_map(with_lora).collect();
+            self.arms.extend(added);
+        }
+        self
+    }
+
+    /// Whether an arm needs a LoRA.
+    pub fn uses_lora(&self) -> bool {
+        self.arms.iter().any(|arm| arm.lora)
+    }
+
+    /// Checks that the prompts have target images if the feedback needs them.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error that names the first prompt without a target image, and the experiments that need none.
+    pub fn check_prompts(&self, prompts: &PromptSet) -> Result<(), ExperimentError> {
+        let without = prompts.prompts.iter().find(|case| case.target.is_none());
+        match (self.feedback, without) {
+            (Feedback::Target, Some(case)) => Err(ExperimentError::no_target(&case.prompt)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Returns arms with one side or both, and with disliked images of more and less weight.
+fn sides(control: &Arm) -> Vec<Arm> {
+    let arm = |name: &str, likes: bool, dislikes: bool, negative_scale: f64| Arm {
+        name: name.to_owned(),
+        likes,
+        dislikes,
+        fabric: FabricSettings { negative_scale, ..control.fabric.clone() },
+        ..control.clone()
+    };
+    vec![
+        control.clone(),
+        arm("liked", true, false, 0.5),
+        arm("disliked, 0.5", false, true, 0.5),
+        arm("disliked, 1", false, true, 1.0),
+        arm("disliked, 2", false, true, 2.0),
+        arm("both, 0.5", true, true, 0.5),
+        arm("both, 1", true, true, 1.0),
+        arm("both, 2", true, true, 2.0),
+    ]
+}
+
+/// Returns arms that differ from the paper's settings in one or two ways each.
+fn sweep(control: &Arm) -> Vec<Arm> {
+    let base = &control.fabric;
+    let weighted = |max_weight: f64| FabricSettings { max_weight, ..base.clone() };
+    let first_half = |max_weight: f64| FabricSettings { end: 0.5, ..weighted(max_weight) };
+    let bottleneck =
+        |scale: f64| FabricSettings { liked_bottleneck_scale: scale, disliked_bottleneck_scale: scale, ..base.clone() };
+    let settings = [
+        ("weight 0.1", weighted(0.1)),
+        ("weight 0.3", weighted(0.3)),
+        ("weight 0.8", weighted(0.8)),
+        ("weight 1.5", weighted(1.5)),
+        ("weight 3", weighted(3.0)),
+        ("weight 0.8, first half", first_half(0.8)),
+        ("weight 1.5, first half", first_half(1.5)),
+        ("weight 1.5, divided by the votes", FabricSettings { normalise: true, ..weighted(1.5) }),
+        ("bottleneck 0.3", bottleneck(0.3)),
+        ("bottleneck 3", bottleneck(3.0)),
+        ("official interface", FabricSettings::official_api()),
+        ("official configurations", FabricSettings::official_configs()),
+    ];
+    let arm = |(name, fabric): (&str, FabricSettings)| Arm {
+        name: name.to_owned(),
+        likes: true,
+        dislikes: true,
+        fabric,
+        ..control.clone()
+    };
+    std::iter::once(control.clone()).chain(settings.into_iter().map(arm)).collect()
 }
 
 /// Returns settings with changed fields, given by their names in JSON.
@@ -153,13 +249,28 @@ mod tests {
 
     #[test]
     fn every_experiment_has_its_control_and_arms_of_their_own_names() {
-        for name in NAMES {
+        for name in NAMES.into_iter().chain(OWN) {
             let experiment = Experiment::named(name, &BTreeMap::new()).expect("an experiment");
             let names: Vec<&str> = experiment.arms.iter().map(|arm| arm.name.as_str()).collect();
             assert!(names.contains(&experiment.control.as_str()), "{names:?}");
             assert!(names.iter().all(|one| names.iter().filter(|other| *other == one).count() == 1), "{names:?}");
         }
         assert!(Experiment::named("nothing", &BTreeMap::new()).is_err());
+    }
+
+    #[test]
+    fn only_the_preference_experiment_has_arms_with_a_lora() {
+        for name in NAMES.into_iter().chain(OWN) {
+            let plain = Experiment::named(name, &BTreeMap::new()).expect("an experiment");
+            assert!(!plain.uses_lora());
+            let with_lora = plain.clone().with_lora();
+            let added: Vec<&str> = with_lora.arms[plain.arms.len()..].iter().map(|arm| arm.name.as_str()).collect();
+            if name == "preference" {
+                assert_eq!(added, ["LoRA", "LoRA, liked and disliked"]);
+            } else {
+                assert_eq!(with_lora, plain);
+            }
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The experiments of FABRIC's, IP-Adapter's and IPAdapter-Instruct's papers.
+//! The experiments of FABRIC's paper, and experiments that ask what its settings do.
 //!
 //! An [`Experiment`] is data: arms that are compared on the same prompts and seeds. [`run`](fn@run) makes the images of
 //! every arm on a [`Subject`] (a model with its prompts and its ruler) and records them in a [`RunFolder`];
@@ -9,12 +9,17 @@
 mod config;
 mod error;
 mod experiment;
+mod factor_shares;
 mod merge;
+mod pipelines;
+mod prompt_set_subject;
 mod prompts;
 mod record;
 pub mod report;
+mod round_attention;
 mod run;
 mod run_report;
+mod run_settings;
 mod session;
 mod shard;
 mod small_world;
@@ -23,11 +28,13 @@ mod subject;
 mod summary;
 mod tables;
 
-pub use config::configured;
+pub use config::{Inputs, PromptInputs, configured};
 pub use error::ExperimentError;
-pub use experiment::{Arm, Experiment, Feedback, NAMES};
+pub use experiment::{Arm, Experiment, Feedback, NAMES, OWN};
+pub use factor_shares::FactorShares;
 pub use merge::merge;
-pub use prompts::{PromptCase, PromptSet, PromptSetError, SkippedLine};
+pub use prompt_set_subject::PromptSetSubject;
+pub use prompts::{PromptCase, PromptFormat, PromptSet, PromptSetError, SkippedLine};
 pub use record::ImageRecord;
 pub use run::{Progress, Work, run};
 pub use run_report::write_report;

@@ -7,12 +7,15 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use burn::tensor::Device;
 use clap::{Args, Parser, Subcommand};
 use fabric::core::pipeline::Settings;
-use fabric::models::{demo_folder, recommended_settings};
+use fabric::core::schedule::SamplerKind;
+use fabric::models::{LoraChoice, demo_folder, recommended_settings};
 use fabric_experiments::{
-    Experiment, ImageRecord, NAMES, Progress, RunFolder, Shard, SmallWorld, SummaryRow, Work, configured, merge,
-    read_run, run, summary, table, write_report, write_tables,
+    Experiment, ExperimentError, ImageRecord, Inputs, NAMES, Progress, PromptFormat, PromptInputs, PromptSet,
+    PromptSetSubject, RunFolder, Shard, SmallWorld, Subject, SummaryRow, Work, configured, merge, read_run, run,
+    summary, table, write_report, write_tables,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -26,7 +29,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// All experiments, one after the other.
+    /// The paper's experiments, one after the other.
     All(RunArguments),
     /// FABRIC 5.1: feedback from a preference model.
     Preference(RunArguments),
@@ -36,6 +39,10 @@ enum Command {
     Window(RunArguments),
     /// FABRIC 5.4: words of the prompt left out at random.
     Dropout(RunArguments),
+    /// Liked and disliked images apart, and disliked ones with other weights. Not part of `all`.
+    Sides(RunArguments),
+    /// A sweep over FABRIC's settings. Not part of `all`.
+    Sweep(RunArguments),
     /// Prints the tables of two runs, one below the other, and changes nothing.
     Compare {
         /// Folder of the first run.
@@ -55,12 +62,33 @@ enum Command {
 
 #[derive(Debug, Clone, Args)]
 struct RunArguments {
-    /// Number of prompts.
+    /// Number of prompts. Of a file with fewer, all are run.
     #[arg(long, default_value_t = 200)]
     limit: usize,
-    /// Model of the small world. Default: the model that ships.
+    /// Model folder in the diffusers layout, or with `--prompts` also a single checkpoint file. Without `--prompts`, it
+    /// must be a model of the small world. Default: the model that ships.
     #[arg(long)]
     model: Option<PathBuf>,
+    /// Prompts to use instead of the small world's: a file of HPS v1, PartiPrompts or GenEval, a CSV file with the
+    /// columns `image` and `prompt` (needed for all experiments with target images), or one prompt per line.
+    #[arg(long, requires = "preference")]
+    prompts: Option<PathBuf>,
+    /// Format of the prompts: hps, geneval, parti, prompthero or lines. Default: told by the file.
+    #[arg(long, requires = "prompts")]
+    prompts_format: Option<PromptFormat>,
+    /// Preference model that scores the images of the prompts, and whose image encoder compares images: a folder or
+    /// file of PickScore, HPS, HPS v2 or CLIP. FABRIC's paper compares with CLIP ViT-L/14 at 336 pixels.
+    #[arg(long, requires = "prompts")]
+    preference: Option<PathBuf>,
+    /// LoRA file. The experiment `preference` then has arms with it, for which the model is loaded a second time.
+    #[arg(long)]
+    lora: Option<PathBuf>,
+    /// Scale of the LoRA.
+    #[arg(long, default_value_t = 1.0, requires = "lora")]
+    lora_scale: f32,
+    /// Negative prompt. Default: none.
+    #[arg(long)]
+    negative: Option<String>,
     /// Output folder; each experiment has a folder in it. Give the same folder again to resume a run.
     #[arg(long, default_value = "out/experiments")]
     out: PathBuf,
@@ -73,6 +101,9 @@ struct RunArguments {
     /// Number of sampler steps. Default: the model's recommendation.
     #[arg(long)]
     steps: Option<usize>,
+    /// Sampler, for example `euler_a`. Default: the model's own.
+    #[arg(long)]
+    sampler: Option<SamplerKind>,
     /// Guidance scale. Default: the model's recommendation.
     #[arg(long)]
     guidance: Option<f64>,
@@ -101,11 +132,13 @@ fn main() -> ExitCode {
 
 fn start(command: &Command) -> Result<(), Box<dyn Error>> {
     match command {
-        Command::All(arguments) => NAMES.iter().try_for_each(|name| experiment(name, arguments)),
-        Command::Preference(arguments) => experiment("preference", arguments),
-        Command::Target(arguments) => experiment("target", arguments),
-        Command::Window(arguments) => experiment("window", arguments),
-        Command::Dropout(arguments) => experiment("dropout", arguments),
+        Command::All(arguments) => run_named(&NAMES, arguments),
+        Command::Preference(arguments) => run_named(&["preference"], arguments),
+        Command::Target(arguments) => run_named(&["target"], arguments),
+        Command::Window(arguments) => run_named(&["window"], arguments),
+        Command::Dropout(arguments) => run_named(&["dropout"], arguments),
+        Command::Sides(arguments) => run_named(&["sides"], arguments),
+        Command::Sweep(arguments) => run_named(&["sweep"], arguments),
         Command::Compare { first, second } => [first, second].into_iter().try_for_each(|folder| {
             println!("{}", folder.display());
             let (config, records) = read_run(folder)?;
@@ -125,28 +158,92 @@ fn setting(text: &str) -> Result<(String, Value), String> {
     Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
 }
 
-fn experiment(name: &str, arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
+/// Runs the experiments of these names, one after the other. All are checked before the first one starts.
+fn run_named(names: &[&str], arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
     if arguments.rounds == 0 || arguments.images == 0 || arguments.limit == 0 {
         return Err(
             "--rounds, --images, --limit: expected at least 1 of each, got 0; leave them out for the paper's".into()
         );
     }
     let changes: BTreeMap<String, Value> = arguments.settings.iter().cloned().collect();
-    let experiment = Experiment::named(name, &changes)?;
+    let prompts = arguments.prompts.as_deref().map(|path| read_prompts(path, arguments)).transpose()?;
+    let mut experiments = Vec::new();
+    for name in names {
+        let mut experiment = Experiment::named(name, &changes)?;
+        if arguments.lora.is_some() {
+            experiment = experiment.with_lora();
+            if !experiment.uses_lora() {
+                println!("{name}: without the LoRA, which only the experiment `preference` uses");
+            }
+        }
+        if let Some(prompts) = &prompts {
+            experiment.check_prompts(prompts)?;
+        }
+        experiments.push(experiment);
+    }
+    experiments.iter().try_for_each(|experiment| run_one(experiment, prompts.as_ref(), arguments))
+}
+
+/// Reads the prompts, and prints their number and the lines that were left out.
+fn read_prompts(path: &Path, arguments: &RunArguments) -> Result<PromptSet, Box<dyn Error>> {
+    const SHOWN: usize = 20;
+    let set = PromptSet::open_as(path, arguments.prompts_format)?;
+    let (count, skipped) = (set.prompts.len(), set.skipped.len());
+    println!("{}: {count} prompts, {skipped} lines left out", path.display());
+    for line in set.skipped.iter().take(SHOWN) {
+        println!("  {line}");
+    }
+    if skipped > SHOWN {
+        println!("  and {} more", skipped - SHOWN);
+    }
+    if arguments.limit > count {
+        println!("--limit {}: the file has {count} prompts, all of them are run", arguments.limit);
+    }
+    Ok(set)
+}
+
+/// Loads the model of the experiments, with its prompts.
+fn open(inputs: &Inputs<'_>, device: &Device) -> Result<Box<dyn Subject>, ExperimentError> {
+    let Some(prompts) = inputs.prompts else {
+        return Ok(Box::new(SmallWorld::open(inputs.model, inputs.lora, device)?));
+    };
+    let subject = PromptSetSubject::open(inputs.model, prompts, inputs.lora, device)?;
+    println!("{}: preference model of the kind {:?}", prompts.preference.display(), subject.preference_kind());
+    Ok(Box::new(subject))
+}
+
+/// Runs an experiment, or what is left of it.
+fn run_one(
+    experiment: &Experiment,
+    prompts: Option<&PromptSet>,
+    arguments: &RunArguments,
+) -> Result<(), Box<dyn Error>> {
     let model = arguments.model.clone().map_or_else(demo_folder, Ok)?;
     let mut settings: Settings = recommended_settings(&model)?;
     settings.steps = arguments.steps.unwrap_or(settings.steps);
+    settings.sampler = arguments.sampler.or(settings.sampler);
     settings.guidance_scale = arguments.guidance.unwrap_or(settings.guidance_scale);
     settings.validate()?;
     let sizes = [arguments.rounds, arguments.images];
-    let (config, plan) = configured(&experiment, &model, &settings, sizes, arguments.seed)?;
-    let path = arguments.out.join(name);
+    let lora = arguments.lora.clone().filter(|_| experiment.uses_lora());
+    let lora = lora.map(|path| LoraChoice { path, scale: arguments.lora_scale });
+    let inputs = Inputs {
+        model: &model,
+        prompts: match (&arguments.prompts, prompts, &arguments.preference) {
+            (Some(path), Some(prompts), Some(preference)) => Some(PromptInputs { path, prompts, preference }),
+            _ => None,
+        },
+        lora: lora.as_ref(),
+        negative_prompt: arguments.negative.as_deref(),
+    };
+    let (config, plan) = configured(experiment, &inputs, &settings, sizes, arguments.seed)?;
+    let path = arguments.out.join(&experiment.name);
     let mut folder = RunFolder::open(&path, &config, arguments.rounds * arguments.images)?;
     let device = match &arguments.device {
         Some(name) => fabric::device(name.parse()?)?,
         None => fabric::default_device()?,
     };
-    let subject = SmallWorld::open(&model, &device)?;
+    let subject = open(&inputs, &device)?;
     println!("{}: {} of {}", experiment.title, path.display(), model.display());
     let work = Work {
         arms: &experiment.arms,
@@ -157,7 +254,7 @@ fn experiment(name: &str, arguments: &RunArguments) -> Result<(), Box<dyn Error>
     let bar = ProgressBar::new(0);
     bar.set_style(ProgressStyle::with_template("session {pos}/{len} {bar:40} {elapsed} left {eta}")?);
     let mut first = true;
-    run(&subject, &plan, &work, &mut folder, &mut |Progress { done, total }| {
+    run(&*subject, &plan, &work, &mut folder, &mut |Progress { done, total }| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
         if std::mem::take(&mut first) {

@@ -26,6 +26,13 @@ pub struct ImageRecord {
     pub liked_similarity: Option<f64>,
     /// Mean similarity to the images disliked in earlier rounds, in percent.
     pub disliked_similarity: Option<f64>,
+    /// Share of the wanted factors of earlier liked images that the image shows too, in percent, where factors can be
+    /// read.
+    pub liked_kept: Option<f64>,
+    /// Share of the unwanted factors of earlier liked images that the image shows too, in percent.
+    pub liked_copied: Option<f64>,
+    /// Share of the unwanted factors of earlier disliked images that the image shows too, in percent.
+    pub disliked_repeated: Option<f64>,
     /// Diversity of the round (one minus the mean pairwise similarity), the same for all its images.
     pub diversity: Option<f64>,
     /// Strength of the vote cast on the image, from -1 to 1; in arms without feedback, the vote it would have got.

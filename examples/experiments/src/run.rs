@@ -9,7 +9,8 @@ use std::sync::mpsc;
 use fabric::core::image::Image;
 use rayon::ThreadPoolBuilder;
 
-use crate::session::{self, Plan};
+use crate::round_attention::RoundAttention;
+use crate::session::{self, Plan, Session};
 use crate::store::RunFolder;
 use crate::{Arm, ExperimentError, ImageRecord, Shard, Subject};
 
@@ -27,7 +28,7 @@ pub struct Progress {
 pub struct Work<'a> {
     /// The arms.
     pub arms: &'a [Arm],
-    /// Number of prompts.
+    /// Number of prompts. Of a subject that has fewer, all are run.
     pub cases: usize,
     /// The share of the sessions that this process runs.
     pub shard: Shard,
@@ -36,13 +37,12 @@ pub struct Work<'a> {
 }
 
 /// A finished session, or the error that ended it.
-type Finished = Result<Vec<(ImageRecord, Image)>, ExperimentError>;
+type Finished = Result<Session, ExperimentError>;
 
 /// Runs all sessions that the folder has no records of.
 ///
-/// Each thread computes whole sessions, because networks as small as the shipped one's do not keep several cores busy.
-/// Sessions are recorded in a fixed order, whichever thread finishes first, so a resumed run writes the same file to the
-/// byte as one that was never stopped.
+/// Sessions of small networks run side by side ([`Subject::is_small`]). Sessions are recorded in a fixed order,
+/// whichever thread finishes first, so a resumed run writes the same file to the byte as one that was never stopped.
 ///
 /// # Errors
 ///
@@ -54,27 +54,33 @@ pub fn run(
     folder: &mut RunFolder,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), ExperimentError> {
-    let all = (0..work.cases).flat_map(|case| work.arms.iter().map(move |arm| (case, arm)));
+    let cases = subject.cases().map_or(work.cases, |cases| cases.min(work.cases));
+    let all = (0..cases).flat_map(|case| work.arms.iter().map(move |arm| (case, arm)));
     let mine: Vec<(usize, &Arm)> = all.filter(|(case, _)| work.shard.contains(*case)).collect();
     let left: Vec<(usize, &Arm)> =
         mine.iter().copied().filter(|(case, arm)| !folder.is_done(&arm.name, *case)).collect();
     let mut shown = Progress { done: mine.len() - left.len(), total: mine.len() };
     progress(shown);
 
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(left.len().max(1));
-    let pools = (0..threads).map(|_| ThreadPoolBuilder::new().num_threads(1).build());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // A session of small networks always has one thread: the number of threads changes the order of sums, and with it
+    // the records.
+    let (parallel, threads) = if subject.is_small() { (cores.min(left.len().max(1)), 1) } else { (1, cores) };
+    let pools = (0..parallel).map(|_| ThreadPoolBuilder::new().num_threads(threads).build());
     let pools = pools.collect::<Result<Vec<_>, _>>().map_err(|error| ExperimentError::Other(error.into()))?;
     let (next, is_stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         // The channel is short, so that few sessions wait to be recorded.
-        let (sender, finished) = mpsc::sync_channel::<(usize, Finished)>(threads);
+        let (sender, finished) = mpsc::sync_channel::<(usize, Finished)>(parallel);
         for pool in &pools {
             let (sender, next, is_stopped, left) = (sender.clone(), &next, &is_stopped, &left);
             scope.spawn(move || {
                 while !is_stopped.load(Ordering::Relaxed) {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some((case, arm)) = left.get(at) else { return };
-                    let made = pool.install(|| session::run(subject, plan, arm, &subject.case(*case, plan.feedback)?));
+                    let is_kept = *case < work.keep_images;
+                    let made = pool
+                        .install(|| session::run(subject, plan, arm, &subject.case(*case, plan.feedback)?, is_kept));
                     if sender.send((at, made)).is_err() {
                         return;
                     }
@@ -101,16 +107,19 @@ fn record(
     folder: &mut RunFolder,
     progress: &mut dyn FnMut(usize),
 ) -> Result<(), ExperimentError> {
-    let mut waiting: BTreeMap<usize, Vec<(ImageRecord, Image)>> = BTreeMap::new();
+    let mut waiting: BTreeMap<usize, Session> = BTreeMap::new();
     let mut next = 0;
     for (at, made) in finished {
         waiting.insert(at, made?);
-        while let Some(mut session) = waiting.remove(&next) {
-            debug_assert_eq!(session.len(), plan.rounds * plan.images);
-            if session.first().is_some_and(|(record, _)| record.case < work.keep_images) {
-                save_images(folder.path(), &mut session)?;
+        while let Some(Session { mut images, attention }) = waiting.remove(&next) {
+            debug_assert_eq!(images.len(), plan.rounds * plan.images);
+            if let Some((first, _)) = images.first().filter(|(record, _)| record.case < work.keep_images) {
+                if !attention.is_empty() {
+                    RoundAttention::save(&attention, folder.path(), &first.arm, first.case)?;
+                }
+                save_images(folder.path(), &mut images)?;
             }
-            let records: Vec<ImageRecord> = session.into_iter().map(|(record, _)| record).collect();
+            let records: Vec<ImageRecord> = images.into_iter().map(|(record, _)| record).collect();
             folder.append(&records)?;
             progress(1);
             next += 1;

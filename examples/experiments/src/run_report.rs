@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use fabric::core::image::{Image, Mark};
 use serde_json::Value;
 
-use crate::report::{self, Chart, Point, ReportInput, Series, SessionImage, SessionRows, Table};
-use crate::store::flatten;
+use crate::report::{self, Chart, HeatMap, Point, ReportInput, Series, SessionImage, SessionRows, Table};
+use crate::round_attention::RoundAttention;
+use crate::run_settings::run_settings;
 use crate::summary::cell;
 use crate::{ExperimentError, ImageRecord, Measure, SummaryRow};
 
@@ -25,18 +26,19 @@ pub fn write_report(
     let experiment = &config["experiment"];
     let control = experiment["control"].as_str().unwrap_or_default();
     let kept = kept_images(folder, records)?;
-    let mut settings = BTreeMap::new();
-    flatten("", config, &mut settings);
-    let settings: Vec<(String, String)> =
-        settings.into_iter().map(|(name, value)| (name, value.to_string().trim_matches('"').to_owned())).collect();
+    let acted = acted(folder, &kept)?;
+    let shaded: Vec<_> = acted.iter().map(Acted::shaded).collect();
+    let attention = acted.iter().zip(&shaded).map(|(acted, rows)| plain_rows(&acted.caption, rows));
+    let heat_maps: Vec<HeatMap> = acted.iter().flat_map(Acted::heat_maps).collect();
     let input = ReportInput {
         title: experiment["title"].as_str().unwrap_or_default(),
         summary: &judgement(rows, control),
         command: &command(config, records),
-        settings: &settings,
+        settings: &run_settings(config),
         tables: &tables(rows),
         curves: &curves(rows),
-        heat_maps: &[],
+        heat_maps: &heat_maps,
+        attention: &attention.collect::<Vec<_>>(),
         sessions: &sessions(&kept),
     };
     let path = folder.join("report.html");
@@ -59,6 +61,26 @@ fn command(config: &Value, records: &[ImageRecord]) -> String {
         settings["steps"],
         settings["guidance_scale"],
     );
+    if let Some(sampler) = settings["sampler"].as_str() {
+        command.push_str(&format!(" --sampler {sampler}"));
+    }
+    // Paths are not part of the configuration, so files are named without their folders.
+    let mut files = Vec::new();
+    if config.get("prompts").is_some() {
+        files.extend(["model", "prompts", "preference"]);
+    }
+    if config.get("lora").is_some() {
+        files.push("lora");
+    }
+    for file in files {
+        command.push_str(&format!(" --{file} {}", config[file]["name"]));
+    }
+    if let Some(scale) = config["lora"]["scale"].as_str() {
+        command.push_str(&format!(" --lora-scale {scale}"));
+    }
+    if let Some(negative) = config.get("negative_prompt") {
+        command.push_str(&format!(" --negative {negative}"));
+    }
     for (name, value) in experiment["changes"].as_object().into_iter().flatten() {
         command.push_str(&format!(" --set {name}={value}"));
     }
@@ -163,8 +185,64 @@ fn sessions<'a>(kept: &'a Kept<'_>) -> Vec<SessionRows<'a>> {
     };
     let session = |((case, arm), rounds): (&(usize, &str), &'a Rounds<'_>)| {
         let prompt = rounds.values().flatten().next().map_or("", |(record, _)| record.prompt.as_str());
-        let rounds = rounds.values().map(|images| images.iter().map(image).collect()).collect();
-        SessionRows { caption: format!("{}: {prompt}, {arm}", case + 1), rounds }
+        let row = |(round, images): (&usize, &'a Vec<(&ImageRecord, Image)>)| {
+            (format!("Round {}", round + 1), images.iter().map(image).collect())
+        };
+        SessionRows { caption: format!("{}: {prompt}, {arm}", case + 1), rows: rounds.iter().map(row).collect() }
     };
     kept.iter().map(session).collect()
+}
+
+/// Where references acted in one round of a session.
+struct Acted<'a> {
+    caption: String,
+    attention: RoundAttention,
+    images: &'a [(&'a ImageRecord, Image)],
+}
+
+/// Returns where references acted in the last round of each arm, on the first prompt whose images were kept.
+fn acted<'a>(folder: &Path, kept: &'a Kept<'_>) -> Result<Vec<Acted<'a>>, ExperimentError> {
+    let first = kept.keys().next().map(|(case, _)| *case);
+    let mut all = Vec::new();
+    for ((case, arm), rounds) in kept.iter().filter(|((case, _), _)| Some(*case) == first) {
+        let Some(attention) = RoundAttention::read(folder, arm, *case)?.pop() else { continue };
+        let Some(images) = rounds.get(&attention.round) else { continue };
+        let prompt = images.first().map_or("", |(record, _)| record.prompt.as_str());
+        all.push(Acted { caption: format!("{prompt}, {arm}, round {}", attention.round + 1), attention, images });
+    }
+    Ok(all)
+}
+
+impl Acted<'_> {
+    /// Returns the references that the report shows: the newest liked and the newest disliked one.
+    fn shown(&self) -> Vec<usize> {
+        let (liked, all) = (self.attention.liked, self.attention.references.len());
+        let newest = [(0, liked), (liked, all)].into_iter().filter(|(first, end)| first < end);
+        newest.map(|(_, end)| end - 1).collect()
+    }
+
+    fn heat_maps(&self) -> Vec<HeatMap> {
+        let shown = self.shown().into_iter();
+        shown.map(|reference| self.attention.heat_map(reference, &self.caption)).collect()
+    }
+
+    /// Returns the images of the round, darkened where a reference got little attention, by reference.
+    fn shaded(&self) -> Vec<(String, Vec<Image>)> {
+        let of = |reference: usize| {
+            let highest = self.attention.highest(reference);
+            let images = self.images.iter().enumerate();
+            let shaded = images.filter_map(|(at, (_, image))| self.attention.shade(reference, at, image, highest));
+            let percent = 100.0 * self.attention.references[reference].mean;
+            let heading = format!("{}, {percent:.1} % of the attention", self.attention.name(reference));
+            (heading, shaded.collect())
+        };
+        self.shown().into_iter().map(of).collect()
+    }
+}
+
+/// Returns rows of images without marks and captions.
+fn plain_rows<'a>(caption: &str, rows: &'a [(String, Vec<Image>)]) -> SessionRows<'a> {
+    let image = |image: &'a Image| SessionImage { image, mark: Mark::None, caption: String::new() };
+    let row = |(heading, images): &'a (String, Vec<Image>)| (heading.clone(), images.iter().map(image).collect());
+    SessionRows { caption: caption.to_owned(), rows: rows.iter().map(row).collect() }
 }

@@ -2,10 +2,11 @@
 
 use fabric::core::image::Image;
 use fabric::core::metrics;
-use fabric::core::pipeline::{Request, Settings};
+use fabric::core::pipeline::{Generation, Request, Settings};
 use sha2::{Digest, Sha256};
 
-use crate::{Arm, Case, ExperimentError, Feedback, ImageRecord, Subject};
+use crate::round_attention::RoundAttention;
+use crate::{Arm, Case, ExperimentError, FactorShares, Feedback, ImageRecord, Subject};
 
 /// Settings shared by all sessions of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,11 +21,20 @@ pub struct Plan {
     pub images: usize,
     /// Seed of the run.
     pub seed: u64,
+    /// Negative prompt of all prompts that have none of their own.
+    pub negative_prompt: Option<String>,
     /// Settings of generation; those of FABRIC come from the arm.
     pub settings: Settings,
 }
 
-/// Runs the rounds of one arm on one prompt and returns what was made, in order.
+/// Images of a session, in order, and where their references acted if that was measured.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) images: Vec<(ImageRecord, Image)>,
+    pub(crate) attention: Vec<RoundAttention>,
+}
+
+/// Runs the rounds of one arm on one prompt.
 ///
 /// As published: after each round, the best image joins the liked ones and the worst the disliked ones, even if they
 /// are the same image; arms without feedback track the same votes, so that their similarities can be compared. The
@@ -38,21 +48,31 @@ pub(crate) fn run(
     plan: &Plan,
     arm: &Arm,
     case: &Case,
-) -> Result<Vec<(ImageRecord, Image)>, ExperimentError> {
+    measures_attention: bool,
+) -> Result<Session, ExperimentError> {
     let (mut liked, mut disliked): (Vec<Image>, Vec<Image>) = (Vec::new(), Vec::new());
     let mut all = Vec::with_capacity(plan.rounds * plan.images);
+    let mut attention = Vec::new();
     for round in 0..plan.rounds {
         let seeds: Vec<u64> = (0..plan.images).map(|image| seed_of(plan.seed, [case.index, round, image])).collect();
-        let settings =
-            Settings { fabric: arm.fabric.clone(), prompt_dropout: arm.prompt_dropout, ..plan.settings.clone() };
+        let settings = Settings {
+            fabric: arm.fabric.clone(),
+            prompt_dropout: arm.prompt_dropout,
+            measure_attention: measures_attention,
+            ..plan.settings.clone()
+        };
         let mut request = Request::new(&case.prompt).with_seeds(seeds.iter().copied()).with_settings(settings);
+        request.negative_prompt = case.negative.clone().or_else(|| plan.negative_prompt.clone());
         if arm.likes {
             request = liked.iter().cloned().fold(request, Request::with_liked);
         }
         if arm.dislikes {
             request = disliked.iter().cloned().fold(request, Request::with_disliked);
         }
-        let images = subject.pipeline().generate(&request)?.images;
+        let Generation { images, report, .. } = subject.pipeline(arm)?.generate(&request)?;
+        if !report.attention.is_empty() {
+            attention.push(RoundAttention { round, liked: report.references[0], references: report.attention });
+        }
 
         let embedded = subject.embed(&images)?;
         let scores = match (plan.feedback, &case.target) {
@@ -73,6 +93,8 @@ pub(crate) fn run(
             Ok(rows.iter().map(|row| Some(row.iter().sum::<f64>() / row.len() as f64)).collect())
         };
         let (to_liked, to_disliked) = (similarity(&liked)?, similarity(&disliked)?);
+        let shares = subject.factor_shares(case, &images, &liked, &disliked)?;
+        let shares = shares.unwrap_or_else(|| vec![FactorShares::default(); images.len()]);
         let diversity = metrics::diversity(embedded.clone());
         let (best, worst) = best_and_worst(&scores);
         for (at, image) in images.iter().enumerate() {
@@ -88,6 +110,9 @@ pub(crate) fn run(
                 score: scores[at],
                 liked_similarity: to_liked[at],
                 disliked_similarity: to_disliked[at],
+                liked_kept: shares[at].kept,
+                liked_copied: shares[at].copied,
+                disliked_repeated: shares[at].repeated,
                 diversity,
                 vote: (at == best || at == worst).then_some(vote),
                 file: None,
@@ -97,10 +122,13 @@ pub(crate) fn run(
         liked.push(images[best].clone());
         disliked.push(images[worst].clone());
     }
-    Ok(all)
+    Ok(Session { images: all, attention })
 }
 
 /// Returns the indices of the highest and the lowest score; of equal scores, the first.
+///
+/// FABRIC's published evaluation uses one image as liked and as disliked if all scores are equal, where
+/// [`BestAndWorst`](fabric::core::session::BestAndWorst) gives no vote.
 fn best_and_worst(scores: &[f64]) -> (usize, usize) {
     let mut best = 0;
     let mut worst = 0;

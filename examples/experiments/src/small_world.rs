@@ -5,17 +5,18 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use fabric::core::image::{Crop, Image, clip_batch};
 use fabric::core::pipeline::Pipeline;
+use fabric::models::LoraChoice;
 use fabric::models::clip::ClipVision;
-use fabric::models::{ModelOptions, load_model};
 use fabric_world::{Judge, Named, SIDE, Sample, Split, sample};
 
-use crate::{Case, ExperimentError, Feedback, Subject};
+use crate::pipelines::Pipelines;
+use crate::{Arm, Case, ExperimentError, FactorShares, Feedback, Subject};
 
 /// A model of the small world. A prompt names only the kind of a scene's thing ("a star"); what the preference model
 /// wants is the whole scene, and the target image is a drawing of it.
 #[derive(Debug)]
 pub struct SmallWorld {
-    pipeline: Pipeline,
+    pipelines: Pipelines,
     judge: Judge,
     encoder: ClipVision,
     device: Device,
@@ -25,16 +26,16 @@ pub struct SmallWorld {
 const SEED: u64 = 990_021;
 
 impl SmallWorld {
-    /// Loads a model of the small world with its readers and its image encoder.
+    /// Loads a model of the small world with its readers and its image encoder. With a LoRA, the model is loaded twice.
     ///
     /// # Errors
     ///
     /// Returns an error if a part of the model is missing or damaged.
-    pub fn open(model: &Path, device: &Device) -> Result<Self, ExperimentError> {
-        let (pipeline, _) = load_model(model, device, &ModelOptions::default())?;
+    pub fn open(model: &Path, lora: Option<&LoraChoice>, device: &Device) -> Result<Self, ExperimentError> {
+        let pipelines = Pipelines::load(model, lora, device)?;
         let judge = Judge::load(model, device)?;
         let encoder = ClipVision::open(model.join("image_encoder"), device)?;
-        Ok(Self { pipeline, judge, encoder, device: device.clone() })
+        Ok(Self { pipelines, judge, encoder, device: device.clone() })
     }
 }
 
@@ -45,8 +46,16 @@ fn scene(index: usize) -> Sample {
 }
 
 impl Subject for SmallWorld {
-    fn pipeline(&self) -> &Pipeline {
-        &self.pipeline
+    fn pipeline(&self, arm: &Arm) -> Result<&Pipeline, ExperimentError> {
+        self.pipelines.of(arm)
+    }
+
+    fn cases(&self) -> Option<usize> {
+        None
+    }
+
+    fn is_small(&self) -> bool {
+        true
     }
 
     fn case(&self, index: usize, feedback: Feedback) -> Result<Case, ExperimentError> {
@@ -57,13 +66,26 @@ impl Subject for SmallWorld {
                 Some(fabric_world::measure::drawn(std::slice::from_ref(&sample)).map_err(other)?.remove(0))
             }
         };
-        Ok(Case { index, prompt: format!("a {}", sample.scene.kind), target })
+        Ok(Case { index, prompt: format!("a {}", sample.scene.kind), negative: None, target })
     }
 
     fn score(&self, case: &Case, images: &[Image]) -> Result<Vec<f64>, ExperimentError> {
         let wanted = Named::of(&scene(case.index).scene);
         let seen = self.judge.read(images).map_err(fabric::core::Error::from)?;
         Ok(seen.iter().map(|seen| 100.0 * wanted.agreement(seen)).collect())
+    }
+
+    fn factor_shares(
+        &self,
+        case: &Case,
+        images: &[Image],
+        liked: &[Image],
+        disliked: &[Image],
+    ) -> Result<Option<Vec<FactorShares>>, ExperimentError> {
+        let wanted = Named::of(&scene(case.index).scene);
+        let read = |images: &[Image]| self.judge.read(images).map_err(fabric::core::Error::from);
+        let (seen, liked, disliked) = (read(images)?, read(liked)?, read(disliked)?);
+        Ok(Some(seen.iter().map(|seen| FactorShares::of(&wanted, seen, &liked, &disliked)).collect()))
     }
 
     fn embed(&self, images: &[Image]) -> Result<Tensor<2>, ExperimentError> {

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use fabric::core::image::Image;
 use fabric::core::pipeline::Pipeline;
 
-use crate::{ExperimentError, Feedback};
+use crate::{Arm, ExperimentError, FactorShares, Feedback};
 
 /// One prompt of an experiment.
 #[derive(Debug, Clone)]
@@ -13,14 +13,27 @@ pub struct Case {
     pub index: usize,
     /// The prompt.
     pub prompt: String,
+    /// The negative prompt, if the prompt set has one; it replaces that of the run.
+    pub negative: Option<String>,
     /// The target image, for [`Feedback::Target`].
     pub target: Option<Image>,
 }
 
 /// Model under test with its prompts and its ruler.
 pub trait Subject: Sync {
-    /// The pipeline.
-    fn pipeline(&self) -> &Pipeline;
+    /// Returns the pipeline of an arm: with the LoRA, or without.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the arm needs a LoRA and there is none.
+    fn pipeline(&self, arm: &Arm) -> Result<&Pipeline, ExperimentError>;
+
+    /// Number of prompts; `None` if there is no end of them.
+    fn cases(&self) -> Option<usize>;
+
+    /// Whether the networks are so small that one session does not keep several cores busy. Sessions then run side by
+    /// side, one on each core; otherwise they run one after the other, because each needs much memory.
+    fn is_small(&self) -> bool;
 
     /// Returns a prompt, and its target image if the feedback needs one.
     ///
@@ -35,6 +48,23 @@ pub trait Subject: Sync {
     ///
     /// Returns an error if an image cannot be scored.
     fn score(&self, case: &Case, images: &[Image]) -> Result<Vec<f64>, ExperimentError>;
+
+    /// Returns which factors of the liked and disliked images each image repeats; `None` if this subject cannot read
+    /// factors off images.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if an image cannot be read.
+    fn factor_shares(
+        &self,
+        case: &Case,
+        images: &[Image],
+        liked: &[Image],
+        disliked: &[Image],
+    ) -> Result<Option<Vec<FactorShares>>, ExperimentError> {
+        let _ = (case, images, liked, disliked);
+        Ok(None)
+    }
 
     /// Returns the embeddings by which images are compared, `[images, channels]`.
     ///

@@ -21,14 +21,30 @@ pub enum Measure {
     ToLiked,
     /// Mean similarity to images disliked in earlier rounds.
     ToDisliked,
+    /// Mean share of the wanted factors of liked images that images show too.
+    LikedKept,
+    /// Mean share of the unwanted factors of liked images that images show too.
+    LikedCopied,
+    /// Mean share of the unwanted factors of disliked images that images show too.
+    DislikedRepeated,
     /// Diversity of the round.
     Diversity,
 }
 
 impl Measure {
     /// All measures, in the order of tables.
-    pub const ALL: [Self; 7] =
-        [Self::Mean, Self::Lowest, Self::Best, Self::BestSoFar, Self::ToLiked, Self::ToDisliked, Self::Diversity];
+    pub const ALL: [Self; 10] = [
+        Self::Mean,
+        Self::Lowest,
+        Self::Best,
+        Self::BestSoFar,
+        Self::ToLiked,
+        Self::ToDisliked,
+        Self::LikedKept,
+        Self::LikedCopied,
+        Self::DislikedRepeated,
+        Self::Diversity,
+    ];
 
     /// Name in tables.
     pub const fn name(self) -> &'static str {
@@ -39,6 +55,9 @@ impl Measure {
             Self::BestSoFar => "best score so far",
             Self::ToLiked => "similarity to liked",
             Self::ToDisliked => "similarity to disliked",
+            Self::LikedKept => "wanted factors of liked kept",
+            Self::LikedCopied => "unwanted factors of liked copied",
+            Self::DislikedRepeated => "unwanted factors of disliked repeated",
             Self::Diversity => "diversity",
         }
     }
@@ -58,6 +77,9 @@ impl Measure {
             Self::BestSoFar => scores().reduce(f64::max).map(|best| best.max(before)),
             Self::ToLiked => mean(|image| image.liked_similarity),
             Self::ToDisliked => mean(|image| image.disliked_similarity),
+            Self::LikedKept => mean(|image| image.liked_kept),
+            Self::LikedCopied => mean(|image| image.liked_copied),
+            Self::DislikedRepeated => mean(|image| image.disliked_repeated),
             Self::Diversity => mean(|image| image.diversity),
         }
     }
@@ -184,6 +206,9 @@ mod tests {
             score,
             liked_similarity: (round > 0).then_some(50.0),
             disliked_similarity: None,
+            liked_kept: None,
+            liked_copied: None,
+            disliked_repeated: None,
             diversity: Some(0.25),
             vote: None,
             file: None,

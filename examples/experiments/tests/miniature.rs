@@ -6,25 +6,36 @@ use std::path::Path;
 
 use fabric::core::image::Image;
 use fabric::core::pipeline::{Pipeline, Settings};
-use fabric::models::demo_folder;
+use fabric::models::load::{Dtype, HostTensor, TensorInfo, write_safetensors};
+use fabric::models::{LoraChoice, demo_folder};
 use fabric_experiments::{
-    Case, Experiment, ExperimentError, Feedback, NAMES, RunFolder, Shard, SmallWorld, Subject, Work, configured, merge,
-    read_run, run, summary, table, write_report, write_tables,
+    Arm, Case, Experiment, ExperimentError, FactorShares, Feedback, Inputs, Measure, NAMES, OWN, RunFolder, Shard,
+    SmallWorld, Subject, Work, configured, merge, read_run, run, summary, table, write_report, write_tables,
 };
 
 const SIZES: [usize; 2] = [2, 2];
 
 fn small_world() -> SmallWorld {
     let device = fabric::default_device().expect("a device");
-    SmallWorld::open(&demo_folder().expect("the model ships"), &device).expect("a model")
+    SmallWorld::open(&demo_folder().expect("the model ships"), None, &device).expect("a model")
 }
 
 /// Runs an experiment on two prompts, with two steps.
 fn miniature(subject: &dyn Subject, name: &str, place: &Path, shard: Shard) -> Result<(), ExperimentError> {
-    let experiment = Experiment::named(name, &BTreeMap::new())?;
+    run_with(subject, &Experiment::named(name, &BTreeMap::new())?, None, place, shard)
+}
+
+fn run_with(
+    subject: &dyn Subject,
+    experiment: &Experiment,
+    lora: Option<&LoraChoice>,
+    place: &Path,
+    shard: Shard,
+) -> Result<(), ExperimentError> {
     let settings = Settings { steps: 2, ..Settings::default() };
     let model = demo_folder().expect("the model ships");
-    let (config, plan) = configured(&experiment, &model, &settings, SIZES, 0)?;
+    let inputs = Inputs { model: &model, prompts: None, lora, negative_prompt: None };
+    let (config, plan) = configured(experiment, &inputs, &settings, SIZES, 0)?;
     let mut folder = RunFolder::open(place, &config, SIZES.iter().product())?;
     let work = Work { arms: &experiment.arms, cases: 2, shard, keep_images: 1 };
     run(subject, &plan, &work, &mut folder, &mut |_| {})
@@ -37,7 +48,7 @@ fn records(place: &Path) -> Vec<u8> {
 #[test]
 fn every_experiment_runs_and_compares_its_arms() {
     let world = small_world();
-    for name in NAMES {
+    for name in NAMES.into_iter().chain(OWN) {
         let place = tempfile::tempdir().expect("a folder");
         miniature(&world, name, place.path(), Shard::default()).expect(name);
         let (config, records) = read_run(place.path()).expect("a run");
@@ -55,6 +66,11 @@ fn every_experiment_runs_and_compares_its_arms() {
         write_tables(place.path(), &records, &rows).expect("tables");
         let report = write_report(place.path(), &config, &records, &rows).expect("a report");
         let report = fs::read_to_string(report).expect("HTML");
+        assert!(
+            report.contains("% of the attention") && report.contains("mid_block.attentions.0"),
+            "{name}: heat maps"
+        );
+        assert!(rows.iter().any(|row| row.measure == Measure::LikedCopied), "{name}: factors are counted");
         assert!(report.contains("<svg") && report.contains("data:image/png") && report.contains("--limit 2"));
         let kept = records.iter().filter_map(|record| record.file.as_ref());
         assert!(
@@ -70,8 +86,16 @@ struct Stopped<'a> {
 }
 
 impl Subject for Stopped<'_> {
-    fn pipeline(&self) -> &Pipeline {
-        self.world.pipeline()
+    fn pipeline(&self, arm: &Arm) -> Result<&Pipeline, ExperimentError> {
+        self.world.pipeline(arm)
+    }
+
+    fn cases(&self) -> Option<usize> {
+        self.world.cases()
+    }
+
+    fn is_small(&self) -> bool {
+        self.world.is_small()
     }
 
     fn case(&self, index: usize, feedback: Feedback) -> Result<Case, ExperimentError> {
@@ -84,6 +108,16 @@ impl Subject for Stopped<'_> {
             Ok(_) => self.world.score(case, images),
             Err(_) => Ok(vec![f64::NAN; images.len()]),
         }
+    }
+
+    fn factor_shares(
+        &self,
+        case: &Case,
+        images: &[Image],
+        liked: &[Image],
+        disliked: &[Image],
+    ) -> Result<Option<Vec<FactorShares>>, ExperimentError> {
+        self.world.factor_shares(case, images, liked, disliked)
     }
 
     fn embed(&self, images: &[Image]) -> Result<burn::tensor::Tensor<2>, ExperimentError> {
@@ -121,4 +155,53 @@ fn a_stopped_run_resumes_to_the_byte_and_shards_merge_to_the_same_records() {
     miniature(&world, "target", &at("other"), Shard::default()).expect("a run");
     let other = merge(&at("mixed"), &[at("1of2"), at("other")]).expect_err("other settings").to_string();
     assert!(other.contains("expected the settings of"), "{other}");
+}
+
+/// Writes a LoRA of one layer of the model that ships.
+fn write_lora(path: &Path) {
+    const WIDTH: usize = 128;
+    let layer = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_v";
+    let info = |shape: [usize; 2]| TensorInfo { dtype: Dtype::F32, shape: shape.to_vec() };
+    let tensors = [
+        (format!("{layer}.lora_down.weight"), info([1, WIDTH])),
+        (format!("{layer}.lora_up.weight"), info([WIDTH, 1])),
+    ];
+    let values = (0..WIDTH).map(|at| if at % 3 == 0 { 0.5_f32 } else { -0.4 });
+    let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+    let read = |name: &str| {
+        let (_, info) = tensors.iter().find(|(other, _)| other == name).expect("a tensor");
+        Ok(HostTensor { info: info.clone(), bytes: bytes.clone() })
+    };
+    write_safetensors(path, &BTreeMap::new(), &tensors, read).expect("a written file");
+}
+
+#[test]
+fn arms_with_a_lora_make_other_images_than_those_without() {
+    let place = tempfile::tempdir().expect("a folder");
+    let path = place.path().join("lora.safetensors");
+    write_lora(&path);
+    let lora = LoraChoice { path, scale: 1.0 };
+    let (device, model) = (fabric::default_device().expect("a device"), demo_folder().expect("the model ships"));
+    let world = SmallWorld::open(&model, Some(&lora), &device).expect("a model");
+    let experiment = Experiment::named("preference", &BTreeMap::new()).expect("an experiment").with_lora();
+    let out = place.path().join("run");
+    run_with(&world, &experiment, Some(&lora), &out, Shard::default()).expect("a run");
+    let (config, records) = read_run(&out).expect("a run");
+    assert_eq!(config["lora"]["scale"], "1");
+    // In the first round, only the LoRA makes a difference.
+    let first = |arm: &str| -> Vec<Option<f64>> {
+        let own = records.iter().filter(|record| record.arm == arm && record.round == 0);
+        own.map(|record| record.diversity).collect()
+    };
+    assert_eq!(first("LoRA").len(), 4);
+    assert_ne!(first("LoRA"), first("no feedback"));
+    assert_eq!(first("LoRA"), first("LoRA, liked and disliked"));
+    let report = write_report(&out, &config, &records, &summary(&records, "no feedback")).expect("a report");
+    let report = fs::read_to_string(report).expect("HTML");
+    assert!(report.contains("--lora-scale 1"));
+    assert!(report.contains("<dt>LoRA: lora</dt>") && report.contains("<dt>all arms: fabric.max_weight</dt>"));
+
+    let without = run_with(&small_world(), &experiment, None, &place.path().join("without"), Shard::default());
+    let message = without.expect_err("the model has no LoRA").to_string();
+    assert!(message.contains("arm LoRA") && message.contains("expected a model with a LoRA"), "{message}");
 }

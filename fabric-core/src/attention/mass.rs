@@ -1,11 +1,25 @@
 //! Measures the share of attention that goes to the tokens that processors added.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::{AttnCall, AttnExtras, AttnProcessor, JointTokens, attend};
+use super::{AttnCall, AttnExtras, AttnProcessor, AttnSite, JointTokens, attend};
+
+/// Share of the attention of one layer that went to the joint tokens of one source.
+#[derive(Debug, Clone)]
+pub(crate) struct MeasuredShare {
+    /// See [`JointTokens::source`].
+    pub(crate) source: usize,
+    /// The layer.
+    pub(crate) site: AttnSite,
+    /// Height and width of the layer's feature map.
+    pub(crate) grid: [usize; 2],
+    /// The first row of the batch that sees the tokens.
+    pub(crate) first_row: usize,
+    /// Share from 0 to 1 of each row and query, as the mean of the heads: `[rows, queries]`.
+    pub(crate) shares: Tensor<2>,
+}
 
 /// Wrapper around a processor that measures the share of attention that its joint tokens receive.
 ///
@@ -14,20 +28,18 @@ use super::{AttnCall, AttnExtras, AttnProcessor, JointTokens, attend};
 #[derive(Debug)]
 pub(crate) struct MeasuredMass<'a> {
     inner: &'a dyn AttnProcessor,
-    shares: RefCell<BTreeMap<usize, (Tensor<1>, usize)>>,
+    measured: RefCell<Vec<MeasuredShare>>,
 }
 
 impl<'a> MeasuredMass<'a> {
     /// Creates a wrapper that measures the joint tokens of `inner`.
     pub(crate) fn new(inner: &'a dyn AttnProcessor) -> Self {
-        Self { inner, shares: RefCell::default() }
+        Self { inner, measured: RefCell::default() }
     }
 
-    /// Returns the share of attention (0 to 1) per [`JointTokens::source`]: the mean over the layers, rows,
-    /// queries and heads that see it.
-    pub(crate) fn shares(self) -> BTreeMap<usize, f64> {
-        let shares = self.shares.into_inner().into_iter();
-        shares.map(|(source, (sum, count))| (source, sum.into_scalar::<f64>() / count as f64)).collect()
+    /// Returns what was measured, in the order of the layers.
+    pub(crate) fn shares(self) -> Vec<MeasuredShare> {
+        self.measured.into_inner()
     }
 
     fn note(&self, call: &AttnCall<'_>, seen: &[&JointTokens]) {
@@ -49,12 +61,15 @@ impl<'a> MeasuredMass<'a> {
             let out = attend(call.query.clone(), key.clone(), key.zeros_like(), call.heads, &extras);
             let out = out.reshape([rows, queries, call.heads, head]);
             for (channel, tokens) in extras.joint.iter().skip(first).take(head).enumerate() {
-                let share = out.clone().slice([tokens.rows.clone(), 0..queries, 0..call.heads, channel..channel + 1]);
-                let mut shares = self.shares.borrow_mut();
-                let sum = shares.remove(&tokens.source);
-                let (sum, count) =
-                    sum.map_or((share.clone().mean(), 1), |(sum, count)| (sum + share.mean(), count + 1));
-                shares.insert(tokens.source, (sum, count));
+                let range = [tokens.rows.clone(), 0..queries, 0..call.heads, channel..channel + 1];
+                let share: Tensor<2> = out.clone().slice(range).mean_dim(2).reshape([tokens.rows.len(), queries]);
+                self.measured.borrow_mut().push(MeasuredShare {
+                    source: tokens.source,
+                    site: call.site,
+                    grid: call.grid,
+                    first_row: tokens.rows.start,
+                    shares: share,
+                });
             }
         }
     }
@@ -122,10 +137,19 @@ mod tests {
         let site = AttnSite { block: Block::Mid, attention: 0, layer: 0, kind: AttnKind::SelfAttention };
         measured.extras(&AttnCall { site, query: &query, key: &key, value: &key, grid: [1, 3], heads: 2 });
         let shares = measured.shares();
-        let near = |source: usize, expected: f64| assert!((shares[&source] - expected).abs() < 1e-6, "{shares:?}");
-        near(7, 3.0 / 12.0);
-        near(1, (3.0 / 12.0 + 3.0 / 10.0) / 2.0);
-        near(3, 1.0 / 10.0);
-        assert!(!shares.contains_key(&2));
+        let near = |source: usize, first_row: usize, expected: &[f64]| {
+            let share = shares.iter().find(|share| share.source == source).expect("a measured source");
+            assert_eq!((share.first_row, share.grid, share.shares.dims()), (first_row, [1, 3], [expected.len(), 3]));
+            let got: Vec<f32> = share.shares.to_data().convert::<f32>().try_to_vec().expect("numbers");
+            let expected = expected.iter().flat_map(|share| [*share; 3]);
+            assert!(
+                got.iter().zip(expected).all(|(got, expected)| (f64::from(*got) - expected).abs() < 1e-6),
+                "{got:?}"
+            );
+        };
+        near(7, 0, &[3.0 / 12.0]);
+        near(1, 0, &[3.0 / 12.0, 3.0 / 10.0]);
+        near(3, 1, &[1.0 / 10.0]);
+        assert_eq!(shares.len(), 3);
     }
 }

@@ -57,7 +57,7 @@ impl Pipeline {
 
     /// Lower bound for the bytes that an evaluation of this many images needs.
     fn needed(&self, plan: &Plan<'_>, images: usize) -> u64 {
-        let branches = plan.guidance.branches().len();
+        let branches = plan.guidance.most_branches();
         self.evaluation_bytes(&plan.request.settings, images * branches, plan.chosen.len(), plan.size)
     }
 

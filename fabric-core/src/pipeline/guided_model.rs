@@ -1,20 +1,22 @@
 //! The U-Net as the sampler calls it: with text, guidance, references, image prompts and ControlNets.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use burn::tensor::Tensor;
 
+use super::cads::Annealing;
 use super::inpaint::MaskChannels;
 use super::plan::ActiveConditioning;
+use super::reference_attention::Collector;
+use super::run_guidance::RunGuidance;
 use super::text::{Conditions, TextRows};
 use super::{Observer, Report};
 use crate::Error;
 use crate::attention::{AttnProcessor, MeasuredMass, NoProcessor};
 use crate::denoise::{Denoiser, ModelCall, NoiseSource};
 use crate::fabric::{Contribution, ReferencePasses, References, indices};
-use crate::guidance::Guidance;
+use crate::guidance::ProjectedGuidance;
 use crate::layout::BatchLayout;
 use crate::models::{Record, RecordedTokens, Residuals, UNetInput, UNetModel, UNetOutput};
 use crate::noise::{self, Draw, ReferenceId, RunNoise};
@@ -25,7 +27,11 @@ use crate::noise::{self, Draw, ReferenceId, RunNoise};
 /// [`BatchLayout`], and mixes the branches. References that are recorded beforehand go through the same forward pass.
 pub(super) struct GuidedModel<'a, 'n> {
     pub(super) unet: &'a dyn UNetModel,
-    pub(super) guidance: &'a Guidance,
+    pub(super) guidance: &'a RunGuidance,
+    /// Mixes the branches instead of plain classifier-free guidance, if it is set.
+    pub(super) projected: Option<ProjectedGuidance>,
+    /// Adds noise to the prompts' embeddings, if it is set.
+    pub(super) annealing: Option<Annealing>,
     pub(super) conditions: &'a Conditions,
     pub(super) references: &'a References<'a>,
     pub(super) conditioning: &'a [ActiveConditioning],
@@ -37,17 +43,20 @@ pub(super) struct GuidedModel<'a, 'n> {
     pub(super) observer: &'a RefCell<&'n mut (dyn Observer + 'n)>,
     pub(super) report: &'a RefCell<Report>,
     /// Collects each reference's share of the attention, if it is to be measured.
-    pub(super) masses: Option<&'a RefCell<Masses>>,
+    pub(super) attention: Option<&'a RefCell<Collector>>,
 }
 
 impl Denoiser for GuidedModel<'_, '_> {
     fn predict(&mut self, latents: Tensor<4>, call: &ModelCall) -> Result<Tensor<4>, Error> {
-        let layout = BatchLayout::new(self.guidance.branches(), self.images.clone());
-        let sample = latents.repeat_dim(0, layout.branches().len());
+        let guidance = self.guidance.at(call);
+        let annealed = self.annealing.as_mut().and_then(|annealing| annealing.conditions(self.conditions, call));
+        let conditions = annealed.as_ref().unwrap_or(self.conditions);
+        let layout = BatchLayout::new(guidance.branches(), self.images.clone());
+        let sample = latents.clone().repeat_dim(0, layout.branches().len());
         let active = self.references.active(call, &layout);
         self.report.borrow_mut().calls += 1;
         let predictions = if active.is_empty() {
-            self.predict_rows(sample, call, &layout, &NoProcessor)?
+            self.predict_rows(conditions, sample, call, &layout, &NoProcessor)?
         } else {
             self.report.borrow_mut().calls_with_references += 1;
             let indices = indices(&active);
@@ -56,16 +65,20 @@ impl Denoiser for GuidedModel<'_, '_> {
                     self.report.borrow_mut().reference_passes += indices.len();
                     let layout = layout.with_references(self.references.sides(&indices));
                     let sample = Tensor::cat(vec![sample, latents], 0);
-                    self.measured(&processor, &indices, |processor| {
-                        self.predict_rows(sample, call, &layout, processor)
+                    self.measured(&processor, call, &indices, |processor| {
+                        self.predict_rows(conditions, sample, call, &layout, processor)
                     })?
                 }
-                Contribution::Recorded(processor) => self
-                    .measured(&processor, &indices, |processor| self.predict_rows(sample, call, &layout, processor))?,
+                Contribution::Recorded(processor) => self.measured(&processor, call, &indices, |processor| {
+                    self.predict_rows(conditions, sample, call, &layout, processor)
+                })?,
             }
         };
         self.observer.borrow_mut().predictions(call, &predictions);
-        Ok(self.guidance.mix(predictions))
+        Ok(match &mut self.projected {
+            Some(projected) => projected.mix(guidance, predictions, latents, call.level),
+            None => guidance.mix(predictions),
+        })
     }
 }
 
@@ -80,25 +93,29 @@ impl ReferencePasses for GuidedModel<'_, '_> {
 
     fn record(&self, call: &ModelCall, noised: Tensor<4>, layout: BatchLayout) -> Result<Vec<RecordedTokens>, Error> {
         self.report.borrow_mut().reference_passes += layout.reference_rows();
-        Ok(self.forward(noised, call, &layout, &NoProcessor, Record::SelfAttentionOnly)?.recorded)
+        let record = Record::SelfAttentionOnly;
+        Ok(self.forward(self.conditions, noised, call, &layout, &NoProcessor, record)?.recorded)
     }
 }
 
 impl GuidedModel<'_, '_> {
     fn predict_rows(
         &self,
+        conditions: &Conditions,
         rows: Tensor<4>,
         call: &ModelCall,
         layout: &BatchLayout,
         references: &dyn AttnProcessor,
     ) -> Result<Tensor<4>, Error> {
-        let output = self.forward(rows, call, layout, references, Record::Nothing)?;
+        let output = self.forward(conditions, rows, call, layout, references, Record::Nothing)?;
         Ok(output.sample.expect("a pass that does not record predicts"))
     }
 
-    /// Runs the U-Net on a batch with this layout. `references` adds the keys and values of references.
+    /// Runs the U-Net on a batch with this layout and the texts of `conditions`. `references` adds the keys and values
+    /// of references.
     fn forward(
         &self,
+        conditions: &Conditions,
         rows: Tensor<4>,
         call: &ModelCall,
         layout: &BatchLayout,
@@ -117,7 +134,7 @@ impl GuidedModel<'_, '_> {
         // A batch of references only has no rows to predict for.
         if layout.image_rows() > 0 && !self.conditioning.is_empty() {
             let images = rows.clone().narrow(0, 0, layout.image_rows());
-            let text = self.conditions.rows(layout.branches(), 0);
+            let text = conditions.rows(layout.branches(), 0);
             let input = input(images, &timesteps, &text);
             for (one, view) in conditioning {
                 residuals = match (residuals, one.prepared.residuals(call, &input, view)?) {
@@ -130,7 +147,7 @@ impl GuidedModel<'_, '_> {
             Some(mask) => mask.beside(rows, layout),
             None => rows,
         };
-        let text = self.conditions.rows(layout.branches(), layout.reference_rows());
+        let text = conditions.rows(layout.branches(), layout.reference_rows());
         // In a batch of references only, they are what the pass is about: it records them.
         let reference_rows = if record == Record::Nothing { layout.reference_rows() } else { 0 };
         let input = UNetInput { processor: &processor, reference_rows, record, ..input(rows, &timesteps, &text) };
@@ -141,14 +158,15 @@ impl GuidedModel<'_, '_> {
     fn measured<T>(
         &self,
         processor: &dyn AttnProcessor,
+        call: &ModelCall,
         indices: &[usize],
         pass: impl FnOnce(&dyn AttnProcessor) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let Some(masses) = self.masses else { return pass(processor) };
+        let Some(attention) = self.attention else { return pass(processor) };
         let measured = MeasuredMass::new(processor);
         let made = pass(&measured)?;
-        let mut masses = masses.borrow_mut();
-        measured.shares().into_iter().for_each(|(source, share)| masses.note(indices[source], share));
+        let mut attention = attention.borrow_mut();
+        measured.shares().iter().for_each(|share| attention.note(indices[share.source], call.index, share));
         Ok(made)
     }
 }
@@ -158,24 +176,6 @@ fn input<'a>(sample: Tensor<4>, timesteps: &'a [f64], text: &'a TextRows) -> UNe
     let TextRows { context, added, keys } = text;
     let input = UNetInput::new(sample, timesteps, context.clone());
     UNetInput { added: added.clone(), text_kv_cache: Some(keys), ..input }
-}
-
-/// Per reference, the sum of its shares of the attention and the number of evaluations in which it was used.
-#[derive(Debug, Default)]
-pub(super) struct Masses(BTreeMap<usize, (f64, usize)>);
-
-impl Masses {
-    fn note(&mut self, reference: usize, share: f64) {
-        let (sum, calls) = self.0.entry(reference).or_default();
-        *sum += share;
-        *calls += 1;
-    }
-
-    /// Mean share per reference; 0 for references that were never used.
-    pub(super) fn means(&self, references: usize) -> Vec<f64> {
-        let mean = |index| self.0.get(&index).map_or(0.0, |(sum, calls)| sum / *calls as f64);
-        (0..references).map(mean).collect()
-    }
 }
 
 /// Noise source for the sampler's steps.

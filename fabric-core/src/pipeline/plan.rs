@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::references::Chosen;
+use super::run_guidance::RunGuidance;
 use super::{Pipeline, PreparedConditioning, Request, RequestConditioning, RunContext};
 use crate::Error;
-use crate::guidance::Guidance;
 use crate::layout::BatchLayout;
 use crate::schedule::Schedule;
 
@@ -17,7 +17,7 @@ pub(super) struct Plan<'a> {
     /// Width and height in pixels.
     pub(super) size: [usize; 2],
     pub(super) schedule: Schedule,
-    pub(super) guidance: Guidance,
+    pub(super) guidance: RunGuidance,
     pub(super) chosen: Chosen<'a>,
     /// Number of images per batch.
     pub(super) batch: usize,
@@ -76,6 +76,7 @@ impl Pipeline {
         self.check_mask(request, size)?;
         let described = self.described(request)?;
         let guidance = request.settings.guidance_with(&described)?;
+        let guidance = RunGuidance::new(guidance, request.settings.guidance_window, &schedule);
         let chosen = Chosen::of(request, &guidance, &schedule);
         let (conditioning, seconds) = (Vec::new(), 0.0);
         let mut plan = Plan { request, size, schedule, guidance, chosen, batch: 1, described, conditioning, seconds };

@@ -5,11 +5,11 @@ use std::sync::PoisonError;
 use burn::tensor::Tensor;
 use sha2::{Digest, Sha256};
 
+use super::run_guidance::RunGuidance;
 use super::{FeedbackImage, Pipeline, Report, Request, notes};
 use crate::Error;
 use crate::cache::ReferenceLatents;
 use crate::fabric::{FeedbackSchedule, Reference, ReferencePosterior, Side};
-use crate::guidance::Guidance;
 use crate::image::{self, Fit, Image};
 use crate::models::Posterior;
 use crate::noise::{self, Draw, ReferenceId, RunNoise};
@@ -30,7 +30,7 @@ pub(super) struct Chosen<'a> {
 impl<'a> Chosen<'a> {
     /// Selects references. Images without effect are removed before the keep policy counts, so that they do not
     /// displace others.
-    pub(super) fn of(request: &'a Request, guidance: &Guidance, schedule: &Schedule) -> Self {
+    pub(super) fn of(request: &'a Request, guidance: &RunGuidance, schedule: &Schedule) -> Self {
         let settings = &request.settings.fabric;
         let weights = FeedbackSchedule::new(settings, schedule.config().num_train_timesteps);
         let side_of = |image: &FeedbackImage| if image.strength > 0.0 { Side::Liked } else { Side::Disliked };

@@ -5,6 +5,7 @@ use std::ops::{ControlFlow, Range};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::ReferenceAttention;
 use super::callback::contained;
 use crate::Error;
 use crate::cache::CacheStats;
@@ -39,10 +40,9 @@ pub struct Report {
     /// Number of liked and disliked references used, after removing those without effect and applying
     /// [`FabricSettings::keep`](crate::fabric::FabricSettings::keep).
     pub references: [usize; 2],
-    /// Share of the images' self-attention that went to each reference (liked before disliked, oldest first),
-    /// from 0 to 1: the mean over the layers, queries, heads and evaluations in which it was attended to. Empty
+    /// Share of the images' self-attention that went to each reference (liked before disliked, oldest first). Empty
     /// unless [`Settings::measure_attention`](super::Settings::measure_attention) is set.
-    pub attention_mass: Vec<f64>,
+    pub attention: Vec<ReferenceAttention>,
     /// References left out by [`FabricSettings::keep`](crate::fabric::FabricSettings::keep).
     pub references_left_out: usize,
     /// References left out because they can have no effect in this run; [`Self::notes`] gives the reason.

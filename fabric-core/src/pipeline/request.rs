@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Conditioning, RequestConditioning};
+use super::{Cads, Conditioning, RequestConditioning, Window};
 use crate::fabric::{FabricSettings, ReferenceNoise};
-use crate::guidance::Guidance;
+use crate::guidance::{Apg, Guidance};
 use crate::image::Image;
 use crate::models::TextOptions;
 use crate::samplers::Sampler;
@@ -42,6 +42,18 @@ pub struct Settings {
     /// Guidance rescale factor, 0 to 1: how far the prediction's standard deviation is moved back to that of the
     /// conditional branch.
     pub guidance_rescale: f64,
+    /// The part of the run in which guidance acts, as shares of its evaluations. In evaluations outside of it the
+    /// conditional branch runs alone, which takes half the time and keeps images diverse. The default is the whole run.
+    ///
+    /// "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion Models"
+    /// (2404.07724) gives the interval in noise levels instead. Disliked images act inside the window only.
+    pub guidance_window: Window,
+    /// Adaptive projected guidance (2410.02416) instead of plain classifier-free guidance; `None` switches it off. It
+    /// cannot be combined with the four branches of IPAdapter-Instruct.
+    pub apg: Option<Apg>,
+    /// Noise in the prompt's embedding early in the run, which makes images more diverse (CADS, 2310.17347); `None`
+    /// switches it off.
+    pub cads: Option<Cads>,
     /// Options for encoding prompts.
     pub text: TextOptions,
     /// Probability of dropping each word of the prompt, drawn per image (FABRIC paper, section 5.4).
@@ -55,7 +67,7 @@ pub struct Settings {
     /// [`ReferenceNoise::Fresh`]; there `None` always computes all images at once.
     pub batch: Option<usize>,
     /// Whether to measure each reference's share of the attention
-    /// ([`Report::attention_mass`](super::Report::attention_mass)). Computes every self-attention twice.
+    /// ([`Report::attention`](super::Report::attention)). Computes every self-attention twice.
     pub measure_attention: bool,
     /// Memory limit for a run in bytes, not counting the weights. `None` uses the free memory of the machine
     /// within the process limits, where these can be determined. A run that certainly needs more is refused
@@ -75,6 +87,9 @@ impl Default for Settings {
             sampler: None,
             guidance_scale: 7.5,
             guidance_rescale: 0.0,
+            guidance_window: Window::default(),
+            apg: None,
+            cads: None,
             text: TextOptions::default(),
             prompt_dropout: 0.0,
             fabric: FabricSettings::default(),
@@ -114,6 +129,8 @@ impl Settings {
                 return Err(Error::settings(name, share, "a number from 0 to 1", "use 0 to switch it off"));
             }
         }
+        self.apg.as_ref().map_or(Ok(()), Apg::validate)?;
+        self.cads.as_ref().map_or(Ok(()), Cads::validate)?;
         if self.batch == Some(0) {
             return Err(Error::settings("batch", 0, "at least 1", "leave it out to compute all images at once"));
         }
@@ -133,6 +150,14 @@ impl Settings {
         }
         if let Some(term) = guidance.terms.iter().find(|term| !term.scale.is_finite()) {
             return Err(Error::settings("guidance", term.scale, "finite scales", "5 to 9 is usual, 1 is off"));
+        }
+        if self.apg.is_some() && guidance.classifier_free_scale().is_none() {
+            return Err(Error::settings(
+                "apg",
+                format!("guidance over {:?}", guidance.branches()),
+                "classifier-free guidance",
+                "leave `apg` out, or use an instruction with two branches",
+            ));
         }
         Ok(guidance.with_rescale(self.guidance_rescale))
     }
@@ -287,12 +312,14 @@ impl Request {
         self
     }
 
-    /// Returns the guidance: the one that a conditioning requires, or classifier-free guidance. Image conditions are not
-    /// considered: what they require depends on the pipeline's adapter.
+    /// Returns the guidance inside of [`Settings::guidance_window`]: the one that a conditioning requires, or
+    /// classifier-free guidance. Image conditions are not considered: what they require depends on the pipeline's
+    /// adapter.
     ///
     /// # Errors
     ///
-    /// Returns an error if two conditionings require different guidance, or a scale is not finite.
+    /// Returns an error if two conditionings require different guidance, a scale is not finite, or [`Settings::apg`] is
+    /// set and the guidance is not classifier-free guidance.
     pub fn guidance(&self) -> Result<Guidance, Error> {
         self.settings.guidance_with(&self.conditioning)
     }
@@ -348,6 +375,8 @@ mod tests {
     #[test]
     fn unusable_settings_are_refused_by_name() {
         let good = Settings::default();
+        let apg = |apg| Settings { apg: Some(apg), ..Settings::default() };
+        let cads = |cads| Settings { cads: Some(cads), ..Settings::default() };
         let bad = [
             ("width", Settings { width: Some(0), ..good.clone() }),
             ("height", Settings { height: Some(1 << 20), ..good.clone() }),
@@ -355,6 +384,14 @@ mod tests {
             ("guidance_scale", Settings { guidance_scale: f64::NAN, ..good.clone() }),
             ("guidance_rescale", Settings { guidance_rescale: 1.1, ..good.clone() }),
             ("prompt_dropout", Settings { prompt_dropout: -0.1, ..good.clone() }),
+            ("apg.momentum", apg(Apg { momentum: -1.1, ..Apg::default() })),
+            ("apg.rescale", apg(Apg { rescale: f64::NAN, ..Apg::default() })),
+            ("apg.parallel", apg(Apg { parallel: 2.0, ..Apg::default() })),
+            ("cads.noise_scale", cads(Cads { noise_scale: -0.1, ..Cads::default() })),
+            ("cads.prompt_only_below", cads(Cads { prompt_only_below: f64::NAN, ..Cads::default() })),
+            ("cads.noise_only_above", cads(Cads { noise_only_above: 0.5, ..Cads::default() })),
+            ("cads.noise_only_above", cads(Cads { noise_only_above: 1.1, ..Cads::default() })),
+            ("cads.mixing", cads(Cads { mixing: 1.5, ..Cads::default() })),
             ("batch", Settings { batch: Some(0), ..good.clone() }),
             ("fabric.end", Settings { fabric: FabricSettings { end: 2.0, ..good.fabric.clone() }, ..good.clone() }),
         ];
@@ -368,9 +405,31 @@ mod tests {
 
     #[test]
     fn settings_survive_json_and_unknown_ones_are_refused() {
-        let settings = Settings { steps: 7, fabric: FabricSettings::web_ui(), ..Settings::default() };
+        let settings = Settings {
+            steps: 7,
+            fabric: FabricSettings::web_ui(),
+            guidance_window: Window::new(0.1, 0.75).unwrap(),
+            apg: Some(Apg { parallel: 0.5, ..Apg::default() }),
+            cads: Some(Cads { noise_scale: 0.1, ..Cads::default() }),
+            ..Settings::default()
+        };
         let text = serde_json::to_string(&settings).unwrap();
         assert_eq!(serde_json::from_str::<Settings>(&text).unwrap(), settings);
-        assert!(serde_json::from_str::<Settings>(r#"{"stepz": 7}"#).is_err());
+        for unknown in [r#"{"stepz": 7}"#, r#"{"apg": {"eta": 0}}"#, r#"{"cads": {"scale": 0.1}}"#] {
+            assert!(serde_json::from_str::<Settings>(unknown).is_err(), "{unknown}");
+        }
+        assert!(serde_json::from_str::<Settings>(r#"{"guidance_window": [0.5, 0.2]}"#).is_err());
+    }
+
+    #[test]
+    fn settings_from_before_there_were_options_for_diversity_have_none() {
+        let mut fields = serde_json::to_value(Settings::default()).unwrap();
+        for name in ["guidance_window", "apg", "cads"] {
+            assert!(fields.as_object_mut().unwrap().remove(name).is_some(), "{name}");
+        }
+        assert_eq!(serde_json::from_value::<Settings>(fields).unwrap(), Settings::default());
+        let part: Settings = serde_json::from_str(r#"{"apg": {}, "cads": {"noise_scale": 0.1}}"#).unwrap();
+        assert_eq!(part.apg, Some(Apg::default()));
+        assert_eq!(part.cads, Some(Cads { noise_scale: 0.1, ..Cads::default() }));
     }
 }

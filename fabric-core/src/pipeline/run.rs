@@ -9,14 +9,17 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
 
+use super::cads::Annealing;
 use super::callback::{Watched, contained};
-use super::guided_model::{GuidedModel, Masses, StepNoise};
+use super::guided_model::{GuidedModel, StepNoise};
 use super::plan::Plan;
+use super::reference_attention::Collector;
 use super::text::Conditions;
 use super::{ImageAdapter, Observer, Phase, PhaseEvent, Report, Request, Settings, StepEvent, notes};
 use crate::Error;
 use crate::cache::{CacheStats, ReferenceKvCache, ReferenceLatents};
 use crate::fabric::{FeedbackSchedule, ReferenceNoise, References};
+use crate::guidance::ProjectedGuidance;
 use crate::image::{self, Image};
 use crate::models::{Autoencoder, CrossAttention, TextEncoder, UNetModel};
 use crate::noise::{RunNoise, SeededNoise};
@@ -338,7 +341,7 @@ impl Pipeline {
             images.clone().zip(&made.images).for_each(|(index, image)| observer.image(index, image));
             return Ok(made);
         }
-        let mut notes: Vec<String> = notes::on_guidance(settings.guidance_scale, guidance).into_iter().collect();
+        let mut notes = notes::on_guidance(settings, guidance);
         notes.extend(plan.conditioning.iter().flat_map(|one| one.prepared.notes()));
         let origin = self.origin.iter().cloned().chain(plan.origin()).collect();
         let report = RefCell::new(Report { origin, notes, ..Report::default() });
@@ -366,12 +369,15 @@ impl Pipeline {
             cache_conditions: digest(&(settings.text.clip_skip, conditions.tokens(), size)),
         };
         begin(observer, Phase::Denoising, images.clone(), plan)?;
-        let masses = RefCell::new(Masses::default());
+        let attention = RefCell::new(Collector::new(images.len(), schedule.calls()));
         let noise: RefCell<&mut dyn RunNoise> = RefCell::new(noise);
         let observer: RefCell<&mut dyn Observer> = RefCell::new(observer);
+        let config = schedule.config();
         let mut model = GuidedModel {
             unet: &*self.unet,
             guidance,
+            projected: settings.apg.map(|apg| ProjectedGuidance::new(apg, config.prediction)),
+            annealing: settings.cads.map(|cads| Annealing::new(cads, config.num_train_timesteps, seeds)),
             conditions: &conditions,
             references: &references,
             conditioning: &plan.conditioning,
@@ -380,7 +386,7 @@ impl Pipeline {
             noise: &noise,
             observer: &observer,
             report: &report,
-            masses: settings.measure_attention.then_some(&masses),
+            attention: settings.measure_attention.then_some(&attention),
         };
         self.tokens.begin_run();
         let (mut clock, steps) = (Instant::now(), Cell::new(0));
@@ -424,7 +430,7 @@ impl Pipeline {
         report.decode_seconds = clock.elapsed().as_secs_f64();
         (report.cache, report.spill_error) = (self.tokens.stats(), self.tokens.spill_error());
         if settings.measure_attention {
-            report.attention_mass = masses.into_inner().means(references.all.len());
+            report.attention = attention.into_inner().finish(references.all.len());
         }
         Ok(Generation { images: made, seeds: seeds.to_vec(), latents, report })
     }
@@ -473,8 +479,8 @@ impl Generation {
         report.encode_seconds += more.encode_seconds;
         report.decode_seconds += more.decode_seconds;
         report.step_seconds.extend(more.step_seconds);
-        for (mass, more) in report.attention_mass.iter_mut().zip(more.attention_mass) {
-            *mass = (*mass * shares[0] + more * shares[1]) / (shares[0] + shares[1]);
+        for (attention, more) in report.attention.iter_mut().zip(more.attention) {
+            attention.join(more, shares);
         }
         report.calls += more.calls;
         report.calls_with_references += more.calls_with_references;

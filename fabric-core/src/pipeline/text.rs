@@ -81,6 +81,25 @@ impl Conditions {
         self.context.dims()[1]
     }
 
+    /// Returns the text context of each image's prompt, `[images, tokens, context_dim]`.
+    pub(super) fn prompts(&self) -> Tensor<3> {
+        self.context.clone().slice_dim(0, 0..self.images)
+    }
+
+    /// Returns a copy with another text context of the images' prompts, `[images, tokens, context_dim]`, and no cached
+    /// keys and values. The pooled text stays.
+    pub(super) fn with_prompts(&self, prompts: Tensor<3>) -> Self {
+        let rows = self.context.dims()[0];
+        let others = self.context.clone().slice_dim(0, self.images..rows);
+        Self {
+            context: Tensor::cat(vec![prompts, others], 0),
+            pooled: self.pooled.clone(),
+            truncated: self.truncated.clone(),
+            stacked: RefCell::default(),
+            ..*self
+        }
+    }
+
     /// Returns the rows of every image in every branch, followed by `references` rows with the empty prompt.
     pub(super) fn rows(&self, branches: &[Branch], references: usize) -> Rc<TextRows> {
         let key = (branches.to_vec(), references);
@@ -185,5 +204,21 @@ mod tests {
             values(rows.added.as_ref().expect("pooled text").pooled.clone().reshape([5])),
             [4.0, 4.0, 4.0, 8.0, 0.0]
         );
+    }
+
+    #[test]
+    fn another_context_of_the_prompts_is_that_of_the_conditional_branch_alone() {
+        let request = Request::new("four").with_negative_prompt("negative");
+        let conditions = Conditions::encode(&Length, &request, &[0, 1], [64, 64]).expect("conditions");
+        let branches = [Branch::Conditional, Branch::ImageOnly, Branch::Unconditional];
+        let values = |x: Tensor<1>| x.into_data().try_to_vec::<f32>().expect("f32");
+        let context = |of: &Conditions| values(of.rows(&branches, 1).context.clone().reshape([7]));
+        let pooled = |of: &Conditions| {
+            values(of.rows(&branches, 1).added.as_ref().expect("pooled text").pooled.clone().reshape([7]))
+        };
+        assert_eq!(context(&conditions), [4.0, 4.0, 8.0, 8.0, 8.0, 8.0, 0.0]);
+        let other = conditions.with_prompts(conditions.prompts() + 1.0);
+        assert_eq!(context(&other), [5.0, 5.0, 8.0, 8.0, 8.0, 8.0, 0.0]);
+        assert_eq!(pooled(&other), pooled(&conditions));
     }
 }

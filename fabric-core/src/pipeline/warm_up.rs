@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::run::Part;
-use super::{Pipeline, Request};
+use super::{Cads, Pipeline, Request, Window};
 use crate::Error;
 
 impl Pipeline {
@@ -38,8 +38,19 @@ impl Pipeline {
         (fabric.start, fabric.end, fabric.min_weight) = (0.0, 1.0, fabric.max_weight);
         let mut own = self.clone();
         (own.tokens, own.latents) = (Arc::default(), Arc::default());
-        let part = Part { is_warm_up: true, ..Part::whole(&request) };
-        own.generate_part(part, &mut ())?;
+        if let Some(cads) = &mut request.settings.cads {
+            *cads = Cads { prompt_only_below: 0.0, noise_only_above: 0.0, ..*cads };
+        }
+        let mut windows = vec![Window::default()];
+        if request.settings.guidance_window != Window::default() {
+            // Outside of the window the batch has fewer rows, which need kernels of their own.
+            windows.push(Window::new(0.0, 0.0)?);
+        }
+        for window in windows {
+            request.settings.guidance_window = window;
+            let part = Part { is_warm_up: true, ..Part::whole(&request) };
+            own.generate_part(part, &mut ())?;
+        }
         Ok(clock.elapsed())
     }
 }

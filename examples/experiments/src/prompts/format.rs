@@ -1,25 +1,27 @@
 //! Telling the formats apart.
 
 use std::path::Path;
+use std::str::FromStr;
 
+use fabric::core::InvalidValue;
 use serde::de::IgnoredAny;
 
 /// Format of a prompt set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    /// A JSON list of objects.
+pub enum PromptFormat {
+    /// HPS v1: a JSON list of objects.
     Hps,
-    /// One JSON object per line.
+    /// GenEval: one JSON object per line.
     GenEval,
-    /// A table with tabs.
+    /// PartiPrompts: a table with tabs.
     Parti,
-    /// A table with commas, and images.
+    /// FABRIC's prompthero set: a table with commas, and images.
     Prompthero,
     /// One prompt per line.
     Lines,
 }
 
-impl Format {
+impl PromptFormat {
     /// Returns the format of a file: by its extension if that is one of the known ones, else by its start.
     pub(super) fn detect(path: &Path, text: &str) -> Self {
         let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
@@ -63,36 +65,61 @@ impl Format {
     }
 }
 
+impl FromStr for PromptFormat {
+    type Err = InvalidValue;
+
+    fn from_str(name: &str) -> Result<Self, InvalidValue> {
+        match name {
+            "hps" => Ok(Self::Hps),
+            "geneval" => Ok(Self::GenEval),
+            "parti" => Ok(Self::Parti),
+            "prompthero" => Ok(Self::Prompthero),
+            "lines" => Ok(Self::Lines),
+            other => {
+                let expected = "hps, geneval, parti, prompthero or lines";
+                Err(InvalidValue::new("format of prompts", other, expected, "leave it out to tell it by the file"))
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn detect(name: &str, text: &str) -> Format {
-        Format::detect(Path::new(name), text)
+    fn detect(name: &str, text: &str) -> PromptFormat {
+        PromptFormat::detect(Path::new(name), text)
     }
 
     #[test]
     fn the_extension_decides() {
-        assert_eq!(detect("preference_test.json", "[]"), Format::Hps);
-        assert_eq!(detect("PREFERENCE.JSON", " \n["), Format::Hps);
-        assert_eq!(detect("meta.jsonl", "{}"), Format::GenEval);
-        assert_eq!(detect("meta.json", "{}"), Format::GenEval);
-        assert_eq!(detect("parti.tsv", "a cat"), Format::Parti);
-        assert_eq!(detect("prompts.csv", "a cat"), Format::Prompthero);
+        assert_eq!(detect("preference_test.json", "[]"), PromptFormat::Hps);
+        assert_eq!(detect("PREFERENCE.JSON", " \n["), PromptFormat::Hps);
+        assert_eq!(detect("meta.jsonl", "{}"), PromptFormat::GenEval);
+        assert_eq!(detect("meta.json", "{}"), PromptFormat::GenEval);
+        assert_eq!(detect("parti.tsv", "a cat"), PromptFormat::Parti);
+        assert_eq!(detect("prompts.csv", "a cat"), PromptFormat::Prompthero);
     }
 
     #[test]
     fn without_a_known_extension_the_start_decides() {
-        assert_eq!(detect("set", "\n{\"prompt\": \"a\"}\n{"), Format::GenEval);
-        assert_eq!(detect("set.txt", "[\n  {\n \"prompt\""), Format::Hps);
-        assert_eq!(detect("set.txt", "Category\tPrompt\nx\ty"), Format::Parti);
-        assert_eq!(detect("set", "image,prompt\n"), Format::Prompthero);
+        assert_eq!(detect("set", "\n{\"prompt\": \"a\"}\n{"), PromptFormat::GenEval);
+        assert_eq!(detect("set.txt", "[\n  {\n \"prompt\""), PromptFormat::Hps);
+        assert_eq!(detect("set.txt", "Category\tPrompt\nx\ty"), PromptFormat::Parti);
+        assert_eq!(detect("set", "image,prompt\n"), PromptFormat::Prompthero);
+    }
+
+    #[test]
+    fn formats_are_parsed_by_name() {
+        assert_eq!("lines".parse::<PromptFormat>(), Ok(PromptFormat::Lines));
+        let message = "csv".parse::<PromptFormat>().expect_err("no format").to_string();
+        assert!(message.contains("expected hps, geneval") && message.contains("got csv"), "{message}");
     }
 
     #[test]
     fn prompts_that_start_with_brackets_are_plain_text() {
         for text in ["[cat:dog:0.5] on a mat", "{red|blue} kite", "[{cat}]", "a prompt, an image of a cat"] {
-            assert_eq!(detect("prompts.txt", text), Format::Lines, "{text}");
+            assert_eq!(detect("prompts.txt", text), PromptFormat::Lines, "{text}");
         }
     }
 }

@@ -29,7 +29,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use error::PromptSetError;
-use format::Format;
+pub use format::PromptFormat;
 
 /// Longest prompt that is accepted, in bytes.
 const MAX_PROMPT_BYTES: usize = 64 * 1024;
@@ -72,7 +72,7 @@ pub struct PromptSet {
 }
 
 impl PromptSet {
-    /// Reads the prompt set at `path`, a file or a folder with `prompts.csv`.
+    /// Reads the prompt set at `path`, a file or a folder with `prompts.csv`, in the format that the file shows.
     ///
     /// The whole file is read into memory. A line without a usable prompt is recorded in [`PromptSet::skipped`].
     ///
@@ -80,18 +80,27 @@ impl PromptSet {
     ///
     /// The file cannot be read, is too large, is not UTF-8, lacks its columns or its images, or has no usable prompt.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, PromptSetError> {
+        Self::open_as(path, None)
+    }
+
+    /// Reads the prompt set at `path` as [`Self::open`] does, in this format; `None` tells it by the file.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`Self::open`].
+    pub fn open_as(path: impl AsRef<Path>, format: Option<PromptFormat>) -> Result<Self, PromptSetError> {
         let path = source::file_of(path.as_ref())?;
         let text = source::read_text(&path)?;
         if text.trim().is_empty() {
             return Err(PromptSetError::Empty { path });
         }
-        let format = Format::detect(&path, &text);
+        let format = format.unwrap_or_else(|| PromptFormat::detect(&path, &text));
         let set = match format {
-            Format::Hps => hps::read(&path, &text)?,
-            Format::GenEval => geneval::read(&text),
-            Format::Parti => parti::read(&path, &text)?,
-            Format::Prompthero => prompthero::read(&path, &text)?,
-            Format::Lines => lines::read(&text),
+            PromptFormat::Hps => hps::read(&path, &text)?,
+            PromptFormat::GenEval => geneval::read(&text),
+            PromptFormat::Parti => parti::read(&path, &text)?,
+            PromptFormat::Prompthero => prompthero::read(&path, &text)?,
+            PromptFormat::Lines => lines::read(&text),
         };
         match set.skipped.first() {
             _ if !set.prompts.is_empty() => Ok(set),
@@ -103,13 +112,6 @@ impl PromptSet {
             }),
             None => Err(PromptSetError::Empty { path }),
         }
-    }
-
-    /// Keeps the first `count` prompts, or all if there are fewer.
-    #[must_use]
-    pub fn limited(mut self, count: usize) -> Self {
-        self.prompts.truncate(count);
-        self
     }
 
     /// Adds the case found in `line`, or records why its prompt cannot be used.

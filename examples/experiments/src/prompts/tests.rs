@@ -69,10 +69,12 @@ fn long_prompts_are_recorded_and_those_at_the_limit_are_used() {
 }
 
 #[test]
-fn limited_returns_the_first_prompts() {
-    let set = open("x.txt", "a\nb\nc\n").unwrap();
-    assert_eq!(set.clone().limited(2).prompts, set.prompts[..2]);
-    assert_eq!(set.clone().limited(9), set);
+fn a_given_format_counts_more_than_the_extension() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("prompts.tsv");
+    std::fs::write(&path, "a cat\na dog\n").unwrap();
+    assert!(PromptSet::open(&path).is_err());
+    assert_eq!(PromptSet::open_as(&path, Some(PromptFormat::Lines)).unwrap().prompts.len(), 2);
 }
 
 #[test]

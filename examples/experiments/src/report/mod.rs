@@ -43,6 +43,8 @@ pub struct ReportInput<'a> {
     pub curves: &'a [Chart],
     /// The heat maps.
     pub heat_maps: &'a [HeatMap],
+    /// Images that show where references acted.
+    pub attention: &'a [SessionRows<'a>],
     /// Sessions, with their images.
     pub sessions: &'a [SessionRows<'a>],
 }

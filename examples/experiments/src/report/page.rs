@@ -28,8 +28,9 @@ pub(super) fn page(input: &ReportInput<'_>) -> Result<Markup, ReportError> {
                 }
                 (section("Results", input.tables, table::table)?)
                 (section("Curves", input.curves, chart::chart)?)
-                (section("Heat maps", input.heat_maps, heat_map::heat_map)?)
                 (section("Sessions", input.sessions, session::session)?)
+                (section("Where references acted: bright where they got most attention", input.attention, session::session)?)
+                (section("When and in which layers references acted", input.heat_maps, heat_map::heat_map)?)
                 @if !input.settings.is_empty() {
                     section {
                         h2 { "Settings" }

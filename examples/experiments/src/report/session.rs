@@ -1,4 +1,4 @@
-//! Images of a session, one row per round.
+//! Images of a session in rows, such as one per round.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,8 +12,8 @@ use super::ReportError;
 pub struct SessionRows<'a> {
     /// Text above the images, such as the prompt.
     pub caption: String,
-    /// The rounds, with their images.
-    pub rounds: Vec<Vec<SessionImage<'a>>>,
+    /// The rows of images, such as rounds, each with its heading.
+    pub rows: Vec<(String, Vec<SessionImage<'a>>)>,
 }
 
 /// An image of a session. It is embedded once per use.
@@ -47,16 +47,16 @@ pub(super) fn session(session: &SessionRows<'_>) -> Result<Markup, ReportError> 
     Ok(html! {
         figure {
             figcaption { (session.caption) }
-            @for (round, images) in (1..).zip(&session.rounds) {
+            @for (round, (heading, images)) in (1..).zip(&session.rows) {
                 div.round {
-                    h3 { "Round " (round) }
+                    h3 { (heading) }
                     div.images {
                         @for (image, shown) in (1..).zip(images) {
                             @let mark = mark_name(shown.mark);
                             figure class=[mark] {
                                 img src=(data_uri(round, image, shown.image)?)
                                     width=(shown.image.width()) height=(shown.image.height())
-                                    alt={ "Image " (image) " of round " (round) };
+                                    alt={ (heading) ", image " (image) };
                                 figcaption {
                                     @if let Some(mark) = mark { strong { (mark) } " " }
                                     (shown.caption)

@@ -62,7 +62,8 @@ fn with_text_everywhere(text: &str) -> String {
             columns: vec![owned()],
             values: vec![vec![1.0]],
         }],
-        sessions: &[SessionRows { caption: owned(), rounds: vec![vec![shown]] }],
+        attention: &[SessionRows { caption: owned(), rows: vec![(owned(), vec![shown.clone()])] }],
+        sessions: &[SessionRows { caption: owned(), rows: vec![(owned(), vec![shown])] }],
     })
     .expect("a report")
 }
@@ -75,8 +76,9 @@ fn texts_are_escaped_everywhere() {
     assert_eq!(html.matches("</style>").count(), 1);
     // Title in head and page, sentence, command, setting with its value; caption, head and cell of the table; of the
     // chart, the caption (also read aloud), and axes and name (also in the table of its values); caption, row and column
-    // of the heat map; captions of the session and its image.
-    assert_eq!(html.matches("&lt;script&gt;").count(), (2 + 1 + 1 + 2) + 3 + (2 + 2 + 2 + 2) + 3 + 2);
+    // of the heat map; of each of the two kinds of sessions, the captions of session and image, and the heading (also read
+    // aloud with the image).
+    assert_eq!(html.matches("&lt;script&gt;").count(), (2 + 1 + 1 + 2) + 3 + (2 + 2 + 2 + 2) + 3 + 2 * (2 + 2));
 }
 
 #[test]
@@ -102,7 +104,10 @@ fn parts_without_content_are_rendered() {
         tables: &[Table::default()],
         curves: &[Chart::default(), chart(Vec::new())],
         heat_maps: &[HeatMap::default()],
-        sessions: &[SessionRows::default(), SessionRows { caption: String::new(), rounds: vec![Vec::new()] }],
+        sessions: &[
+            SessionRows::default(),
+            SessionRows { caption: String::new(), rows: vec![(String::new(), Vec::new())] },
+        ],
         ..ReportInput::default()
     })
     .expect("a report");
@@ -194,8 +199,11 @@ fn rows_of_the_wrong_length_are_errors() {
 fn images_are_embedded_once_per_use_with_their_marks_in_words() {
     let (red, blue) = (filled([255, 0, 0]), filled([0, 0, 255]));
     let shown = |image, mark| SessionImage { image, mark, caption: "20.5".to_owned() };
-    let rounds = vec![vec![shown(&red, Mark::Liked), shown(&blue, Mark::Disliked)], vec![shown(&red, Mark::None)]];
-    let session = SessionRows { caption: "a house".to_owned(), rounds };
+    let rows = vec![
+        ("Round 1".to_owned(), vec![shown(&red, Mark::Liked), shown(&blue, Mark::Disliked)]),
+        ("Round 2".to_owned(), vec![shown(&red, Mark::None)]),
+    ];
+    let session = SessionRows { caption: "a house".to_owned(), rows };
     let html = render(&ReportInput { sessions: &[session], ..ReportInput::default() }).expect("a report");
 
     for (image, uses) in [(&red, 2), (&blue, 1)] {

@@ -1,0 +1,128 @@
+//! Where the references of a round acted: kept beside the images, and shown in the report.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fabric::core::image::Image;
+use fabric::core::pipeline::ReferenceAttention;
+use serde::{Deserialize, Serialize};
+
+use crate::ExperimentError;
+use crate::report::HeatMap;
+
+/// Attention that the references of one round got.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RoundAttention {
+    /// Round, from 0.
+    pub(crate) round: usize,
+    /// Number of liked references; they come before the disliked ones.
+    pub(crate) liked: usize,
+    /// The references, oldest first on each side.
+    pub(crate) references: Vec<ReferenceAttention>,
+}
+
+impl RoundAttention {
+    /// Returns the name of a reference in reports.
+    pub(crate) fn name(&self, reference: usize) -> String {
+        match reference.checked_sub(self.liked) {
+            None => format!("liked image of round {}", reference + 1),
+            Some(disliked) => format!("disliked image of round {}", disliked + 1),
+        }
+    }
+
+    /// Returns a heat map of the share of the attention that a reference got, by layer and evaluation.
+    pub(crate) fn heat_map(&self, reference: usize, caption: &str) -> HeatMap {
+        let layers = &self.references[reference].layers;
+        // Only the address of the layer tells self-attentions apart.
+        let name = |layer: &str| layer.split(".transformer_blocks").next().unwrap_or(layer).to_owned();
+        let evaluations = layers.iter().map(|layer| layer.shares.len()).max().unwrap_or(0);
+        HeatMap {
+            caption: format!(
+                "{caption}, {}: share of the attention in percent, by layer and step",
+                self.name(reference)
+            ),
+            rows: layers.iter().map(|layer| name(&layer.layer)).collect(),
+            columns: (1..=evaluations).map(|step| step.to_string()).collect(),
+            values: layers.iter().map(|layer| layer.shares.iter().map(|share| 100.0 * share).collect()).collect(),
+        }
+    }
+
+    /// Returns an image of the round darkened where a reference got less attention than elsewhere. `highest` is the share
+    /// that leaves a pixel as it is.
+    pub(crate) fn shade(&self, reference: usize, at: usize, image: &Image, highest: f32) -> Option<Image> {
+        /// Brightness where a reference got no attention.
+        const DARKEST: f32 = 0.15;
+        let map = self.references.get(reference)?.maps.get(at)?;
+        let (width, height) = (image.width(), image.height());
+        let mut rgb = image.rgb().to_vec();
+        for (number, pixel) in rgb.chunks_exact_mut(3).enumerate() {
+            let (x, y) = (number % width, number / width);
+            let row = map.get(y * map.len() / height)?;
+            let share = row.get(x * row.len() / width)? / highest.max(f32::MIN_POSITIVE);
+            let brightness = DARKEST + (1.0 - DARKEST) * share.min(1.0);
+            pixel.iter_mut().for_each(|value| *value = (f32::from(*value) * brightness).round() as u8);
+        }
+        Image::from_rgb(width, height, rgb).ok()
+    }
+
+    /// Returns the largest share of a cell of any image's map.
+    pub(crate) fn highest(&self, reference: usize) -> f32 {
+        let cells = self.references[reference].maps.iter().flatten().flatten();
+        cells.copied().fold(0.0, f32::max)
+    }
+
+    /// Writes the attention of the rounds of a session.
+    pub(crate) fn save(all: &[Self], folder: &Path, arm: &str, case: usize) -> Result<(), ExperimentError> {
+        let path = place(folder, arm, case);
+        let parent = path.parent().unwrap_or(folder);
+        fs::create_dir_all(parent).map_err(ExperimentError::io(parent, "make the folder"))?;
+        let json = serde_json::to_vec(all).expect("shares are plain data");
+        fs::write(&path, json).map_err(ExperimentError::io(&path, "write the attention"))
+    }
+
+    /// Reads the attention of the rounds of a session; none if it was not kept.
+    pub(crate) fn read(folder: &Path, arm: &str, case: usize) -> Result<Vec<Self>, ExperimentError> {
+        let path = place(folder, arm, case);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let json = fs::read(&path).map_err(ExperimentError::io(&path, "read the attention"))?;
+        let damaged = |error: serde_json::Error| std::io::Error::new(std::io::ErrorKind::InvalidData, error);
+        serde_json::from_slice(&json).map_err(damaged).map_err(ExperimentError::io(&path, "read the attention"))
+    }
+}
+
+fn place(folder: &Path, arm: &str, case: usize) -> PathBuf {
+    folder.join("attention").join(arm.replace(' ', "-")).join(format!("{case:04}.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use fabric::core::pipeline::LayerAttention;
+
+    use super::*;
+
+    #[test]
+    fn an_image_stays_bright_where_the_reference_acted() {
+        let layers = vec![LayerAttention {
+            layer: "mid_block.attentions.0.transformer_blocks.0.attn1".to_owned(),
+            shares: vec![0.1, 0.3],
+        }];
+        let references = vec![ReferenceAttention { mean: 0.2, layers, maps: vec![vec![vec![0.4, 0.0]]] }];
+        let attention = RoundAttention { round: 1, liked: 0, references };
+        let image = Image::filled(4, 2, [200, 100, 0]).expect("an image");
+        let shaded = attention.shade(0, 0, &image, attention.highest(0)).expect("a map of the image");
+        assert_eq!((shaded.pixel(0, 1), shaded.pixel(3, 0)), ([200, 100, 0], [30, 15, 0]));
+        assert!(attention.shade(0, 1, &image, 1.0).is_none(), "there is one image only");
+        let map = attention.heat_map(0, "a star");
+        assert_eq!(
+            (map.rows, map.columns.len(), map.values),
+            (vec!["mid_block.attentions.0".to_owned()], 2, vec![vec![10.0, 30.0]])
+        );
+        assert_eq!(attention.name(0), "disliked image of round 1");
+        let folder = tempfile::tempdir().expect("a folder");
+        RoundAttention::save(std::slice::from_ref(&attention), folder.path(), "liked and disliked", 3).expect("a file");
+        let read = |arm| RoundAttention::read(folder.path(), arm, 3).expect("a file or none");
+        assert_eq!((read("liked and disliked"), read("liked")), (vec![attention], Vec::new()));
+    }
+}

@@ -1,0 +1,189 @@
+//! Where each reference acted: its share of the attention by layer and evaluation, and over the images.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::attention::{AttnSite, MeasuredShare};
+
+/// Share of the images' self-attention that went to one reference, from 0 to 1.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReferenceAttention {
+    /// Mean over the layers, queries, heads and evaluations in which it was attended to.
+    pub mean: f64,
+    /// Share in each layer, in the order of the network.
+    pub layers: Vec<LayerAttention>,
+    /// Map of each image of the run: rows from top to bottom, each from left to right, of 16 by 16 cells. A cell
+    /// has the mean over all layers and evaluations.
+    pub maps: Vec<Vec<Vec<f32>>>,
+}
+
+/// Share of one layer's attention that went to a reference.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LayerAttention {
+    /// Name of the layer, as in published weights.
+    pub layer: String,
+    /// Share at each evaluation of the run; 0 where the reference had no effect.
+    pub shares: Vec<f64>,
+}
+
+impl ReferenceAttention {
+    /// Adds what was measured in another batch of the run, with the numbers of images of this part and of that batch.
+    pub(super) fn join(&mut self, other: Self, [images, more]: [f64; 2]) {
+        let mean = |mine: &mut f64, other: f64| *mine = (*mine * images + other * more) / (images + more);
+        mean(&mut self.mean, other.mean);
+        for (mine, other) in self.layers.iter_mut().zip(other.layers) {
+            mine.shares.iter_mut().zip(other.shares).for_each(|(mine, other)| mean(mine, other));
+        }
+        self.maps.extend(other.maps);
+    }
+}
+
+/// Cells along a side of a map.
+const SIDE: usize = 16;
+
+/// Sum of values and their number.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mean {
+    sum: f64,
+    count: usize,
+}
+
+impl Mean {
+    fn add(&mut self, value: f64) {
+        self.sum += value;
+        self.count += 1;
+    }
+
+    /// Mean; 0 if there are no values.
+    fn value(self) -> f64 {
+        if self.count == 0 { 0.0 } else { self.sum / self.count as f64 }
+    }
+}
+
+/// Collects the shares of one reference.
+#[derive(Debug, Default)]
+struct Collected {
+    by_evaluation: BTreeMap<usize, Mean>,
+    by_layer: BTreeMap<AttnSite, BTreeMap<usize, Mean>>,
+    maps: BTreeMap<usize, BTreeMap<[usize; 2], Mean>>,
+}
+
+/// Collects the shares of all references of a batch.
+#[derive(Debug)]
+pub(super) struct Collector {
+    evaluations: usize,
+    images: usize,
+    references: BTreeMap<usize, Collected>,
+}
+
+impl Collector {
+    /// Creates a collector for a batch of this many images and evaluations.
+    pub(super) fn new(images: usize, evaluations: usize) -> Self {
+        Self { evaluations, images, references: BTreeMap::new() }
+    }
+
+    /// Notes what a layer measured of a reference at an evaluation.
+    pub(super) fn note(&mut self, reference: usize, evaluation: usize, share: &MeasuredShare) {
+        let [rows, queries] = share.shares.dims();
+        let values = share.shares.to_data().convert::<f32>().try_to_vec::<f32>().expect("shares are plain numbers");
+        let collected = self.references.entry(reference).or_default();
+        let mean = values.iter().map(|value| f64::from(*value)).sum::<f64>() / (rows * queries).max(1) as f64;
+        collected.by_evaluation.entry(evaluation).or_default().add(mean);
+        collected.by_layer.entry(share.site).or_default().entry(evaluation).or_default().add(mean);
+        for (row, values) in values.chunks_exact(queries).enumerate() {
+            // Each branch of the guidance has the images of the batch in the same order.
+            let map = collected.maps.entry((share.first_row + row) % self.images).or_default();
+            for y in 0..SIDE {
+                for x in 0..SIDE {
+                    let cells = cells(share.grid[0], y)
+                        .flat_map(|row| cells(share.grid[1], x).map(move |column| row * share.grid[1] + column));
+                    cells.for_each(|cell| map.entry([y, x]).or_default().add(f64::from(values[cell])));
+                }
+            }
+        }
+    }
+
+    /// Returns the shares of this many references; those that were never attended to have shares of 0.
+    pub(super) fn finish(mut self, references: usize) -> Vec<ReferenceAttention> {
+        let sites: BTreeSet<AttnSite> =
+            self.references.values().flat_map(|collected| collected.by_layer.keys().copied()).collect();
+        let of = |reference: usize| {
+            let collected = self.references.remove(&reference).unwrap_or_default();
+            let mut mean = Mean::default();
+            collected.by_evaluation.values().for_each(|one| mean.add(one.value()));
+            let layers = sites.iter().map(|site| {
+                let by_evaluation = collected.by_layer.get(site);
+                let share = |evaluation| by_evaluation.and_then(|all| all.get(&evaluation)).copied();
+                let shares = (0..self.evaluations).map(|evaluation| share(evaluation).unwrap_or_default().value());
+                LayerAttention { layer: site.to_string(), shares: shares.collect() }
+            });
+            let map = |image: usize| {
+                let map = collected.maps.get(&image);
+                let cell = |y, x| map.and_then(|map| map.get(&[y, x])).copied().unwrap_or_default().value() as f32;
+                (0..SIDE).map(|y| (0..SIDE).map(|x| cell(y, x)).collect()).collect()
+            };
+            ReferenceAttention {
+                mean: mean.value(),
+                layers: layers.collect(),
+                maps: (0..self.images).map(map).collect(),
+            }
+        };
+        (0..references).map(of).collect()
+    }
+}
+
+/// Returns the cells of an axis of this length that lie in a cell of a map; at least one.
+fn cells(length: usize, at: usize) -> Range<usize> {
+    let first = at * length / SIDE;
+    first..((at + 1) * length).div_ceil(SIDE).max(first + 1).min(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Tensor, TensorData};
+
+    use super::*;
+    use crate::attention::{AttnKind, Block};
+
+    fn share(block: Block, grid: [usize; 2], first_row: usize, shares: Vec<f32>) -> MeasuredShare {
+        let device = fabric_backends::default_device().expect("a device");
+        let site = AttnSite { block, attention: 0, layer: 0, kind: AttnKind::SelfAttention };
+        let shape = [shares.len() / (grid[0] * grid[1]), grid[0] * grid[1]];
+        let shares = Tensor::from_data(TensorData::new(shares, shape), &device);
+        MeasuredShare { source: 0, site, grid, first_row, shares }
+    }
+
+    #[test]
+    fn shares_are_told_apart_by_layer_evaluation_and_image() {
+        let mut collector = Collector::new(2, 3);
+        collector.note(1, 0, &share(Block::Down(0), [1, 2], 0, vec![0.2, 0.4, 0.6, 0.8]));
+        collector.note(1, 2, &share(Block::Mid, [1, 1], 1, vec![0.1]));
+        let got = collector.finish(3);
+        assert_eq!((got.len(), got[0].mean), (3, 0.0));
+        assert!((got[1].mean - (0.5 + 0.1) / 2.0).abs() < 1e-6);
+        let layers: Vec<(&str, Vec<f64>)> =
+            got[1].layers.iter().map(|one| (one.layer.as_str(), one.shares.clone())).collect();
+        assert!(layers[0].0.starts_with("down_blocks.0") && layers[1].0.starts_with("mid_block"), "{layers:?}");
+        assert!((layers[0].1[0] - 0.5).abs() < 1e-6 && layers[0].1[1..] == [0.0, 0.0], "{layers:?}");
+        assert!((layers[1].1[2] - 0.1).abs() < 1e-6 && layers[1].1[..2] == [0.0, 0.0], "{layers:?}");
+        assert!(got[0].layers.iter().all(|layer| layer.shares == [0.0; 3]));
+        // The first image was seen once, the second by both layers.
+        let near = |cell: f32, expected: f32| assert!((cell - expected).abs() < 1e-6, "{cell}, {expected} expected");
+        near(got[1].maps[0][3][0], 0.2);
+        near(got[1].maps[0][3][15], 0.4);
+        near(got[1].maps[1][0][0], (0.6 + 0.1) / 2.0);
+        assert_eq!((got[1].maps.len(), got[1].maps[0].len(), got[1].maps[0][0].len()), (2, 16, 16));
+    }
+
+    #[test]
+    fn cells_cover_an_axis_of_any_length() {
+        for length in [1, 3, 8, 16, 17, 64, 100] {
+            let all: BTreeSet<usize> = (0..SIDE).flat_map(|at| cells(length, at)).collect();
+            assert_eq!(all.len(), length);
+            assert!((0..SIDE).all(|at| !cells(length, at).is_empty()));
+        }
+    }
+}
