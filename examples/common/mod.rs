@@ -9,9 +9,10 @@ use std::process::ExitCode;
 
 use burn::tensor::Device;
 use clap::Args;
+use fabric::core::guidance::Apg;
 use fabric::core::image::{Image, ImageError};
 use fabric::core::models::WeightNormalisation;
-use fabric::core::pipeline::{Pipeline, Report, Settings};
+use fabric::core::pipeline::{Cads, Pipeline, Report, Settings, Window};
 use fabric::core::schedule::{Prediction, SamplerKind};
 use fabric::models::load::{LoadDtype, ProgressCallback};
 use fabric::models::{LoraChoice, ModelOptions, demo_folder, load_model, recommended_settings};
@@ -36,6 +37,15 @@ pub(crate) struct Common {
     /// Guidance scale; 1 switches guidance off. Default: the model's recommendation, or 7.5.
     #[arg(long)]
     guidance: Option<f64>,
+    /// Part of the run with guidance, as START..END with shares from 0 to 1. Default: the whole run.
+    #[arg(long, value_parser = window)]
+    guidance_window: Option<Window>,
+    /// Adaptive projected guidance: less oversaturation at high guidance scales.
+    #[arg(long)]
+    apg: bool,
+    /// Noise in the prompt early in the run (CADS): images of one prompt differ more.
+    #[arg(long)]
+    cads: bool,
     /// Width in pixels, a multiple of 8. Default: the model's own.
     #[arg(long)]
     width: Option<usize>,
@@ -85,6 +95,13 @@ pub(crate) struct Common {
     device: Option<String>,
 }
 
+/// Parses START..END.
+fn window(text: &str) -> Result<Window, String> {
+    let ends = text.split_once("..").and_then(|(start, end)| Some((start.parse().ok()?, end.parse().ok()?)));
+    let (start, end) = ends.ok_or_else(|| format!("expected START..END such as 0.2..0.8, got {text}"))?;
+    Window::new(start, end).map_err(|error| error.to_string())
+}
+
 impl Common {
     pub(crate) fn settings(&self) -> Result<Settings, Box<dyn Error>> {
         // What is wrong with a model is reported when it is loaded.
@@ -101,6 +118,9 @@ impl Common {
         settings.steps = self.steps.unwrap_or(settings.steps);
         settings.sampler = self.sampler.or(settings.sampler);
         settings.guidance_scale = self.guidance.unwrap_or(settings.guidance_scale);
+        settings.guidance_window = self.guidance_window.unwrap_or(settings.guidance_window);
+        settings.apg = self.apg.then(Apg::default).or(settings.apg);
+        settings.cads = self.cads.then(Cads::default).or(settings.cads);
         settings.batch = self.batch.or(settings.batch);
         settings.measure_attention |= self.measure_attention;
         settings.text.clip_skip = self.clip_skip.or(settings.text.clip_skip);

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use fabric::core::InvalidValue;
 use fabric::core::fabric::FabricSettings;
+use fabric::core::guidance::Apg;
+use fabric::core::pipeline::{Cads, Settings};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{ExperimentError, PromptSet};
 
@@ -50,15 +53,28 @@ pub struct Arm {
     pub lora: bool,
     /// FABRIC's settings.
     pub fabric: FabricSettings,
-    /// Share of the words of the prompt that are left out at random (section 5.4).
-    pub prompt_dropout: f64,
+    /// Settings of generation that differ from the run's, by their names in JSON, such as `prompt_dropout`.
+    pub generation: BTreeMap<String, Value>,
+}
+
+impl Arm {
+    /// Returns the settings of generation of this arm, from those of the run.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a change is not a setting of generation.
+    pub fn settings(&self, run: &Settings) -> Result<Settings, InvalidValue> {
+        let settings = Settings { fabric: self.fabric.clone(), ..run.clone() };
+        changed(settings, &self.generation, "setting of generation", Settings::validate)
+    }
 }
 
 /// Names of the paper's experiments, in the order of `all`.
 pub const NAMES: [&str; 4] = ["preference", "target", "window", "dropout"];
 
-/// Names of experiments that are not in the paper: what each side does, and a sweep over FABRIC's settings.
-pub const OWN: [&str; 2] = ["sides", "sweep"];
+/// Names of experiments that are not in the paper: each side apart, a sweep over FABRIC's settings, and options against
+/// the loss of diversity.
+pub const OWN: [&str; 3] = ["sides", "sweep", "diversity"];
 
 impl Experiment {
     /// Returns the experiment of this name with the paper's settings and these changes of FABRIC's settings.
@@ -67,15 +83,16 @@ impl Experiment {
     ///
     /// Returns an error if there is no such experiment, or a change is not a setting of FABRIC.
     pub fn named(name: &str, changes: &BTreeMap<String, Value>) -> Result<Self, InvalidValue> {
-        let strong = changed(FabricSettings::paper_target(), changes)?;
-        let weak = changed(FabricSettings::paper_preference(), changes)?;
+        let of_fabric = |settings| changed(settings, changes, "setting of FABRIC", FabricSettings::validate);
+        let (strong, weak) =
+            (of_fabric(FabricSettings::paper_target())?, of_fabric(FabricSettings::paper_preference())?);
         let without = |fabric: &FabricSettings| Arm {
             name: "no feedback".to_owned(),
             likes: false,
             dislikes: false,
             lora: false,
             fabric: fabric.clone(),
-            prompt_dropout: 0.0,
+            generation: BTreeMap::new(),
         };
         let both = |name: &str, fabric: &FabricSettings| Arm {
             name: name.to_owned(),
@@ -112,11 +129,16 @@ impl Experiment {
                 vec![
                     without(&strong),
                     both("dropout 0", &strong),
-                    Arm { prompt_dropout: 0.3, ..both("dropout 0.3", &strong) },
+                    Arm { generation: words_left_out(), ..both("dropout 0.3", &strong) },
                 ],
             ),
             "sides" => ("Liked and disliked images apart", Feedback::Preference, sides(&without(&strong))),
             "sweep" => ("A sweep over FABRIC's settings", Feedback::Preference, sweep(&without(&strong))),
+            "diversity" => (
+                "Options against the loss of diversity",
+                Feedback::Preference,
+                diversity(&without(&strong), &both("feedback", &strong)),
+            ),
             other => {
                 return Err(InvalidValue::new(
                     "experiment",
@@ -217,8 +239,39 @@ fn sweep(control: &Arm) -> Vec<Arm> {
     std::iter::once(control.clone()).chain(settings.into_iter().map(arm)).collect()
 }
 
+/// Leaves out 30 % of the words of the prompt, as in the paper's section 5.4.
+fn words_left_out() -> BTreeMap<String, Value> {
+    [("prompt_dropout".to_owned(), 0.3.into())].into()
+}
+
+/// Returns arms with feedback, and with one option each against the loss of diversity.
+fn diversity(control: &Arm, feedback: &Arm) -> Vec<Arm> {
+    let option = |name: &str, generation: Value| {
+        let generation = generation.as_object().into_iter().flatten();
+        let generation = generation.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Arm { name: name.to_owned(), generation, ..feedback.clone() }
+    };
+    let normalised = FabricSettings { normalise: true, ..feedback.fabric.clone() };
+    let first_half = FabricSettings { end: 0.5, ..feedback.fabric.clone() };
+    vec![
+        control.clone(),
+        feedback.clone(),
+        Arm { generation: words_left_out(), name: "dropout 0.3".to_owned(), ..feedback.clone() },
+        Arm { fabric: normalised, name: "divided by the votes".to_owned(), ..feedback.clone() },
+        Arm { fabric: first_half, name: "first half".to_owned(), ..feedback.clone() },
+        option("guidance from 0.2 to 0.8", json!({ "guidance_window": [0.2, 0.8] })),
+        option("CADS", json!({ "cads": Cads::default() })),
+        option("APG", json!({ "apg": Apg::default() })),
+    ]
+}
+
 /// Returns settings with changed fields, given by their names in JSON.
-fn changed(settings: FabricSettings, changes: &BTreeMap<String, Value>) -> Result<FabricSettings, InvalidValue> {
+fn changed<T: Serialize + DeserializeOwned>(
+    settings: T,
+    changes: &BTreeMap<String, Value>,
+    what: &str,
+    validate: impl Fn(&T) -> Result<(), fabric::core::Error>,
+) -> Result<T, InvalidValue> {
     let mut fields = serde_json::to_value(settings).expect("settings are plain data");
     for (name, value) in changes {
         let known: Vec<String> = fields.as_object().into_iter().flat_map(|fields| fields.keys().cloned()).collect();
@@ -226,20 +279,18 @@ fn changed(settings: FabricSettings, changes: &BTreeMap<String, Value>) -> Resul
             Some(field) => *field = value.clone(),
             None => {
                 let expected = format!("one of {}", known.join(", "));
-                return Err(InvalidValue::new("setting of FABRIC", name, expected, "see `FabricSettings`"));
+                return Err(InvalidValue::new(what, name, expected, "correct the name"));
             }
         }
     }
     let wrong = |error: serde_json::Error| {
         let got = serde_json::to_string(changes).unwrap_or_default();
-        InvalidValue::new("settings of FABRIC", got, error.to_string(), "see `FabricSettings` for their types")
+        InvalidValue::new(what, got, error.to_string(), "see the documentation for its type")
     };
-    let settings: FabricSettings = serde_json::from_value(fields).map_err(wrong)?;
-    let validated = settings.validate();
-    let wrong = |error: fabric::core::Error| {
-        InvalidValue::new("settings of FABRIC", error, "values that FABRIC accepts", "correct the value")
-    };
-    validated.map_err(wrong)?;
+    let settings: T = serde_json::from_value(fields).map_err(wrong)?;
+    let wrong =
+        |error: fabric::core::Error| InvalidValue::new(what, error, "a value in its range", "correct the value");
+    validate(&settings).map_err(wrong)?;
     Ok(settings)
 }
 
@@ -253,6 +304,7 @@ mod tests {
             let experiment = Experiment::named(name, &BTreeMap::new()).expect("an experiment");
             let names: Vec<&str> = experiment.arms.iter().map(|arm| arm.name.as_str()).collect();
             assert!(names.contains(&experiment.control.as_str()), "{names:?}");
+            experiment.arms.iter().for_each(|arm| assert!(arm.settings(&Settings::default()).is_ok(), "{arm:?}"));
             assert!(names.iter().all(|one| names.iter().filter(|other| *other == one).count() == 1), "{names:?}");
         }
         assert!(Experiment::named("nothing", &BTreeMap::new()).is_err());

@@ -43,6 +43,8 @@ enum Command {
     Sides(RunArguments),
     /// A sweep over FABRIC's settings. Not part of `all`.
     Sweep(RunArguments),
+    /// Options against the loss of diversity. Not part of `all`.
+    Diversity(RunArguments),
     /// Prints the tables of two runs, one below the other, and changes nothing.
     Compare {
         /// Folder of the first run.
@@ -139,6 +141,7 @@ fn start(command: &Command) -> Result<(), Box<dyn Error>> {
         Command::Dropout(arguments) => run_named(&["dropout"], arguments),
         Command::Sides(arguments) => run_named(&["sides"], arguments),
         Command::Sweep(arguments) => run_named(&["sweep"], arguments),
+        Command::Diversity(arguments) => run_named(&["diversity"], arguments),
         Command::Compare { first, second } => [first, second].into_iter().try_for_each(|folder| {
             println!("{}", folder.display());
             let (config, records) = read_run(folder)?;

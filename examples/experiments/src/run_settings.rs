@@ -13,10 +13,9 @@ type Fields = BTreeMap<String, Value>;
 /// the arms differ.
 pub(crate) fn run_settings(config: &Value) -> Vec<(String, String)> {
     let mut run = config.clone();
-    // Each arm has its own values of these.
+    // Each arm has its own.
     if let Some(settings) = run.get_mut("settings").and_then(Value::as_object_mut) {
         settings.remove("fabric");
-        settings.remove("prompt_dropout");
     }
     let experiment = run.get_mut("experiment").and_then(Value::as_object_mut);
     let arms = experiment.and_then(|experiment| experiment.remove("arms"));
@@ -78,6 +77,7 @@ mod tests {
         let listed = run_settings(&config);
         let expected = [
             ("experiment.name", "window"),
+            ("settings.prompt_dropout", "0.1"),
             ("settings.steps", "20"),
             ("all arms: fabric.end", "0.5"),
             ("all arms: fabric.noise", "fixed"),

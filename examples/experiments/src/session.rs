@@ -55,12 +55,7 @@ pub(crate) fn run(
     let mut attention = Vec::new();
     for round in 0..plan.rounds {
         let seeds: Vec<u64> = (0..plan.images).map(|image| seed_of(plan.seed, [case.index, round, image])).collect();
-        let settings = Settings {
-            fabric: arm.fabric.clone(),
-            prompt_dropout: arm.prompt_dropout,
-            measure_attention: measures_attention,
-            ..plan.settings.clone()
-        };
+        let settings = Settings { measure_attention: measures_attention, ..arm.settings(&plan.settings)? };
         let mut request = Request::new(&case.prompt).with_seeds(seeds.iter().copied()).with_settings(settings);
         request.negative_prompt = case.negative.clone().or_else(|| plan.negative_prompt.clone());
         if arm.likes {

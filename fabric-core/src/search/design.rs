@@ -12,9 +12,9 @@ const LOCAL: usize = 128;
 /// Standard deviations of the candidates around the best point.
 const LOCAL_DEVIATIONS: [f64; 4] = [0.2, 0.1, 0.05, 0.025];
 
-/// Returns a Latin hypercube design (McKay et al. 1979) of `count` points: each of `count` equal intervals of each
-/// dimension holds one point. Of a few such designs, it is the one with the greatest smallest distance between two of
-/// its points, or one of them and one of the points `tried` before.
+/// Returns a Latin hypercube design of `count` points: each of `count` equal intervals of each dimension has one point.
+/// Of a few such designs, it is the one with the greatest smallest distance between two of its points, or one of them
+/// and one of the points `tried` before.
 pub(super) fn latin_hypercube(
     random: &mut RoundRandom,
     count: usize,

@@ -3,7 +3,7 @@
 //! A [`Search`] suggests the settings of a few images per round and learns from scores or votes on them, by Bayesian
 //! optimisation: a Gaussian process models what is known about all settings, and the next suggestions are those from
 //! which the greatest improvement is expected. With votes it is preferential Bayesian optimisation: a liked image tells
-//! that its settings are better than those of the other images of its round, as in MultiBO (arXiv 2602.02388).
+//! that its settings are better than those of the other images of its round, as in arXiv 2602.02388.
 //!
 //! No networks are involved. All computations are deterministic and on the host, in f64.
 

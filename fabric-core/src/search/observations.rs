@@ -1,4 +1,4 @@
-//! What was recorded in a search, and its form in files.
+//! Observations of a search, and the form of a search in files.
 
 use std::collections::BTreeMap;
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Point;
 use crate::InvalidValue;
 
-/// How the range of a dimension is divided.
+/// Scale on which the values of a dimension are evenly spaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum Scale {
@@ -28,7 +28,7 @@ pub struct Dimension {
     pub low: f64,
     /// Highest value.
     pub high: f64,
-    /// How the range is divided.
+    /// Scale on which the values are evenly spaced.
     #[serde(default)]
     pub scale: Scale,
 }
