@@ -16,6 +16,7 @@ pub mod noise;
 pub mod pipeline;
 pub mod samplers;
 pub mod schedule;
+pub mod search;
 pub mod session;
 
 mod aspect;

@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn noise_is_recognised_and_smoothed() {
         let points: Vec<Vec<f64>> = (0..30).map(|at| vec![f64::from(at) / 29.0]).collect();
-        let noise = |index: usize| if index % 2 == 0 { -0.5 } else { 0.5 };
+        let noise = |index: usize| if index.is_multiple_of(2) { -0.5 } else { 0.5 };
         let targets: Vec<f64> =
             points.iter().enumerate().map(|(index, point)| (5.0 * point[0]).sin() + noise(index)).collect();
         let model = GaussianProcess::fit(&points, &targets).unwrap();
