@@ -12,9 +12,10 @@ use std::sync::{Arc, OnceLock};
 use burn::tensor::{Tensor, TensorData};
 use common::{assert_again, distance};
 use fabric::core::fabric::{FabricExecution, FabricSettings, ReferencePass, ReferencePosterior, TimeCurve, WindowRule};
+use fabric::core::guidance::Apg;
 use fabric::core::image::Image;
 use fabric::core::models::{TextOptions, WeightNormalisation};
-use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, Window};
+use fabric::core::pipeline::{Cads, Generation, Pipeline, Request, Settings, Window};
 use fabric::core::schedule::SchedulerConfig;
 use fabric::ipadapter::{
     FeatureKind, Features, ImagePrompt, InstructGuidance, Instruction, IpAdapter, LayerScales, Mask,
@@ -248,7 +249,31 @@ fn case(number: u64) -> Case {
     }
     let (chunk, budget) = (draws.one(&[1, 2, 8]), draws.one(&[0, 200_000, 1 << 30]));
     let batch = draws.one(&[1, 2]);
+    diversify(&mut request, &mut draws);
     Case { number, request, pipeline, chunk, budget, batch }
+}
+
+/// Adds options against the loss of diversity under guidance.
+fn diversify(request: &mut Request, draws: &mut Draws) {
+    if draws.yes(0.5) {
+        let start = draws.one(&[0.0, 0.3]);
+        request.settings.guidance_window = Window::new(start, draws.number(0.4, 1.0)).expect("a window");
+    }
+    if draws.yes(0.5) {
+        let prompt_only_below = draws.one(&[0.0, 0.3, 0.6]);
+        request.settings.cads = Some(Cads {
+            noise_scale: draws.one(&[0.1, 0.5]),
+            prompt_only_below,
+            noise_only_above: draws.number(prompt_only_below, 1.0),
+            mixing: draws.one(&[0.5, 1.0]),
+        });
+    }
+    // APG is refused with the four branches of an instruction.
+    let branches = request.guidance().expect("guidance").branches().len();
+    if branches <= 2 && draws.yes(0.5) {
+        let [momentum, rescale, parallel] = [[-0.5, 0.0], [1.0, 0.0], [0.0, 1.0]].map(|of| draws.one(&of));
+        request.settings.apg = Some(Apg { momentum, rescale, parallel });
+    }
 }
 
 fn image_prompt(draws: &mut Draws) -> ImagePrompt {
@@ -360,6 +385,8 @@ fn the_requests_of_every_day_have_something_of_everything() {
     for window in [WindowRule::Official, WindowRule::Timestep, WindowRule::HalfOpen] {
         assert!(settings(&|settings| settings.fabric.window == window), "{window:?}");
     }
+    assert!(settings(&|settings| settings.guidance_window != Window::default()));
+    assert!(settings(&|settings| settings.apg.is_some()) && settings(&|settings| settings.cads.is_some()));
     assert!(settings(&|settings| settings.text.long_prompts) && settings(&|settings| settings.text.weights));
     for of in [|text: &TextOptions| text.long_prompts, |text: &TextOptions| text.weights] {
         assert!(settings(&|settings| settings.prompt_dropout > 0.0 && of(&settings.text)));

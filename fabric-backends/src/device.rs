@@ -126,6 +126,16 @@ pub enum DeviceError {
     },
 }
 
+/// Returns the number format in which the CPU device `flex` multiplies large matrices: `bf16` if `FABRIC_MATMUL` asks for
+/// it and the processor has AMX, else `f32`.
+pub fn matmul_format() -> &'static str {
+    #[cfg(feature = "flex")]
+    if crate::kernels::amx::is_on() {
+        return "bf16";
+    }
+    "f32"
+}
+
 /// Returns the device of this kind.
 ///
 /// The kernels of `flex` use the processor's best instruction set. The environment variable `FABRIC_MAX_ISA`

@@ -15,7 +15,7 @@ mod panics;
 mod remote;
 mod threads;
 
-pub use device::{DeviceError, DeviceKind, cpu, default_device, describe, device};
+pub use device::{DeviceError, DeviceKind, cpu, default_device, describe, device, matmul_format};
 pub use memory::available_memory;
 pub use panics::{catch_panic, panic_message};
 #[cfg(feature = "remote")]

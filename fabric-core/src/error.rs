@@ -51,7 +51,7 @@ pub enum Error {
         message: String,
     },
     /// A callback of the caller panicked. The device and the networks remain usable and unchanged.
-    #[error("the {callback} panicked: {message}; nothing else failed, so mend the callback and run again")]
+    #[error("the {callback} panicked: {message}; nothing else failed, so correct the callback and run again")]
     Callback {
         /// Name of the callback.
         callback: &'static str,

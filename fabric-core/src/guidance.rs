@@ -89,9 +89,13 @@ impl Guidance {
 
     /// Returns the scale if this is classifier-free guidance, and `None` for other guidance.
     pub(crate) fn classifier_free_scale(&self) -> Option<f64> {
-        let scale = self.terms.first().map_or(1.0, |term| term.scale);
-        let Self { base, terms, .. } = Self::classifier_free(scale);
-        (self.base == base && self.terms == terms).then_some(scale)
+        match (self.base, self.terms.as_slice()) {
+            (Branch::Conditional, []) => Some(1.0),
+            (Branch::Unconditional, [Term { scale, from: Branch::Unconditional, to: Branch::Conditional }]) => {
+                Some(*scale)
+            }
+            _ => None,
+        }
     }
 
     /// Returns the branches that must run, each once, in batch order.
@@ -116,13 +120,7 @@ impl Guidance {
         if branches.len() == 1 {
             return predictions;
         }
-        let rows = predictions.dims()[0];
-        assert_eq!(rows % branches.len(), 0, "mix: {rows} rows for {} branches", branches.len());
-        let parts = predictions.chunk(branches.len(), 0);
-        let part = |branch: Branch| {
-            let index = branches.iter().position(|&b| b == branch).expect("mix: a branch of this guidance");
-            parts[index].clone()
-        };
+        let part = |branch| self.part(&predictions, branch);
         let mut mixed = part(self.base);
         for term in self.terms.iter().filter(|term| term.scale != 0.0) {
             mixed = mixed + (part(term.to) - part(term.from)) * term.scale;
@@ -131,6 +129,15 @@ impl Guidance {
             mixed = rescaled(mixed, part(Branch::Conditional), self.rescale);
         }
         mixed
+    }
+
+    /// Returns the rows of one branch in the stacked predictions of [`Self::branches`].
+    fn part(&self, predictions: &Tensor<4>, branch: Branch) -> Tensor<4> {
+        let (branches, rows) = (self.branches(), predictions.dims()[0]);
+        assert_eq!(rows % branches.len(), 0, "predictions: {rows} rows for {} branches", branches.len());
+        let at = branches.iter().position(|&one| one == branch).expect("a branch of this guidance");
+        let images = rows / branches.len();
+        predictions.clone().narrow(0, at * images, images)
     }
 }
 
@@ -186,6 +193,12 @@ mod tests {
         for scale in [0.0, 1.0, 7.5] {
             assert_eq!(Guidance::classifier_free(scale).with_rescale(0.7).classifier_free_scale(), Some(scale));
         }
+        // A scale of 1 with both branches, as an adapter may require it.
+        let term = Term { scale: 1.0, from: Branch::Unconditional, to: Branch::Conditional };
+        let one = Guidance { base: Branch::Unconditional, terms: vec![term], rescale: 0.0 };
+        assert_eq!(one.classifier_free_scale(), Some(1.0));
+        let other_base = Guidance { base: Branch::Conditional, ..one };
+        assert_eq!(other_base.classifier_free_scale(), None);
         assert_eq!(Guidance::instructed(5.0, 5.0, 5.0).classifier_free_scale(), None);
         let unconditional = Guidance { base: Branch::Unconditional, terms: Vec::new(), rescale: 0.0 };
         assert_eq!(unconditional.classifier_free_scale(), None);

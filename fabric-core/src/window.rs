@@ -1,11 +1,12 @@
-//! Time windows for adapters and ControlNets.
+//! Time windows for guidance, adapters and ControlNets.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::denoise::ModelCall;
 
-/// The part of a run, from `start` to `end` as shares of its evaluations, in which an adapter or ControlNet acts.
+/// The part of a run, from `start` to `end` as shares of its evaluations, in which guidance, an adapter or a
+/// ControlNet acts.
 ///
 /// It acts in evaluations that lie entirely inside the window, as in diffusers for ControlNets and in the IP-Adapter
 /// authors' code for SDXL.

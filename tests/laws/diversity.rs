@@ -1,5 +1,6 @@
 //! Options against the loss of diversity under guidance: a window, CADS and adaptive projected guidance.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use fabric::core::denoise::ModelCall;
@@ -93,20 +94,15 @@ fn assert_each_alone(request: &Request) {
 }
 
 #[test]
-fn a_guidance_window_of_the_whole_run_changes_nothing() {
-    let plain = make(&both(everywhere()));
-    let whole = make(&in_window(both(everywhere()), 0.0, 1.0));
-    assert_again(&values(&plain.latents), &values(&whole.latents), "latents");
-    assert_eq!(plain.report.notes, whole.report.notes);
-}
-
-#[test]
 fn an_empty_guidance_window_is_a_guidance_of_one() {
     let mut one = request(everywhere()).with_liked(image(1, 64));
     let never = make(&in_window(one.clone(), 0.0, 0.0));
     one.settings.guidance_scale = 1.0;
     assert_again(&values(&never.latents), &values(&make(&one).latents), "latents");
     assert!(never.report.notes.iter().any(|note| note.contains("`guidance_window`")), "{:?}", never.report.notes);
+    // At a scale of 1 the window is not the reason.
+    let off = projected(in_window(one, 0.0, 0.0), Apg::default());
+    assert_eq!(make(&off).report.notes, ["`apg` has no effect: only one branch runs at a guidance scale of 1"]);
 }
 
 #[test]
@@ -178,9 +174,127 @@ fn a_warm_up_runs_inside_and_outside_of_the_guidance_window() {
     let rows = Rows::default();
     let request = request(everywhere()).with_seeds([1, 2]).with(rows.clone());
     let pipeline = fresh_pipeline();
-    for (start, end, expected) in [(0.0, 1.0, vec![4]), (0.3, 0.7, vec![4, 2])] {
-        pipeline.warm_up(&in_window(request.clone(), start, end)).expect("a warm-up");
-        assert_eq!(rows.take(), expected, "{start} to {end}");
+    for (scale, start, end, expected) in [
+        (5.0, 0.0, 1.0, vec![4]),
+        (5.0, 0.3, 0.7, vec![4, 2]),
+        // No evaluation lies inside.
+        (5.0, 0.0, 0.0, vec![2]),
+        // Outside of the window is as inside.
+        (1.0, 0.3, 0.7, vec![2]),
+    ] {
+        let mut request = in_window(request.clone(), start, end);
+        request.settings.guidance_scale = scale;
+        pipeline.warm_up(&request).expect("a warm-up");
+        assert_eq!(rows.take(), expected, "{start} to {end} at a scale of {scale}");
+    }
+}
+
+#[test]
+fn a_warm_up_has_the_batches_of_the_run() {
+    let rows = Rows::default();
+    let mut request = in_window(request(everywhere()), 0.0, 0.5).with_seeds(0..64).with(rows.clone());
+    (request.settings.width, request.settings.height) = (Some(32), Some(32));
+    let pipeline = fresh_pipeline();
+    let fits = |limit: &u64| {
+        let settings = Settings { memory_limit: Some(*limit), ..request.settings.clone() };
+        pipeline.generate(&Request { seeds: vec![0], settings, ..request.clone() }).is_ok()
+    };
+    request.settings.memory_limit = (10..40).map(|power| 1 << power).find(fits);
+    rows.take();
+    let sizes = || rows.take().into_iter().collect::<BTreeSet<usize>>();
+    pipeline.generate(&request).expect("images");
+    let run = sizes();
+    assert!(run.last().is_some_and(|most| *most < 128), "{run:?} in one batch: this would prove nothing");
+    pipeline.warm_up(&request).expect("a warm-up");
+    assert_eq!(sizes(), run);
+}
+
+#[test]
+fn the_memory_that_a_run_needs_is_that_of_its_largest_evaluation() {
+    // References act in the second evaluation only.
+    let late = FabricSettings { start: 0.5, min_weight: 0.0, ..everywhere() }.with_pass(ReferencePass::Interleaved);
+    let mut late = (0..100).fold(request(late), |request, at| request.with_liked(image(at, 8)));
+    (late.settings.width, late.settings.height, late.settings.steps) = (Some(32), Some(32), 2);
+    let fits = |request: &Request, limit| {
+        let settings = Settings { memory_limit: Some(limit), ..request.settings.clone() };
+        pipeline().generate(&Request { settings, ..request.clone() }).is_ok()
+    };
+    // The least limit for one branch with the references, to within a part in a thousand.
+    let mut alone = late.clone();
+    alone.settings.guidance_scale = 1.0;
+    let mut enough = (10..40).map(|power| 1 << power).find(|&limit| fits(&alone, limit)).expect("a limit");
+    let mut little = enough / 2;
+    for _ in 0..10 {
+        let middle = little.midpoint(enough);
+        if fits(&alone, middle) {
+            enough = middle;
+        } else {
+            little = middle;
+        }
+    }
+    // Two branches run in the first evaluation only, without the references.
+    assert!(fits(&in_window(late.clone(), 0.0, 0.5), enough));
+    assert!(!fits(&late, enough), "two branches with the references need more");
+}
+
+#[test]
+fn cached_references_are_those_of_any_guidance_window_and_cads() {
+    let request = both(everywhere().with_pass(ReferencePass::Cached { chunk: 2, budget: 1 << 30, half: false }));
+    let pipeline = fresh_pipeline();
+    // The disliked image acts in one evaluation of the first run, and in the two others of the second run.
+    for (request, passes) in
+        [(in_window(request.clone(), 0.3, 0.7), 7), (request.clone(), 2), (annealed(request, NOISE_ALONE), 0)]
+    {
+        let made = pipeline.generate(&request).expect("images");
+        assert_same(&made, &fresh_pipeline().generate(&request).expect("images"));
+        assert_eq!(made.report.reference_passes, passes);
+    }
+}
+
+#[test]
+fn disliked_images_act_on_the_other_branches_of_four_inside_the_window() {
+    let rows = Rows { needs_four_branches: true, ..Rows::default() };
+    let way = |pass, disliked: bool| {
+        let fabric = everywhere().with_pass(pass);
+        let request =
+            if disliked { both(fabric) } else { request(fabric).with_liked(image(1, 64)).with_liked(image(2, 64)) };
+        let mut predicted = Predicted::default();
+        let request = in_window(request.with(rows.clone()), 0.3, 0.7);
+        let made = fresh_pipeline().generate_observed(&request, &mut predicted).expect("images");
+        assert_eq!(predicted.0, [1, 4, 1]);
+        made
+    };
+    let interleaved = way(ReferencePass::Interleaved, true);
+    assert_eq!(interleaved.report.reference_passes, 7);
+    // The image acts in one of three evaluations; `assert_same` allows for 2e-5.
+    let effect = distance(&interleaved, &way(ReferencePass::Interleaved, false));
+    assert!(effect > 1e-4, "differ by {effect:.1e} only: this would prove nothing");
+    for pass in
+        [ReferencePass::TwoPasses { chunk: 2 }, ReferencePass::Cached { chunk: 2, budget: 1 << 30, half: false }]
+    {
+        assert_same(&interleaved, &way(pass, true));
+    }
+}
+
+#[test]
+fn measured_attention_does_not_depend_on_the_batch() {
+    let mut request = in_window(both(everywhere()), 0.0, 0.5).with_seeds([4, 7, 11]);
+    request.settings.measure_attention = true;
+    let together = make(&request).report.attention;
+    request.settings.batch = Some(1);
+    let alone = make(&request).report.attention;
+    assert_eq!((together.len(), alone.len()), (3, 3));
+    for (together, alone) in together.iter().zip(&alone) {
+        assert!((together.mean - alone.mean).abs() < 1e-4, "{} and {}", together.mean, alone.mean);
+        assert_eq!(together.layers.len(), alone.layers.len());
+        for (one, other) in together.layers.iter().zip(&alone.layers) {
+            assert_eq!((&one.layer, one.shares.len()), (&other.layer, other.shares.len()));
+            let near = one.shares.iter().zip(&other.shares).all(|(a, b)| (a - b).abs() < 1e-4);
+            assert!(near, "{one:?} and {other:?}");
+        }
+        let [one, other] = [together, alone].map(|attention| attention.maps.concat().concat());
+        assert_eq!(one.len(), 3 * 16 * 16);
+        assert!(common::distance(&one, &other) < 1e-4);
     }
 }
 
@@ -190,6 +304,28 @@ fn cads_without_effect_changes_nothing() {
     let cads = Cads { noise_scale: 0.0, prompt_only_below: 1.0, noise_only_above: 1.0, mixing: 0.0 };
     let with = make(&annealed(both(everywhere()), cads));
     assert_again(&values(&plain.latents), &values(&with.latents), "latents");
+}
+
+#[test]
+fn cads_without_effect_says_so() {
+    let notes = |scale, cads| {
+        let mut request = annealed(request(everywhere()), cads);
+        request.settings.guidance_scale = scale;
+        make(&request).report.notes
+    };
+    let late = Cads { prompt_only_below: 1.0, noise_only_above: 1.0, ..NOISE_ALONE };
+    let soft = Cads { noise_scale: 0.0, prompt_only_below: 0.0, noise_only_above: 1.0, mixing: 1.0 };
+    for (scale, cads, reason) in [
+        (5.0, late, "a time above `cads.prompt_only_below`"),
+        (5.0, soft, "`cads.noise_scale` is 0"),
+        (0.0, NOISE_ALONE, "the prompt's branch does not run"),
+    ] {
+        let notes = notes(scale, cads);
+        let is_named = |note: &String| note.starts_with("`cads` has no effect") && note.contains(reason);
+        assert!(notes.iter().any(is_named), "{reason}: {notes:?}");
+    }
+    assert_eq!(notes(5.0, NOISE_ALONE), [""; 0]);
+    assert_eq!(notes(5.0, Cads { mixing: 0.5, ..soft }), [""; 0], "the prompt is weaker");
 }
 
 #[test]
@@ -206,18 +342,6 @@ fn cads_leaves_only_the_negative_prompt_to_the_unconditional_branch() {
     // The prompt is gone, and the negative prompt is not.
     assert_same(&make(&cat), &make(&dog));
     assert_differ(&make(&cat), &make(&cat.clone().with_negative_prompt("a drawing of a dog")));
-}
-
-#[test]
-fn keys_and_values_of_the_text_follow_the_noise_of_each_evaluation() {
-    // Timesteps 667, 334 and 1 of 1000: noise in the first evaluation, in the first two, and in all.
-    let up_to = |time| {
-        let cads = Cads { prompt_only_below: time, noise_only_above: time, ..NOISE_ALONE };
-        make(&annealed(request(everywhere()), cads))
-    };
-    let (first, two) = (up_to(0.5), up_to(0.2));
-    assert_differ(&first, &two);
-    assert_differ(&first, &make(&request(everywhere())));
 }
 
 #[test]

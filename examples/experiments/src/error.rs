@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use fabric::core::InvalidValue;
 
-use crate::{Experiment, Feedback, NAMES};
+use crate::{Experiment, Feedback, NAMES, OWN};
 
 /// Error that ends a run. What was recorded before it stays in the run's folder.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,17 @@ pub enum ExperimentError {
         /// Message of the parser, or the values that do not fit.
         got: String,
     },
+    /// A file with the attention of a session cannot be read.
+    #[error(
+        "{}: expected where the references of a session acted, got {got}; remove it, the report is then without it",
+        path.display()
+    )]
+    Attention {
+        /// The file.
+        path: PathBuf,
+        /// Message of the parser, or the values that do not fit.
+        got: String,
+    },
     /// Runs to be merged overlap or do not belong together.
     #[error("{}: {problem}", path.display())]
     Merge {
@@ -70,8 +81,8 @@ pub enum ExperimentError {
     },
     /// A prompt has no target image, and the feedback is the similarity to one.
     #[error(
-        "target image of the prompt {prompt:?}: expected one, got none; with these prompts, run {possible}, or give a \
-         CSV file with the columns `image` and `prompt`"
+        "target image of the prompt {prompt:?}: expected one, got none; with these prompts, run one of {possible}, or \
+         give a CSV file with the columns `image` and `prompt`"
     )]
     NoTarget {
         /// The prompt, cut to its first 80 characters.
@@ -99,7 +110,7 @@ impl ExperimentError {
         let needs_none = |name: &&str| {
             Experiment::named(name, &BTreeMap::new()).is_ok_and(|one| one.feedback == Feedback::Preference)
         };
-        let possible: Vec<&str> = NAMES.into_iter().filter(needs_none).collect();
+        let possible: Vec<&str> = NAMES.into_iter().chain(OWN).filter(needs_none).collect();
         Self::NoTarget { prompt: format!("{prompt:.80}"), possible: possible.join(", ") }
     }
 

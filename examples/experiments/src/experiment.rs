@@ -77,15 +77,15 @@ pub const NAMES: [&str; 4] = ["preference", "target", "window", "dropout"];
 pub const OWN: [&str; 3] = ["sides", "sweep", "diversity"];
 
 impl Experiment {
-    /// Returns the experiment of this name with the paper's settings and these changes of FABRIC's settings.
+    /// Returns the experiment of this name with the paper's settings and these changes of FABRIC's settings, which
+    /// apply to all arms.
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no such experiment, or a change is not a setting of FABRIC.
+    /// Returns an error if there is no such experiment, a change is not a setting of FABRIC, or the arms differ in the
+    /// setting.
     pub fn named(name: &str, changes: &BTreeMap<String, Value>) -> Result<Self, InvalidValue> {
-        let of_fabric = |settings| changed(settings, changes, "setting of FABRIC", FabricSettings::validate);
-        let (strong, weak) =
-            (of_fabric(FabricSettings::paper_target())?, of_fabric(FabricSettings::paper_preference())?);
+        let (strong, weak) = (FabricSettings::paper_target(), FabricSettings::paper_preference());
         let without = |fabric: &FabricSettings| Arm {
             name: "no feedback".to_owned(),
             likes: false,
@@ -149,7 +149,39 @@ impl Experiment {
             }
         };
         let (name, title, control) = (name.to_owned(), title.to_owned(), "no feedback".to_owned());
-        Ok(Self { name, title, feedback, control, arms, changes: changes.clone() })
+        let experiment = Self { name, title, feedback, control, arms, changes: changes.clone() };
+        experiment.check_changes()?;
+        let with_changes = |arm: &Arm| -> Result<Arm, InvalidValue> {
+            let fabric = changed(arm.fabric.clone(), changes, "setting of FABRIC", FabricSettings::validate)?;
+            Ok(Arm { fabric, ..arm.clone() })
+        };
+        let arms = experiment.arms.iter().map(with_changes).collect::<Result<Vec<Arm>, InvalidValue>>()?;
+        Ok(Self { arms, ..experiment })
+    }
+
+    /// Checks that the arms do not differ in a setting of FABRIC that is changed.
+    fn check_changes(&self) -> Result<(), InvalidValue> {
+        let fields = |arm: &Arm| serde_json::to_value(&arm.fabric).expect("settings are plain data");
+        let all: Vec<Value> = self.arms.iter().map(fields).collect();
+        let differs = |name: &str| all.iter().any(|fields| fields.get(name) != all[0].get(name));
+        match self.changes.iter().find(|(name, _)| differs(name)) {
+            None => Ok(()),
+            Some((name, value)) => Err(InvalidValue::new(
+                format!("setting of FABRIC {name} in the experiment {}", self.name),
+                value,
+                "no change, because the arms differ in this setting",
+                "leave the change out, or run the experiments whose arms share the setting",
+            )),
+        }
+    }
+
+    /// Checks the settings of generation of all arms, from those of the run.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the first arm whose settings cannot be used.
+    pub fn check_settings(&self, run: &Settings) -> Result<(), InvalidValue> {
+        self.arms.iter().try_for_each(|arm| arm.settings(run).map(drop))
     }
 
     /// Adds the arms whose model has a LoRA, without feedback and with liked and disliked images (section 5.1). The
@@ -296,6 +328,8 @@ fn changed<T: Serialize + DeserializeOwned>(
 
 #[cfg(test)]
 mod tests {
+    use fabric::core::fabric::ReferencePosterior;
+
     use super::*;
 
     #[test]
@@ -304,7 +338,7 @@ mod tests {
             let experiment = Experiment::named(name, &BTreeMap::new()).expect("an experiment");
             let names: Vec<&str> = experiment.arms.iter().map(|arm| arm.name.as_str()).collect();
             assert!(names.contains(&experiment.control.as_str()), "{names:?}");
-            experiment.arms.iter().for_each(|arm| assert!(arm.settings(&Settings::default()).is_ok(), "{arm:?}"));
+            experiment.check_settings(&Settings::default()).expect(name);
             assert!(names.iter().all(|one| names.iter().filter(|other| *other == one).count() == 1), "{names:?}");
         }
         assert!(Experiment::named("nothing", &BTreeMap::new()).is_err());
@@ -333,6 +367,29 @@ mod tests {
         for (name, value) in [("weight", 0.3.into()), ("max_weight", "much".into()), ("end", 2.0.into())] {
             let error = change(name, value).expect_err(name).to_string();
             assert!(error.contains("expected") && error.contains("settings") | error.contains("setting"), "{error}");
+        }
+    }
+
+    #[test]
+    fn changes_reach_all_arms_and_settings_in_which_arms_differ_are_refused() {
+        for name in NAMES.into_iter().chain(OWN) {
+            let changes: BTreeMap<String, Value> = [("posterior".to_owned(), Value::from("mean"))].into();
+            let experiment = Experiment::named(name, &changes).expect(name);
+            let is_changed = |arm: &Arm| arm.fabric.posterior == ReferencePosterior::Mean;
+            assert!(experiment.arms.iter().all(is_changed), "{name}");
+        }
+        for (name, setting) in [
+            ("window", "start"),
+            ("window", "end"),
+            ("sides", "negative_scale"),
+            ("sweep", "max_weight"),
+            ("sweep", "min_weight"),
+            ("diversity", "end"),
+        ] {
+            let changes: BTreeMap<String, Value> = [(setting.to_owned(), Value::from(0.5))].into();
+            let error = Experiment::named(name, &changes).expect_err(name).to_string();
+            let says = [setting, name, "the arms differ", "got 0.5", "leave the change out"];
+            assert!(says.iter().all(|part| error.contains(part)), "{error}");
         }
     }
 }

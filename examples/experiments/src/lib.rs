@@ -10,6 +10,8 @@ mod config;
 mod error;
 mod experiment;
 mod factor_shares;
+mod files;
+mod hash;
 mod merge;
 mod pipelines;
 mod prompt_set_subject;
@@ -28,7 +30,7 @@ mod subject;
 mod summary;
 mod tables;
 
-pub use config::{Inputs, PromptInputs, configured};
+pub use config::{IdentifiedInputs, Inputs, PromptInputs, configured};
 pub use error::ExperimentError;
 pub use experiment::{Arm, Experiment, Feedback, NAMES, OWN};
 pub use factor_shares::FactorShares;

@@ -12,8 +12,9 @@ use clap::{Args, Parser, Subcommand};
 use fabric::core::pipeline::Settings;
 use fabric::core::schedule::SamplerKind;
 use fabric::models::{LoraChoice, demo_folder, recommended_settings};
+use fabric::{DeviceError, DeviceKind};
 use fabric_experiments::{
-    Experiment, ExperimentError, ImageRecord, Inputs, NAMES, Progress, PromptFormat, PromptInputs, PromptSet,
+    Experiment, ExperimentError, ImageRecord, Inputs, NAMES, Plan, Progress, PromptFormat, PromptInputs, PromptSet,
     PromptSetSubject, RunFolder, Shard, SmallWorld, Subject, SummaryRow, Work, configured, merge, read_run, run,
     summary, table, write_report, write_tables,
 };
@@ -64,9 +65,9 @@ enum Command {
 
 #[derive(Debug, Clone, Args)]
 struct RunArguments {
-    /// Number of prompts. Of a file with fewer, all are run.
-    #[arg(long, default_value_t = 200)]
-    limit: usize,
+    /// Number of prompts. Of a file with fewer, all are run. Default: 200.
+    #[arg(long)]
+    limit: Option<usize>,
     /// Model folder in the diffusers layout, or with `--prompts` also a single checkpoint file. Without `--prompts`, it
     /// must be a model of the small world. Default: the model that ships.
     #[arg(long)]
@@ -82,7 +83,8 @@ struct RunArguments {
     /// file of PickScore, HPS, HPS v2 or CLIP. FABRIC's paper compares with CLIP ViT-L/14 at 336 pixels.
     #[arg(long, requires = "prompts")]
     preference: Option<PathBuf>,
-    /// LoRA file. The experiment `preference` then has arms with it, for which the model is loaded a second time.
+    /// LoRA file or folder. The experiment `preference` then has arms with it, for which the model is loaded a second
+    /// time.
     #[arg(long)]
     lora: Option<PathBuf>,
     /// Scale of the LoRA.
@@ -110,6 +112,7 @@ struct RunArguments {
     #[arg(long)]
     guidance: Option<f64>,
     /// Setting of FABRIC to change in all arms, as NAME=VALUE, such as `max_weight=0.4`. Repeat the option for several.
+    /// An experiment refuses it if its arms differ in the setting.
     #[arg(long = "set", value_parser = setting)]
     settings: Vec<(String, Value)>,
     /// Seed of the run.
@@ -161,9 +164,20 @@ fn setting(text: &str) -> Result<(String, Value), String> {
     Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
 }
 
-/// Runs the experiments of these names, one after the other. All are checked before the first one starts.
+/// Number of prompts if none is given.
+const LIMIT: usize = 200;
+
+/// An experiment that is ready to run, and its folder.
+struct Prepared {
+    experiment: Experiment,
+    plan: Plan,
+    folder: RunFolder,
+}
+
+/// Runs the experiments of these names, one after the other, on models that are loaded once. All experiments and their
+/// folders are checked before the models are loaded.
 fn run_named(names: &[&str], arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
-    if arguments.rounds == 0 || arguments.images == 0 || arguments.limit == 0 {
+    if arguments.rounds == 0 || arguments.images == 0 || arguments.limit == Some(0) {
         return Err(
             "--rounds, --images, --limit: expected at least 1 of each, got 0; leave them out for the paper's".into()
         );
@@ -184,7 +198,67 @@ fn run_named(names: &[&str], arguments: &RunArguments) -> Result<(), Box<dyn Err
         }
         experiments.push(experiment);
     }
-    experiments.iter().try_for_each(|experiment| run_one(experiment, prompts.as_ref(), arguments))
+    let model = arguments.model.clone().map_or_else(demo_folder, Ok)?;
+    let settings = settings_of(&model, arguments)?;
+    for experiment in &experiments {
+        experiment.check_settings(&settings)?;
+    }
+    let (kind, device) = device_of(arguments.device.as_deref())?;
+    let lora = arguments.lora.clone().filter(|_| experiments.iter().any(Experiment::uses_lora));
+    let lora = lora.map(|path| LoraChoice { path, scale: arguments.lora_scale });
+    let inputs = Inputs {
+        model: &model,
+        prompts: match (&arguments.prompts, &prompts, &arguments.preference) {
+            (Some(path), Some(prompts), Some(preference)) => {
+                Some(PromptInputs { path, format: arguments.prompts_format, prompts, preference })
+            }
+            _ => None,
+        },
+        lora: lora.as_ref(),
+        negative_prompt: arguments.negative.as_deref(),
+        device: &kind,
+    };
+    let identified = inputs.identify()?;
+    let sizes = [arguments.rounds, arguments.images];
+    let mut prepared = Vec::new();
+    for experiment in experiments {
+        let (config, plan) =
+            configured(&experiment, &identified, &settings, sizes, arguments.keep_images, arguments.seed);
+        let path = arguments.out.join(&experiment.name);
+        let folder = RunFolder::open(&path, &config, arguments.rounds * arguments.images)?;
+        prepared.push(Prepared { experiment, plan, folder });
+    }
+    let subject = open(&inputs, &device)?;
+    prepared.into_iter().try_for_each(|one| {
+        println!("{}: {} of {}", one.experiment.title, one.folder.path().display(), model.display());
+        run_one(&*subject, one, arguments)
+    })
+}
+
+/// Returns the settings of generation: the model's recommendation, with the changes of the command line.
+fn settings_of(model: &Path, arguments: &RunArguments) -> Result<Settings, Box<dyn Error>> {
+    let mut settings: Settings = recommended_settings(model)?;
+    settings.steps = arguments.steps.unwrap_or(settings.steps);
+    settings.sampler = arguments.sampler.or(settings.sampler);
+    settings.guidance_scale = arguments.guidance.unwrap_or(settings.guidance_scale);
+    settings.validate()?;
+    Ok(settings)
+}
+
+/// Returns the device of this name with its kind. Without a name, it is the one that `fabric::default_device` returns.
+fn device_of(name: Option<&str>) -> Result<(DeviceKind, Device), DeviceError> {
+    if let Some(name) = name.map(str::to_owned).or_else(|| std::env::var("FABRIC_DEVICE").ok()) {
+        let kind: DeviceKind = name.parse()?;
+        let device = fabric::device(kind.clone())?;
+        return Ok((kind, device));
+    }
+    for kind in [DeviceKind::Flex, DeviceKind::NdArray, DeviceKind::Cuda(0), DeviceKind::Wgpu(None)] {
+        match fabric::device(kind.clone()) {
+            Err(DeviceError::NotBuilt { .. }) => {}
+            device => return Ok((kind, device?)),
+        }
+    }
+    Err(DeviceError::NoneBuilt)
 }
 
 /// Reads the prompts, and prints their number and the lines that were left out.
@@ -199,8 +273,8 @@ fn read_prompts(path: &Path, arguments: &RunArguments) -> Result<PromptSet, Box<
     if skipped > SHOWN {
         println!("  and {} more", skipped - SHOWN);
     }
-    if arguments.limit > count {
-        println!("--limit {}: the file has {count} prompts, all of them are run", arguments.limit);
+    if let Some(limit) = arguments.limit.filter(|limit| *limit > count) {
+        println!("--limit {limit}: the file has {count} prompts, all of them are run");
     }
     Ok(set)
 }
@@ -216,48 +290,18 @@ fn open(inputs: &Inputs<'_>, device: &Device) -> Result<Box<dyn Subject>, Experi
 }
 
 /// Runs an experiment, or what is left of it.
-fn run_one(
-    experiment: &Experiment,
-    prompts: Option<&PromptSet>,
-    arguments: &RunArguments,
-) -> Result<(), Box<dyn Error>> {
-    let model = arguments.model.clone().map_or_else(demo_folder, Ok)?;
-    let mut settings: Settings = recommended_settings(&model)?;
-    settings.steps = arguments.steps.unwrap_or(settings.steps);
-    settings.sampler = arguments.sampler.or(settings.sampler);
-    settings.guidance_scale = arguments.guidance.unwrap_or(settings.guidance_scale);
-    settings.validate()?;
-    let sizes = [arguments.rounds, arguments.images];
-    let lora = arguments.lora.clone().filter(|_| experiment.uses_lora());
-    let lora = lora.map(|path| LoraChoice { path, scale: arguments.lora_scale });
-    let inputs = Inputs {
-        model: &model,
-        prompts: match (&arguments.prompts, prompts, &arguments.preference) {
-            (Some(path), Some(prompts), Some(preference)) => Some(PromptInputs { path, prompts, preference }),
-            _ => None,
-        },
-        lora: lora.as_ref(),
-        negative_prompt: arguments.negative.as_deref(),
-    };
-    let (config, plan) = configured(experiment, &inputs, &settings, sizes, arguments.seed)?;
-    let path = arguments.out.join(&experiment.name);
-    let mut folder = RunFolder::open(&path, &config, arguments.rounds * arguments.images)?;
-    let device = match &arguments.device {
-        Some(name) => fabric::device(name.parse()?)?,
-        None => fabric::default_device()?,
-    };
-    let subject = open(&inputs, &device)?;
-    println!("{}: {} of {}", experiment.title, path.display(), model.display());
+fn run_one(subject: &dyn Subject, prepared: Prepared, arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
+    let Prepared { experiment, plan, mut folder } = prepared;
     let work = Work {
         arms: &experiment.arms,
-        cases: arguments.limit,
+        cases: arguments.limit.unwrap_or(LIMIT),
         shard: arguments.shard,
         keep_images: arguments.keep_images,
     };
     let bar = ProgressBar::new(0);
     bar.set_style(ProgressStyle::with_template("session {pos}/{len} {bar:40} {elapsed} left {eta}")?);
     let mut first = true;
-    run(&*subject, &plan, &work, &mut folder, &mut |Progress { done, total }| {
+    run(subject, &plan, &work, &mut folder, &mut |Progress { done, total }| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
         if std::mem::take(&mut first) {
@@ -266,6 +310,7 @@ fn run_one(
         }
     })?;
     bar.finish_and_clear();
+    let path = folder.path().to_owned();
     drop(folder);
     finish(&path)
 }

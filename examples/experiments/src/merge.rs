@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::files::make_folder_of;
+use crate::round_attention::RoundAttention;
 use crate::store::{RunFolder, images_of_a_session, read_run};
 use crate::{ExperimentError, ImageRecord};
 
-/// Merges the records and kept images of shards of one run into a new folder, and returns the number of sessions.
+/// Merges the records, kept images and measured attention of shards of one run into a new folder, and returns the
+/// number of sessions.
 ///
 /// # Errors
 ///
 /// Returns an error if the shards have different settings, two of them have the same session, a session is unfinished,
-/// the new folder holds another run, or an image cannot be copied.
+/// the new folder holds another run, or a file cannot be copied.
 pub fn merge(into: &Path, shards: &[PathBuf]) -> Result<usize, ExperimentError> {
     let mut sessions: BTreeMap<(String, usize), (Vec<ImageRecord>, &Path)> = BTreeMap::new();
     let mut common = None;
@@ -59,6 +62,7 @@ pub fn merge(into: &Path, shards: &[PathBuf]) -> Result<usize, ExperimentError> 
     for ((arm, case), (session, shard)) in sessions {
         if !folder.is_done(&arm, case) {
             copy_images(&session, shard, into)?;
+            RoundAttention::copy(shard, into, &arm, case)?;
             folder.append(&session)?;
             merged += 1;
         }
@@ -70,8 +74,7 @@ pub fn merge(into: &Path, shards: &[PathBuf]) -> Result<usize, ExperimentError> 
 fn copy_images(session: &[ImageRecord], from: &Path, into: &Path) -> Result<(), ExperimentError> {
     for file in session.iter().filter_map(|record| record.file.as_ref()) {
         let (source, copy) = (from.join(file), into.join(file));
-        let parent = copy.parent().unwrap_or(into);
-        fs::create_dir_all(parent).map_err(ExperimentError::io(parent, "make the folder"))?;
+        make_folder_of(&copy).map_err(ExperimentError::io(&copy, "make the folder of the file"))?;
         fs::copy(&source, &copy).map_err(ExperimentError::io(&source, "copy the image"))?;
     }
     Ok(())

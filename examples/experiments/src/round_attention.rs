@@ -1,6 +1,7 @@
 //! Where the references of a round acted: kept beside the images, and shown in the report.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use fabric::core::image::Image;
@@ -8,6 +9,7 @@ use fabric::core::pipeline::ReferenceAttention;
 use serde::{Deserialize, Serialize};
 
 use crate::ExperimentError;
+use crate::files::{make_folder_of, write_beside};
 use crate::report::HeatMap;
 
 /// Attention that the references of one round got.
@@ -17,6 +19,8 @@ pub(crate) struct RoundAttention {
     pub(crate) round: usize,
     /// Number of liked references; they come before the disliked ones.
     pub(crate) liked: usize,
+    /// Whether all images of earlier rounds are references, so that each side has one of each round.
+    pub(crate) has_all_rounds: bool,
     /// The references, oldest first on each side.
     pub(crate) references: Vec<ReferenceAttention>,
 }
@@ -24,10 +28,9 @@ pub(crate) struct RoundAttention {
 impl RoundAttention {
     /// Returns the name of a reference in reports.
     pub(crate) fn name(&self, reference: usize) -> String {
-        match reference.checked_sub(self.liked) {
-            None => format!("liked image of round {}", reference + 1),
-            Some(disliked) => format!("disliked image of round {}", disliked + 1),
-        }
+        let (side, at) = reference.checked_sub(self.liked).map_or(("liked", reference), |at| ("disliked", at));
+        let kind = if self.has_all_rounds { "image of round" } else { "reference" };
+        format!("{side} {kind} {}", at + 1)
     }
 
     /// Returns a heat map of the share of the attention that a reference got, by layer and evaluation.
@@ -38,11 +41,11 @@ impl RoundAttention {
         let evaluations = layers.iter().map(|layer| layer.shares.len()).max().unwrap_or(0);
         HeatMap {
             caption: format!(
-                "{caption}, {}: share of the attention in percent, by layer and step",
+                "{caption}, {}: share of the attention in percent, by layer and evaluation",
                 self.name(reference)
             ),
             rows: layers.iter().map(|layer| name(&layer.layer)).collect(),
-            columns: (1..=evaluations).map(|step| step.to_string()).collect(),
+            columns: (1..=evaluations).map(|evaluation| evaluation.to_string()).collect(),
             values: layers.iter().map(|layer| layer.shares.iter().map(|share| 100.0 * share).collect()).collect(),
         }
     }
@@ -74,22 +77,45 @@ impl RoundAttention {
     /// Writes the attention of the rounds of a session.
     pub(crate) fn save(all: &[Self], folder: &Path, arm: &str, case: usize) -> Result<(), ExperimentError> {
         let path = place(folder, arm, case);
-        let parent = path.parent().unwrap_or(folder);
-        fs::create_dir_all(parent).map_err(ExperimentError::io(parent, "make the folder"))?;
         let json = serde_json::to_vec(all).expect("shares are plain data");
-        fs::write(&path, json).map_err(ExperimentError::io(&path, "write the attention"))
+        write(&path, &json)
+    }
+
+    /// Copies the attention of the rounds of a session into the folder of another run, if it was kept.
+    pub(crate) fn copy(from: &Path, into: &Path, arm: &str, case: usize) -> Result<(), ExperimentError> {
+        match bytes(&place(from, arm, case))? {
+            Some(json) => write(&place(into, arm, case), &json),
+            None => Ok(()),
+        }
     }
 
     /// Reads the attention of the rounds of a session; none if it was not kept.
     pub(crate) fn read(folder: &Path, arm: &str, case: usize) -> Result<Vec<Self>, ExperimentError> {
         let path = place(folder, arm, case);
-        if !path.exists() {
-            return Ok(Vec::new());
+        let Some(json) = bytes(&path)? else { return Ok(Vec::new()) };
+        let damaged = |got: String| ExperimentError::Attention { path: path.clone(), got };
+        let all: Vec<Self> = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
+        for Self { liked, references, .. } in &all {
+            if *liked > references.len() {
+                return Err(damaged(format!("{liked} liked of {} references", references.len())));
+            }
         }
-        let json = fs::read(&path).map_err(ExperimentError::io(&path, "read the attention"))?;
-        let damaged = |error: serde_json::Error| std::io::Error::new(std::io::ErrorKind::InvalidData, error);
-        serde_json::from_slice(&json).map_err(damaged).map_err(ExperimentError::io(&path, "read the attention"))
+        Ok(all)
     }
+}
+
+/// Returns the content of a file of attention; `None` if there is no such file.
+fn bytes(path: &Path) -> Result<Option<Vec<u8>>, ExperimentError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ExperimentError::io(path, "read the attention")(error)),
+    }
+}
+
+fn write(path: &Path, json: &[u8]) -> Result<(), ExperimentError> {
+    let written = make_folder_of(path).and_then(|()| write_beside(path, json));
+    written.map_err(ExperimentError::io(path, "write the attention"))
 }
 
 fn place(folder: &Path, arm: &str, case: usize) -> PathBuf {
@@ -109,7 +135,7 @@ mod tests {
             shares: vec![0.1, 0.3],
         }];
         let references = vec![ReferenceAttention { mean: 0.2, layers, maps: vec![vec![vec![0.4, 0.0]]] }];
-        let attention = RoundAttention { round: 1, liked: 0, references };
+        let attention = RoundAttention { round: 1, liked: 0, has_all_rounds: true, references };
         let image = Image::filled(4, 2, [200, 100, 0]).expect("an image");
         let shaded = attention.shade(0, 0, &image, attention.highest(0)).expect("a map of the image");
         assert_eq!((shaded.pixel(0, 1), shaded.pixel(3, 0)), ([200, 100, 0], [30, 15, 0]));
@@ -119,10 +145,33 @@ mod tests {
             (map.rows, map.columns.len(), map.values),
             (vec!["mid_block.attentions.0".to_owned()], 2, vec![vec![10.0, 30.0]])
         );
+        assert!(map.caption.contains("by layer and evaluation"), "{}", map.caption);
         assert_eq!(attention.name(0), "disliked image of round 1");
+        let some_left_out = RoundAttention { liked: 1, has_all_rounds: false, ..attention.clone() };
+        assert_eq!([some_left_out.name(0), some_left_out.name(1)], ["liked reference 1", "disliked reference 1"]);
         let folder = tempfile::tempdir().expect("a folder");
         RoundAttention::save(std::slice::from_ref(&attention), folder.path(), "liked and disliked", 3).expect("a file");
         let read = |arm| RoundAttention::read(folder.path(), arm, 3).expect("a file or none");
         assert_eq!((read("liked and disliked"), read("liked")), (vec![attention], Vec::new()));
+    }
+
+    #[test]
+    fn attention_is_copied_and_a_damaged_file_is_named() {
+        let (from, into) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let (from, into) = (from.path(), into.path());
+        let attention = RoundAttention { round: 1, liked: 0, has_all_rounds: true, references: Vec::new() };
+        RoundAttention::save(std::slice::from_ref(&attention), from, "liked", 0).expect("a file");
+        RoundAttention::copy(from, into, "liked", 0).expect("a copy");
+        RoundAttention::copy(from, into, "liked", 1).expect("nothing to copy");
+        assert_eq!(RoundAttention::read(into, "liked", 0).expect("a file"), std::slice::from_ref(&attention));
+        let too_many = serde_json::to_string(&[RoundAttention { liked: 1, ..attention }]).expect("plain data");
+        for text in ["[{", too_many.as_str()] {
+            fs::write(place(into, "liked", 0), text).expect("a file");
+            let error = RoundAttention::read(into, "liked", 0).expect_err("damaged").to_string();
+            assert!(
+                error.contains("0000.json") && error.contains("remove it, the report is then without it"),
+                "{error}"
+            );
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Runs what is left of an experiment, on all cores.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -9,6 +8,7 @@ use std::sync::mpsc;
 use fabric::core::image::Image;
 use rayon::ThreadPoolBuilder;
 
+use crate::files::make_folder_of;
 use crate::round_attention::RoundAttention;
 use crate::session::{self, Plan, Session};
 use crate::store::RunFolder;
@@ -134,8 +134,7 @@ fn save_images(folder: &Path, session: &mut [(ImageRecord, Image)]) -> Result<()
         let ImageRecord { arm, case, round, image: at, .. } = record;
         let name = format!("images/{}/{case:04}-{round}-{at}.png", arm.replace(' ', "-"));
         let path = folder.join(&name);
-        let parent = path.parent().unwrap_or(folder);
-        fs::create_dir_all(parent).map_err(ExperimentError::io(parent, "make the folder"))?;
+        make_folder_of(&path).map_err(ExperimentError::io(&path, "make the folder of the file"))?;
         image.save(&path).map_err(fabric::core::Error::from)?;
         record.file = Some(name);
     }

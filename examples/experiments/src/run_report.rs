@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::report::{self, Chart, HeatMap, Point, ReportInput, Series, SessionImage, SessionRows, Table};
 use crate::round_attention::RoundAttention;
-use crate::run_settings::run_settings;
+use crate::run_settings::{run_settings, shown};
 use crate::summary::cell;
 use crate::{ExperimentError, ImageRecord, Measure, SummaryRow};
 
@@ -47,44 +47,63 @@ pub fn write_report(
 }
 
 /// Returns the command that makes the same run.
+///
+/// Paths are not part of the configuration, so files are named without their folders.
 fn command(config: &Value, records: &[ImageRecord]) -> String {
     let experiment = &config["experiment"];
+    let (settings, computation) = (&config["settings"], &config["computation"]);
     let cases: BTreeSet<usize> = records.iter().map(|record| record.case).collect();
     let limit = cases.last().map_or(0, |last| last + 1);
-    let settings = &config["settings"];
-    let mut command = format!(
-        "cargo run --release -p fabric-experiments -- {} --limit {limit} --rounds {} --images {} --seed {} --steps {} --guidance {}",
-        experiment["name"].as_str().unwrap_or_default(),
-        config["rounds"],
-        config["images"],
-        config["seed"],
-        settings["steps"],
-        settings["guidance_scale"],
-    );
-    if let Some(sampler) = settings["sampler"].as_str() {
-        command.push_str(&format!(" --sampler {sampler}"));
+    let device = computation["device"].as_str().unwrap_or_default();
+    let mut command = String::new();
+    if let Some(format) = computation["matmul"].as_str().filter(|format| *format != "f32") {
+        command.push_str(&format!("FABRIC_MATMUL={format} "));
     }
-    // Paths are not part of the configuration, so files are named without their folders.
-    let mut files = Vec::new();
-    if config.get("prompts").is_some() {
-        files.extend(["model", "prompts", "preference"]);
+    command.push_str("cargo run --release -p fabric-experiments");
+    if device == "cuda" {
+        command.push_str(" --features cuda");
     }
-    if config.get("lora").is_some() {
-        files.push("lora");
+    command.push_str(&format!(" -- {} --limit {limit}", experiment["name"].as_str().unwrap_or_default()));
+    let mut options: Vec<(&str, &Value)> = vec![
+        ("rounds", &config["rounds"]),
+        ("images", &config["images"]),
+        ("keep-images", &config["keep_images"]),
+        ("seed", &config["seed"]),
+        ("steps", &settings["steps"]),
+        ("guidance", &settings["guidance_scale"]),
+        ("sampler", &settings["sampler"]),
+        ("model", &config["model"]["name"]),
+        ("prompts", &config["prompts"]["name"]),
+        ("prompts-format", &config["prompts"]["format"]),
+        ("preference", &config["preference"]["name"]),
+        ("lora", &config["lora"]["name"]),
+        ("lora-scale", &config["lora"]["scale"]),
+        ("negative", &config["negative_prompt"]),
+    ];
+    // A device of another machine is named by its address, which is not part of the configuration.
+    if device != "remote" {
+        options.push(("device", &computation["device"]));
     }
-    for file in files {
-        command.push_str(&format!(" --{file} {}", config[file]["name"]));
-    }
-    if let Some(scale) = config["lora"]["scale"].as_str() {
-        command.push_str(&format!(" --lora-scale {scale}"));
-    }
-    if let Some(negative) = config.get("negative_prompt") {
-        command.push_str(&format!(" --negative {negative}"));
+    for (name, value) in options.into_iter().filter(|(_, value)| !value.is_null()) {
+        command.push_str(&option(name, &shown(value)));
     }
     for (name, value) in experiment["changes"].as_object().into_iter().flatten() {
-        command.push_str(&format!(" --set {name}={value}"));
+        command.push_str(&option("set", &format!("{name}={value}")));
     }
     command
+}
+
+/// Returns an option of a command with its value, quoted for a shell where that is needed.
+fn option(name: &str, value: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.,:/=+".contains(c);
+    let quoted = if !value.is_empty() && value.chars().all(is_plain) {
+        value.to_owned()
+    } else {
+        format!("'{}'", value.replace('\'', r"'\''"))
+    };
+    // After a space, a value that begins with a dash would be taken for an option.
+    let between = if value.starts_with('-') { '=' } else { ' ' };
+    format!(" --{name}{between}{quoted}")
 }
 
 /// Returns a sentence for each arm: how it differs from the control in the last round.
@@ -245,4 +264,36 @@ fn plain_rows<'a>(caption: &str, rows: &'a [(String, Vec<Image>)]) -> SessionRow
     let image = |image: &'a Image| SessionImage { image, mark: Mark::None, caption: String::new() };
     let row = |(heading, images): &'a (String, Vec<Image>)| (heading.clone(), images.iter().map(image).collect());
     SessionRows { caption: caption.to_owned(), rows: rows.iter().map(row).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_command_has_all_that_the_configuration_holds_quoted_for_a_shell() {
+        let config = json!({
+            "experiment": { "name": "window", "changes": { "max_weight": 0.4, "noise": "fresh" } },
+            "settings": { "steps": 20, "guidance_scale": -1.0, "sampler": "euler_a" },
+            "computation": { "device": "cuda", "matmul": "bf16" },
+            "rounds": 3, "images": 4, "keep_images": 2, "seed": 7,
+            "model": { "name": "my model", "hash": "1" },
+            "prompts": { "name": "a.csv", "hash": "2", "format": "lines" },
+            "preference": { "name": "clip", "hash": "3" },
+            "lora": { "name": "lora.safetensors", "hash": "4", "scale": "0.8" },
+            "negative_prompt": "it's $HOME",
+        });
+        let expected = concat!(
+            "FABRIC_MATMUL=bf16 cargo run --release -p fabric-experiments --features cuda -- window --limit 0",
+            " --rounds 3 --images 4 --keep-images 2 --seed 7 --steps 20 --guidance=-1.0 --sampler euler_a",
+            r" --model 'my model' --prompts a.csv --prompts-format lines --preference clip --lora lora.safetensors",
+            r#" --lora-scale 0.8 --negative 'it'\''s $HOME' --device cuda --set max_weight=0.4 --set 'noise="fresh"'"#,
+        );
+        assert_eq!(command(&config, &[]), expected);
+        let small = json!({ "experiment": { "name": "target" }, "model": { "name": "world" }, "keep_images": 4 });
+        let small = command(&small, &[]);
+        assert!(small.starts_with("cargo run") && small.ends_with("target --limit 0 --keep-images 4 --model world"));
+    }
 }

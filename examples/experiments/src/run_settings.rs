@@ -55,7 +55,7 @@ fn fields(value: &Value) -> Fields {
 }
 
 /// Returns a value as text, without the quotes of a text.
-fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 

@@ -66,7 +66,12 @@ pub(crate) fn run(
         }
         let Generation { images, report, .. } = subject.pipeline(arm)?.generate(&request)?;
         if !report.attention.is_empty() {
-            attention.push(RoundAttention { round, liked: report.references[0], references: report.attention });
+            attention.push(RoundAttention {
+                round,
+                liked: report.references[0],
+                has_all_rounds: report.references_left_out == 0 && report.references_without_effect == 0,
+                references: report.attention,
+            });
         }
 
         let embedded = subject.embed(&images)?;

@@ -2,18 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use fabric::DeviceKind;
 use fabric::core::image::Image;
 use fabric::core::pipeline::{Pipeline, Settings};
 use fabric::models::load::{Dtype, HostTensor, TensorInfo, write_safetensors};
 use fabric::models::{LoraChoice, demo_folder};
 use fabric_experiments::{
     Arm, Case, Experiment, ExperimentError, FactorShares, Feedback, Inputs, Measure, NAMES, OWN, RunFolder, Shard,
-    SmallWorld, Subject, Work, configured, merge, read_run, run, summary, table, write_report, write_tables,
+    SmallWorld, Subject, SummaryRow, Work, configured, merge, read_run, run, summary, table, write_report,
+    write_tables,
 };
 
 const SIZES: [usize; 2] = [2, 2];
+/// Number of prompts whose images are kept.
+const KEEP_IMAGES: usize = 1;
 
 fn small_world() -> SmallWorld {
     let device = fabric::default_device().expect("a device");
@@ -34,15 +40,42 @@ fn run_with(
 ) -> Result<(), ExperimentError> {
     let settings = Settings { steps: 2, ..Settings::default() };
     let model = demo_folder().expect("the model ships");
-    let inputs = Inputs { model: &model, prompts: None, lora, negative_prompt: None };
-    let (config, plan) = configured(experiment, &inputs, &settings, SIZES, 0)?;
+    let inputs = Inputs { model: &model, prompts: None, lora, negative_prompt: None, device: &DeviceKind::Flex };
+    let (config, plan) = configured(experiment, &inputs.identify()?, &settings, SIZES, KEEP_IMAGES, 0);
     let mut folder = RunFolder::open(place, &config, SIZES.iter().product())?;
-    let work = Work { arms: &experiment.arms, cases: 2, shard, keep_images: 1 };
+    let work = Work { arms: &experiment.arms, cases: 2, shard, keep_images: KEEP_IMAGES };
     run(subject, &plan, &work, &mut folder, &mut |_| {})
 }
 
 fn records(place: &Path) -> Vec<u8> {
     fs::read(place.join("images.jsonl")).expect("records")
+}
+
+/// Returns all files below a folder: configuration, records, images and attention, by their paths in it.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(one) = folders.pop() {
+        for entry in fs::read_dir(&one).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(folder).expect("a path in the folder").to_owned();
+                all.insert(name, fs::read(&path).expect("a file"));
+            }
+        }
+    }
+    all
+}
+
+/// Checks that two folders have the same files with the same bytes.
+#[track_caller]
+fn assert_same_files(mine: &BTreeMap<PathBuf, Vec<u8>>, other: &BTreeMap<PathBuf, Vec<u8>>) {
+    assert_eq!(mine.keys().collect::<Vec<_>>(), other.keys().collect::<Vec<_>>());
+    for (name, bytes) in mine {
+        assert!(other[name] == *bytes, "{} differs", name.display());
+    }
 }
 
 #[test]
@@ -55,12 +88,17 @@ fn every_experiment_runs_and_compares_its_arms() {
         let arms = config["experiment"]["arms"].as_array().expect("arms").len();
         assert_eq!(records.len(), arms * 2 * 4, "{name}");
         let rows = summary(&records, "no feedback");
-        // In the first round nobody has voted, so all arms with the same prompt make the same images.
-        let first = rows.iter().filter(|row| row.round == 0 && row.arm != "dropout 0.3");
-        for row in first {
+        // In the first round nobody has voted, so all arms that generate as the control does make the same images.
+        let experiment = Experiment::named(name, &BTreeMap::new()).expect(name);
+        let like_control = |row: &&SummaryRow| {
+            let arm = experiment.arms.iter().find(|arm| arm.name == row.arm);
+            arm.is_some_and(|arm| arm.generation.is_empty() && !arm.lora)
+        };
+        for row in rows.iter().filter(like_control).filter(|row| row.round == 0) {
             assert!(row.difference.is_none_or(|difference| difference.mean == 0.0), "{name}: {row:?}");
         }
-        let changed = rows.iter().any(|row| row.round == 1 && row.difference.is_some_and(|gained| gained.mean != 0.0));
+        let mut second = rows.iter().filter(like_control).filter(|row| row.round == 1);
+        let changed = second.any(|row| row.difference.is_some_and(|gained| gained.mean != 0.0));
         assert!(changed, "{name}: feedback changes the second round");
         assert!(table(&rows, "no feedback").contains("| mean score | 2 |"));
         write_tables(place.path(), &records, &rows).expect("tables");
@@ -79,10 +117,21 @@ fn every_experiment_runs_and_compares_its_arms() {
     }
 }
 
-/// Subject whose scoring fails after a number of calls, as if the process was stopped.
+/// Subject whose scoring fails on the second prompt once a session is recorded, as if the process was stopped then.
 struct Stopped<'a> {
     world: &'a SmallWorld,
-    left: std::sync::atomic::AtomicUsize,
+    /// The file of records.
+    records: PathBuf,
+}
+
+impl Stopped<'_> {
+    /// Waits until a session is recorded: sessions run side by side, and an error ends them all.
+    fn wait_for_records(&self) {
+        let begin = Instant::now();
+        while fs::metadata(&self.records).map_or(0, |file| file.len()) == 0 && begin.elapsed().as_secs() < 300 {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 impl Subject for Stopped<'_> {
@@ -103,11 +152,11 @@ impl Subject for Stopped<'_> {
     }
 
     fn score(&self, case: &Case, images: &[Image]) -> Result<Vec<f64>, ExperimentError> {
-        use std::sync::atomic::Ordering;
-        match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
-            Ok(_) => self.world.score(case, images),
-            Err(_) => Ok(vec![f64::NAN; images.len()]),
+        if case.index == 0 {
+            return self.world.score(case, images);
         }
+        self.wait_for_records();
+        Ok(vec![f64::NAN; images.len()])
     }
 
     fn factor_shares(
@@ -132,13 +181,22 @@ fn a_stopped_run_resumes_to_the_byte_and_shards_merge_to_the_same_records() {
     let at = |name: &str| place.path().join(name);
     miniature(&world, "preference", &at("whole"), Shard::default()).expect("a run");
 
-    let stopped = Stopped { world: &world, left: 5.into() };
+    let whole = files(&at("whole"));
+    let has = |start: &str, extension: &str| {
+        let is = |path: &&PathBuf| path.starts_with(start) && path.extension().is_some_and(|got| got == extension);
+        whole.keys().filter(is).count()
+    };
+    // Of the first prompt, each arm keeps its images, and those with references their attention.
+    assert_eq!((has("images", "png"), has("attention", "json")), (3 * 4, 2));
+
+    let stopped = Stopped { world: &world, records: at("resumed").join("images.jsonl") };
     let error = miniature(&stopped, "preference", &at("resumed"), Shard::default()).expect_err("it was stopped");
     assert!(error.to_string().contains("got NaN"), "{error}");
     let partly = records(&at("resumed"));
+    assert!(!partly.is_empty(), "a session was recorded before the stop");
     assert!(partly.len() < records(&at("whole")).len());
     miniature(&world, "preference", &at("resumed"), Shard::default()).expect("a run");
-    assert_eq!(records(&at("resumed")), records(&at("whole")));
+    assert_same_files(&files(&at("resumed")), &whole);
 
     for shard in ["1/2", "2/2"] {
         let name = shard.replace('/', "of");
@@ -147,9 +205,17 @@ fn a_stopped_run_resumes_to_the_byte_and_shards_merge_to_the_same_records() {
     let shards = [at("1of2"), at("2of2")];
     assert_eq!(merge(&at("merged"), &shards).expect("merged"), 6);
     assert_eq!(read_run(&at("merged")).expect("a run"), read_run(&at("whole")).expect("a run"));
+    // The records are in another order than those of one process.
+    let without_records = |mut files: BTreeMap<PathBuf, Vec<u8>>| {
+        files.remove(Path::new("images.jsonl")).expect("records");
+        files
+    };
+    assert_same_files(&without_records(files(&at("merged"))), &without_records(whole.clone()));
     let (config, all) = read_run(&at("merged")).expect("a run");
     let rows = summary(&all, "no feedback");
-    write_report(&at("merged"), &config, &all, &rows).expect("a report with the shards' images");
+    let report = write_report(&at("merged"), &config, &all, &rows).expect("a report with the shards' images");
+    let report = fs::read_to_string(report).expect("HTML");
+    assert!(report.contains("% of the attention"), "the shards' attention");
     let again = merge(&at("twice"), &[at("1of2"), at("1of2"), at("whole")]).expect_err("they overlap").to_string();
     assert!(again.contains("which is in"), "{again}");
     miniature(&world, "target", &at("other"), Shard::default()).expect("a run");

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use burn::tensor::Device;
+use fabric::DeviceKind;
 use fabric::core::image::Image;
 use fabric::core::pipeline::Settings;
 use fabric::core::schedule::SchedulerConfig;
@@ -56,7 +57,7 @@ impl Place {
 
     fn subject(&self, prompts: &PromptSet) -> PromptSetSubject {
         let preference = self.path("clip.safetensors");
-        let inputs = PromptInputs { path: Path::new("prompts"), prompts, preference: &preference };
+        let inputs = PromptInputs { path: Path::new("prompts"), format: None, prompts, preference: &preference };
         PromptSetSubject::open(&self.path("model"), inputs, None, &self.device).expect("a model")
     }
 
@@ -66,10 +67,16 @@ impl Place {
         let prompts = PromptSet::open(path).expect("prompts");
         experiment.check_prompts(&prompts)?;
         let (model, preference) = (self.path("model"), self.path("clip.safetensors"));
-        let of_file = PromptInputs { path, prompts: &prompts, preference: &preference };
-        let inputs = Inputs { model: &model, prompts: Some(of_file), lora: None, negative_prompt: Some("blurry") };
+        let of_file = PromptInputs { path, format: None, prompts: &prompts, preference: &preference };
+        let inputs = Inputs {
+            model: &model,
+            prompts: Some(of_file),
+            lora: None,
+            negative_prompt: Some("blurry"),
+            device: &DeviceKind::Flex,
+        };
         let settings = Settings { steps: 2, ..Settings::default() };
-        let (config, plan) = configured(&experiment, &inputs, &settings, SIZES, 0)?;
+        let (config, plan) = configured(&experiment, &inputs.identify()?, &settings, SIZES, 0, 0);
         let out = path.with_extension("run");
         let mut folder = RunFolder::open(&out, &config, SIZES.iter().product())?;
         let arms = &experiment.arms[experiment.arms.len() - 1..];
@@ -199,7 +206,11 @@ fn experiments_with_target_images_refuse_prompts_without() {
     for error in [from_run, from_subject] {
         assert!(matches!(error, ExperimentError::NoTarget { .. }), "{error:?}");
         let message = error.to_string();
-        assert!(message.contains("\"a cat\"") && message.contains("run preference, or give a CSV"), "{message}");
+        assert!(
+            message.contains("\"a cat\"")
+                && message.contains("run one of preference, sides, sweep, diversity, or give a CSV"),
+            "{message}"
+        );
     }
     assert!(!path.with_extension("run").exists(), "nothing was begun");
     assert!(subject.case(1, Feedback::Preference).is_ok());
@@ -219,18 +230,25 @@ fn a_run_is_resumed_only_with_the_same_files() {
     let table = file("prompts.csv", "image,prompt\n0.png,a cat\n");
     file("0.png", "one image");
     let experiment = Experiment::named("preference", &BTreeMap::new()).expect("an experiment").with_lora();
-    let open = |scale: f32, negative_prompt: Option<&str>| -> Result<RunFolder, ExperimentError> {
+    let open_on = |device: &DeviceKind,
+                   keep_images: usize,
+                   scale: f32,
+                   negative_prompt: Option<&str>|
+     -> Result<RunFolder, ExperimentError> {
         let prompts = PromptSet::open(&table).expect("prompts");
         let lora = LoraChoice { path: lora.clone(), scale };
         let inputs = Inputs {
             model: &model,
-            prompts: Some(PromptInputs { path: &table, prompts: &prompts, preference: &preference }),
+            prompts: Some(PromptInputs { path: &table, format: None, prompts: &prompts, preference: &preference }),
             lora: Some(&lora),
             negative_prompt,
+            device,
         };
-        let (config, _) = configured(&experiment, &inputs, &Settings::default(), SIZES, 0)?;
+        let settings = Settings::default();
+        let (config, _) = configured(&experiment, &inputs.identify()?, &settings, SIZES, keep_images, 0);
         RunFolder::open(&place.path().join("run"), &config, SIZES.iter().product())
     };
+    let open = |scale: f32, negative_prompt: Option<&str>| open_on(&DeviceKind::Cuda(0), 4, scale, negative_prompt);
     #[track_caller]
     fn refused(opened: Result<RunFolder, ExperimentError>, name: &str) {
         let error = opened.expect_err("other inputs");
@@ -242,6 +260,10 @@ fn a_run_is_resumed_only_with_the_same_files() {
     drop(open(0.8, None).expect("the same run"));
     refused(open(1.0, None), "lora.scale");
     refused(open(0.8, Some("blurry")), "negative_prompt");
+    refused(open_on(&DeviceKind::Flex, 4, 0.8, None), "computation.device");
+    refused(open_on(&DeviceKind::Cuda(0), 5, 0.8, None), "keep_images");
+    // Shards of one run may use several GPUs.
+    drop(open_on(&DeviceKind::Cuda(1), 4, 0.8, None).expect("another GPU"));
     for (name, text, other, setting) in [
         ("model", "m", "M", "model.hash"),
         ("clip", "c", "C", "preference.hash"),
@@ -275,8 +297,11 @@ fn the_program_names_broken_lines_and_says_which_experiments_can_run() {
     assert!(out.contains("line 2: not valid JSON"), "{out}");
     assert!(out.contains("--limit 5: the file has 1 prompts"), "{out}");
     let report = fs::read_to_string(place.path("out/preference/report.html")).expect("a report");
-    assert!(report.contains("--limit 1") && report.contains("--prompts"), "the command names the prompts");
+    assert!(
+        report.contains("--limit 1") && report.contains("--model model --prompts prompts.jsonl"),
+        "the command names the prompts"
+    );
 
     let (is_done, _, error) = program("all");
-    assert!(!is_done && error.contains("run preference, or give a CSV"), "{error}");
+    assert!(!is_done && error.contains("run one of preference, sides, sweep, diversity, or give a CSV"), "{error}");
 }

@@ -3,8 +3,9 @@
 use rayon::prelude::*;
 
 use super::conv::{Conv, Part, with_scratch};
-use super::gemm::{Start, Strides, gemm, product};
+use super::gemm::{Start, Strides, Target, gemm_shared, product};
 use super::lanes::{add_up, total, vectorised};
+use super::shared::Shared;
 use super::unfold::Windows;
 
 /// Maximum number of separate partial sums of the weight gradient, independent of the number of threads.
@@ -138,7 +139,12 @@ impl Conv {
             if all {
                 product(sizes, of_weight, a, b, start);
             } else {
-                gemm(sizes, (of_weight, Strides::rows(depth)), a, b, matches!(start, Start::Result));
+                let target = Target { all: &Shared::new(of_weight), first: 0, strides: Strides::rows(depth) };
+                #[allow(unsafe_code, reason = "nobody else has this slice")]
+                // SAFETY: `of_weight` is borrowed exclusively.
+                unsafe {
+                    gemm_shared(sizes, target, a, b, start);
+                }
             }
         });
     }

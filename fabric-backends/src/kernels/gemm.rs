@@ -29,8 +29,8 @@ impl Strides {
     }
 }
 
-/// Computes `out = a · b`, or `out += a · b`, on this thread; `a` is `[m, k]`, `b` is `[k, n]`, neither of them
-/// empty.
+/// Computes `out = a · b`, or `out += a · b`, on this thread and always in f32, for attention: its backward pass must
+/// find the same weights as the forward pass. `a` is `[m, k]`, `b` is `[k, n]`, neither of them empty.
 pub(crate) fn gemm(
     sizes: [usize; 3],
     (out, strides): (&mut [f32], Strides),
@@ -42,7 +42,7 @@ pub(crate) fn gemm(
     #[allow(unsafe_code, reason = "nobody else has this slice")]
     // SAFETY: `out` is borrowed exclusively.
     unsafe {
-        gemm_shared(sizes, Target { all: &Shared::new(out), first: 0, strides }, a, b, start);
+        multiply(sizes, Target { all: &Shared::new(out), first: 0, strides }, a, b, start, false);
     }
 }
 
@@ -74,7 +74,7 @@ impl Target<'_> {
     }
 }
 
-/// Computes [`gemm`] into a part of a slice that several threads write.
+/// Computes a product on this thread into a part of a slice that several threads write.
 ///
 /// # Safety
 ///
@@ -88,7 +88,7 @@ pub(crate) unsafe fn gemm_shared(
     start: Start<'_>,
 ) {
     // SAFETY: the caller's promise is the same.
-    unsafe { multiply(sizes, out, a, b, start, amx::takes(sizes, out.strides)) }
+    unsafe { multiply(sizes, out, a, b, start, amx::is_fast(sizes, out.strides)) }
 }
 
 /// Computes [`gemm_shared`], on the tile registers if `in_tiles`.
@@ -175,9 +175,9 @@ pub(crate) unsafe fn product_shared(
     start: Start<'_>,
 ) {
     // The longer side is split, so that each task reuses what it packs of the other one as often as possible.
-    let in_tiles = amx::takes([m, n, k], out.strides);
+    let in_tiles = amx::is_fast([m, n, k], out.strides);
     let cut = |length: usize| match in_tiles {
-        true => amx::cut(length),
+        true => amx::part_length(length),
         false => length.div_ceil(16).next_multiple_of(32).min(512),
     };
     let (rows, columns) = if m >= n { (cut(m), n) } else { (m, cut(n)) };

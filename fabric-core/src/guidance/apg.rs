@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Guidance, rescaled};
+use super::{Branch, Guidance, rescaled};
 use crate::Error;
 use crate::denoise::NoiseLevel;
 use crate::schedule::Prediction;
@@ -31,7 +31,8 @@ pub struct Apg {
     /// -0.5.
     pub momentum: f64,
     /// Largest length (L2 norm) of the difference of one image, in units of the latents (the paper's r); 0 switches the
-    /// limit off. Larger images need larger values. Default: 15.
+    /// limit off. Default: 15, which is for SDXL at 1024 by 1024 pixels. The length grows with the number of values in
+    /// the latents, so smaller latents need a smaller limit.
     ///
     /// It is not related to [`Settings::guidance_rescale`](crate::pipeline::Settings::guidance_rescale), which acts
     /// afterwards if both are set.
@@ -80,7 +81,8 @@ impl ProjectedGuidance {
     }
 
     /// Combines the predictions of one evaluation as [`Guidance::mix`] does, for classifier-free guidance. Call it once
-    /// per evaluation, in order. If only one branch runs (scales 0 and 1), its prediction is returned.
+    /// per evaluation, in order. If only one branch runs (scales 0 and 1), its prediction is returned. At a level
+    /// without noise, where the clean image does not depend on the prediction, it is [`Guidance::mix`].
     ///
     /// # Shapes
     ///
@@ -94,18 +96,18 @@ impl ProjectedGuidance {
         latents: Tensor<4>,
         level: NoiseLevel,
     ) -> Tensor<4> {
-        if guidance.branches().len() == 1 {
+        // The clean image is linear in the prediction, so differences convert by this factor.
+        let slope = clean_per_prediction(self.prediction, level);
+        if guidance.branches().len() == 1 || slope == 0.0 {
             return guidance.mix(predictions);
         }
         let scale = guidance.classifier_free_scale().expect("APG: settings with other guidance are refused");
         let images = latents.dims()[0];
         assert_eq!(predictions.dims()[0], 2 * images, "APG: rows of predictions for {images} images");
-        let conditional = predictions.clone().narrow(0, 0, images);
-        let unconditional = predictions.narrow(0, images, images);
+        let conditional = guidance.part(&predictions, Branch::Conditional);
+        let unconditional = guidance.part(&predictions, Branch::Unconditional);
 
         let Apg { momentum, rescale, parallel } = self.settings;
-        // The clean image is linear in the prediction, so differences convert by this factor.
-        let slope = clean_per_prediction(self.prediction, level);
         let mut difference = (conditional.clone() - unconditional) * slope;
         if momentum != 0.0 {
             if let Some(accumulated) = self.accumulated.take() {
@@ -242,6 +244,17 @@ mod tests {
             assert!(lengths(limit).iter().all(|got| (f64::from(*got) - limit).abs() < 1e-4 * limit), "{free:?}");
             let far = lengths(1e3);
             assert!(far.iter().zip(&free).all(|(a, b)| (a - b).abs() < 1e-4), "{far:?}, {free:?}");
+        }
+    }
+
+    #[test]
+    fn at_a_level_without_noise_it_is_classifier_free_guidance() {
+        let level = NoiseLevel { timestep: 0.0, alpha: 1.0, sigma: 0.0 };
+        let guidance = Guidance::classifier_free(7.5);
+        for prediction in [Prediction::Epsilon, Prediction::Velocity] {
+            let mut projected = ProjectedGuidance::new(Apg::default(), prediction);
+            let got = projected.mix(&guidance, waves(4, 0.0), waves(2, 0.3), level);
+            assert_close(got, guidance.mix(waves(4, 0.0)));
         }
     }
 

@@ -55,10 +55,12 @@ impl Pipeline {
         (1..=all).rev().find(fits).unwrap_or(1)
     }
 
-    /// Lower bound for the bytes that an evaluation of this many images needs.
+    /// Lower bound for the bytes that the largest evaluation of this many images needs.
     fn needed(&self, plan: &Plan<'_>, images: usize) -> u64 {
-        let branches = plan.guidance.most_branches();
-        self.evaluation_bytes(&plan.request.settings, images * branches, plan.chosen.len(), plan.size)
+        let bytes = |&[branches, references]: &[usize; 2]| {
+            self.evaluation_bytes(&plan.request.settings, images * branches, references, plan.size)
+        };
+        plan.chosen.acting().iter().map(bytes).max().unwrap_or_default()
     }
 
     /// Lower bound for the bytes that one evaluation needs besides the weights, with this number of image rows and

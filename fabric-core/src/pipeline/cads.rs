@@ -14,13 +14,14 @@ use crate::noise::TextNoise;
 /// "CADS: Unleashing the Diversity of Diffusion Models through Condition-Annealed Sampling" (2310.17347). In each
 /// evaluation, an embedding `y` becomes `z = sqrt(gamma) * y + noise_scale * sqrt(1 - gamma) * noise` with new noise,
 /// and then `mixing * w + (1 - mixing) * z`, where `w` is `z` with the mean and standard deviation of `y`. `gamma`
-/// depends on the time, which is the timestep divided by the number of timesteps of the training, from 1 (noise) to 0.
-/// It is 1 up to `prompt_only_below`, 0 from `noise_only_above`, and linear in between.
+/// depends on the time. Time is the timestep divided by the number of training timesteps; it runs from 1 (noise) to 0.
+/// `gamma` is 1 up to `prompt_only_below`, 0 from `noise_only_above`, and linear in between.
 ///
 /// It acts on the text context of the conditional branch; negative prompts, references and the pooled text of SDXL do
 /// not change. Mean and standard deviation are computed per image, and the noise has a stream of its own per seed, so
-/// an image does not depend on its batch. A [`RunNoise`](crate::noise::RunNoise) does not draw it. The keys and values
-/// of the text are computed again in every evaluation that has noise.
+/// an image does not depend on its batch. It does not come from [`RunNoise`](crate::noise::RunNoise), also in
+/// [`Pipeline::generate_with`](super::Pipeline::generate_with). The keys and values of the text are computed again in
+/// every evaluation that has noise.
 ///
 /// ```
 /// use fabric_core::pipeline::{Cads, Settings};
@@ -66,7 +67,15 @@ impl Cads {
         Ok(())
     }
 
-    /// Share of the prompt in the variance of its embedding at this time, 1 (noise) to 0.
+    /// Whether the prompt's embedding changes in an evaluation of a model that was trained on `train_steps` timesteps.
+    pub(super) fn acts(&self, call: &ModelCall, train_steps: usize) -> bool {
+        let gamma = self.gamma(time(call, train_steps));
+        // Without noise the embedding is only scaled, which full mixing reverts.
+        let is_reverted = self.noise_scale == 0.0 && self.mixing == 1.0 && gamma > 0.0;
+        gamma < 1.0 && !is_reverted
+    }
+
+    /// Share of the prompt in the variance of its embedding at this time: 1 is the prompt alone, 0 the noise alone.
     fn gamma(&self, time: f64) -> f64 {
         if time <= self.prompt_only_below {
             1.0
@@ -89,6 +98,11 @@ impl Cads {
         let restored = (noised.clone() - noised_mean) / noised_std.clamp_min(1e-12) * std + mean;
         (restored * self.mixing + noised * (1.0 - self.mixing)).cast(dtype)
     }
+}
+
+/// Returns the time of an evaluation, 1 (noise) to 0.
+fn time(call: &ModelCall, train_steps: usize) -> f64 {
+    call.level.timestep / train_steps as f64
 }
 
 /// Returns mean and standard deviation of each image's embedding, `[images, 1, 1]`.
@@ -114,12 +128,12 @@ impl Annealing {
     }
 
     /// Returns the text embeddings of one evaluation, or `None` where the prompt is unchanged. Call it once per
-    /// evaluation, in order.
+    /// evaluation that runs the conditional branch, in order.
     pub(super) fn conditions(&mut self, conditions: &Conditions, call: &ModelCall) -> Option<Conditions> {
-        let gamma = self.cads.gamma(call.level.timestep / self.train_steps as f64);
-        if gamma == 1.0 {
+        if !self.cads.acts(call, self.train_steps) {
             return None;
         }
+        let gamma = self.cads.gamma(time(call, self.train_steps));
         let prompts = conditions.prompts();
         let noise = self.noise.draw(prompts.dims(), &prompts.device());
         Some(conditions.with_prompts(self.cads.anneal(prompts, noise, gamma)))
@@ -129,7 +143,69 @@ impl Annealing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attention::{AttnKind, AttnSite, Block};
+    use crate::denoise::NoiseLevel;
+    use crate::guidance::Branch;
+    use crate::models::{TextEmbedding, TextEncoder, TextOptions};
+    use crate::pipeline::Request;
     use burn::tensor::{Device, TensorData, Tolerance};
+
+    /// Text encoder whose embeddings are waves.
+    struct Waves;
+
+    impl TextEncoder for Waves {
+        fn encode(&self, prompts: &[String], _options: &TextOptions) -> Result<TextEmbedding, Error> {
+            let values: Vec<f32> = (0..prompts.len() * 12).map(|i| (i as f32 * 0.7).sin()).collect();
+            let context = Tensor::from_data(TensorData::new(values, [prompts.len(), 3, 4]), &Device::flex());
+            Ok(TextEmbedding { context, pooled: None, truncated: Vec::new() })
+        }
+    }
+
+    #[test]
+    fn each_evaluation_has_noise_and_a_kv_cache_of_its_own() {
+        let conditions = Conditions::encode(&Waves, &Request::new("a cat"), &[1, 2], [64, 64]).expect("conditions");
+        let cads = Cads { prompt_only_below: 0.5, noise_only_above: 0.9, ..Cads::default() };
+        let mut annealing = Annealing::new(cads, 1000, &[1, 2]);
+        let call =
+            |index, timestep| ModelCall { index, total: 4, level: NoiseLevel { timestep, alpha: 0.6, sigma: 0.8 } };
+        let context = |conditions: &Conditions| -> Vec<f32> {
+            let rows = conditions.rows(&[Branch::Conditional, Branch::Unconditional], 0);
+            // Keys and values are computed only if the cache has none.
+            let site = AttnSite { block: Block::Mid, attention: 0, layer: 0, kind: AttnKind::CrossAttention };
+            let mut was_empty = false;
+            rows.keys.at(site, || {
+                was_empty = true;
+                [rows.context.clone(), rows.context.clone()]
+            });
+            assert!(was_empty, "stale keys and values");
+            rows.context.clone().into_data().try_to_vec().expect("f32 data")
+        };
+        let mut contexts = vec![context(&conditions)];
+        for (index, timestep) in [(0, 999.0), (1, 950.0), (2, 700.0)] {
+            let annealed = annealing.conditions(&conditions, &call(index, timestep)).expect("noise");
+            contexts.push(context(&annealed));
+        }
+        for (index, one) in contexts.iter().enumerate() {
+            assert!(contexts[..index].iter().all(|other| other[..24] != one[..24]), "the prompts of both images");
+            assert_eq!(contexts[0][24..], one[24..], "the negative prompt");
+        }
+        assert!(annealing.conditions(&conditions, &call(3, 500.0)).is_none());
+    }
+
+    #[test]
+    fn it_acts_where_it_changes_the_embedding() {
+        let acts = |cads: Cads, timestep| {
+            let level = NoiseLevel { timestep, alpha: 0.6, sigma: 0.8 };
+            cads.acts(&ModelCall { index: 0, total: 1, level }, 1000)
+        };
+        let cads = Cads { prompt_only_below: 0.5, noise_only_above: 0.9, ..Cads::default() };
+        assert_eq!([999.0, 700.0, 500.0, 1.0].map(|timestep| acts(cads, timestep)), [true, true, false, false]);
+        // Without noise, full mixing restores the embedding, except where nothing of it is left.
+        let noiseless = Cads { noise_scale: 0.0, ..cads };
+        assert_eq!([999.0, 700.0, 500.0].map(|timestep| acts(noiseless, timestep)), [true, false, false]);
+        assert!(acts(Cads { mixing: 0.5, ..noiseless }, 700.0));
+        assert_close(noiseless.anneal(prompts(), noise(), 0.3), prompts());
+    }
 
     fn prompts() -> Tensor<3> {
         let values: Vec<f32> = (0..24).map(|i| (i as f32 * 0.7).sin() * 3.0 + 1.0).collect();

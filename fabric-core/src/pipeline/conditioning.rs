@@ -55,8 +55,9 @@ pub trait PreparedConditioning: fmt::Debug {
         Vec::new()
     }
 
-    /// Returns the attention processor of one evaluation, which acts on the rows in [`BatchLayout::groups`]. It is also
-    /// called for the batches that record references; these have groups only if [`Self::visible_to_references`] is true.
+    /// Returns the attention processor of one evaluation, which acts on the rows in [`BatchLayout::groups`]. The layout
+    /// may have only some of the run's branches ([`RunContext::branches`]). It is also called for the batches that record
+    /// references; these have groups only if [`Self::visible_to_references`] is true.
     fn attention<'a>(&'a self, call: &ModelCall, layout: &BatchLayout) -> Box<dyn AttnProcessor + 'a> {
         let _ = (call, layout);
         Box::new(NoProcessor)
@@ -127,13 +128,14 @@ impl<'a> RunContext<'a> {
         Self { request, unet, text_encoder, latent_size, branches, is_warm_up: false }
     }
 
-    /// Sets the branches that the run evaluates; a new context has those of classifier-free guidance.
+    /// Sets the branches of the run ([`Self::branches`]); a new context has those of classifier-free guidance.
     #[must_use]
     pub fn with_branches(self, branches: Vec<Branch>) -> Self {
         Self { branches, ..self }
     }
 
-    /// The branches that the run evaluates.
+    /// The branches that run in any evaluation, each once, in batch order. An evaluation may run only some of them
+    /// ([`Settings::guidance_window`](super::Settings::guidance_window)).
     pub fn branches(&self) -> &[Branch] {
         &self.branches
     }

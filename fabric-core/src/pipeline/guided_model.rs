@@ -16,7 +16,7 @@ use crate::Error;
 use crate::attention::{AttnProcessor, MeasuredMass, NoProcessor};
 use crate::denoise::{Denoiser, ModelCall, NoiseSource};
 use crate::fabric::{Contribution, ReferencePasses, References, indices};
-use crate::guidance::ProjectedGuidance;
+use crate::guidance::{Branch, ProjectedGuidance};
 use crate::layout::BatchLayout;
 use crate::models::{Record, RecordedTokens, Residuals, UNetInput, UNetModel, UNetOutput};
 use crate::noise::{self, Draw, ReferenceId, RunNoise};
@@ -28,7 +28,7 @@ use crate::noise::{self, Draw, ReferenceId, RunNoise};
 pub(super) struct GuidedModel<'a, 'n> {
     pub(super) unet: &'a dyn UNetModel,
     pub(super) guidance: &'a RunGuidance,
-    /// Mixes the branches instead of plain classifier-free guidance, if it is set.
+    /// Mixes the branches instead of `Guidance::mix`, if it is set.
     pub(super) projected: Option<ProjectedGuidance>,
     /// Adds noise to the prompts' embeddings, if it is set.
     pub(super) annealing: Option<Annealing>,
@@ -49,9 +49,14 @@ pub(super) struct GuidedModel<'a, 'n> {
 impl Denoiser for GuidedModel<'_, '_> {
     fn predict(&mut self, latents: Tensor<4>, call: &ModelCall) -> Result<Tensor<4>, Error> {
         let guidance = self.guidance.at(call);
-        let annealed = self.annealing.as_mut().and_then(|annealing| annealing.conditions(self.conditions, call));
-        let conditions = annealed.as_ref().unwrap_or(self.conditions);
         let layout = BatchLayout::new(guidance.branches(), self.images.clone());
+        let annealed = match &mut self.annealing {
+            Some(annealing) if layout.branches().contains(&Branch::Conditional) => {
+                annealing.conditions(self.conditions, call)
+            }
+            _ => None,
+        };
+        let conditions = annealed.as_ref().unwrap_or(self.conditions);
         let sample = latents.clone().repeat_dim(0, layout.branches().len());
         let active = self.references.active(call, &layout);
         self.report.borrow_mut().calls += 1;

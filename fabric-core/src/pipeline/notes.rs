@@ -1,27 +1,49 @@
 //! Notes for the report on parts of a request that have no effect.
 
-use super::Settings;
 use super::run_guidance::{RunGuidance, calls};
+use super::{Cads, Settings};
 use crate::denoise::ModelCall;
 use crate::fabric::{FeedbackSchedule, Side, acted_on};
 use crate::guidance::{Branch, Guidance};
 use crate::schedule::Schedule;
 
-/// Returns notes on guidance that has no effect, or does not follow the prompt.
-pub(super) fn on_guidance(settings: &Settings, guidance: &RunGuidance) -> Vec<String> {
+/// Returns notes on guidance that has no effect, or does not follow the prompt, and on its options.
+pub(super) fn on_guidance(settings: &Settings, guidance: &RunGuidance, schedule: &Schedule) -> Vec<String> {
+    let (inside, mut notes) = (guidance.inside(), Vec::new());
     if guidance.is_never_inside() {
-        let note = "guidance has no effect: no evaluation lies inside `guidance_window`";
-        return vec![note.to_owned()];
+        // At a scale of 1 the window changes nothing.
+        if inside.branches() != [Branch::Conditional] {
+            notes.push("guidance has no effect: no evaluation lies inside `guidance_window`".to_owned());
+        }
+    } else if let Some(note) = on_scale(settings.guidance_scale, inside) {
+        notes.push(if guidance.has_outside() { format!("inside `guidance_window`, {note}") } else { note });
     }
-    let mut notes: Vec<String> = on_scale(settings.guidance_scale, guidance.inside()).into_iter().collect();
-    if guidance.has_outside() {
-        notes.iter_mut().for_each(|note| note.insert_str(0, "inside `guidance_window`, "));
-    }
-    if settings.apg.is_some() && guidance.inside().branches().len() == 1 {
-        let scale = settings.guidance_scale;
+    if settings.apg.is_some() && inside.branches().len() == 1 {
+        // An adapter may require another scale than that of the settings.
+        let scale = inside.classifier_free_scale().unwrap_or(settings.guidance_scale);
         notes.push(format!("`apg` has no effect: only one branch runs at a guidance scale of {scale}"));
     }
+    notes.extend(settings.cads.as_ref().and_then(|cads| on_cads(cads, guidance, schedule)));
     notes
+}
+
+/// Returns a note if CADS changes the prompt in no evaluation that runs the prompt's branch.
+fn on_cads(cads: &Cads, guidance: &RunGuidance, schedule: &Schedule) -> Option<String> {
+    let train_steps = schedule.config().num_train_timesteps;
+    let is_prompted = |call: &ModelCall| guidance.at(call).branches().contains(&Branch::Conditional);
+    let prompted: Vec<ModelCall> = calls(schedule).filter(is_prompted).collect();
+    let acts = |cads: &Cads| prompted.iter().any(|call| cads.acts(call, train_steps));
+    if acts(cads) {
+        return None;
+    }
+    let why = if prompted.is_empty() {
+        "the prompt's branch does not run"
+    } else if acts(&Cads { noise_scale: 1.0, ..*cads }) {
+        "`cads.noise_scale` is 0"
+    } else {
+        "no evaluation that runs the prompt's branch has a time above `cads.prompt_only_below`"
+    };
+    Some(format!("`cads` has no effect: {why}"))
 }
 
 /// Returns a note on guidance scales below 1.
@@ -30,8 +52,7 @@ pub(super) fn on_guidance(settings: &Settings, guidance: &RunGuidance) -> Vec<St
 /// Here every scale is used as given, and 0 gives the unconditional branch alone (the negative prompt).
 fn on_scale(scale: f64, guidance: &Guidance) -> Option<String> {
     const OFF: &str = "to switch guidance off, which model cards may call a scale of 0, set it to 1";
-    let Guidance { base, terms, .. } = Guidance::classifier_free(scale);
-    if (guidance.base, &guidance.terms) != (base, &terms) {
+    if guidance.classifier_free_scale() != Some(scale) {
         // An adapter's own guidance, which may ignore this scale.
         let is_unused = !guidance.branches().contains(&Branch::Conditional);
         return is_unused.then(|| "the prompt has no effect: the adapter's guidance gives it a scale of 0".to_owned());

@@ -1,4 +1,4 @@
-//! Where each reference acted: its share of the attention by layer and evaluation, and over the images.
+//! Measures each reference's share of the self-attention, by layer and evaluation and over the images.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -16,7 +16,7 @@ pub struct ReferenceAttention {
     /// Share in each layer, in the order of the network.
     pub layers: Vec<LayerAttention>,
     /// Map of each image of the run: rows from top to bottom, each from left to right, of 16 by 16 cells. A cell
-    /// has the mean over all layers and evaluations.
+    /// has the mean over all layers and evaluations, in which each layer counts once, whatever its resolution.
     pub maps: Vec<Vec<Vec<f32>>>,
 }
 
@@ -68,7 +68,8 @@ impl Mean {
 struct Collected {
     by_evaluation: BTreeMap<usize, Mean>,
     by_layer: BTreeMap<AttnSite, BTreeMap<usize, Mean>>,
-    maps: BTreeMap<usize, BTreeMap<[usize; 2], Mean>>,
+    /// Cells of each image's map, row by row.
+    maps: BTreeMap<usize, Vec<Mean>>,
 }
 
 /// Collects the shares of all references of a batch.
@@ -87,7 +88,7 @@ impl Collector {
 
     /// Notes what a layer measured of a reference at an evaluation.
     pub(super) fn note(&mut self, reference: usize, evaluation: usize, share: &MeasuredShare) {
-        let [rows, queries] = share.shares.dims();
+        let ([rows, queries], [height, width]) = (share.shares.dims(), share.grid);
         let values = share.shares.to_data().convert::<f32>().try_to_vec::<f32>().expect("shares are plain numbers");
         let collected = self.references.entry(reference).or_default();
         let mean = values.iter().map(|value| f64::from(*value)).sum::<f64>() / (rows * queries).max(1) as f64;
@@ -95,13 +96,15 @@ impl Collector {
         collected.by_layer.entry(share.site).or_default().entry(evaluation).or_default().add(mean);
         for (row, values) in values.chunks_exact(queries).enumerate() {
             // Each branch of the guidance has the images of the batch in the same order.
-            let map = collected.maps.entry((share.first_row + row) % self.images).or_default();
-            for y in 0..SIDE {
-                for x in 0..SIDE {
-                    let cells = cells(share.grid[0], y)
-                        .flat_map(|row| cells(share.grid[1], x).map(move |column| row * share.grid[1] + column));
-                    cells.for_each(|cell| map.entry([y, x]).or_default().add(f64::from(values[cell])));
+            let image = (share.first_row + row) % self.images;
+            let map = collected.maps.entry(image).or_insert_with(|| vec![Mean::default(); SIDE * SIDE]);
+            for (at, cell) in map.iter_mut().enumerate() {
+                // First the mean of the layer's cells, so that layers of high resolution do not count more.
+                let mut here = Mean::default();
+                for y in cells(height, at / SIDE) {
+                    cells(width, at % SIDE).for_each(|x| here.add(f64::from(values[y * width + x])));
                 }
+                cell.add(here.value());
             }
         }
     }
@@ -122,8 +125,8 @@ impl Collector {
             });
             let map = |image: usize| {
                 let map = collected.maps.get(&image);
-                let cell = |y, x| map.and_then(|map| map.get(&[y, x])).copied().unwrap_or_default().value() as f32;
-                (0..SIDE).map(|y| (0..SIDE).map(|x| cell(y, x)).collect()).collect()
+                let cell = |at: usize| map.map_or(0.0, |map| map[at].value() as f32);
+                (0..SIDE).map(|y| (0..SIDE).map(|x| cell(y * SIDE + x)).collect()).collect()
             };
             ReferenceAttention {
                 mean: mean.value(),
@@ -176,6 +179,17 @@ mod tests {
         near(got[1].maps[0][3][15], 0.4);
         near(got[1].maps[1][0][0], (0.6 + 0.1) / 2.0);
         assert_eq!((got[1].maps.len(), got[1].maps[0].len(), got[1].maps[0][0].len()), (2, 16, 16));
+    }
+
+    #[test]
+    fn the_mean_of_a_map_is_that_of_the_layers_at_any_resolution() {
+        let mut collector = Collector::new(1, 1);
+        for (block, side, value) in [(Block::Down(0), 64, 0.2), (Block::Down(1), 17, 0.9), (Block::Mid, 4, 0.4)] {
+            collector.note(0, 0, &share(block, [side, side], 0, vec![value; side * side]));
+        }
+        let got = collector.finish(1).remove(0);
+        assert!((got.mean - 0.5).abs() < 1e-6, "{}", got.mean);
+        assert!(got.maps[0].iter().flatten().all(|cell| (cell - 0.5).abs() < 1e-6), "{:?}", got.maps);
     }
 
     #[test]

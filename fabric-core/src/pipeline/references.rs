@@ -1,15 +1,17 @@
 //! Selection and encoding of reference images.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
 use burn::tensor::Tensor;
 use sha2::{Digest, Sha256};
 
-use super::run_guidance::RunGuidance;
+use super::run_guidance::{RunGuidance, calls};
 use super::{FeedbackImage, Pipeline, Report, Request, notes};
 use crate::Error;
 use crate::cache::ReferenceLatents;
-use crate::fabric::{FeedbackSchedule, Reference, ReferencePosterior, Side};
+use crate::denoise::ModelCall;
+use crate::fabric::{FeedbackSchedule, Reference, ReferencePosterior, Side, acted_on};
 use crate::image::{self, Fit, Image};
 use crate::models::Posterior;
 use crate::noise::{self, Draw, ReferenceId, RunNoise};
@@ -25,6 +27,8 @@ pub(super) struct Chosen<'a> {
     /// Number left out before that because they cannot have an effect.
     without_effect: usize,
     notes: Vec<String>,
+    /// See [`Self::acting`].
+    acting: BTreeSet<[usize; 2]>,
 }
 
 impl<'a> Chosen<'a> {
@@ -49,9 +53,25 @@ impl<'a> Chosen<'a> {
         let kept = settings.keep.select(&strengths);
         let left_out = judged.len() - kept.len();
         let without_effect = all - judged.len();
-        let (liked, disliked) =
+        let (liked, disliked): (Vec<&FeedbackImage>, Vec<&FeedbackImage>) =
             kept.into_iter().map(|index| judged[index]).partition(|image| side_of(image) == Side::Liked);
-        Self { liked, disliked, left_out, without_effect, notes }
+        let acting = |call: ModelCall| {
+            let branches = guidance.at(&call).branches();
+            let references = |side, images: &[&FeedbackImage]| {
+                let has_weight = |image: &&&FeedbackImage| {
+                    !weights.weights(&call, side, image.strength.abs(), images.len()).is_zero()
+                };
+                if acted_on(side, &branches).is_empty() { 0 } else { images.iter().filter(has_weight).count() }
+            };
+            [branches.len(), references(Side::Liked, &liked) + references(Side::Disliked, &disliked)]
+        };
+        let acting = calls(schedule).map(acting).collect();
+        Self { liked, disliked, left_out, without_effect, notes, acting }
+    }
+
+    /// The numbers of branches and of references that act together in an evaluation, each pair once.
+    pub(super) fn acting(&self) -> &BTreeSet<[usize; 2]> {
+        &self.acting
     }
 
     /// Number of selected references.

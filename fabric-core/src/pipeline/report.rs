@@ -155,7 +155,9 @@ pub trait Observer {
         let _ = (call, noised);
     }
 
-    /// Called with the U-Net's predictions before guidance combines them, one block of rows per branch.
+    /// Called with the U-Net's predictions before guidance combines them, one block of rows per branch. Evaluations may
+    /// run only some of the branches ([`Settings::guidance_window`](super::Settings::guidance_window)), so the number
+    /// of rows may change during a run.
     fn predictions(&mut self, call: &ModelCall, predictions: &Tensor<4>) {
         let _ = (call, predictions);
     }

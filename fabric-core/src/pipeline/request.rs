@@ -43,10 +43,12 @@ pub struct Settings {
     /// conditional branch.
     pub guidance_rescale: f64,
     /// The part of the run in which guidance acts, as shares of its evaluations. In evaluations outside of it the
-    /// conditional branch runs alone, which takes half the time and keeps images diverse. The default is the whole run.
+    /// conditional branch runs alone, which keeps images diverse and takes half the time of two branches. The default
+    /// is the whole run.
     ///
     /// "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion Models"
-    /// (2404.07724) gives the interval in noise levels instead. Disliked images act inside the window only.
+    /// (2404.07724) gives the interval in noise levels instead. The negative prompt and disliked images act inside
+    /// the window only.
     pub guidance_window: Window,
     /// Adaptive projected guidance (2410.02416) instead of plain classifier-free guidance; `None` switches it off. It
     /// cannot be combined with the four branches of IPAdapter-Instruct.
@@ -67,7 +69,8 @@ pub struct Settings {
     /// [`ReferenceNoise::Fresh`]; there `None` always computes all images at once.
     pub batch: Option<usize>,
     /// Whether to measure each reference's share of the attention
-    /// ([`Report::attention`](super::Report::attention)). Computes every self-attention twice.
+    /// ([`Report::attention`](super::Report::attention)). Computes every self-attention with references
+    /// twice, waits for the device after each evaluation, and reads the shares of every layer back.
     pub measure_attention: bool,
     /// Memory limit for a run in bytes, not counting the weights. `None` uses the free memory of the machine
     /// within the process limits, where these can be determined. A run that certainly needs more is refused

@@ -341,7 +341,7 @@ impl Pipeline {
             images.clone().zip(&made.images).for_each(|(index, image)| observer.image(index, image));
             return Ok(made);
         }
-        let mut notes = notes::on_guidance(settings, guidance);
+        let mut notes = notes::on_guidance(settings, guidance, schedule);
         notes.extend(plan.conditioning.iter().flat_map(|one| one.prepared.notes()));
         let origin = self.origin.iter().cloned().chain(plan.origin()).collect();
         let report = RefCell::new(Report { origin, notes, ..Report::default() });

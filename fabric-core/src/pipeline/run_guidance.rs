@@ -52,9 +52,9 @@ impl RunGuidance {
         branches
     }
 
-    /// Returns the largest number of branches that run in one evaluation.
-    pub(super) fn most_branches(&self) -> usize {
-        self.used().into_iter().map(|guidance| guidance.branches().len()).max().unwrap_or_default()
+    /// Whether an evaluation outside of the window runs other branches than one inside, or none lies inside.
+    pub(super) fn differs_outside(&self) -> bool {
+        self.has_outside && (!self.has_inside || self.inside.branches() != self.outside.branches())
     }
 
     fn used(&self) -> Vec<&Guidance> {
@@ -98,15 +98,21 @@ mod tests {
         let inside: Vec<usize> = (0..branches.len()).filter(|&at| branches[at] == both).collect();
         assert_eq!(inside, [2, 3, 4]);
         assert!((0..branches.len()).all(|at| inside.contains(&at) || branches[at] == [Conditional]));
-        assert_eq!((part.branches(), part.most_branches()), (both, 2));
+        assert_eq!(part.branches(), both);
+        assert!(part.differs_outside() && !whole.differs_outside());
 
         let (none, branches) = of_ten_steps(7.5, [0.0, 0.0]);
         assert!(branches.iter().all(|branches| *branches == [Conditional]));
         assert!(none.is_never_inside());
-        assert_eq!((none.branches(), none.most_branches()), (vec![Conditional], 1));
+        assert_eq!(none.branches(), [Conditional]);
+        assert!(none.differs_outside());
 
         // A scale of 0 runs the unconditional branch alone, but only inside the window.
         let (zero, _) = of_ten_steps(0.0, [0.0, 0.5]);
-        assert_eq!((zero.branches(), zero.most_branches()), (vec![Conditional, Unconditional], 1));
+        assert_eq!(zero.branches(), [Conditional, Unconditional]);
+        assert!(zero.differs_outside());
+
+        // A scale of 1 is the same inside and outside of the window.
+        assert!(!of_ten_steps(1.0, [0.0, 0.5]).0.differs_outside());
     }
 }

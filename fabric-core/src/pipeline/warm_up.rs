@@ -1,4 +1,4 @@
-//! Warm-up: a discarded run that compiles and tunes the device's kernels.
+//! Warm-up: discarded runs that compile and tune the device's kernels.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +16,10 @@ impl Pipeline {
     /// should do this before the first request. On a CPU there is little to gain. The pipeline's caches are
     /// neither used nor changed.
     ///
+    /// The batches are those of the request. With a [guidance window](super::Settings::guidance_window) there are two
+    /// runs if some evaluations run other branches than others: one with guidance, and one without it. References act
+    /// in both, so a warm-up may need more memory than a request in which they never act together with guidance.
+    ///
     /// ```
     /// use fabric_core::{Error, pipeline::{Pipeline, Request}};
     /// fn ready(pipeline: &Pipeline) -> Result<(), Error> {
@@ -30,7 +34,17 @@ impl Pipeline {
     /// Returns the errors of [`Self::generate`].
     pub fn warm_up(&self, request: &Request) -> Result<Duration, Error> {
         let clock = Instant::now();
+        let plan = self.plan(request, None)?;
+        let mut windows = Vec::new();
+        if !plan.guidance.is_never_inside() {
+            windows.push(Window::default());
+        }
+        if plan.guidance.differs_outside() {
+            // Outside of the window the batch has fewer rows, which need kernels of their own.
+            windows.push(Window::new(0.0, 0.0)?);
+        }
         let mut request = request.clone();
+        request.settings.batch = Some(plan.batch);
         // Some samplers need more than one step, and with an init image only a share of the steps is made.
         let enough = |steps: &usize| self.schedule(&request, *steps).is_ok_and(|schedule| schedule.calls() > 0);
         request.settings.steps = (1..request.settings.steps).find(enough).unwrap_or(request.settings.steps);
@@ -40,11 +54,6 @@ impl Pipeline {
         (own.tokens, own.latents) = (Arc::default(), Arc::default());
         if let Some(cads) = &mut request.settings.cads {
             *cads = Cads { prompt_only_below: 0.0, noise_only_above: 0.0, ..*cads };
-        }
-        let mut windows = vec![Window::default()];
-        if request.settings.guidance_window != Window::default() {
-            // Outside of the window the batch has fewer rows, which need kernels of their own.
-            windows.push(Window::new(0.0, 0.0)?);
         }
         for window in windows {
             request.settings.guidance_window = window;

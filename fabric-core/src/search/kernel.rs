@@ -4,7 +4,8 @@
 /// lengthscale for each dimension.
 pub(super) fn matern52(lengthscales: &[f64], a: &[f64], b: &[f64]) -> f64 {
     let scaled = a.iter().zip(b).zip(lengthscales).map(|((a, b), lengthscale)| (a - b) / lengthscale);
-    let distance = (5.0 * scaled.map(|difference| difference * difference).sum::<f64>()).sqrt();
+    // The limit is far beyond where the covariance is 0, and keeps an infinite distance from giving infinity times 0.
+    let distance = (5.0 * scaled.map(|difference| difference * difference).sum::<f64>()).sqrt().min(1e3);
     (1.0 + distance + distance * distance / 3.0) * (-distance).exp()
 }
 
@@ -37,5 +38,11 @@ mod tests {
         // (1 + sqrt(5) + 5 / 3) * exp(-sqrt(5)), at a distance of one lengthscale.
         assert!((at([0.5, 0.0]) - 0.523_994_108_831_205).abs() < 1e-6);
         assert!(at([1.0, 0.0]) < at([0.5, 0.0]));
+    }
+
+    #[test]
+    fn covariance_is_a_number_at_any_distance() {
+        assert_eq!(matern52(&[1e-200], &[1e200], &[-1e200]), 0.0);
+        assert_eq!(matern52(&[1e-200], &[1e200], &[1e200]), 1.0);
     }
 }

@@ -39,6 +39,11 @@ pub use surrogate::Surrogate;
 
 use crate::InvalidValue;
 
+/// Largest number of points of a round.
+const MAX_POINTS: usize = 256;
+/// Number of random points for each missing point of a first round, before the space counts as exhausted.
+const FILL: usize = 64;
+
 /// Search for the best point of a space, from scores or from votes.
 ///
 /// The first rounds are spread over the space, until there are more points than dimensions and something was learnt
@@ -101,7 +106,7 @@ impl Search {
         &self.tried
     }
 
-    /// Suggests `count` different points for the next round.
+    /// Suggests `count` different points for the next round, at most 256.
     ///
     /// With votes, the first point of two or more is the best one so far ([`Self::best`]), for comparison with the new
     /// points; scores are comparable across rounds, so all points are new. A round may be judged in part or not at all.
@@ -114,15 +119,12 @@ impl Search {
         if count == 0 {
             return Vec::new();
         }
+        let count = count.min(MAX_POINTS);
         let mut random = RoundRandom::new(self.seed, self.rounds);
         self.rounds = self.rounds.wrapping_add(1);
         let dims = self.space.dimensions().len();
         let model = if self.tried.len() > dims { self.model() } else { None };
-        let Some(model) = model else {
-            let tried: Vec<Vec<f64>> = self.tried.iter().map(|point| point.unit().to_vec()).collect();
-            let design = latin_hypercube(&mut random, count, dims, &tried);
-            return design.iter().map(|unit| self.space.point_at(unit)).collect();
-        };
+        let Some(model) = model else { return self.spread(&mut random, count) };
         let (best, highest) = self.highest_mean(&*model).expect("a model has tried points");
         let is_compared = matches!(self.observations, Observations::Votes(_)) && count > 1;
         let mut points: Vec<Point> = if is_compared { vec![best.clone()] } else { Vec::new() };
@@ -130,6 +132,26 @@ impl Search {
         let candidates = candidates.iter().map(|unit| self.space.point_at(unit));
         let candidates = candidates.filter(|point| !self.tried.contains(point)).collect();
         points.extend(by_expected_improvement(&*model, candidates, count - points.len(), highest));
+        points
+    }
+
+    /// Returns different new points that are spread over the space.
+    fn spread(&self, random: &mut RoundRandom, count: usize) -> Vec<Point> {
+        let dims = self.space.dimensions().len();
+        let tried: Vec<Vec<f64>> = self.tried.iter().map(|point| point.unit().to_vec()).collect();
+        let design = latin_hypercube(random, count, dims, &tried);
+        // In very narrow ranges, points of the design may be equal to one another or to tried ones.
+        let others = (0..FILL * count).map(|_| (0..dims).map(|_| random.unit()).collect::<Vec<f64>>());
+        let mut points: Vec<Point> = Vec::with_capacity(count);
+        for unit in design.into_iter().chain(others) {
+            if points.len() == count {
+                break;
+            }
+            let point = self.space.point_at(&unit);
+            if !points.contains(&point) && !self.tried.contains(&point) {
+                points.push(point);
+            }
+        }
         points
     }
 

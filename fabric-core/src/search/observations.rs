@@ -50,6 +50,14 @@ impl TryFrom<Stored> for Search {
     fn try_from(stored: Stored) -> Result<Self, InvalidValue> {
         let Stored { space, seed, rounds, tried, observations } = stored;
         let tried: Vec<Point> = tried.into_iter().map(|values| space.point(values)).collect::<Result<_, _>>()?;
+        if let Some((_, point)) = tried.iter().enumerate().find(|(index, point)| tried[..*index].contains(point)) {
+            return Err(InvalidValue::new(
+                "tried points of a stored search",
+                format!("the point ({point}) twice"),
+                "different points",
+                "restore the file, or start a new search",
+            ));
+        }
         let check_index = |index: usize| {
             tried.get(index).ok_or_else(|| {
                 InvalidValue::new(

@@ -1,7 +1,7 @@
 //! Tests of whole searches.
 
 use super::random::RoundRandom;
-use super::{Dimension, Point, Search, Space};
+use super::{Dimension, MAX_POINTS, Point, Search, Space};
 
 /// Optimum of [`value`], in coordinates of the unit cube.
 const OPTIMUM: [f64; 3] = [0.3, 0.7, 0.55];
@@ -120,6 +120,29 @@ fn votes_are_on_the_best_point_and_new_ones_and_scores_on_new_ones() {
 }
 
 #[test]
+fn points_of_a_very_narrow_range_are_different_and_new() {
+    // Four numbers lie in this range.
+    let narrow = Space::new([Dimension::linear("weight", 1.0, 1.0 + 3.0 * f64::EPSILON)]).unwrap();
+    let mut search = Search::new(narrow, 3);
+    let points = search.suggest(8);
+    assert_eq!(points.len(), 4, "{points:?}");
+    assert!(points.iter().enumerate().all(|(index, point)| !points[..index].contains(point)), "{points:?}");
+    search.record_scores(&[(points[0].clone(), 1.0)]).unwrap();
+    let others = search.suggest(8);
+    assert!(others.len() == 3 && !others.contains(&points[0]), "{others:?}");
+}
+
+#[test]
+fn a_round_of_any_size_is_limited() {
+    let mut search = Search::new(space(), 3);
+    assert_eq!(search.suggest(usize::MAX).len(), MAX_POINTS);
+    for _ in 0..2 {
+        scored_round(&mut search);
+    }
+    assert_eq!(search.suggest(usize::MAX).len(), MAX_POINTS);
+}
+
+#[test]
 fn constant_scores_keep_the_search_exploring() {
     let mut search = Search::new(space(), 2);
     for _ in 0..4 {
@@ -184,13 +207,16 @@ fn a_stored_search_is_checked_when_it_is_read() {
     let mut search = Search::new(space(), 2);
     voted_round(&mut search);
     let good = serde_json::to_value(&search).unwrap();
-    let mut bad = vec![good.clone(); 4];
+    let mut bad = vec![good.clone(); 5];
     bad[0]["observations"]["votes"][0]["other"] = serde_json::json!(9);
     bad[1]["tried"][0]["weight"] = serde_json::json!(5.0);
     bad[2]["observations"] = serde_json::json!({"scores": []});
     bad[3]["observations"] = serde_json::json!({"votes": [{"preferred": 1, "other": 1}]});
-    for bad in bad {
-        assert!(serde_json::from_value::<Search>(bad).is_err());
+    bad[4]["tried"][1] = good["tried"][0].clone();
+    let pieces = ["index of a tried point", "value of `weight`", "at least 1 score", "two different points", "twice"];
+    for (bad, piece) in bad.into_iter().zip(pieces) {
+        let message = serde_json::from_value::<Search>(bad).unwrap_err().to_string();
+        assert!(message.contains(piece), "{message}, expected {piece}");
     }
     assert_eq!(serde_json::from_value::<Search>(good).unwrap(), search);
 }

@@ -13,7 +13,11 @@ use crate::load::LoadError;
 #[non_exhaustive]
 pub enum CorpusError {
     /// The folder does not exist or cannot be read.
-    #[error("corpus folder `{}` cannot be read: {source}; check the path and its permissions", folder.display())]
+    #[error(
+        "corpus folder `{}` cannot be read: expected a folder with images, got the error `{source}`; \
+         check the path and its permissions",
+        folder.display()
+    )]
     Folder {
         /// Path of the folder.
         folder: PathBuf,
@@ -91,11 +95,23 @@ pub enum CorpusError {
         remaining: usize,
     },
     /// The observer panicked. Images that were embedded before are in the index.
-    #[error("the observer of the corpus panicked: {message}; mend it and open the corpus again")]
+    #[error("the observer of the corpus panicked: {message}; correct the callback and open the corpus again")]
     Callback {
         /// Message of the panic.
         message: String,
     },
+    /// The opening failed, and the images that were embedded since the last save could not be saved either.
+    #[error("{first}; saving the images that were embedded before failed too: {save}")]
+    NotSaved {
+        /// Error that ended the opening.
+        #[source]
+        first: Box<Self>,
+        /// Error of writing the index, with the path.
+        save: LoadError,
+    },
+    /// The device failed while the embeddings of a query were read from it.
+    #[error("query to the corpus: {0}")]
+    Query(#[source] Error),
 }
 
 /// File or folder that was left out of a corpus.

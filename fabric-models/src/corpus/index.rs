@@ -5,7 +5,8 @@
 //! damaged file is not used.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use fabric_core::image::ContentHash;
 use serde::{Deserialize, Serialize};
@@ -131,8 +132,26 @@ pub(super) fn check_writable(path: &Path) -> Result<(), LoadError> {
     let trial = path.with_file_name(format!(".{name}.trial"));
     write_text(&trial, "")?;
     // Best effort: an empty file that remains is no harm.
-    let _ = std::fs::remove_file(trial);
+    let _ = fs::remove_file(trial);
     Ok(())
+}
+
+/// Returns the path that an index of another encoder is renamed to: that of the index, with `.old` added.
+pub(super) fn old_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".old");
+    path.with_file_name(name)
+}
+
+/// Renames an index to [`old_path`], which replaces an older file of that name.
+pub(super) fn set_aside(path: &Path) -> Result<(), LoadError> {
+    let old = old_path(path);
+    match fs::rename(path, &old) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(LoadError::io(&old, "rename the index of another encoder to this path", error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns the SHA-256 of shapes and values in hex.

@@ -51,9 +51,11 @@ const INDEX_NAME: &str = ".fabric-corpus.safetensors";
 /// let model = PreferenceModel::open("models/clip-vit-large-patch14", &fabric_backends::default_device()?)?;
 /// let corpus = Corpus::open("photos", &model)?;
 ///
+/// let liked = [Image::open("liked.png")?];
 /// let query = Query::new()
 ///     .with_text(model.embed_text(&["a cat on a roof"])?, 1.0)
-///     .with_liked(model.embed_images(&[Image::open("liked.png")?])?, 0.5)
+///     .with_liked(model.embed_images(&liked)?, 0.5)
+///     .without(liked.iter().map(Image::content_hash))
 ///     .with_mmr_lambda(0.8);
 /// let images = corpus.nearest(&query, 4)?.iter().map(|candidate| candidate.open()).collect::<Result<Vec<_>, _>>()?;
 /// assert!(images.len() <= 4);
@@ -97,8 +99,17 @@ impl Corpus {
     ///
     /// An image is embedded only if the index has no embedding of the same pixels: files whose path, length and
     /// modification time are those in the index are not read, and moved or copied images are recognized by their
-    /// content. An index that is damaged or belongs to another encoder is replaced, see [`Self::index_note`]. Which
-    /// encoder it belongs to is found by embedding a few fixed images, so each opening costs one small batch.
+    /// content. Which encoder an index belongs to is found by embedding a few fixed images, so each opening costs one
+    /// small batch. Rounding does not make it another encoder: products in bf16 (`FABRIC_MATMUL=bf16`) move embeddings
+    /// by up to 0.01, so an index may have embeddings that differ by this from those that the encoder computes now.
+    ///
+    /// A damaged index is replaced. One of another encoder is renamed when the new one is saved for the first time: it
+    /// gets `.old` after its name and replaces an older file of that name. See [`Self::index_note`].
+    ///
+    /// The index drops the embeddings of images that were deleted. It keeps those of files and folders that cannot be
+    /// read now, those of links to nothing, and those of a folder that is empty, because it may belong to a file system
+    /// that is not mounted; these images are not in the corpus until they can be read again. If no image can be used,
+    /// the index stays as it is.
     ///
     /// `observe` is called after every few files that were read; [`ControlFlow::Break`] cancels. Whether the work is
     /// cancelled or fails, the index keeps everything that was embedded before; if the process is killed, at most
@@ -120,24 +131,29 @@ impl Corpus {
             return Err(CorpusError::NoProjection);
         }
         check_folder(folder)?;
-        let (found, skipped) = walk::image_files(folder);
-        if found.is_empty() {
-            return Err(CorpusError::NoImages { folder: folder.to_owned(), skipped });
+        let walk = walk::image_files(folder);
+        if walk.found.is_empty() {
+            return Err(CorpusError::NoImages { folder: folder.to_owned(), skipped: walk.skipped });
         }
 
         let probes = fingerprint(encoder)?;
         let dim = probes[0].len();
         let index_path = options.index.clone().unwrap_or_else(|| folder.join(INDEX_NAME));
-        let replaced = |reason: &str| Some(format!("index `{}` was replaced: {reason}", index_path.display()));
-        let (old, index_note) = match index::read(&index_path) {
-            Ok(None) => (Vec::new(), None),
-            Ok(Some(index)) if is_same_encoder(&index.probes, &probes) => (index.entries, None),
-            Ok(Some(_)) => (Vec::new(), replaced("it was made with another encoder")),
-            Err(fault) => (Vec::new(), replaced(&fault)),
+        let place = index_path.display();
+        let (old, sets_aside, index_note) = match index::read(&index_path) {
+            Ok(None) => (Vec::new(), false, None),
+            Ok(Some(index)) if is_same_encoder(&index.probes, &probes) => (index.entries, false, None),
+            Ok(Some(_)) => {
+                let renamed = index::old_path(&index_path);
+                let renamed = renamed.display();
+                let note = format!("index `{place}` was made with another encoder: it was renamed to `{renamed}`");
+                (Vec::new(), true, Some(note))
+            }
+            Err(fault) => (Vec::new(), false, Some(format!("index `{place}` was replaced: {fault}"))),
         };
 
-        let update = Update::new(folder, encoder, options, &index_path, probes, old, skipped);
-        let updated = update.run(found, &mut observe)?;
+        let update = Update::new(folder, encoder, options, &index_path, probes, old, sets_aside);
+        let updated = update.run(walk, &mut observe)?;
         let mut skipped = updated.skipped;
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
         if updated.entries.is_empty() {
@@ -155,7 +171,7 @@ impl Corpus {
     }
 
     /// Returns the `count` images with the highest scores, or all if there are fewer, best first; images with equal
-    /// scores are sorted by path. [`Query`] defines the score.
+    /// scores are sorted by path. [`Query`] defines the score; images that it excludes are not returned.
     ///
     /// Every image is compared: 100,000 images with embeddings of 768 values take about a tenth of a second on one
     /// core. With [`Query::with_mmr_lambda`], that is the time per returned image.
@@ -163,19 +179,20 @@ impl Corpus {
     /// # Errors
     ///
     /// Returns an error if the query is empty, its embeddings have another length than those of the corpus or are not
-    /// finite, or a weight or lambda is out of range.
+    /// finite, the device failed while they were read, or a weight or lambda is out of range.
     pub fn nearest(&self, query: &Query, count: usize) -> Result<Vec<Candidate>, CorpusError> {
         let direction = query.direction(self.dim)?;
-        let scores: Vec<f64> = self.files.par_iter().map(|file| rows::dot(&file.row, &direction)).collect();
+        let files: Vec<&CorpusFile> = self.files.iter().filter(|file| !query.is_excluded(file.hash)).collect();
+        let scores: Vec<f64> = files.par_iter().map(|file| rows::dot(&file.row, &direction)).collect();
         let chosen = match query.mmr_lambda()? {
             None => nearest::best(&scores, count),
             Some(lambda) => {
-                let rows: Vec<&[f32]> = self.files.iter().map(|file| &*file.row).collect();
+                let rows: Vec<&[f32]> = files.iter().map(|file| &*file.row).collect();
                 nearest::diverse(&rows, &scores, count, lambda)
             }
         };
         let candidate = |at: usize| {
-            let file = &self.files[at];
+            let file = files[at];
             Candidate::new(self.folder.join(&file.path), scores[at], file.hash)
         };
         Ok(chosen.into_iter().map(candidate).collect())
@@ -198,7 +215,8 @@ impl Corpus {
         self.embedded
     }
 
-    /// Returns why an existing index was not used but replaced; `None` if it was used, or there was none.
+    /// Returns why an existing index was not used, and the path that it was renamed to if it is of another encoder;
+    /// `None` if it was used, or there was none.
     pub fn index_note(&self) -> Option<&str> {
         self.index_note.as_deref()
     }

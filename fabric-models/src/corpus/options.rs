@@ -8,7 +8,8 @@ use fabric_core::InvalidValue;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CorpusOptions {
     /// Path of the index file. `None` (the default) is `.fabric-corpus.safetensors` in the folder. An index is for one
-    /// encoder: give each encoder its own path to use several in turn.
+    /// encoder: give each encoder its own path to use several in turn. An index of another encoder is renamed, with
+    /// `.old` added to its name, and replaces an older file of that name.
     pub index: Option<PathBuf>,
     /// Maximum number of images that are embedded at once (default 16). Large images are embedded in smaller batches,
     /// which bounds memory.

@@ -1,8 +1,13 @@
 //! Queries to a corpus.
 
-use burn::tensor::Tensor;
-use fabric_core::InvalidValue;
+use std::collections::HashSet;
 
+use burn::tensor::Tensor;
+use fabric_backends::catch_panic;
+use fabric_core::image::ContentHash;
+use fabric_core::{Error, InvalidValue};
+
+use super::CorpusError;
 use super::rows::{Row, unit_rows};
 
 /// Texts and images that the images of a corpus are compared with.
@@ -21,6 +26,10 @@ pub struct Query {
     wanted: Vec<Target>,
     disliked: Vec<Target>,
     lambda: Option<f64>,
+    /// Images that are no candidates.
+    excluded: HashSet<ContentHash>,
+    /// Message of the first failure of a device.
+    failure: Option<String>,
 }
 
 /// Embedding that images are compared with.
@@ -37,25 +46,56 @@ impl Query {
         Self::default()
     }
 
-    /// Adds embeddings of texts, `[texts, dim]`, each with this weight. Waits for the device.
+    /// Adds embeddings of texts, `[texts, dim]`, each with this weight. Waits for the device; if it fails,
+    /// [`Corpus::nearest`](super::Corpus::nearest) returns the error.
     #[must_use]
-    pub fn with_text(mut self, embeddings: Tensor<2>, weight: f64) -> Self {
-        self.wanted.extend(targets(embeddings, weight));
-        self
+    pub fn with_text(self, embeddings: Tensor<2>, weight: f64) -> Self {
+        self.with_wanted(|| unit_rows(embeddings), weight)
     }
 
-    /// Adds embeddings of liked images, `[images, dim]`, each with this weight. Waits for the device.
+    /// Adds embeddings of liked images, `[images, dim]`, each with this weight. Waits for the device; if it fails,
+    /// [`Corpus::nearest`](super::Corpus::nearest) returns the error.
+    ///
+    /// Images that are themselves in the corpus are the nearest to themselves: exclude them with [`Self::without`].
     #[must_use]
-    pub fn with_liked(mut self, embeddings: Tensor<2>, weight: f64) -> Self {
-        self.wanted.extend(targets(embeddings, weight));
-        self
+    pub fn with_liked(self, embeddings: Tensor<2>, weight: f64) -> Self {
+        self.with_wanted(|| unit_rows(embeddings), weight)
     }
 
-    /// Adds embeddings of disliked images, `[images, dim]`, each with this weight. Waits for the device.
+    /// Adds embeddings of disliked images, `[images, dim]`, each with this weight. Waits for the device; if it fails,
+    /// [`Corpus::nearest`](super::Corpus::nearest) returns the error.
     #[must_use]
     pub fn with_disliked(mut self, embeddings: Tensor<2>, weight: f64) -> Self {
-        self.disliked.extend(targets(embeddings, weight));
+        let targets = self.targets(|| unit_rows(embeddings), weight);
+        self.disliked.extend(targets);
         self
+    }
+
+    /// Excludes images with these content hashes, such as those that are liked or disliked already, so that they are
+    /// not returned again. Copies with the same pixels are excluded too.
+    #[must_use]
+    pub fn without(mut self, hashes: impl IntoIterator<Item = ContentHash>) -> Self {
+        self.excluded.extend(hashes);
+        self
+    }
+
+    /// Adds embeddings of texts or liked images, which `rows` returns.
+    pub(super) fn with_wanted(mut self, rows: impl FnOnce() -> Vec<Option<Row>>, weight: f64) -> Self {
+        let targets = self.targets(rows, weight);
+        self.wanted.extend(targets);
+        self
+    }
+
+    /// Returns the embeddings that `rows` returns, each with this weight. A failure is kept for [`Self::direction`].
+    fn targets(&mut self, rows: impl FnOnce() -> Vec<Option<Row>>, weight: f64) -> Vec<Target> {
+        // Devices report failures as panics.
+        match catch_panic(rows) {
+            Ok(rows) => rows.into_iter().map(|row| Target { row, weight }).collect(),
+            Err(message) => {
+                self.failure.get_or_insert(message);
+                Vec::new()
+            }
+        }
     }
 
     /// Chooses images that differ from one another, by maximal marginal relevance (Carbonell and Goldstein 1998).
@@ -68,6 +108,11 @@ impl Query {
     pub fn with_mmr_lambda(mut self, lambda: f64) -> Self {
         self.lambda = Some(lambda);
         self
+    }
+
+    /// Returns whether an image is no candidate.
+    pub(super) fn is_excluded(&self, hash: ContentHash) -> bool {
+        self.excluded.contains(&hash)
     }
 
     /// Returns the lambda of maximal marginal relevance, if images are to be chosen by it.
@@ -83,11 +128,15 @@ impl Query {
 
     /// Returns the vector whose dot product with a normalised embedding is its score: means of cosine similarities are
     /// linear in the embedding.
-    pub(super) fn direction(&self, dim: usize) -> Result<Vec<f64>, InvalidValue> {
+    pub(super) fn direction(&self, dim: usize) -> Result<Vec<f64>, CorpusError> {
+        if let Some(message) = self.failure.clone() {
+            let doing = "reading the embeddings of a query".to_owned();
+            return Err(CorpusError::Query(Error::Backend { doing, message }));
+        }
         let mut direction = vec![0.0; dim];
         let mut is_empty = true;
         for (targets, sign) in [(&self.wanted, 1.0), (&self.disliked, -1.0)] {
-            let rows = targets.iter().map(|target| target.row(dim)).collect::<Result<Vec<_>, _>>()?;
+            let rows = targets.iter().map(|target| target.row(dim)).collect::<Result<Vec<_>, InvalidValue>>()?;
             let total: f64 = targets.iter().map(|target| target.weight).sum();
             if total <= 0.0 {
                 continue;
@@ -101,7 +150,8 @@ impl Query {
         }
         if is_empty {
             let help = "add a text, a liked or a disliked image";
-            return Err(InvalidValue::new("query to a corpus", "none", "an embedding with a weight above 0", help));
+            let expected = "an embedding with a weight above 0";
+            return Err(InvalidValue::new("query to a corpus", "none", expected, help).into());
         }
         Ok(direction)
     }
@@ -126,8 +176,4 @@ impl Target {
             }
         }
     }
-}
-
-fn targets(embeddings: Tensor<2>, weight: f64) -> impl Iterator<Item = Target> {
-    unit_rows(embeddings).into_iter().map(move |row| Target { row, weight })
 }

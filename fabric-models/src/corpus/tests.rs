@@ -179,6 +179,28 @@ fn maximal_marginal_relevance_shows_copies_once() {
 }
 
 #[test]
+fn excluded_images_and_their_copies_are_no_candidates() {
+    let folder = folder_of(&[("red.png", RED), ("copy.png", RED), ("orange.png", ORANGE), ("blue.png", BLUE)]);
+    let corpus = Corpus::open(folder.path(), &MeanColour::default()).unwrap();
+    let hash = |colour| Image::filled(8, 8, colour).unwrap().content_hash();
+    assert_eq!(names(&corpus, &near_red(), 2), ["copy.png", "red.png"]);
+    let query = near_red().without([hash(RED)]);
+    assert_eq!(names(&corpus, &query, 9), ["orange.png", "blue.png"]);
+    assert_eq!(names(&corpus, &query.clone().with_mmr_lambda(0.5), 1), ["orange.png"]);
+    assert!(names(&corpus, &query.without([ORANGE, BLUE].map(hash)), 9).is_empty());
+    assert_eq!(names(&corpus, &near_red().without([hash(GREEN)]), 9).len(), 4);
+}
+
+#[test]
+fn a_failure_of_the_device_in_a_query_is_an_error() {
+    let folder = folder_of(&[("red.png", RED)]);
+    let corpus = Corpus::open(folder.path(), &MeanColour::default()).unwrap();
+    let query = near_red().with_wanted(|| panic!("device lost"), 1.0);
+    let error = corpus.nearest(&query, 1).unwrap_err();
+    assert!(matches!(error, CorpusError::Query(_)) && error.to_string().contains("device lost"), "{error}");
+}
+
+#[test]
 fn queries_that_cannot_be_answered_are_errors() {
     let folder = folder_of(&[("red.png", RED)]);
     let corpus = Corpus::open(folder.path(), &MeanColour::default()).unwrap();
@@ -258,6 +280,99 @@ fn changed_new_moved_and_removed_files_are_noticed() {
     assert_eq!(encoder.take_count(), 1);
 }
 
+#[cfg(unix)]
+#[test]
+fn files_that_cannot_be_read_keep_their_embeddings_in_the_index() {
+    use std::os::unix::fs::symlink;
+    let (folder, encoder) = (ten(), MeanColour::default());
+    let path = folder.path().join("9.png");
+    Corpus::open(folder.path(), &encoder).unwrap();
+    assert_eq!(encoder.take_count(), 10);
+
+    // A link to itself cannot be read, not even by root. The new files ensure that the index is written.
+    save(folder.path(), "new.png", BLUE);
+    let corpus = Corpus::open_with(folder.path(), &encoder, &CorpusOptions::default(), |progress| {
+        if progress.read == 4 {
+            fs::remove_file(&path).unwrap();
+            symlink("9.png", &path).unwrap();
+        }
+        ControlFlow::Continue(())
+    });
+    let corpus = corpus.unwrap();
+    assert_eq!((encoder.take_count(), corpus.image_count(), corpus.skipped().len()), (1, 10, 1));
+    assert!(matches!(corpus.skipped()[0].error, CorpusError::Image(ImageError::Read { .. })));
+    save(folder.path(), "newer.png", GREEN);
+    let corpus = Corpus::open(folder.path(), &encoder).unwrap();
+    assert_eq!((encoder.take_count(), corpus.image_count(), corpus.skipped().len()), (1, 11, 1));
+
+    fs::remove_file(&path).unwrap();
+    save(folder.path(), "9.png", [200, 9, 0]);
+    let corpus = Corpus::open(folder.path(), &encoder).unwrap();
+    assert_eq!((encoder.take_count(), corpus.image_count()), (0, 12));
+}
+
+#[cfg(unix)]
+#[test]
+fn folders_that_cannot_be_read_keep_their_embeddings_in_the_index() {
+    use std::os::unix::fs::symlink;
+    let images = [("a.png", RED), ("sub/b.png", BLUE), ("sub/deep/c.png", GREEN)];
+    let (folder, encoder) = (folder_of(&images), MeanColour::default());
+    let (sub, aside) = (folder.path().join("sub"), tempfile::tempdir().unwrap());
+    Corpus::open(folder.path(), &encoder).unwrap();
+    assert_eq!(encoder.take_count(), 3);
+    // A link to itself, and a link to nothing.
+    for (target, red) in [("sub", 1), ("missing", 2)] {
+        fs::rename(&sub, aside.path().join("sub")).unwrap();
+        symlink(target, &sub).unwrap();
+        save(folder.path(), &format!("{red}.png"), [red, 0, 0]);
+        let corpus = Corpus::open(folder.path(), &encoder).unwrap();
+        assert_eq!((encoder.take_count(), corpus.image_count()), (1, 1 + usize::from(red)));
+        fs::remove_file(&sub).unwrap();
+        fs::rename(aside.path().join("sub"), &sub).unwrap();
+        let corpus = Corpus::open(folder.path(), &encoder).unwrap();
+        assert_eq!((encoder.take_count(), corpus.image_count()), (0, 3 + usize::from(red)));
+    }
+}
+
+#[test]
+fn empty_folders_keep_their_embeddings_in_the_index() {
+    let images = [("a.png", RED), ("sub/b.png", BLUE), ("sub/deep/c.png", GREEN), ("submarine.png", ORANGE)];
+    let (folder, encoder) = (folder_of(&images), MeanColour::default());
+    let (sub, aside) = (folder.path().join("sub"), tempfile::tempdir().unwrap());
+    Corpus::open(folder.path(), &encoder).unwrap();
+    assert_eq!(encoder.take_count(), 4);
+
+    fs::rename(&sub, aside.path().join("sub")).unwrap();
+    fs::create_dir(&sub).unwrap();
+    fs::remove_file(folder.path().join("submarine.png")).unwrap();
+    save(folder.path(), "new.png", YELLOW);
+    let corpus = Corpus::open(folder.path(), &encoder).unwrap();
+    assert_eq!((encoder.take_count(), corpus.image_count()), (1, 2));
+
+    fs::remove_dir(&sub).unwrap();
+    fs::rename(aside.path().join("sub"), &sub).unwrap();
+    save(folder.path(), "submarine.png", ORANGE);
+    let corpus = Corpus::open(folder.path(), &encoder).unwrap();
+    assert_eq!((encoder.take_count(), corpus.image_count()), (1, 5), "the embedding of a deleted file was dropped");
+}
+
+#[test]
+fn an_index_stays_if_no_image_can_be_used() {
+    let (folder, encoder) = (folder_of(&[("red.png", RED)]), MeanColour::default());
+    let (elsewhere, image) = (tempfile::tempdir().unwrap(), folder.path().join("red.png"));
+    let options = CorpusOptions::default().with_index(elsewhere.path().join("index"));
+    let open = || Corpus::open_with(folder.path(), &encoder, &options, |_| ControlFlow::Continue(()));
+    open().unwrap();
+    let index = || fs::read(elsewhere.path().join("index")).unwrap();
+    let good = index();
+    fs::remove_file(&image).unwrap();
+    assert!(matches!(open(), Err(CorpusError::NoImages { .. })));
+    assert!(index() == good, "an empty folder");
+    fs::write(image, "not an image").unwrap();
+    assert!(matches!(open(), Err(CorpusError::NoImages { .. })));
+    assert!(index() == good, "a folder with a damaged file");
+}
+
 #[test]
 fn equal_images_are_embedded_once() {
     let (folder, encoder) = (tempfile::tempdir().unwrap(), MeanColour::default());
@@ -300,9 +415,13 @@ fn an_index_of_another_encoder_is_not_used() {
     let (folder, encoder) = (folder_of(&[("red.png", RED), ("blue.png", BLUE)]), MeanColour::default());
     let reversed = MeanColour { is_reversed: true, ..MeanColour::default() };
     Corpus::open(folder.path(), &encoder).unwrap();
+    let first = fs::read(index_of(&folder)).unwrap();
     let corpus = Corpus::open(folder.path(), &reversed).unwrap();
     assert_eq!(reversed.take_count(), 2);
-    assert!(corpus.index_note().unwrap().contains("another encoder"));
+    let note = corpus.index_note().unwrap();
+    let old = folder.path().join(format!("{INDEX_NAME}.old"));
+    assert!(note.contains("another encoder") && note.contains(old.to_str().unwrap()), "{note}");
+    assert_eq!(fs::read(old).unwrap(), first, "the index of the first encoder");
     assert_eq!(names(&corpus, &near_red(), 1), ["blue.png"], "embeddings of the other encoder");
 
     // With a path for each encoder, none replaces the index of the other.
@@ -438,6 +557,23 @@ fn a_failure_of_the_encoder_or_the_observer_keeps_what_was_embedded() {
     let error = Corpus::open_with(folder.path(), &encoder, &options, |_| panic!("no terminal")).unwrap_err();
     assert!(matches!(error, CorpusError::Callback { .. }) && error.to_string().contains("no terminal"), "{error}");
     assert_eq!(Corpus::open(folder.path(), &encoder).unwrap().embedded(), 6);
+}
+
+#[test]
+fn an_error_is_returned_although_saving_fails_too() {
+    let (folder, encoder, elsewhere) = (ten(), MeanColour::default(), tempfile::tempdir().unwrap());
+    let place = elsewhere.path().join("gone");
+    fs::create_dir(&place).unwrap();
+    let options = CorpusOptions::default().with_batch(1).with_index(place.join("index"));
+    let opened = Corpus::open_with(folder.path(), &encoder, &options, |_| {
+        fs::remove_dir_all(&place).unwrap();
+        ControlFlow::Break(())
+    });
+    let error = opened.unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("cancelled") && message.contains("saving"), "{message}");
+    let CorpusError::NotSaved { first, .. } = error else { panic!("{message}") };
+    assert!(matches!(*first, CorpusError::Cancelled { embedded: 4, .. }), "{first}");
 }
 
 #[test]

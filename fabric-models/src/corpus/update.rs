@@ -14,8 +14,9 @@ use super::error::is_gone;
 use super::index::{self, Entry};
 use super::rows::Row;
 use super::stamp::Stamp;
-use super::walk::Found;
+use super::walk::{Found, Walk};
 use super::{CorpusError, CorpusOptions, CorpusProgress, ImageEmbedder, Skipped};
+use crate::load::LoadError;
 
 /// Number of files that are decoded at the same time. Decoding a photograph takes longer than embedding it on a GPU;
 /// more at once would need gigabytes for large ones.
@@ -37,11 +38,15 @@ pub(super) struct Update<'a> {
     probes: Vec<Row>,
     /// Entries of the index as it was read.
     old: Vec<Entry>,
+    /// Whether the index file belongs to another encoder, so that it is renamed before the first write.
+    sets_aside: bool,
     /// All known embeddings, by the pixels of their images.
     rows: HashMap<ContentHash, Row>,
     /// Entries of the files that were handled, by path.
     done: BTreeMap<PathBuf, Entry>,
     skipped: Vec<Skipped>,
+    /// Paths of files and folders that could not be read and may still have images, see [`Walk::inaccessible`].
+    inaccessible: Vec<PathBuf>,
     /// Images to embed in the next batch.
     pending: Vec<Pending>,
     embedded: usize,
@@ -72,7 +77,7 @@ impl<'a> Update<'a> {
         index_path: &'a Path,
         probes: Vec<Row>,
         old: Vec<Entry>,
-        skipped: Vec<Skipped>,
+        sets_aside: bool,
     ) -> Self {
         Self {
             folder,
@@ -82,27 +87,28 @@ impl<'a> Update<'a> {
             probes,
             rows: old.iter().map(|entry| (entry.hash, Row::clone(&entry.row))).collect(),
             old,
+            sets_aside,
             done: BTreeMap::new(),
-            skipped,
+            skipped: Vec::new(),
+            inaccessible: Vec::new(),
             pending: Vec::new(),
             embedded: 0,
             unsaved: 0,
         }
     }
 
-    /// Embeds the new images among `files`, and writes the index if it changed.
-    pub(super) fn run(mut self, files: Vec<Found>, observe: &mut Observe<'_>) -> Result<Updated, CorpusError> {
-        let unread = self.take_unchanged(files);
+    /// Embeds the new images among those that were found, and writes the index if it changed.
+    pub(super) fn run(mut self, walk: Walk, observe: &mut Observe<'_>) -> Result<Updated, CorpusError> {
+        self.skipped = walk.skipped;
+        self.inaccessible = walk.inaccessible;
+        let unread = self.take_unchanged(walk.found);
         if !unread.is_empty() {
             index::check_writable(self.index_path).map_err(|source| CorpusError::Index { source })?;
         }
         if let Err(error) = self.read(&unread, observe) {
-            self.save_progress()?;
-            return Err(error);
+            return Err(self.save_after(error));
         }
-        if self.is_changed() {
-            self.write(&self.done.values().collect::<Vec<_>>())?;
-        }
+        self.save_result().map_err(|source| CorpusError::Index { source })?;
         Ok(Updated { entries: self.done, skipped: self.skipped, embedded: self.embedded })
     }
 
@@ -135,7 +141,12 @@ impl<'a> Update<'a> {
                     Ok(image) => self.add(file, image)?,
                     // It was deleted or moved after it was found.
                     Err(error) if is_gone(&error) => {}
-                    Err(error) => self.skip(file, error.into()),
+                    Err(error) => {
+                        if matches!(error, ImageError::Read { .. }) {
+                            self.inaccessible.push(file.path.clone());
+                        }
+                        self.skip(file, error.into());
+                    }
                 }
             }
             read += files.len();
@@ -193,7 +204,7 @@ impl<'a> Update<'a> {
             self.unsaved += 1;
         }
         if self.unsaved >= self.options.save_every {
-            self.save_progress()?;
+            self.save_progress().map_err(|source| CorpusError::Index { source })?;
         }
         Ok(())
     }
@@ -206,31 +217,77 @@ impl<'a> Update<'a> {
         self.skipped.push(Skipped { path: self.folder.join(&file.path), error });
     }
 
+    /// Saves what was embedded before `error` ended the opening, and returns this error.
+    fn save_after(&mut self, error: CorpusError) -> CorpusError {
+        match (error, self.save_progress()) {
+            // A second error of writing the index would repeat the first.
+            (error @ CorpusError::Index { .. }, _) | (error, Ok(())) => error,
+            (first, Err(save)) => CorpusError::NotSaved { first: Box::new(first), save },
+        }
+    }
+
     /// Saves what was embedded so far. Old entries stay, because they may be those of files that were not read yet.
-    fn save_progress(&mut self) -> Result<(), CorpusError> {
+    fn save_progress(&mut self) -> Result<(), LoadError> {
         if self.unsaved == 0 {
             return Ok(());
         }
+        self.set_aside()?;
         let replaced: HashSet<&str> = self.done.values().filter_map(|entry| entry.key.as_deref()).collect();
         let is_replaced = |entry: &&Entry| entry.key.as_deref().is_some_and(|key| replaced.contains(key));
         let old = self.old.iter().filter(|entry| !is_replaced(entry));
         let entries: Vec<&Entry> = self.done.values().chain(old).collect();
-        self.write(&entries)?;
+        index::write(self.index_path, &self.probes, &entries)?;
         self.unsaved = 0;
         Ok(())
     }
 
-    fn write(&self, entries: &[&Entry]) -> Result<(), CorpusError> {
-        index::write(self.index_path, &self.probes, entries).map_err(|source| CorpusError::Index { source })
+    /// Writes the index if it changed. Entries of files that are gone are dropped; those of files that could not be
+    /// read stay. An index without images of the corpus is not written, because it might replace a good one.
+    fn save_result(&mut self) -> Result<(), LoadError> {
+        if self.done.is_empty() {
+            return Ok(());
+        }
+        // The index is written afterwards: it has entries, and an index of another encoder gave none.
+        self.set_aside()?;
+        let entries: Vec<&Entry> = self.done.values().chain(self.inaccessible_entries()).collect();
+        if self.is_changed(&entries) {
+            index::write(self.index_path, &self.probes, &entries)?;
+        }
+        Ok(())
+    }
+
+    /// Renames an index of another encoder, so that it is not overwritten.
+    fn set_aside(&mut self) -> Result<(), LoadError> {
+        if self.sets_aside {
+            index::set_aside(self.index_path)?;
+            self.sets_aside = false;
+        }
+        Ok(())
+    }
+
+    /// Returns the old entries of files that could not be read or lie in such folders. Entries without a key may be
+    /// any of these.
+    fn inaccessible_entries(&self) -> Vec<&Entry> {
+        if self.inaccessible.is_empty() {
+            return Vec::new();
+        }
+        let places: HashSet<&Path> = self.inaccessible.iter().map(PathBuf::as_path).collect();
+        let keys: HashSet<&str> = self.done.values().filter_map(|entry| entry.key.as_deref()).collect();
+        let hashes: HashSet<ContentHash> = self.done.values().map(|entry| entry.hash).collect();
+        let is_inaccessible = |entry: &&Entry| match entry.key.as_deref() {
+            Some(key) => !keys.contains(key) && Path::new(key).ancestors().any(|place| places.contains(place)),
+            None => !hashes.contains(&entry.hash),
+        };
+        self.old.iter().filter(is_inaccessible).collect()
     }
 
     /// Returns whether the entries differ from those of the index as it was read.
-    fn is_changed(&self) -> bool {
+    fn is_changed(&self, entries: &[&Entry]) -> bool {
         fn identity(entry: &Entry) -> (Option<&str>, Option<Stamp>, ContentHash) {
             (entry.key.as_deref(), entry.stamp, entry.hash)
         }
         let old: HashSet<_> = self.old.iter().map(identity).collect();
-        self.old.len() != self.done.len() || self.done.values().any(|entry| !old.contains(&identity(entry)))
+        self.old.len() != entries.len() || entries.iter().any(|entry| !old.contains(&identity(entry)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Telling the formats apart.
 
+use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -65,6 +66,19 @@ impl PromptFormat {
     }
 }
 
+/// The name on the command line, which [`FromStr`] parses.
+impl fmt::Display for PromptFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hps => "hps",
+            Self::GenEval => "geneval",
+            Self::Parti => "parti",
+            Self::Prompthero => "prompthero",
+            Self::Lines => "lines",
+        })
+    }
+}
+
 impl FromStr for PromptFormat {
     type Err = InvalidValue;
 
@@ -111,7 +125,9 @@ mod tests {
 
     #[test]
     fn formats_are_parsed_by_name() {
-        assert_eq!("lines".parse::<PromptFormat>(), Ok(PromptFormat::Lines));
+        for name in ["hps", "geneval", "parti", "prompthero", "lines"] {
+            assert_eq!(name.parse::<PromptFormat>().expect("a format").to_string(), name);
+        }
         let message = "csv".parse::<PromptFormat>().expect_err("no format").to_string();
         assert!(message.contains("expected hps, geneval") && message.contains("got csv"), "{message}");
     }

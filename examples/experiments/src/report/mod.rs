@@ -17,7 +17,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::io::Write;
 use std::path::Path;
 
 pub use chart::{Chart, Point, Series};
@@ -25,6 +24,8 @@ pub use error::ReportError;
 pub use heat_map::HeatMap;
 pub use session::{SessionImage, SessionRows};
 pub use table::Table;
+
+use crate::files::write_beside;
 
 /// Content of a report. All texts are plain text, not HTML. Empty parts are left out.
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,15 +71,5 @@ pub fn render(input: &ReportInput<'_>) -> Result<String, ReportError> {
 pub fn write(input: &ReportInput<'_>, path: impl AsRef<Path>) -> Result<(), ReportError> {
     let path = path.as_ref();
     let html = render(input)?;
-    let failed = |source| ReportError::Write { path: path.to_owned(), source };
-
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    // Temporary files are private to their user by default, a report is as readable as any new file.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.prefix(".report-").suffix(".tmp").tempfile_in(folder).map_err(failed)?;
-    file.write_all(html.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    write_beside(path, html.as_bytes()).map_err(|source| ReportError::Write { path: path.to_owned(), source })
 }

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::pack::{Matrix, Rows, block, interleave, length, pack, pack_tile, panel, positions};
 use super::product::with_words;
-use super::tiles::{Factor, Sums, multiply, with_tiles};
+use super::tiles::{Factor, Sums, with_tiles};
 use super::{BLOCK, DEPTH, TILE, is_on};
 use crate::kernels::conv::{Conv, Part, with_scratch};
 use crate::kernels::direct::{Strip, TAPS};
@@ -75,7 +75,7 @@ impl Conv {
                     of_weight.enumerate().map(move |(step, at)| [at, step * TILE * line + shifts[tap]])
                 })
                 .collect();
-            with_tiles(|| {
+            with_tiles(|tiles| {
                 let mut sums = Sums([[0.0; BLOCK]; BLOCK]);
                 for first in (0..outputs).step_by(BLOCK) {
                     let panel = panel(channels);
@@ -83,7 +83,7 @@ impl Conv {
                     let weights = Factor { words: weights, stride: TILE, second: panel };
                     for place in (0..strip.places()).step_by(BLOCK) {
                         let words = Factor { words: &words[place..], stride: line, second: TILE };
-                        multiply(weights, words, &steps, &mut sums);
+                        tiles.multiply(weights, words, &steps, &mut sums);
                         vectorised(
                             #[inline(always)]
                             || {
@@ -176,7 +176,7 @@ impl Conv {
                 let gradients = block(gradients, number * BLOCK, places);
                 let mut sums = Sums([[0.0; BLOCK]; BLOCK]);
                 let mut steps = vec![[0; 2]; places.div_ceil(DEPTH)];
-                with_tiles(|| {
+                with_tiles(|tiles| {
                     for (shift, of_weight) in shifts.iter().zip(of_weight.chunks_exact_mut(BLOCK * columns)) {
                         let first = (shift % 2 * lines + shift / 2) * columns;
                         for ((number, step), at) in steps.iter_mut().enumerate().zip(positions(places)) {
@@ -184,7 +184,7 @@ impl Conv {
                         }
                         for channel in (0..columns).step_by(BLOCK) {
                             let words = Factor { words: &words[channel..], stride: columns, second: TILE };
-                            multiply(gradients, words, &steps, &mut sums);
+                            tiles.multiply(gradients, words, &steps, &mut sums);
                             for (to, sums) in of_weight.chunks_exact_mut(columns).zip(&sums.0) {
                                 to[channel..][..BLOCK].iter_mut().zip(sums).for_each(|(to, sum)| *to += sum);
                             }

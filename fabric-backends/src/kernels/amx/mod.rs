@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use super::isa::arch;
 use crate::DeviceError;
 
-pub(super) use product::{cut, product, takes};
+pub(super) use product::{is_fast, part_length, product};
 
 /// Edge of a block of results: two tiles along both axes.
 const BLOCK: usize = 32;
@@ -25,7 +25,7 @@ const TILE: usize = 16;
 const DEPTH: usize = 32;
 
 /// Whether products are computed in bf16: requested by `FABRIC_MATMUL`, and supported by this processor.
-pub(super) fn is_on() -> bool {
+pub(crate) fn is_on() -> bool {
     static ON: OnceLock<bool> = OnceLock::new();
     *ON.get_or_init(|| requested().unwrap_or(false) && is_supported())
 }

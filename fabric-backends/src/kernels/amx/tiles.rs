@@ -1,5 +1,7 @@
 //! The tile registers: one block of results at a time.
 
+use std::marker::PhantomData;
+
 use super::{BLOCK, DEPTH, TILE};
 
 /// Factor of a product in memory: rows of [`TILE`] words, each word two bf16 values of neighbouring depth, the
@@ -25,30 +27,39 @@ impl Factor<'_> {
     }
 }
 
-/// Computes `sums[i][j] = Σ a[i][d] · b[d][j]` over the depths of all steps. A step has the positions of its
-/// first tile of `a`, whose rows are `i`, and of `b`, whose rows are pairs of depths.
-///
-/// The tile registers must be configured: this is to be called within [`with_tiles`].
-pub(super) fn multiply(a: Factor<'_>, b: Factor<'_>, steps: &[[usize; 2]], sums: &mut Sums) {
-    let (last_a, last_b) = (a.words.len() - a.reach(), b.words.len() - b.reach());
-    assert!(steps.iter().all(|[at_a, at_b]| *at_a <= last_a && *at_b <= last_b), "a tile outside of its factor");
-    if steps.is_empty() {
-        sums.0 = [[0.0; BLOCK]; BLOCK];
-        return;
-    }
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if x86::are_available() {
-        #[allow(unsafe_code, reason = "the tile registers have no stable functions")]
-        // SAFETY: all tiles lie within their slices, as asserted; the processor has the registers.
-        unsafe {
-            x86::multiply(a, b, steps, sums);
-        }
-        return;
-    }
-    plain(a, b, steps, sums);
+/// The configured tile registers of this thread.
+#[derive(Debug)]
+pub(super) struct Tiles {
+    /// They belong to a thread, so this must not be sent to another one.
+    of_thread: PhantomData<*const ()>,
 }
 
-/// Implementation without tile registers.
+impl Tiles {
+    /// Computes `sums[i][j] = Σ a[i][d] · b[d][j]` over the depths of all steps. A step has the positions of its first
+    /// tile of `a`, whose rows are `i`, and of `b`, whose rows are pairs of depths.
+    pub(super) fn multiply(&self, a: Factor<'_>, b: Factor<'_>, steps: &[[usize; 2]], sums: &mut Sums) {
+        let last = |factor: Factor<'_>| factor.words.len().checked_sub(factor.reach());
+        let within = |at: usize, factor: Factor<'_>| last(factor).is_some_and(|last| at <= last);
+        let is_within = steps.iter().all(|[at_a, at_b]| within(*at_a, a) && within(*at_b, b));
+        assert!(is_within, "a tile outside of its factor");
+        if steps.is_empty() {
+            sums.0 = [[0.0; BLOCK]; BLOCK];
+            return;
+        }
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if x86::are_available() {
+            #[allow(unsafe_code, reason = "the tile registers have no stable functions")]
+            // SAFETY: all tiles lie within their slices, as asserted; `with_tiles` configured this thread's registers.
+            unsafe {
+                x86::multiply(a, b, steps, sums);
+            }
+            return;
+        }
+        plain(a, b, steps, sums);
+    }
+}
+
+/// Implementation without tile registers. (In the registers, subnormal numbers count as 0.)
 fn plain(a: Factor<'_>, b: Factor<'_>, steps: &[[usize; 2]], sums: &mut Sums) {
     let halves = |word: u32| [word << 16, word & 0xffff_0000].map(f32::from_bits);
     let at = |factor: Factor<'_>, first: usize, tile: usize| first + tile * factor.second;
@@ -68,15 +79,10 @@ fn plain(a: Factor<'_>, b: Factor<'_>, steps: &[[usize; 2]], sums: &mut Sums) {
 
 /// Configures the tile registers of this thread while `f` runs. `f` must not wait for other threads, because
 /// another task that this thread runs meanwhile would release them.
-pub(super) fn with_tiles<R>(f: impl FnOnce() -> R) -> R {
+pub(super) fn with_tiles<R>(f: impl FnOnce(&Tiles) -> R) -> R {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if x86::are_available() {
-        x86::configure();
-        let result = f();
-        x86::release();
-        return result;
-    }
-    f()
+    let _configured = x86::are_available().then(x86::Configured::new);
+    f(&Tiles { of_thread: PhantomData })
 }
 
 /// Whether the processor has tile registers for bf16, and the operating system lets this process use them.
@@ -147,17 +153,42 @@ mod x86 {
         result == 0
     }
 
-    pub(super) fn configure() {
-        // SAFETY: the processor has tile registers, and the process may use them, as `with_tiles` checked.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIGURATION, options(nostack, readonly)) }
+    /// The configuration of this thread's registers, until it is dropped.
+    pub(super) struct Configured(());
+
+    impl Configured {
+        /// Configures the registers of this thread, which must be available.
+        pub(super) fn new() -> Self {
+            assert!(are_available());
+            // SAFETY: the processor has tile registers, and the process may use them.
+            unsafe {
+                asm!(
+                    "ldtilecfg [{}]",
+                    in(reg) &raw const CONFIGURATION,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack, readonly)
+                );
+            }
+            Self(())
+        }
     }
 
-    pub(super) fn release() {
-        // SAFETY: as for `configure`.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) }
+    impl Drop for Configured {
+        fn drop(&mut self) {
+            // SAFETY: as in `new`.
+            unsafe {
+                asm!(
+                    "tilerelease",
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack, nomem)
+                );
+            }
+        }
     }
 
-    /// See [`multiply`](super::multiply).
+    /// See [`Tiles::multiply`](super::Tiles::multiply).
     ///
     /// # Safety
     ///
@@ -229,11 +260,10 @@ mod tests {
         let b = Factor { words: &words, stride: 70, second: 16 };
         let steps = [[0, 3], [512, 777], [1024, 1555]];
         let (mut got, mut expected) = (Sums([[1.0; BLOCK]; BLOCK]), Sums([[2.0; BLOCK]; BLOCK]));
-        with_tiles(|| multiply(a, b, &steps, &mut got));
+        with_tiles(|tiles| tiles.multiply(a, b, &steps, &mut got));
         plain(a, b, &steps, &mut expected);
-        let pairs = got.0.iter().flatten().zip(expected.0.iter().flatten());
-        let worst = pairs.map(|(got, expected)| (got - expected).abs()).fold(0.0, f32::max);
-        assert!(worst < 1e-5, "{worst}");
+        let mut pairs = got.0.iter().flatten().zip(expected.0.iter().flatten());
+        assert!(pairs.all(|(got, expected)| (got - expected).abs() < 1e-5), "{got:?}, {expected:?} expected");
     }
 
     #[test]
@@ -241,6 +271,13 @@ mod tests {
     fn a_tile_outside_of_its_factor_is_refused() {
         let words = [0; 1024];
         let factor = Factor { words: &words, stride: 16, second: 256 };
-        multiply(factor, factor, &[[0, 513]], &mut Sums([[0.0; BLOCK]; BLOCK]));
+        with_tiles(|tiles| tiles.multiply(factor, factor, &[[0, 513]], &mut Sums([[0.0; BLOCK]; BLOCK])));
+    }
+
+    #[test]
+    #[should_panic(expected = "outside")]
+    fn a_factor_shorter_than_a_block_is_refused() {
+        let factor = Factor { words: &[0; 100], stride: 16, second: 256 };
+        with_tiles(|tiles| tiles.multiply(factor, factor, &[[0, 0]], &mut Sums([[0.0; BLOCK]; BLOCK])));
     }
 }
