@@ -50,28 +50,29 @@ impl RoundAttention {
         }
     }
 
-    /// Returns an image of the round darkened where a reference got less attention than elsewhere. `highest` is the share
-    /// that leaves a pixel as it is.
-    pub(crate) fn shade(&self, reference: usize, at: usize, image: &Image, highest: f32) -> Option<Image> {
-        /// Brightness where a reference got no attention.
-        const DARKEST: f32 = 0.15;
+    /// Returns an image of the round, turned grey where a reference got little attention: entirely at the lower of the
+    /// two shares, and not at all at the higher one.
+    pub(crate) fn veil(&self, reference: usize, at: usize, image: &Image, [low, high]: [f32; 2]) -> Option<Image> {
+        const GREY: f32 = 128.0;
         let map = self.references.get(reference)?.maps.get(at)?;
         let (width, height) = (image.width(), image.height());
         let mut rgb = image.rgb().to_vec();
         for (number, pixel) in rgb.chunks_exact_mut(3).enumerate() {
             let (x, y) = (number % width, number / width);
             let row = map.get(y * map.len() / height)?;
-            let share = row.get(x * row.len() / width)? / highest.max(f32::MIN_POSITIVE);
-            let brightness = DARKEST + (1.0 - DARKEST) * share.min(1.0);
-            pixel.iter_mut().for_each(|value| *value = (f32::from(*value) * brightness).round() as u8);
+            let share = *row.get(x * row.len() / width)?;
+            let clear = ((share - low) / (high - low).max(f32::MIN_POSITIVE)).clamp(0.0, 1.0);
+            pixel
+                .iter_mut()
+                .for_each(|value| *value = (f32::from(*value) * clear + GREY * (1.0 - clear)).round() as u8);
         }
         Image::from_rgb(width, height, rgb).ok()
     }
 
-    /// Returns the largest share of a cell of any image's map.
-    pub(crate) fn highest(&self, reference: usize) -> f32 {
+    /// Returns the lowest and the highest share of a cell of all images' maps.
+    pub(crate) fn range(&self, reference: usize) -> [f32; 2] {
         let cells = self.references[reference].maps.iter().flatten().flatten();
-        cells.copied().fold(0.0, f32::max)
+        cells.fold([f32::INFINITY, 0.0], |[low, high], share| [low.min(*share), high.max(*share)])
     }
 
     /// Writes the attention of the rounds of a session.
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_stays_bright_where_the_reference_acted() {
+    fn an_image_stays_clear_where_the_reference_acted() {
         let layers = vec![LayerAttention {
             layer: "mid_block.attentions.0.transformer_blocks.0.attn1".to_owned(),
             shares: vec![0.1, 0.3],
@@ -137,9 +138,9 @@ mod tests {
         let references = vec![ReferenceAttention { mean: 0.2, layers, maps: vec![vec![vec![0.4, 0.0]]] }];
         let attention = RoundAttention { round: 1, liked: 0, has_all_rounds: true, references };
         let image = Image::filled(4, 2, [200, 100, 0]).expect("an image");
-        let shaded = attention.shade(0, 0, &image, attention.highest(0)).expect("a map of the image");
-        assert_eq!((shaded.pixel(0, 1), shaded.pixel(3, 0)), ([200, 100, 0], [30, 15, 0]));
-        assert!(attention.shade(0, 1, &image, 1.0).is_none(), "there is one image only");
+        let veiled = attention.veil(0, 0, &image, attention.range(0)).expect("a map of the image");
+        assert_eq!((veiled.pixel(0, 1), veiled.pixel(3, 0)), ([200, 100, 0], [128; 3]));
+        assert!(attention.veil(0, 1, &image, [0.0, 1.0]).is_none(), "there is one image only");
         let map = attention.heat_map(0, "a star");
         assert_eq!(
             (map.rows, map.columns.len(), map.values),

@@ -27,8 +27,8 @@ pub fn write_report(
     let control = experiment["control"].as_str().unwrap_or_default();
     let kept = kept_images(folder, records)?;
     let acted = acted(folder, &kept)?;
-    let shaded: Vec<_> = acted.iter().map(Acted::shaded).collect();
-    let attention = acted.iter().zip(&shaded).map(|(acted, rows)| plain_rows(&acted.caption, rows));
+    let veiled: Vec<_> = acted.iter().map(Acted::veiled).collect();
+    let attention = acted.iter().zip(&veiled).map(|(acted, rows)| plain_rows(&acted.caption, rows));
     let heat_maps: Vec<HeatMap> = acted.iter().flat_map(Acted::heat_maps).collect();
     let input = ReportInput {
         title: experiment["title"].as_str().unwrap_or_default(),
@@ -245,15 +245,15 @@ impl Acted<'_> {
         shown.map(|reference| self.attention.heat_map(reference, &self.caption)).collect()
     }
 
-    /// Returns the images of the round, darkened where a reference got little attention, by reference.
-    fn shaded(&self) -> Vec<(String, Vec<Image>)> {
+    /// Returns the images of the round, turned grey where a reference got little attention, by reference.
+    fn veiled(&self) -> Vec<(String, Vec<Image>)> {
         let of = |reference: usize| {
-            let highest = self.attention.highest(reference);
+            let range = self.attention.range(reference);
             let images = self.images.iter().enumerate();
-            let shaded = images.filter_map(|(at, (_, image))| self.attention.shade(reference, at, image, highest));
+            let veiled = images.filter_map(|(at, (_, image))| self.attention.veil(reference, at, image, range));
             let percent = 100.0 * self.attention.references[reference].mean;
             let heading = format!("{}, {percent:.1} % of the attention", self.attention.name(reference));
-            (heading, shaded.collect())
+            (heading, veiled.collect())
         };
         self.shown().into_iter().map(of).collect()
     }
