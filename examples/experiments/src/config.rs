@@ -1,4 +1,4 @@
-//! The configuration of a run: everything its records depend on.
+//! The configuration of a run: everything its records depend on, but for the processor, whose rounding may differ.
 
 use std::path::Path;
 
@@ -42,7 +42,7 @@ pub struct PromptInputs<'a> {
 /// Inputs of a run with the hashes of their files. Several experiments can share them.
 #[derive(Debug, Clone)]
 pub struct IdentifiedInputs {
-    /// What a configuration holds of the inputs, by the names of its fields.
+    /// Fields of the configuration that name and hash the inputs.
     fields: Value,
     negative_prompt: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Which factors of references an image repeats.
+//! Counts the factors of liked and disliked images that an image repeats.
 
 use fabric_world::Named;
 

@@ -1,4 +1,4 @@
-//! Where the references of a round acted: kept beside the images, and shown in the report.
+//! The attention that the references of a round got, kept beside the images and shown in the report.
 
 use std::fs;
 use std::io::ErrorKind;

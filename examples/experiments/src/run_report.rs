@@ -212,7 +212,7 @@ fn sessions<'a>(kept: &'a Kept<'_>) -> Vec<SessionRows<'a>> {
     kept.iter().map(session).collect()
 }
 
-/// Where references acted in one round of a session.
+/// Attention that the references of one round of a session got, with the images of the round.
 struct Acted<'a> {
     caption: String,
     attention: RoundAttention,

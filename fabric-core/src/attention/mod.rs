@@ -6,11 +6,11 @@
 //! network between two calls.
 
 mod attend;
-mod mass;
+mod measured;
 mod processor;
 mod site;
 
 pub use attend::{attend, merge_heads, split_heads};
-pub(crate) use mass::{MeasuredMass, MeasuredShare};
+pub(crate) use measured::{MeasuredAttention, MeasuredShare};
 pub use processor::{AttnCall, AttnExtras, AttnProcessor, DecoupledTokens, JointTokens, NoProcessor};
 pub use site::{AttnKind, AttnSite, Block};

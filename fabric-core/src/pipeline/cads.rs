@@ -37,7 +37,7 @@ pub struct Cads {
     pub prompt_only_below: f64,
     /// Time from which the embedding is noise alone, `prompt_only_below` to 1 (the paper's tau 2). Default: 0.9.
     pub noise_only_above: f64,
-    /// How far mean and standard deviation are restored, 0 (not at all) to 1 (the paper's psi). Default: 1.
+    /// Share of the embedding whose mean and standard deviation are restored, 0 to 1 (the paper's psi). Default: 1.
     pub mixing: f64,
 }
 

@@ -13,7 +13,7 @@ use super::run_guidance::RunGuidance;
 use super::text::{Conditions, TextRows};
 use super::{Observer, Report};
 use crate::Error;
-use crate::attention::{AttnProcessor, MeasuredMass, NoProcessor};
+use crate::attention::{AttnProcessor, MeasuredAttention, NoProcessor};
 use crate::denoise::{Denoiser, ModelCall, NoiseSource};
 use crate::fabric::{Contribution, ReferencePasses, References, indices};
 use crate::guidance::{Branch, ProjectedGuidance};
@@ -168,7 +168,7 @@ impl GuidedModel<'_, '_> {
         pass: impl FnOnce(&dyn AttnProcessor) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let Some(attention) = self.attention else { return pass(processor) };
-        let measured = MeasuredMass::new(processor);
+        let measured = MeasuredAttention::new(processor);
         let made = pass(&measured)?;
         let mut attention = attention.borrow_mut();
         measured.shares().iter().for_each(|share| attention.note(indices[share.source], call.index, share));

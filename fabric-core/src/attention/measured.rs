@@ -26,12 +26,12 @@ pub(crate) struct MeasuredShare {
 /// Each layer's attention is computed a second time, with values that only mark the source of each token. The
 /// same kernel thus yields the shares, without materialising the attention matrix.
 #[derive(Debug)]
-pub(crate) struct MeasuredMass<'a> {
+pub(crate) struct MeasuredAttention<'a> {
     inner: &'a dyn AttnProcessor,
     measured: RefCell<Vec<MeasuredShare>>,
 }
 
-impl<'a> MeasuredMass<'a> {
+impl<'a> MeasuredAttention<'a> {
     /// Creates a wrapper that measures the joint tokens of `inner`.
     pub(crate) fn new(inner: &'a dyn AttnProcessor) -> Self {
         Self { inner, measured: RefCell::default() }
@@ -85,7 +85,7 @@ fn marks(key: &Tensor<3>, heads: usize, channel: Option<usize>) -> Tensor<3> {
         .expand([1, keys, channels])
 }
 
-impl AttnProcessor for MeasuredMass<'_> {
+impl AttnProcessor for MeasuredAttention<'_> {
     fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
         let extras = self.inner.extras(call);
         let rows = call.query.dims()[0];
@@ -133,7 +133,7 @@ mod tests {
             tokens(0..2, 6, 0.0, 2),
             tokens(1..2, 1, 1.0, 3),
         ]);
-        let measured = MeasuredMass::new(&offers);
+        let measured = MeasuredAttention::new(&offers);
         let site = AttnSite { block: Block::Mid, attention: 0, layer: 0, kind: AttnKind::SelfAttention };
         measured.extras(&AttnCall { site, query: &query, key: &key, value: &key, grid: [1, 3], heads: 2 });
         let shares = measured.shares();
