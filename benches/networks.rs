@@ -62,7 +62,10 @@ impl Case {
     /// Returns weights for alternately liked (row 0) and disliked (row 1) references.
     fn weights(references: usize) -> Vec<ReferenceWeight> {
         let weights = CallWeights { shallow: 0.8, deep: 0.8 };
-        (0..references).map(|index| ReferenceWeight { to: index % 2..index % 2 + 1, weights }).collect()
+        let to = |index: usize| index % 2..index % 2 + 1;
+        (0..references)
+            .map(|index| ReferenceWeight { to: to(index), weights, blocks: BlockWeights::default() })
+            .collect()
     }
 }
 
@@ -73,13 +76,7 @@ fn steps(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case, references: &[us
     group.bench_function("plain", |b| b.iter(|| black_box(predict(plain.clone()))));
     for &count in references {
         let weights = Case::weights(count);
-        let processor = InBatchReferences {
-            first: 2,
-            references: weights.clone(),
-            token_merge_ratio: 0.0,
-            levels,
-            block_weights: BlockWeights::default(),
-        };
+        let processor = InBatchReferences { first: 2, references: weights.clone(), token_merge_ratio: 0.0, levels };
         let input = UNetInput { processor: &processor, reference_rows: count, ..case.input(2 + count) };
         group.bench_function(format!("interleaved_{count}"), |b| b.iter(|| black_box(predict(input.clone()))));
 
@@ -98,11 +95,7 @@ fn steps(group: &mut BenchmarkGroup<'_, WallTime>, case: &Case, references: &[us
                 let tokens = RecordedReferences::split(case.record(count), token_merge_ratio)
                     .into_iter()
                     .map(std::sync::Arc::new);
-                RecordedReferences {
-                    references: weights.iter().cloned().zip(tokens).collect(),
-                    levels,
-                    block_weights: BlockWeights::default(),
-                }
+                RecordedReferences { references: weights.iter().cloned().zip(tokens).collect(), levels }
             });
             group.bench_function(format!("{name}_{count}"), |b| {
                 let input = UNetInput { processor: &*processor, ..case.input(2) };

@@ -1,7 +1,8 @@
 //! Makes rounds of images with FABRIC: each round is steered by the images that you liked and disliked before.
 //!
 //! - In the terminal: `cargo run --release --example feedback_rounds -- "a red star"`. After each round, look at
-//!   `out/round-1.png` (`round-2.png`, ...) and answer with image numbers.
+//!   `out/round-1.png` (`round-2.png`, ...) and answer with image numbers. `out/round-1-image-1.png` and so on are the
+//!   images, which say how they were made (example `image_metadata`).
 //! - With given reference images: `--like a.png --dislike b.png`.
 //! - With simulated feedback: `-- "a star" --wants "a small red star on blue"`.
 
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use fabric::core::fabric::{FabricSettings, ReferencePass};
 use fabric::core::image::Image;
-use fabric::core::pipeline::{Pipeline, Report, Settings, StepEvent};
+use fabric::core::pipeline::{Generation, Pipeline, Request, Settings, StepEvent};
 use fabric::core::session::{FeedbackSession, Round};
 use fabric_world::{Judge, Person};
 
@@ -133,11 +134,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         pipeline = pipeline.with_spill(folder, 20 << 30)?;
     }
     for made in 1.. {
-        let round = make(&mut session, &pipeline, images)?;
+        let request = session.next_request(&pipeline, images)?;
+        let generation = make(&pipeline, &request)?;
+        let round = session.record(&request, &generation)?;
         // Saves before asking, so that an error or an aborted answer does not lose the round.
         session.save(&place)?;
+        for index in 0..round.len() {
+            let name = format!("round-{}-image-{}.png", round.index + 1, index + 1);
+            common::save_image(&generation, &request, index, &arguments.out.join(name))?;
+        }
         common::save_sheet(round.contact_sheet(), &arguments.out.join(format!("round-{}.png", round.index + 1)));
-        common::print_report(&serde_json::from_value::<Report>(round.report.clone())?);
+        common::print_report(&generation.report);
         if let Some(person) = &mut person {
             session.judge_with(person)?;
             let shares: Vec<_> = person.shares().iter().map(|share| format!("{:.0} %", 100.0 * share)).collect();
@@ -233,16 +240,16 @@ fn change(arguments: &Arguments, settings: &mut Settings) {
         arguments.token_merge_ratio.unwrap_or(settings.fabric.execution.token_merge_ratio);
 }
 
-fn make(session: &mut FeedbackSession, pipeline: &Pipeline, images: usize) -> Result<Round, fabric::core::Error> {
+fn make(pipeline: &Pipeline, request: &Request) -> Result<Generation, fabric::core::Error> {
     let bar = common::bar(0);
     let mut watch = |event: &StepEvent<'_>| {
         bar.set_length(event.evaluations as u64);
         bar.set_position(event.evaluation as u64);
         ControlFlow::Continue(())
     };
-    let round = session.generate_observed(pipeline, images, &mut watch);
+    let generation = pipeline.generate_observed(request, &mut watch);
     bar.finish_and_clear();
-    round
+    generation
 }
 
 /// Asks which images are liked and disliked. Returns false if the answer is none for both.

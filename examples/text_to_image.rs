@@ -71,16 +71,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         seen.set_position(step.event.step as u64);
         ControlFlow::Continue(())
     };
-    let Pooled { made, lost, .. } = DevicePool::new(members)?.generate_observed(&[request], watch)?;
+    let Pooled { made, lost, .. } = DevicePool::new(members)?.generate_observed(std::slice::from_ref(&request), watch)?;
     bar.finish_and_clear();
     for (device, said) in lost {
         println!("{device} was lost, and others made its images: {said}");
     }
     let made = made.into_iter().next().ok_or("no images")?;
-    for (image, seed) in made.images.iter().zip(&made.seeds) {
-        let path = out.join(format!("seed-{seed}.png"));
-        image.save(&path)?;
-        println!("{}", path.display());
+    for (index, seed) in made.seeds.iter().enumerate() {
+        common::save_image(&made, &request, index, &out.join(format!("seed-{seed}.png")))?;
     }
     if made.images.len() > 1 {
         let row = made.images.iter().map(|image| (image, Mark::None)).collect();

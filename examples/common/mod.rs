@@ -12,7 +12,7 @@ use clap::Args;
 use fabric::core::guidance::Apg;
 use fabric::core::image::{Image, ImageError};
 use fabric::core::models::WeightNormalisation;
-use fabric::core::pipeline::{Cads, Pipeline, Report, Settings, Window};
+use fabric::core::pipeline::{Cads, Generation, Pipeline, Report, Request, Settings, Window};
 use fabric::core::schedule::{Prediction, SamplerKind};
 use fabric::models::load::{LoadDtype, ProgressCallback};
 use fabric::models::{LoraChoice, ModelOptions, demo_folder, load_model, recommended_settings};
@@ -225,6 +225,18 @@ pub(crate) fn prepare(folder: &Path, files: impl IntoIterator<Item = String>) ->
         Some(name) => Err(refused(&format_args!("a folder named {name}")).into()),
         None => Ok(()),
     }
+}
+
+/// Saves one of the images as PNG, together with how it was made, and prints its path.
+pub(crate) fn save_image(
+    made: &Generation,
+    request: &Request,
+    index: usize,
+    path: &Path,
+) -> Result<(), Box<dyn Error>> {
+    made.images[index].save_with_metadata(path, &made.metadata(request, index)?)?;
+    println!("{}", path.display());
+    Ok(())
 }
 
 /// Saves a contact sheet. An error is only printed, because the images themselves are saved already.

@@ -43,6 +43,40 @@ pub enum Aspect {
     Words(String),
 }
 
+/// Kind of an [`Aspect`], without the words of objects and free text. It names settings that depend on the aspect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum AspectKind {
+    /// [`Aspect::Everything`].
+    Everything,
+    /// [`Aspect::Style`].
+    Style,
+    /// [`Aspect::Colour`].
+    Colour,
+    /// [`Aspect::Pose`].
+    Pose,
+    /// [`Aspect::Composition`].
+    Composition,
+    /// [`Aspect::Face`].
+    Face,
+    /// [`Aspect::Foreground`].
+    Foreground,
+    /// [`Aspect::Background`].
+    Background,
+    /// [`Aspect::Object`], whatever its name.
+    Object,
+    /// [`Aspect::Words`], whatever they say.
+    Words,
+}
+
+/// Formats the name as in JSON.
+impl fmt::Display for AspectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
 /// The aspects that have a name, with the published wording.
 const NAMED: [(Aspect, &str); 8] = [
     (Aspect::Everything, "everything from the image"),
@@ -59,6 +93,22 @@ const NAMED: [(Aspect, &str); 8] = [
 const MAX_LENGTH: usize = 1000;
 
 impl Aspect {
+    /// Returns the kind of the aspect.
+    pub fn kind(&self) -> AspectKind {
+        match self {
+            Self::Everything => AspectKind::Everything,
+            Self::Style => AspectKind::Style,
+            Self::Colour => AspectKind::Colour,
+            Self::Pose => AspectKind::Pose,
+            Self::Composition => AspectKind::Composition,
+            Self::Face => AspectKind::Face,
+            Self::Foreground => AspectKind::Foreground,
+            Self::Background => AspectKind::Background,
+            Self::Object(_) => AspectKind::Object,
+            Self::Words(_) => AspectKind::Words,
+        }
+    }
+
     /// Checks that the words of an object or of free text can be used.
     ///
     /// # Errors
@@ -114,6 +164,17 @@ impl From<String> for Aspect {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kinds_have_the_names_of_their_aspects() {
+        for (aspect, _) in NAMED {
+            let json = serde_json::to_string(&aspect).unwrap();
+            assert_eq!(serde_json::to_string(&aspect.kind()).unwrap(), json);
+            assert_eq!(format!("\"{}\"", aspect.kind()), json);
+        }
+        assert_eq!(Aspect::from("its light").kind().to_string(), "words");
+        assert_eq!(Aspect::Object("lamp".to_owned()).kind().to_string(), "object");
+    }
 
     #[test]
     fn words_and_json_give_back_the_aspect() {

@@ -28,7 +28,7 @@ mod invalid_value;
 mod layout;
 mod window;
 
-pub use aspect::Aspect;
+pub use aspect::{Aspect, AspectKind};
 pub use error::Error;
 pub use image_condition::ImageCondition;
 pub use init_image::InitImage;

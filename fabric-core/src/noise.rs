@@ -3,10 +3,14 @@
 //! Noise is drawn on the host, from one frozen stream per image. It is therefore the same for an image alone and
 //! in any batch, on any device, and in every later version of this library: images differ only by rounding.
 
+mod mixture;
+
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use sha2::{Digest, Sha256};
+
+pub use mixture::NoiseMixture;
 
 use crate::Error;
 use crate::denoise::ModelCall;
@@ -92,6 +96,8 @@ pub(crate) fn drawn(source: &mut dyn RunNoise, what: Draw<'_>, shape: [usize; 4]
 #[derive(Debug, Clone)]
 pub struct SeededNoise {
     seeds: Vec<u64>,
+    /// Initial noise of each image.
+    initial: Vec<NoiseMixture>,
     steps: Vec<NormalStream>,
     fresh: Option<NormalStream>,
     device: Device,
@@ -100,8 +106,15 @@ pub struct SeededNoise {
 impl SeededNoise {
     /// Creates noise for one image per seed.
     pub fn new(seeds: &[u64], device: &Device) -> Self {
+        let initial = seeds.iter().copied().map(NoiseMixture::of_seed).collect();
         let steps = seeds.iter().map(|&seed| NormalStream::new(seed, STEP)).collect();
-        Self { seeds: seeds.to_vec(), steps, fresh: None, device: device.clone() }
+        Self { seeds: seeds.to_vec(), initial, steps, fresh: None, device: device.clone() }
+    }
+
+    /// Replaces the initial noise of the images by mixtures, one per image. All other noise stays that of their seeds.
+    #[must_use]
+    pub fn with_initial_noise(self, mixtures: &[NoiseMixture]) -> Self {
+        Self { initial: mixtures.to_vec(), ..self }
     }
 
     /// Returns a copy that draws new noise for the references at every evaluation, as published, instead of noise
@@ -125,6 +138,7 @@ impl SeededNoise {
             Draw::ReferencePosterior { ids, .. } | Draw::Reference { ids, .. } => {
                 ("references that noise is drawn for", ids.len(), "reference")
             }
+            Draw::Latents | Draw::StartNoise => ("seeds of the noise", self.initial.len(), "image"),
             _ => ("seeds of the noise", self.seeds.len(), "image"),
         };
         if got == expected {
@@ -154,10 +168,11 @@ impl RunNoise for SeededNoise {
         self.check_rows(what, shape[0])?;
         let count = shape[1] * shape[2] * shape[3];
         Ok(match what {
-            Draw::Latents => self.per_image(LATENTS, shape),
+            Draw::Latents | Draw::StartNoise => {
+                self.upload(self.initial.iter().map(|mixture| mixture.draw(count)), shape)
+            }
             Draw::StartPosterior => self.per_image(START_POSTERIOR, shape),
             Draw::MaskedPosterior => self.per_image(MASKED_POSTERIOR, shape),
-            Draw::StartNoise => self.per_image(LATENTS, shape),
             Draw::Step => {
                 let rows: Vec<Vec<f32>> = self.steps.iter_mut().map(|stream| stream.take(count)).collect();
                 self.upload(rows.into_iter(), shape)

@@ -1,14 +1,14 @@
 //! IP-Adapter weights: an image projection, and a key and value projection for each cross-attention layer.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use fabric_core::Error;
-use fabric_core::InvalidValue;
 use fabric_core::image::{Crop, Image};
 use fabric_core::models::ImageEncoder;
+use fabric_core::{AspectKind, Error, InvalidValue};
 use fabric_models::layers::Linear;
 use fabric_models::load::{
     LoadDtype, LoadOptions, LoadReport, ParameterInfo, PublishedNames, TensorSource, load_into, parameters,
@@ -18,7 +18,7 @@ use fabric_models::load::{
 use crate::features::AttachedEncoder;
 use crate::file::{AdapterConfig, AdapterFile, FaceVersion};
 use crate::projection::{ImageProjection, published};
-use crate::{AdapterError, FeatureKind, Features};
+use crate::{AdapterError, FeatureKind, Features, LayerScales};
 
 /// Key and value projections of image tokens for one cross-attention layer.
 #[derive(Module, Debug)]
@@ -89,6 +89,8 @@ pub struct IpAdapter {
     config: Arc<AdapterConfig>,
     weights: Arc<AdapterWeights>,
     encoder: Option<AttachedEncoder>,
+    /// Layers by aspect, for an adapter without instructions.
+    pub(crate) aspects: Arc<BTreeMap<AspectKind, LayerScales>>,
 }
 
 impl IpAdapter {
@@ -156,7 +158,7 @@ impl IpAdapter {
 
     /// Creates an adapter from weights that were made with this configuration, without checking them.
     pub(crate) fn joined(config: AdapterConfig, weights: AdapterWeights) -> Self {
-        Self { config: Arc::new(config), weights: Arc::new(weights), encoder: None }
+        Self { config: Arc::new(config), weights: Arc::new(weights), encoder: None, aspects: Arc::default() }
     }
 
     /// Sets the image encoder for [`Self::prompt`]. The features of recent images are cached, up to 64 MiB, also across

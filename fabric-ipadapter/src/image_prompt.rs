@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fabric_core::guidance::Guidance;
 use fabric_core::image::{Crop, Image};
+use fabric_core::models::CrossAttention;
 use fabric_core::pipeline::{Conditioning, ImageAdapter, PreparedConditioning, RunContext, Window};
 use fabric_core::{Error, ImageCondition};
 
@@ -162,7 +163,7 @@ impl ImagePrompt {
         Self { texts: Some(texts), ..self }
     }
 
-    fn scaled(self, scale: Scale) -> Self {
+    pub(crate) fn scaled(self, scale: Scale) -> Self {
         Self { scale, masks_use_scale: self.masks.is_some(), ..self }
     }
 
@@ -263,7 +264,11 @@ impl ImageAdapter for IpAdapter {
         self.config().is_instruct()
     }
 
-    fn conditioning(&self, images: &[ImageCondition]) -> Vec<Arc<dyn Conditioning>> {
+    fn supports(&self, aspect: &Aspect, layers: &[CrossAttention]) -> bool {
+        self.reads_instructions() || self.scale_of_aspect(aspect, 1.0, layers).is_some()
+    }
+
+    fn conditioning(&self, images: &[ImageCondition], layers: &[CrossAttention]) -> Vec<Arc<dyn Conditioning>> {
         let instruction = |one: &ImageCondition| Instruction::from(one.aspect.clone().unwrap_or(Aspect::Everything));
         let guidance = |one: &ImageCondition| instruction(one).guidance;
         // All branches of a run are the same: if one image needs four, all get four.
@@ -275,6 +280,10 @@ impl ImageAdapter for IpAdapter {
             let mut prompt = prompt.without_scale_correction();
             if self.reads_instructions() {
                 prompt = prompt.with_instruction(instruction(one).with_guidance(common));
+            } else if let Some(aspect) = &one.aspect
+                && let Some(scale) = self.scale_of_aspect(aspect, one.scale as f32, layers)
+            {
+                prompt = prompt.scaled(scale);
             }
             Arc::new(if one.away { prompt.away() } else { prompt }) as Arc<dyn Conditioning>
         });

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod aspect_layers;
 mod error;
 mod features;
 mod file;

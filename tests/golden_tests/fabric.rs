@@ -128,14 +128,16 @@ fn forward(golden: &Golden, unet: &UNet) {
         let name = format!("forward/{case}/out");
         let said = numbers(&meaning("fabric", &name, fallback(&case)));
         let timesteps = [said[0]];
-        let weights = |at: usize| CallWeights { shallow: said[at], deep: said[at + 1] };
+        let reference = |to, at: usize| {
+            let weights = CallWeights { shallow: said[at], deep: said[at + 1] };
+            ReferenceWeight { to, weights, blocks: BlockWeights::default() }
+        };
         let mut chosen: Vec<(usize, ReferenceWeight)> = Vec::new();
         if matches!(case.as_str(), "both" | "bottleneck" | "pos_only") {
-            chosen.extend((0..liked).map(|row| (row, ReferenceWeight { to: 0..1, weights: weights(1) })));
+            chosen.extend((0..liked).map(|row| (row, reference(0..1, 1))));
         }
         if matches!(case.as_str(), "both" | "bottleneck" | "neg_only") {
-            chosen
-                .extend((liked..liked + disliked).map(|row| (row, ReferenceWeight { to: 1..2, weights: weights(3) })));
+            chosen.extend((liked..liked + disliked).map(|row| (row, reference(1..2, 3))));
         }
         if chosen.is_empty() {
             assert_eq!(case, "plain", "a case of this name says nothing about its references");
@@ -149,13 +151,7 @@ fn forward(golden: &Golden, unet: &UNet) {
         let levels = unet.levels();
         let weights: Vec<ReferenceWeight> = chosen.into_iter().map(|(_, weight)| weight).collect();
 
-        let in_batch = InBatchReferences {
-            first: 2,
-            references: weights.clone(),
-            token_merge_ratio: 0.0,
-            levels,
-            block_weights: BlockWeights::default(),
-        };
+        let in_batch = InBatchReferences { first: 2, references: weights.clone(), token_merge_ratio: 0.0, levels };
         let input = UNetInput {
             processor: &in_batch,
             reference_rows: count,
@@ -170,11 +166,7 @@ fn forward(golden: &Golden, unet: &UNet) {
         let mut input = UNetInput::new(picked, &timesteps, null.clone().repeat_dim(0, count));
         input.record = Record::SelfAttentionOnly;
         let tokens = RecordedReferences::split(unet.forward(input).recorded, 0.0).into_iter().map(std::sync::Arc::new);
-        let stored = RecordedReferences {
-            references: weights.into_iter().zip(tokens).collect(),
-            levels,
-            block_weights: BlockWeights::default(),
-        };
+        let stored = RecordedReferences { references: weights.into_iter().zip(tokens).collect(), levels };
         let input = UNetInput { processor: &stored, ..UNetInput::new(sample.clone(), &timesteps, context.clone()) };
         let two_passes = unet.forward(input).sample.expect("a prediction");
 
@@ -291,7 +283,7 @@ fn generation(golden: &Golden, name: &str, case: &serde_json::Value) {
         for index in 0..count(side) {
             let key = format!("{name}/{side}");
             let image = image(golden, &key, &golden.shape(&key), index);
-            feedback.push(FeedbackImage { image, strength });
+            feedback.push(FeedbackImage::new(image, strength));
         }
     }
     let said = text("scheduler");

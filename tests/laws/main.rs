@@ -5,6 +5,7 @@ mod cached;
 mod common;
 mod diversity;
 mod runs;
+mod scopes;
 mod text;
 
 use std::ops::ControlFlow;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::hash::{ADAPTER_CONFIG, hash_of, hash_of_prompts};
 use crate::store::config_hash;
-use crate::{Experiment, ExperimentError, Plan, PromptFormat, PromptSet};
+use crate::{AdapterExperiment, AdapterPlan, Experiment, ExperimentError, Plan, PromptFormat, PromptSet};
 
 /// Files, texts and the device that the results of a run depend on.
 #[derive(Debug, Clone, Copy)]
@@ -94,16 +94,11 @@ pub fn configured(
     keep_images: usize,
     seed: u64,
 ) -> (Value, Plan) {
-    let mut config = inputs.fields.clone();
+    let mut config = with_settings(inputs, settings, [rounds, images], keep_images, seed);
     if let Some(fields) = config.as_object_mut().filter(|_| !experiment.uses_lora()) {
         fields.remove("lora");
     }
     config["experiment"] = serde_json::to_value(experiment).expect("an experiment is plain data");
-    config["settings"] = serde_json::to_value(settings).expect("settings are plain data");
-    config["rounds"] = rounds.into();
-    config["images"] = images.into();
-    config["keep_images"] = keep_images.into();
-    config["seed"] = seed.into();
     let plan = Plan {
         config: config_hash(&config),
         feedback: experiment.feedback,
@@ -114,6 +109,50 @@ pub fn configured(
         settings: settings.clone(),
     };
     (config, plan)
+}
+
+/// Returns the configuration of a run with an adapter and the plan of its sessions, which have one round of `images`
+/// images; see [`configured`]. The adapter is a part of the model.
+pub fn configured_adapters(
+    experiment: &AdapterExperiment,
+    inputs: &IdentifiedInputs,
+    settings: &Settings,
+    images: usize,
+    keep_images: usize,
+    seed: u64,
+) -> (Value, AdapterPlan) {
+    let mut config = with_settings(inputs, settings, [1, images], keep_images, seed);
+    if let Some(fields) = config.as_object_mut() {
+        // Arms with a LoRA are FABRIC's.
+        fields.remove("lora");
+    }
+    config["experiment"] = serde_json::to_value(experiment).expect("an experiment is plain data");
+    let plan = AdapterPlan {
+        config: config_hash(&config),
+        cases: experiment.cases,
+        images,
+        seed,
+        negative_prompt: inputs.negative_prompt.clone(),
+        settings: settings.clone(),
+    };
+    (config, plan)
+}
+
+/// Returns the fields of a configuration that all kinds of experiments have.
+fn with_settings(
+    inputs: &IdentifiedInputs,
+    settings: &Settings,
+    [rounds, images]: [usize; 2],
+    keep_images: usize,
+    seed: u64,
+) -> Value {
+    let mut config = inputs.fields.clone();
+    config["settings"] = serde_json::to_value(settings).expect("settings are plain data");
+    config["rounds"] = rounds.into();
+    config["images"] = images.into();
+    config["keep_images"] = keep_images.into();
+    config["seed"] = seed.into();
+    config
 }
 
 /// Returns the name of a backend, without the number of the device: shards of one run may use several GPUs of a

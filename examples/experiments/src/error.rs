@@ -90,6 +90,29 @@ pub enum ExperimentError {
         /// Names of the experiments that need no target images.
         possible: String,
     },
+    /// The model has no adapter for an experiment.
+    #[error(
+        "experiment {experiment}: expected an adapter in the model's folder, got no file {}; give a model that has it",
+        path.display()
+    )]
+    NoAdapter {
+        /// Name of the experiment.
+        experiment: String,
+        /// The file that is missing.
+        path: PathBuf,
+    },
+    /// An experiment needs drawings of the small world.
+    #[error(
+        "experiment {experiment}: expected a model of the small world, whose drawings are its condition images, got \
+         prompts of a file; leave out the prompts and their preference model"
+    )]
+    NeedsSmallWorld {
+        /// Name of the experiment.
+        experiment: String,
+    },
+    /// An adapter cannot be loaded or used.
+    #[error(transparent)]
+    Adapter(#[from] fabric::ipadapter::AdapterError),
     /// Generating images failed.
     #[error(transparent)]
     Generation(#[from] fabric::core::Error),

@@ -1,11 +1,14 @@
-//! The experiments of FABRIC's paper, and experiments that ask what its settings do.
+//! The experiments of FABRIC's paper, experiments that ask what its settings do, and the experiments of IP-Adapter and
+//! IPAdapter-Instruct.
 //!
 //! An [`Experiment`] is data: arms that are compared on the same prompts and seeds. [`run`](fn@run) makes the images of
 //! every arm on a [`Subject`] (a model with its prompts and its ruler) and records them in a [`RunFolder`];
-//! [`summary`](fn@summary) turns the records into means with intervals.
+//! [`summary`](fn@summary) turns the records into means with intervals. An [`AdapterExperiment`] has condition images
+//! instead of rounds of feedback; [`run_adapters`] makes its images on an [`AdapterWorld`], and all else is the same.
 
 #![forbid(unsafe_code)]
 
+mod adapters;
 mod config;
 mod error;
 mod experiment;
@@ -30,7 +33,11 @@ mod subject;
 mod summary;
 mod tables;
 
-pub use config::{IdentifiedInputs, Inputs, PromptInputs, configured};
+pub use adapters::{
+    ADAPTER_NAMES, AdapterArm, AdapterCases, AdapterExperiment, AdapterPlan, AdapterRecord, AdapterWorld,
+    adapter_tables, run_adapters,
+};
+pub use config::{IdentifiedInputs, Inputs, PromptInputs, configured, configured_adapters};
 pub use error::ExperimentError;
 pub use experiment::{Arm, Experiment, Feedback, NAMES, OWN};
 pub use factor_shares::FactorShares;
@@ -45,5 +52,5 @@ pub use shard::Shard;
 pub use small_world::SmallWorld;
 pub use store::{RunFolder, config_hash, read_run};
 pub use subject::{Case, Subject};
-pub use summary::{Measure, SummaryRow, summary, table};
+pub use summary::{Group, Measure, SummaryRow, summary, table};
 pub use tables::write_tables;

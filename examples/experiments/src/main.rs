@@ -14,8 +14,9 @@ use fabric::core::schedule::SamplerKind;
 use fabric::models::{LoraChoice, demo_folder, recommended_settings};
 use fabric::{DeviceError, DeviceKind};
 use fabric_experiments::{
-    Experiment, ExperimentError, ImageRecord, Inputs, NAMES, Plan, Progress, PromptFormat, PromptInputs, PromptSet,
-    PromptSetSubject, RunFolder, Shard, SmallWorld, Subject, SummaryRow, Work, configured, merge, read_run, run,
+    ADAPTER_NAMES, AdapterExperiment, AdapterPlan, AdapterWorld, Experiment, ExperimentError, ImageRecord, Inputs,
+    NAMES, Plan, Progress, PromptFormat, PromptInputs, PromptSet, PromptSetSubject, RunFolder, Shard, SmallWorld,
+    Subject, SummaryRow, Work, adapter_tables, configured, configured_adapters, merge, read_run, run, run_adapters,
     summary, table, write_report, write_tables,
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -30,7 +31,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The paper's experiments, one after the other.
+    /// The papers' experiments, one after the other: FABRIC's, and those of the adapters that the model has.
     All(RunArguments),
     /// FABRIC 5.1: feedback from a preference model.
     Preference(RunArguments),
@@ -40,6 +41,12 @@ enum Command {
     Window(RunArguments),
     /// FABRIC 5.4: words of the prompt left out at random.
     Dropout(RunArguments),
+    /// IP-Adapter: an image prompt at several scales, alone and against a text. Needs a model of the small world with
+    /// `ip_adapter/plus.safetensors`.
+    ImagePrompt(RunArguments),
+    /// IPAdapter-Instruct: what each instruction takes from an image. Needs a model of the small world with
+    /// `ip_adapter/instruct.safetensors`.
+    Instruct(RunArguments),
     /// Liked and disliked images apart, and disliked ones with other weights. Not part of `all`.
     Sides(RunArguments),
     /// A sweep over FABRIC's settings. Not part of `all`.
@@ -65,7 +72,8 @@ enum Command {
 
 #[derive(Debug, Clone, Args)]
 struct RunArguments {
-    /// Number of prompts. Of a file with fewer, all are run. Default: 200.
+    /// Number of prompts. Of a file with fewer, all are run. For `image-prompt`, the number of condition images; for
+    /// `instruct`, of pairs of each task, with trained and with held-out wordings. Default: 200.
     #[arg(long)]
     limit: Option<usize>,
     /// Model folder in the diffusers layout, or with `--prompts` also a single checkpoint file. Without `--prompts`, it
@@ -96,12 +104,12 @@ struct RunArguments {
     /// Output folder; each experiment has a folder in it. Give the same folder again to resume a run.
     #[arg(long, default_value = "out/experiments")]
     out: PathBuf,
-    /// Number of rounds.
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// Number of images of a round.
-    #[arg(long, default_value_t = 4)]
-    images: usize,
+    /// Number of rounds of feedback; the experiments of adapters have one round. Default: 3.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Number of images of a round. Default: 4, for the experiments of adapters 1.
+    #[arg(long)]
+    images: Option<usize>,
     /// Number of sampler steps. Default: the model's recommendation.
     #[arg(long)]
     steps: Option<usize>,
@@ -121,7 +129,7 @@ struct RunArguments {
     /// Share of the prompts that this process runs, as I/N; `merge` joins the shares.
     #[arg(long, default_value = "1/1")]
     shard: Shard,
-    /// Number of prompts whose images are kept.
+    /// Number of prompts whose images are kept, counted as by `--limit`.
     #[arg(long, default_value_t = 4)]
     keep_images: usize,
     /// Device: flex, ndarray, cuda, cuda:N or wgpu. Default: the first one that this build supports.
@@ -137,14 +145,16 @@ fn main() -> ExitCode {
 
 fn start(command: &Command) -> Result<(), Box<dyn Error>> {
     match command {
-        Command::All(arguments) => run_named(&NAMES, arguments),
-        Command::Preference(arguments) => run_named(&["preference"], arguments),
-        Command::Target(arguments) => run_named(&["target"], arguments),
-        Command::Window(arguments) => run_named(&["window"], arguments),
-        Command::Dropout(arguments) => run_named(&["dropout"], arguments),
-        Command::Sides(arguments) => run_named(&["sides"], arguments),
-        Command::Sweep(arguments) => run_named(&["sweep"], arguments),
-        Command::Diversity(arguments) => run_named(&["diversity"], arguments),
+        Command::All(arguments) => run_named(&NAMES, &possible_adapters(arguments)?, arguments),
+        Command::Preference(arguments) => run_named(&["preference"], &[], arguments),
+        Command::Target(arguments) => run_named(&["target"], &[], arguments),
+        Command::Window(arguments) => run_named(&["window"], &[], arguments),
+        Command::Dropout(arguments) => run_named(&["dropout"], &[], arguments),
+        Command::ImagePrompt(arguments) => run_named(&[], &["image-prompt"], arguments),
+        Command::Instruct(arguments) => run_named(&[], &["instruct"], arguments),
+        Command::Sides(arguments) => run_named(&["sides"], &[], arguments),
+        Command::Sweep(arguments) => run_named(&["sweep"], &[], arguments),
+        Command::Diversity(arguments) => run_named(&["diversity"], &[], arguments),
         Command::Compare { first, second } => [first, second].into_iter().try_for_each(|folder| {
             println!("{}", folder.display());
             let (config, records) = read_run(folder)?;
@@ -167,21 +177,84 @@ fn setting(text: &str) -> Result<(String, Value), String> {
 /// Number of prompts if none is given.
 const LIMIT: usize = 200;
 
+/// Number of rounds of feedback if none is given.
+const ROUNDS: usize = 3;
+
+/// Number of images of a round of feedback if none is given.
+const IMAGES: usize = 4;
+
 /// An experiment that is ready to run, and its folder.
-struct Prepared {
-    experiment: Experiment,
-    plan: Plan,
-    folder: RunFolder,
+enum Prepared {
+    Feedback { experiment: Experiment, plan: Plan, folder: RunFolder },
+    Adapter { experiment: AdapterExperiment, plan: AdapterPlan, folder: RunFolder },
 }
 
-/// Runs the experiments of these names, one after the other, on models that are loaded once. All experiments and their
-/// folders are checked before the models are loaded.
-fn run_named(names: &[&str], arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
-    if arguments.rounds == 0 || arguments.images == 0 || arguments.limit == Some(0) {
+/// Returns the names of the experiments whose adapters the model has, and prints in one line which others are left out,
+/// and why.
+fn possible_adapters(arguments: &RunArguments) -> Result<Vec<&'static str>, Box<dyn Error>> {
+    let model = model_of(arguments)?;
+    let (mut possible, mut left_out) = (Vec::new(), Vec::new());
+    for name in ADAPTER_NAMES {
+        let adapter = AdapterExperiment::named(name)?.cases.adapter();
+        if arguments.prompts.is_some() {
+            left_out.push(format!("{name}, which needs the drawings of the small world"));
+        } else if !model.join(adapter).is_file() {
+            left_out.push(format!("{name}, because {} has no {adapter}", model.display()));
+        } else {
+            possible.push(name);
+        }
+    }
+    if !left_out.is_empty() {
+        println!("left out: {}", left_out.join("; "));
+    }
+    Ok(possible)
+}
+
+/// Checks the options that experiments of adapters cannot use. `all` uses them for FABRIC's experiments.
+fn check_adapter(experiment: &AdapterExperiment, model: &Path, arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
+    let name = &experiment.name;
+    if arguments.prompts.is_some() {
+        return Err(ExperimentError::NeedsSmallWorld { experiment: name.clone() }.into());
+    }
+    experiment.adapter_of(model)?;
+    if arguments.lora.is_some() {
+        println!("{name}: without the LoRA, which only the experiment `preference` uses");
+    }
+    Ok(())
+}
+
+/// Checks the options that only FABRIC's experiments use.
+fn check_without_feedback(adapters: &[&str], arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
+    let name = adapters.join(", ");
+    if let Some(rounds) = arguments.rounds.filter(|rounds| *rounds != 1) {
+        return Err(format!("--rounds: {name}: expected 1 round, got {rounds}; leave the option out").into());
+    }
+    if let Some((setting, _)) = arguments.settings.first() {
+        return Err(format!("--set: {name}: expected no setting of FABRIC, got {setting}; leave the option out").into());
+    }
+    Ok(())
+}
+
+/// Returns the model of the command line, or the one that ships.
+fn model_of(arguments: &RunArguments) -> Result<PathBuf, Box<dyn Error>> {
+    Ok(arguments.model.clone().map_or_else(demo_folder, Ok)?)
+}
+
+/// Runs the experiments of these names, one after the other, on models that are loaded once: FABRIC's, then those of
+/// adapters. All experiments and their folders are checked before the models are loaded.
+fn run_named(names: &[&str], adapters: &[&str], arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
+    if arguments.rounds == Some(0) || arguments.images == Some(0) || arguments.limit == Some(0) {
         return Err(
             "--rounds, --images, --limit: expected at least 1 of each, got 0; leave them out for the paper's".into()
         );
     }
+    if names.is_empty() {
+        check_without_feedback(adapters, arguments)?;
+    }
+    let model = model_of(arguments)?;
+    let adapters: Vec<AdapterExperiment> =
+        adapters.iter().map(|name| AdapterExperiment::named(name)).collect::<Result<_, _>>()?;
+    adapters.iter().try_for_each(|experiment| check_adapter(experiment, &model, arguments))?;
     let changes: BTreeMap<String, Value> = arguments.settings.iter().cloned().collect();
     let prompts = arguments.prompts.as_deref().map(|path| read_prompts(path, arguments)).transpose()?;
     let mut experiments = Vec::new();
@@ -198,7 +271,6 @@ fn run_named(names: &[&str], arguments: &RunArguments) -> Result<(), Box<dyn Err
         }
         experiments.push(experiment);
     }
-    let model = arguments.model.clone().map_or_else(demo_folder, Ok)?;
     let settings = settings_of(&model, arguments)?;
     for experiment in &experiments {
         experiment.check_settings(&settings)?;
@@ -219,20 +291,30 @@ fn run_named(names: &[&str], arguments: &RunArguments) -> Result<(), Box<dyn Err
         device: &kind,
     };
     let identified = inputs.identify()?;
-    let sizes = [arguments.rounds, arguments.images];
+    let (keep_images, seed) = (arguments.keep_images, arguments.seed);
+    let sizes = [arguments.rounds.unwrap_or(ROUNDS), arguments.images.unwrap_or(IMAGES)];
     let mut prepared = Vec::new();
     for experiment in experiments {
-        let (config, plan) =
-            configured(&experiment, &identified, &settings, sizes, arguments.keep_images, arguments.seed);
+        let (config, plan) = configured(&experiment, &identified, &settings, sizes, keep_images, seed);
         let path = arguments.out.join(&experiment.name);
-        let folder = RunFolder::open(&path, &config, arguments.rounds * arguments.images)?;
-        prepared.push(Prepared { experiment, plan, folder });
+        let folder = RunFolder::open(&path, &config, sizes.iter().product())?;
+        prepared.push(Prepared::Feedback { experiment, plan, folder });
+    }
+    for experiment in adapters {
+        let images = arguments.images.unwrap_or(1);
+        let (config, plan) = configured_adapters(&experiment, &identified, &settings, images, keep_images, seed);
+        let path = arguments.out.join(&experiment.name);
+        let folder = RunFolder::open(&path, &config, images)?;
+        prepared.push(Prepared::Adapter { experiment, plan, folder });
     }
     let subject = open(&inputs, &device)?;
-    prepared.into_iter().try_for_each(|one| {
-        println!("{}: {} of {}", one.experiment.title, one.folder.path().display(), model.display());
-        run_one(&*subject, one, arguments)
-    })
+    for one in &prepared {
+        if let Prepared::Adapter { experiment, .. } = one {
+            // An adapter that cannot be used is refused before the first experiment runs.
+            AdapterWorld::open(&*subject, &model, experiment)?;
+        }
+    }
+    prepared.into_iter().try_for_each(|one| run_one(&*subject, &model, one, arguments))
 }
 
 /// Returns the settings of generation: the model's recommendation, with the changes of the command line.
@@ -290,25 +372,43 @@ fn open(inputs: &Inputs<'_>, device: &Device) -> Result<Box<dyn Subject>, Experi
 }
 
 /// Runs an experiment, or what is left of it.
-fn run_one(subject: &dyn Subject, prepared: Prepared, arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
-    let Prepared { experiment, plan, mut folder } = prepared;
-    let work = Work {
-        arms: &experiment.arms,
-        cases: arguments.limit.unwrap_or(LIMIT),
-        shard: arguments.shard,
-        keep_images: arguments.keep_images,
-    };
+fn run_one(
+    subject: &dyn Subject,
+    model: &Path,
+    prepared: Prepared,
+    arguments: &RunArguments,
+) -> Result<(), Box<dyn Error>> {
     let bar = ProgressBar::new(0);
     bar.set_style(ProgressStyle::with_template("session {pos}/{len} {bar:40} {elapsed} left {eta}")?);
     let mut first = true;
-    run(subject, &plan, &work, &mut folder, &mut |Progress { done, total }| {
+    let mut show = |Progress { done, total }: Progress| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
         if std::mem::take(&mut first) {
             // Time left is estimated from the sessions of this process.
             bar.reset_eta();
         }
-    })?;
+    };
+    let announce = |title: &str, folder: &RunFolder| {
+        println!("{title}: {} of {}", folder.path().display(), model.display());
+    };
+    let &RunArguments { limit, shard, keep_images, .. } = arguments;
+    let cases = limit.unwrap_or(LIMIT);
+    let folder = match prepared {
+        Prepared::Feedback { experiment, plan, mut folder } => {
+            announce(&experiment.title, &folder);
+            let work = Work { arms: &experiment.arms, cases, shard, keep_images };
+            run(subject, &plan, &work, &mut folder, &mut show)?;
+            folder
+        }
+        Prepared::Adapter { experiment, plan, mut folder } => {
+            announce(&experiment.title, &folder);
+            let world = AdapterWorld::open(subject, model, &experiment)?;
+            let work = Work { arms: &experiment.arms, cases, shard, keep_images };
+            run_adapters(&world, &plan, &work, &mut folder, &mut show)?;
+            folder
+        }
+    };
     bar.finish_and_clear();
     let path = folder.path().to_owned();
     drop(folder);
@@ -328,6 +428,10 @@ fn finish(folder: &Path) -> Result<(), Box<dyn Error>> {
 fn print(config: &Value, records: &[ImageRecord]) -> Vec<SummaryRow> {
     let control = config["experiment"]["control"].as_str().unwrap_or_default();
     let rows = summary(records, control);
+    if records.iter().any(|record| record.adapter.is_some()) {
+        adapter_tables(&rows, control).iter().for_each(|table| println!("{table}"));
+        return rows;
+    }
     println!("{}", table(&rows, control));
     println!(
         "in brackets: difference from {control} on the same prompts, with its 95 % interval; + and - where that excludes 0"

@@ -1,6 +1,6 @@
 //! Merging the shards of a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -70,9 +70,11 @@ pub fn merge(into: &Path, shards: &[PathBuf]) -> Result<usize, ExperimentError> 
     Ok(merged)
 }
 
-/// Copies the kept images of a session.
+/// Copies the kept images of a session, and its condition image if it has one.
 fn copy_images(session: &[ImageRecord], from: &Path, into: &Path) -> Result<(), ExperimentError> {
-    for file in session.iter().filter_map(|record| record.file.as_ref()) {
+    let condition = |record: &ImageRecord| record.adapter.as_ref().and_then(|adapter| adapter.condition.clone());
+    let conditions: BTreeSet<String> = session.iter().filter_map(condition).collect();
+    for file in session.iter().filter_map(|record| record.file.as_ref()).chain(&conditions) {
         let (source, copy) = (from.join(file), into.join(file));
         make_folder_of(&copy).map_err(ExperimentError::io(&copy, "make the folder of the file"))?;
         fs::copy(&source, &copy).map_err(ExperimentError::io(&source, "copy the image"))?;

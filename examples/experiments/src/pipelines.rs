@@ -26,6 +26,11 @@ impl Pipelines {
         Ok(Self { plain: load(Vec::new())?, with_lora: lora.map(|lora| load(vec![lora.clone()])).transpose()? })
     }
 
+    /// The pipeline without a LoRA.
+    pub(crate) fn plain(&self) -> &Pipeline {
+        &self.plain
+    }
+
     /// Returns the pipeline of an arm.
     pub(crate) fn of(&self, arm: &Arm) -> Result<&Pipeline, ExperimentError> {
         match (arm.lora, &self.with_lora) {

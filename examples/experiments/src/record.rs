@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::AdapterRecord;
+
 /// One generated image of a run: a line of `images.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,8 +22,9 @@ pub struct ImageRecord {
     pub image: usize,
     /// Seed of the image.
     pub seed: u64,
-    /// Score of the image: that of the preference model, or the similarity to the target image.
-    pub score: f64,
+    /// Score of the image: that of the preference model, or the similarity to the target image; `None` in the
+    /// experiments of adapters, which have no feedback.
+    pub score: Option<f64>,
     /// Mean similarity to the images liked in earlier rounds, in percent.
     pub liked_similarity: Option<f64>,
     /// Mean similarity to the images disliked in earlier rounds, in percent.
@@ -39,11 +42,33 @@ pub struct ImageRecord {
     pub vote: Option<f64>,
     /// File of the image, relative to the run's folder, if images are kept.
     pub file: Option<String>,
+    /// Comparison with the condition image, in the experiments of adapters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterRecord>,
 }
 
 impl ImageRecord {
     /// Returns the values by which records are ordered: arm, case, round and image.
     pub fn order(&self) -> (&str, usize, usize, usize) {
         (&self.arm, self.case, self.round, self.image)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_from_before_there_were_experiments_of_adapters_are_read_and_written_as_they_were() {
+        let line = concat!(
+            r#"{"config":"0","arm":"liked","case":3,"prompt":"a star","round":1,"image":2,"seed":7,"score":41.5,"#,
+            r#""liked_similarity":50.25,"disliked_similarity":null,"liked_kept":null,"liked_copied":12.5,"#,
+            r#""disliked_repeated":null,"diversity":0.25,"vote":-1.0,"file":null}"#,
+        );
+        let record: ImageRecord = serde_json::from_str(line).expect("an old record");
+        assert_eq!((record.score, &record.adapter), (Some(41.5), &None));
+        assert_eq!(serde_json::to_string(&record).expect("plain data"), line);
+        let unknown = line.replace("\"vote\"", "\"voice\"");
+        assert!(serde_json::from_str::<ImageRecord>(&unknown).is_err(), "unknown columns are refused");
     }
 }

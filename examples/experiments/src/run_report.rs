@@ -10,7 +10,7 @@ use crate::report::{self, Chart, HeatMap, Point, ReportInput, Series, SessionIma
 use crate::round_attention::RoundAttention;
 use crate::run_settings::{run_settings, shown};
 use crate::summary::cell;
-use crate::{ExperimentError, ImageRecord, Measure, SummaryRow};
+use crate::{AdapterExperiment, ExperimentError, ImageRecord, Measure, SummaryRow, adapters};
 
 /// Writes `report.html` into the folder of a run and returns its path.
 ///
@@ -23,6 +23,9 @@ pub fn write_report(
     records: &[ImageRecord],
     rows: &[SummaryRow],
 ) -> Result<PathBuf, ExperimentError> {
+    if let Some(experiment) = AdapterExperiment::in_config(config) {
+        return adapters::write_report(folder, config, &experiment, records, rows);
+    }
     let experiment = &config["experiment"];
     let control = experiment["control"].as_str().unwrap_or_default();
     let kept = kept_images(folder, records)?;
@@ -40,6 +43,7 @@ pub fn write_report(
         heat_maps: &heat_maps,
         attention: &attention.collect::<Vec<_>>(),
         sessions: &sessions(&kept),
+        ..ReportInput::default()
     };
     let path = folder.join("report.html");
     report::write(&input, &path)?;
@@ -49,11 +53,12 @@ pub fn write_report(
 /// Returns the command that makes the same run.
 ///
 /// Paths are not part of the configuration, so files are named without their folders.
-fn command(config: &Value, records: &[ImageRecord]) -> String {
+pub(crate) fn command(config: &Value, records: &[ImageRecord]) -> String {
     let experiment = &config["experiment"];
     let (settings, computation) = (&config["settings"], &config["computation"]);
     let cases: BTreeSet<usize> = records.iter().map(|record| record.case).collect();
-    let limit = cases.last().map_or(0, |last| last + 1);
+    let multiple = AdapterExperiment::in_config(config).map_or(1, |experiment| experiment.cases.multiple());
+    let limit = cases.last().map_or(0, |last| last / multiple + 1);
     let device = computation["device"].as_str().unwrap_or_default();
     let mut command = String::new();
     if let Some(format) = computation["matmul"].as_str().filter(|format| *format != "f32") {
@@ -109,24 +114,30 @@ fn option(name: &str, value: &str) -> String {
 /// Returns a sentence for each arm: how it differs from the control in the last round.
 fn judgement(rows: &[SummaryRow], control: &str) -> Vec<String> {
     let last = rows.iter().map(|row| row.round).max().unwrap_or(0);
-    let sentence = |row: &SummaryRow| {
-        let difference = row.difference?;
-        let name = row.measure.name();
-        let (round, arm, cases) = (last + 1, &row.arm, row.cases);
-        let by = format!("95 % interval {:+.3} to {:+.3}, {cases} prompts", difference.low, difference.high);
-        Some(if difference.excludes_zero() {
-            let way = if difference.mean > 0.0 { "above" } else { "below" };
-            format!("Round {round}, {name}: {arm} is {:.3} {way} {control} ({by}).", difference.mean.abs())
-        } else {
-            format!("Round {round}, {name}: {arm} and {control} do not differ measurably ({by}).")
-        })
-    };
     let told = [Measure::Mean, Measure::Lowest, Measure::Best, Measure::ToLiked, Measure::Diversity];
+    let sentence = |row: &SummaryRow| {
+        let place = format!("Round {}, {}", last + 1, row.measure.name());
+        sentence(row, &place, control, "prompts")
+    };
     rows.iter().filter(|row| row.round == last && told.contains(&row.measure)).filter_map(sentence).collect()
 }
 
+/// Returns a sentence on how an arm differs from the control, which begins with `place`; `None` for the control itself.
+/// `cases` is the word for what the mean is over.
+pub(crate) fn sentence(row: &SummaryRow, place: &str, control: &str, cases: &str) -> Option<String> {
+    let difference = row.difference?;
+    let (arm, count) = (&row.arm, row.cases);
+    let by = format!("95 % interval {:+.3} to {:+.3}, {count} {cases}", difference.low, difference.high);
+    Some(if difference.excludes_zero() {
+        let way = if difference.mean > 0.0 { "above" } else { "below" };
+        format!("{place}: {arm} is {:.3} {way} {control} ({by}).", difference.mean.abs())
+    } else {
+        format!("{place}: {arm} and {control} do not differ measurably ({by}).")
+    })
+}
+
 /// Returns the arms in the order of the rows: the control first.
-fn arms(rows: &[SummaryRow]) -> Vec<&str> {
+pub(crate) fn arms(rows: &[SummaryRow]) -> Vec<&str> {
     let mut arms: Vec<&str> = Vec::new();
     for row in rows {
         if !arms.contains(&row.arm.as_str()) {
@@ -149,7 +160,7 @@ fn tables(rows: &[SummaryRow]) -> Vec<Table> {
             [(round + 1).to_string()].into_iter().chain(arms.iter().map(find)).collect()
         };
         let head = ["round"].into_iter().chain(arms.iter().copied()).map(str::to_owned).collect();
-        Table { caption: measure.name().to_owned(), head, rows: rounds.into_iter().map(line).collect() }
+        Table { caption: measure.name(), head, rows: rounds.into_iter().map(line).collect() }
     };
     Measure::ALL.map(of).into_iter().filter(|table| !table.rows.is_empty()).collect()
 }
@@ -169,7 +180,7 @@ fn curves(rows: &[SummaryRow]) -> Vec<Chart> {
         Chart {
             caption: format!("{} per round, with 95 % intervals", measure.name()),
             x_label: "round".to_owned(),
-            y_label: measure.name().to_owned(),
+            y_label: measure.name(),
             series: arms.iter().map(series).collect(),
         }
     };
@@ -200,7 +211,8 @@ fn sessions<'a>(kept: &'a Kept<'_>) -> Vec<SessionRows<'a>> {
             Some(vote) if vote < 0.0 => Mark::Disliked,
             _ => Mark::None,
         };
-        SessionImage { image, mark, caption: format!("{:.1}", record.score) }
+        let caption = record.score.map_or_else(String::new, |score| format!("{score:.1}"));
+        SessionImage { image, mark, caption }
     };
     let session = |((case, arm), rounds): (&(usize, &str), &'a Rounds<'_>)| {
         let prompt = rounds.values().flatten().next().map_or("", |(record, _)| record.prompt.as_str());
@@ -292,6 +304,9 @@ mod tests {
             r#" --lora-scale 0.8 --negative 'it'\''s $HOME' --device cuda --set max_weight=0.4 --set 'noise="fresh"'"#,
         );
         assert_eq!(command(&config, &[]), expected);
+        let instruct = AdapterExperiment::named("instruct").expect("an experiment");
+        let config = json!({ "experiment": instruct, "rounds": 1, "images": 1 });
+        assert!(command(&config, &[]).ends_with(" -- instruct --limit 0 --rounds 1 --images 1"));
         let small = json!({ "experiment": { "name": "target" }, "model": { "name": "world" }, "keep_images": 4 });
         let small = command(&small, &[]);
         assert!(small.starts_with("cargo run") && small.ends_with("target --limit 0 --keep-images 4 --model world"));

@@ -32,6 +32,8 @@ pub struct Plan {
 pub(crate) struct Session {
     pub(crate) images: Vec<(ImageRecord, Image)>,
     pub(crate) attention: Vec<RoundAttention>,
+    /// The condition image, in the experiments of adapters.
+    pub(crate) condition: Option<Image>,
 }
 
 /// Runs the rounds of one arm on one prompt.
@@ -107,7 +109,7 @@ pub(crate) fn run(
                 round,
                 image: at,
                 seed: seeds[at],
-                score: scores[at],
+                score: Some(scores[at]),
                 liked_similarity: to_liked[at],
                 disliked_similarity: to_disliked[at],
                 liked_kept: shares[at].kept,
@@ -116,13 +118,14 @@ pub(crate) fn run(
                 diversity,
                 vote: (at == best || at == worst).then_some(vote),
                 file: None,
+                adapter: None,
             };
             all.push((record, image.clone()));
         }
         liked.push(images[best].clone());
         disliked.push(images[worst].clone());
     }
-    Ok(Session { images: all, attention })
+    Ok(Session { images: all, attention, condition: None })
 }
 
 /// Returns the indices of the highest and the lowest score; of equal scores, the first.
@@ -144,7 +147,7 @@ fn best_and_worst(scores: &[f64]) -> (usize, usize) {
 }
 
 /// Returns a seed that depends on all of these numbers.
-fn seed_of(run: u64, numbers: [usize; 3]) -> u64 {
+pub(crate) fn seed_of(run: u64, numbers: [usize; 3]) -> u64 {
     let mut digest = Sha256::new();
     digest.update(run.to_le_bytes());
     for number in numbers {

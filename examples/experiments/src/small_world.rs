@@ -37,10 +37,30 @@ impl SmallWorld {
         let encoder = ClipVision::open(model.join("image_encoder"), device)?;
         Ok(Self { pipelines, judge, encoder, device: device.clone() })
     }
+
+    /// The pipeline without a LoRA.
+    pub(crate) fn plain_pipeline(&self) -> &Pipeline {
+        self.pipelines.plain()
+    }
+
+    /// The readers, which tell what an image shows.
+    pub(crate) fn judge(&self) -> &Judge {
+        &self.judge
+    }
+
+    /// The image encoder: embeddings of images, and the features that adapters read.
+    pub(crate) fn encoder(&self) -> &ClipVision {
+        &self.encoder
+    }
+
+    /// The device of all networks.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
 }
 
 /// Returns the scene of a case. Faces are left out: they have other factors than things.
-fn scene(index: usize) -> Sample {
+pub(crate) fn scene(index: usize) -> Sample {
     let samples = (0..).map(|number| sample(SEED, number, Split::Train));
     samples.filter(|sample| !sample.scene.is_face()).nth(index).expect("there are endless scenes")
 }
@@ -86,6 +106,10 @@ impl Subject for SmallWorld {
         let read = |images: &[Image]| self.judge.read(images).map_err(fabric::core::Error::from);
         let (seen, liked, disliked) = (read(images)?, read(liked)?, read(disliked)?);
         Ok(Some(seen.iter().map(|seen| FactorShares::of(&wanted, seen, &liked, &disliked)).collect()))
+    }
+
+    fn small_world(&self) -> Option<&Self> {
+        Some(self)
     }
 
     fn embed(&self, images: &[Image]) -> Result<Tensor<2>, ExperimentError> {

@@ -222,7 +222,7 @@ mod tests {
             round: 0,
             image,
             seed: 1,
-            score: 0.1 + 0.2,
+            score: Some(0.1 + 0.2),
             liked_similarity: None,
             disliked_similarity: None,
             liked_kept: None,
@@ -231,6 +231,7 @@ mod tests {
             diversity: Some(0.5),
             vote: None,
             file: None,
+            adapter: None,
         }
     }
 

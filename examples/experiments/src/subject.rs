@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use fabric::core::image::Image;
 use fabric::core::pipeline::Pipeline;
 
-use crate::{Arm, ExperimentError, FactorShares, Feedback};
+use crate::{Arm, ExperimentError, FactorShares, Feedback, SmallWorld};
 
 /// One prompt of an experiment.
 #[derive(Debug, Clone)]
@@ -64,6 +64,11 @@ pub trait Subject: Sync {
     ) -> Result<Option<Vec<FactorShares>>, ExperimentError> {
         let _ = (case, images, liked, disliked);
         Ok(None)
+    }
+
+    /// Returns the small world, whose drawings the experiments of adapters need; `None` for other subjects.
+    fn small_world(&self) -> Option<&SmallWorld> {
+        None
     }
 
     /// Returns the embeddings by which images are compared, `[images, channels]`.

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fabric::core::metrics::{Interval, bootstrap_mean};
+use fabric_world::{Attribute, InstructTask, Split};
 
-use crate::ImageRecord;
+use crate::{AdapterRecord, ImageRecord};
 
 /// One number per round of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,11 +30,23 @@ pub enum Measure {
     DislikedRepeated,
     /// Diversity of the round.
     Diversity,
+    /// Mean similarity to the condition image.
+    ToCondition,
+    /// Mean similarity to the caption of the condition image.
+    ToCaption,
+    /// Mean similarity to the text.
+    ToText,
+    /// Mean share of the asked factors that images have from the condition.
+    AskedShown,
+    /// Mean share of the factors that the text names that images show.
+    TextShown,
+    /// Share of the images that have this factor from the condition, among those whose text does not determine it.
+    Factor(Attribute),
 }
 
 impl Measure {
-    /// All measures, in the order of tables.
-    pub const ALL: [Self; 10] = [
+    /// All measures, in the order of tables, but for those of single factors.
+    pub const ALL: [Self; 15] = [
         Self::Mean,
         Self::Lowest,
         Self::Best,
@@ -44,11 +57,21 @@ impl Measure {
         Self::LikedCopied,
         Self::DislikedRepeated,
         Self::Diversity,
+        Self::ToCondition,
+        Self::ToCaption,
+        Self::ToText,
+        Self::AskedShown,
+        Self::TextShown,
     ];
 
+    /// Returns all measures, those of single factors last.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().chain(Attribute::ALL.map(Self::Factor))
+    }
+
     /// Name in tables.
-    pub const fn name(self) -> &'static str {
-        match self {
+    pub fn name(self) -> String {
+        let name = match self {
             Self::Mean => "mean score",
             Self::Lowest => "lowest score",
             Self::Best => "best score",
@@ -59,35 +82,80 @@ impl Measure {
             Self::LikedCopied => "unwanted factors of liked copied",
             Self::DislikedRepeated => "unwanted factors of disliked repeated",
             Self::Diversity => "diversity",
-        }
+            Self::ToCondition => "similarity to the condition (CLIP-I)",
+            Self::ToCaption => "similarity to the condition's caption (CLIP-T)",
+            Self::ToText => "similarity to the text (CLIP-P)",
+            Self::AskedShown => "asked factors as in the condition",
+            Self::TextShown => "named factors as in the text",
+            Self::Factor(attribute) => return format!("{attribute} as in the condition"),
+        };
+        name.to_owned()
+    }
+
+    /// Whether the measure has a meaning over the cases of this group. Single factors are counted for each task alone:
+    /// some tasks ask for them, and others do not.
+    fn is_of(self, group: Group, has_tasks: bool) -> bool {
+        !matches!(self, Self::Factor(_)) || group.task.is_some() == has_tasks
     }
 
     /// Returns the number for the images of a round, and the best score of earlier rounds; `None` where it is not
     /// defined, such as similarities in the first round.
     fn of(self, images: &[&ImageRecord], before: f64) -> Option<f64> {
-        let scores = || images.iter().map(|image| image.score);
-        let mean = |value: fn(&ImageRecord) -> Option<f64>| {
+        let scores = || images.iter().filter_map(|image| image.score);
+        let mean = |value: &dyn Fn(&ImageRecord) -> Option<f64>| {
             let values: Vec<f64> = images.iter().filter_map(|image| value(image)).collect();
             (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
         };
+        let compared = |value: &dyn Fn(&AdapterRecord) -> Option<f64>| mean(&|image| value(image.adapter.as_ref()?));
+        let percent = |is_same: &bool| 100.0 * f64::from(u8::from(*is_same));
         match self {
-            Self::Mean => mean(|image| Some(image.score)),
+            Self::Mean => mean(&|image| image.score),
             Self::Lowest => scores().reduce(f64::min),
             Self::Best => scores().reduce(f64::max),
             Self::BestSoFar => scores().reduce(f64::max).map(|best| best.max(before)),
-            Self::ToLiked => mean(|image| image.liked_similarity),
-            Self::ToDisliked => mean(|image| image.disliked_similarity),
-            Self::LikedKept => mean(|image| image.liked_kept),
-            Self::LikedCopied => mean(|image| image.liked_copied),
-            Self::DislikedRepeated => mean(|image| image.disliked_repeated),
-            Self::Diversity => mean(|image| image.diversity),
+            Self::ToLiked => mean(&|image| image.liked_similarity),
+            Self::ToDisliked => mean(&|image| image.disliked_similarity),
+            Self::LikedKept => mean(&|image| image.liked_kept),
+            Self::LikedCopied => mean(&|image| image.liked_copied),
+            Self::DislikedRepeated => mean(&|image| image.disliked_repeated),
+            Self::Diversity => mean(&|image| image.diversity),
+            Self::ToCondition => compared(&|adapter| Some(adapter.condition_similarity)),
+            Self::ToCaption => compared(&|adapter| Some(adapter.caption_similarity)),
+            Self::ToText => compared(&|adapter| adapter.text_similarity),
+            Self::AskedShown => compared(&|adapter| adapter.asked_shown),
+            Self::TextShown => compared(&|adapter| adapter.text_shown),
+            Self::Factor(attribute) => compared(&|adapter| adapter.as_condition.get(&attribute).map(percent)),
         }
     }
 }
 
-/// A measure of an arm in a round, over all prompts.
+/// Some of the cases of an experiment with instructions: those of one task and one split of the wordings, or of one
+/// split. The default is all cases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Group {
+    /// The task; `None` for all tasks.
+    pub task: Option<InstructTask>,
+    /// The split of the instructions' wordings; `None` for both.
+    pub wordings: Option<Split>,
+}
+
+impl Group {
+    /// Returns all groups to which an image belongs.
+    fn all_of(image: &ImageRecord) -> Vec<Self> {
+        let adapter = image.adapter.as_ref();
+        let task = adapter.and_then(|adapter| adapter.task);
+        let wordings = adapter.and_then(|adapter| adapter.wordings);
+        let mut groups = vec![Self::default(), Self { task: None, wordings }, Self { task, wordings }];
+        groups.dedup();
+        groups
+    }
+}
+
+/// A measure of an arm in a round, over all prompts or those of a group.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SummaryRow {
+    /// The prompts.
+    pub group: Group,
     /// The arm.
     pub arm: String,
     /// Round, from 0.
@@ -102,24 +170,27 @@ pub struct SummaryRow {
     pub difference: Option<Interval>,
 }
 
-/// Values by arm, round and measure, and in them by case.
-type Values<'a> = BTreeMap<(&'a str, usize, Measure), BTreeMap<usize, f64>>;
+/// Group, arm, round and measure.
+type Key<'a> = (Group, &'a str, usize, Measure);
+/// Values by group, arm, round and measure, and in them by case.
+type Values<'a> = BTreeMap<Key<'a>, BTreeMap<usize, f64>>;
 
-/// Summarises the records of a run. Rows are ordered by measure, round and arm; the control comes first.
+/// Summarises the records of a run. Rows are ordered by group, measure, round and arm; all prompts come first among the
+/// groups, and the control among the arms.
 pub fn summary(records: &[ImageRecord], control: &str) -> Vec<SummaryRow> {
     let values = values(records);
-    let mut keys: Vec<&(&str, usize, Measure)> = values.keys().collect();
-    keys.sort_by_key(|(arm, round, measure)| (*measure, *round, *arm != control, *arm));
-    let row = |key: &(&str, usize, Measure)| {
-        let (arm, round, measure) = *key;
+    let mut keys: Vec<&Key<'_>> = values.keys().collect();
+    keys.sort_by_key(|(group, arm, round, measure)| (*group, *measure, *round, *arm != control, *arm));
+    let row = |key: &Key<'_>| {
+        let (group, arm, round, measure) = *key;
         let own = &values[key];
         let value = bootstrap_mean(&own.values().copied().collect::<Vec<_>>())?;
-        let theirs = values.get(&(control, round, measure)).filter(|_| arm != control);
+        let theirs = values.get(&(group, control, round, measure)).filter(|_| arm != control);
         let difference = theirs.and_then(|theirs| {
             let pairs = own.iter().filter_map(|(case, value)| Some(value - theirs.get(case)?));
             bootstrap_mean(&pairs.collect::<Vec<_>>())
         });
-        Some(SummaryRow { arm: arm.to_owned(), round, measure, cases: own.len(), value, difference })
+        Some(SummaryRow { group, arm: arm.to_owned(), round, measure, cases: own.len(), value, difference })
     };
     keys.into_iter().filter_map(row).collect()
 }
@@ -136,22 +207,26 @@ fn values(records: &[ImageRecord]) -> Values<'_> {
         if best.0 != Some((arm, *case)) {
             best = (Some((arm, *case)), f64::NEG_INFINITY);
         }
-        for measure in Measure::ALL {
-            if let Some(value) = measure.of(images, best.1) {
-                values.entry((arm, *round, measure)).or_default().insert(*case, value);
+        let groups = images.first().map_or_else(Vec::new, |image| Group::all_of(image));
+        let has_tasks = groups.iter().any(|group| group.task.is_some());
+        for measure in Measure::all() {
+            let Some(value) = measure.of(images, best.1) else { continue };
+            for group in groups.iter().filter(|group| measure.is_of(**group, has_tasks)) {
+                values.entry((*group, arm, *round, measure)).or_default().insert(*case, value);
             }
         }
-        best.1 = images.iter().map(|image| image.score).fold(best.1, f64::max);
+        best.1 = images.iter().filter_map(|image| image.score).fold(best.1, f64::max);
     }
     values
 }
 
-/// Formats a summary as a text table: one line per measure and round, one column per arm.
+/// Formats a summary over all prompts as a text table: one line per measure and round, one column per arm.
 ///
 /// A difference from the control whose interval excludes 0 is marked with `+` or `-`.
 pub fn table(rows: &[SummaryRow], control: &str) -> String {
+    let rows: Vec<&SummaryRow> = rows.iter().filter(|row| row.group == Group::default()).collect();
     let mut arms: Vec<&str> = Vec::new();
-    for row in rows {
+    for row in &rows {
         if !arms.contains(&row.arm.as_str()) {
             arms.push(&row.arm);
         }
@@ -162,7 +237,7 @@ pub fn table(rows: &[SummaryRow], control: &str) -> String {
     for (measure, round) in lines {
         let cell = |arm: &&str| {
             let row = rows.iter().find(|row| row.arm == *arm && row.measure == measure && row.round == round);
-            row.map_or_else(|| "-".to_owned(), cell)
+            row.map_or_else(|| "-".to_owned(), |row| cell(row))
         };
         let cells: Vec<String> = arms.iter().map(cell).collect();
         text.push_str(&format!("| {} | {} | {} |\n", measure.name(), round + 1, cells.join(" | ")));
@@ -177,16 +252,21 @@ pub(crate) fn cell(row: &SummaryRow) -> String {
     match row.difference {
         None => value,
         Some(difference) => {
-            let mark = match difference {
-                _ if !difference.excludes_zero() => "",
-                Interval { mean, .. } if mean > 0.0 => " +",
-                _ => " -",
-            };
+            let mark = mark(difference);
             format!(
                 "{value} ({:+.digits$}, {:+.digits$} to {:+.digits$}){mark}",
                 difference.mean, difference.low, difference.high
             )
         }
+    }
+}
+
+/// Returns the mark of a difference whose interval excludes 0, which tells its sign.
+pub(crate) fn mark(difference: Interval) -> &'static str {
+    match difference {
+        _ if !difference.excludes_zero() => "",
+        Interval { mean, .. } if mean > 0.0 => " +",
+        _ => " -",
     }
 }
 
@@ -203,7 +283,7 @@ mod tests {
             round,
             image,
             seed: 0,
-            score,
+            score: Some(score),
             liked_similarity: (round > 0).then_some(50.0),
             disliked_similarity: None,
             liked_kept: None,
@@ -212,6 +292,7 @@ mod tests {
             diversity: Some(0.25),
             vote: None,
             file: None,
+            adapter: None,
         }
     }
 

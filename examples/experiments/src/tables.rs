@@ -3,17 +3,25 @@
 use std::fs;
 use std::path::Path;
 
-use crate::{ExperimentError, ImageRecord, SummaryRow};
+use fabric_world::Attribute;
 
-/// Writes `images.csv`, a line per image, and `summary.csv`, a line per measure, round and arm.
+use crate::{AdapterRecord, ExperimentError, ImageRecord, SummaryRow};
+
+/// Writes `images.csv`, a line per image, and `summary.csv`, a line per measure, round and arm, of experiments with
+/// instructions also per task and split of the wordings.
+///
+/// The columns of adapters are written only if a record has them: what an image is compared with, and a column per
+/// factor, 1 if it is as in the condition, 0 if not, and empty if the text determines it.
 ///
 /// # Errors
 ///
 /// Returns an error if a file cannot be written.
 pub fn write_tables(folder: &Path, records: &[ImageRecord], rows: &[SummaryRow]) -> Result<(), ExperimentError> {
     let number = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+    let has_adapters = records.iter().any(|record| record.adapter.is_some());
+    let factors = Attribute::ALL.map(|attribute| attribute.to_string());
     let mut images = csv::Writer::from_writer(Vec::new());
-    let head = [
+    let mut head = vec![
         "config",
         "arm",
         "case",
@@ -31,8 +39,12 @@ pub fn write_tables(folder: &Path, records: &[ImageRecord], rows: &[SummaryRow])
         "vote",
         "file",
     ];
+    if has_adapters {
+        head.extend(ADAPTER_COLUMNS);
+        head.extend(factors.iter().map(String::as_str));
+    }
     let lines = records.iter().map(|record| {
-        [
+        let mut line = vec![
             record.config.clone(),
             record.arm.clone(),
             record.case.to_string(),
@@ -40,7 +52,7 @@ pub fn write_tables(folder: &Path, records: &[ImageRecord], rows: &[SummaryRow])
             record.round.to_string(),
             record.image.to_string(),
             record.seed.to_string(),
-            record.score.to_string(),
+            number(record.score),
             number(record.liked_similarity),
             number(record.disliked_similarity),
             number(record.liked_kept),
@@ -49,18 +61,35 @@ pub fn write_tables(folder: &Path, records: &[ImageRecord], rows: &[SummaryRow])
             number(record.diversity),
             number(record.vote),
             record.file.clone().unwrap_or_default(),
-        ]
+        ];
+        if let Some(adapter) = &record.adapter {
+            line.extend(adapter_cells(adapter));
+        }
+        line.resize(head.len(), String::new());
+        line
     });
     write_all(&mut images, &head, lines);
     save(&folder.join("images.csv"), images)?;
 
     let mut summary = csv::Writer::from_writer(Vec::new());
-    let head =
-        ["measure", "round", "arm", "cases", "mean", "low", "high", "difference", "difference_low", "difference_high"];
+    let head = [
+        "measure",
+        "round",
+        "arm",
+        "cases",
+        "mean",
+        "low",
+        "high",
+        "difference",
+        "difference_low",
+        "difference_high",
+        "task",
+        "wordings",
+    ];
     let lines = rows.iter().map(|row| {
         let difference = row.difference;
-        [
-            row.measure.name().to_owned(),
+        vec![
+            row.measure.name(),
             row.round.to_string(),
             row.arm.clone(),
             row.cases.to_string(),
@@ -70,17 +99,49 @@ pub fn write_tables(folder: &Path, records: &[ImageRecord], rows: &[SummaryRow])
             number(difference.map(|interval| interval.mean)),
             number(difference.map(|interval| interval.low)),
             number(difference.map(|interval| interval.high)),
+            row.group.task.map_or_else(String::new, |task| task.to_string()),
+            row.group.wordings.map_or_else(String::new, |split| split.to_string()),
         ]
     });
     write_all(&mut summary, &head, lines);
     save(&folder.join("summary.csv"), summary)
 }
 
-fn write_all<const N: usize>(
-    writer: &mut csv::Writer<Vec<u8>>,
-    head: &[&str; N],
-    lines: impl Iterator<Item = [String; N]>,
-) {
+/// Columns of adapters, without those of the factors.
+const ADAPTER_COLUMNS: [&str; 9] = [
+    "task",
+    "wordings",
+    "instruction",
+    "condition_similarity",
+    "caption_similarity",
+    "text_similarity",
+    "asked_shown",
+    "text_shown",
+    "condition",
+];
+
+/// Returns the cells of an adapter's columns, and one per factor.
+fn adapter_cells(adapter: &AdapterRecord) -> Vec<String> {
+    let number = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+    let mut cells = vec![
+        adapter.task.map_or_else(String::new, |task| task.to_string()),
+        adapter.wordings.map_or_else(String::new, |split| split.to_string()),
+        adapter.instruction.clone().unwrap_or_default(),
+        number(Some(adapter.condition_similarity)),
+        number(Some(adapter.caption_similarity)),
+        number(adapter.text_similarity),
+        number(adapter.asked_shown),
+        number(adapter.text_shown),
+        adapter.condition.clone().unwrap_or_default(),
+    ];
+    cells.extend(Attribute::ALL.map(|attribute| {
+        let is_same = adapter.as_condition.get(&attribute);
+        is_same.map_or_else(String::new, |is_same| u8::from(*is_same).to_string())
+    }));
+    cells
+}
+
+fn write_all(writer: &mut csv::Writer<Vec<u8>>, head: &[&str], lines: impl Iterator<Item = Vec<String>>) {
     writer.write_record(head).expect("writing to memory does not fail");
     for line in lines {
         writer.write_record(&line).expect("writing to memory does not fail");

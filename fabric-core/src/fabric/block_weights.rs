@@ -6,7 +6,7 @@ use super::settings::within;
 use crate::InvalidValue;
 use crate::attention::Block;
 
-/// Factors on the weights of all references by block of the U-Net, in addition to the depth scaling of
+/// Factors on the weights of references by block of the U-Net, in addition to the depth scaling of
 /// [`FabricSettings`](super::FabricSettings). The default is 1 everywhere, as published.
 ///
 /// Blocks at low resolution carry composition, those at high resolution carry texture.
@@ -48,18 +48,29 @@ impl BlockWeights {
         }
     }
 
-    /// Checks the range of the factors.
-    pub(super) fn validate(&self) -> Result<(), InvalidValue> {
-        let (down, up) = (self.down.iter(), self.up.iter());
-        down.chain(up).chain([&self.mid]).try_for_each(|&factor| within("fabric.block_weights", factor, 0.0, 1000.0))
+    /// Returns the products of these factors and others.
+    pub(super) fn times(&self, other: &Self) -> Self {
+        let products = |mine: &Vec<f64>, others: &Vec<f64>| -> Vec<f64> {
+            let factor = |factors: &Vec<f64>, index| factors.get(index).copied().unwrap_or(1.0);
+            (0..mine.len().max(others.len())).map(|index| factor(mine, index) * factor(others, index)).collect()
+        };
+        let (down, up) = (products(&self.down, &other.down), products(&self.up, &other.up));
+        Self { down, mid: self.mid * other.mid, up }
     }
 
-    /// Checks that there are as many factors as the U-Net has blocks.
-    pub(crate) fn check_levels(&self, levels: usize) -> Result<(), InvalidValue> {
+    /// Checks the range of the factors. `setting` is the setting that holds them, for the error.
+    pub(super) fn validate(&self, setting: &str) -> Result<(), InvalidValue> {
+        let (down, up) = (self.down.iter(), self.up.iter());
+        down.chain(up).chain([&self.mid]).try_for_each(|&factor| within(setting, factor, 0.0, 1000.0))
+    }
+
+    /// Checks that there are as many factors as the U-Net has blocks. `setting` is the setting that holds them, for the
+    /// error.
+    pub(crate) fn check_levels(&self, setting: &str, levels: usize) -> Result<(), InvalidValue> {
         for (name, factors) in [("down", &self.down), ("up", &self.up)] {
             if !factors.is_empty() && factors.len() != levels {
                 return Err(InvalidValue::new(
-                    format!("fabric.block_weights.{name}"),
+                    format!("{setting}.{name}"),
                     format!("{} factors", factors.len()),
                     format!("{levels}, one per {name} block of the U-Net, or none"),
                     "give a factor for each block; 1 changes nothing",

@@ -14,6 +14,7 @@ mod processors;
 mod reference;
 mod references;
 mod schedule;
+mod scope;
 mod selection;
 mod settings;
 
@@ -27,5 +28,6 @@ pub use reference::{Reference, Side};
 pub(crate) use references::{Contribution, ReferencePasses, References, indices};
 pub use schedule::CallWeights;
 pub(crate) use schedule::FeedbackSchedule;
+pub use scope::ReferenceScope;
 pub use selection::KeepPolicy;
 pub use settings::{FabricSettings, ReferenceNoise, ReferencePosterior, TimeCurve, WindowRule};

@@ -18,6 +18,8 @@ pub struct ReferenceWeight {
     pub to: Range<usize>,
     /// Weights by depth.
     pub weights: CallWeights,
+    /// Factors on these by block.
+    pub blocks: BlockWeights,
 }
 
 impl ReferenceWeight {
@@ -25,12 +27,12 @@ impl ReferenceWeight {
     fn tokens(
         &self,
         call: &AttnCall<'_>,
-        (levels, factors): (usize, &BlockWeights),
+        levels: usize,
         source: usize,
         tokens: impl FnOnce() -> ReferenceTokens,
     ) -> Option<JointTokens> {
         let block = call.site.block;
-        let weight = (self.weights.at(depth_position(block, levels)) * factors.of(block)) as f32;
+        let weight = (self.weights.at(depth_position(block, levels)) * self.blocks.of(block)) as f32;
         (weight > 0.0).then(|| {
             let ReferenceTokens { key, value, merged_counts } = tokens();
             JointTokens { rows: self.to.clone(), key, value, weight, merged_counts, source }
@@ -49,8 +51,6 @@ pub struct InBatchReferences {
     pub token_merge_ratio: f64,
     /// Number of down blocks of the U-Net.
     pub levels: usize,
-    /// Factors by block.
-    pub block_weights: BlockWeights,
 }
 
 impl AttnProcessor for InBatchReferences {
@@ -62,7 +62,7 @@ impl AttnProcessor for InBatchReferences {
         let joint = self.references.iter().enumerate().filter_map(|(index, reference)| {
             let at = self.first + index;
             let tokens = || merged(row(call.key, at), row(call.value, at), call.grid, self.token_merge_ratio);
-            reference.tokens(call, (self.levels, &self.block_weights), index, tokens)
+            reference.tokens(call, self.levels, index, tokens)
         });
         AttnExtras { joint: joint.collect(), decoupled: Vec::new() }
     }
@@ -75,8 +75,6 @@ pub struct RecordedReferences {
     pub references: Vec<(ReferenceWeight, Arc<TokensBySite>)>,
     /// Number of down blocks of the U-Net.
     pub levels: usize,
-    /// Factors by block.
-    pub block_weights: BlockWeights,
 }
 
 impl RecordedReferences {
@@ -105,7 +103,7 @@ impl AttnProcessor for RecordedReferences {
                 .unwrap_or_else(|| panic!("recorded tokens are from another network: none for {}", call.site));
             // Cast to the U-Net's type: cached tokens may be f16.
             let cast_to_call = |x: &Tensor<3>| cast(x.clone(), call.key.dtype());
-            reference.tokens(call, (self.levels, &self.block_weights), index, || ReferenceTokens {
+            reference.tokens(call, self.levels, index, || ReferenceTokens {
                 key: cast_to_call(&layer.key),
                 value: cast_to_call(&layer.value),
                 merged_counts: layer.merged_counts.clone(),

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 
+use super::ReferenceScope;
 use crate::guidance::Branch;
 use crate::noise::ReferenceId;
 
@@ -39,4 +40,6 @@ pub struct Reference {
     pub side: Side,
     /// Strength, above 0 and at most 1; multiplies the weight.
     pub strength: f64,
+    /// The part of the run and of the U-Net in which it acts.
+    pub scope: ReferenceScope,
 }

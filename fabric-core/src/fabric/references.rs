@@ -65,15 +65,17 @@ impl References<'_> {
     /// Returns the references that act on this evaluation: those with a weight, on a branch that is computed.
     ///
     /// Liked references act on the conditional branch, disliked ones on the others. The weight follows the schedule of
-    /// [`FabricSettings`].
+    /// [`FabricSettings`] and the scope of the reference.
     pub(crate) fn active(&self, call: &ModelCall, layout: &BatchLayout) -> ActiveReferences {
         let count = |side| self.all.iter().filter(|reference| reference.side == side).count();
         let counts = [count(Side::Liked), count(Side::Disliked)];
         let active = self.all.iter().enumerate().filter_map(|(index, reference)| {
             let same_side = counts[usize::from(reference.side == Side::Disliked)];
             let to = layout.rows_of_branches(acted_on(reference.side, layout.branches()));
-            let weights = self.schedule.weights(call, reference.side, reference.strength, same_side);
-            (!to.is_empty() && !weights.is_zero()).then_some((index, ReferenceWeight { to, weights }))
+            let strength = reference.strength * reference.scope.factor(call);
+            let weights = self.schedule.weights(call, reference.side, strength, same_side);
+            let blocks = self.settings.block_weights.times(&reference.scope.blocks);
+            (!to.is_empty() && !weights.is_zero()).then_some((index, ReferenceWeight { to, weights, blocks }))
         });
         active.collect()
     }
@@ -99,8 +101,7 @@ impl References<'_> {
             }
         };
         let references = active.into_iter().zip(tokens).map(|((_, weight), tokens)| (weight, tokens)).collect();
-        let block_weights = self.settings.block_weights.clone();
-        Ok(Contribution::Recorded(RecordedReferences { references, levels: self.levels, block_weights }))
+        Ok(Contribution::Recorded(RecordedReferences { references, levels: self.levels }))
     }
 
     /// Number of liked and of disliked references among these.
@@ -139,7 +140,6 @@ impl Evaluation<'_> {
             references: active.into_iter().map(|(_, weight)| weight).collect(),
             token_merge_ratio: settings.execution.token_merge_ratio,
             levels: *levels,
-            block_weights: settings.block_weights.clone(),
         };
         Ok(Contribution::InBatch { latents, processor })
     }

@@ -143,7 +143,7 @@ impl FabricSettings {
         ] {
             within(name, value, 0.0, 1000.0)?;
         }
-        self.block_weights.validate()?;
+        self.block_weights.validate("fabric.block_weights")?;
         self.execution.validate()?;
         if matches!(self.execution.pass, ReferencePass::Cached { .. }) && self.noise == ReferenceNoise::Fresh {
             return Err(Error::settings(

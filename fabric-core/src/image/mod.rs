@@ -9,14 +9,19 @@
 //! | images | pixels for a VAE | [`vae_pixels`], [`vae_batch`] |
 //! | images | pixels for a control network, masks for inpainting | [`control_batch`], [`mask_batch`] |
 //! | pixels of a VAE | images | [`from_tensor`] |
-//! | rows of images | one image | [`contact_sheet`] |
+//! | rows of images | one image | [`contact_sheet`], [`labelled_sheet`] |
+//! | an image and how it was made | a PNG file | [`Image::save_with_metadata`] |
+//! | a PNG file | how it was made, a request | [`ImageMetadata::read`] |
 
 mod decode;
 mod encode;
 mod error;
 mod fit;
 mod hash;
+mod labelled_sheet;
+mod letters;
 mod mask;
+mod metadata;
 mod pixels;
 mod resize;
 mod sheet;
@@ -30,6 +35,11 @@ pub(crate) use encode::write_beside;
 pub use error::ImageError;
 pub use fit::{Crop, Fit};
 pub use hash::ContentHash;
+pub use labelled_sheet::labelled_sheet;
+pub(crate) use metadata::without_folders;
+pub use metadata::{
+    FoundMetadata, ImageConditionRecord, ImageMetadata, InitImageRecord, MetadataError, MetadataSource, ReferenceRecord,
+};
 pub(crate) use pixels::brightest;
 pub use pixels::{
     CLIP_MEAN, CLIP_STD, clip_batch, clip_pixels, control_batch, from_tensor, grey_batch, mask_batch, mask_pixels,

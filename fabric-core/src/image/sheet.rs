@@ -25,7 +25,8 @@ impl Mark {
     }
 }
 
-const PAPER: [u8; 3] = [246, 246, 246];
+/// Background of sheets.
+pub(super) const PAPER: [u8; 3] = [246, 246, 246];
 
 /// Draws rows of images on a light background, each in a cell of the size of the largest image, with `gap` pixels
 /// between and around the cells.

@@ -12,7 +12,7 @@ use crate::denoise::ModelCall;
 use crate::guidance::{Branch, Guidance};
 use crate::layout::BatchLayout;
 use crate::models::{CrossAttention, Residuals, TextEncoder, TextOptions, UNetInput, UNetModel};
-use crate::{Error, ImageCondition};
+use crate::{Aspect, Error, ImageCondition};
 
 /// Additional condition of a run besides text and references, such as an image prompt or a control image.
 ///
@@ -82,12 +82,19 @@ pub trait PreparedConditioning: fmt::Debug {
 
 /// An adapter that realises the [`ImageCondition`]s of requests and sessions: an IP-Adapter or an Instruct adapter.
 pub trait ImageAdapter: fmt::Debug + Send + Sync {
-    /// Whether it reads an instruction, and can therefore use an aspect of an image.
+    /// Whether it reads an instruction, and can therefore use any aspect of an image.
     fn reads_instructions(&self) -> bool;
 
-    /// Returns the conditioning for these images. It gets all images of a request at once, because they must agree on
-    /// the guidance.
-    fn conditioning(&self, images: &[ImageCondition]) -> Vec<Arc<dyn Conditioning>>;
+    /// Whether it can use this aspect of an image in a U-Net with these cross-attention layers, given in the order in
+    /// which they run. By default, only adapters that read instructions can.
+    fn supports(&self, aspect: &Aspect, layers: &[CrossAttention]) -> bool {
+        let _ = (aspect, layers);
+        self.reads_instructions()
+    }
+
+    /// Returns the conditioning for these images in a U-Net with these cross-attention layers. It gets all images of a
+    /// request at once, because they must agree on the guidance, and only aspects that it [supports](Self::supports).
+    fn conditioning(&self, images: &[ImageCondition], layers: &[CrossAttention]) -> Vec<Arc<dyn Conditioning>>;
 }
 
 /// A conditioning of a request and the images that it acts on.

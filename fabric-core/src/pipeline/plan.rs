@@ -1,14 +1,15 @@
 //! Checks and preparations before the first evaluation of a run.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::references::Chosen;
 use super::run_guidance::RunGuidance;
-use super::{Pipeline, PreparedConditioning, Request, RequestConditioning, RunContext};
-use crate::Error;
+use super::{ImageAdapter, Pipeline, PreparedConditioning, Request, RequestConditioning, RunContext};
 use crate::layout::BatchLayout;
 use crate::schedule::Schedule;
+use crate::{Error, ImageCondition};
 
 /// A checked request with everything that all of its batches share.
 #[derive(Debug)]
@@ -72,7 +73,12 @@ impl Pipeline {
         let size = self.size(request)?;
         let schedule = self.schedule(request, request.settings.steps)?;
         self.check_halves(request)?;
-        request.settings.fabric.block_weights.check_levels(self.unet.levels())?;
+        let (settings, levels) = (&request.settings, self.unet.levels());
+        settings.fabric.block_weights.check_levels("fabric.block_weights", levels)?;
+        settings.reasons.check_levels(levels)?;
+        for (index, image) in request.feedback.iter().enumerate() {
+            image.scope.blocks.check_levels(&format!("feedback[{index}].scope.blocks"), levels)?;
+        }
         self.check_mask(request, size)?;
         let described = self.described(request)?;
         let guidance = request.settings.guidance_with(&described)?;
@@ -88,28 +94,27 @@ impl Pipeline {
     /// Returns the conditioning of a request, with that of its images by the pipeline's adapters.
     fn described(&self, request: &Request) -> Result<Vec<RequestConditioning>, Error> {
         let mut all = request.conditioning.clone();
-        let (with_aspect, plain): (Vec<_>, Vec<_>) =
-            request.image_conditions.iter().cloned().partition(|one| one.aspect.is_some());
-        let instruct = self.adapters.iter().rev().find(|adapter| adapter.reads_instructions());
-        let image_prompt = self.adapters.iter().rev().find(|adapter| !adapter.reads_instructions()).or(instruct);
+        let last = |instructed: bool| {
+            self.adapters.iter().rev().find(move |adapter| adapter.reads_instructions() == instructed)
+        };
+        let (instruct, plain, layers) = (last(true), last(false), self.cross_attentions());
         // An adapter gets all of its images at once, because they must agree on the guidance.
-        let is_only_instruct = image_prompt.is_some_and(|adapter| adapter.reads_instructions());
-        let (with_aspect, plain) =
-            if is_only_instruct { ([with_aspect, plain].concat(), Vec::new()) } else { (with_aspect, plain) };
-        for (images, adapter, kind) in
-            [(with_aspect, instruct, "an Instruct adapter"), (plain, image_prompt, "an adapter")]
-        {
-            let Some(first) = images.first() else { continue };
-            let Some(adapter) = adapter else {
-                let what = first.aspect.as_ref().map_or("an image prompt".to_owned(), |aspect| format!("`{aspect}`"));
-                return Err(Error::settings(
-                    format!("image condition {what}"),
-                    "a pipeline without one",
-                    format!("a pipeline with {kind}"),
-                    "give the pipeline one with `Pipeline::with_adapter`",
-                ));
+        let (mut instructed, mut prompted) = (Vec::new(), Vec::new());
+        for image in &request.image_conditions {
+            let is_supported = |adapter: &Arc<dyn ImageAdapter>| {
+                image.aspect.as_ref().is_none_or(|aspect| adapter.supports(aspect, &layers))
             };
-            let made = adapter.conditioning(&images).into_iter();
+            if instruct.is_some() && (image.aspect.is_some() || plain.is_none()) {
+                instructed.push(image.clone());
+            } else if plain.is_some_and(is_supported) {
+                prompted.push(image.clone());
+            } else {
+                return Err(without_adapter(image, plain.is_some()));
+            }
+        }
+        for (images, adapter) in [(instructed, instruct), (prompted, plain)] {
+            let made = adapter.filter(|_| !images.is_empty()).map(|adapter| adapter.conditioning(&images, &layers));
+            let made = made.into_iter().flatten();
             all.extend(made.map(|conditioning| RequestConditioning { conditioning, images: None }));
         }
         Ok(all)
@@ -127,4 +132,19 @@ impl Pipeline {
         plan.seconds = clock.elapsed().as_secs_f64();
         Ok(())
     }
+}
+
+/// Returns the error for an image condition that no adapter of the pipeline can use.
+fn without_adapter(image: &ImageCondition, has_plain_adapter: bool) -> Error {
+    let (what, expected) = match &image.aspect {
+        None => ("an image prompt".to_owned(), "a pipeline with an adapter"),
+        Some(aspect) => (format!("`{aspect}`"), "a pipeline with an Instruct adapter"),
+    };
+    let got = if has_plain_adapter {
+        "a pipeline whose adapter reads no instructions and has no layers for this aspect"
+    } else {
+        "a pipeline without one"
+    };
+    let next = "give the pipeline one with `Pipeline::with_adapter`";
+    Error::settings(format!("image condition {what}"), got, expected, next)
 }

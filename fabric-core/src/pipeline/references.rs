@@ -49,6 +49,12 @@ impl<'a> Chosen<'a> {
                 notes.push(format!("{kind} images left out, as they would have no effect: {count}; {why}"));
             }
         }
+        let before = judged.len();
+        judged.retain(|image| calls(schedule).any(|call| image.scope.factor(&call) > 0.0));
+        if judged.len() < before {
+            let count = before - judged.len();
+            notes.push(format!("references left out, as no evaluation lies inside their scope: {count}"));
+        }
         let strengths: Vec<f64> = judged.iter().map(|image| image.strength).collect();
         let kept = settings.keep.select(&strengths);
         let left_out = judged.len() - kept.len();
@@ -59,7 +65,8 @@ impl<'a> Chosen<'a> {
             let branches = guidance.at(&call).branches();
             let references = |side, images: &[&FeedbackImage]| {
                 let has_weight = |image: &&&FeedbackImage| {
-                    !weights.weights(&call, side, image.strength.abs(), images.len()).is_zero()
+                    let strength = image.strength.abs() * image.scope.factor(&call);
+                    !weights.weights(&call, side, strength, images.len()).is_zero()
                 };
                 if acted_on(side, &branches).is_empty() { 0 } else { images.iter().filter(has_weight).count() }
             };
@@ -103,6 +110,7 @@ impl Pipeline {
                 latents,
                 side,
                 strength: image.strength.abs(),
+                scope: image.scope.clone(),
             }));
         }
         Ok(references)

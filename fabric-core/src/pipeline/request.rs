@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cads, Conditioning, RequestConditioning, Window};
-use crate::fabric::{FabricSettings, ReferenceNoise};
+use super::{Cads, Conditioning, ReasonSettings, RequestConditioning, Window};
+use crate::fabric::{FabricSettings, ReferenceNoise, ReferenceScope};
 use crate::guidance::{Apg, Guidance};
 use crate::image::Image;
 use crate::models::TextOptions;
+use crate::noise::NoiseMixture;
 use crate::samplers::Sampler;
 use crate::schedule::SamplerKind;
 use crate::{Error, ImageCondition, InitImage};
@@ -62,6 +63,8 @@ pub struct Settings {
     pub prompt_dropout: f64,
     /// Settings for liked and disliked images (FABRIC).
     pub fabric: FabricSettings,
+    /// Settings of votes with a reason, which sessions use.
+    pub reasons: ReasonSettings,
     /// Batch size in images. `None` computes all images at once, or as many as the estimated memory allows.
     ///
     /// A different batch size changes the order of summation and therefore rounding: some bytes of an image
@@ -96,6 +99,7 @@ impl Default for Settings {
             text: TextOptions::default(),
             prompt_dropout: 0.0,
             fabric: FabricSettings::default(),
+            reasons: ReasonSettings::default(),
             batch: None,
             measure_attention: false,
             memory_limit: None,
@@ -137,6 +141,7 @@ impl Settings {
         if self.batch == Some(0) {
             return Err(Error::settings("batch", 0, "at least 1", "leave it out to compute all images at once"));
         }
+        self.reasons.validate()?;
         self.fabric.validate()
     }
 }
@@ -173,6 +178,15 @@ pub struct FeedbackImage {
     pub image: Image,
     /// From -1 (disliked) to 1 (liked); an image of strength 0 is ignored.
     pub strength: f64,
+    /// The part of the run and of the U-Net in which it acts.
+    pub scope: ReferenceScope,
+}
+
+impl FeedbackImage {
+    /// Creates a liked or disliked image that acts in the whole run and the whole U-Net.
+    pub fn new(image: Image, strength: f64) -> Self {
+        Self { image, strength, scope: ReferenceScope::default() }
+    }
 }
 
 /// A request to generate images: prompts, seeds, images and settings.
@@ -190,6 +204,10 @@ pub struct Request {
     pub negative_prompt: Option<String>,
     /// Seeds; one image is made per seed.
     pub seeds: Vec<u64>,
+    /// Initial noise of each image as a mixture of the noises of several seeds. If empty, it is the noise of the
+    /// image's own seed. [`Pipeline::generate_with`](super::Pipeline::generate_with) ignores it: there all noise comes
+    /// from the given source.
+    pub initial_noise: Vec<NoiseMixture>,
     /// Image to start from instead of noise.
     pub init_image: Option<InitImage>,
     /// Liked and disliked images, oldest first.
@@ -212,6 +230,7 @@ impl Request {
             prompt: prompt.into(),
             negative_prompt: None,
             seeds: vec![0],
+            initial_noise: Vec::new(),
             init_image: None,
             feedback: Vec::new(),
             conditioning: Vec::new(),
@@ -239,6 +258,13 @@ impl Request {
     #[must_use]
     pub fn with_seeds(mut self, seeds: impl IntoIterator<Item = u64>) -> Self {
         self.seeds = seeds.into_iter().collect();
+        self
+    }
+
+    /// Sets the initial noise of each image, one mixture per seed.
+    #[must_use]
+    pub fn with_initial_noise(mut self, mixtures: impl IntoIterator<Item = NoiseMixture>) -> Self {
+        self.initial_noise = mixtures.into_iter().collect();
         self
     }
 
@@ -284,8 +310,15 @@ impl Request {
 
     /// Adds a reference image with a strength from -1 (disliked) to 1 (liked).
     #[must_use]
-    pub fn with_feedback(mut self, image: Image, strength: f64) -> Self {
-        self.feedback.push(FeedbackImage { image, strength });
+    pub fn with_feedback(self, image: Image, strength: f64) -> Self {
+        self.with_scoped_feedback(image, strength, ReferenceScope::default())
+    }
+
+    /// Adds a reference image with a strength from -1 (disliked) to 1 (liked) that acts in a part of the run or of the
+    /// U-Net only.
+    #[must_use]
+    pub fn with_scoped_feedback(mut self, image: Image, strength: f64, scope: ReferenceScope) -> Self {
+        self.feedback.push(FeedbackImage { image, strength, scope });
         self
     }
 
@@ -343,6 +376,11 @@ impl Request {
         if self.seeds.is_empty() {
             return Err(Error::settings("seeds", "none", "one per image", "give at least one seed"));
         }
+        if !self.initial_noise.is_empty() && self.initial_noise.len() != self.seeds.len() {
+            let expected = format!("{}, one per seed, or none", self.seeds.len());
+            let help = "give each image its mixture, or leave them out to use the noise of the seeds";
+            return Err(Error::settings("initial_noise", self.initial_noise.len(), expected, help));
+        }
         for (index, one) in self.conditioning.iter().enumerate() {
             if let Some(images) =
                 one.images.as_ref().filter(|images| images.is_empty() || images.end > self.seeds.len())
@@ -366,6 +404,7 @@ impl Request {
                     "use the settings' weights to make feedback stronger",
                 ));
             }
+            feedback.scope.validate(&format!("feedback[{index}].scope"))?;
         }
         Ok(())
     }

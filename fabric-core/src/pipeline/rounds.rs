@@ -4,7 +4,47 @@ use serde_json::Value;
 
 use super::{FeedbackImage, Generation, Observer, Pipeline, Request, Settings};
 use crate::session::{FeedbackSession, Judged, MadeWith, Round};
-use crate::{Error, ImageCondition};
+use crate::{Aspect, Error, ImageCondition};
+
+/// The votes of a session as parts of a request.
+#[derive(Debug, Default)]
+struct Votes {
+    image_conditions: Vec<ImageCondition>,
+    references: Vec<FeedbackImage>,
+}
+
+impl Votes {
+    fn of(session: &FeedbackSession, settings: &Settings) -> Self {
+        let reasoned: Vec<&Judged> = session.votes().iter().filter(|judged| judged.vote.reason().is_some()).collect();
+        let strengths: Vec<f64> = reasoned.iter().map(|judged| judged.vote.strength()).collect();
+        let kept: Vec<&Judged> =
+            settings.fabric.keep.select(&strengths).into_iter().map(|index| reasoned[index]).collect();
+        let reasons: Vec<(f64, &Aspect)> =
+            kept.iter().filter_map(|judged| Some((judged.vote.strength(), judged.vote.reason()?))).collect();
+        let mut scales = settings.reasons.scales(&reasons).into_iter();
+        let mut votes = Self::default();
+        // In the order of the votes, because the keep policy for references goes by it.
+        for judged in session.votes() {
+            let strength = judged.vote.strength();
+            let Some(aspect) = judged.vote.reason() else {
+                votes.references.push(FeedbackImage::new(judged.image.clone(), strength));
+                continue;
+            };
+            if !kept.iter().any(|kept| std::ptr::eq(*kept, judged)) {
+                continue;
+            }
+            let condition = ImageCondition::new(judged.image.clone())
+                .using(aspect.clone())
+                .with_scale(scales.next().expect("a scale for each kept vote"));
+            votes.image_conditions.push(if strength < 0.0 { condition.away() } else { condition });
+            if let Some(scope) = settings.reasons.references.get(&aspect.kind()) {
+                let scope = scope.clone();
+                votes.references.push(FeedbackImage { scope, ..FeedbackImage::new(judged.image.clone(), strength) });
+            }
+        }
+        votes
+    }
+}
 
 /// Generating rounds with a pipeline.
 impl FeedbackSession {
@@ -41,10 +81,11 @@ impl FeedbackSession {
     /// image of the session, with new seeds. Anything can be added to it; [`Self::record`] then adds what was made. A
     /// session without settings takes the recommended settings of the model.
     ///
-    /// Votes without a reason are references of FABRIC. A vote with a reason is an [`ImageCondition`] of that aspect, with
-    /// the strength of the vote as its scale: towards a liked image, away from a disliked one. It needs a pipeline with
-    /// an Instruct adapter ([`Pipeline::with_adapter`]). [`FabricSettings::keep`](crate::fabric::FabricSettings::keep)
-    /// selects among both kinds, each for itself.
+    /// Votes without a reason are references of FABRIC. A vote with a reason is an [`ImageCondition`] of that aspect,
+    /// towards a liked image and away from a disliked one, with a scale by [`Settings::reasons`], and a reference too if
+    /// these settings have one for its reason. It needs a pipeline with an adapter that can use the aspect
+    /// ([`Pipeline::with_adapter`]). [`FabricSettings::keep`](crate::fabric::FabricSettings::keep) selects among both
+    /// kinds, each for itself.
     ///
     /// # Errors
     ///
@@ -60,18 +101,9 @@ impl FeedbackSession {
         self.check_room_for(count, width, height)?;
         request.negative_prompt = Some(self.negative_prompt()).filter(|text| !text.is_empty()).map(str::to_owned);
         request.image_conditions = self.image_conditions().to_vec();
-        let (reasoned, plain): (Vec<&Judged>, Vec<&Judged>) =
-            self.votes().iter().partition(|judged| judged.vote.reason().is_some());
-        let feedback =
-            plain.iter().map(|judged| FeedbackImage { image: judged.image.clone(), strength: judged.vote.strength() });
-        request.feedback = feedback.collect();
-        let strengths: Vec<f64> = reasoned.iter().map(|judged| judged.vote.strength()).collect();
-        for index in request.settings.fabric.keep.select(&strengths) {
-            let Judged { image, vote } = reasoned[index];
-            let condition = ImageCondition { aspect: vote.reason().cloned(), ..ImageCondition::new(image.clone()) };
-            let condition = condition.with_scale(vote.strength().abs());
-            request.image_conditions.push(if vote.strength() < 0.0 { condition.away() } else { condition });
-        }
+        let votes = Votes::of(self, &request.settings);
+        request.image_conditions.extend(votes.image_conditions);
+        request.feedback = votes.references;
         request.init_image = self.init_image().cloned();
         request.seeds = (0..count).map(|_| self.next_seed()).collect();
         Ok(request)
@@ -93,8 +125,8 @@ impl FeedbackSession {
             image_conditions: request.image_conditions.clone(),
             init_image: request.init_image.clone(),
         };
-        let images = made.images.iter().cloned().zip(made.seeds.iter().copied()).collect();
-        Ok(self.push_round_made_with(images, made_with, plain(serde_json::to_value(&made.report)))?)
+        let report = plain(serde_json::to_value(&made.report));
+        Ok(self.push_round_made_with(made.images.clone(), made.seeds.clone(), made_with, report)?)
     }
 
     /// Generates a round of `count` images with the votes cast so far and adds it to the session. A session without

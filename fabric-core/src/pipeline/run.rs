@@ -278,6 +278,9 @@ impl Pipeline {
             let first = images.start + batch * plan.batch;
             let part = first..images.end.min(first + plan.batch);
             let mut noise = SeededNoise::new(&request.seeds[part.clone()], &self.unet.device());
+            if !request.initial_noise.is_empty() {
+                noise = noise.with_initial_noise(&request.initial_noise[part.clone()]);
+            }
             if request.settings.fabric.noise == ReferenceNoise::Fresh {
                 noise = noise.with_fresh_references();
             }

@@ -50,6 +50,7 @@ impl Pipeline {
         request.settings.steps = (1..request.settings.steps).find(enough).unwrap_or(request.settings.steps);
         let fabric = &mut request.settings.fabric;
         (fabric.start, fabric.end, fabric.min_weight) = (0.0, 1.0, fabric.max_weight);
+        request.feedback.iter_mut().for_each(|image| image.scope.window = Window::default());
         let mut own = self.clone();
         (own.tokens, own.latents) = (Arc::default(), Arc::default());
         if let Some(cads) = &mut request.settings.cads {

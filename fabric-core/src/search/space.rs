@@ -70,13 +70,13 @@ impl Dimension {
     }
 
     /// Returns the coordinate from 0 to 1 of a value in the range.
-    fn unit_of(&self, value: f64) -> f64 {
+    pub(crate) fn unit_of(&self, value: f64) -> f64 {
         let (low, high) = (self.scaled(self.low), self.scaled(self.high));
         ((self.scaled(value) - low) / (high - low)).clamp(0.0, 1.0)
     }
 
     /// Returns the value at a coordinate from 0 to 1.
-    fn value_at(&self, unit: f64) -> f64 {
+    pub(crate) fn value_at(&self, unit: f64) -> f64 {
         let (low, high) = (self.scaled(self.low), self.scaled(self.high));
         let scaled = low + unit * (high - low);
         let value = match self.scale {

@@ -20,7 +20,7 @@ use super::{FeedbackSession, MAX_SESSION_PIXELS, SessionError, check_room};
 use crate::image::{ContentHash, Image, write_beside};
 
 const FORMAT: &str = "fabric-session";
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 
 /// Maximum size of `session.json` in bytes: enough for a hundred thousand steps with long reports.
 const MAX_JSON: u64 = 64 << 20;
@@ -223,8 +223,9 @@ fn check_steps(place: &str, file: &SessionFile) -> Result<(), SessionError> {
             if images.is_empty() {
                 return inconsistent(format!("images of step {index}"), 0, "at least 1".to_owned());
             }
-            if images.len() != seeds.len() {
-                let expected = format!("{}, one per image", images.len());
+            // Images that were not generated have no seeds.
+            if !seeds.is_empty() && images.len() != seeds.len() {
+                let expected = format!("{}, one per image, or none", images.len());
                 return inconsistent(format!("number of seeds of step {index}"), seeds.len(), expected);
             }
         }

@@ -29,7 +29,7 @@ pub(super) enum Step {
         seeds: Vec<u64>,
         report: Value,
     },
-    /// A vote was cast, or taken back.
+    /// A vote was cast, or all votes on an image were taken back.
     Vote { unix_ms: u64, image: ContentHash, vote: Option<Vote> },
     /// The prompt was changed.
     Prompt { prompt: String },
@@ -141,7 +141,7 @@ pub(super) struct State {
     pub(super) negative_prompt: String,
     pub(super) settings: Value,
     pub(super) rounds: Vec<Round>,
-    /// Current votes, one per image, in the order in which they were cast.
+    /// Current votes, in the order in which they were cast.
     pub(super) judged: Vec<Judged>,
     pub(super) image_conditions: Vec<ImageCondition>,
     pub(super) init_image: Option<InitImage>,
@@ -186,7 +186,8 @@ impl State {
                 report: report.clone(),
             }),
             Step::Vote { image, vote, .. } => {
-                self.judged.retain(|judged| judged.image.content_hash() != *image);
+                let replaces = |old: &Vote| vote.as_ref().is_none_or(|vote| vote.replaces(old));
+                self.judged.retain(|judged| judged.image.content_hash() != *image || !replaces(&judged.vote));
                 let image = &images[image];
                 self.judged.extend(vote.iter().map(|vote| Judged { image: image.clone(), vote: vote.clone() }));
             }

@@ -34,7 +34,7 @@ pub use vote::{CastVote, Judged, Vote};
 use crate::InitImage;
 use crate::fabric::KeepPolicy;
 use crate::image::{ContentHash, Image, ImageError, Mark, contact_sheet};
-use crate::{Aspect, Error, ImageCondition};
+use crate::{Error, ImageCondition};
 
 /// Maximum number of pixels in all images of a session: 2048 images of 512x512, 1.6 GB.
 pub const MAX_SESSION_PIXELS: usize = 1 << 29;
@@ -193,6 +193,23 @@ impl FeedbackSession {
         &self.state.rounds
     }
 
+    /// Adds a round of images that were not generated, for instance from a folder, with a note on their source (any
+    /// JSON). They can be voted on like others.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`Self::push_round`].
+    pub fn push_candidates(&mut self, images: Vec<Image>, source: Value) -> Result<Round, SessionError> {
+        let made_with = MadeWith {
+            prompt: self.prompt().to_owned(),
+            negative_prompt: self.negative_prompt().to_owned(),
+            settings: Value::Null,
+            image_conditions: Vec::new(),
+            init_image: None,
+        };
+        self.push_round_made_with(images, Vec::new(), made_with, source)
+    }
+
     /// Adds a round of images with their seeds and a report on the run (any JSON).
     ///
     /// # Errors
@@ -207,13 +224,15 @@ impl FeedbackSession {
             image_conditions: self.image_conditions().to_vec(),
             init_image: self.init_image().cloned(),
         };
-        self.push_round_made_with(images, made_with, report)
+        let (images, seeds) = images.into_iter().unzip();
+        self.push_round_made_with(images, seeds, made_with, report)
     }
 
     /// Adds a round of images that were made with these values, which may differ from those of the session now.
     pub(crate) fn push_round_made_with(
         &mut self,
-        images: Vec<(Image, u64)>,
+        images: Vec<Image>,
+        seeds: Vec<u64>,
         made_with: MadeWith,
         report: Value,
     ) -> Result<Round, SessionError> {
@@ -221,11 +240,9 @@ impl FeedbackSession {
             return Err(SessionError::EmptyRound);
         }
         let MadeWith { prompt, negative_prompt, settings, image_conditions, init_image } = made_with;
-        let made = images.iter().map(|(image, _)| image);
         let conditions = image_conditions.iter().map(|one| &one.image);
         let start = init_image.iter().flat_map(|init| [Some(&init.image), init.mask.as_ref()]).flatten();
-        self.add_images(made.chain(conditions).chain(start))?;
-        let (images, seeds) = images.iter().map(|(image, seed)| (image.content_hash(), *seed)).unzip();
+        self.add_images(images.iter().chain(conditions).chain(start))?;
         self.push(Step::Round {
             unix_ms: now(),
             prompt,
@@ -233,7 +250,7 @@ impl FeedbackSession {
             settings,
             image_conditions: image_conditions.iter().map(StoredCondition::new).collect(),
             init_image: init_image.as_ref().map(StoredInitImage::new),
-            images,
+            images: images.iter().map(Image::content_hash).collect(),
             seeds,
             report,
         });
@@ -264,8 +281,11 @@ impl FeedbackSession {
 
     /// Votes on an image. It may be from a round or from elsewhere.
     ///
-    /// Images are identified by content: equal images have one vote, whichever file or round they came from.
-    /// Repeating a vote changes nothing; a different vote replaces the old one and becomes the most recent.
+    /// Images are identified by content: a vote is on all equal images, whichever file or round they came from.
+    ///
+    /// An image can have several votes with different reasons. A vote without a reason replaces all votes on the image;
+    /// a vote with a reason replaces the one with the same reason, also of the other direction, and one without a reason
+    /// of the same direction. The new vote becomes the most recent. Repeating a vote changes nothing.
     ///
     /// # Errors
     ///
@@ -275,29 +295,23 @@ impl FeedbackSession {
         if let Some(reason) = vote.reason() {
             reason.validate()?;
         }
-        if self.vote_on(image) != Some(&vote) {
+        // Repeated if the only vote that it would replace is the same one.
+        let replaced: Vec<&Vote> = self.votes_on(image).filter(|old| vote.replaces(old)).collect();
+        let is_step = replaced != [&vote];
+        if is_step {
             self.check_room([image], MAX_SESSION_PIXELS)?;
             let hash = image.content_hash();
             self.images.entry(hash).or_insert_with(|| image.clone());
-            self.push(Step::Vote { unix_ms: now(), image: hash, vote: Some(vote) });
+            self.push(Step::Vote { unix_ms: now(), image: hash, vote: Some(vote.clone()) });
         }
-        Ok(CastVote { session: self, image: image.clone() })
+        Ok(CastVote { session: self, image: image.clone(), vote, is_step })
     }
 
-    /// Adds a reason to the vote on an image. If that vote is the last step, the step is replaced; otherwise this is a new
-    /// vote. Repeating a vote with its reason changes nothing.
-    fn add_reason(&mut self, image: &Image, reason: Aspect) -> Result<(), SessionError> {
-        reason.validate()?;
-        let Some(vote) = self.vote_on(image).cloned() else { return Ok(()) };
-        let vote = vote.because(reason);
-        let hash = image.content_hash();
-        let has_undone = self.done < self.steps.len();
-        if !has_undone && matches!(self.steps.last(), Some(Step::Vote { image, .. }) if *image == hash) {
-            self.steps.pop();
-            self.done -= 1;
-            self.replay();
-        }
-        self.vote(image, vote).map(|_| ())
+    /// Removes the last step, so that it can neither be redone nor undone.
+    fn take_back_step(&mut self) {
+        self.steps.pop();
+        self.done = self.steps.len();
+        self.replay();
     }
 
     /// The images that steer all rounds, besides votes.
@@ -364,17 +378,17 @@ impl FeedbackSession {
         Ok(())
     }
 
-    /// Removes the vote on an image, if there is one.
+    /// Removes all votes on an image, if there are any.
     pub fn neutral(&mut self, image: &Image) {
-        if self.vote_on(image).is_some() {
+        if self.votes_on(image).next().is_some() {
             self.push(Step::Vote { unix_ms: now(), image: image.content_hash(), vote: None });
         }
     }
 
-    /// Returns the vote on an image, if there is one.
-    pub fn vote_on(&self, image: &Image) -> Option<&Vote> {
+    /// Returns the votes on an image, oldest first: one without a reason, or several with different reasons.
+    pub fn votes_on(&self, image: &Image) -> impl Iterator<Item = &Vote> + use<'_> {
         let hash = image.content_hash();
-        self.state.judged.iter().find(|judged| judged.image.content_hash() == hash).map(|judged| &judged.vote)
+        self.votes().iter().filter(move |judged| judged.image.content_hash() == hash).map(|judged| &judged.vote)
     }
 
     /// All votes, oldest first, including neutral ones (strength 0).
@@ -382,12 +396,12 @@ impl FeedbackSession {
         &self.state.judged
     }
 
-    /// Liked images, oldest vote first.
+    /// Liked images, oldest vote first. An image appears once for each reason.
     pub fn liked(&self) -> impl Iterator<Item = &Judged> {
         self.votes().iter().filter(|judged| judged.vote.strength() > 0.0)
     }
 
-    /// Disliked images, oldest vote first.
+    /// Disliked images, oldest vote first. An image appears once for each reason.
     pub fn disliked(&self) -> impl Iterator<Item = &Judged> {
         self.votes().iter().filter(|judged| judged.vote.strength() < 0.0)
     }
@@ -400,7 +414,7 @@ impl FeedbackSession {
 
     /// Judges the last round with `source` and casts its votes. If a vote is invalid, none is cast.
     ///
-    /// If the source votes twice on an image, the later vote counts.
+    /// If the source votes twice on an image, the later vote replaces the earlier one as in [`Self::vote`].
     ///
     /// # Errors
     ///
@@ -459,15 +473,16 @@ impl FeedbackSession {
         redone
     }
 
-    /// Returns a contact sheet with one row per round, liked images framed in green and disliked ones in red.
+    /// Returns a contact sheet with one row per round, liked images framed in green and disliked ones in red. Of several
+    /// votes on an image the sum of the strengths decides.
     ///
     /// # Errors
     ///
     /// Returns [`ImageError::Size`] if there is no round, or the sheet would be too large.
     pub fn contact_sheet(&self) -> Result<Image, ImageError> {
-        let mark = |image| match self.vote_on(image).map(Vote::strength) {
-            Some(strength) if strength > 0.0 => Mark::Liked,
-            Some(strength) if strength < 0.0 => Mark::Disliked,
+        let mark = |image| match self.votes_on(image).map(Vote::strength).sum::<f64>() {
+            strength if strength > 0.0 => Mark::Liked,
+            strength if strength < 0.0 => Mark::Disliked,
             _ => Mark::None,
         };
         let rows: Vec<Vec<_>> =

@@ -26,7 +26,7 @@ pub struct Round {
     pub init_image: Option<InitImage>,
     /// The images.
     pub images: Vec<Image>,
-    /// The seed of each image.
+    /// The seed of each image; empty if they were not generated.
     pub seeds: Vec<u64>,
     /// Time when the round was added, in milliseconds since 1970.
     pub unix_ms: u64,

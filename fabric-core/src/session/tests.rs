@@ -61,7 +61,7 @@ fn another_vote_replaces_the_old_one() {
     assert_eq!(session.liked().count(), 1);
     assert_eq!(session.disliked().next().unwrap().vote, Vote::DISLIKE);
     session.neutral(&round[1]);
-    assert_eq!(session.vote_on(&round[1]), None);
+    assert_eq!(session.votes_on(&round[1]).count(), 0);
     session.vote(&round[0], Vote::new(0.0).unwrap()).unwrap();
     assert_eq!((session.liked().count(), session.disliked().count(), session.votes().len()), (0, 0, 1));
 }
@@ -190,7 +190,7 @@ fn the_best_is_liked_and_the_worst_disliked() {
     for shades in [&[50][..], &[60, 60, 60]] {
         let tied = round(&mut session, shades);
         session.judge_with(&mut BestAndWorst::new(score)).unwrap();
-        assert_eq!(session.vote_on(&tied[0]), None);
+        assert_eq!(session.votes_on(&tied[0]).count(), 0);
     }
 }
 
@@ -482,7 +482,7 @@ fn reasons_images_and_masks_are_steps_that_are_saved_and_undone() {
     let mut session = FeedbackSession::new("a star").with_seed(1);
     session.like(&image(1)).unwrap().because(Aspect::Style).unwrap();
     assert_eq!(session.step_count(), 1, "vote and reason are one step");
-    assert_eq!(session.vote_on(&image(1)).unwrap().reason(), Some(&Aspect::Style));
+    assert_eq!(session.votes_on(&image(1)).next().unwrap().reason(), Some(&Aspect::Style));
     session.dislike(&image(2)).unwrap().because("its dark background").unwrap();
     let condition = ImageCondition::new(image(3)).using("the colour").with_scale(0.6);
     session.add_image_condition(condition.clone()).unwrap();
@@ -502,13 +502,63 @@ fn reasons_images_and_masks_are_steps_that_are_saved_and_undone() {
     assert!(session.undo() && session.image_conditions() == [condition]);
     assert!(session.redo() && session.image_conditions().len() == 2);
     // Repeating a vote with its reason changes nothing.
-    session.dislike(&image(2)).unwrap();
     let before = session.clone();
     session.dislike(&image(2)).unwrap().because("the light").unwrap();
-    assert_eq!(session.step_count(), before.step_count(), "the vote was the last step");
+    assert_eq!(session.step_count(), before.step_count() + 1);
     let before = session.clone();
     session.dislike(&image(2)).unwrap().because("the light").unwrap();
-    assert_eq!(session.step_count(), before.step_count());
+    assert_eq!(session, before);
+}
+
+#[test]
+fn an_image_has_several_votes_with_different_reasons() {
+    use crate::Aspect;
+
+    let image = image(1);
+    let reasons = |session: &FeedbackSession| -> Vec<(f64, Option<Aspect>)> {
+        session.votes_on(&image).map(|vote| (vote.strength(), vote.reason().cloned())).collect()
+    };
+    let mut session = FeedbackSession::new("");
+    session.like(&image).unwrap().because(Aspect::Style).unwrap();
+    session.dislike(&image).unwrap().because(Aspect::Background).unwrap();
+    assert_eq!(reasons(&session), [(1.0, Some(Aspect::Style)), (-1.0, Some(Aspect::Background))]);
+    assert_eq!((session.step_count(), session.liked().count(), session.disliked().count()), (2, 1, 1));
+    assert_eq!(session.feedback(KeepPolicy::All), Feedback::default(), "no references");
+
+    // The same reason again, in the other direction: the later vote counts.
+    session.dislike(&image).unwrap().because(Aspect::Style).unwrap();
+    assert_eq!(reasons(&session), [(-1.0, Some(Aspect::Background)), (-1.0, Some(Aspect::Style))]);
+
+    // A vote without a reason is about the whole image.
+    session.like(&image).unwrap();
+    assert_eq!(reasons(&session), [(1.0, None)]);
+
+    // A reason against a part of it leaves the like; a reason for the like refines it.
+    session.dislike(&image).unwrap().because(Aspect::Background).unwrap();
+    assert_eq!(reasons(&session), [(1.0, None), (-1.0, Some(Aspect::Background))]);
+    session.vote(&image, Vote::like(0.5).unwrap().because(Aspect::Colour)).unwrap();
+    assert_eq!(reasons(&session), [(-1.0, Some(Aspect::Background)), (0.5, Some(Aspect::Colour))]);
+
+    let folder = tempfile::tempdir().unwrap();
+    session.save(folder.path()).unwrap();
+    assert_eq!(FeedbackSession::load(folder.path()).unwrap(), session);
+    session.neutral(&image);
+    assert_eq!(reasons(&session), []);
+    assert!(session.undo() && reasons(&session).len() == 2);
+}
+
+#[test]
+fn images_that_were_not_generated_are_a_round_without_seeds() {
+    let mut session = FeedbackSession::new("a star").with_seed(3);
+    let candidates = session.push_candidates(vec![image(1), image(2)], json!({"corpus": "stars"})).unwrap();
+    assert_eq!((candidates.len(), candidates.seeds.len(), &candidates.settings), (2, 0, &Value::Null));
+    session.like(&candidates[1]).unwrap();
+    let made = round(&mut session, &[3]);
+    assert_eq!((made.index, made.seeds.len()), (1, 1));
+    assert!(matches!(session.push_candidates(Vec::new(), Value::Null), Err(SessionError::EmptyRound)));
+    let folder = tempfile::tempdir().unwrap();
+    session.save(folder.path()).unwrap();
+    assert_eq!(FeedbackSession::load(folder.path()).unwrap(), session);
 }
 
 #[test]
@@ -521,7 +571,7 @@ fn reasons_and_scales_that_cannot_be_used_are_refused_and_change_nothing() {
         let error = session.like(&image).unwrap().because(&*words).unwrap_err().to_string();
         assert!(error.starts_with("aspect of an image: expected words of 1 to 1000 bytes, got"), "{error:.200}");
         assert!(session.vote(&image, Vote::DISLIKE.because(&*words)).is_err());
-        assert_eq!(session.vote_on(&image), Some(&Vote::LIKE));
+        assert!(session.votes_on(&image).eq([&Vote::LIKE]));
     }
     for scale in [-1.0, f64::NAN, f64::INFINITY] {
         let error = session.add_image_condition(ImageCondition::new(image.clone()).with_scale(scale)).unwrap_err();

@@ -80,6 +80,19 @@ impl Vote {
     pub fn reason(&self) -> Option<&Aspect> {
         self.reason.as_ref()
     }
+
+    /// Whether a new vote on an image replaces an old one on the same image.
+    ///
+    /// A vote without a reason is about the whole image and replaces all others. A vote with a reason replaces the one
+    /// with the same reason, and refines one without a reason and of the same direction.
+    pub(super) fn replaces(&self, old: &Self) -> bool {
+        let same_direction = self.strength * old.strength >= 0.0;
+        match (&self.reason, &old.reason) {
+            (None, _) => true,
+            (Some(_), None) => same_direction,
+            (Some(reason), Some(other)) => reason == other,
+        }
+    }
 }
 
 impl TryFrom<Unchecked> for Vote {
@@ -104,16 +117,28 @@ pub struct Judged {
 pub struct CastVote<'a> {
     pub(super) session: &'a mut FeedbackSession,
     pub(super) image: Image,
+    pub(super) vote: Vote,
+    /// Whether casting the vote was a new step, rather than a repetition.
+    pub(super) is_step: bool,
 }
 
 impl CastVote<'_> {
     /// Adds the reason of the vote: an [`Aspect`], or words such as "the style". Vote and reason are one step of the
     /// session, for undo.
     ///
+    /// The other votes on the image with other reasons stay, as does a vote of the other direction without a reason: an
+    /// image can be liked for its style and disliked for its background.
+    ///
     /// # Errors
     ///
     /// Returns [`SessionError::Condition`] if the words are empty or too long. The vote then stays without a reason.
     pub fn because(self, reason: impl Into<Aspect>) -> Result<(), SessionError> {
-        self.session.add_reason(&self.image, reason.into())
+        let Self { session, image, vote, is_step } = self;
+        let vote = vote.because(reason);
+        vote.reason.as_ref().map_or(Ok(()), Aspect::validate)?;
+        if is_step {
+            session.take_back_step();
+        }
+        session.vote(&image, vote).map(|_| ())
     }
 }

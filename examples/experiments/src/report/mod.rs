@@ -40,6 +40,8 @@ pub struct ReportInput<'a> {
     pub settings: &'a [(String, String)],
     /// The tables.
     pub tables: &'a [Table],
+    /// Tables of numbers that are coloured as heat maps, shown with the results.
+    pub matrices: &'a [HeatMap],
     /// The charts.
     pub curves: &'a [Chart],
     /// The heat maps.

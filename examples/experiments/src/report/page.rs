@@ -27,6 +27,7 @@ pub(super) fn page(input: &ReportInput<'_>) -> Result<Markup, ReportError> {
                     ul.summary { @for sentence in input.summary { li { (sentence) } } }
                 }
                 (section("Results", input.tables, table::table)?)
+                (section("Differences, factor by factor", input.matrices, heat_map::heat_map)?)
                 (section("Curves", input.curves, chart::chart)?)
                 (section("Sessions", input.sessions, session::session)?)
                 (section("Where references acted: grey where they got least attention", input.attention, session::session)?)

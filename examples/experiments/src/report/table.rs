@@ -1,5 +1,7 @@
 //! Tables.
 
+use std::fmt;
+
 use maud::{Markup, html};
 
 use super::ReportError;
@@ -13,6 +15,15 @@ pub struct Table {
     pub head: Vec<String>,
     /// The rows, one cell per column. The first cell names the row.
     pub rows: Vec<Vec<String>>,
+}
+
+/// Formats the table as text, with `|` between the cells.
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { caption, head, rows } = self;
+        writeln!(f, "{caption}\n\n| {} |\n|{}", head.join(" | "), "---|".repeat(head.len()))?;
+        rows.iter().try_for_each(|row| writeln!(f, "| {} |", row.join(" | ")))
+    }
 }
 
 /// Renders a table, which scrolls sideways where the page is narrower.

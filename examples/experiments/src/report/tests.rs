@@ -42,6 +42,7 @@ fn with_heat_map(values: Vec<Vec<f64>>) -> String {
 /// Returns the report that has `text` wherever a text is printed.
 fn with_text_everywhere(text: &str) -> String {
     let owned = || text.to_owned();
+    let map = || HeatMap { caption: owned(), rows: vec![owned()], columns: vec![owned()], values: vec![vec![1.0]] };
     let image = filled([200, 30, 30]);
     let shown = SessionImage { image: &image, mark: Mark::Liked, caption: owned() };
     render(&ReportInput {
@@ -50,18 +51,14 @@ fn with_text_everywhere(text: &str) -> String {
         command: text,
         settings: &[(owned(), owned())],
         tables: &[Table { caption: owned(), head: vec![owned()], rows: vec![vec![owned()]] }],
+        matrices: &[map()],
         curves: &[Chart {
             caption: owned(),
             x_label: owned(),
             y_label: owned(),
             series: vec![Series { name: owned(), points: vec![point(0.0, 1.0, 0.5, 1.5)] }],
         }],
-        heat_maps: &[HeatMap {
-            caption: owned(),
-            rows: vec![owned()],
-            columns: vec![owned()],
-            values: vec![vec![1.0]],
-        }],
+        heat_maps: &[map()],
         attention: &[SessionRows { caption: owned(), rows: vec![(owned(), vec![shown.clone()])] }],
         sessions: &[SessionRows { caption: owned(), rows: vec![(owned(), vec![shown])] }],
     })
@@ -75,10 +72,10 @@ fn texts_are_escaped_everywhere() {
     assert!(!html.contains("\" onload"), "an attribute of its own");
     assert_eq!(html.matches("</style>").count(), 1);
     // Title in head and page, sentence, command, setting with its value; caption, head and cell of the table; of the
-    // chart, the caption (also read aloud), and axes and name (also in the table of its values); caption, row and column
-    // of the heat map; of each of the two kinds of sessions, the captions of session and image, and the heading (also read
-    // aloud with the image).
-    assert_eq!(html.matches("&lt;script&gt;").count(), (2 + 1 + 1 + 2) + 3 + (2 + 2 + 2 + 2) + 3 + 2 * (2 + 2));
+    // chart, the caption (also read aloud), and axes and name (also in the table of its values); caption, row and
+    // column of the matrix and of the heat map; of each of the two kinds of sessions, the captions of session and
+    // image, and the heading (also read aloud with the image).
+    assert_eq!(html.matches("&lt;script&gt;").count(), (2 + 1 + 1 + 2) + 3 + (2 + 2 + 2 + 2) + 2 * 3 + 2 * (2 + 2));
 }
 
 #[test]

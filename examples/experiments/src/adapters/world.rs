@@ -1,0 +1,114 @@
+//! An adapter of a model of the small world, with the networks that measure its images.
+
+use std::path::Path;
+
+use burn::tensor::Tensor;
+use fabric::core::InvalidValue;
+use fabric::core::image::Image;
+use fabric::core::metrics::similarity;
+use fabric::core::pipeline::Pipeline;
+use fabric::ipadapter::{ImagePrompt, Instruction, IpAdapter};
+use fabric_world::Named;
+
+use super::AdapterExperiment;
+use super::case::AdapterCase;
+use super::text_ruler::TextRuler;
+use crate::{ExperimentError, SmallWorld, Subject};
+
+/// An adapter of a model of the small world, with its image encoder and the networks that measure its images.
+#[derive(Debug)]
+pub struct AdapterWorld<'a> {
+    world: &'a SmallWorld,
+    adapter: IpAdapter,
+    texts: TextRuler,
+}
+
+impl<'a> AdapterWorld<'a> {
+    /// Loads the adapter of an experiment from the folder of a model, which must be that of the subject.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the subject is not the small world, or the adapter is missing, damaged, of another kind or
+    /// made for another model.
+    pub fn open(
+        subject: &'a dyn Subject,
+        model: &Path,
+        experiment: &AdapterExperiment,
+    ) -> Result<Self, ExperimentError> {
+        let Some(world) = subject.small_world() else {
+            return Err(ExperimentError::NeedsSmallWorld { experiment: experiment.name.clone() });
+        };
+        let path = experiment.adapter_of(model)?;
+        let adapter = IpAdapter::open(&path, world.device())?;
+        let has_instructions = experiment.cases.has_instructions();
+        if adapter.config().is_instruct() != has_instructions {
+            let expected =
+                if has_instructions { "an Instruct adapter" } else { "an adapter that reads no instructions" };
+            let what = format!("adapter {}", path.display());
+            let help = "put the adapter of this experiment there";
+            return Err(InvalidValue::new(what, adapter.config(), expected, help).into());
+        }
+        adapter.config().check_layers(&world.plain_pipeline().cross_attentions())?;
+        let adapter = adapter.with_encoder(world.encoder().clone());
+        Ok(Self { world, adapter, texts: TextRuler::open(model, world.device())? })
+    }
+
+    pub(super) fn pipeline(&self) -> &Pipeline {
+        self.world.plain_pipeline()
+    }
+
+    /// Returns the image prompt of a case.
+    pub(super) fn prompt(&self, case: &AdapterCase, condition: &Image, scale: f32) -> ImagePrompt {
+        let prompt = self.adapter.prompt(condition).with_scale(scale);
+        match &case.instruction {
+            Some(instruction) => prompt.with_instruction(Instruction::new(&instruction.words)),
+            None => prompt,
+        }
+    }
+
+    /// Returns the embeddings of images, `[images, channels]`.
+    pub(super) fn embed(&self, images: &[Image]) -> Result<Tensor<2>, ExperimentError> {
+        self.world.embed(images)
+    }
+
+    /// Returns the similarity of embedded images to an image, in percent.
+    pub(super) fn similarity_to(&self, embedded: &Tensor<2>, image: &Image) -> Result<Vec<f64>, ExperimentError> {
+        finite("condition image", similarity(embedded.clone(), self.embed(std::slice::from_ref(image))?).concat())
+    }
+
+    /// Returns the similarity of embedded images to a text, in percent.
+    pub(super) fn similarity_to_text(&self, embedded: &Tensor<2>, text: &str) -> Result<Vec<f64>, ExperimentError> {
+        let read = self.texts.embed(text, embedded.dims()[1])?;
+        finite(&format!("text {text:?}"), similarity(embedded.clone(), read).concat())
+    }
+
+    /// Returns the factors that a reader sees in each image.
+    pub(super) fn read(&self, images: &[Image]) -> Result<Vec<Named>, ExperimentError> {
+        Ok(self.world.judge().read(images).map_err(fabric::core::Error::from)?)
+    }
+}
+
+/// Returns the similarities, or an error if one is not a finite number, which no record can hold.
+fn finite(other: &str, similarities: Vec<f64>) -> Result<Vec<f64>, ExperimentError> {
+    let wrong = similarities.iter().copied().enumerate().find(|(_, similarity)| !similarity.is_finite());
+    match wrong {
+        None => Ok(similarities),
+        Some((image, got)) => {
+            let what = format!("similarity of image {image} to the {other}");
+            let help = "the weights are damaged, or the device computes wrongly: get the model again";
+            Err(InvalidValue::new(what, got, "a finite number", help).into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn similarities_that_are_no_numbers_are_refused_with_their_image() {
+        assert_eq!(finite("x", vec![1.0, -2.0]).expect("numbers"), [1.0, -2.0]);
+        let error = finite("text \"a star\"", vec![1.0, f64::NAN]).expect_err("no number").to_string();
+        assert!(error.contains("image 1 to the text \"a star\": expected a finite number, got NaN"), "{error}");
+    }
+}

@@ -1,0 +1,75 @@
+//! Prints how images were made, if their PNG files say so:
+//! `cargo run --release --example image_metadata -- out/seed-0.png`.
+//!
+//! Files of this library, of AUTOMATIC1111's web UI and of ComfyUI are read.
+
+#![allow(clippy::print_stdout, reason = "a command-line program")]
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use fabric::core::image::{FoundMetadata, ImageMetadata};
+
+mod common;
+
+/// Prints how images were made, if their PNG files say so.
+#[derive(Parser)]
+struct Arguments {
+    /// PNG files.
+    #[arg(required = true)]
+    images: Vec<PathBuf>,
+    /// Print JSON, one object per image and line.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    common::report(run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    for path in &arguments.images {
+        let found = ImageMetadata::read(path)?;
+        if arguments.json {
+            println!("{}", serde_json::to_string(&found)?);
+        } else {
+            println!("{}", path.display());
+            print(&found);
+        }
+    }
+    Ok(())
+}
+
+fn print(found: &FoundMetadata) {
+    let metadata = &found.metadata;
+    let line = |name: &str, text: &str| {
+        // Control characters of a file could change the terminal.
+        let text: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+        if !text.is_empty() {
+            println!("  {name}: {text}");
+        }
+    };
+    line("made with", &metadata.software);
+    line("read from the text of", &found.source.to_string());
+    line("prompt", &metadata.prompt);
+    line("negative prompt", metadata.negative_prompt.as_deref().unwrap_or_default());
+    line("seed", &metadata.seed().map(|seed| seed.to_string()).unwrap_or_default());
+    line("size", &format!("{}x{}", metadata.width, metadata.height));
+    line("settings", &metadata.settings.to_string());
+    metadata.origin.iter().for_each(|name| line("origin", name));
+    for one in &metadata.references {
+        line("reference", &format!("{} with strength {}", one.image, one.strength));
+    }
+    for one in &metadata.image_conditions {
+        let aspect = one.aspect.as_ref().map_or("image prompt".to_owned(), ToString::to_string);
+        let direction = if one.away { ", away from it" } else { "" };
+        line("image condition", &format!("{aspect}: {} with scale {}{direction}", one.image, one.scale));
+    }
+    if let Some(one) = &metadata.init_image {
+        line("init image", &format!("{} with strength {}", one.image, one.strength));
+    }
+    metadata.not_restored.iter().for_each(|part| line("also", part));
+    found.unread.iter().for_each(|part| line("not read", part));
+}
