@@ -71,7 +71,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         seen.set_position(step.event.step as u64);
         ControlFlow::Continue(())
     };
-    let Pooled { made, lost, .. } = DevicePool::new(members)?.generate_observed(std::slice::from_ref(&request), watch)?;
+    let Pooled { made, lost, .. } =
+        DevicePool::new(members)?.generate_observed(std::slice::from_ref(&request), watch)?;
     bar.finish_and_clear();
     for (device, said) in lost {
         println!("{device} was lost, and others made its images: {said}");
