@@ -101,9 +101,9 @@ pub enum ExperimentError {
         /// The file that is missing.
         path: PathBuf,
     },
-    /// An experiment needs drawings of the small world.
+    /// An experiment needs scenes of the small world, whose factors are known.
     #[error(
-        "experiment {experiment}: expected a model of the small world, whose drawings are its condition images, got \
+        "experiment {experiment}: expected a model of the small world, which knows every factor of its scenes, got \
          prompts of a file; leave out the prompts and their preference model"
     )]
     NeedsSmallWorld {
@@ -131,7 +131,8 @@ impl ExperimentError {
     /// Returns the error of a prompt without a target image.
     pub(crate) fn no_target(prompt: &str) -> Self {
         let needs_none = |name: &&str| {
-            Experiment::named(name, &BTreeMap::new()).is_ok_and(|one| one.feedback == Feedback::Preference)
+            Experiment::named(name, &BTreeMap::new())
+                .is_ok_and(|one| one.feedback == Feedback::Preference && !one.needs_small_world())
         };
         let possible: Vec<&str> = NAMES.into_iter().chain(OWN).filter(needs_none).collect();
         Self::NoTarget { prompt: format!("{prompt:.80}"), possible: possible.join(", ") }

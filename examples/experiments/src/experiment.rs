@@ -1,16 +1,18 @@
 //! The experiments of FABRIC's paper, as data.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use fabric::core::InvalidValue;
 use fabric::core::fabric::FabricSettings;
-use fabric::core::guidance::Apg;
-use fabric::core::pipeline::{Cads, Settings};
-use serde::de::DeserializeOwned;
+use fabric::core::pipeline::Settings;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::{ExperimentError, PromptSet};
+use crate::arm::changed;
+use crate::own_arms::{diversity, sides, sweep, words_left_out};
+use crate::reasons::{self, UNetBlocks};
+use crate::{Arm, ExperimentError, PromptSet, ReasonAdapter};
 
 /// An experiment: arms that are compared on the same prompts and seeds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,51 +42,48 @@ pub enum Feedback {
     Target,
 }
 
-/// One of the settings that are compared.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Arm {
-    /// Name in records and tables.
-    pub name: String,
-    /// Whether liked images become references.
-    pub likes: bool,
-    /// Whether disliked images become references.
-    pub dislikes: bool,
-    /// Whether the LoRA is merged into the model's weights.
-    pub lora: bool,
-    /// FABRIC's settings.
-    pub fabric: FabricSettings,
-    /// Settings of generation that differ from the run's, by their names in JSON, such as `prompt_dropout`.
-    pub generation: BTreeMap<String, Value>,
-}
-
-impl Arm {
-    /// Returns the settings of generation of this arm, from those of the run.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if a change is not a setting of generation.
-    pub fn settings(&self, run: &Settings) -> Result<Settings, InvalidValue> {
-        let settings = Settings { fabric: self.fabric.clone(), ..run.clone() };
-        changed(settings, &self.generation, "setting of generation", Settings::validate)
-    }
-}
-
 /// Names of the paper's experiments, in the order of `all`.
 pub const NAMES: [&str; 4] = ["preference", "target", "window", "dropout"];
 
-/// Names of experiments that are not in the paper: each side apart, a sweep over FABRIC's settings, and options against
-/// the loss of diversity.
-pub const OWN: [&str; 3] = ["sides", "sweep", "diversity"];
+/// Names of experiments that are not in the paper: each side apart, a sweep over FABRIC's settings, options against the
+/// loss of diversity, and votes with reasons.
+pub const OWN: [&str; 4] = ["sides", "sweep", "diversity", "reasons"];
 
 impl Experiment {
     /// Returns the experiment of this name with the paper's settings and these changes of FABRIC's settings, which
-    /// apply to all arms.
+    /// apply to all arms. That with reasons is for a U-Net of two levels; [`Self::for_model`] fits it to a model.
     ///
     /// # Errors
     ///
     /// Returns an error if there is no such experiment, a change is not a setting of FABRIC, or the arms differ in the
     /// setting.
     pub fn named(name: &str, changes: &BTreeMap<String, Value>) -> Result<Self, InvalidValue> {
+        Self::for_blocks(name, changes, &UNetBlocks::default())
+    }
+
+    /// Fits the experiment to a model, and returns it with the arms that are left out because the model has no adapter
+    /// for them. Experiments without reasons fit every model and are returned unchanged.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the experiment has reasons and the model has no Instruct adapter, or the configuration of
+    /// its U-Net cannot be read.
+    pub fn for_model(self, model: &Path) -> Result<(Self, Vec<Arm>), ExperimentError> {
+        if !self.needs_small_world() {
+            return Ok((self, Vec::new()));
+        }
+        let has = |adapter: &ReasonAdapter| model.join(adapter.file()).is_file();
+        if !has(&ReasonAdapter::Instruct) {
+            let path = model.join(ReasonAdapter::Instruct.file());
+            return Err(ExperimentError::NoAdapter { experiment: self.name, path });
+        }
+        let fitted = Self::for_blocks(&self.name, &self.changes, &UNetBlocks::of_model(model)?)?;
+        let (arms, left_out) = fitted.arms.into_iter().partition(|arm| arm.adapter().is_none_or(has));
+        Ok((Self { arms, ..self }, left_out))
+    }
+
+    /// Returns the experiment of this name for a U-Net with these blocks.
+    fn for_blocks(name: &str, changes: &BTreeMap<String, Value>, blocks: &UNetBlocks) -> Result<Self, InvalidValue> {
         let (strong, weak) = (FabricSettings::paper_target(), FabricSettings::paper_preference());
         let without = |fabric: &FabricSettings| Arm {
             name: "no feedback".to_owned(),
@@ -93,6 +92,7 @@ impl Experiment {
             lora: false,
             fabric: fabric.clone(),
             generation: BTreeMap::new(),
+            reasons: None,
         };
         let both = |name: &str, fabric: &FabricSettings| Arm {
             name: name.to_owned(),
@@ -139,6 +139,7 @@ impl Experiment {
                 Feedback::Preference,
                 diversity(&without(&strong), &both("feedback", &strong)),
             ),
+            "reasons" => ("Votes that say why", Feedback::Preference, reasons::arms(&without(&strong), blocks)),
             other => {
                 return Err(InvalidValue::new(
                     "experiment",
@@ -200,130 +201,38 @@ impl Experiment {
         self
     }
 
+    /// Number of rounds if none is given: 3 as in the paper, and 4 with reasons.
+    pub fn default_rounds(&self) -> usize {
+        if self.needs_small_world() { 4 } else { 3 }
+    }
+
+    /// Whether an arm has reasons, which only the readers of the small world can tell.
+    pub fn needs_small_world(&self) -> bool {
+        self.arms.iter().any(|arm| arm.reasons.is_some())
+    }
+
     /// Whether an arm needs a LoRA.
     pub fn uses_lora(&self) -> bool {
         self.arms.iter().any(|arm| arm.lora)
     }
 
-    /// Checks that the prompts have target images if the feedback needs them.
+    /// Checks that the experiment can run with prompts of a file, and that they have target images if the feedback
+    /// needs them.
     ///
     /// # Errors
     ///
-    /// Returns an error that names the first prompt without a target image, and the experiments that need none.
+    /// Returns an error if the experiment needs the small world, or one that names the first prompt without a target
+    /// image and the experiments that need none.
     pub fn check_prompts(&self, prompts: &PromptSet) -> Result<(), ExperimentError> {
+        if self.needs_small_world() {
+            return Err(ExperimentError::NeedsSmallWorld { experiment: self.name.clone() });
+        }
         let without = prompts.prompts.iter().find(|case| case.target.is_none());
         match (self.feedback, without) {
             (Feedback::Target, Some(case)) => Err(ExperimentError::no_target(&case.prompt)),
             _ => Ok(()),
         }
     }
-}
-
-/// Returns arms with one side or both, and with disliked images of more and less weight.
-fn sides(control: &Arm) -> Vec<Arm> {
-    let arm = |name: &str, likes: bool, dislikes: bool, negative_scale: f64| Arm {
-        name: name.to_owned(),
-        likes,
-        dislikes,
-        fabric: FabricSettings { negative_scale, ..control.fabric.clone() },
-        ..control.clone()
-    };
-    vec![
-        control.clone(),
-        arm("liked", true, false, 0.5),
-        arm("disliked, 0.5", false, true, 0.5),
-        arm("disliked, 1", false, true, 1.0),
-        arm("disliked, 2", false, true, 2.0),
-        arm("both, 0.5", true, true, 0.5),
-        arm("both, 1", true, true, 1.0),
-        arm("both, 2", true, true, 2.0),
-    ]
-}
-
-/// Returns arms that differ from the paper's settings in one or two ways each.
-fn sweep(control: &Arm) -> Vec<Arm> {
-    let base = &control.fabric;
-    let weighted = |max_weight: f64| FabricSettings { max_weight, ..base.clone() };
-    let first_half = |max_weight: f64| FabricSettings { end: 0.5, ..weighted(max_weight) };
-    let bottleneck =
-        |scale: f64| FabricSettings { liked_bottleneck_scale: scale, disliked_bottleneck_scale: scale, ..base.clone() };
-    let settings = [
-        ("weight 0.1", weighted(0.1)),
-        ("weight 0.3", weighted(0.3)),
-        ("weight 0.8", weighted(0.8)),
-        ("weight 1.5", weighted(1.5)),
-        ("weight 3", weighted(3.0)),
-        ("weight 0.8, first half", first_half(0.8)),
-        ("weight 1.5, first half", first_half(1.5)),
-        ("weight 1.5, divided by the votes", FabricSettings { normalise: true, ..weighted(1.5) }),
-        ("bottleneck 0.3", bottleneck(0.3)),
-        ("bottleneck 3", bottleneck(3.0)),
-        ("official interface", FabricSettings::official_api()),
-        ("official configurations", FabricSettings::official_configs()),
-    ];
-    let arm = |(name, fabric): (&str, FabricSettings)| Arm {
-        name: name.to_owned(),
-        likes: true,
-        dislikes: true,
-        fabric,
-        ..control.clone()
-    };
-    std::iter::once(control.clone()).chain(settings.into_iter().map(arm)).collect()
-}
-
-/// Leaves out 30 % of the words of the prompt, as in the paper's section 5.4.
-fn words_left_out() -> BTreeMap<String, Value> {
-    [("prompt_dropout".to_owned(), 0.3.into())].into()
-}
-
-/// Returns arms with feedback, and with one option each against the loss of diversity.
-fn diversity(control: &Arm, feedback: &Arm) -> Vec<Arm> {
-    let option = |name: &str, generation: Value| {
-        let generation = generation.as_object().into_iter().flatten();
-        let generation = generation.map(|(name, value)| (name.clone(), value.clone())).collect();
-        Arm { name: name.to_owned(), generation, ..feedback.clone() }
-    };
-    let normalised = FabricSettings { normalise: true, ..feedback.fabric.clone() };
-    let first_half = FabricSettings { end: 0.5, ..feedback.fabric.clone() };
-    vec![
-        control.clone(),
-        feedback.clone(),
-        Arm { generation: words_left_out(), name: "dropout 0.3".to_owned(), ..feedback.clone() },
-        Arm { fabric: normalised, name: "divided by the votes".to_owned(), ..feedback.clone() },
-        Arm { fabric: first_half, name: "first half".to_owned(), ..feedback.clone() },
-        option("guidance from 0.2 to 0.8", json!({ "guidance_window": [0.2, 0.8] })),
-        option("CADS", json!({ "cads": Cads::default() })),
-        option("APG", json!({ "apg": Apg::default() })),
-    ]
-}
-
-/// Returns settings with changed fields, given by their names in JSON.
-fn changed<T: Serialize + DeserializeOwned>(
-    settings: T,
-    changes: &BTreeMap<String, Value>,
-    what: &str,
-    validate: impl Fn(&T) -> Result<(), fabric::core::Error>,
-) -> Result<T, InvalidValue> {
-    let mut fields = serde_json::to_value(settings).expect("settings are plain data");
-    for (name, value) in changes {
-        let known: Vec<String> = fields.as_object().into_iter().flat_map(|fields| fields.keys().cloned()).collect();
-        match fields.get_mut(name) {
-            Some(field) => *field = value.clone(),
-            None => {
-                let expected = format!("one of {}", known.join(", "));
-                return Err(InvalidValue::new(what, name, expected, "correct the name"));
-            }
-        }
-    }
-    let wrong = |error: serde_json::Error| {
-        let got = serde_json::to_string(changes).unwrap_or_default();
-        InvalidValue::new(what, got, error.to_string(), "see the documentation for its type")
-    };
-    let settings: T = serde_json::from_value(fields).map_err(wrong)?;
-    let wrong =
-        |error: fabric::core::Error| InvalidValue::new(what, error, "a value in its range", "correct the value");
-    validate(&settings).map_err(wrong)?;
-    Ok(settings)
 }
 
 #[cfg(test)]
@@ -342,6 +251,26 @@ mod tests {
             assert!(names.iter().all(|one| names.iter().filter(|other| *other == one).count() == 1), "{names:?}");
         }
         assert!(Experiment::named("nothing", &BTreeMap::new()).is_err());
+    }
+
+    #[test]
+    fn reasons_need_the_small_world_with_an_instruct_adapter_and_other_experiments_fit_every_model() {
+        let place = tempfile::tempdir().expect("a folder");
+        let prompts = PromptSet { prompts: Vec::new(), skipped: Vec::new() };
+        for name in NAMES.into_iter().chain(OWN) {
+            let experiment = Experiment::named(name, &BTreeMap::new()).expect(name);
+            let fitted = experiment.clone().for_model(place.path());
+            if name == "reasons" {
+                assert_eq!(experiment.default_rounds(), 4);
+                let error = fitted.expect_err("an empty folder").to_string();
+                let says = "experiment reasons: expected an adapter in the model's folder, got no file";
+                assert!(error.starts_with(says) && error.contains("instruct.safetensors"), "{error}");
+                let error = experiment.check_prompts(&prompts).expect_err("prompts of a file").to_string();
+                assert!(error.starts_with("experiment reasons: expected a model of the small world"), "{error}");
+            } else {
+                assert_eq!((experiment.default_rounds(), fitted.expect(name)), (3, (experiment, Vec::new())));
+            }
+        }
     }
 
     #[test]

@@ -3,12 +3,14 @@
 //!
 //! An [`Experiment`] is data: arms that are compared on the same prompts and seeds. [`run`](fn@run) makes the images of
 //! every arm on a [`Subject`] (a model with its prompts and its ruler) and records them in a [`RunFolder`];
-//! [`summary`](fn@summary) turns the records into means with intervals. An [`AdapterExperiment`] has condition images
-//! instead of rounds of feedback; [`run_adapters`] makes its images on an [`AdapterWorld`], and all else is the same.
+//! [`summary`](fn@summary) turns the records into means with intervals. Votes can have reasons ([`ArmReasons`]), which
+//! the readers of the small world tell. An [`AdapterExperiment`] has condition images instead of rounds of feedback;
+//! [`run_adapters`] makes its images on an [`AdapterWorld`], and all else is the same.
 
 #![forbid(unsafe_code)]
 
 mod adapters;
+mod arm;
 mod config;
 mod error;
 mod experiment;
@@ -16,9 +18,11 @@ mod factor_shares;
 mod files;
 mod hash;
 mod merge;
+mod own_arms;
 mod pipelines;
 mod prompt_set_subject;
 mod prompts;
+mod reasons;
 mod record;
 pub mod report;
 mod round_attention;
@@ -37,13 +41,15 @@ pub use adapters::{
     ADAPTER_NAMES, AdapterArm, AdapterCases, AdapterExperiment, AdapterPlan, AdapterRecord, AdapterWorld,
     adapter_tables, run_adapters,
 };
+pub use arm::Arm;
 pub use config::{IdentifiedInputs, Inputs, PromptInputs, configured, configured_adapters};
 pub use error::ExperimentError;
-pub use experiment::{Arm, Experiment, Feedback, NAMES, OWN};
+pub use experiment::{Experiment, Feedback, NAMES, OWN};
 pub use factor_shares::FactorShares;
 pub use merge::merge;
 pub use prompt_set_subject::PromptSetSubject;
 pub use prompts::{PromptCase, PromptFormat, PromptSet, PromptSetError, SkippedLine};
+pub use reasons::{ArmReasons, GivenReasons, ReasonAdapter};
 pub use record::ImageRecord;
 pub use run::{Progress, Work, run};
 pub use run_report::write_report;

@@ -15,9 +15,9 @@ use fabric::models::{LoraChoice, demo_folder, recommended_settings};
 use fabric::{DeviceError, DeviceKind};
 use fabric_experiments::{
     ADAPTER_NAMES, AdapterExperiment, AdapterPlan, AdapterWorld, Experiment, ExperimentError, ImageRecord, Inputs,
-    NAMES, Plan, Progress, PromptFormat, PromptInputs, PromptSet, PromptSetSubject, RunFolder, Shard, SmallWorld,
-    Subject, SummaryRow, Work, adapter_tables, configured, configured_adapters, merge, read_run, run, run_adapters,
-    summary, table, write_report, write_tables,
+    NAMES, Plan, Progress, PromptFormat, PromptInputs, PromptSet, PromptSetSubject, ReasonAdapter, RunFolder, Shard,
+    SmallWorld, Subject, SummaryRow, Work, adapter_tables, configured, configured_adapters, merge, read_run, run,
+    run_adapters, summary, table, write_report, write_tables,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -53,6 +53,9 @@ enum Command {
     Sweep(RunArguments),
     /// Options against the loss of diversity. Not part of `all`.
     Diversity(RunArguments),
+    /// Votes that say which aspect of an image is right or wrong, against plain votes. Needs a model of the small world
+    /// with `ip_adapter/instruct.safetensors`. Not part of `all`.
+    Reasons(RunArguments),
     /// Prints the tables of two runs, one below the other, and changes nothing.
     Compare {
         /// Folder of the first run.
@@ -104,7 +107,7 @@ struct RunArguments {
     /// Output folder; each experiment has a folder in it. Give the same folder again to resume a run.
     #[arg(long, default_value = "out/experiments")]
     out: PathBuf,
-    /// Number of rounds of feedback; the experiments of adapters have one round. Default: 3.
+    /// Number of rounds of feedback; the experiments of adapters have one round. Default: 3, for `reasons` 4.
     #[arg(long)]
     rounds: Option<usize>,
     /// Number of images of a round. Default: 4, for the experiments of adapters 1.
@@ -155,6 +158,7 @@ fn start(command: &Command) -> Result<(), Box<dyn Error>> {
         Command::Sides(arguments) => run_named(&["sides"], &[], arguments),
         Command::Sweep(arguments) => run_named(&["sweep"], &[], arguments),
         Command::Diversity(arguments) => run_named(&["diversity"], &[], arguments),
+        Command::Reasons(arguments) => run_named(&["reasons"], &[], arguments),
         Command::Compare { first, second } => [first, second].into_iter().try_for_each(|folder| {
             println!("{}", folder.display());
             let (config, records) = read_run(folder)?;
@@ -176,9 +180,6 @@ fn setting(text: &str) -> Result<(String, Value), String> {
 
 /// Number of prompts if none is given.
 const LIMIT: usize = 200;
-
-/// Number of rounds of feedback if none is given.
-const ROUNDS: usize = 3;
 
 /// Number of images of a round of feedback if none is given.
 const IMAGES: usize = 4;
@@ -223,6 +224,31 @@ fn check_adapter(experiment: &AdapterExperiment, model: &Path, arguments: &RunAr
     Ok(())
 }
 
+/// Returns an experiment of FABRIC for a model, and prints what is left out of it.
+fn feedback_experiment(
+    name: &str,
+    changes: &BTreeMap<String, Value>,
+    model: &Path,
+    arguments: &RunArguments,
+) -> Result<Experiment, Box<dyn Error>> {
+    let experiment = Experiment::named(name, changes)?;
+    if experiment.needs_small_world() && arguments.prompts.is_some() {
+        return Err(ExperimentError::NeedsSmallWorld { experiment: experiment.name }.into());
+    }
+    let (mut experiment, left_out) = experiment.for_model(model)?;
+    for arm in left_out {
+        let file = arm.adapter().map_or("its adapter", ReasonAdapter::file);
+        println!("{name}: without the arm `{}`, because {} has no {file}", arm.name, model.display());
+    }
+    if arguments.lora.is_some() {
+        experiment = experiment.with_lora();
+        if !experiment.uses_lora() {
+            println!("{name}: without the LoRA, which only the experiment `preference` uses");
+        }
+    }
+    Ok(experiment)
+}
+
 /// Checks the options that only FABRIC's experiments use.
 fn check_without_feedback(adapters: &[&str], arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
     let name = adapters.join(", ");
@@ -256,20 +282,11 @@ fn run_named(names: &[&str], adapters: &[&str], arguments: &RunArguments) -> Res
         adapters.iter().map(|name| AdapterExperiment::named(name)).collect::<Result<_, _>>()?;
     adapters.iter().try_for_each(|experiment| check_adapter(experiment, &model, arguments))?;
     let changes: BTreeMap<String, Value> = arguments.settings.iter().cloned().collect();
+    let experiments: Vec<Experiment> =
+        names.iter().map(|name| feedback_experiment(name, &changes, &model, arguments)).collect::<Result<_, _>>()?;
     let prompts = arguments.prompts.as_deref().map(|path| read_prompts(path, arguments)).transpose()?;
-    let mut experiments = Vec::new();
-    for name in names {
-        let mut experiment = Experiment::named(name, &changes)?;
-        if arguments.lora.is_some() {
-            experiment = experiment.with_lora();
-            if !experiment.uses_lora() {
-                println!("{name}: without the LoRA, which only the experiment `preference` uses");
-            }
-        }
-        if let Some(prompts) = &prompts {
-            experiment.check_prompts(prompts)?;
-        }
-        experiments.push(experiment);
+    if let Some(prompts) = &prompts {
+        experiments.iter().try_for_each(|experiment| experiment.check_prompts(prompts))?;
     }
     let settings = settings_of(&model, arguments)?;
     for experiment in &experiments {
@@ -292,9 +309,10 @@ fn run_named(names: &[&str], adapters: &[&str], arguments: &RunArguments) -> Res
     };
     let identified = inputs.identify()?;
     let (keep_images, seed) = (arguments.keep_images, arguments.seed);
-    let sizes = [arguments.rounds.unwrap_or(ROUNDS), arguments.images.unwrap_or(IMAGES)];
     let mut prepared = Vec::new();
     for experiment in experiments {
+        let rounds = arguments.rounds.unwrap_or_else(|| experiment.default_rounds());
+        let sizes = [rounds, arguments.images.unwrap_or(IMAGES)];
         let (config, plan) = configured(&experiment, &identified, &settings, sizes, keep_images, seed);
         let path = arguments.out.join(&experiment.name);
         let folder = RunFolder::open(&path, &config, sizes.iter().product())?;
@@ -307,7 +325,7 @@ fn run_named(names: &[&str], adapters: &[&str], arguments: &RunArguments) -> Res
         let folder = RunFolder::open(&path, &config, images)?;
         prepared.push(Prepared::Adapter { experiment, plan, folder });
     }
-    let subject = open(&inputs, &device)?;
+    let subject = open(&inputs, &prepared, &device)?;
     for one in &prepared {
         if let Prepared::Adapter { experiment, .. } = one {
             // An adapter that cannot be used is refused before the first experiment runs.
@@ -361,10 +379,16 @@ fn read_prompts(path: &Path, arguments: &RunArguments) -> Result<PromptSet, Box<
     Ok(set)
 }
 
-/// Loads the model of the experiments, with its prompts.
-fn open(inputs: &Inputs<'_>, device: &Device) -> Result<Box<dyn Subject>, ExperimentError> {
+/// Loads the model of the experiments, with its prompts, or with the adapters of the arms that have reasons.
+fn open(inputs: &Inputs<'_>, prepared: &[Prepared], device: &Device) -> Result<Box<dyn Subject>, ExperimentError> {
     let Some(prompts) = inputs.prompts else {
-        return Ok(Box::new(SmallWorld::open(inputs.model, inputs.lora, device)?));
+        let mut world = SmallWorld::open(inputs.model, inputs.lora, device)?;
+        for one in prepared {
+            if let Prepared::Feedback { experiment, .. } = one {
+                world = world.with_adapters(inputs.model, &experiment.arms)?;
+            }
+        }
+        return Ok(Box::new(world));
     };
     let subject = PromptSetSubject::open(inputs.model, prompts, inputs.lora, device)?;
     println!("{}: preference model of the kind {:?}", prompts.preference.display(), subject.preference_kind());

@@ -1,5 +1,7 @@
 //! Record of one generated image.
 
+use fabric::core::Aspect;
+use fabric::core::session::Vote;
 use serde::{Deserialize, Serialize};
 
 use crate::AdapterRecord;
@@ -45,6 +47,9 @@ pub struct ImageRecord {
     /// Comparison with the condition image, in the experiments of adapters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterRecord>,
+    /// Votes with a reason that were cast on the image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<Vote>,
 }
 
 impl ImageRecord {
@@ -52,23 +57,52 @@ impl ImageRecord {
     pub fn order(&self) -> (&str, usize, usize, usize) {
         (&self.arm, self.case, self.round, self.image)
     }
+
+    /// Returns the reasons of the votes on the image, such as "+colour, +composition"; empty if there are none.
+    pub(crate) fn reasons_text(&self) -> String {
+        let text = |vote: &Vote| {
+            let sign = if vote.strength() < 0.0 { '-' } else { '+' };
+            let instruction = vote.reason().map(Aspect::to_string).unwrap_or_default();
+            let words = instruction.strip_prefix("use ").unwrap_or(&instruction);
+            format!("{sign}{}", words.strip_prefix("the ").unwrap_or(words))
+        };
+        self.reasons.iter().map(text).collect::<Vec<_>>().join(", ")
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A record from before there were experiments of adapters and reasons.
+    const OLD: &str = concat!(
+        r#"{"config":"0","arm":"liked","case":3,"prompt":"a star","round":1,"image":2,"seed":7,"score":41.5,"#,
+        r#""liked_similarity":50.25,"disliked_similarity":null,"liked_kept":null,"liked_copied":12.5,"#,
+        r#""disliked_repeated":null,"diversity":0.25,"vote":-1.0,"file":null}"#,
+    );
+
     #[test]
-    fn records_from_before_there_were_experiments_of_adapters_are_read_and_written_as_they_were() {
-        let line = concat!(
-            r#"{"config":"0","arm":"liked","case":3,"prompt":"a star","round":1,"image":2,"seed":7,"score":41.5,"#,
-            r#""liked_similarity":50.25,"disliked_similarity":null,"liked_kept":null,"liked_copied":12.5,"#,
-            r#""disliked_repeated":null,"diversity":0.25,"vote":-1.0,"file":null}"#,
-        );
-        let record: ImageRecord = serde_json::from_str(line).expect("an old record");
-        assert_eq!((record.score, &record.adapter), (Some(41.5), &None));
-        assert_eq!(serde_json::to_string(&record).expect("plain data"), line);
-        let unknown = line.replace("\"vote\"", "\"voice\"");
+    fn records_from_before_there_were_adapters_and_reasons_are_read_and_written_as_they_were() {
+        let record: ImageRecord = serde_json::from_str(OLD).expect("an old record");
+        assert_eq!((record.score, &record.adapter, record.reasons_text()), (Some(41.5), &None, String::new()));
+        assert_eq!(serde_json::to_string(&record).expect("plain data"), OLD);
+        let unknown = OLD.replace("\"vote\"", "\"voice\"");
         assert!(serde_json::from_str::<ImageRecord>(&unknown).is_err(), "unknown columns are refused");
+    }
+
+    #[test]
+    fn reasons_survive_json_and_are_shown_with_the_sign_of_their_vote() {
+        let mut record: ImageRecord = serde_json::from_str(OLD).expect("an old record");
+        record.reasons = vec![
+            Vote::LIKE.because(Aspect::Colour),
+            Vote::DISLIKE.because(Aspect::Object("object".to_owned())),
+            Vote::DISLIKE.because("its look"),
+        ];
+        assert_eq!(record.reasons_text(), "+colour, -object, -its look");
+        let text = serde_json::to_string(&record).expect("plain data");
+        assert!(text.ends_with(r#""reason":{"words":"its look"}}]}"#), "{text}");
+        assert_eq!(serde_json::from_str::<ImageRecord>(&text).expect("a record"), record);
+        let too_strong = text.replace("\"strength\":1.0", "\"strength\":2.0");
+        assert!(serde_json::from_str::<ImageRecord>(&too_strong).is_err(), "strengths are checked");
     }
 }

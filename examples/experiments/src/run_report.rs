@@ -211,7 +211,9 @@ fn sessions<'a>(kept: &'a Kept<'_>) -> Vec<SessionRows<'a>> {
             Some(vote) if vote < 0.0 => Mark::Disliked,
             _ => Mark::None,
         };
-        let caption = record.score.map_or_else(String::new, |score| format!("{score:.1}"));
+        let score = record.score.map(|score| format!("{score:.1}"));
+        let reasons = Some(record.reasons_text()).filter(|text| !text.is_empty());
+        let caption = score.into_iter().chain(reasons).collect::<Vec<_>>().join(": ");
         SessionImage { image, mark, caption }
     };
     let session = |((case, arm), rounds): (&(usize, &str), &'a Rounds<'_>)| {

@@ -5,6 +5,7 @@ use fabric::core::metrics;
 use fabric::core::pipeline::{Generation, Request, Settings};
 use sha2::{Digest, Sha256};
 
+use crate::reasons::ReasonedSession;
 use crate::round_attention::RoundAttention;
 use crate::{Arm, Case, ExperimentError, FactorShares, Feedback, ImageRecord, Subject};
 
@@ -39,8 +40,9 @@ pub(crate) struct Session {
 /// Runs the rounds of one arm on one prompt.
 ///
 /// As published: after each round, the best image joins the liked ones and the worst the disliked ones, even if they
-/// are the same image; arms without feedback track the same votes, so that their similarities can be compared. The
-/// seeds depend on run, prompt, round and image, not on the arm, so arms are compared on the same noise.
+/// are the same image; arms without feedback track the same votes, so that their similarities can be compared. Arms
+/// with reasons say of the same two images what is right and what is wrong. The seeds depend on run, prompt, round and
+/// image, not on the arm, so arms are compared on the same noise.
 ///
 /// # Errors
 ///
@@ -55,34 +57,46 @@ pub(crate) fn run(
     let (mut liked, mut disliked): (Vec<Image>, Vec<Image>) = (Vec::new(), Vec::new());
     let mut all = Vec::with_capacity(plan.rounds * plan.images);
     let mut attention = Vec::new();
+    let settings = Settings { measure_attention: measures_attention, ..arm.settings(&plan.settings)? };
+    let negative_prompt = case.negative.clone().or_else(|| plan.negative_prompt.clone());
+    let pipeline = subject.pipeline(arm)?;
+    let mut reasoned = ReasonedSession::new(subject, arm, case, negative_prompt.as_deref(), &settings)?;
     for round in 0..plan.rounds {
         let seeds: Vec<u64> = (0..plan.images).map(|image| seed_of(plan.seed, [case.index, round, image])).collect();
-        let settings = Settings { measure_attention: measures_attention, ..arm.settings(&plan.settings)? };
-        let mut request = Request::new(&case.prompt).with_seeds(seeds.iter().copied()).with_settings(settings);
-        request.negative_prompt = case.negative.clone().or_else(|| plan.negative_prompt.clone());
-        if arm.likes {
+        let mut request = match &mut reasoned {
+            Some(session) => session.request(pipeline, plan.images)?,
+            None => Request {
+                negative_prompt: negative_prompt.clone(),
+                ..Request::new(&case.prompt).with_settings(settings.clone())
+            },
+        };
+        request = request.with_seeds(seeds.iter().copied());
+        if arm.likes && arm.has_plain_votes() {
             request = liked.iter().cloned().fold(request, Request::with_liked);
         }
-        if arm.dislikes {
+        if arm.dislikes && arm.has_plain_votes() {
             request = disliked.iter().cloned().fold(request, Request::with_disliked);
         }
-        let Generation { images, report, .. } = subject.pipeline(arm)?.generate(&request)?;
+        let made = pipeline.generate(&request)?;
+        let Generation { images, report, .. } = &made;
         if !report.attention.is_empty() {
+            let has_all = report.references_left_out == 0 && report.references_without_effect == 0;
             attention.push(RoundAttention {
                 round,
                 liked: report.references[0],
-                has_all_rounds: report.references_left_out == 0 && report.references_without_effect == 0,
-                references: report.attention,
+                // With reasons, an image has as many references as reasons that become one.
+                has_all_rounds: has_all && arm.reasons.is_none(),
+                references: report.attention.clone(),
             });
         }
 
-        let embedded = subject.embed(&images)?;
+        let embedded = subject.embed(images)?;
         let scores = match (plan.feedback, &case.target) {
             (Feedback::Target, Some(target)) => {
                 let target = subject.embed(std::slice::from_ref(target))?;
                 metrics::similarity(embedded.clone(), target).concat()
             }
-            _ => subject.score(case, &images)?,
+            _ => subject.score(case, images)?,
         };
         if let Some((image, got)) = scores.iter().enumerate().find(|(_, score)| !score.is_finite()) {
             return Err(ExperimentError::Score { prompt: case.prompt.clone(), round, image, got: *got });
@@ -95,10 +109,14 @@ pub(crate) fn run(
             Ok(rows.iter().map(|row| Some(row.iter().sum::<f64>() / row.len() as f64)).collect())
         };
         let (to_liked, to_disliked) = (similarity(&liked)?, similarity(&disliked)?);
-        let shares = subject.factor_shares(case, &images, &liked, &disliked)?;
+        let shares = subject.factor_shares(case, images, &liked, &disliked)?;
         let shares = shares.unwrap_or_else(|| vec![FactorShares::default(); images.len()]);
         let diversity = metrics::diversity(embedded.clone());
         let (best, worst) = best_and_worst(&scores);
+        let reasons = match &mut reasoned {
+            Some(session) => session.judge(&request, &made, [best, worst])?,
+            None => Vec::new(),
+        };
         for (at, image) in images.iter().enumerate() {
             let vote = f64::from(u8::from(at == best)) - f64::from(u8::from(at == worst));
             let record = ImageRecord {
@@ -119,6 +137,7 @@ pub(crate) fn run(
                 vote: (at == best || at == worst).then_some(vote),
                 file: None,
                 adapter: None,
+                reasons: reasons.iter().filter(|(image, _)| *image == at).map(|(_, vote)| vote.clone()).collect(),
             };
             all.push((record, image.clone()));
         }

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
+use fabric::core::InvalidValue;
 use fabric::core::image::{Crop, Image, clip_batch};
 use fabric::core::pipeline::Pipeline;
+use fabric::ipadapter::IpAdapter;
 use fabric::models::LoraChoice;
 use fabric::models::clip::ClipVision;
 use fabric_world::{Judge, Named, SIDE, Sample, Split, sample};
@@ -38,6 +40,35 @@ impl SmallWorld {
         Ok(Self { pipelines, judge, encoder, device: device.clone() })
     }
 
+    /// Loads the adapters that realise the reasons of arms. `model` is the folder that the world was opened from.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if an adapter is missing, damaged, of another kind or made for another model.
+    pub fn with_adapters(mut self, model: &Path, arms: &[Arm]) -> Result<Self, ExperimentError> {
+        for adapter in arms.iter().filter_map(Arm::adapter) {
+            if self.pipelines.with(adapter).is_none() {
+                let loaded = adapter.open(model, &self)?;
+                self.pipelines.add(adapter, loaded);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Loads an adapter of the model, which reads images through the model's image encoder.
+    pub(crate) fn adapter(&self, path: &Path, has_instructions: bool) -> Result<IpAdapter, ExperimentError> {
+        let adapter = IpAdapter::open(path, &self.device)?;
+        if adapter.config().is_instruct() != has_instructions {
+            let expected =
+                if has_instructions { "an Instruct adapter" } else { "an adapter that reads no instructions" };
+            let what = format!("adapter {}", path.display());
+            let help = "put the adapter of this experiment there";
+            return Err(InvalidValue::new(what, adapter.config(), expected, help).into());
+        }
+        adapter.config().check_layers(&self.plain_pipeline().cross_attentions())?;
+        Ok(adapter.with_encoder(self.encoder.clone()))
+    }
+
     /// The pipeline without a LoRA.
     pub(crate) fn plain_pipeline(&self) -> &Pipeline {
         self.pipelines.plain()
@@ -46,11 +77,6 @@ impl SmallWorld {
     /// The readers, which tell what an image shows.
     pub(crate) fn judge(&self) -> &Judge {
         &self.judge
-    }
-
-    /// The image encoder: embeddings of images, and the features that adapters read.
-    pub(crate) fn encoder(&self) -> &ClipVision {
-        &self.encoder
     }
 
     /// The device of all networks.

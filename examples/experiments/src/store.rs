@@ -232,6 +232,7 @@ mod tests {
             vote: None,
             file: None,
             adapter: None,
+            reasons: Vec::new(),
         }
     }
 

@@ -21,11 +21,11 @@ pub struct Case {
 
 /// Model under test with its prompts and its ruler.
 pub trait Subject: Sync {
-    /// Returns the pipeline of an arm: with the LoRA, or without.
+    /// Returns the pipeline of an arm: with the LoRA, or without, or with the adapter of its reasons.
     ///
     /// # Errors
     ///
-    /// Returns an error if the arm needs a LoRA and there is none.
+    /// Returns an error if the arm needs a LoRA or an adapter and there is none.
     fn pipeline(&self, arm: &Arm) -> Result<&Pipeline, ExperimentError>;
 
     /// Number of prompts; `None` if there is no end of them.
@@ -66,7 +66,7 @@ pub trait Subject: Sync {
         Ok(None)
     }
 
-    /// Returns the small world, whose drawings the experiments of adapters need; `None` for other subjects.
+    /// Returns the small world, whose drawings and readers some experiments need; `None` for other subjects.
     fn small_world(&self) -> Option<&SmallWorld> {
         None
     }

@@ -293,6 +293,7 @@ mod tests {
             vote: None,
             file: None,
             adapter: None,
+            reasons: Vec::new(),
         }
     }
 

@@ -10,14 +10,16 @@ use crate::{AdapterRecord, ExperimentError, ImageRecord, SummaryRow};
 /// Writes `images.csv`, a line per image, and `summary.csv`, a line per measure, round and arm, of experiments with
 /// instructions also per task and split of the wordings.
 ///
-/// The columns of adapters are written only if a record has them: what an image is compared with, and a column per
-/// factor, 1 if it is as in the condition, 0 if not, and empty if the text determines it.
+/// The column of reasons and those of adapters are written only if a record has them. Those of adapters are what an
+/// image is compared with, and a column per factor, 1 if it is as in the condition, 0 if not, and empty if the text
+/// determines it.
 ///
 /// # Errors
 ///
 /// Returns an error if a file cannot be written.
 pub fn write_tables(folder: &Path, records: &[ImageRecord], rows: &[SummaryRow]) -> Result<(), ExperimentError> {
     let number = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+    let has_reasons = records.iter().any(|record| !record.reasons.is_empty());
     let has_adapters = records.iter().any(|record| record.adapter.is_some());
     let factors = Attribute::ALL.map(|attribute| attribute.to_string());
     let mut images = csv::Writer::from_writer(Vec::new());
@@ -39,6 +41,9 @@ pub fn write_tables(folder: &Path, records: &[ImageRecord], rows: &[SummaryRow])
         "vote",
         "file",
     ];
+    if has_reasons {
+        head.push("reasons");
+    }
     if has_adapters {
         head.extend(ADAPTER_COLUMNS);
         head.extend(factors.iter().map(String::as_str));
@@ -62,6 +67,9 @@ pub fn write_tables(folder: &Path, records: &[ImageRecord], rows: &[SummaryRow])
             number(record.vote),
             record.file.clone().unwrap_or_default(),
         ];
+        if has_reasons {
+            line.push(record.reasons_text());
+        }
         if let Some(adapter) = &record.adapter {
             line.extend(adapter_cells(adapter));
         }

@@ -1,147 +1,38 @@
 //! The experiments of IP-Adapter and IPAdapter-Instruct in miniature, on the model that ships, with adapters of random
 //! weights: stopped and resumed, in shards, and refused where they cannot run.
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use common::{Place, assert_same_files, copy_folder, files, write_adapters};
 use fabric::DeviceKind;
 use fabric::core::pipeline::Settings;
-use fabric::ipadapter::{AdapterConfig, IpAdapter, ProjectionConfig, ResamplerConfig, numbered_layers};
-use fabric::models::load::LoadDtype;
-use fabric::models::{ModelOptions, demo_folder, load_model};
 use fabric_experiments::{
     ADAPTER_NAMES, AdapterExperiment, AdapterWorld, ExperimentError, Group, ImageRecord, Inputs, Measure, RunFolder,
     Shard, SmallWorld, Work, configured_adapters, merge, read_run, run_adapters, summary, write_report, write_tables,
 };
 use fabric_world::{Attribute, InstructTask, Split};
-use serde_json::Value;
-use tempfile::TempDir;
 
 /// Number of images of a case.
 const IMAGES: usize = 2;
 
-/// A temporary folder with a copy of the model that ships, which has adapters of random weights.
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Self {
-        let place = Self::without_adapters();
-        write_adapters(&place.model());
-        place
-    }
-
-    fn without_adapters() -> Self {
-        let place = Self(tempfile::tempdir().expect("a folder"));
-        copy_folder(&demo_folder().expect("the model ships"), &place.model());
-        let adapters = place.model().join("ip_adapter");
-        if adapters.is_dir() {
-            fs::remove_dir_all(adapters).expect("removed");
-        }
-        place
-    }
-
-    fn model(&self) -> PathBuf {
-        self.path("model")
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// Runs an experiment with two steps, on one of the cases that the command line counts, and returns its folder.
-    fn run(&self, name: &str, out: &str, shard: &str) -> Result<PathBuf, ExperimentError> {
-        let (model, out) = (self.model(), self.path(out));
-        let world = SmallWorld::open(&model, None, &fabric::default_device().expect("a device"))?;
-        let experiment = AdapterExperiment::named(name)?;
-        let adapters = AdapterWorld::open(&world, &model, &experiment)?;
-        let inputs =
-            Inputs { model: &model, prompts: None, lora: None, negative_prompt: None, device: &DeviceKind::Flex };
-        let settings = Settings { steps: 2, ..Settings::default() };
-        let (config, plan) = configured_adapters(&experiment, &inputs.identify()?, &settings, IMAGES, 1, 0);
-        let mut folder = RunFolder::open(&out, &config, IMAGES)?;
-        let shard: Shard = shard.parse()?;
-        let work = Work { arms: &experiment.arms, cases: 1, shard, keep_images: 1 };
-        run_adapters(&adapters, &plan, &work, &mut folder, &mut |_| {})?;
-        Ok(out)
-    }
-
-    /// Runs the program on the model, and returns whether it succeeded, what it printed and its errors.
-    fn program(&self, arguments: &[&str]) -> (bool, String, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fabric-experiments"));
-        command.args(arguments).arg("--model").arg(self.model()).arg("--out").arg(self.path("out"));
-        command.args(["--limit", "1", "--images", "1", "--steps", "2"]);
-        let output = command.output().expect("the program");
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-        (output.status.success(), text(output.stdout), text(output.stderr))
-    }
-}
-
-/// Copies a folder with all that is in it.
-fn copy_folder(from: &Path, into: &Path) {
-    fs::create_dir_all(into).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let copy = into.join(path.file_name().expect("a name"));
-        if path.is_dir() {
-            copy_folder(&path, &copy);
-        } else {
-            fs::copy(&path, &copy).expect("a copy");
-        }
-    }
-}
-
-/// Writes both adapters for the U-Net, text encoder and image encoder of a model, with random weights.
-fn write_adapters(model: &Path) {
-    let device = fabric::default_device().expect("a device");
-    device.seed(0);
-    let (pipeline, _) = load_model(model, &device, &ModelOptions::default()).expect("a model");
-    let layers = numbered_layers(&pipeline.cross_attentions());
-    let width = |part: &str| {
-        let text = fs::read_to_string(model.join(part).join("config.json")).expect("a configuration");
-        let config: Value = serde_json::from_str(&text).expect("JSON");
-        config["hidden_size"].as_u64().expect("a number") as usize
-    };
-    let (features, text, context) = (width("image_encoder"), width("text_encoder"), layers[0].context);
-    let resampler = ResamplerConfig { features, channels: 64, heads: 1, depth: 1, factor: 2, tokens: 4, context };
-    fs::create_dir(model.join("ip_adapter")).expect("a folder");
-    for (name, projection) in
-        [("plus", ProjectionConfig::Resampler(resampler)), ("instruct", ProjectionConfig::Instruct { resampler, text })]
-    {
-        let widths = layers.iter().map(|layer| layer.channels).collect();
-        let config = AdapterConfig { projection, widths, context, lora_rank: None };
-        let adapter = IpAdapter::new(config.clone(), config.init(&device)).expect("an adapter");
-        let path = model.join(format!("ip_adapter/{name}.safetensors"));
-        adapter.save(path, LoadDtype::F32).expect("a written adapter");
-    }
-}
-
-/// Returns all files below a folder, by their paths in it.
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut all = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(one) = folders.pop() {
-        for entry in fs::read_dir(&one).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let name = path.strip_prefix(folder).expect("a path in the folder").to_owned();
-                all.insert(name, fs::read(&path).expect("a file"));
-            }
-        }
-    }
-    all
-}
-
-/// Checks that two folders have the same files with the same bytes.
-#[track_caller]
-fn assert_same_files(mine: &BTreeMap<PathBuf, Vec<u8>>, other: &BTreeMap<PathBuf, Vec<u8>>) {
-    assert_eq!(mine.keys().collect::<Vec<_>>(), other.keys().collect::<Vec<_>>());
-    for (name, bytes) in mine {
-        assert!(other[name] == *bytes, "{} differs", name.display());
-    }
+/// Runs an experiment with two steps, on one of the cases that the command line counts, and returns its folder.
+fn miniature(place: &Place, name: &str, out: &str, shard: &str) -> Result<PathBuf, ExperimentError> {
+    let (model, out) = (place.model(), place.path(out));
+    let world = SmallWorld::open(&model, None, &fabric::default_device().expect("a device"))?;
+    let experiment = AdapterExperiment::named(name)?;
+    let adapters = AdapterWorld::open(&world, &model, &experiment)?;
+    let inputs = Inputs { model: &model, prompts: None, lora: None, negative_prompt: None, device: &DeviceKind::Flex };
+    let settings = Settings { steps: 2, ..Settings::default() };
+    let (config, plan) = configured_adapters(&experiment, &inputs.identify()?, &settings, IMAGES, 1, 0);
+    let mut folder = RunFolder::open(&out, &config, IMAGES)?;
+    let shard: Shard = shard.parse()?;
+    let work = Work { arms: &experiment.arms, cases: 1, shard, keep_images: 1 };
+    run_adapters(&adapters, &plan, &work, &mut folder, &mut |_| {})?;
+    Ok(out)
 }
 
 /// Returns the records of an arm, in the order of their cases and images.
@@ -158,7 +49,7 @@ fn to_condition(records: &[&ImageRecord]) -> Vec<f64> {
 fn both_experiments_run_compare_their_arms_and_are_reported() {
     let place = Place::new();
     for name in ADAPTER_NAMES {
-        let out = place.run(name, name, "1/1").expect(name);
+        let out = miniature(&place, name, name, "1/1").expect(name);
         let experiment = AdapterExperiment::named(name).expect(name);
         let (config, records) = read_run(&out).expect("a run");
         assert_eq!(records.len(), experiment.arms.len() * experiment.cases.multiple() * IMAGES, "{name}");
@@ -204,7 +95,7 @@ fn both_experiments_run_compare_their_arms_and_are_reported() {
 #[test]
 fn scales_act_and_a_text_determines_the_kind() {
     let place = Place::new();
-    let out = place.run("image-prompt", "out", "1/1").expect("a run");
+    let out = miniature(&place, "image-prompt", "out", "1/1").expect("a run");
     let (config, records) = read_run(&out).expect("a run");
     let [half, whole] = ["scale 0.5", "scale 1"].map(|arm| to_condition(&of(&records, arm)));
     assert_ne!(half, whole);
@@ -225,7 +116,7 @@ fn scales_act_and_a_text_determines_the_kind() {
 #[test]
 fn instructions_are_measured_by_task_and_wordings() {
     let place = Place::new();
-    let out = place.run("instruct", "out", "1/1").expect("a run");
+    let out = miniature(&place, "instruct", "out", "1/1").expect("a run");
     let (config, records) = read_run(&out).expect("a run");
     let mut kinds = BTreeSet::new();
     for (one, other) in of(&records, "instruct").into_iter().zip(of(&records, "text only")) {
@@ -258,7 +149,7 @@ fn instructions_are_measured_by_task_and_wordings() {
 fn a_run_stopped_at_any_byte_resumes_to_the_same_files_and_shards_merge_to_the_same_records() {
     let place = Place::new();
     let records = Path::new("images.jsonl");
-    let out = place.run("instruct", "whole", "1/1").expect("a run");
+    let out = miniature(&place, "instruct", "whole", "1/1").expect("a run");
     let whole = files(&out);
     let lines = &whole[records];
     let experiment = AdapterExperiment::named("instruct").expect("an experiment");
@@ -270,10 +161,11 @@ fn a_run_stopped_at_any_byte_resumes_to_the_same_files_and_shards_merge_to_the_s
         let name = format!("cut at {cut}");
         copy_folder(&out, &place.path(&name));
         fs::write(place.path(&name).join(records), &lines[..cut]).expect("a cut file");
-        assert_same_files(&files(&place.run("instruct", &name, "1/1").expect("a run")), &whole);
+        assert_same_files(&files(&miniature(&place, "instruct", &name, "1/1").expect("a run")), &whole);
     }
 
-    let shards = ["1/2", "2/2"].map(|shard| place.run("instruct", &shard.replace('/', "of"), shard).expect(shard));
+    let shard = |shard: &str| miniature(&place, "instruct", &shard.replace('/', "of"), shard).expect(shard);
+    let shards = ["1/2", "2/2"].map(shard);
     let merged = place.path("merged");
     assert_eq!(merge(&merged, &shards).expect("merged"), arms * cases);
     assert_eq!(read_run(&merged).expect("a run"), read_run(&out).expect("a run"));
@@ -291,11 +183,11 @@ fn an_adapter_of_another_kind_is_refused() {
     let adapter = |name: &str| place.model().join(format!("ip_adapter/{name}.safetensors"));
     let (plus, instruct) = (adapter("plus"), adapter("instruct"));
     fs::copy(&instruct, &plus).expect("a copy");
-    let error = place.run("image-prompt", "out", "1/1").expect_err("an Instruct adapter").to_string();
+    let error = miniature(&place, "image-prompt", "out", "1/1").expect_err("an Instruct adapter").to_string();
     let says = "plus.safetensors: expected an adapter that reads no instructions, got an Instruct adapter";
     assert!(error.contains(says), "{error}");
     fs::write(&instruct, "no weights").expect("a file");
-    let error = place.run("instruct", "out", "1/1").expect_err("a damaged file");
+    let error = miniature(&place, "instruct", "out", "1/1").expect_err("a damaged file");
     assert!(matches!(error, ExperimentError::Adapter(_)), "{error:?}");
     assert!(!place.path("out").exists(), "nothing was begun");
 }

@@ -79,9 +79,10 @@ fn assert_same_files(mine: &BTreeMap<PathBuf, Vec<u8>>, other: &BTreeMap<PathBuf
 }
 
 #[test]
-fn every_experiment_runs_and_compares_its_arms() {
+fn every_experiment_without_adapters_runs_and_compares_its_arms() {
     let world = small_world();
-    for name in NAMES.into_iter().chain(OWN) {
+    // The model that ships may have no adapters: `reasons.rs` tests the experiment that needs them.
+    for name in NAMES.into_iter().chain(OWN).filter(|name| *name != "reasons") {
         let place = tempfile::tempdir().expect("a folder");
         miniature(&world, name, place.path(), Shard::default()).expect(name);
         let (config, records) = read_run(place.path()).expect("a run");

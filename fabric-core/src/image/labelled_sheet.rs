@@ -1,17 +1,22 @@
 //! Sheets of images with labels, for sweeps of a setting.
 
+use font8x8::{BASIC_FONTS, LATIN_FONTS, UnicodeFonts};
+
 use super::fit::paste;
 use super::sheet::PAPER;
-use super::{Image, ImageError, Mark, check_size, contact_sheet, letters};
+use super::{Image, ImageError, Mark, check_size, contact_sheet};
 
 const INK: [u8; 3] = [36, 41, 47];
+
+/// Width and height of a letter in dots, with the space beside it.
+const LETTER: usize = 8;
 
 /// Largest number of letters of a row's label.
 const MAX_LETTERS: usize = 32;
 
 /// Draws rows of images like [`contact_sheet`], with a label above each column and to the left of each row.
 ///
-/// Labels have Latin capitals, digits and common signs; other letters are drawn as a frame. A column's label is cut off
+/// Labels have the letters of Latin-1; others are drawn as a question mark. A column's label is cut off
 /// where the next column begins, that of a row after 32 letters.
 ///
 /// # Errors
@@ -35,12 +40,12 @@ pub fn labelled_sheet(columns: &[String], rows: &[(String, Vec<Image>)], gap: us
     let cell_width = images().map(Image::width).max().unwrap_or(0);
     let cell_height = images().map(Image::height).max().unwrap_or(0);
 
-    // About twenty letters fit above an image of a usual size.
+    // About sixteen letters fit above an image of a usual size.
     let scale = (cell_width / 128).max(1);
-    let (letter_width, letter_height) = ((letters::WIDTH + 1) * scale, letters::HEIGHT * scale);
+    let side = LETTER * scale;
     let longest = rows.iter().map(|(label, _)| label.chars().count().min(MAX_LETTERS)).max().unwrap_or(0);
-    let left = if longest == 0 { 0 } else { gap + longest * letter_width };
-    let top = if columns.iter().all(String::is_empty) { 0 } else { gap + letter_height };
+    let left = if longest == 0 { 0 } else { gap + longest * side };
+    let top = if columns.iter().all(String::is_empty) { 0 } else { gap + side };
     let (width, height) = (left + grid.width(), top + grid.height());
     check_size("the labelled sheet", width, height)?;
 
@@ -48,11 +53,11 @@ pub fn labelled_sheet(columns: &[String], rows: &[(String, Vec<Image>)], gap: us
     paste(&mut rgb, width, &grid, left, top);
     let mut sheet = Sheet { rgb, width, height, scale };
     for (column, label) in columns.iter().enumerate() {
-        let most = (cell_width + gap) / letter_width;
+        let most = (cell_width + gap) / side;
         sheet.write(label, most, left + gap + column * (cell_width + gap), gap);
     }
     for (row, (label, _)) in rows.iter().enumerate() {
-        let middle = cell_height.saturating_sub(letter_height) / 2;
+        let middle = cell_height.saturating_sub(side) / 2;
         sheet.write(label, MAX_LETTERS, gap, top + gap + row * (cell_height + gap) + middle);
     }
     Ok(Image::new(width, height, sheet.rgb))
@@ -71,10 +76,10 @@ impl Sheet {
     /// Draws the first `most` letters of a text; what lies beyond the edge is left out.
     fn write(&mut self, text: &str, most: usize, left: usize, top: usize) {
         for (index, letter) in text.chars().take(most).enumerate() {
-            let left = left + index * (letters::WIDTH + 1) * self.scale;
-            for (row, dots) in letters::rows(letter).into_iter().enumerate() {
-                let is_dot = |column: &usize| dots >> (letters::WIDTH - 1 - column) & 1 == 1;
-                for column in (0..letters::WIDTH).filter(is_dot) {
+            let left = left + index * LETTER * self.scale;
+            for (row, dots) in dots_of(letter).into_iter().enumerate() {
+                // The lowest bit is on the left.
+                for column in (0..LETTER).filter(|column| (dots >> column) & 1 == 1) {
                     self.dot(left + column * self.scale, top + row * self.scale);
                 }
             }
@@ -89,6 +94,12 @@ impl Sheet {
             }
         }
     }
+}
+
+/// Returns the rows of dots of a letter, from the top.
+fn dots_of(letter: char) -> [u8; LETTER] {
+    let known = |letter| BASIC_FONTS.get(letter).or_else(|| LATIN_FONTS.get(letter));
+    known(letter).or_else(|| known('?')).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -108,16 +119,17 @@ mod tests {
         let [red, blue] = [[200, 0, 0], [0, 0, 200]].map(|colour| Image::filled(40, 30, colour).unwrap());
         let rows = [("A".to_owned(), vec![red.clone(), blue.clone()]), ("BC".to_owned(), vec![blue, red])];
         let sheet = labelled_sheet(&labels(["1", "2"]), &rows, 4).unwrap();
-        // Two letters of 6 dots, one line of 7 dots, and a gap before each.
-        let (left, top) = (4 + 2 * 6, 4 + 7);
+        // Two letters of 8 dots, one line of 8 dots, and a gap before each.
+        let (left, top) = (4 + 2 * 8, 4 + 8);
         assert_eq!((sheet.width(), sheet.height()), (left + 4 + 2 * 44, top + 4 + 2 * 34));
         for (column, row, colour) in [(0, 0, [200, 0, 0]), (1, 0, [0, 0, 200]), (0, 1, [0, 0, 200])] {
             let (x, y) = (left + 4 + column * 44, top + 4 + row * 34);
             assert_eq!([sheet.pixel(x, y), sheet.pixel(x + 39, y + 29)], [colour; 2]);
         }
-        // "1" has 10 dots, "A" has 18.
-        assert_eq!(ink(&sheet, left + 4..left + 48, 0..top), 10);
-        assert_eq!(ink(&sheet, 0..left, top..top + 34), 18);
+        let dots = |text: &str| text.chars().flat_map(dots_of).map(u8::count_ones).sum::<u32>() as usize;
+        assert!(dots("1") > 0 && dots("1") != dots("A"));
+        assert_eq!(ink(&sheet, left + 4..left + 48, 0..top), dots("1"));
+        assert_eq!(ink(&sheet, 0..left, top..top + 34), dots("A"));
     }
 
     #[test]
@@ -129,6 +141,7 @@ mod tests {
             let columns = labels([long.as_str(), "\u{65e5}\0", "", "more than columns"]);
             let sheet = labelled_sheet(&columns, &rows, gap).unwrap();
             assert!(sheet.width() < 400, "{}", sheet.width());
+            assert_eq!(dots_of('\u{65e5}'), dots_of('?'));
         }
         assert!(labelled_sheet(&[], &[], 4).is_err());
         assert!(labelled_sheet(&[], &[(String::new(), vec![small])], usize::MAX).is_err());

@@ -19,7 +19,6 @@ mod error;
 mod fit;
 mod hash;
 mod labelled_sheet;
-mod letters;
 mod mask;
 mod metadata;
 mod pixels;

@@ -45,6 +45,7 @@ const INDEX_NAME: &str = ".fabric-corpus.safetensors";
 ///
 /// ```no_run
 /// use fabric_core::image::Image;
+/// use fabric_core::session::FeedbackSession;
 /// use fabric_models::clip::PreferenceModel;
 /// use fabric_models::corpus::{Corpus, Query};
 ///
@@ -58,7 +59,9 @@ const INDEX_NAME: &str = ".fabric-corpus.safetensors";
 ///     .without(liked.iter().map(Image::content_hash))
 ///     .with_mmr_lambda(0.8);
 /// let images = corpus.nearest(&query, 4)?.iter().map(|candidate| candidate.open()).collect::<Result<Vec<_>, _>>()?;
-/// assert!(images.len() <= 4);
+/// let mut session = FeedbackSession::new("a cat on a roof");
+/// let candidates = session.push_candidates(images, "photos".into())?;
+/// session.like(&candidates[0])?.because("the colour")?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]

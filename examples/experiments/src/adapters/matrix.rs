@@ -142,6 +142,7 @@ pub(super) mod tests {
                 as_condition: factors.iter().copied().collect::<BTreeMap<_, _>>(),
                 condition: None,
             }),
+            reasons: Vec::new(),
         }
     }
 

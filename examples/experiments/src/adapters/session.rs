@@ -96,6 +96,7 @@ fn session(
         vote: None,
         file: None,
         adapter: Some(adapter),
+        reasons: Vec::new(),
     };
     let records = measured.into_iter().enumerate().map(record);
     Ok(Session { images: records.zip(images).collect(), attention: Vec::new(), condition: Some(condition) })

@@ -39,17 +39,7 @@ impl<'a> AdapterWorld<'a> {
             return Err(ExperimentError::NeedsSmallWorld { experiment: experiment.name.clone() });
         };
         let path = experiment.adapter_of(model)?;
-        let adapter = IpAdapter::open(&path, world.device())?;
-        let has_instructions = experiment.cases.has_instructions();
-        if adapter.config().is_instruct() != has_instructions {
-            let expected =
-                if has_instructions { "an Instruct adapter" } else { "an adapter that reads no instructions" };
-            let what = format!("adapter {}", path.display());
-            let help = "put the adapter of this experiment there";
-            return Err(InvalidValue::new(what, adapter.config(), expected, help).into());
-        }
-        adapter.config().check_layers(&world.plain_pipeline().cross_attentions())?;
-        let adapter = adapter.with_encoder(world.encoder().clone());
+        let adapter = world.adapter(&path, experiment.cases.has_instructions())?;
         Ok(Self { world, adapter, texts: TextRuler::open(model, world.device())? })
     }
 

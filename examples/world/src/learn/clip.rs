@@ -12,7 +12,7 @@ use super::text::padded;
 use super::{StageOptions, WorldConfig, seen, sketches, upload};
 use crate::factor_heads::most_likely;
 use crate::{FactorHeads, Named, SIDE, Split, sample};
-use fabric::models::clip::{ClipText, ClipTextError, ClipVision};
+use fabric::models::clip::{ClipText, ClipVision};
 use fabric::models::config::ConfigError;
 use fabric::models::layers::Linear;
 use fabric::models::load::PublishedNames;
@@ -87,11 +87,6 @@ impl WorldClip {
     pub fn classify(&self, pixels: Tensor<4>) -> Vec<Named> {
         let last = self.vision.forward(pixels).hidden.pop().expect("an encoder has states");
         most_likely(self.heads.forward(last))
-    }
-
-    /// Embeds captions, `[captions, channels]`.
-    fn read(&self, ids: &[Vec<u32>]) -> Result<Tensor<2>, ClipTextError> {
-        Ok(self.text.forward(ids)?.text_embeds.expect("the world's text encoder projects"))
     }
 
     /// Returns the scaled similarity of each image embedding to each caption embedding, `[images, captions]`.
@@ -175,8 +170,11 @@ impl Task for ClipTask {
         }
         let mut got = model.vision.forward(upload(batch.pixels, SIDE as usize, device));
         let captioned = Tensor::<1, Int>::from_data(TensorData::new(batch.captioned, [captions]), device);
-        let read = model.read(&batch.ids).map_err(|error| error.to_string())?;
-        let read = if self.fixed { read.detach() } else { read };
+        // Detaching the embeddings instead would keep the operations of the encoder for a backward pass that never
+        // comes: tens of megabytes a step.
+        let text = if self.fixed { model.text.clone().no_grad() } else { model.text.clone() };
+        let read = text.forward(&batch.ids).map_err(|error| error.to_string())?;
+        let read = read.text_embeds.expect("the world's text encoder projects");
         let similarity = model.compare(got.image_embeds.select(0, captioned), read);
         let same = Tensor::<2, Int>::from_data(TensorData::new((0..captions as i64).collect(), [captions, 1]), device);
         let of = |logits: Tensor<2>| log_softmax(logits, 1).gather(1, same.clone()).mean().neg();

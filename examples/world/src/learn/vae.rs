@@ -95,10 +95,9 @@ impl Task for VaeTask {
         let images = pixels.dims()[0];
         let side = batch.side / self.scale_factor;
         let noise = Tensor::from_data(TensorData::new(batch.noise, [images, self.latent_channels, side, side]), device);
-        let mut latents = model.encode_distribution(pixels.clone());
-        if self.options.fixed {
-            (latents.mean, latents.logvar) = (latents.mean.detach(), latents.logvar.detach());
-        }
+        // Detaching the latents instead would keep the operations of the encoder for a backward pass that never comes.
+        let encoder = if self.options.fixed { model.clone().no_grad() } else { model.clone() };
+        let latents = encoder.encode_distribution(pixels.clone());
         let back = model.decode_unscaled(latents.sample(noise));
         let difference = back - pixels;
         let (mean, logvar) = (latents.mean, latents.logvar);

@@ -277,27 +277,9 @@ fn read_error(place: &str, source: io::Error) -> MetadataError {
     ImageError::Read { place: place.trim_matches('`').to_owned(), source }.into()
 }
 
-/// Remainders of the checksum's polynomial for each byte.
-static REMAINDERS: [u32; 256] = remainders();
-
-const fn remainders() -> [u32; 256] {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut remainder = byte as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            remainder = (remainder >> 1) ^ (0xedb8_8320 & (remainder & 1).wrapping_neg());
-            bit += 1;
-        }
-        table[byte] = remainder;
-        byte += 1;
-    }
-    table
-}
-
 /// Returns the CRC-32 of some bytes in a row.
 fn checksum(parts: &[&[u8]]) -> u32 {
-    let bytes = parts.iter().copied().flatten();
-    !bytes.fold(u32::MAX, |crc, byte| REMAINDERS[usize::from((crc as u8) ^ byte)] ^ (crc >> 8))
+    let mut hasher = crc32fast::Hasher::new();
+    parts.iter().for_each(|part| hasher.update(part));
+    hasher.finalize()
 }

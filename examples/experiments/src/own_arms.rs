@@ -1,0 +1,88 @@
+//! The arms of experiments that are not in FABRIC's paper.
+
+use std::collections::BTreeMap;
+
+use fabric::core::fabric::FabricSettings;
+use fabric::core::guidance::Apg;
+use fabric::core::pipeline::Cads;
+use serde_json::{Value, json};
+
+use crate::Arm;
+
+/// Returns arms with one side or both, and with disliked images of more and less weight.
+pub(crate) fn sides(control: &Arm) -> Vec<Arm> {
+    let arm = |name: &str, likes: bool, dislikes: bool, negative_scale: f64| Arm {
+        name: name.to_owned(),
+        likes,
+        dislikes,
+        fabric: FabricSettings { negative_scale, ..control.fabric.clone() },
+        ..control.clone()
+    };
+    vec![
+        control.clone(),
+        arm("liked", true, false, 0.5),
+        arm("disliked, 0.5", false, true, 0.5),
+        arm("disliked, 1", false, true, 1.0),
+        arm("disliked, 2", false, true, 2.0),
+        arm("both, 0.5", true, true, 0.5),
+        arm("both, 1", true, true, 1.0),
+        arm("both, 2", true, true, 2.0),
+    ]
+}
+
+/// Returns arms that differ from the paper's settings in one or two ways each.
+pub(crate) fn sweep(control: &Arm) -> Vec<Arm> {
+    let base = &control.fabric;
+    let weighted = |max_weight: f64| FabricSettings { max_weight, ..base.clone() };
+    let first_half = |max_weight: f64| FabricSettings { end: 0.5, ..weighted(max_weight) };
+    let bottleneck =
+        |scale: f64| FabricSettings { liked_bottleneck_scale: scale, disliked_bottleneck_scale: scale, ..base.clone() };
+    let settings = [
+        ("weight 0.1", weighted(0.1)),
+        ("weight 0.3", weighted(0.3)),
+        ("weight 0.8", weighted(0.8)),
+        ("weight 1.5", weighted(1.5)),
+        ("weight 3", weighted(3.0)),
+        ("weight 0.8, first half", first_half(0.8)),
+        ("weight 1.5, first half", first_half(1.5)),
+        ("weight 1.5, divided by the votes", FabricSettings { normalise: true, ..weighted(1.5) }),
+        ("bottleneck 0.3", bottleneck(0.3)),
+        ("bottleneck 3", bottleneck(3.0)),
+        ("official interface", FabricSettings::official_api()),
+        ("official configurations", FabricSettings::official_configs()),
+    ];
+    let arm = |(name, fabric): (&str, FabricSettings)| Arm {
+        name: name.to_owned(),
+        likes: true,
+        dislikes: true,
+        fabric,
+        ..control.clone()
+    };
+    std::iter::once(control.clone()).chain(settings.into_iter().map(arm)).collect()
+}
+
+/// Leaves out 30 % of the words of the prompt, as in the paper's section 5.4.
+pub(crate) fn words_left_out() -> BTreeMap<String, Value> {
+    [("prompt_dropout".to_owned(), 0.3.into())].into()
+}
+
+/// Returns arms with feedback, and with one option each against the loss of diversity.
+pub(crate) fn diversity(control: &Arm, feedback: &Arm) -> Vec<Arm> {
+    let option = |name: &str, generation: Value| {
+        let generation = generation.as_object().into_iter().flatten();
+        let generation = generation.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Arm { name: name.to_owned(), generation, ..feedback.clone() }
+    };
+    let normalised = FabricSettings { normalise: true, ..feedback.fabric.clone() };
+    let first_half = FabricSettings { end: 0.5, ..feedback.fabric.clone() };
+    vec![
+        control.clone(),
+        feedback.clone(),
+        Arm { generation: words_left_out(), name: "dropout 0.3".to_owned(), ..feedback.clone() },
+        Arm { fabric: normalised, name: "divided by the votes".to_owned(), ..feedback.clone() },
+        Arm { fabric: first_half, name: "first half".to_owned(), ..feedback.clone() },
+        option("guidance from 0.2 to 0.8", json!({ "guidance_window": [0.2, 0.8] })),
+        option("CADS", json!({ "cads": Cads::default() })),
+        option("APG", json!({ "apg": Apg::default() })),
+    ]
+}
