@@ -1,16 +1,18 @@
 //! Prints how images were made, if their PNG files say so:
 //! `cargo run --release --example image_metadata -- out/seed-0.png`.
 //!
-//! Files of this library, of AUTOMATIC1111's web UI and of ComfyUI are read.
+//! Files of this library, of AUTOMATIC1111's web UI and of ComfyUI are read. If a file cannot be read, its error is
+//! printed, the other files are read, and the program fails at the end.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use fabric::core::image::{FoundMetadata, ImageMetadata};
+use serde::Serialize;
 
 mod common;
 
@@ -20,24 +22,39 @@ struct Arguments {
     /// PNG files.
     #[arg(required = true)]
     images: Vec<PathBuf>,
-    /// Print JSON, one object per image and line.
+    /// Print JSON, one object per image and line, with its path.
     #[arg(long)]
     json: bool,
 }
 
-fn main() -> ExitCode {
-    common::report(run(&Arguments::parse()))
+/// Line of the JSON output.
+#[derive(Serialize)]
+struct Line<'a> {
+    path: String,
+    #[serde(flatten)]
+    found: &'a FoundMetadata,
 }
 
-fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut code = ExitCode::SUCCESS;
     for path in &arguments.images {
-        let found = ImageMetadata::read(path)?;
-        if arguments.json {
-            println!("{}", serde_json::to_string(&found)?);
-        } else {
-            println!("{}", path.display());
-            print(&found);
+        let result = run(path, arguments.json);
+        if result.is_err() {
+            code = common::report(result);
         }
+    }
+    code
+}
+
+fn run(path: &Path, json: bool) -> Result<(), Box<dyn Error>> {
+    let found = ImageMetadata::read(path)?;
+    if json {
+        let line = Line { path: path.display().to_string(), found: &found };
+        println!("{}", serde_json::to_string(&line)?);
+    } else {
+        println!("{}", path.display());
+        print(&found);
     }
     Ok(())
 }

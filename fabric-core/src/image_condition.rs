@@ -12,7 +12,8 @@ use crate::{Aspect, InvalidValue};
 pub struct ImageCondition {
     /// The image.
     pub image: Image,
-    /// Aspect of the image that is used. `None` is a plain image prompt; an aspect needs an Instruct adapter.
+    /// Aspect of the image that is used. `None` is a plain image prompt; an aspect needs an Instruct
+    /// adapter, or a plain one that has layers for it.
     pub aspect: Option<Aspect>,
     /// Scale, not negative; 1 is as trained.
     pub scale: f64,

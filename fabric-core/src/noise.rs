@@ -138,7 +138,11 @@ impl SeededNoise {
             Draw::ReferencePosterior { ids, .. } | Draw::Reference { ids, .. } => {
                 ("references that noise is drawn for", ids.len(), "reference")
             }
-            Draw::Latents | Draw::StartNoise => ("seeds of the noise", self.initial.len(), "image"),
+            Draw::Latents | Draw::StartNoise if self.initial.len() != self.seeds.len() => {
+                let (got, expected) = (self.initial.len(), format!("{}, one per image", self.seeds.len()));
+                let help = "give each image its mixture";
+                return Err(Error::settings("initial noises", got, expected, help));
+            }
             _ => ("seeds of the noise", self.seeds.len(), "image"),
         };
         if got == expected {

@@ -1,9 +1,10 @@
 //! Image prompts, instructions and reasons in sessions of feedback.
 
 use fabric::core::InitImage;
-use fabric::core::fabric::KeepPolicy;
+use fabric::core::attention::Block;
+use fabric::core::fabric::{KeepPolicy, ReferenceScope};
 use fabric::core::session::FeedbackSession;
-use fabric::core::{Aspect, ImageCondition};
+use fabric::core::{Aspect, AspectKind, ImageCondition};
 use fabric::models::clip::ClipVision;
 
 use super::*;
@@ -95,6 +96,57 @@ fn reasoned_votes_are_limited_by_the_keep_policy() {
     let request = session.next_request(&equipped(), 1).expect("a request");
     let shades: Vec<u8> = request.image_conditions.iter().map(|one| one.image.rgb()[0]).collect();
     assert_eq!(shades, [3, 4]);
+}
+
+#[test]
+fn votes_with_a_reason_are_references_where_the_settings_say_so() {
+    let mut session = session();
+    let window = Window::new(0.0, 0.5).expect("a window");
+    let scope = ReferenceScope { window, ..ReferenceScope::default() };
+    let mut settings = request().settings;
+    settings.reasons.references = [(AspectKind::Style, scope.clone())].into();
+    session.set_settings(serde_json::to_value(&settings).expect("settings"));
+    let image = |at: u8| Image::filled(8, 8, [at, 0, 0]).expect("an image");
+    session.like(&image(1)).expect("a vote").because(Aspect::Style).expect("a reason");
+    session.dislike(&image(2)).expect("a vote");
+    session.dislike(&image(3)).expect("a vote").because(Aspect::Style).expect("a reason");
+    session.like(&image(4)).expect("a vote").because(Aspect::Colour).expect("a reason");
+    let got = session.next_request(&equipped(), 1).expect("a request");
+    let references: Vec<_> =
+        got.feedback.iter().map(|one| (one.image.rgb()[0], one.strength, one.scope.clone())).collect();
+    let everywhere = ReferenceScope::default();
+    assert_eq!(references, [(1, 1.0, scope.clone()), (2, -1.0, everywhere), (3, -1.0, scope)]);
+    assert_eq!(got.image_conditions.len(), 3);
+    // At a scale of 0, they are references only, which need no adapter.
+    (settings.reasons.scale, settings.reasons.away_scale) = (0.0, 0.0);
+    session.set_settings(serde_json::to_value(&settings).expect("settings"));
+    let got = session.next_request(pipeline(), 1).expect("a request");
+    assert_eq!((got.feedback.len(), got.image_conditions.len()), (3, 0));
+    assert!(pipeline().generate(&got).is_ok());
+}
+
+#[test]
+fn a_plain_adapter_uses_an_aspect_through_the_layers_that_are_set_for_it() {
+    let plus = adapter("plus").with_encoder(encoder());
+    let layers = LayerScales::none().with_block(Block::Mid, 0.8).with_block(Block::Up(0), 0.5);
+    let equipped = pipeline().clone().with_adapter(plus.clone().with_aspect(AspectKind::Colour, layers.clone()));
+    let made = |request: Request| latents(&equipped.generate(&request).expect("images"));
+    let condition = ImageCondition::new(image()).using(Aspect::Colour).with_scale(0.6);
+    let got = made(request().with_image_condition(condition.clone()));
+    assert_again(&got, &made(request().with(plus.prompt(image()).with_scales(layers.times(0.6)))), "its layers");
+    assert!(distance(&got, &made(request().with(plus.prompt(image()).with_scale(0.6)))) > 1e-3);
+    let away = made(request().with_image_condition(condition.clone().away()));
+    assert!(distance(&away, &got) > 1e-3);
+    let whole = made(request().with_image_condition(ImageCondition::new(image()).using(Aspect::Everything)));
+    assert_again(&whole, &made(request().with(plus.prompt(image()))), "everything");
+    // The tiny U-Net is none whose style layers are published.
+    let style = request().with_image_condition(ImageCondition::new(image()).using(Aspect::Style));
+    let message = equipped.generate(&style).expect_err("no layers").to_string();
+    assert!(message.contains("reads no instructions and has no layers for this aspect"), "{message}");
+    // With an Instruct adapter, the layers are not used.
+    let both = equipped.clone().with_adapter(adapter("instruct").with_encoder(encoder()));
+    let instructed = latents(&both.generate(&request().with_image_condition(condition)).expect("images"));
+    assert!(distance(&instructed, &got) > 1e-4);
 }
 
 #[test]

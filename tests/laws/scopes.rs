@@ -42,13 +42,19 @@ fn the_weight_of_a_scope_is_a_factor_on_the_strength() {
 #[test]
 fn a_scope_without_an_evaluation_leaves_the_reference_out_and_says_so() {
     let without = make(&request(everywhere()).with_disliked(image(3, 64)));
+    let expected = "references left out, as their scope leaves them no weight in any evaluation of their branch: 1";
+    let check = |made: &Generation| {
+        assert_eq!((made.report.references, made.report.references_without_effect), ([0, 1], 1));
+        assert!(made.report.notes.iter().any(|note| note == expected), "{:?}", made.report.notes);
+    };
     for scope in [window(0.5, 0.5), ReferenceScope { weight: 0.0, ..ReferenceScope::default() }] {
         let made = make(&liked(scope));
         assert_same(&made, &without);
-        assert_eq!((made.report.references, made.report.references_without_effect), ([0, 1], 1));
-        let expected = "references left out, as no evaluation lies inside their scope: 1";
-        assert!(made.report.notes.iter().any(|note| note == expected), "{:?}", made.report.notes);
+        check(&made);
     }
+    // Outside of the window of the settings, there is no weight either.
+    let first_half = FabricSettings { end: 0.4, min_weight: 0.0, ..everywhere() };
+    check(&make(&scoped(window(0.7, 1.0), first_half)));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fabric::DeviceKind;
-use fabric::core::pipeline::Settings;
+use fabric::core::pipeline::{ReasonSettings, Settings};
 use fabric::models::LoraChoice;
 use serde_json::{Value, json};
 
@@ -148,6 +148,12 @@ fn with_settings(
 ) -> Value {
     let mut config = inputs.fields.clone();
     config["settings"] = serde_json::to_value(settings).expect("settings are plain data");
+    if settings.reasons == ReasonSettings::default()
+        && let Some(fields) = config["settings"].as_object_mut()
+    {
+        // As it was before there were settings of reasons, so that older runs resume.
+        fields.remove("reasons");
+    }
     config["rounds"] = rounds.into();
     config["images"] = images.into();
     config["keep_images"] = keep_images.into();

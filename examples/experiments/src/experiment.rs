@@ -62,7 +62,8 @@ impl Experiment {
     }
 
     /// Fits the experiment to a model, and returns it with the arms that are left out because the model has no adapter
-    /// for them. Experiments without reasons fit every model and are returned unchanged.
+    /// for them. The arms of an experiment with reasons are made anew; experiments without reasons fit every model and
+    /// are returned unchanged.
     ///
     /// # Errors
     ///

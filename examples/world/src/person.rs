@@ -29,7 +29,7 @@ impl Person {
     }
 
     /// Sets the reasons that the person gives. With reasons, the image that is liked gets a like for each aspect that is
-    /// right, and the one that is disliked a dislike for each aspect that is wrong.
+    /// right, and the one that is disliked a dislike for each aspect that is wrong ([`Reasons::to_like`]).
     #[must_use]
     pub fn with_reasons(self, reasons: Reasons) -> Self {
         Self { reasons, ..self }

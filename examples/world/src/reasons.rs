@@ -47,7 +47,8 @@ impl InstructTask {
 
 impl Reasons {
     /// Returns the reasons to like an image: the aspects whose wanted factors are all right. Aspects without a wanted
-    /// factor are no reason.
+    /// factor are no reason, and neither are those within a wider aspect that is one, such as the colour within the
+    /// style.
     pub fn to_like(self, wanted: &Named, seen: &Named) -> Vec<Aspect> {
         self.of(wanted, |right, all| right == all, seen)
     }

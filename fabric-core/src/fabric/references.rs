@@ -67,7 +67,8 @@ impl References<'_> {
     /// Liked references act on the conditional branch, disliked ones on the others. The weight follows the schedule of
     /// [`FabricSettings`] and the scope of the reference.
     pub(crate) fn active(&self, call: &ModelCall, layout: &BatchLayout) -> ActiveReferences {
-        let count = |side| self.all.iter().filter(|reference| reference.side == side).count();
+        let is_within = |reference: &&Reference| reference.scope.factor(call) > 0.0;
+        let count = |side| self.all.iter().filter(is_within).filter(|reference| reference.side == side).count();
         let counts = [count(Side::Liked), count(Side::Disliked)];
         let active = self.all.iter().enumerate().filter_map(|(index, reference)| {
             let same_side = counts[usize::from(reference.side == Side::Disliked)];

@@ -28,7 +28,8 @@ use crate::window::Window;
 pub struct ReferenceScope {
     /// Factor on the weight of the reference.
     pub weight: f64,
-    /// The part of the run in which it acts.
+    /// The part of the run in which it acts, with the weight that the settings have there: outside of their own window
+    /// it is `min_weight`.
     pub window: Window,
     /// Factors on its weight by block of the U-Net.
     pub blocks: BlockWeights,

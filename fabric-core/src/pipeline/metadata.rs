@@ -1,4 +1,4 @@
-//! How images were made, from a run and back to a request.
+//! Metadata of the images of a run, and requests from metadata.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,8 @@ impl Generation {
     /// [`Image::save_with_metadata`](crate::image::Image::save_with_metadata).
     ///
     /// It has all of the request except conditioning and a sampler that the caller made; these are named in
-    /// [`ImageMetadata::not_restored`]. Models and adapters are named by their files, without folders.
+    /// [`ImageMetadata::not_restored`]. Models and adapters are named by their files, without
+    /// absolute paths.
     ///
     /// # Errors
     ///
@@ -221,7 +222,7 @@ mod tests {
         Generation { images, seeds: request.seeds.clone(), latents: Tensor::zeros([2, 4, 1, 1], &device), report }
     }
 
-    /// What of a request can be compared.
+    /// Returns the parts of a request that can be compared, as text.
     fn parts(request: &Request) -> String {
         format!("{request:?} {:?} {:?}", hashes(request), request.settings)
     }

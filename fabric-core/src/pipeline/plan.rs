@@ -104,7 +104,7 @@ impl Pipeline {
             let is_supported = |adapter: &Arc<dyn ImageAdapter>| {
                 image.aspect.as_ref().is_none_or(|aspect| adapter.supports(aspect, &layers))
             };
-            if instruct.is_some() && (image.aspect.is_some() || plain.is_none()) {
+            if (image.aspect.is_some() || plain.is_none()) && instruct.is_some_and(is_supported) {
                 instructed.push(image.clone());
             } else if plain.is_some_and(is_supported) {
                 prompted.push(image.clone());

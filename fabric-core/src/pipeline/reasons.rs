@@ -14,24 +14,28 @@ use crate::{Aspect, AspectKind, Error};
 /// share [`Self::most_per_aspect`], and all of one direction share [`Self::most`].
 ///
 /// ```
-/// use fabric_core::fabric::ReferenceScope;
+/// use fabric_core::fabric::{FabricSettings, ReferenceScope};
 /// use fabric_core::pipeline::{ReasonSettings, Settings, Window};
 /// use fabric_core::AspectKind;
 ///
 /// // A vote on the composition is a reference of FABRIC in the first steps, too.
 /// let early = ReferenceScope { window: Window::new(0.0, 0.3)?, ..ReferenceScope::default() };
 /// let reasons = ReasonSettings { references: [(AspectKind::Composition, early)].into(), ..ReasonSettings::default() };
-/// assert!(Settings { reasons, ..Settings::default() }.validate().is_ok());
+/// // Outside of FABRIC's own window, references have its `min_weight`.
+/// let fabric = FabricSettings { start: 0.0, ..FabricSettings::default() };
+/// assert!(Settings { reasons, fabric, ..Settings::default() }.validate().is_ok());
 /// # Ok::<(), fabric_core::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReasonSettings {
-    /// Scale of the image prompt of a vote of strength 1 towards a liked image.
+    /// Scale of the image prompt of a vote of strength 1 towards a liked image, at most [`Self::most_per_aspect`]. At 0
+    /// such votes are no image prompts.
     pub scale: f64,
-    /// Scale of the image prompt of a vote of strength 1 away from a disliked image.
+    /// Scale of the image prompt of a vote of strength 1 away from a disliked image, at most [`Self::most_per_aspect`].
+    /// At 0 such votes are no image prompts.
     pub away_scale: f64,
-    /// Largest sum of scales of the votes of one direction with the same reason.
+    /// Largest sum of scales of the votes of one direction with the same reason, at most [`Self::most`].
     pub most_per_aspect: f64,
     /// Largest sum of scales of all votes of one direction with a reason.
     pub most: f64,
@@ -61,6 +65,16 @@ impl ReasonSettings {
                 return Err(Error::settings(name, value, "a number from 0 to 100", "1 is as trained, 0 has no effect"));
             }
         }
+        for ((name, value), (limit, most)) in [
+            (("scale", self.scale), ("most_per_aspect", self.most_per_aspect)),
+            (("away_scale", self.away_scale), ("most_per_aspect", self.most_per_aspect)),
+            (("most_per_aspect", self.most_per_aspect), ("most", self.most)),
+        ] {
+            if value > most {
+                let (name, expected) = (format!("reasons.{name}"), format!("at most {most}, which is reasons.{limit}"));
+                return Err(Error::settings(name, value, expected, format!("raise reasons.{limit}, or lower this")));
+            }
+        }
         Ok(self
             .references
             .iter()
@@ -77,7 +91,7 @@ impl ReasonSettings {
 
     /// Returns the scale of the image prompt of each vote, given by its strength (below 0 a dislike) and its reason.
     ///
-    /// Votes that share a limit keep the ratios of their strengths.
+    /// Votes that exceed a limit together are reduced by the same factor.
     pub(super) fn scales(&self, votes: &[(f64, &Aspect)]) -> Vec<f64> {
         let is_away = |strength: f64| strength < 0.0;
         let wanted: Vec<f64> = votes
@@ -150,6 +164,9 @@ mod tests {
             ("reasons.away_scale", ReasonSettings { away_scale: f64::NAN, ..ReasonSettings::default() }),
             ("reasons.most_per_aspect", ReasonSettings { most_per_aspect: 1e9, ..ReasonSettings::default() }),
             ("reasons.most", ReasonSettings { most: f64::INFINITY, ..ReasonSettings::default() }),
+            ("reasons.scale", ReasonSettings { scale: 2.0, ..ReasonSettings::default() }),
+            ("reasons.away_scale", ReasonSettings { most_per_aspect: 0.5, scale: 0.5, ..ReasonSettings::default() }),
+            ("reasons.most_per_aspect", ReasonSettings { most: 0.9, ..ReasonSettings::default() }),
         ] {
             assert!(bad.validate().unwrap_err().to_string().starts_with(name));
         }

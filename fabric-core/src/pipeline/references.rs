@@ -49,11 +49,18 @@ impl<'a> Chosen<'a> {
                 notes.push(format!("{kind} images left out, as they would have no effect: {count}; {why}"));
             }
         }
+        let acts = |image: &FeedbackImage, call: &ModelCall| {
+            let (side, strength) = (side_of(image), image.strength.abs() * image.scope.factor(call));
+            let runs = !acted_on(side, &guidance.at(call).branches()).is_empty();
+            runs && !weights.weights(call, side, strength, 1).is_zero()
+        };
         let before = judged.len();
-        judged.retain(|image| calls(schedule).any(|call| image.scope.factor(&call) > 0.0));
+        judged.retain(|image| calls(schedule).any(|call| acts(image, &call)));
         if judged.len() < before {
             let count = before - judged.len();
-            notes.push(format!("references left out, as no evaluation lies inside their scope: {count}"));
+            notes.push(format!(
+                "references left out, as their scope leaves them no weight in any evaluation of their branch: {count}"
+            ));
         }
         let strengths: Vec<f64> = judged.iter().map(|image| image.strength).collect();
         let kept = settings.keep.select(&strengths);

@@ -33,10 +33,12 @@ impl Votes {
             if !kept.iter().any(|kept| std::ptr::eq(*kept, judged)) {
                 continue;
             }
-            let condition = ImageCondition::new(judged.image.clone())
-                .using(aspect.clone())
-                .with_scale(scales.next().expect("a scale for each kept vote"));
-            votes.image_conditions.push(if strength < 0.0 { condition.away() } else { condition });
+            let scale = scales.next().expect("a scale for each kept vote");
+            let condition = ImageCondition::new(judged.image.clone()).using(aspect.clone()).with_scale(scale);
+            // Without a scale it would have no effect, but need an adapter and could need more branches.
+            if scale > 0.0 {
+                votes.image_conditions.push(if strength < 0.0 { condition.away() } else { condition });
+            }
             if let Some(scope) = settings.reasons.references.get(&aspect.kind()) {
                 let scope = scope.clone();
                 votes.references.push(FeedbackImage { scope, ..FeedbackImage::new(judged.image.clone(), strength) });
@@ -84,8 +86,8 @@ impl FeedbackSession {
     /// Votes without a reason are references of FABRIC. A vote with a reason is an [`ImageCondition`] of that aspect,
     /// towards a liked image and away from a disliked one, with a scale by [`Settings::reasons`], and a reference too if
     /// these settings have one for its reason. It needs a pipeline with an adapter that can use the aspect
-    /// ([`Pipeline::with_adapter`]). [`FabricSettings::keep`](crate::fabric::FabricSettings::keep) selects among both
-    /// kinds, each for itself.
+    /// ([`Pipeline::with_adapter`]). [`FabricSettings::keep`](crate::fabric::FabricSettings::keep) selects among the votes
+    /// with a reason, and then among all references, of whichever kind of vote.
     ///
     /// # Errors
     ///
@@ -110,7 +112,8 @@ impl FeedbackSession {
     }
 
     /// Adds what was made with a request as a round. The round has the prompts, settings and images of the request, also
-    /// if the session was changed since [`Self::next_request`]; not the conditioning that was added to it.
+    /// if the session was changed since [`Self::next_request`]; not what was added to it: conditioning, references and
+    /// initial noise.
     ///
     /// # Errors
     ///

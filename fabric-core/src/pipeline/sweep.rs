@@ -63,8 +63,10 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`Self::generate`], and an error if there are no requests or the sheet would be too large.
+    /// Returns the errors of [`Self::generate`], and an error if the requests differ in their seeds, there are none, or
+    /// the sheet would be too large.
     pub fn compare(&self, requests: &[(String, Request)]) -> Result<Image, Error> {
+        check_seeds(requests)?;
         let made = requests.iter().map(|(_, request)| self.generate(request)).collect::<Result<Vec<_>, _>>()?;
         let labels: Vec<String> = requests.iter().map(|(label, _)| label.clone()).collect();
         Ok(labelled_sheet(&labels, &rows_of_seeds(&made), GAP)?)
@@ -95,7 +97,23 @@ impl Pipeline {
 fn first_image(request: &Request, seed: Option<u64>) -> Request {
     let mut request = request.clone().with_seeds(seed);
     request.initial_noise.truncate(1);
+    request.conditioning.retain(|one| one.images.as_ref().is_none_or(|images| images.contains(&0)));
+    request.conditioning.iter_mut().for_each(|one| one.images = None);
     request
+}
+
+/// Checks that all requests have the seeds of the first one, so that a row of the sheet has one seed.
+fn check_seeds(requests: &[(String, Request)]) -> Result<(), Error> {
+    let Some((_, first)) = requests.first() else { return Ok(()) };
+    match requests.iter().find(|(_, request)| request.seeds != first.seeds) {
+        None => Ok(()),
+        Some((label, request)) => Err(Error::settings(
+            format!("seeds of the request `{label}`"),
+            format!("{:?}", request.seeds),
+            format!("those of the first request, {:?}", first.seeds),
+            "give all requests the same seeds",
+        )),
+    }
 }
 
 /// Returns the images of each seed, over all generations.
@@ -170,5 +188,32 @@ mod tests {
         let expected = [("seed 3", vec![image(10), image(20)]), ("seed 4", vec![image(11), image(21)])];
         assert_eq!(rows, expected.map(|(label, images)| (label.to_owned(), images)));
         assert!(rows_of_seeds(&[]).is_empty());
+    }
+
+    #[test]
+    fn requests_with_other_seeds_are_no_rows() {
+        let mut all = request().ablation();
+        assert!(check_seeds(&all).is_ok() && check_seeds(&[]).is_ok());
+        all[2].1.seeds.pop();
+        let message = check_seeds(&all).unwrap_err().to_string();
+        assert!(message.starts_with("seeds of the request `disliked`: expected those of the first"), "{message}");
+    }
+
+    #[test]
+    fn the_first_image_has_the_conditioning_that_is_for_it() {
+        #[derive(Debug)]
+        struct Nothing;
+        impl crate::pipeline::Conditioning for Nothing {
+            fn prepare(
+                &self,
+                _: &crate::pipeline::RunContext<'_>,
+            ) -> Result<Box<dyn crate::pipeline::PreparedConditioning>, Error> {
+                unreachable!("nothing runs")
+            }
+        }
+        let request = request().with_for(0..2, Nothing).with_for(1..2, Nothing).with(Nothing);
+        let first = first_image(&request, Some(3));
+        assert!(first.validate().is_ok());
+        assert_eq!(first.conditioning.len(), 2);
     }
 }

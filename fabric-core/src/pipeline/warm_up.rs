@@ -18,7 +18,8 @@ impl Pipeline {
     ///
     /// The batches are those of the request. With a [guidance window](super::Settings::guidance_window) there are two
     /// runs if some evaluations run other branches than others: one with guidance, and one without it. References act
-    /// in both, so a warm-up may need more memory than a request in which they never act together with guidance.
+    /// in both, whatever their scopes, so a warm-up may need more memory than a request in which they never act together, or
+    /// not together with guidance.
     ///
     /// ```
     /// use fabric_core::{Error, pipeline::{Pipeline, Request}};

@@ -13,8 +13,8 @@ pub struct Feedback {
 }
 
 impl Feedback {
-    /// Selects references from votes, which are ordered from the oldest to the most recent. Votes with a reason are no
-    /// references.
+    /// Selects references from votes, which are ordered from the oldest to the most recent. Votes with a reason are left
+    /// out.
     pub(super) fn select(votes: &[Judged], keep: KeepPolicy) -> Self {
         let votes: Vec<&Judged> = votes.iter().filter(|judged| judged.vote.reason().is_none()).collect();
         let strengths: Vec<f64> = votes.iter().map(|judged| judged.vote.strength()).collect();

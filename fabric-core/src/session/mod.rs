@@ -49,6 +49,13 @@ pub(crate) struct MadeWith {
     pub(crate) init_image: Option<InitImage>,
 }
 
+/// Undone steps that a new step discarded, and the images that only they refer to.
+#[derive(Debug, Default)]
+struct Undone {
+    steps: Vec<Step>,
+    images: BTreeMap<ContentHash, Image>,
+}
+
 /// Feedback session: a prompt, rounds of images generated for it, and votes on the images.
 ///
 /// ```
@@ -289,8 +296,8 @@ impl FeedbackSession {
     ///
     /// # Errors
     ///
-    /// Returns [`SessionError::Full`] if the image is new and the session would have more than
-    /// [`MAX_SESSION_PIXELS`].
+    /// Returns [`SessionError::Condition`] if the words of the reason are empty or too long, and [`SessionError::Full`] if
+    /// the image is new and the session would have more than [`MAX_SESSION_PIXELS`].
     pub fn vote(&mut self, image: &Image, vote: Vote) -> Result<CastVote<'_>, SessionError> {
         if let Some(reason) = vote.reason() {
             reason.validate()?;
@@ -298,19 +305,22 @@ impl FeedbackSession {
         // Repeated if the only vote that it would replace is the same one.
         let replaced: Vec<&Vote> = self.votes_on(image).filter(|old| vote.replaces(old)).collect();
         let is_step = replaced != [&vote];
+        let mut discarded = None;
         if is_step {
             self.check_room([image], MAX_SESSION_PIXELS)?;
             let hash = image.content_hash();
             self.images.entry(hash).or_insert_with(|| image.clone());
-            self.push(Step::Vote { unix_ms: now(), image: hash, vote: Some(vote.clone()) });
+            discarded = Some(self.push(Step::Vote { unix_ms: now(), image: hash, vote: Some(vote.clone()) }));
         }
-        Ok(CastVote { session: self, image: image.clone(), vote, is_step })
+        Ok(CastVote { session: self, image: image.clone(), vote, discarded })
     }
 
-    /// Removes the last step, so that it can neither be redone nor undone.
-    fn take_back_step(&mut self) {
+    /// Removes the last step as if it had never been made, and restores the undone steps that it discarded.
+    fn take_back_step(&mut self, discarded: Undone) {
         self.steps.pop();
         self.done = self.steps.len();
+        self.steps.extend(discarded.steps);
+        self.images.extend(discarded.images);
         self.replay();
     }
 
@@ -406,8 +416,8 @@ impl FeedbackSession {
         self.votes().iter().filter(|judged| judged.vote.strength() < 0.0)
     }
 
-    /// Returns the liked and disliked images that are references of the next round, as selected by `keep`: those of votes
-    /// without a reason.
+    /// Returns the images of votes without a reason, as selected by `keep`. They are references of the next round, besides
+    /// those that [`Settings::reasons`](crate::pipeline::Settings::reasons) may add for votes with a reason.
     pub fn feedback(&self, keep: KeepPolicy) -> Feedback {
         Feedback::select(self.votes(), keep)
     }
@@ -490,17 +500,21 @@ impl FeedbackSession {
         contact_sheet(&rows, 8)
     }
 
-    /// Makes a new step and discards undone ones.
-    fn push(&mut self, step: Step) {
+    /// Makes a new step, and discards undone ones with the images that no other step refers to.
+    fn push(&mut self, step: Step) -> Undone {
+        let mut discarded = Undone::default();
         if self.done < self.steps.len() {
-            self.steps.truncate(self.done);
+            discarded.steps = self.steps.split_off(self.done);
             let (steps, new) = (&self.steps, &step);
             let used: BTreeSet<ContentHash> = steps.iter().chain([new]).flat_map(Step::images).collect();
-            self.images.retain(|hash, _| used.contains(hash));
+            let (kept, unused) =
+                std::mem::take(&mut self.images).into_iter().partition(|(hash, _)| used.contains(hash));
+            (self.images, discarded.images) = (kept, unused);
         }
         self.state.apply(&step, &self.images);
         self.steps.push(step);
         self.done = self.steps.len();
+        discarded
     }
 
     fn replay(&mut self) {

@@ -20,7 +20,7 @@ pub trait FeedbackSource {
 ///
 /// Among equal scores the first image is chosen. If there is one image, or all scores are equal, the best image is also
 /// the worst, and there is no vote. The published evaluation then uses it as a liked and as a disliked reference, whose
-/// effects on the two branches cancel in part; a session has one vote per image.
+/// effects on the two branches cancel in part; in a session, the later one of two votes without a reason counts.
 pub struct BestAndWorst<F> {
     score: F,
 }

@@ -548,6 +548,36 @@ fn an_image_has_several_votes_with_different_reasons() {
 }
 
 #[test]
+fn a_neutral_vote_with_a_reason_leaves_the_like() {
+    use crate::Aspect;
+
+    let mut session = FeedbackSession::new("");
+    session.like(&image(1)).unwrap();
+    session.vote(&image(1), Vote::new(0.0).unwrap().because(Aspect::Background)).unwrap();
+    assert!(session.votes_on(&image(1)).any(|vote| *vote == Vote::LIKE));
+    session.vote(&image(1), Vote::dislike(1e-200).unwrap().because(Aspect::Style)).unwrap();
+    assert_eq!(session.votes_on(&image(1)).count(), 3);
+}
+
+#[test]
+fn repeating_a_vote_with_its_reason_leaves_what_can_be_redone() {
+    use crate::Aspect;
+
+    let mut session = FeedbackSession::new("");
+    session.like(&image(1)).unwrap().because(Aspect::Style).unwrap();
+    session.like(&image(2)).unwrap();
+    session.undo();
+    let before = session.clone();
+    session.like(&image(1)).unwrap().because(Aspect::Style).unwrap();
+    assert_eq!(session, before);
+    assert!(session.redo() && session.liked().count() == 2);
+    // Another reason is a new step, which ends what can be redone.
+    session.undo();
+    session.like(&image(1)).unwrap().because(Aspect::Colour).unwrap();
+    assert!(!session.redo() && session.votes_on(&image(1)).count() == 2);
+}
+
+#[test]
 fn images_that_were_not_generated_are_a_round_without_seeds() {
     let mut session = FeedbackSession::new("a star").with_seed(3);
     let candidates = session.push_candidates(vec![image(1), image(2)], json!({"corpus": "stars"})).unwrap();

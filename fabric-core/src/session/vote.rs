@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FeedbackSession, SessionError};
+use super::{FeedbackSession, SessionError, Undone};
 use crate::Aspect;
 use crate::image::Image;
 
@@ -86,7 +86,8 @@ impl Vote {
     /// A vote without a reason is about the whole image and replaces all others. A vote with a reason replaces the one
     /// with the same reason, and refines one without a reason and of the same direction.
     pub(super) fn replaces(&self, old: &Self) -> bool {
-        let same_direction = self.strength * old.strength >= 0.0;
+        let same_direction =
+            old.strength == 0.0 || (self.strength != 0.0 && (self.strength > 0.0) == (old.strength > 0.0));
         match (&self.reason, &old.reason) {
             (None, _) => true,
             (Some(_), None) => same_direction,
@@ -118,8 +119,8 @@ pub struct CastVote<'a> {
     pub(super) session: &'a mut FeedbackSession,
     pub(super) image: Image,
     pub(super) vote: Vote,
-    /// Whether casting the vote was a new step, rather than a repetition.
-    pub(super) is_step: bool,
+    /// Steps that casting the vote discarded; `None` if it was a repetition and no step.
+    pub(super) discarded: Option<Undone>,
 }
 
 impl CastVote<'_> {
@@ -131,13 +132,14 @@ impl CastVote<'_> {
     ///
     /// # Errors
     ///
-    /// Returns [`SessionError::Condition`] if the words are empty or too long. The vote then stays without a reason.
+    /// Returns [`SessionError::Condition`] if the words are empty or too long. The vote then stays as it was cast, without
+    /// a reason, and has replaced all others on the image.
     pub fn because(self, reason: impl Into<Aspect>) -> Result<(), SessionError> {
-        let Self { session, image, vote, is_step } = self;
+        let Self { session, image, vote, discarded } = self;
         let vote = vote.because(reason);
         vote.reason.as_ref().map_or(Ok(()), Aspect::validate)?;
-        if is_step {
-            session.take_back_step();
+        if let Some(undone) = discarded {
+            session.take_back_step(undone);
         }
         session.vote(&image, vote).map(|_| ())
     }

@@ -51,7 +51,13 @@ impl<'a> AdapterWorld<'a> {
     pub(super) fn prompt(&self, case: &AdapterCase, condition: &Image, scale: f32) -> ImagePrompt {
         let prompt = self.adapter.prompt(condition).with_scale(scale);
         match &case.instruction {
-            Some(instruction) => prompt.with_instruction(Instruction::new(&instruction.words)),
+            // All wordings of a task have the guidance of its usual wording, and the scale as it is: the published rules
+            // go by words, and would compare two methods.
+            Some(instruction) => {
+                let guidance = Instruction::from(instruction.task.aspect()).guidance;
+                let worded = Instruction::new(&instruction.words).with_guidance(guidance);
+                prompt.without_scale_correction().with_instruction(worded)
+            }
             None => prompt,
         }
     }

@@ -30,13 +30,20 @@ pub(crate) fn arms(control: &Arm, blocks: &UNetBlocks) -> Vec<Arm> {
     let adapter = Some(ReasonAdapter::Plain { layers: layers(blocks) });
     let by_layers = ArmReasons { adapter, ..instruct.clone() };
 
-    let half = ReasonSettings { most: ReasonSettings::default().most / 2.0, ..ReasonSettings::default() };
+    let whole = ReasonSettings::default();
+    let half = ReasonSettings {
+        scale: whole.scale / 2.0,
+        away_scale: whole.away_scale / 2.0,
+        most_per_aspect: whole.most_per_aspect / 2.0,
+        most: whole.most / 2.0,
+        ..whole
+    };
     let restricted = ReasonSettings { references: references(blocks), ..ReasonSettings::default() };
     vec![
         control.clone(),
         plain.clone(),
         arm("reasons", &instruct),
-        with(half, arm("reasons, half the limits", &instruct)),
+        with(half, arm("reasons, half the scales", &instruct)),
         Arm { dislikes: false, ..arm("reasons, likes only", &instruct) },
         arm("reasons in words", &words),
         arm("reasons and plain votes", &both),
@@ -113,8 +120,8 @@ mod tests {
         assert_eq!(settings(&reasons), ReasonSettings::default());
         assert_eq!(reasons.adapter(), Some(&ReasonAdapter::Instruct));
         assert!(reasons.likes && reasons.dislikes && !reasons.has_plain_votes());
-        let half = settings(&named("reasons, half the limits"));
-        assert_eq!(half, ReasonSettings { most: 1.5, ..ReasonSettings::default() });
+        let half = settings(&named("reasons, half the scales"));
+        assert_eq!((half.scale, half.away_scale, half.most_per_aspect, half.most), (0.5, 0.5, 0.5, 1.5));
         let likes = named("reasons, likes only");
         assert!(likes.likes && !likes.dislikes && likes.reasons == reasons.reasons);
         let words = named("reasons in words").reasons.expect("reasons");

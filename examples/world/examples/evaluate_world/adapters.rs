@@ -102,7 +102,10 @@ impl<'a> Adapters<'a> {
     fn instructed(&self, pair: &Pair, seed: u64) -> Result<Request, Box<dyn Error>> {
         let (scene, variation) = &pair.condition;
         let drawn = Image::from_rgb(SIDE as usize, SIDE as usize, scene.render(variation, SIDE)?)?;
-        let prompt = self.adapter.prompt(drawn).with_instruction(Instruction::new(&pair.instruction));
+        // All wordings of a task have the guidance of its usual wording; the published rule goes by words.
+        let guidance = Instruction::from(pair.task.aspect()).guidance;
+        let instruction = Instruction::new(&pair.instruction).with_guidance(guidance);
+        let prompt = self.adapter.prompt(drawn).without_scale_correction().with_instruction(instruction);
         Ok(self.evaluation.request(&pair.text, seed).with(prompt))
     }
 }

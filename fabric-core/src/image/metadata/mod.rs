@@ -1,18 +1,18 @@
-//! How an image was made, kept in its PNG file and read back.
+//! Metadata of generated images: a record of the request and the model, which PNG files keep.
 //!
-//! | from | to | by |
+//! | input | output | functions |
 //! |---|---|---|
-//! | the result of a run | metadata | [`Generation::metadata`](crate::pipeline::Generation::metadata) |
-//! | an image and metadata | a PNG file, its bytes | `Image::save_with_metadata`, `Image::to_png_bytes_with_metadata` |
-//! | a PNG file, its bytes | metadata | [`ImageMetadata::read`], [`ImageMetadata::from_png_bytes`] |
-//! | metadata | a request | [`ImageMetadata::request`], [`ImageMetadata::request_with_images`] |
+//! | result of a run | metadata | [`Generation::metadata`](crate::pipeline::Generation::metadata) |
+//! | image and metadata | PNG file or its bytes | `Image::save_with_metadata`, `Image::to_png_bytes_with_metadata` |
+//! | PNG file or its bytes | metadata | [`ImageMetadata::read`], [`ImageMetadata::from_png_bytes`] |
+//! | metadata | request | [`ImageMetadata::request`], [`ImageMetadata::request_with_images`] |
 //!
 //! A file has two text chunks. `fabric` is JSON from which everything is restored exactly. `parameters` is the text
 //! that AUTOMATIC1111's web UI writes, which many programs show. Files of the web UI and of ComfyUI are read too, as
 //! far as they can be. `Image::save` writes no metadata.
 //!
-//! Metadata has the prompts as they are, so a shared file shows them. It has no folders of the machine: models and
-//! adapters are named by their files, images by their content hash.
+//! Metadata has the prompts as they are, so a shared file shows them. Names of models and adapters have no absolute
+//! paths of the machine; relative paths keep their folders. Images are named by their content hash.
 
 mod chunks;
 mod comfy;
@@ -20,6 +20,7 @@ mod error;
 mod file_names;
 mod json;
 mod parameters;
+mod prompt_syntax;
 mod samplers;
 #[cfg(test)]
 mod tests;
@@ -50,7 +51,7 @@ const MAX_PROMPT: usize = 256 << 10;
 /// Largest number of entries of [`FoundMetadata::unread`].
 const MAX_UNREAD: usize = 64;
 
-/// How an image was made: what its request said, and what made it. Images are named by their content hash.
+/// Record of the request and the model that made an image. Images are named by their content hash.
 ///
 /// ```
 /// use fabric_core::image::{Image, ImageMetadata};
@@ -154,8 +155,8 @@ pub struct FoundMetadata {
     pub metadata: ImageMetadata,
     /// The program whose text was read.
     pub source: MetadataSource,
-    /// What could not be read, or has no counterpart in a request: damaged chunks, unknown samplers, further passes.
-    /// Empty for an undamaged file of this library; see also [`ImageMetadata::not_restored`].
+    /// Notes on what could not be read or has no counterpart in a request: damaged chunks, unknown samplers, further
+    /// passes. Empty for an undamaged file of this library; see also [`ImageMetadata::not_restored`].
     pub unread: Vec<String>,
 }
 
@@ -203,7 +204,8 @@ impl ImageMetadata {
     /// Reads the metadata of a PNG file: that of this library, or else that of AUTOMATIC1111's web UI, or else that of
     /// ComfyUI.
     ///
-    /// Pixels are neither read nor checked. Texts of more than 2 MiB are refused before they are decompressed.
+    /// Pixels are neither read nor checked. Texts of more than 2 MiB, as stored or after decompression, are refused.
+    /// Decompression ends at that limit.
     ///
     /// # Errors
     ///

@@ -11,6 +11,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::chunks::PARAMETERS;
+use super::prompt_syntax::report_web_ui_syntax;
 use super::samplers::{from_web_ui, web_ui_names};
 use super::{ImageMetadata, MetadataError, Parsed, shown, without_folders};
 use crate::schedule::SamplerKind;
@@ -103,6 +104,7 @@ pub(super) fn read(place: &str, text: &str) -> Result<Parsed, MetadataError> {
     }
     metadata.origin.extend(fields.take("VAE").map(|name| format!("VAE {}", without_folders(&name))));
     metadata.prompt = without_networks(&prompt, &mut metadata.origin, unread);
+    report_web_ui_syntax(&metadata.prompt, metadata.negative_prompt.as_deref().unwrap_or_default(), unread);
     // Other programs that write this text name themselves here.
     let is_number = |version: &str| version.trim_start_matches(['v', 'f']).starts_with(char::is_numeric);
     metadata.software = match fields.take("Version") {
@@ -196,7 +198,8 @@ fn fields(line: &str) -> Vec<(String, String)> {
     fields
 }
 
-fn is_word(letter: char) -> bool {
+/// Returns whether a character is part of a word.
+pub(super) fn is_word(letter: char) -> bool {
     letter.is_alphanumeric() || letter == '_'
 }
 

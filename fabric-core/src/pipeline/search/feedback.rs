@@ -31,8 +31,9 @@ impl SettingsSearch {
     pub fn score_with(&mut self, round: &Round, source: &mut dyn FeedbackSource) -> Result<(), Error> {
         self.check_images(round)?;
         let votes = source.judge(round)?;
-        let scores: Vec<(usize, f64)> = votes.into_iter().map(|(index, vote)| (index, vote.strength())).collect();
-        Ok(self.record_scores(&scores)?)
+        let strengths = self.strengths(&votes)?;
+        let scores = strengths.into_iter().enumerate().filter_map(|(index, strength)| Some((index, strength?)));
+        Ok(self.record_scores(&scores.collect::<Vec<(usize, f64)>>())?)
     }
 
     /// Learns from votes on candidates, given by their indices in the round: each candidate is better than all those
@@ -46,11 +47,8 @@ impl SettingsSearch {
     /// Returns an error if there is no round to judge, a vote is on no candidate, or the search has scores.
     pub fn record_votes(&mut self, votes: &[(usize, Vote)]) -> Result<(), InvalidValue> {
         self.check_open()?;
-        let mut strengths = vec![0.0; self.open.len()];
-        for (index, vote) in votes {
-            let strength = strengths.get_mut(*index).ok_or_else(|| self.no_candidate("vote", *index))?;
-            *strength = vote.strength() + if vote.reason().is_some() { *strength } else { 0.0 };
-        }
+        let strengths: Vec<f64> =
+            self.strengths(votes)?.into_iter().map(|strength| strength.unwrap_or_default()).collect();
         let with = |is_meant: &dyn Fn(f64) -> bool| -> Vec<Point> {
             let meant = self.open.iter().zip(&strengths).filter(|(_, strength)| is_meant(**strength));
             meant.map(|(point, _)| point.clone()).collect()
@@ -89,6 +87,16 @@ impl SettingsSearch {
         self.search.record_scores(&scored)?;
         self.open.clear();
         Ok(())
+    }
+
+    /// Returns the strength of the votes on each candidate; `None` for a candidate without a vote.
+    fn strengths(&self, votes: &[(usize, Vote)]) -> Result<Vec<Option<f64>>, InvalidValue> {
+        let mut strengths = vec![None; self.open.len()];
+        for (index, vote) in votes {
+            let strength = strengths.get_mut(*index).ok_or_else(|| self.no_candidate("vote", *index))?;
+            *strength = Some(vote.strength() + strength.filter(|_| vote.reason().is_some()).unwrap_or_default());
+        }
+        Ok(strengths)
     }
 
     fn check_images(&self, round: &Round) -> Result<(), InvalidValue> {

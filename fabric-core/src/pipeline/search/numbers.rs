@@ -78,7 +78,16 @@ impl Numbers {
             condition.scale = scales[index]["scale"].as_f64().unwrap_or(condition.scale);
         }
         for (index, feedback) in request.feedback.iter_mut().enumerate() {
-            feedback.strength = strengths[index]["strength"].as_f64().unwrap_or(feedback.strength);
+            let strength = strengths[index]["strength"].as_f64().unwrap_or(feedback.strength);
+            if strength * feedback.strength < 0.0 {
+                return Err(Error::settings(
+                    format!("{FEEDBACK}[{index}].strength of a candidate"),
+                    strength,
+                    format!("a strength of the direction of the base request's, {}", feedback.strength),
+                    "begin another search if the likes and dislikes of the base request have changed",
+                ));
+            }
+            feedback.strength = strength;
         }
         request.settings = serde_json::from_value(document).map_err(|error| {
             Error::settings("settings of a candidate", error, "valid settings", "narrow the ranges of the search")

@@ -1,7 +1,9 @@
+use std::io::{self, Read, Seek, SeekFrom};
+
 use serde_json::json;
 
-use super::super::MetadataSource;
 use super::super::chunks::MAX_TEXT;
+use super::super::{MetadataSource, find};
 use super::*;
 use crate::image::ImageError;
 
@@ -22,6 +24,41 @@ fn utf8_chunk(keyword: &str, flags: [u8; 2], data: &[u8]) -> Vec<u8> {
 fn read_chunks(chunks: &[Vec<u8>]) -> Result<FoundMetadata, MetadataError> {
     ImageMetadata::from_png_bytes(&file_with(chunks))
 }
+
+/// A file that counts the bytes that are read from it. Behind its bytes are zeros without end.
+struct CountedFile {
+    bytes: Vec<u8>,
+    at: usize,
+    count: usize,
+}
+
+impl Read for CountedFile {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.bytes.iter().skip(self.at).copied().chain(std::iter::repeat(0));
+        to.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
+        self.at += to.len();
+        self.count += to.len();
+        Ok(to.len())
+    }
+}
+
+impl Seek for CountedFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let SeekFrom::Current(by) = to else { return Err(io::ErrorKind::Unsupported.into()) };
+        self.at = self.at.checked_add_signed(by as isize).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at as u64)
+    }
+}
+
+/// Reads metadata like [`ImageMetadata::from_png_bytes`], and returns the number of bytes that were read for it too.
+fn read_counted(bytes: Vec<u8>) -> (Result<FoundMetadata, MetadataError>, usize) {
+    let mut file = CountedFile { bytes, at: 0, count: 0 };
+    let found = find("in memory", &mut file);
+    (found, file.count)
+}
+
+/// More bytes than the heads of the chunks of a small file have.
+const HEADS: usize = 1000;
 
 #[test]
 fn every_kind_of_text_chunk_is_read() {
@@ -87,24 +124,33 @@ fn damaged_chunks_are_errors_of_their_keyword() {
 }
 
 #[test]
-fn long_texts_are_refused_before_they_are_decompressed() {
-    let zeros = vec![0_u8; 64 << 20];
-    let bomb = compressed(&zeros);
-    assert!(bomb.len() < MAX_TEXT, "{} bytes", bomb.len());
+fn long_texts_are_skipped_and_not_read() {
     let long = vec![b'a'; MAX_TEXT + 2000];
-    let bad = [
-        compressed_chunk("parameters", &bomb),
-        utf8_chunk("parameters", [1, 0], &bomb),
-        text_chunk("parameters", &long),
-        utf8_chunk("parameters", [0, 0], &long),
-    ];
-    for chunk in bad {
-        let error = read_chunks(&[chunk]).unwrap_err();
+    for chunk in [text_chunk("parameters", &long), utf8_chunk("parameters", [0, 0], &long)] {
+        let (found, count) = read_counted(file_with(&[chunk]));
+        let error = found.unwrap_err();
         assert!(matches!(error, MetadataError::TooLong { keyword: "parameters", .. }), "{error}");
+        assert!(count < HEADS, "{count} bytes");
     }
     // Texts that are not needed may be of any length.
     let other = [text_chunk("workflow", &long), text_chunk("Comment", &long), text_chunk("parameters", b"a red star")];
-    assert_eq!(read_chunks(&other).unwrap().metadata.prompt, "a red star");
+    let (found, count) = read_counted(file_with(&other));
+    assert_eq!(found.unwrap().metadata.prompt, "a red star");
+    assert!(count < HEADS, "{count} bytes");
+}
+
+#[test]
+fn decompression_ends_at_the_limit() {
+    let zeros = vec![0_u8; 64 << 20];
+    let bomb = compressed(&zeros);
+    assert!(bomb.len() < MAX_TEXT, "{} bytes", bomb.len());
+    // A decoder that went on would find that the stream is cut off, which is another error.
+    for bomb in [&bomb[..], &bomb[..bomb.len() / 2]] {
+        for chunk in [compressed_chunk("parameters", bomb), utf8_chunk("parameters", [1, 0], bomb)] {
+            let error = read_chunks(&[chunk]).unwrap_err();
+            assert!(matches!(error, MetadataError::TooLong { keyword: "parameters", .. }), "{error}");
+        }
+    }
 }
 
 #[test]
@@ -207,14 +253,19 @@ fn a_changed_byte_never_panics_and_never_changes_our_text() {
 }
 
 #[test]
-fn chunks_that_lie_about_their_length_take_no_memory() {
+fn chunks_that_claim_to_be_long_are_not_read() {
     let plain = file(&[]);
     let head = &plain[..33];
     for length in [u32::MAX, u32::MAX / 2, 1 << 24] {
         for kind in [b"tEXt", b"zTXt", b"iTXt", b"IDAT", b"\0\0\0\0"] {
             let bytes = [head, &length.to_be_bytes(), kind, b"parameters\0abc"].concat();
             let error = ImageMetadata::from_png_bytes(&bytes).unwrap_err();
+            assert!(matches!(error, MetadataError::Corrupt { .. }), "{error}");
+            // In a file that is as long as the chunk claims.
+            let (found, count) = read_counted(bytes);
+            let error = found.unwrap_err();
             assert!(matches!(error, MetadataError::Corrupt { .. } | MetadataError::TooLong { .. }), "{error}");
+            assert!(count < HEADS, "{count} bytes");
         }
     }
 }

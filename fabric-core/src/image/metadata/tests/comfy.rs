@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::super::MetadataSource;
+use super::super::{MAX_PROMPT, MetadataSource};
 use super::*;
 use crate::models::WeightNormalisation;
 
@@ -161,6 +161,125 @@ fn graphs_that_lead_in_circles_or_nowhere_end() {
     }
     graph["6"]["inputs"]["text"] = json!(["199", 0]);
     assert_eq!(prompt(&graph).metadata.prompt, "");
+}
+
+#[test]
+fn long_texts_that_many_nodes_link_to_are_read_up_to_a_limit() {
+    // 1200 texts of 62 MB, in a file of 0.3 MB.
+    let mut graph = first_graph();
+    graph["100"] = json!({"class_type": "Text", "inputs": {"value": "x".repeat(250_000)}});
+    for id in 101..=350 {
+        let inputs = json!({"string_a": ["100", 0], "string_b": [(id - 1).to_string(), 0]});
+        graph[id.to_string()] = json!({"class_type": "Join", "inputs": inputs});
+    }
+    let mut all = serde_json::Map::new();
+    for id in 400..600 {
+        let long = json!(["350", 0]);
+        let inputs = json!({
+            "text": long, "text_g": long, "text_l": long, "clip_l": long, "t5xxl": long, "prompt": long,
+        });
+        graph[id.to_string()] = json!({"class_type": "Encode", "inputs": inputs});
+        all.insert(format!("conditioning_{id}"), json!([id.to_string(), 0]));
+    }
+    graph["600"] = json!({"class_type": "ConditioningCombine", "inputs": all});
+    graph["3"]["inputs"]["positive"] = json!(["600", 0]);
+    assert!(graph.to_string().len() < 400_000);
+
+    let found = prompt(&graph);
+    assert_eq!(found.unread[0], "parts of the graph were not read, because its texts are too long");
+    assert_eq!(found.metadata.prompt, "");
+    // A text that is short enough is still read.
+    assert_eq!(found.metadata.negative_prompt.as_deref(), Some("text, watermark"));
+
+    // So are names of files.
+    let mut graph = first_graph();
+    graph["100"] = json!({"class_type": "Text", "inputs": {"value": "x".repeat(250_000)}});
+    for id in 101..=350 {
+        let inputs = json!({"lora_name": ["100", 0], "strength_model": 1, "model": [(id - 1).to_string(), 0]});
+        graph[id.to_string()] = json!({"class_type": "LoraLoader", "inputs": inputs});
+    }
+    graph["3"]["inputs"]["model"] = json!(["350", 0]);
+    let found = prompt(&graph);
+    assert_eq!(found.unread[0], "parts of the graph were not read, because its texts are too long");
+    let length: usize = found.metadata.origin.iter().map(String::len).sum();
+    assert!(length <= 5 * MAX_PROMPT, "{length} bytes");
+}
+
+#[test]
+fn links_are_followed_up_to_a_limit_for_the_whole_file() {
+    let mut graph = first_graph();
+    for id in 100..2100 {
+        let inputs = json!({"stop_at_clip_layer": [(id + 1).to_string(), 0]});
+        graph[id.to_string()] = json!({"class_type": "CLIPSetLastLayer", "inputs": inputs});
+    }
+    graph["2100"] = json!({"class_type": "Number", "inputs": {"value": -2}});
+    let found = prompt(&graph);
+    assert_eq!(found.unread[0], "parts of the graph were not read, because it has too many links");
+    assert_eq!(found.metadata.prompt, "a glass bottle, (galaxy:1.2)");
+    assert_eq!(found.metadata.request().unwrap().settings.steps, 20);
+}
+
+#[test]
+fn a_long_chain_of_joined_texts_is_read() {
+    let mut graph = first_graph();
+    graph["100"] = json!({"class_type": "Text", "inputs": {"value": "x"}});
+    for id in 101..=300 {
+        let inputs = json!({"string_a": [(id - 1).to_string(), 0], "string_b": "y", "delimiter": ","});
+        graph[id.to_string()] = json!({"class_type": "Join", "inputs": inputs});
+    }
+    graph["6"]["inputs"]["text"] = json!(["300", 0]);
+    let found = prompt(&graph);
+    assert_eq!(found.metadata.prompt, format!("x{}", ",y".repeat(200)));
+    assert!(found.unread.is_empty(), "{:?}", found.unread);
+}
+
+#[test]
+fn square_brackets_are_text_as_in_comfyui() {
+    let mut graph = first_graph();
+    graph["6"]["inputs"]["text"] = json!("a [cat], \\(big\\), (red:1.2)");
+    graph["7"]["inputs"]["text"] = json!("[blurry]");
+    let metadata = prompt(&graph).metadata;
+    assert_eq!(metadata.prompt, "a \\[cat\\], \\(big\\), (red:1.2)");
+    assert_eq!(metadata.negative_prompt.as_deref(), Some("\\[blurry\\]"));
+}
+
+#[test]
+fn settings_that_cannot_be_read_are_reported() {
+    let inputs = [
+        ("3", "seed"),
+        ("3", "steps"),
+        ("3", "cfg"),
+        ("3", "sampler_name"),
+        ("3", "scheduler"),
+        ("3", "denoise"),
+        ("5", "width"),
+        ("5", "height"),
+        ("5", "batch_size"),
+    ];
+    for (id, input) in inputs {
+        let with = |value: Value| {
+            let mut graph = first_graph();
+            graph["30"] = json!({"class_type": "Odd", "inputs": {"odd": 1}});
+            graph[id]["inputs"][input] = value;
+            prompt(&graph).unread
+        };
+        // To a node without a known value, and to no node.
+        assert_eq!(with(json!(["30", 0])), [format!("`{input}` is not written out")]);
+        assert_eq!(with(json!(["99", 0])), [format!("`{input}` is not written out")]);
+        assert_eq!(with(json!({"odd": 1})), [format!("`{input}` has no usable value")]);
+    }
+    let missing = [
+        ("3", "steps", "number of steps"),
+        ("3", "cfg", "guidance scale"),
+        ("3", "sampler_name", "named sampler"),
+        ("3", "scheduler", "named noise schedule"),
+        ("5", "height", "height"),
+    ];
+    for (id, input, what) in missing {
+        let mut graph = first_graph();
+        graph[id]["inputs"].as_object_mut().unwrap().remove(input);
+        assert_eq!(prompt(&graph).unread, [format!("the graph has no {what}")]);
+    }
 }
 
 #[test]

@@ -121,6 +121,19 @@ fn numbers_and_samplers_that_cannot_be_used_are_reported() {
 }
 
 #[test]
+fn prompt_syntax_without_a_counterpart_is_reported() {
+    let found = parameters(
+        "a [cat:dog:0.5] BREAK a tree AND (a house:1.2)\nNegative prompt: [blurry], <lora:x:1>\n\
+         Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1",
+    );
+    assert_eq!(found.metadata.prompt, "a [cat:dog:0.5] BREAK a tree AND (a house:1.2)");
+    assert_eq!(found.unread.len(), 3, "{:?}", found.unread);
+    for part in ["`BREAK`", "`AND`", "`[a:b:0.5]`"] {
+        assert!(found.unread.iter().any(|note| note.contains(part)), "{part}: {:?}", found.unread);
+    }
+}
+
+#[test]
 fn json_of_another_program_is_no_prompt() {
     for text in [r#"{"sui_image_params": {"prompt": "a cat"}}"#, "", " \n"] {
         let error = read(&[("parameters", text)]).unwrap_err();
