@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use fabric::core::InvalidValue;
 use fabric::core::noise::normal;
