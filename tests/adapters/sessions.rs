@@ -128,7 +128,7 @@ fn votes_with_a_reason_are_references_where_the_settings_say_so() {
 #[test]
 fn a_plain_adapter_uses_an_aspect_through_the_layers_that_are_set_for_it() {
     let plus = adapter("plus").with_encoder(encoder());
-    let layers = LayerScales::none().with_block(Block::Mid, 0.8).with_block(Block::Up(0), 0.5);
+    let layers = LayerScales::none().with_block(Block::Mid, 0.8).with_block(Block::Up(1), 0.5);
     let equipped = pipeline().clone().with_adapter(plus.clone().with_aspect(AspectKind::Colour, layers.clone()));
     let made = |request: Request| latents(&equipped.generate(&request).expect("images"));
     let condition = ImageCondition::new(image()).using(Aspect::Colour).with_scale(0.6);
