@@ -348,7 +348,13 @@ fn ranges_that_are_empty_or_beyond_what_a_setting_takes_are_refused_by_name() {
         ("apg.momentum", -2.0, 0.0, "apg.momentum: expected"),
         ("fabric.execution.token_merge_ratio", 0.0, 0.9, "fabric.execution.token_merge_ratio: expected"),
         ("image_conditions[0].scale", -1.0, 1.0, "scale of an image condition: expected"),
-        ("feedback[0].strength", -1.0, 1.5, "feedback[0].strength: expected"),
+        ("feedback[0].strength", 0.0, 1.5, "feedback[0].strength: expected"),
+        (
+            "feedback[0].strength",
+            -1.0,
+            1.0,
+            "feedback[0].strength of a candidate: expected a strength of the direction",
+        ),
     ] {
         let message = refused([Dimension::linear(name, low, high)], &[]);
         assert!(message.starts_with(piece), "{message}");
