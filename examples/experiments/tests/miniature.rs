@@ -17,6 +17,11 @@ use fabric_experiments::{
     write_tables,
 };
 
+#[path = "common/folders.rs"]
+mod folders;
+
+use folders::{assert_same_files, files};
+
 const SIZES: [usize; 2] = [2, 2];
 /// Number of prompts whose images are kept.
 const KEEP_IMAGES: usize = 1;
@@ -49,33 +54,6 @@ fn run_with(
 
 fn records(place: &Path) -> Vec<u8> {
     fs::read(place.join("images.jsonl")).expect("records")
-}
-
-/// Returns all files below a folder: configuration, records, images and attention, by their paths in it.
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut all = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(one) = folders.pop() {
-        for entry in fs::read_dir(&one).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let name = path.strip_prefix(folder).expect("a path in the folder").to_owned();
-                all.insert(name, fs::read(&path).expect("a file"));
-            }
-        }
-    }
-    all
-}
-
-/// Checks that two folders have the same files with the same bytes.
-#[track_caller]
-fn assert_same_files(mine: &BTreeMap<PathBuf, Vec<u8>>, other: &BTreeMap<PathBuf, Vec<u8>>) {
-    assert_eq!(mine.keys().collect::<Vec<_>>(), other.keys().collect::<Vec<_>>());
-    for (name, bytes) in mine {
-        assert!(other[name] == *bytes, "{} differs", name.display());
-    }
 }
 
 #[test]
