@@ -395,7 +395,7 @@ impl FeedbackSession {
         }
     }
 
-    /// Returns the votes on an image, oldest first: one without a reason, or several with different reasons.
+    /// Returns the votes on an image, oldest first: at most one without a reason, and at most one for each reason.
     pub fn votes_on(&self, image: &Image) -> impl Iterator<Item = &Vote> + use<'_> {
         let hash = image.content_hash();
         self.votes().iter().filter(move |judged| judged.image.content_hash() == hash).map(|judged| &judged.vote)
