@@ -90,9 +90,9 @@ pub struct FabricSettings {
     pub disliked_bottleneck_scale: f64,
     /// Factors by block of the U-Net, for all references.
     pub block_weights: BlockWeights,
-    /// Whether to divide each weight by the number of references of its side (liked or disliked) whose scope has the
-    /// evaluation, so that their
-    /// share of the attention does not grow with their number ("burn-out"). Off in the published code.
+    /// Whether to divide each weight by the number of references of its side (liked or disliked), so that their
+    /// share of the attention does not grow with their number ("burn-out"). References outside of the window of their
+    /// [`ReferenceScope`](super::ReferenceScope) do not count. Off in the published code.
     pub normalise: bool,
     /// Which references are used if there are many.
     pub keep: KeepPolicy,

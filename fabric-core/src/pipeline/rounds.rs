@@ -1,5 +1,7 @@
 //! Methods of sessions that generate rounds with a pipeline.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::{FeedbackImage, Generation, Observer, Pipeline, Request, Settings};
@@ -15,25 +17,16 @@ struct Votes {
 
 impl Votes {
     fn of(session: &FeedbackSession, settings: &Settings) -> Self {
-        let reasoned: Vec<&Judged> = session.votes().iter().filter(|judged| judged.vote.reason().is_some()).collect();
-        let strengths: Vec<f64> = reasoned.iter().map(|judged| judged.vote.strength()).collect();
-        let kept: Vec<&Judged> =
-            settings.fabric.keep.select(&strengths).into_iter().map(|index| reasoned[index]).collect();
-        let reasons: Vec<(f64, &Aspect)> =
-            kept.iter().filter_map(|judged| Some((judged.vote.strength(), judged.vote.reason()?))).collect();
-        let mut scales = settings.reasons.scales(&reasons).into_iter();
+        let scales = scales_of_reasons(session.votes(), settings);
         let mut votes = Self::default();
         // In the order of the votes, because the keep policy for references goes by it.
-        for judged in session.votes() {
+        for (index, judged) in session.votes().iter().enumerate() {
             let strength = judged.vote.strength();
             let Some(aspect) = judged.vote.reason() else {
                 votes.references.push(FeedbackImage::new(judged.image.clone(), strength));
                 continue;
             };
-            if !kept.iter().any(|kept| std::ptr::eq(*kept, judged)) {
-                continue;
-            }
-            let scale = scales.next().expect("a scale for each kept vote");
+            let Some(&scale) = scales.get(&index) else { continue };
             let condition = ImageCondition::new(judged.image.clone()).using(aspect.clone()).with_scale(scale);
             // Without a scale it would have no effect, but need an adapter and could need more branches.
             if scale > 0.0 {
@@ -46,6 +39,17 @@ impl Votes {
         }
         votes
     }
+}
+
+/// Returns the scales of the votes with a reason that the keep policy selects, by the index of the vote.
+fn scales_of_reasons(votes: &[Judged], settings: &Settings) -> BTreeMap<usize, f64> {
+    let (indices, reasons): (Vec<usize>, Vec<(f64, &Aspect)>) = (votes.iter().enumerate())
+        .filter_map(|(index, judged)| Some((index, (judged.vote.strength(), judged.vote.reason()?))))
+        .unzip();
+    let strengths: Vec<f64> = reasons.iter().map(|(strength, _)| *strength).collect();
+    let kept = settings.fabric.keep.select(&strengths);
+    let kept_reasons: Vec<(f64, &Aspect)> = kept.iter().map(|&at| reasons[at]).collect();
+    kept.iter().map(|&at| indices[at]).zip(settings.reasons.scales(&kept_reasons)).collect()
 }
 
 /// Generating rounds with a pipeline.
