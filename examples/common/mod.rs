@@ -19,7 +19,9 @@ use fabric::models::{LoraChoice, ModelOptions, demo_folder, load_model, recommen
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::de::DeserializeOwned;
 
+pub(crate) mod adapter;
 pub(crate) mod images;
+pub(crate) mod votes;
 
 /// Options for loading a model and generating images.
 #[derive(Args)]
@@ -195,7 +197,7 @@ pub(crate) fn device(name: Option<&str>) -> Result<Device, Box<dyn Error>> {
 }
 
 /// Parses a prediction type by its name in diffusers' scheduler configuration.
-fn prediction(name: &str) -> Result<Prediction, Box<dyn Error>> {
+pub(crate) fn prediction(name: &str) -> Result<Prediction, Box<dyn Error>> {
     Ok(match name {
         "epsilon" => Prediction::Epsilon,
         "v_prediction" => Prediction::Velocity,
@@ -207,7 +209,7 @@ fn prediction(name: &str) -> Result<Prediction, Box<dyn Error>> {
 }
 
 /// Parses `FILE` or `FILE:SCALE`. Text after the last colon that is not a number is part of the file's name.
-fn lora(choice: &str) -> LoraChoice {
+pub(crate) fn lora(choice: &str) -> LoraChoice {
     let scaled = choice.rsplit_once(':').and_then(|(path, scale)| Some((path, scale.parse().ok()?)));
     let (path, scale) = scaled.unwrap_or((choice, 1.0));
     LoraChoice { path: path.into(), scale }
@@ -277,6 +279,13 @@ pub(crate) fn print_report(report: &Report) {
     for (index, attention) in report.attention.iter().enumerate() {
         let side = if index < liked { "liked" } else { "disliked" };
         println!("reference {} ({side}) got {:.1} % of the attention", index + 1, attention.mean * 100.0);
+    }
+    for (index, effect) in report.image_prompts.iter().enumerate() {
+        println!(
+            "image prompt {} ({effect}) contributed {:.1} % of the cross-attention where it acted",
+            index + 1,
+            effect.mean * 100.0
+        );
     }
     if let Some(error) = &report.spill_error {
         println!("{error}");

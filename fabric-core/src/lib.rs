@@ -18,6 +18,7 @@ pub mod samplers;
 pub mod schedule;
 pub mod search;
 pub mod session;
+pub mod spans;
 
 mod aspect;
 mod cache;

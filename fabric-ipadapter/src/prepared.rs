@@ -27,6 +27,8 @@ pub struct PreparedImagePrompt {
     /// Layers in which the conditional branch does not attend to the images and all other branches do.
     inverted: BTreeSet<AttnSite>,
     visible_to_references: bool,
+    /// Whether it leads away from its images.
+    away: bool,
     /// Whether it leads away from its images and the branch for that does not run.
     leads_nowhere: bool,
 }
@@ -63,17 +65,13 @@ impl ImagePrompt {
 
         let (window, visible_to_references) = (run.window(self.window), self.visible_to_references);
         let schedule = if run.is_warm_up() { ScaleSchedule::default() } else { self.schedule.clone() };
-        let mut branches = BTreeMap::new();
-        let leads_nowhere = self.away && !run.branches().contains(&Branch::Unconditional);
+        let away = self.away;
+        let leads_nowhere = away && !run.branches().contains(&Branch::Unconditional);
+        let branches = BTreeMap::new();
+        let mut prepared =
+            PreparedImagePrompt { branches, window, schedule, inverted, visible_to_references, away, leads_nowhere };
         if leads_nowhere {
-            return Ok(PreparedImagePrompt {
-                branches,
-                window,
-                schedule,
-                inverted,
-                visible_to_references,
-                leads_nowhere,
-            });
+            return Ok(prepared);
         }
         let [images, none] = self.features()?;
         for (branch, features) in self.by_branch(run, instruction.as_ref(), images, none)? {
@@ -88,9 +86,9 @@ impl ImagePrompt {
             if let Some(weights) = &self.weights {
                 kv = kv.with_weights(weights.clone())?;
             }
-            branches.insert(branch, kv);
+            prepared.branches.insert(branch, kv);
         }
-        Ok(PreparedImagePrompt { branches, window, schedule, inverted, visible_to_references, leads_nowhere })
+        Ok(prepared)
     }
 
     /// Number of images after combining.
@@ -264,6 +262,14 @@ impl AttnProcessor for PromptedBranches<'_> {
     }
 }
 
+impl PreparedImagePrompt {
+    /// Returns the branch whose keys and values the rows of a branch use. In a run with an Instruct adapter, branches
+    /// without keys and values here use the unconditional ones.
+    fn used_branch(&self, branch: Branch) -> Branch {
+        if self.branches.contains_key(&branch) { branch } else { Branch::Unconditional }
+    }
+}
+
 impl PreparedConditioning for PreparedImagePrompt {
     fn visible_to_references(&self) -> bool {
         self.visible_to_references
@@ -279,9 +285,7 @@ impl PreparedConditioning for PreparedImagePrompt {
         if !self.window.contains(call) {
             return Box::new(PromptedBranches(Vec::new()));
         }
-        // In a run with an Instruct adapter, branches without an entry here use the unconditional one, without
-        // this image.
-        let of = |branch: Branch| self.branches.get(&branch).or_else(|| self.branches.get(&Branch::Unconditional));
+        let of = |branch: Branch| self.branches.get(&self.used_branch(branch));
         let factor = self.schedule.at(call);
         let mut prompted = Vec::new();
         for (branch, rows) in layout.groups() {
@@ -295,4 +299,16 @@ impl PreparedConditioning for PreparedImagePrompt {
         }
         Box::new(PromptedBranches(prompted))
     }
+
+    fn attends_to_image(&self, branch: Branch, site: &AttnSite) -> bool {
+        if self.inverted.contains(site) {
+            return branch != Branch::Conditional;
+        }
+        let used = self.used_branch(branch);
+        let is_led_away_from = matches!(used, Branch::Unconditional | Branch::ImageOnly);
+        if self.away { is_led_away_from } else { used != Branch::Unconditional }
+    }
 }
+
+#[cfg(test)]
+mod tests;

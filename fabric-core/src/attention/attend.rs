@@ -75,7 +75,13 @@ fn attend_joint(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, joint: &
     merge_heads(grouped_attention(split_heads(q, heads), groups))
 }
 
-fn add_decoupled(out: Tensor<3>, query: &Tensor<3>, heads: usize, tokens: &DecoupledTokens) -> Tensor<3> {
+/// Adds the attention to decoupled tokens, scaled and masked, to the rows of `out` that see them.
+///
+/// # Shapes
+///
+/// - `out`, `query`: `[rows, queries, heads * head_dim]`
+/// - returns: same shape
+pub(super) fn add_decoupled(out: Tensor<3>, query: &Tensor<3>, heads: usize, tokens: &DecoupledTokens) -> Tensor<3> {
     let [rows, queries, channels] = out.dims();
     let segment = &tokens.rows;
     let q = rows_of(query, segment);

@@ -6,11 +6,13 @@
 //! network between two calls.
 
 mod attend;
+mod contributions;
 mod measured;
 mod processor;
 mod site;
 
 pub use attend::{attend, merge_heads, split_heads};
+pub(crate) use contributions::{LayerContributions, MeasuredContributions};
 pub(crate) use measured::{MeasuredAttention, MeasuredShare};
 pub use processor::{AttnCall, AttnExtras, AttnProcessor, DecoupledTokens, JointTokens, NoProcessor};
 pub use site::{AttnKind, AttnSite, Block};

@@ -75,6 +75,17 @@ pub struct DecoupledTokens {
     pub weights: Vec<(usize, f32)>,
 }
 
+impl DecoupledTokens {
+    /// Restricts the tokens to the first `rows` rows of the batch. `None` if none of these sees them.
+    pub fn within(self, rows: usize) -> Option<Self> {
+        let (start, end) = (self.rows.start, self.rows.end.min(rows));
+        let count = end.checked_sub(start).filter(|count| *count > 0)?;
+        // A single row is shared by all rows; otherwise there is one per row.
+        let cut = |x: Tensor<3>| if x.dims()[0] > count { x.narrow(0, 0, count) } else { x };
+        Some(Self { rows: start..end, key: cut(self.key), value: cut(self.value), mask: self.mask.map(cut), ..self })
+    }
+}
+
 /// Additional tokens for an attention layer, besides its own.
 #[derive(Debug, Clone, Default)]
 pub struct AttnExtras {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 
 use super::{Request, Window};
-use crate::attention::{AttnProcessor, NoProcessor};
+use crate::attention::{AttnProcessor, AttnSite, NoProcessor};
 use crate::denoise::ModelCall;
 use crate::guidance::{Branch, Guidance};
 use crate::layout::BatchLayout;
@@ -63,6 +63,13 @@ pub trait PreparedConditioning: fmt::Debug {
         Box::new(NoProcessor)
     }
 
+    /// Whether the rows of this branch attend to the image itself in this layer, and not to "no image". Used only in
+    /// [`Report::image_prompts`](super::Report::image_prompts); it does not affect the result.
+    fn attends_to_image(&self, branch: Branch, site: &AttnSite) -> bool {
+        let _ = (branch, site);
+        true
+    }
+
     /// Returns the residuals to add to the skip connections, if any. `input` has the rows of the images in all branches,
     /// without references; the residuals must have as many rows, zero where `layout` has no group.
     ///
@@ -92,8 +99,9 @@ pub trait ImageAdapter: fmt::Debug + Send + Sync {
         self.reads_instructions()
     }
 
-    /// Returns the conditioning for these images in a U-Net with these cross-attention layers. It gets all images of a
-    /// request at once, because they must agree on the guidance, and only aspects that it [supports](Self::supports).
+    /// Returns a conditioning for each of these images, in their order, in a U-Net with these cross-attention layers.
+    /// It gets all images of a request at once, because they must agree on the guidance, and only aspects that it
+    /// [supports](Self::supports).
     fn conditioning(&self, images: &[ImageCondition], layers: &[CrossAttention]) -> Vec<Arc<dyn Conditioning>>;
 }
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 
 use super::cads::Annealing;
+use super::image_prompt_effect::EffectCollector;
 use super::inpaint::MaskChannels;
 use super::plan::ActiveConditioning;
 use super::reference_attention::Collector;
@@ -13,13 +14,14 @@ use super::run_guidance::RunGuidance;
 use super::text::{Conditions, TextRows};
 use super::{Observer, Report};
 use crate::Error;
-use crate::attention::{AttnProcessor, MeasuredAttention, NoProcessor};
+use crate::attention::{AttnProcessor, MeasuredAttention, MeasuredContributions, NoProcessor};
 use crate::denoise::{Denoiser, ModelCall, NoiseSource};
 use crate::fabric::{Contribution, ReferencePasses, References, indices};
 use crate::guidance::{Branch, ProjectedGuidance};
 use crate::layout::BatchLayout;
 use crate::models::{Record, RecordedTokens, Residuals, UNetInput, UNetModel, UNetOutput};
 use crate::noise::{self, Draw, ReferenceId, RunNoise};
+use crate::spans;
 
 /// The U-Net with everything that steers it in one run.
 ///
@@ -44,6 +46,8 @@ pub(super) struct GuidedModel<'a, 'n> {
     pub(super) report: &'a RefCell<Report>,
     /// Collects each reference's share of the attention, if it is to be measured.
     pub(super) attention: Option<&'a RefCell<Collector>>,
+    /// Collects what each image condition contributes to the cross-attention, if it is to be measured.
+    pub(super) effects: Option<&'a RefCell<EffectCollector>>,
 }
 
 impl Denoiser for GuidedModel<'_, '_> {
@@ -97,6 +101,7 @@ impl ReferencePasses for GuidedModel<'_, '_> {
     }
 
     fn record(&self, call: &ModelCall, noised: Tensor<4>, layout: BatchLayout) -> Result<Vec<RecordedTokens>, Error> {
+        let _pass = spans::reference_pass(layout.reference_rows());
         self.report.borrow_mut().reference_passes += layout.reference_rows();
         let record = Record::SelfAttentionOnly;
         Ok(self.forward(self.conditions, noised, call, &layout, &NoProcessor, record)?.recorded)
@@ -132,7 +137,14 @@ impl GuidedModel<'_, '_> {
         let added: Vec<_> = conditioning.clone().map(|(one, view)| one.prepared.attention(call, view)).collect();
         let processors: Vec<&dyn AttnProcessor> =
             std::iter::once(references).chain(added.iter().map(|processor| &**processor)).collect();
-        let processor = processors.as_slice();
+        // A batch of references only has no images on which image conditions act.
+        let effects = self.effects.filter(|_| layout.image_rows() > 0);
+        let measured = effects.map(|_| MeasuredContributions::new(&processors, layout.image_rows()));
+        let processors = processors.as_slice();
+        let processor: &dyn AttnProcessor = match &measured {
+            Some(measured) => measured,
+            None => &processors,
+        };
 
         let timesteps = [call.level.timestep];
         let mut residuals: Option<Residuals> = None;
@@ -155,8 +167,12 @@ impl GuidedModel<'_, '_> {
         let text = conditions.rows(layout.branches(), layout.reference_rows());
         // In a batch of references only, they are what the pass is about: it records them.
         let reference_rows = if record == Record::Nothing { layout.reference_rows() } else { 0 };
-        let input = UNetInput { processor: &processor, reference_rows, record, ..input(rows, &timesteps, &text) };
-        Ok(self.unet.forward(UNetInput { residuals: residuals.as_ref(), ..input }))
+        let input = UNetInput { processor, reference_rows, record, ..input(rows, &timesteps, &text) };
+        let output = self.unet.forward(UNetInput { residuals: residuals.as_ref(), ..input });
+        if let (Some(effects), Some(measured)) = (effects, measured) {
+            effects.borrow_mut().note(call.index, &measured.layers(), self.conditioning, layout);
+        }
+        Ok(output)
     }
 
     /// Runs `pass` with a processor of references, whose shares of the attention are measured if asked for.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::references::Chosen;
 use super::run_guidance::RunGuidance;
 use super::{ImageAdapter, Pipeline, PreparedConditioning, Request, RequestConditioning, RunContext};
+use crate::attention::AttnSite;
 use crate::layout::BatchLayout;
 use crate::schedule::Schedule;
 use crate::{Error, ImageCondition};
@@ -22,12 +23,19 @@ pub(super) struct Plan<'a> {
     pub(super) chosen: Chosen<'a>,
     /// Number of images per batch.
     pub(super) batch: usize,
-    /// The request's conditioning and that of its images.
-    described: Vec<RequestConditioning>,
+    described: Described,
     /// Empty until [`Pipeline::prepare`].
     pub(super) conditioning: Vec<ActiveConditioning>,
     /// Seconds spent on preparing the conditioning.
     pub(super) seconds: f64,
+}
+
+/// Conditioning of a request, followed by that of its image conditions.
+#[derive(Debug)]
+struct Described {
+    all: Vec<RequestConditioning>,
+    /// For each of `all`, the index of the image condition that it realises.
+    image_conditions: Vec<Option<usize>>,
 }
 
 /// A conditioning that was prepared for a run, and the images that it acts on.
@@ -35,6 +43,8 @@ pub(super) struct Plan<'a> {
 pub(super) struct ActiveConditioning {
     pub(super) prepared: Box<dyn PreparedConditioning>,
     images: Option<Range<usize>>,
+    /// Index of the image condition that it realises.
+    pub(super) image_condition: Option<usize>,
 }
 
 impl ActiveConditioning {
@@ -42,12 +52,18 @@ impl ActiveConditioning {
     pub(super) fn view(&self, layout: &BatchLayout) -> BatchLayout {
         layout.selecting(self.images.as_ref(), self.prepared.visible_to_references())
     }
+
+    /// Returns the rows of images that attend to the image of this conditioning in a layer.
+    pub(super) fn rows_with_image(&self, layout: &BatchLayout, site: &AttnSite) -> Vec<Range<usize>> {
+        let groups = self.view(layout).groups().into_iter().filter(|(_, rows)| rows.end <= layout.image_rows());
+        groups.filter(|(branch, _)| self.prepared.attends_to_image(*branch, site)).map(|(_, rows)| rows).collect()
+    }
 }
 
 impl Plan<'_> {
     /// Describes the conditioning of the run.
     pub(super) fn origin(&self) -> impl Iterator<Item = String> {
-        self.described.iter().map(|one| one.conditioning.describe())
+        self.described.all.iter().map(|one| one.conditioning.describe())
     }
 
     /// Whether keys and values of references depend on the conditioning of this run.
@@ -81,7 +97,7 @@ impl Pipeline {
         }
         self.check_mask(request, size)?;
         let described = self.described(request)?;
-        let guidance = request.settings.guidance_with(&described)?;
+        let guidance = request.settings.guidance_with(&described.all)?;
         let guidance = RunGuidance::new(guidance, request.settings.guidance_window, &schedule);
         let chosen = Chosen::of(request, &guidance, &schedule);
         let (conditioning, seconds) = (Vec::new(), 0.0);
@@ -92,32 +108,36 @@ impl Pipeline {
     }
 
     /// Returns the conditioning of a request, with that of its images by the pipeline's adapters.
-    fn described(&self, request: &Request) -> Result<Vec<RequestConditioning>, Error> {
+    fn described(&self, request: &Request) -> Result<Described, Error> {
         let mut all = request.conditioning.clone();
+        let mut image_conditions = vec![None; all.len()];
         let last = |instructed: bool| {
             self.adapters.iter().rev().find(move |adapter| adapter.reads_instructions() == instructed)
         };
         let (instruct, plain, layers) = (last(true), last(false), self.cross_attentions());
         // An adapter gets all of its images at once, because they must agree on the guidance.
         let (mut instructed, mut prompted) = (Vec::new(), Vec::new());
-        for image in &request.image_conditions {
+        for (index, image) in request.image_conditions.iter().enumerate() {
             let is_supported = |adapter: &Arc<dyn ImageAdapter>| {
                 image.aspect.as_ref().is_none_or(|aspect| adapter.supports(aspect, &layers))
             };
             if (image.aspect.is_some() || plain.is_none()) && instruct.is_some_and(is_supported) {
-                instructed.push(image.clone());
+                instructed.push((index, image.clone()));
             } else if plain.is_some_and(is_supported) {
-                prompted.push(image.clone());
+                prompted.push((index, image.clone()));
             } else {
                 return Err(without_adapter(image, plain.is_some()));
             }
         }
         for (images, adapter) in [(instructed, instruct), (prompted, plain)] {
-            let made = adapter.filter(|_| !images.is_empty()).map(|adapter| adapter.conditioning(&images, &layers));
-            let made = made.into_iter().flatten();
-            all.extend(made.map(|conditioning| RequestConditioning { conditioning, images: None }));
+            let Some(adapter) = adapter.filter(|_| !images.is_empty()) else { continue };
+            let (indices, images): (Vec<usize>, Vec<ImageCondition>) = images.into_iter().unzip();
+            let made = adapter.conditioning(&images, &layers);
+            assert_eq!(made.len(), images.len(), "adapter: {} conditionings for {} images", made.len(), images.len());
+            all.extend(made.into_iter().map(|conditioning| RequestConditioning { conditioning, images: None }));
+            image_conditions.extend(indices.into_iter().map(Some));
         }
-        Ok(all)
+        Ok(Described { all, image_conditions })
     }
 
     /// Prepares the conditioning of a run, once for all of its batches.
@@ -125,8 +145,10 @@ impl Pipeline {
         let clock = Instant::now();
         let run = self.run_context(plan.request)?.with_branches(plan.guidance.branches());
         let run = if is_warm_up { run.warming_up() } else { run };
-        let conditioning = plan.described.iter().map(|one| {
-            Ok(ActiveConditioning { prepared: one.conditioning.prepare(&run)?, images: one.images.clone() })
+        let Described { all, image_conditions } = &plan.described;
+        let conditioning = all.iter().zip(image_conditions).map(|(one, &image_condition)| {
+            let prepared = one.conditioning.prepare(&run)?;
+            Ok(ActiveConditioning { prepared, images: one.images.clone(), image_condition })
         });
         plan.conditioning = conditioning.collect::<Result<_, Error>>()?;
         plan.seconds = clock.elapsed().as_secs_f64();

@@ -20,25 +20,34 @@ pub struct ReferenceAttention {
     pub maps: Vec<Vec<Vec<f32>>>,
 }
 
-/// Share of one layer's attention that went to a reference.
+/// Share of a reference or an image prompt in the attention of one layer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LayerAttention {
     /// Name of the layer, as in published weights.
     pub layer: String,
-    /// Share at each evaluation of the run; 0 where the reference had no effect.
+    /// Share at each evaluation of the run; 0 where the reference or the image prompt had no effect.
     pub shares: Vec<f64>,
+}
+
+impl LayerAttention {
+    /// Adds what was measured in another batch of the run, with the numbers of images of this part and of that batch.
+    pub(super) fn join(&mut self, other: Self, images: [f64; 2]) {
+        self.shares.iter_mut().zip(other.shares).for_each(|(mine, other)| join_mean(mine, other, images));
+    }
 }
 
 impl ReferenceAttention {
     /// Adds what was measured in another batch of the run, with the numbers of images of this part and of that batch.
-    pub(super) fn join(&mut self, other: Self, [images, more]: [f64; 2]) {
-        let mean = |mine: &mut f64, other: f64| *mine = (*mine * images + other * more) / (images + more);
-        mean(&mut self.mean, other.mean);
-        for (mine, other) in self.layers.iter_mut().zip(other.layers) {
-            mine.shares.iter_mut().zip(other.shares).for_each(|(mine, other)| mean(mine, other));
-        }
+    pub(super) fn join(&mut self, other: Self, images: [f64; 2]) {
+        join_mean(&mut self.mean, other.mean, images);
+        self.layers.iter_mut().zip(other.layers).for_each(|(mine, other)| mine.join(other, images));
         self.maps.extend(other.maps);
     }
+}
+
+/// Replaces the mean of one part of a run by that of two parts, given their numbers of images.
+pub(super) fn join_mean(mine: &mut f64, other: f64, [images, more]: [f64; 2]) {
+    *mine = (*mine * images + other * more) / (images + more);
 }
 
 /// Cells along a side of a map.
@@ -46,19 +55,19 @@ const SIDE: usize = 16;
 
 /// Sum of values and their number.
 #[derive(Debug, Clone, Copy, Default)]
-struct Mean {
+pub(super) struct Mean {
     sum: f64,
     count: usize,
 }
 
 impl Mean {
-    fn add(&mut self, value: f64) {
+    pub(super) fn add(&mut self, value: f64) {
         self.sum += value;
         self.count += 1;
     }
 
     /// Mean; 0 if there are no values.
-    fn value(self) -> f64 {
+    pub(super) fn value(self) -> f64 {
         if self.count == 0 { 0.0 } else { self.sum / self.count as f64 }
     }
 }

@@ -5,8 +5,8 @@ use std::ops::{ControlFlow, Range};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::ReferenceAttention;
 use super::callback::contained;
+use super::{ImagePromptEffect, ReferenceAttention};
 use crate::Error;
 use crate::cache::CacheStats;
 use crate::denoise::ModelCall;
@@ -43,6 +43,10 @@ pub struct Report {
     /// Share of the images' self-attention that went to each reference (liked before disliked, oldest first). Empty
     /// unless [`Settings::measure_attention`](super::Settings::measure_attention) is set.
     pub attention: Vec<ReferenceAttention>,
+    /// What each image condition contributed to the images' cross-attention, in the order of
+    /// [`Request::image_conditions`](super::Request::image_conditions). In the requests of sessions, these include the
+    /// votes with a reason. Empty unless [`Settings::measure_attention`](super::Settings::measure_attention) is set.
+    pub image_prompts: Vec<ImagePromptEffect>,
     /// References left out by [`FabricSettings::keep`](crate::fabric::FabricSettings::keep).
     pub references_left_out: usize,
     /// References left out because they can have no effect in this run; [`Self::notes`] gives the reason.

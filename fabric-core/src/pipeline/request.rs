@@ -71,9 +71,11 @@ pub struct Settings {
     /// differ by 1 of 255. An image does not otherwise depend on its batch, except with
     /// [`ReferenceNoise::Fresh`]; there `None` always computes all images at once.
     pub batch: Option<usize>,
-    /// Whether to measure each reference's share of the attention
-    /// ([`Report::attention`](super::Report::attention)). Computes every self-attention with references
-    /// twice, waits for the device after each evaluation, and reads the shares of every layer back.
+    /// Whether to measure the share of each reference in the self-attention
+    /// ([`Report::attention`](super::Report::attention)) and of each image condition in the cross-attention
+    /// ([`Report::image_prompts`](super::Report::image_prompts)). Computes every self-attention with references and
+    /// every cross-attention with image conditions twice, waits for the device after each evaluation, and reads the
+    /// shares of every layer back. The images do not change.
     pub measure_attention: bool,
     /// Memory limit for a run in bytes, not counting the weights. `None` uses the free memory of the machine
     /// within the process limits, where these can be determined. A run that certainly needs more is refused

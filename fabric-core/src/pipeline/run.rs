@@ -12,6 +12,7 @@ use burn::tensor::{Device, Tensor};
 use super::cads::Annealing;
 use super::callback::{Watched, contained};
 use super::guided_model::{GuidedModel, StepNoise};
+use super::image_prompt_effect::EffectCollector;
 use super::plan::Plan;
 use super::reference_attention::Collector;
 use super::text::Conditions;
@@ -25,6 +26,7 @@ use crate::models::{Autoencoder, CrossAttention, TextEncoder, UNetModel};
 use crate::noise::{RunNoise, SeededNoise};
 use crate::samplers::{ByKind, Sampler, SamplerRun, StepReport};
 use crate::schedule::SchedulerConfig;
+use crate::spans::{self, Span};
 
 /// Generated images with their latents and a report.
 #[derive(Debug, Clone)]
@@ -270,8 +272,10 @@ impl Pipeline {
         let observer = &mut Watched(observer);
         let Part { request, images, is_warm_up } = part;
         let mut plan = self.plan(request, None)?;
-        begin(observer, Phase::Conditioning, images.clone(), &plan)?;
+        let _run = spans::generate(images.len(), &request.settings, plan.size);
+        let phase = begin(observer, Phase::Conditioning, images.clone(), &plan)?;
         self.prepare(&mut plan, is_warm_up)?;
+        phase.end();
         let batches = images.len().div_ceil(plan.batch);
         let mut whole: Option<Generation> = None;
         for batch in 0..batches {
@@ -323,8 +327,10 @@ impl Pipeline {
             let observer = &mut Watched(observer);
             let mut plan = self.plan(request, Some(request.seeds.len()))?;
             let images = 0..request.seeds.len();
-            begin(observer, Phase::Conditioning, images.clone(), &plan)?;
+            let _run = spans::generate(images.len(), &request.settings, plan.size);
+            let phase = begin(observer, Phase::Conditioning, images.clone(), &plan)?;
             self.prepare(&mut plan, false)?;
+            phase.end();
             self.run_batch(&plan, &Batch { images, number: 0, count: 1 }, noise, observer)
         })
     }
@@ -349,18 +355,20 @@ impl Pipeline {
         let origin = self.origin.iter().cloned().chain(plan.origin()).collect();
         let report = RefCell::new(Report { origin, notes, ..Report::default() });
 
-        begin(observer, Phase::Text, images.clone(), plan)?;
+        let phase = begin(observer, Phase::Text, images.clone(), plan)?;
         let clock = Instant::now();
         let conditions = Conditions::encode(&*self.text, request, seeds, size)?;
         report.borrow_mut().truncated = conditions.truncated.clone();
         report.borrow_mut().text_seconds = clock.elapsed().as_secs_f64();
+        phase.end();
 
-        begin(observer, Phase::Encoding, images.clone(), plan)?;
+        let phase = begin(observer, Phase::Encoding, images.clone(), plan)?;
         let clock = Instant::now();
         let start = self.start(request, seeds.len(), schedule, size, noise)?;
         let references = self.references(chosen, request, size, noise, &mut report.borrow_mut())?;
         let prepared = if batch.number == 0 { plan.seconds } else { 0.0 };
         report.borrow_mut().encode_seconds = prepared + clock.elapsed().as_secs_f64();
+        phase.end();
 
         let can_cache = noise.is_seeded() && noise.has_fixed_references() && !plan.references_are_conditioned();
         let references = References {
@@ -371,8 +379,10 @@ impl Pipeline {
             cache: can_cache.then_some(&*self.tokens),
             cache_conditions: digest(&(settings.text.clip_skip, conditions.tokens(), size)),
         };
-        begin(observer, Phase::Denoising, images.clone(), plan)?;
+        let phase = begin(observer, Phase::Denoising, images.clone(), plan)?;
         let attention = RefCell::new(Collector::new(images.len(), schedule.calls()));
+        let effects = RefCell::new(EffectCollector::new(request.image_conditions.len(), schedule.calls()));
+        let measures_effects = settings.measure_attention && !request.image_conditions.is_empty();
         let noise: RefCell<&mut dyn RunNoise> = RefCell::new(noise);
         let observer: RefCell<&mut dyn Observer> = RefCell::new(observer);
         let config = schedule.config();
@@ -390,6 +400,7 @@ impl Pipeline {
             observer: &observer,
             report: &report,
             attention: settings.measure_attention.then_some(&attention),
+            effects: measures_effects.then_some(&effects),
         };
         self.tokens.begin_run();
         let (mut clock, steps) = (Instant::now(), Cell::new(0));
@@ -416,12 +427,14 @@ impl Pipeline {
         let sampler: &dyn Sampler = request.sampler.as_deref().unwrap_or(&by_kind);
         let latents = sampler.sample(&mut run, latents)?;
         run.check_finished(latents.dims(), shape)?;
+        phase.end();
 
         let observer = observer.into_inner();
         if observer.phase(&PhaseEvent { phase: Phase::Decoding, images: images.clone() }).is_break() {
             let steps = steps.get();
             return Err(Error::Cancelled { step: steps, steps, finished: Vec::new() });
         }
+        let phase = spans::phase(Phase::Decoding);
         let clock = Instant::now();
         let mut made = Vec::with_capacity(images.len());
         for (row, index) in images.clone().enumerate() {
@@ -429,11 +442,14 @@ impl Pipeline {
             made.extend(decode(&*self.autoencoder, &latents.clone().narrow(0, row, 1))?);
             observer.image(index, &made[row]);
         }
+        phase.end();
         let mut report = report.into_inner();
         report.decode_seconds = clock.elapsed().as_secs_f64();
         (report.cache, report.spill_error) = (self.tokens.stats(), self.tokens.spill_error());
         if settings.measure_attention {
             report.attention = attention.into_inner().finish(references.all.len());
+            report.image_prompts =
+                effects.into_inner().finish(&request.image_conditions, &self.unet.cross_attentions());
         }
         Ok(Generation { images: made, seeds: seeds.to_vec(), latents, report })
     }
@@ -460,10 +476,10 @@ struct Batch {
     count: usize,
 }
 
-/// Tells the observer that a phase begins; it may cancel.
-fn begin(observer: &mut dyn Observer, phase: Phase, images: Range<usize>, plan: &Plan<'_>) -> Result<(), Error> {
+/// Tells the observer that a phase begins, and enters its span. The observer may cancel.
+fn begin(observer: &mut dyn Observer, phase: Phase, images: Range<usize>, plan: &Plan<'_>) -> Result<Span, Error> {
     match observer.phase(&PhaseEvent { phase, images }) {
-        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Continue(()) => Ok(spans::phase(phase)),
         ControlFlow::Break(()) => {
             Err(Error::Cancelled { step: 0, steps: plan.request.settings.steps, finished: Vec::new() })
         }
@@ -484,6 +500,9 @@ impl Generation {
         report.step_seconds.extend(more.step_seconds);
         for (attention, more) in report.attention.iter_mut().zip(more.attention) {
             attention.join(more, shares);
+        }
+        for (effect, more) in report.image_prompts.iter_mut().zip(more.image_prompts) {
+            effect.join(more, shares);
         }
         report.calls += more.calls;
         report.calls_with_references += more.calls_with_references;

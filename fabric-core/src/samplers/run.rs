@@ -8,6 +8,7 @@ use super::{MaskBlend, SamplerError, StepReport};
 use crate::Error;
 use crate::denoise::{Denoiser, ModelCall, NoiseLevel, NoiseSource};
 use crate::schedule::{Prediction, Schedule, SchedulerConfig};
+use crate::spans;
 
 /// One run of a sampler: evaluates the network, converts its prediction to the clean image, and counts evaluations.
 pub struct SamplerRun<'a> {
@@ -81,7 +82,9 @@ impl<'a> SamplerRun<'a> {
 
         let exploding = self.config().kind.is_variance_exploding();
         let input = if exploding { x.clone() * alpha } else { x.clone() };
+        let evaluation = spans::evaluation(&call, self.config().kind.order());
         let raw = self.denoiser.predict(input, &call)?;
+        evaluation.end();
         let (got, expected) = (raw.dims(), x.dims());
         if got != expected {
             return Err(SamplerError::Prediction { call: call.index, got, expected }.into());

@@ -475,12 +475,37 @@ impl FeedbackSession {
 
     /// Redoes the step that was undone last. Returns false if there is none, or a new step was made since.
     pub fn redo(&mut self) -> bool {
-        let redone = self.done < self.steps.len();
+        let redone = self.can_redo();
         if redone {
             self.done += 1;
             self.replay();
         }
         redone
+    }
+
+    /// Whether there is an undone step for [`Self::redo`].
+    pub fn can_redo(&self) -> bool {
+        self.done < self.steps.len()
+    }
+
+    /// Discards the steps that were undone, with the images that no other step refers to. [`Self::redo`] then returns
+    /// false.
+    pub fn discard_undone(&mut self) {
+        self.steps.truncate(self.done);
+        let used: BTreeSet<ContentHash> = self.steps.iter().flat_map(Step::images).collect();
+        self.images.retain(|hash, _| used.contains(hash));
+    }
+
+    /// Replaces the report of the round that was just added, for programs that record more than the run reports. This is
+    /// no step of its own. Returns false, and changes nothing, if the last step in effect is not a round.
+    pub fn set_report(&mut self, report: Value) -> bool {
+        let last = self.done.checked_sub(1).and_then(|index| self.steps.get_mut(index));
+        let (Some(Step::Round { report: stored, .. }), Some(round)) = (last, self.state.rounds.last_mut()) else {
+            return false;
+        };
+        stored.clone_from(&report);
+        round.report = report;
+        true
     }
 
     /// Returns a contact sheet with one row per round, liked images framed in green and disliked ones in red. Of several

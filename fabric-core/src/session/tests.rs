@@ -113,6 +113,40 @@ fn a_new_step_ends_what_could_be_redone() {
 }
 
 #[test]
+fn discarded_steps_cannot_be_redone_and_their_images_are_let_go() {
+    let mut session = FeedbackSession::new("");
+    let kept = round(&mut session, &[1]);
+    session.like(&kept[0]).unwrap();
+    let undone = round(&mut session, &[1, 2]);
+    session.like(&undone[1]).unwrap();
+    session.undo_round();
+    assert!(session.can_redo());
+    let state = session.state.clone();
+    session.discard_undone();
+    assert_eq!((session.can_redo(), session.redo(), session.step_count()), (false, false, 2));
+    assert_eq!(session.state, state);
+    let hashes: Vec<_> = session.images.keys().copied().collect();
+    assert_eq!(hashes, [kept[0].content_hash()]);
+}
+
+#[test]
+fn the_report_of_the_last_round_can_be_replaced_and_is_saved() {
+    let mut session = FeedbackSession::new("");
+    assert!(!session.set_report(json!(1)), "no round");
+    let round = round(&mut session, &[1]);
+    assert!(session.set_report(json!({"more": 7})));
+    assert_eq!((&session.rounds()[0].report, session.step_count()), (&json!({"more": 7}), 1));
+    session.like(&round[0]).unwrap();
+    assert!(!session.set_report(json!(2)), "a vote came after the round");
+    let folder = tempfile::tempdir().unwrap();
+    session.save(folder.path()).unwrap();
+    assert_eq!(FeedbackSession::load(folder.path()).unwrap(), session);
+    // The report survives undo and redo.
+    assert!(session.undo_round() && session.redo());
+    assert_eq!(session.rounds()[0].report, json!({"more": 7}));
+}
+
+#[test]
 fn rounds_remember_how_they_were_made() {
     let session = eventful();
     let [first, second] = session.rounds() else { panic!("two rounds") };
