@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use fabric::models::clip::ClipTextConfig;
 use fabric::models::config::OneOrMany;
-use fabric::models::load::{Component, FolderWriter, LoadDtype, SaveOptions};
+use fabric::models::load::{Component, FolderWriter, SaveDtype, SaveOptions};
 use fabric::models::unet::{Depths, UNetConfig};
 use fabric::models::vae::VaeConfig;
 
@@ -98,7 +98,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let device = fabric::default_device()?;
     device.seed(arguments.seed);
     let Networks { pipeline, unet, vae, texts } = arguments.size.networks();
-    let options = SaveOptions { dtype: LoadDtype::F16, max_shard_bytes: None };
+    let options = SaveOptions { dtype: SaveDtype::F16, max_shard_bytes: None };
     let mut folder = FolderWriter::create(&arguments.out, pipeline)?;
     // Only one network is in memory at a time.
     for (text, component) in texts.iter().zip([Component::TextEncoder, Component::TextEncoder2]) {

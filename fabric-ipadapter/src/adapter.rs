@@ -11,7 +11,7 @@ use fabric_core::models::ImageEncoder;
 use fabric_core::{AspectKind, Error, InvalidValue};
 use fabric_models::layers::Linear;
 use fabric_models::load::{
-    LoadDtype, LoadOptions, LoadReport, ParameterInfo, PublishedNames, TensorSource, load_into, parameters,
+    LoadOptions, LoadReport, ParameterInfo, PublishedNames, SaveDtype, TensorSource, load_into, parameters,
     save_weights,
 };
 
@@ -235,12 +235,13 @@ impl IpAdapter {
         })
     }
 
-    /// Writes the adapter to one `.safetensors` file in the published layout.
+    /// Writes the adapter to one `.safetensors` file in the published layout. Other programs read it if its weights are
+    /// floats, but not with [`SaveDtype::Int8`].
     ///
     /// # Errors
     ///
     /// Returns an error if the file cannot be written, or a weight does not fit the data type.
-    pub fn save(&self, path: impl AsRef<Path>, dtype: LoadDtype) -> Result<(), AdapterError> {
+    pub fn save(&self, path: impl AsRef<Path>, dtype: impl Into<SaveDtype>) -> Result<(), AdapterError> {
         Ok(save_weights(&*self.weights, path, dtype)?)
     }
 

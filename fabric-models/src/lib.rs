@@ -2,7 +2,7 @@
 //!
 //! [`load_model`] builds a [`Pipeline`](fabric_core::pipeline::Pipeline) from a folder or a checkpoint file. The
 //! parts can be built one by one with [`unet`], [`vae`], [`clip`] and [`tokenizer`], and their weights loaded with
-//! [`load`] and [`lora`].
+//! [`load`] and [`lora`]. [`ModelConversion`] writes a model in another layout or type.
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ pub mod unet;
 pub mod vae;
 
 pub use stable_diffusion::{
-    LoadPipeline, LoraChoice, ModelError, ModelOptions, ModelReport, RECOMMENDED_SETTINGS, StableDiffusion,
-    StableDiffusionText, demo_folder, load_model, recommended_settings,
+    ConvertOptions, LoadPipeline, LoraChoice, ModelConversion, ModelError, ModelOptions, ModelReport, PlannedFile,
+    PlannedNetwork, RECOMMENDED_SETTINGS, StableDiffusion, StableDiffusionText, demo_folder, load_model,
+    recommended_settings,
 };

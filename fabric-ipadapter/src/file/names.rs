@@ -20,12 +20,16 @@ const PREFIXES: [(&str, &str); 2] = [("image_proj_model.", "image_proj."), ("ada
 ///
 /// The names of a training checkpoint (`image_proj_model.`, `adapter_modules.`) are mapped to the published
 /// ones (`image_proj.`, `ip_adapter.`). So are those of adapters saved within a U-Net, by diffusers or by
-/// training that saves shared tensors only once. The frozen U-Net in such files is ignored.
+/// training that saves shared tensors only once. The frozen U-Net in such files is ignored. Files with 8-bit weights,
+/// as [`IpAdapter::save`](crate::IpAdapter::save) can write them, are presented as floats.
 #[derive(Debug, Clone)]
 pub struct AdapterFile {
     weights: Arc<dyn TensorSource>,
     /// LoRA for the U-Net in FaceID files.
     lora: Arc<dyn TensorSource>,
+    /// The tensors of both.
+    all: Arc<dyn TensorSource>,
+    ignored: Vec<String>,
 }
 
 impl AdapterFile {
@@ -68,17 +72,30 @@ impl AdapterFile {
         } else {
             within_unet::of_training(source.tensors())
         };
-        let kept = |name: &&String| !is_training || !name.starts_with("unet.") || shared.contains_key(*name);
-        let renamed = source.tensors().keys().filter(kept).map(|from| {
+        let kept = |name: &String| !is_training || !name.starts_with("unet.") || shared.contains_key(name);
+        let (kept, ignored): (Vec<String>, Vec<String>) = source.tensors().keys().cloned().partition(kept);
+        let renamed = kept.into_iter().map(|from| {
             let other = PREFIXES.iter().find_map(|(prefix, to)| Some(format!("{to}{}", from.strip_prefix(prefix)?)));
-            let name = other.or_else(|| shared.get(from).cloned()).unwrap_or_else(|| from.clone());
-            Renamed { name, from: from.clone(), part: Part::Whole }
+            let name = other.or_else(|| shared.get(&from).cloned()).unwrap_or_else(|| from.clone());
+            Renamed { name, from, part: Part::Whole }
         });
-        let (lora, weights): (Vec<_>, Vec<_>) = renamed.partition(|renamed| renamed.name.contains("_lora."));
+        let renamed: Vec<Renamed> = renamed.collect();
+        let all = MappedSource::new(source.clone(), renamed.iter().cloned())?;
+        let (lora, weights): (Vec<_>, Vec<_>) =
+            renamed.into_iter().partition(|renamed| renamed.name.contains("_lora."));
         Ok(Self {
             weights: Arc::new(MappedSource::new(source.clone(), weights)?),
             lora: Arc::new(MappedSource::new(source, lora)?),
+            all: Arc::new(all),
+            ignored,
         })
+    }
+
+    /// Returns whether tensors have the names of an adapter file, or of a training checkpoint of an adapter. Networks
+    /// within which diffusers saved adapters are no adapter files.
+    pub fn recognizes(source: &dyn TensorSource) -> bool {
+        let [(training, published), _] = PREFIXES;
+        source.tensors().keys().any(|name| name.starts_with(published) || name.starts_with(training))
     }
 
     /// Selects one of several adapters that diffusers saved within a U-Net, by its index.
@@ -87,14 +104,27 @@ impl AdapterFile {
     ///
     /// Returns an error if its tensors do not form an adapter.
     pub fn one_of_several(source: Arc<dyn TensorSource>, index: usize) -> Result<Self, LoadError> {
-        let weights = Arc::new(within_unet::adapter(source, index)?);
+        let weights = Arc::new(within_unet::adapter(source.clone(), index)?);
         let lora = Arc::new(MappedSource::new(weights.clone(), [])?);
-        Ok(Self { weights, lora })
+        let used = weights.origins();
+        let ignored = source.tensors().keys().filter(|name| !used.contains(name.as_str())).cloned().collect();
+        Ok(Self { all: weights.clone(), weights, lora, ignored })
     }
 
     /// Returns the tensors of the adapter, under their published names.
     pub fn weights(&self) -> &dyn TensorSource {
         &*self.weights
+    }
+
+    /// Returns all tensors under their published names: those of [`Self::weights`], and the LoRA in FaceID files.
+    pub fn tensors(&self) -> &dyn TensorSource {
+        &*self.all
+    }
+
+    /// Names of the tensors in the file that belong to no adapter, or to another of several, such as those of a frozen
+    /// U-Net.
+    pub fn ignored(&self) -> &[String] {
+        &self.ignored
     }
 
     /// Detects the configuration from the tensors. FaceID plus is detected as version 1.

@@ -230,9 +230,15 @@ fn names_of_training_checkpoints_become_the_published_ones() {
         |name: &str| name.replace("image_proj.", "image_proj_model.").replace("ip_adapter.", "adapter_modules.");
     let mut checkpoint: BTreeMap<_, _> = published.iter().map(|(name, info)| (trained(name), info.clone())).collect();
     checkpoint.insert("unet.conv_in.weight".to_owned(), TensorInfo { dtype: Dtype::F32, shape: vec![320, 4, 3, 3] });
-    let file = AdapterFile::new(Arc::new(Listing(checkpoint))).expect("names");
+    let checkpoint = Arc::new(Listing(checkpoint));
+    assert!(AdapterFile::recognizes(&checkpoint) && AdapterFile::recognizes(&Listing(published.clone())));
+    let file = AdapterFile::new(checkpoint).expect("names");
     assert_eq!(*file.weights().tensors(), published);
+    assert_eq!(*file.tensors().tensors(), published);
+    assert_eq!(file.ignored(), ["unet.conv_in.weight"]);
     assert!(file.lora(&[]).expect("none").is_none());
+    let unet = BTreeMap::from([("unet.conv_in.weight".to_owned(), TensorInfo { dtype: Dtype::F32, shape: vec![1] })]);
+    assert!(!AdapterFile::recognizes(&Listing(unet)));
 }
 
 #[test]
@@ -265,9 +271,10 @@ fn the_lora_of_faceid_belongs_to_the_u_net() {
         let name = format!("ip_adapter.{number}.to_q_lora.{part}.weight");
         tensors.insert(name, TensorInfo { dtype: Dtype::F16, shape: shape.to_vec() });
     }
-    let file = AdapterFile::new(Arc::new(Listing(tensors))).expect("names");
+    let file = AdapterFile::new(Arc::new(Listing(tensors.clone()))).expect("names");
     assert_eq!(file.config().expect("an adapter").lora_rank, Some(128));
     assert_eq!(*file.weights().tensors(), own);
+    assert_eq!(*file.tensors().tensors(), tensors);
     let layer = |block| {
         let site = AttnSite { block, attention: 0, layer: 0, kind: AttnKind::CrossAttention };
         CrossAttention { site, channels: 320, context: 768 }

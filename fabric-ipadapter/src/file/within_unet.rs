@@ -146,6 +146,11 @@ impl Stacked {
         }
         Ok(Self { source, origin, tensors })
     }
+
+    /// Names of the tensors in the file that are used.
+    pub(super) fn origins(&self) -> BTreeSet<&str> {
+        self.origin.values().flatten().map(String::as_str).collect()
+    }
 }
 
 impl TensorSource for Stacked {

@@ -34,7 +34,7 @@ pub struct LoadReport {
     pub mismatched: Vec<ShapeMismatch>,
     /// Tensors without information, such as `position_ids`, and tensors of another network in the same file.
     pub ignored: Vec<String>,
-    /// Bytes read, as stored.
+    /// Bytes read, as stored; 8-bit weights count as f32.
     pub bytes: u64,
     /// Duration of the load.
     pub elapsed: Duration,
@@ -79,16 +79,27 @@ pub fn load_into<M: Module + PublishedNames>(
     source: &dyn TensorSource,
     options: &LoadOptions,
 ) -> Result<(M, LoadReport), LoadError> {
-    let Some(layout) = module.layout(source.tensors()) else {
+    let Some((mapped, others)) = in_layout(&module, source)? else {
         return fill(module.without_absent(source.tensors()), source, options);
     };
-    let taken: BTreeSet<&str> = layout.iter().map(|renamed| renamed.from.as_str()).collect();
-    let others = source.tensors().keys().filter(|name| !taken.contains(name.as_str()));
-    let others: Vec<String> = others.cloned().collect();
-    let mapped = MappedSource::new(source, layout)?;
     let (module, mut report) = fill(module.without_absent(mapped.tensors()), &mapped, options)?;
     report.ignored.extend(others);
     Ok((module, report))
+}
+
+/// Source under the published names of a module, and the names of its tensors that belong to other networks.
+type InLayout<'a> = (MappedSource<&'a dyn TensorSource>, Vec<String>);
+
+/// Presents a source under the published names of a module; `None` if its names are used unchanged.
+pub(super) fn in_layout<'a, M: PublishedNames>(
+    module: &M,
+    source: &'a dyn TensorSource,
+) -> Result<Option<InLayout<'a>>, LoadError> {
+    let Some(layout) = module.layout(source.tensors()) else { return Ok(None) };
+    let taken: BTreeSet<&str> = layout.iter().map(|renamed| renamed.from.as_str()).collect();
+    let others = source.tensors().keys().filter(|name| !taken.contains(name.as_str()));
+    let others: Vec<String> = others.cloned().collect();
+    Ok(Some((MappedSource::new(source, layout)?, others)))
 }
 
 /// Loads a module from a source that has its published names.
@@ -99,10 +110,8 @@ fn fill<M: Module + PublishedNames>(
 ) -> Result<(M, LoadReport), LoadError> {
     let start = Instant::now();
     let (mut report, places) = compare(&module, source);
-    if options.strict && !report.is_complete() {
-        let looks_like = looks_like(&module, source);
-        let LoadReport { place, missing, unexpected, mismatched, .. } = report;
-        return Err(Box::new(Mismatch { place, looks_like, missing, unexpected, mismatched }).into());
+    if options.strict {
+        check_complete(&module, source, &report)?;
     }
     let total_bytes = places.values().map(|name| source.tensors()[name].bytes() as u64).sum();
     let mut loader = Loader {
@@ -126,8 +135,22 @@ fn fill<M: Module + PublishedNames>(
     Ok((module, report))
 }
 
+/// Returns an error that lists all differences between a module and a source, if there are any.
+pub(super) fn check_complete<M: Module + PublishedNames>(
+    module: &M,
+    source: &dyn TensorSource,
+    report: &LoadReport,
+) -> Result<(), LoadError> {
+    if report.is_complete() {
+        return Ok(());
+    }
+    let looks_like = looks_like(module, source);
+    let LoadReport { place, missing, unexpected, mismatched, .. } = report.clone();
+    Err(Box::new(Mismatch { place, looks_like, missing, unexpected, mismatched }).into())
+}
+
 /// Compares a module with a source. Returns a report with nothing applied yet, and the map from module path to tensor.
-fn compare<M: Module + PublishedNames>(
+pub(super) fn compare<M: Module + PublishedNames>(
     module: &M,
     source: &dyn TensorSource,
 ) -> (LoadReport, BTreeMap<String, String>) {

@@ -36,7 +36,7 @@ impl HostTensor {
             (expected, _) => expected,
         };
         let wrong_type = || LoadError::WrongType { place: place.to_owned(), tensor: name.to_owned(), got: stored };
-        if !matches!(stored, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) {
+        if !is_float(stored) {
             return Err(wrong_type());
         }
         let count = self.info.elements();
@@ -86,6 +86,11 @@ impl HostTensor {
             LoadError::NotFinite { place, tensor, index, value }
         }
     }
+}
+
+/// Returns whether weights of this type can be read.
+pub(super) fn is_float(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64)
 }
 
 /// Converts a tensor into `out` in parallel blocks and returns the index of the first value for which `bad` is true.

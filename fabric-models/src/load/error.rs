@@ -78,7 +78,7 @@ pub enum LoadError {
     /// A tensor has a type that is not supported for weights.
     #[error(
         "{place}: tensor `{tensor}` has type {got:?}, expected F32, F16, BF16 or F64; \
-         quantised files are not supported: get the f16 or f32 version"
+         of quantised files, only optimum-quanto's with 8-bit integers are supported: get the f16 or f32 version"
     )]
     WrongType {
         /// Path of the file.
@@ -87,6 +87,14 @@ pub enum LoadError {
         tensor: String,
         /// Type of the tensor.
         got: Dtype,
+    },
+    /// A file with quantised weights violates the layout of optimum-quanto, or uses a part of it that is not supported.
+    #[error("{place}: {value}")]
+    Quantised {
+        /// Path of the file.
+        place: String,
+        /// The tensor that is wrong.
+        value: InvalidValue,
     },
     /// The requested tensor does not exist.
     #[error("{place}: there is no tensor `{tensor}`; names are listed by `TensorSource::tensors`")]

@@ -77,6 +77,15 @@ impl Component {
         }
     }
 
+    /// Name of the folder with the tokenizer of a text encoder; `None` for other networks.
+    pub fn tokenizer_folder_name(self) -> Option<&'static str> {
+        match self {
+            Self::TextEncoder => Some("tokenizer"),
+            Self::TextEncoder2 => Some("tokenizer_2"),
+            Self::UNet | Self::Vae | Self::ImageEncoder => None,
+        }
+    }
+
     /// Python library and class in `model_index.json`.
     pub fn python_class(self) -> [&'static str; 2] {
         match self {

@@ -161,12 +161,12 @@ impl ModelFolder {
 
     /// Folder of the tokenizer of a text encoder, if it exists.
     pub fn tokenizer_path(&self, encoder: Component) -> Option<PathBuf> {
-        let name = match encoder {
-            Component::TextEncoder => "tokenizer",
-            Component::TextEncoder2 => "tokenizer_2",
-            _ => return None,
-        };
-        Some(self.path.join(name)).filter(|path| path.is_dir())
+        Some(self.path.join(encoder.tokenizer_folder_name()?)).filter(|path| path.is_dir())
+    }
+
+    /// All fields of `model_index.json`.
+    pub fn settings(&self) -> &Map<String, Value> {
+        &self.settings
     }
 
     /// Value of a field of `model_index.json`, such as `force_zeros_for_empty_prompt`.

@@ -4,7 +4,7 @@ use burn::module::Module;
 use serde_json::{Map, Value, json};
 
 use super::sharded::is_plain_file_name;
-use super::write::{Partial, write_json};
+use super::write::{Partial, write_json, write_text};
 use super::{Component, LoadError, PublishedNames, SaveOptions, save_component};
 
 /// Writer for a whole model in the diffusers layout. It writes to a temporary folder, which is renamed when complete.
@@ -76,8 +76,7 @@ impl FolderWriter {
     ///
     /// Returns an error if a file cannot be copied.
     pub fn tokenizer(&mut self, encoder: Component, from: impl AsRef<Path>) -> Result<&mut Self, LoadError> {
-        let name = if encoder == Component::TextEncoder2 { "tokenizer_2" } else { "tokenizer" };
-        let folder = self.subfolder(name)?;
+        let folder = self.tokenizer_folder(encoder)?;
         let from = from.as_ref();
         let entries = std::fs::read_dir(from).map_err(|error| LoadError::io(from, "list", error))?;
         for entry in entries {
@@ -86,7 +85,20 @@ impl FolderWriter {
                 std::fs::copy(&entry, folder.join(name)).map_err(|error| LoadError::io(&entry, "copy", error))?;
             }
         }
-        self.list(name, ["transformers", "CLIPTokenizer"]);
+        Ok(self)
+    }
+
+    /// Adds the tokenizer of a text encoder from the names and texts of its files
+    /// ([`ClipTokenizer::to_files`](crate::tokenizer::ClipTokenizer::to_files)).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a name is not a plain file name, or a file cannot be written.
+    pub fn tokenizer_files(&mut self, encoder: Component, files: &[(&str, String)]) -> Result<&mut Self, LoadError> {
+        let folder = self.tokenizer_folder(encoder)?;
+        for (name, text) in files {
+            write_text(&plain_file(&folder, name)?, text)?;
+        }
         Ok(self)
     }
 
@@ -102,11 +114,7 @@ impl FolderWriter {
     ///
     /// Returns an error if the name is not a plain file name, or the file cannot be written.
     pub fn file(&mut self, name: &str, contents: &[u8]) -> Result<&mut Self, LoadError> {
-        let path = self.partial.path().join(name);
-        if !is_plain_file_name(name) {
-            let next = "leave folders out of it";
-            return Err(LoadError::malformed(&path, "name", format!("`{name}`"), "a plain file name", next));
-        }
+        let path = plain_file(self.partial.path(), name)?;
         std::fs::write(&path, contents).map_err(|error| LoadError::io(&path, "write", error))?;
         Ok(self)
     }
@@ -121,6 +129,13 @@ impl FolderWriter {
         self.partial.rename(&self.path)
     }
 
+    /// Creates the folder of a text encoder's tokenizer and lists it in the index.
+    fn tokenizer_folder(&mut self, encoder: Component) -> Result<PathBuf, LoadError> {
+        let name = encoder.tokenizer_folder_name().unwrap_or("tokenizer");
+        self.list(name, ["transformers", "CLIPTokenizer"]);
+        self.subfolder(name)
+    }
+
     fn subfolder(&self, name: &str) -> Result<PathBuf, LoadError> {
         let folder = self.partial.path().join(name);
         std::fs::create_dir_all(&folder).map_err(|error| LoadError::io(&folder, "make the folder", error))?;
@@ -130,4 +145,14 @@ impl FolderWriter {
     fn list(&mut self, name: &str, class: [&str; 2]) {
         self.index.insert(name.to_owned(), json!(class));
     }
+}
+
+/// Returns the path of a file in a folder. The name must not contain other folders.
+fn plain_file(folder: &Path, name: &str) -> Result<PathBuf, LoadError> {
+    let path = folder.join(name);
+    if is_plain_file_name(name) {
+        return Ok(path);
+    }
+    let next = "leave folders out of it";
+    Err(LoadError::malformed(&path, "name", format!("`{name}`"), "a plain file name", next))
 }

@@ -127,6 +127,10 @@ impl<S: TensorSource> TensorSource for MappedSource<S> {
     fn note(&self, name: &str) -> Option<String> {
         self.source.note(name)
     }
+
+    fn notes(&self) -> BTreeMap<String, String> {
+        self.source.notes()
+    }
 }
 
 #[cfg(test)]

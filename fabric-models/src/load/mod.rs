@@ -13,7 +13,11 @@
 //! | folder of a model (`model_index.json`) | [`ModelFolder`] |
 //!
 //! [`MappedSource`] renames the tensors of another source; old and foreign layouts are tables of names on top of
-//! it. [`save_component`] and [`FolderWriter`] write the diffusers layout.
+//! it. [`save_component`] and [`FolderWriter`] write the diffusers layout, [`ConvertedSource`] one file with the
+//! tensors of any source.
+//!
+//! Weights can be stored with 8 bits ([`SaveDtype::Int8`]), in the layout of optimum-quanto; networks compute with
+//! floats whatever their files contain.
 
 mod apply;
 mod clip_file;
@@ -22,14 +26,18 @@ mod compvis;
 mod contents;
 mod control_file;
 mod convert;
+mod converted;
 mod device;
 mod error;
 mod family;
 mod folder;
 mod folder_writer;
 mod header;
+mod int8;
+mod int8_source;
 mod json;
 mod mapped;
+mod matched;
 mod mismatch;
 mod open;
 mod options;
@@ -54,11 +62,14 @@ pub(crate) use mismatch::{nearest, shortened};
 
 pub use apply::{LoadReport, load_into};
 pub use component_folder::ComponentFolder;
+pub use converted::ConvertedSource;
+pub(crate) use converted::saved_tensors;
 pub use error::LoadError;
 pub use family::{Component, Family};
 pub use folder::ModelFolder;
 pub use folder_writer::FolderWriter;
 pub use mapped::{MappedSource, Part, Renamed};
+pub use matched::{MatchedTensors, match_tensors};
 pub use mismatch::{Mismatch, MissingTensor, ShapeMismatch};
 pub(crate) use open::open_vae;
 pub use open::open_weights;
@@ -68,8 +79,9 @@ pub use parameters::{ParameterInfo, PublishedNames, parameters};
 use pickle::PickleFile;
 pub use safetensors::Dtype;
 pub use safetensors_file::SafetensorsFile;
-pub use save::{SaveOptions, save_component, save_weights};
+pub use save::{SaveDtype, SaveOptions, save_component, save_weights};
 use sharded::ShardedSafetensors;
+pub use sharded::weights_bytes;
 pub(crate) use single_file::SingleFile;
 pub use source::{HostTensor, TensorInfo, TensorSource};
 pub use write::write_safetensors;

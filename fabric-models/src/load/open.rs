@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::compvis::{KeyTable, vae};
+use super::int8_source::with_float_weights;
 use super::mapped::{MappedSource, Part, Renamed};
 use super::safetensors_file::open_file;
 use super::{LoadError, SafetensorsFile, ShardedSafetensors, TensorSource};
@@ -12,11 +13,12 @@ use super::{LoadError, SafetensorsFile, ShardedSafetensors, TensorSource};
 /// with the feature `pickle`, `.ckpt`, `.bin`, `.bin.index.json`, `.pt` and `.pth`.
 ///
 /// Attention projections of old VAE files (`query`, `key`, `value`, `proj_attn`) are renamed to diffusers' current
-/// names.
+/// names. Weights with 8 bits in the layout of optimum-quanto (`X._data` with `X._scale`) are presented as f32 tensors
+/// `X`.
 ///
 /// # Errors
 ///
-/// Returns an error if the file does not exist, has another extension, or is damaged.
+/// Returns an error if the file does not exist, has another extension, is damaged, or is quantised in another way.
 pub fn open_weights(path: impl AsRef<Path>) -> Result<Arc<dyn TensorSource>, LoadError> {
     let path = path.as_ref();
     drop(open_file(path)?);
@@ -33,7 +35,7 @@ pub fn open_weights(path: impl AsRef<Path>) -> Result<Arc<dyn TensorSource>, Loa
         let next = "get the weights in one of these formats";
         return Err(LoadError::malformed(path, "kind of file", format!("`{name}`"), expected, next));
     };
-    with_current_names(source)
+    with_current_names(with_float_weights(source)?)
 }
 
 /// Returns whether a file name (in lower case) has an extension of PyTorch's pickle files.

@@ -8,7 +8,8 @@ use burn::tensor::DType;
 /// Type of the weights in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LoadDtype {
-    /// The stored type. f64 becomes f32, because many devices do not support f64 or are slow with it.
+    /// The stored type. f64 becomes f32, because many devices do not support f64 or are slow with it. Weights that are
+    /// stored with 8 bits become f32, too.
     Keep,
     /// 32-bit floats, in which CPUs compute.
     #[default]
@@ -79,9 +80,9 @@ impl LoadOptions {
 pub struct LoadProgress<'a> {
     /// Published name of the tensor that was just read.
     pub tensor: &'a str,
-    /// Bytes read so far, as stored.
+    /// Bytes read so far, as stored; 8-bit weights count as f32.
     pub done_bytes: u64,
-    /// Total bytes to read, as stored.
+    /// Total bytes to read, as stored; 8-bit weights count as f32.
     pub total_bytes: u64,
 }
 

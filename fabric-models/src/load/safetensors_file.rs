@@ -16,7 +16,8 @@ const PIECE: usize = 4 << 20;
 ///
 /// The header is read and validated when the file is opened; values are read on demand. The file is not
 /// memory-mapped: if another process truncates a mapped file, this process is killed (SIGBUS), whereas a read
-/// returns an error.
+/// returns an error. Tensors are presented as they are stored; [`open_weights`](super::open_weights) presents 8-bit
+/// weights as floats.
 #[derive(Debug)]
 pub struct SafetensorsFile {
     path: PathBuf,
@@ -74,6 +75,10 @@ impl TensorSource for SafetensorsFile {
 
     fn note(&self, name: &str) -> Option<String> {
         self.metadata().get(name).cloned()
+    }
+
+    fn notes(&self) -> BTreeMap<String, String> {
+        self.metadata().clone()
     }
 }
 

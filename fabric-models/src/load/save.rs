@@ -1,6 +1,7 @@
 //! Saving of networks in the diffusers layout.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
@@ -9,15 +10,61 @@ use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
 use super::device::guarded;
+use super::int8::{Int8Part, is_saved_as_int8};
 use super::parameters::ModulePath;
 use super::write::{json_text, write_json, write_safetensors, write_text};
 use super::{HostTensor, LoadDtype, LoadError, PublishedNames, TensorInfo};
 
+/// Type of the weights in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SaveDtype {
+    /// The type in memory.
+    Keep,
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 16-bit floats; weights beyond 65504 are an error.
+    F16,
+    /// bfloat16: the range of f32 with 8 bits of precision.
+    BF16,
+    /// 8-bit integers with one scale per output channel, for the weights of linear layers and convolutions with at
+    /// least 4096 values; 16-bit floats for embedding tables, biases, norms and all other parameters.
+    ///
+    /// A weight differs from its original by at most 1/254 of the largest absolute value of its output channel. The
+    /// layout is that of optimum-quanto (`X._data` with `X._scale`), whose `QuantizedDiffusersModel` and
+    /// `QuantizedTransformersModel` read folders that [`save_component`] writes. diffusers' own `from_pretrained` does
+    /// not: it expects floats in convolutions.
+    Int8,
+}
+
+impl SaveDtype {
+    /// Type of the parameters that are saved as floats.
+    fn float(self) -> LoadDtype {
+        match self {
+            Self::Keep => LoadDtype::Keep,
+            Self::F32 => LoadDtype::F32,
+            Self::F16 | Self::Int8 => LoadDtype::F16,
+            Self::BF16 => LoadDtype::BF16,
+        }
+    }
+}
+
+impl From<LoadDtype> for SaveDtype {
+    fn from(dtype: LoadDtype) -> Self {
+        match dtype {
+            LoadDtype::Keep => Self::Keep,
+            LoadDtype::F32 => Self::F32,
+            LoadDtype::F16 => Self::F16,
+            LoadDtype::BF16 => Self::BF16,
+        }
+    }
+}
+
 /// Options for saving weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SaveOptions {
-    /// Type of the weights in the file; [`LoadDtype::Keep`] writes them as they are in memory.
-    pub dtype: LoadDtype,
+    /// Type of the weights in the file (default f32).
+    pub dtype: SaveDtype,
     /// Maximum size of one file in bytes (diffusers uses 10 GB); larger weights are sharded. `None` writes one file.
     pub max_shard_bytes: Option<u64>,
 }
@@ -26,11 +73,13 @@ pub struct SaveOptions {
 ///
 /// The folder is created if it does not exist. Tensors are copied to the host one at a time. Each file is written to
 /// a temporary name and renamed, so that a crash leaves no partial file. Parameters that are not initialised yet
-/// are initialised.
+/// are initialised. With [`SaveDtype::Int8`], `quanto_qmap.json` lists the layers with 8-bit weights. Files of an
+/// earlier save that would be read instead of the new ones, or together with them, are removed.
 ///
 /// # Errors
 ///
-/// Returns an error if a file cannot be written, a weight overflows in the requested type, or the device fails.
+/// Returns an error if a file cannot be written or removed, a weight overflows in the requested type, or the device
+/// fails.
 pub fn save_component<M: Module + PublishedNames>(
     module: &M,
     folder: impl AsRef<Path>,
@@ -42,9 +91,8 @@ pub fn save_component<M: Module + PublishedNames>(
     // The configuration is checked before any weights that were saved in this folder earlier are replaced.
     let config_path = folder.join("config.json");
     let config_text = json_text(&config_path, config)?;
-    let mut lister = Lister { path: ModulePath::default(), name: M::published_name, dtype: options.dtype, got: vec![] };
-    module.visit(&mut lister);
-    let mut stored: Vec<Stored> = lister.got;
+    let mut stored = list(module, options.dtype);
+    let int8_layers = int8_layers(&stored);
     let shards = split(&stored, options.max_shard_bytes);
     // Only diffusers' configurations have `_class_name`; the weights of transformers' models have another file name.
     let stem = if config.get("_class_name").is_some() { "diffusion_pytorch_model" } else { "model" };
@@ -56,14 +104,33 @@ pub fn save_component<M: Module + PublishedNames>(
             _ => format!("{stem}-{:05}-of-{count:05}.safetensors", i + 1),
         };
         let part: Vec<Stored> = stored.drain(..shard).collect();
-        write_stored(&folder.join(&file), &part, options.dtype)?;
+        write_stored(&folder.join(&file), &part)?;
         weight_map.extend(part.into_iter().map(|stored| (stored.name, json!(file))));
     }
+    let index = folder.join(format!("{stem}.safetensors.index.json"));
     if count > 1 {
-        let index = json!({ "metadata": {}, "weight_map": weight_map });
-        write_json(&folder.join(format!("{stem}.safetensors.index.json")), &index)?;
+        write_json(&index, &json!({ "metadata": {}, "weight_map": weight_map }))?;
+        remove(&folder.join(format!("{stem}.safetensors")))?;
+    } else {
+        remove(&index)?;
+    }
+    let int8_map = folder.join("quanto_qmap.json");
+    if int8_layers.is_empty() {
+        remove(&int8_map)?;
+    } else {
+        write_json(&int8_map, &Value::Object(int8_layers))?;
     }
     write_text(&config_path, &config_text)
+}
+
+/// Removes a file of an earlier save, if there is one.
+fn remove(path: &Path) -> Result<(), LoadError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(LoadError::io(path, "remove the file of an earlier save", error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Saves the weights of a network under their published names as one `.safetensors` file, without a configuration.
@@ -74,15 +141,27 @@ pub fn save_component<M: Module + PublishedNames>(
 pub fn save_weights<M: Module + PublishedNames>(
     module: &M,
     path: impl AsRef<Path>,
-    dtype: LoadDtype,
+    dtype: impl Into<SaveDtype>,
 ) -> Result<(), LoadError> {
-    let mut lister = Lister { path: ModulePath::default(), name: M::published_name, dtype, got: vec![] };
-    module.visit(&mut lister);
-    write_stored(path.as_ref(), &lister.got, dtype)
+    write_stored(path.as_ref(), &list(module, dtype.into()))
 }
 
-/// Writes parameters to one file.
-fn write_stored(path: &Path, part: &[Stored], dtype: LoadDtype) -> Result<(), LoadError> {
+/// Lists the tensors to write for the parameters of a network.
+fn list<M: Module + PublishedNames>(module: &M, dtype: SaveDtype) -> Vec<Stored> {
+    let mut lister = Lister { path: ModulePath::default(), name: M::published_name, dtype, got: Vec::new() };
+    module.visit(&mut lister);
+    lister.got
+}
+
+/// Layers with 8-bit weights and their types, as optimum-quanto's `quanto_qmap.json` contains them.
+fn int8_layers(stored: &[Stored]) -> Map<String, Value> {
+    let weights = stored.iter().filter(|stored| stored.form == Form::Int8(Int8Part::Data));
+    let layers = weights.filter_map(|stored| stored.parameter.strip_suffix(".weight"));
+    layers.map(|layer| (layer.to_owned(), json!({ "weights": "qint8", "activations": "none" }))).collect()
+}
+
+/// Writes tensors to one file.
+fn write_stored(path: &Path, part: &[Stored]) -> Result<(), LoadError> {
     let tensors: Vec<(String, TensorInfo)> = part.iter().map(|s| (s.name.clone(), s.info.clone())).collect();
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     let place = path.display().to_string();
@@ -90,7 +169,7 @@ fn write_stored(path: &Path, part: &[Stored], dtype: LoadDtype) -> Result<(), Lo
         let one = part.iter().find(|stored| stored.name == name);
         one.map_or_else(
             || Err(LoadError::NoSuchTensor { place: place.clone(), tensor: name.to_owned() }),
-            |stored| stored.host(dtype, &place),
+            |stored| stored.host(&place),
         )
     })
 }
@@ -113,31 +192,65 @@ fn split(stored: &[Stored], max_bytes: Option<u64>) -> Vec<usize> {
     counts
 }
 
-/// Parameter to write.
+/// Tensor to write: a parameter, or one of the two tensors of an 8-bit weight.
 struct Stored {
+    /// Name in the file.
     name: String,
     info: TensorInfo,
+    /// Published name of the parameter.
+    parameter: String,
+    form: Form,
     /// Copies the values to the host; until it is called, only a handle of the device tensor is held.
     fetch: Box<dyn Fn() -> TensorData>,
 }
 
+/// Relation of a stored tensor to its parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// The parameter as floats of this type.
+    Float(LoadDtype),
+    /// One of the two tensors of an 8-bit weight. Each computes the scales, so that neither is held until the other is
+    /// written.
+    Int8(Int8Part),
+}
+
 impl Stored {
-    fn host(&self, dtype: LoadDtype, place: &str) -> Result<HostTensor, LoadError> {
-        let data = guarded(place, &self.name, &self.fetch)?;
-        let held = HostTensor::from_data(&data);
-        if held.info == self.info {
-            return Ok(held);
+    fn host(&self, place: &str) -> Result<HostTensor, LoadError> {
+        let held = HostTensor::from_data(&guarded(place, &self.parameter, &self.fetch)?);
+        match self.form {
+            Form::Float(_) if held.info == self.info => Ok(held),
+            Form::Float(dtype) => Ok(HostTensor::from_data(&held.into_data(dtype, true, place, &self.parameter)?)),
+            Form::Int8(part) => {
+                let shape = held.info.shape.clone();
+                let data = held.into_data(LoadDtype::F32, true, place, &self.parameter)?;
+                let values = data.as_slice::<f32>().expect("values of the type that was asked for");
+                Ok(part.quantise(values, &shape))
+            }
         }
-        let converted = held.into_data(dtype, true, place, &self.name)?;
-        Ok(HostTensor::from_data(&converted))
     }
 }
 
 struct Lister<F> {
     path: ModulePath,
     name: F,
-    dtype: LoadDtype,
+    dtype: SaveDtype,
     got: Vec<Stored>,
+}
+
+impl<F> Lister<F> {
+    fn push<const D: usize>(&mut self, param: &Param<Tensor<D>>, form: Form, parameter: String) {
+        let shape = param.lazy_shape().to_vec();
+        let (name, info) = match form {
+            Form::Float(float) => {
+                let dtype = dtype(float.dtype().unwrap_or_else(|| param.val().dtype()));
+                (parameter.clone(), TensorInfo { dtype, shape })
+            }
+            Form::Int8(part) => (part.name_of(&parameter), part.info(&shape)),
+        };
+        let param = param.clone();
+        let fetch = Box::new(move || param.val().into_data());
+        self.got.push(Stored { name, info, parameter, form, fetch });
+    }
 }
 
 impl<F: Fn(&str) -> String> ModuleVisitor for Lister<F> {
@@ -150,11 +263,14 @@ impl<F: Fn(&str) -> String> ModuleVisitor for Lister<F> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let stored = self.dtype.dtype().unwrap_or_else(|| param.val().dtype());
-        let info = TensorInfo { dtype: dtype(stored), shape: param.lazy_shape().to_vec() };
-        let param = param.clone();
-        let fetch = Box::new(move || param.val().into_data());
-        self.got.push(Stored { name: (self.name)(&self.path.join()), info, fetch });
+        let name = (self.name)(&self.path.join());
+        if self.dtype == SaveDtype::Int8 && is_saved_as_int8(&name, &param.lazy_shape()) {
+            for part in Int8Part::BOTH {
+                self.push(param, Form::Int8(part), name.clone());
+            }
+        } else {
+            self.push(param, Form::Float(self.dtype.float()), name);
+        }
     }
 }
 

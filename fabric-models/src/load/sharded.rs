@@ -9,6 +9,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 
 use super::json::{MAX_INDEX_BYTES, read_json};
 use super::open::{is_pickle, open_pickle};
+use super::safetensors_file::open_file;
 use super::{HostTensor, LoadError, SafetensorsFile, TensorInfo, TensorSource};
 
 /// Sharded weights: several `.safetensors` files with a `*.safetensors.index.json`; or, with the feature `pickle`,
@@ -137,6 +138,25 @@ impl TensorSource for ShardedSafetensors {
             None => Err(LoadError::NoSuchTensor { place: self.place(), tensor: name.to_owned() }),
         }
     }
+}
+
+/// Returns the size in bytes of a file of weights, or of all shards that an index lists.
+///
+/// # Errors
+///
+/// Returns an error if a file does not exist, or the index is invalid.
+pub fn weights_bytes(path: impl AsRef<Path>) -> Result<u64, LoadError> {
+    let path = path.as_ref();
+    let size = |path: &Path| -> Result<u64, LoadError> {
+        let metadata = open_file(path)?.metadata();
+        Ok(metadata.map_err(|error| LoadError::io(path, "ask for its size", error))?.len())
+    };
+    if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
+        return size(path);
+    }
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let index = ShardedSafetensors::open(path)?;
+    index.shards.keys().map(|shard| size(&folder.join(shard))).sum()
 }
 
 /// Returns whether a name is a plain file name on every system: no separators, no drive, not `.` or `..`.

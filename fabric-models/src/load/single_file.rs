@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -128,13 +129,19 @@ impl SingleFile {
     ///
     /// Returns an error if the file does not contain this network, or mixes layouts.
     pub(crate) fn weights(&self, component: Component) -> Result<Arc<dyn TensorSource>, LoadError> {
-        let Some((prefix, layout)) = self.prefix(component).filter(|_| self.has(component)) else {
+        let Some(renamed) = self.renamed(component) else {
             return Err(LoadError::NotFound {
                 what: format!("`{component}` in this checkpoint"),
                 path: self.source.place().into(),
                 next: "load one from a model folder or a file of its own".into(),
             });
         };
+        Ok(Arc::new(MappedSource::new(Arc::clone(&self.source), renamed)?))
+    }
+
+    /// Lists the tensors of a network with their names in diffusers; `None` if the file does not contain the network.
+    fn renamed(&self, component: Component) -> Option<Vec<Renamed>> {
+        let (prefix, layout) = self.prefix(component).filter(|_| self.has(component))?;
         let names = || stripped(&*self.source, &prefix);
         let mut renamed = match component {
             Component::UNet => {
@@ -155,7 +162,14 @@ impl SingleFile {
         for tensor in &mut renamed {
             tensor.from.insert_str(0, &prefix);
         }
-        Ok(Arc::new(MappedSource::new(Arc::clone(&self.source), renamed)?))
+        Some(renamed)
+    }
+
+    /// Names of the tensors that belong to none of these networks.
+    pub(crate) fn other_tensors(&self, components: &[Component]) -> Vec<String> {
+        let renamed = components.iter().filter_map(|component| self.renamed(*component)).flatten();
+        let used: BTreeSet<String> = renamed.map(|renamed| renamed.from).collect();
+        self.source.tensors().keys().filter(|name| !used.contains(*name)).cloned().collect()
     }
 
     /// Returns the configuration of a network, as its `config.json` would contain it.

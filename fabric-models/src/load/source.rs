@@ -60,8 +60,12 @@ pub trait TensorSource: Debug + Send + Sync {
     /// Returns a metadata entry of the file: an entry of `__metadata__` in a safetensors header, or an integer or text
     /// at the top level of a training checkpoint (`global_step`). `None` if there is no such entry.
     fn note(&self, name: &str) -> Option<String> {
-        let _ = name;
-        None
+        self.notes().remove(name)
+    }
+
+    /// Returns all metadata entries of the file that [`Self::note`] returns; by default there are none.
+    fn notes(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
     }
 }
 
@@ -81,6 +85,10 @@ impl<S: TensorSource + ?Sized> TensorSource for &S {
     fn note(&self, name: &str) -> Option<String> {
         (**self).note(name)
     }
+
+    fn notes(&self) -> BTreeMap<String, String> {
+        (**self).notes()
+    }
 }
 
 impl<S: TensorSource + ?Sized> TensorSource for Arc<S> {
@@ -98,5 +106,9 @@ impl<S: TensorSource + ?Sized> TensorSource for Arc<S> {
 
     fn note(&self, name: &str) -> Option<String> {
         (**self).note(name)
+    }
+
+    fn notes(&self) -> BTreeMap<String, String> {
+        (**self).notes()
     }
 }

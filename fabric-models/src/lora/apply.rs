@@ -26,6 +26,16 @@ pub fn merge<M: Module + PublishedNames>(module: M, lora: &Lora, scale: f32) -> 
     Ok((module, reports.remove(0)))
 }
 
+/// Compares a LoRA with a network as [`merge`] does, without changing or initialising any weights.
+///
+/// # Errors
+///
+/// Returns an error if an entry matches no weight of the network or has another shape than its weight (unless the LoRA
+/// is not strict), or the scale is not finite or far too large.
+pub(crate) fn check<M: Module + PublishedNames>(module: &M, lora: &Lora, scale: f32) -> Result<LoraReport, LoraError> {
+    Plan::default().add(lora, scale, &parameters(module))
+}
+
 /// Attaches a LoRA to a network without changing its weights.
 ///
 /// # Errors

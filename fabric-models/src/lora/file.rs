@@ -99,6 +99,16 @@ impl LoraFile {
         })
     }
 
+    /// Returns the LoRA of a network; `None` for networks that LoRA files do not change.
+    pub fn part(&self, component: Component) -> Option<&Lora> {
+        match component {
+            Component::UNet => Some(&self.unet),
+            Component::TextEncoder => Some(&self.text_encoder),
+            Component::TextEncoder2 => Some(&self.text_encoder_2),
+            Component::Vae | Component::ImageEncoder => None,
+        }
+    }
+
     /// Returns the LoRAs of all networks.
     pub fn parts(&self) -> [&Lora; 3] {
         [&self.unet, &self.text_encoder, &self.text_encoder_2]

@@ -43,6 +43,7 @@ mod names;
 mod report;
 mod resolve;
 
+pub(crate) use apply::check;
 pub use apply::{Attached, attach, merge};
 pub use entry::Lora;
 pub(crate) use entry::{LoraEntry, LoraLayout};

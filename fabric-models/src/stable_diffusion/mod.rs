@@ -1,24 +1,26 @@
 //! Loads whole models from a folder or a file into a [`Pipeline`].
 
+mod convert;
 mod demo;
 mod error;
 mod fit;
 mod offload;
 mod options;
+mod parts;
 mod recommended;
 mod text;
 mod whole;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::Device;
 use fabric_core::models::Autoencoder;
-use fabric_core::pipeline::{Pipeline, Settings};
+use fabric_core::pipeline::Pipeline;
 use fabric_core::schedule::SchedulerConfig;
-use serde_json::Value;
+use fabric_core::spans;
 
+pub use convert::{ConvertOptions, ModelConversion, PlannedFile, PlannedNetwork};
 pub use demo::demo_folder;
 pub use error::ModelError;
 pub use options::{LoraChoice, ModelOptions, ModelReport};
@@ -27,88 +29,15 @@ pub use text::StableDiffusionText;
 pub use whole::StableDiffusion;
 
 use self::fit::TextPart;
+use self::parts::{Parts, vae_in};
 use self::text::{State, Tower};
 use crate::clip::{ClipText, ClipTextConfig};
 use crate::config::OneOrMany;
-use crate::load::{
-    Component, ComponentFolder, Family, LoadError, ModelFolder, PublishedNames, SingleFile, TensorSource, load_into,
-    open_vae,
-};
+use crate::load::{Component, Family, PublishedNames, TensorSource, load_into};
 use crate::lora::{LoraFile, merge};
 use crate::tokenizer::{ClipTokenizer, PadWith};
 use crate::unet::{UNet, UNetConfig};
 use crate::vae::{Vae, VaeConfig, VaeOptions};
-
-/// Source of a model's components: a folder or a single file.
-trait Parts {
-    fn family(&self) -> Family;
-    fn config(&self, component: Component) -> Result<Value, LoadError>;
-    fn weights(&self, component: Component) -> Result<Arc<dyn TensorSource>, LoadError>;
-    fn scheduler(&self) -> Result<Value, LoadError>;
-    fn tokenizer(&self, component: Component) -> Result<Option<ClipTokenizer>, ModelError>;
-    /// Whether an absent negative prompt is encoded as zeros, as `model_index.json` sets for the SDXL base model.
-    fn force_zeros_for_empty_prompt(&self) -> bool;
-    /// The settings that the model's files recommend, or the defaults.
-    fn recommended_settings(&self) -> Result<Settings, ModelError> {
-        Ok(Settings::default())
-    }
-}
-
-impl Parts for ModelFolder {
-    fn family(&self) -> Family {
-        self.family()
-    }
-
-    fn config(&self, component: Component) -> Result<Value, LoadError> {
-        self.config(component)
-    }
-
-    fn weights(&self, component: Component) -> Result<Arc<dyn TensorSource>, LoadError> {
-        self.weights(component)
-    }
-
-    fn scheduler(&self) -> Result<Value, LoadError> {
-        self.scheduler_config()
-    }
-
-    fn tokenizer(&self, component: Component) -> Result<Option<ClipTokenizer>, ModelError> {
-        self.tokenizer_path(component).map(ClipTokenizer::from_folder).transpose().map_err(ModelError::from)
-    }
-
-    fn force_zeros_for_empty_prompt(&self) -> bool {
-        self.setting("force_zeros_for_empty_prompt").map_or(self.family() == Family::Sdxl, |value| *value == true)
-    }
-
-    fn recommended_settings(&self) -> Result<Settings, ModelError> {
-        recommended::read(self)
-    }
-}
-
-impl Parts for SingleFile {
-    fn family(&self) -> Family {
-        self.family()
-    }
-
-    fn config(&self, component: Component) -> Result<Value, LoadError> {
-        self.config(component)
-    }
-
-    fn weights(&self, component: Component) -> Result<Arc<dyn TensorSource>, LoadError> {
-        self.weights(component)
-    }
-
-    fn scheduler(&self) -> Result<Value, LoadError> {
-        self.scheduler_config()
-    }
-
-    fn tokenizer(&self, _component: Component) -> Result<Option<ClipTokenizer>, ModelError> {
-        Ok(None)
-    }
-
-    fn force_zeros_for_empty_prompt(&self) -> bool {
-        self.family() == Family::Sdxl
-    }
-}
 
 /// Loads a model: a folder in the diffusers layout, or a single checkpoint file.
 ///
@@ -187,11 +116,7 @@ fn assemble(
         let pad = own_padding.unwrap_or_else(|| published_padding(family, component));
         text.push((component, ClipTextConfig::from_json(&json(component)?)?, tokenizer, pad));
     }
-    let loras = options.loras.iter().map(|choice| Ok((LoraFile::open(&choice.path)?, choice.scale)));
-    let loras: Vec<(LoraFile, f32)> = loras.collect::<Result<_, ModelError>>()?;
-    for part in loras.iter().flat_map(|(file, _)| file.parts()) {
-        part.check_network(family)?;
-    }
+    let loras = open_loras(&options.loras, family)?;
 
     // Networks without weights yet, so that mismatched sizes are reported before the weights are read.
     let unet: UNet = unet_config.init(device)?;
@@ -230,13 +155,14 @@ fn assemble(
     Ok((StableDiffusion { unet, vae, text, scheduler, native_size, recommended_settings }, report))
 }
 
-/// Opens a VAE that replaces the model's own: a folder with its configuration, or a file of weights.
-fn vae_in(path: &Path, variant: Option<&str>) -> Result<(Arc<dyn TensorSource>, Option<Value>), LoadError> {
-    if path.is_file() {
-        return Ok((open_vae(path)?, None));
+/// Opens LoRA files with their scales, and checks that a model of this family has the networks that they change.
+fn open_loras(choices: &[LoraChoice], family: Family) -> Result<Vec<(LoraFile, f32)>, ModelError> {
+    let loras = choices.iter().map(|choice| Ok((LoraFile::open(&choice.path)?, choice.scale)));
+    let loras: Vec<(LoraFile, f32)> = loras.collect::<Result<_, ModelError>>()?;
+    for part in loras.iter().flat_map(|(file, _)| file.parts()) {
+        part.check_network(family)?;
     }
-    let folder = ComponentFolder::open(path, variant)?;
-    Ok((folder.weights()?, Some(folder.config()?)))
+    Ok(loras)
 }
 
 /// Returns the published padding token of a text encoder: the end-of-text token for OpenAI's encoder, `!` for
@@ -277,16 +203,11 @@ impl Loader<'_> {
         component: Component,
         module: M,
     ) -> Result<M, ModelError> {
+        let _load = spans::load_component(component.folder_name());
         let (mut module, report) = load_into(module, weights, &self.options.load())?;
         self.report.networks.push((component.folder_name().to_owned(), report));
         for (file, scale) in self.loras {
-            let lora = match component {
-                Component::UNet => &file.unet,
-                Component::TextEncoder => &file.text_encoder,
-                Component::TextEncoder2 => &file.text_encoder_2,
-                _ => continue,
-            };
-            if !lora.is_empty() {
+            if let Some(lora) = file.part(component).filter(|lora| !lora.is_empty()) {
                 let report;
                 (module, report) = merge(module, lora, *scale)?;
                 self.report.loras.push(report);

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use fabric_core::pipeline::{Pipeline, Settings};
 use fabric_core::schedule::SchedulerConfig;
+use fabric_core::spans;
 
 use super::fit::{self, TextPart};
 use super::offload::{DeviceSlot, Offloaded, check_types};
+use super::parts::open_parts;
 use super::text::Tower;
 use super::{ModelError, ModelOptions, ModelReport, StableDiffusionText, assemble};
-use crate::load::{ModelFolder, SingleFile};
 use crate::unet::UNet;
 use crate::vae::Vae;
 
@@ -55,15 +56,9 @@ impl StableDiffusion {
         options: &ModelOptions,
     ) -> Result<(Self, ModelReport), ModelError> {
         let path = path.as_ref();
-        if !path.is_file() {
-            return assemble(&ModelFolder::open_variant(path, options.variant.as_deref())?, device, options);
-        }
-        let file = SingleFile::open(path)?;
-        let file = match options.prediction {
-            Some(prediction) => file.with_prediction(prediction),
-            None => file,
-        };
-        assemble(&file, device, options)
+        let _load = spans::load_model(path);
+        let parts = open_parts(path, options.variant.as_deref(), options.prediction)?;
+        assemble(&*parts, device, options)
     }
 
     /// Checks that the sizes of the networks match.

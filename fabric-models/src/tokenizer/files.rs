@@ -150,26 +150,26 @@ impl ClipTokenizer {
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Self, TokenizerError> {
         let folder = folder.as_ref();
         let has = |name: &str| folder.join(name).exists();
-        let one_file = has(TOKENIZER_JSON) && !(has("vocab.json") && has("merges.txt"));
-        let optional = |name: &str| {
-            let path = folder.join(name);
-            if has(name) { read(&path).map(Some) } else { Ok(None) }
-        };
-        let main = optional("tokenizer_config.json")?;
-        let map = optional("special_tokens_map.json")?;
-        let mut config = TokenizerConfig::from_json(main.as_deref(), map.as_deref())?;
-        if let Some(added) = optional("added_tokens.json")? {
-            let added: BTreeMap<String, u32> = fabric_core::json::from_str(&added)
-                .map_err(|error| corrupt("added_tokens.json", error, "one JSON object of tokens and their ids"))?;
-            config.added_tokens.extend(added);
+        if has(TOKENIZER_JSON) && !(has("vocab.json") && has("merges.txt")) {
+            return Self::from_tokenizer_json(folder.join(TOKENIZER_JSON));
         }
-        if one_file {
-            let vocabulary = tokenizer_json::read(&read(&folder.join(TOKENIZER_JSON))?, &mut config)?;
-            return Self::build(Arc::new(vocabulary), &config);
-        }
+        let config = read_config(folder)?;
         let vocab = read(&folder.join("vocab.json"))?;
         let merges = read(&folder.join("merges.txt"))?;
         Self::from_parts(&vocab, &merges, &config)
+    }
+
+    /// Loads a tokenizer from a `tokenizer.json`, also if its folder contains `vocab.json` and `merges.txt`. The small
+    /// files of its folder are read as [`Self::from_folder`] does.
+    ///
+    /// # Errors
+    ///
+    /// Same as [`Self::from_folder`].
+    pub fn from_tokenizer_json(path: impl AsRef<Path>) -> Result<Self, TokenizerError> {
+        let path = path.as_ref();
+        let mut config = read_config(path.parent().unwrap_or(Path::new("")))?;
+        let vocabulary = tokenizer_json::read(&read(path)?, &mut config)?;
+        Self::build(Arc::new(vocabulary), &config)
     }
 
     /// Builds a tokenizer from the text of `vocab.json` and `merges.txt`.
@@ -196,13 +196,26 @@ impl ClipTokenizer {
         Self::build(Arc::new(Vocabulary::from_text(vocab_json, merges_txt)?), config)
     }
 
-    /// Writes `vocab.json`, `merges.txt`, `tokenizer_config.json` and `special_tokens_map.json` to an existing
-    /// folder, in the format of transformers.
+    /// Writes the files of [`Self::to_files`] to an existing folder.
     ///
     /// # Errors
     ///
     /// Returns [`TokenizerError::Write`] if a file cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), TokenizerError> {
+        for (name, text) in self.to_files() {
+            let path = folder.as_ref().join(name);
+            write_text(&path, &text).map_err(|error| match error {
+                LoadError::Io { source, .. } => TokenizerError::Write { path, source },
+                other => TokenizerError::Write { path, source: std::io::Error::other(other) },
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Returns the names and texts of the files of the tokenizer in the format of transformers: `vocab.json`,
+    /// `merges.txt`, `tokenizer_config.json`, `special_tokens_map.json` and, if there are tokens beside the vocabulary,
+    /// `added_tokens.json`.
+    pub fn to_files(&self) -> Vec<(&'static str, String)> {
         let (vocab, merges) = self.vocabulary.to_text();
         let name = |id| self.specials.iter().find(|(_, special)| *special == id).map(|(name, _)| name.as_str());
         let specials = serde_json::json!({
@@ -227,15 +240,25 @@ impl ClipTokenizer {
         if !added.is_empty() {
             files.push(("added_tokens.json", format!("{:#}\n", serde_json::json!(added))));
         }
-        for (name, text) in files {
-            let path = folder.as_ref().join(name);
-            write_text(&path, &text).map_err(|error| match error {
-                LoadError::Io { source, .. } => TokenizerError::Write { path, source },
-                other => TokenizerError::Write { path, source: std::io::Error::other(other) },
-            })?;
-        }
-        Ok(())
+        files
     }
+}
+
+/// Reads the settings of a tokenizer from the small files in its folder, all of them optional.
+fn read_config(folder: &Path) -> Result<TokenizerConfig, TokenizerError> {
+    let optional = |name: &str| {
+        let path = folder.join(name);
+        if path.exists() { read(&path).map(Some) } else { Ok(None) }
+    };
+    let main = optional("tokenizer_config.json")?;
+    let map = optional("special_tokens_map.json")?;
+    let mut config = TokenizerConfig::from_json(main.as_deref(), map.as_deref())?;
+    if let Some(added) = optional("added_tokens.json")? {
+        let added: BTreeMap<String, u32> = fabric_core::json::from_str(&added)
+            .map_err(|error| corrupt("added_tokens.json", error, "one JSON object of tokens and their ids"))?;
+        config.added_tokens.extend(added);
+    }
+    Ok(config)
 }
 
 /// Reads a text file of limited size.

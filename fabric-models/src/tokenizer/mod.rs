@@ -147,6 +147,22 @@ impl ClipTokenizer {
         if self.pad == self.eos { PadWith::Eos } else { PadWith::Id(self.pad) }
     }
 
+    /// Sets the padding token. As in transformers, its text in a prompt becomes this token, too: with `!`, which
+    /// Stable Diffusion 2 pads with, every `!` of a prompt is padding.
+    #[must_use]
+    pub fn with_padding(mut self, padding: PadWith) -> Self {
+        self.pad = match padding {
+            PadWith::Eos => self.eos,
+            PadWith::Id(id) => id,
+        };
+        if let Some(name) = self.vocabulary.token(self.pad) {
+            self.specials.push((name.to_owned(), self.pad));
+            self.specials.sort_unstable();
+            self.specials.dedup();
+        }
+        self
+    }
+
     /// Returns the id of the token that begins a prompt.
     #[must_use]
     pub fn bos(&self) -> u32 {

@@ -190,6 +190,42 @@ fn a_tokenizer_in_one_file_is_that_of_the_two() {
     assert_eq!(one.encode(text).unwrap(), two.encode(text).unwrap());
 }
 
+#[test]
+fn a_tokenizer_in_one_file_is_read_by_its_path_and_saved_as_the_two() {
+    let folder = tempfile::tempdir().unwrap();
+    // The vocabulary beside it is another one.
+    tokenizer().save(folder.path()).unwrap();
+    let path = folder.path().join("tokenizer.json");
+    fs::copy(fixture().join("tokenizer.json"), &path).unwrap();
+    let one = ClipTokenizer::from_tokenizer_json(&path).unwrap();
+    assert_eq!(ClipTokenizer::from_folder(folder.path()).unwrap().vocabulary_size(), 49_408);
+    let two = tempfile::tempdir().unwrap();
+    one.save(two.path()).unwrap();
+    for (name, text) in one.to_files() {
+        assert_eq!(fs::read_to_string(two.path().join(name)).unwrap(), text, "{name}");
+    }
+    let again = ClipTokenizer::from_folder(two.path()).unwrap();
+    for text in ["a large red star above two striped circles", "Ã©tÃ© <|endoftext|>!"] {
+        assert_eq!(again.encode(text).unwrap(), one.encode(text).unwrap());
+    }
+    let missing = ClipTokenizer::from_tokenizer_json(folder.path().join("none.json")).unwrap_err();
+    assert!(matches!(missing, TokenizerError::Io { .. }), "{missing}");
+}
+
+#[test]
+fn a_padding_token_is_saved_and_recognised_in_prompts() {
+    let folder = tempfile::tempdir().unwrap();
+    let padded = tokenizer().with_padding(PadWith::Id(0));
+    padded.save(folder.path()).unwrap();
+    let again = ClipTokenizer::from_folder(folder.path()).unwrap();
+    assert_eq!((padded.padding(), again.padding()), (PadWith::Id(0), PadWith::Id(0)));
+    for text in ["a star", "a star!", "! !"] {
+        assert_eq!(again.encode(text).unwrap(), padded.encode(text).unwrap(), "{text}");
+    }
+    assert_eq!(padded.encode("!").unwrap(), [0]);
+    assert_eq!(padded.with_padding(PadWith::Eos).padding(), PadWith::Eos);
+}
+
 /// Loads the fixture's `tokenizer.json` after applying `change`.
 fn one_file(change: impl FnOnce(&mut serde_json::Value)) -> Result<ClipTokenizer, TokenizerError> {
     let folder = tempfile::tempdir().unwrap();

@@ -73,6 +73,26 @@ pub(super) fn newest(folder: &Path) -> Result<Option<PathBuf>, TrainError> {
     Ok(all(folder)?.pop())
 }
 
+/// Opens the averaged weights in a checkpoint, f32 tensors under their published names; see
+/// [`Trainer::averaged`](super::Trainer::averaged).
+///
+/// `folder` is the folder of one checkpoint (`step-00001000`), or the folder of a run, of which the newest checkpoint
+/// is opened.
+///
+/// # Errors
+///
+/// Returns an error if the folder is no complete checkpoint and contains none, or the file is damaged.
+pub fn averaged_weights(folder: impl AsRef<Path>) -> Result<SafetensorsFile, TrainError> {
+    let folder = folder.as_ref();
+    let place = if folder.join(STATE).is_file() { Some(folder.to_owned()) } else { newest(folder)? };
+    let Some(place) = place else {
+        let next = "give the folder of a training run, or one of the folders `step-...` in it";
+        let what = "complete checkpoint of a training run".to_owned();
+        return Err(LoadError::NotFound { what, path: folder.to_owned(), next: next.to_owned() }.into());
+    };
+    Ok(SafetensorsFile::open(place.join(AVERAGE))?)
+}
+
 /// Lists complete checkpoints, oldest first. Incomplete ones have other names.
 fn all(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
     if !folder.is_dir() {

@@ -2,6 +2,7 @@
 //!
 //! A [`Task`] defines batches and the loss. [`Trainer`] prepares batches, updates the weights with AdamW, keeps a
 //! moving average of the weights, and writes checkpoints from which a run resumes bit-exactly on the CPU.
+//! [`averaged_weights`] opens the weights in a checkpoint.
 
 mod checkpoint;
 mod curve;
@@ -13,6 +14,7 @@ mod replicas;
 mod settings;
 mod trainer;
 
+pub use checkpoint::averaged_weights;
 pub use curve::LossCurve;
 pub use error::TrainError;
 use feed::Feed;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::layers::Linear;
-use crate::load::PublishedNames;
+use crate::load::{PublishedNames, TensorSource};
 
 /// A line through the origin, and points drawn from the batch's number.
 #[derive(Module, Debug)]
@@ -109,6 +109,29 @@ fn the_loss_falls_and_a_resumed_run_ends_with_the_same_bits() {
         .expect("a folder")
         .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("step-")));
     assert_eq!(kept.count(), 2);
+}
+
+#[test]
+fn a_checkpoint_gives_the_averaged_weights_by_its_own_folder_and_by_that_of_the_run() {
+    let place = tempfile::tempdir().expect("a folder");
+    let mut run = trainer(place.path(), &settings(), u64::MAX).expect("a trainer");
+    let message = averaged_weights(place.path()).expect_err("no checkpoint yet").to_string();
+    assert!(message.contains("no complete checkpoint") && message.contains("step-"), "{message}");
+    let averaged = |folder: &std::path::Path| {
+        let file = averaged_weights(folder).expect("weights");
+        assert_eq!(file.tensors().keys().collect::<Vec<_>>(), ["layer.weight"]);
+        let tensor = file.read("layer.weight").expect("a tensor");
+        tensor.bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect::<Vec<u32>>()
+    };
+    for step in 1..=40 {
+        run.step().expect("a step");
+        if step % 20 == 0 {
+            let own = place.path().join(format!("step-{step:08}"));
+            assert_eq!(averaged(place.path()), weights(&run.averaged()));
+            assert_eq!(averaged(&own), weights(&run.averaged()));
+        }
+    }
+    assert!(averaged(&place.path().join("step-00000020")) != averaged(place.path()), "the newest of two");
 }
 
 #[test]

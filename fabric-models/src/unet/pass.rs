@@ -1,7 +1,7 @@
 //! State of one forward pass.
 
 use burn::tensor::Tensor;
-use fabric_core::attention::{AttnExtras, AttnProcessor, AttnSite, DecoupledTokens, JointTokens};
+use fabric_core::attention::{AttnExtras, AttnProcessor, AttnSite, JointTokens};
 use fabric_core::models::{RecordedTokens, TextKvCache};
 
 use crate::layers::{Trace, cast, show};
@@ -82,18 +82,6 @@ pub(crate) fn clip(extras: AttnExtras, rows: usize) -> AttnExtras {
         let end = tokens.rows.end.min(rows);
         JointTokens { rows: tokens.rows.start..end, ..tokens }
     });
-    let decoupled = extras.decoupled.into_iter().filter(|tokens| tokens.rows.start < rows).map(|tokens| {
-        let end = tokens.rows.end.min(rows);
-        let count = end - tokens.rows.start;
-        // A single row is shared by all rows; otherwise there is one per row.
-        let cut = |x: Tensor<3>| if x.dims()[0] > count { x.narrow(0, 0, count) } else { x };
-        DecoupledTokens {
-            rows: tokens.rows.start..end,
-            key: cut(tokens.key),
-            value: cut(tokens.value),
-            mask: tokens.mask.map(cut),
-            ..tokens
-        }
-    });
+    let decoupled = extras.decoupled.into_iter().filter_map(|tokens| tokens.within(rows));
     AttnExtras { joint: joint.collect(), decoupled: decoupled.collect() }
 }

@@ -93,6 +93,10 @@ impl TensorSource for PickleFile {
     fn note(&self, name: &str) -> Option<String> {
         self.notes.get(name).cloned()
     }
+
+    fn notes(&self) -> BTreeMap<String, String> {
+        self.notes.clone()
+    }
 }
 
 /// Rejects files whose tensors are much larger than the file. Tensors may share storages and repeat values, but a file

@@ -4,7 +4,11 @@ mod applying;
 mod broken_files;
 mod clip_layouts;
 mod control_files;
+mod conversion;
+mod converted;
 mod folders;
+mod int8;
+mod matching;
 mod pickles;
 mod saving;
 mod shards;
@@ -119,8 +123,8 @@ impl TensorSource for InMemory {
         Ok(self.tensors[name].clone())
     }
 
-    fn note(&self, name: &str) -> Option<String> {
-        self.notes.get(name).cloned()
+    fn notes(&self) -> BTreeMap<String, String> {
+        self.notes.clone()
     }
 }
 

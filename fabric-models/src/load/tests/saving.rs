@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::load::{
-    Component, ComponentFolder, FolderWriter, LoadDtype, LoadOptions, ModelFolder, SaveOptions, load_into,
+    Component, ComponentFolder, FolderWriter, LoadDtype, LoadOptions, ModelFolder, SaveDtype, SaveOptions, load_into,
     save_component,
 };
 
@@ -49,7 +49,7 @@ fn what_was_saved_is_read_again_bit_by_bit() {
         let folder = tempfile::tempdir().expect("a folder");
         let source = delicate(dtype);
         let config = json!({ "_class_name": "UNet2DConditionModel", "width": 3 });
-        let options = SaveOptions { dtype: LoadDtype::Keep, ..SaveOptions::default() };
+        let options = SaveOptions { dtype: SaveDtype::Keep, ..SaveOptions::default() };
         save_component(&loaded(&source), folder.path(), &config, &options).expect("saves");
         assert_eq!(files(folder.path()), ["config.json", "diffusion_pytorch_model.safetensors"]);
         let saved = ComponentFolder::open(folder.path(), None).expect("opens");
@@ -63,7 +63,7 @@ fn a_limit_on_files_makes_shards_and_an_index() {
     let folder = tempfile::tempdir().expect("a folder");
     let source = delicate(Dtype::F32);
     // Two tensors of 24 and 12 bytes fit, a third does not.
-    let options = SaveOptions { dtype: LoadDtype::Keep, max_shard_bytes: Some(40) };
+    let options = SaveOptions { dtype: SaveDtype::Keep, max_shard_bytes: Some(40) };
     save_component(&loaded(&source), folder.path(), &json!({ "model_type": "clip_text_model" }), &options)
         .expect("saves");
     let expected = [
@@ -79,10 +79,26 @@ fn a_limit_on_files_makes_shards_and_an_index() {
 }
 
 #[test]
+fn a_save_replaces_an_earlier_one_with_more_or_fewer_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let save = |source: &InMemory, max_shard_bytes: Option<u64>| {
+        let options = SaveOptions { dtype: SaveDtype::Keep, max_shard_bytes };
+        save_component(&loaded(source), folder.path(), &json!({}), &options).expect("saves");
+        let saved = ComponentFolder::open(folder.path(), None).expect("opens").weights().expect("weights");
+        assert_eq!(read_all(&saved), source.tensors, "{:?}", files(folder.path()));
+    };
+    let (plain, delicate) = (InMemory::new(tiny_tensors()), delicate(Dtype::F32));
+    save(&plain, None);
+    save(&delicate, Some(40));
+    save(&plain, None);
+    assert!(!folder.path().join("model.safetensors.index.json").exists(), "an index of other weights");
+}
+
+#[test]
 fn weights_can_be_saved_in_another_type_if_they_fit() {
     let folder = tempfile::tempdir().expect("a folder");
     let tiny = loaded(&InMemory::new(tiny_tensors()));
-    let options = SaveOptions { dtype: LoadDtype::F16, ..SaveOptions::default() };
+    let options = SaveOptions { dtype: SaveDtype::F16, ..SaveOptions::default() };
     save_component(&tiny, folder.path(), &json!({}), &options).expect("saves");
     let saved = ComponentFolder::open(folder.path(), None).expect("opens").weights().expect("weights");
     let bias = saved.read("blocks.0.bias").expect("a tensor");

@@ -17,7 +17,7 @@ use crate::vae::{DecoderBlockType, EncoderBlockType, VaeConfig};
 use crate::{ModelOptions, load_model};
 
 /// A checkpoint's tensors by name; only what a test needs of them.
-type Tensors = BTreeMap<String, HostTensor>;
+pub(super) type Tensors = BTreeMap<String, HostTensor>;
 
 fn empty(dtype: Dtype, shape: &[usize]) -> HostTensor {
     HostTensor { info: TensorInfo { dtype, shape: shape.to_vec() }, bytes: Vec::new() }
@@ -457,8 +457,17 @@ fn with_values<M: Module + PublishedNames>(network: &M) -> Tensors {
     read_all(&SafetensorsFile::open(path).expect("weights"))
 }
 
-#[test]
-fn small_checkpoints_of_every_family_load_as_pipelines() {
+/// Small checkpoint, and what is read from it.
+pub(super) struct SmallCheckpoint {
+    pub(super) family: Family,
+    pub(super) tensors: Tensors,
+    pub(super) prediction: Prediction,
+    /// Side of the latents that the network was trained on.
+    side: usize,
+}
+
+/// Checkpoints of every family with random weights, whose VAEs halve the size of an image.
+pub(super) fn small_checkpoints() -> [SmallCheckpoint; 5] {
     let text = |config: ClipTextConfig| {
         let small = ClipTextConfig {
             hidden_size: 64,
@@ -498,23 +507,30 @@ fn small_checkpoints_of_every_family_load_as_pipelines() {
     let open_clip = |config| open_clip(text(config), "cond_stage_model.model.");
     let inpainting = UNetConfig { in_channels: 9, ..UNetConfig::sd21() };
     let (epsilon, velocity) = (Prediction::Epsilon, Prediction::Velocity);
-    let families = [
+    [
         (Family::Sd1, unet(64, UNetConfig::sd15()), clip("cond_stage_model.transformer."), epsilon, 64),
         (Family::Sd1, unet(64, UNetConfig::sd15()), clip("cond_stage_model."), epsilon, 64),
         (Family::Sd2, unet(64, UNetConfig::sd21()), open_clip(ClipTextConfig::vit_h()), velocity, 96),
         (Family::Sd2, unet(64, inpainting), open_clip(ClipTextConfig::vit_h()), epsilon, 64),
         (Family::Sdxl, unet(128, xl), both.into_iter().flatten().collect(), epsilon, 128),
-    ];
+    ]
+    .map(|(family, unet, text, prediction, side)| {
+        let tensors = [unet, text, vae.clone()].into_iter().flatten().collect();
+        SmallCheckpoint { family, tensors, prediction, side }
+    })
+}
+
+#[test]
+fn small_checkpoints_of_every_family_load_as_pipelines() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (family, unet, text, prediction, side) in families {
-        let tensors: Tensors = [unet, text, vae.clone()].into_iter().flatten().collect();
+    for SmallCheckpoint { family, tensors, prediction, side } in small_checkpoints() {
         let path = write(&folder.path().join("model.safetensors"), &tensors);
         let (pipeline, report) = load_model(&path, &cpu(), &ModelOptions::default()).expect("a pipeline");
         assert_eq!(report.family, family);
         assert_eq!((pipeline.scheduler().prediction, pipeline.native_size()), (prediction, 2 * side), "{family}");
-        let said = ModelOptions { prediction: Some(velocity), ..ModelOptions::default() };
+        let said = ModelOptions { prediction: Some(Prediction::Velocity), ..ModelOptions::default() };
         let (pipeline, _) = load_model(&path, &cpu(), &said).expect("a pipeline");
-        assert_eq!(pipeline.scheduler().prediction, velocity, "{family}");
+        assert_eq!(pipeline.scheduler().prediction, Prediction::Velocity, "{family}");
     }
 }
 
