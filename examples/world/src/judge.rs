@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Attribute, Named, Readers, SIDE};
 use fabric::models::ModelError;
 use fabric::models::load::{
-    ComponentFolder, LoadDtype, LoadError, LoadOptions, SaveOptions, load_into, save_component,
+    ComponentFolder, LoadDtype, LoadError, LoadOptions, SaveDtype, SaveOptions, load_into, save_component,
 };
 
 /// [`Readers`] of a model of this world, on a device.
@@ -61,7 +61,7 @@ impl Judge {
     pub fn save_readers(readers: &Readers, model: impl AsRef<Path>) -> Result<(), LoadError> {
         let values: Vec<_> =
             Attribute::ALL.into_iter().map(|attribute| json!({ attribute.to_string(): attribute.values() })).collect();
-        let options = SaveOptions { dtype: LoadDtype::F16, max_shard_bytes: None };
+        let options = SaveOptions { dtype: SaveDtype::F16, max_shard_bytes: None };
         save_component(readers, model.as_ref().join(FOLDER), &json!({ "reads": values }), &options)?;
         Ok(())
     }

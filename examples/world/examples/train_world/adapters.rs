@@ -16,6 +16,7 @@ use fabric::models::clip::ClipVision;
 use fabric::models::load::{Component, LoadDtype, ModelFolder};
 use fabric::models::train::{TrainSettings, Trainer};
 use fabric::models::{ModelOptions, StableDiffusion};
+use fabric_world::learn::PromptTokensTask;
 use fabric_world::{InstructTask, Pair, SIDE, Split, pair};
 use serde::Deserialize;
 use serde_json::json;
@@ -41,6 +42,8 @@ struct Config {
     options: AdapterOptions,
     /// Number of pairs of drawings per task.
     pairs: u64,
+    /// Settings of training the projection on the tokens of captions first. Only for `plus`.
+    start: Option<TrainSettings>,
 }
 
 /// Seed of the pairs; `evaluate_world` uses another one.
@@ -75,6 +78,10 @@ impl Job<'_> {
         if config.stage != adapter {
             return Err(format!("{}: stage: expected {adapter:?}, got {:?}", path.display(), config.stage).into());
         }
+        if config.start.is_some() && adapter != Adapter::Plus {
+            let problem = "start: expected none, because only `plus` has it, got settings; leave them out";
+            return Err(format!("{}: {problem}", path.display()).into());
+        }
         let folder = self.folder(name);
         let data = write_pairs(&folder.join("data"), adapter, config.pairs)?;
         let model = self.ship()?;
@@ -85,6 +92,7 @@ impl Job<'_> {
             text: Arc::new(networks.text),
             vision: Arc::new(ClipVision::open(model.join("image_encoder"), &self.device)?),
         };
+        let encoders = (partners.vision.clone(), partners.text.clone());
         let layers = partners.unet.cross_attentions();
         let (features, context) = (self.world.vision.hidden_size, self.world.text.hidden_size);
         let resampler = ResamplerConfig { features, channels: 128, heads: 2, depth: 2, factor: 4, tokens: 16, context };
@@ -102,6 +110,16 @@ impl Job<'_> {
             Adapter::Instruct => {
                 let plus = self.done(Adapter::Plus.name()).ok_or("stage plus is not done: run it first")?;
                 first_weights_of_instruct(&kind, &AdapterFile::open(plus)?, &self.training)?
+            }
+        };
+        let first = match &config.start {
+            None => first,
+            Some(settings) => {
+                let folder = folder.join("start");
+                let task = PromptTokensTask::new(&kind, resampler.tokens, encoders, self.tokenizer.clone(), settings);
+                let trainer = Trainer::new(task, first, settings, &folder, &self.training, self.arguments.workers)?;
+                let Some(trainer) = self.run("start", trainer, 500, &mut |_| Ok(()))? else { return Ok(false) };
+                trainer.averaged().train()
             }
         };
         let data = Dataset::open(data, 0)?;

@@ -12,7 +12,8 @@ use burn::module::Module;
 use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
 use fabric::models::load::{
-    ComponentFolder, LoadDtype, LoadOptions, PublishedNames, SafetensorsFile, SaveOptions, load_into, save_component,
+    ComponentFolder, LoadDtype, LoadOptions, PublishedNames, SafetensorsFile, SaveDtype, SaveOptions, load_into,
+    save_component,
 };
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::train::{Task, Trainer};
@@ -162,7 +163,7 @@ impl Job<'_> {
     ) -> Result<bool, Box<dyn Error>> {
         let Some(trainer) = self.run(name, trainer, every, look)? else { return Ok(false) };
         // In f16, as in the model folder: later stages must train with the same rounded weights.
-        let options = SaveOptions { dtype: LoadDtype::F16, max_shard_bytes: None };
+        let options = SaveOptions { dtype: SaveDtype::F16, max_shard_bytes: None };
         save_component(&trainer.averaged(), self.folder(name).join("done"), &serde_json::json!({}), &options)?;
         Ok(true)
     }

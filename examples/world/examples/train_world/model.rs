@@ -5,14 +5,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fabric::core::schedule::SchedulerConfig;
+use fabric::ipadapter::IpAdapter;
 use fabric::models::RECOMMENDED_SETTINGS;
-use fabric::models::load::{Component, FolderWriter, LoadDtype, SaveOptions};
+use fabric::models::load::{Component, FolderWriter, SaveDtype, SaveOptions};
 use fabric::models::unet::UNet;
 use fabric_world::learn::{WorldClip, WorldText};
 use fabric_world::{Judge, Readers};
 
 use super::Job;
 use super::adapters::Adapter;
+
+/// Type of the U-Net, the image encoder and the adapters in the model folder: together they are most of its size.
+const LARGE: SaveOptions = SaveOptions { dtype: SaveDtype::Int8, max_shard_bytes: None };
+
+/// Type of the text encoder, which is small, and of the VAE, whose rounding errors would be visible in every image.
+const EXACT: SaveOptions = SaveOptions { dtype: SaveDtype::F16, max_shard_bytes: None };
 
 impl Job<'_> {
     /// Writes the model folder from all finished stages, including adapters, and returns its path.
@@ -22,13 +29,15 @@ impl Job<'_> {
         for adapter in [Adapter::Plus, Adapter::Instruct] {
             if let Some(weights) = self.done(adapter.name()) {
                 fs::create_dir_all(folder.join("ip_adapter"))?;
-                fs::copy(weights, folder.join(format!("ip_adapter/{}.safetensors", adapter.name())))?;
+                let path = folder.join(format!("ip_adapter/{}.safetensors", adapter.name()));
+                IpAdapter::open(weights, &self.device)?.save(path, LARGE.dtype)?;
             }
         }
         Ok(folder)
     }
 
-    /// Writes the model folder in f16, without the image encoder if that is not trained yet.
+    /// Writes the model folder, without the image encoder if that is not trained yet. Adapters are trained with this
+    /// folder, and so with the same rounded weights as they are used with.
     pub(crate) fn write_model(&self, folder: &Path, unet: &UNet) -> Result<(), Box<dyn Error>> {
         if folder.join("model_index.json").is_file() {
             fs::remove_dir_all(folder)?;
@@ -43,7 +52,6 @@ impl Job<'_> {
         let (vae, scale) = self.scaled_vae()?;
         let mut vae_config = self.world.vae.clone();
         vae_config.scaling_factor = scale;
-        let options = SaveOptions { dtype: LoadDtype::F16, max_shard_bytes: None };
         let named = |class: &str, mut config: serde_json::Value| {
             config["_class_name"] = class.into();
             config
@@ -51,19 +59,15 @@ impl Job<'_> {
         let mut writer = FolderWriter::create(folder, "StableDiffusionPipeline")?;
         writer.setting(RECOMMENDED_SETTINGS, serde_json::json!({ "guidance_scale": 3.0 }));
         let world = &self.world;
-        writer.component(Component::TextEncoder, &text, &serde_json::to_value(&world.text)?, &options)?;
+        writer.component(Component::TextEncoder, &text, &serde_json::to_value(&world.text)?, &EXACT)?;
         if self.is_done("clip") {
             let vision = self.finished("clip", WorldClip::new(&self.world, &self.device)?)?.vision;
-            writer.component(Component::ImageEncoder, &vision, &serde_json::to_value(&world.vision)?, &options)?;
+            writer.component(Component::ImageEncoder, &vision, &serde_json::to_value(&world.vision)?, &LARGE)?;
         }
-        writer.component(
-            Component::Vae,
-            &vae,
-            &named("AutoencoderKL", serde_json::to_value(&vae_config)?),
-            &options,
-        )?;
+        let vae_config = named("AutoencoderKL", serde_json::to_value(&vae_config)?);
+        writer.component(Component::Vae, &vae, &vae_config, &EXACT)?;
         let unet_config = named("UNet2DConditionModel", serde_json::to_value(&world.unet)?);
-        writer.component(Component::UNet, unet, &unet_config, &options)?;
+        writer.component(Component::UNet, unet, &unet_config, &LARGE)?;
         let tokenizer = self.arguments.out.join("tokenizer");
         fs::create_dir_all(&tokenizer)?;
         self.tokenizer.save(&tokenizer)?;

@@ -2,10 +2,12 @@
 //!
 //! [`ReadersTask`] (image to factors, for evaluation), [`TextTask`] (text encoder), [`ClipTask`] (image
 //! encoder, into the embedding space of the texts), [`VaeTask`] (autoencoder), [`UNetTask`] (latents from
-//! text). Architectures and files are those of Stable Diffusion; only the sizes in [`WorldConfig`] are small.
+//! text), [`PromptTokensTask`] (start of an IP-Adapter). Architectures and files are those of Stable
+//! Diffusion; only the sizes in [`WorldConfig`] are small.
 
 mod clip;
 mod config;
+mod prompt_tokens;
 mod readers;
 mod text;
 mod unet;
@@ -13,6 +15,7 @@ mod vae;
 
 pub use clip::{ClipBatch, ClipTask, WorldClip};
 pub use config::{Stage, StageConfig, StageOptions, WorldConfig, world_tokenizer};
+pub use prompt_tokens::{PromptTokensBatch, PromptTokensTask};
 pub use readers::{ReadersBatch, ReadersTask};
 pub use text::{TextBatch, TextTask, WorldText};
 pub use unet::{LatentBatch, UNetTask};

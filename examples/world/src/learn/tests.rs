@@ -10,7 +10,7 @@ use fabric::core::schedule::{SchedulerConfig, training_levels};
 use super::config::StageOptions;
 use super::*;
 use crate::{Readers, Split, full_caption, sample};
-use fabric::models::load::{ComponentFolder, LoadDtype, PublishedNames, SaveOptions, TensorSource, save_component};
+use fabric::models::load::{ComponentFolder, PublishedNames, SaveDtype, SaveOptions, TensorSource, save_component};
 use fabric::models::train::{Optimizer, Task, TrainSettings, Trainer};
 
 fn device() -> Device {
@@ -101,7 +101,7 @@ fn images_come_back() {
 /// Returns the weights of a network by their published names, as bytes.
 fn weights<M: Module + PublishedNames>(model: &M) -> BTreeMap<String, Vec<u8>> {
     let place = tempfile::tempdir().expect("a folder");
-    let options = SaveOptions { dtype: LoadDtype::F32, max_shard_bytes: None };
+    let options = SaveOptions { dtype: SaveDtype::F32, max_shard_bytes: None };
     save_component(model, place.path(), &serde_json::json!({}), &options).expect("saves");
     let file = ComponentFolder::open(place.path(), None).and_then(|folder| folder.weights()).expect("opens");
     let read = |name: &String| (name.clone(), file.read(name).expect("a tensor").bytes);
