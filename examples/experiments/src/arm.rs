@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{ArmReasons, ReasonAdapter};
+use crate::{ArmReasons, ArmSearch, FirstRound, ReasonAdapter};
 
 /// One of the settings that are compared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,13 @@ pub struct Arm {
     /// Reasons of the votes; `None` for plain votes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasons: Option<ArmReasons>,
+    /// Search for FABRIC's settings during the session; `None` for fixed settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<ArmSearch>,
+    /// First round of an arm that runs as a session of the library
+    /// ([`FeedbackSession`](fabric::core::session::FeedbackSession)); `None` for other arms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_round: Option<FirstRound>,
 }
 
 impl Arm {
@@ -45,6 +52,14 @@ impl Arm {
     /// The adapter that realises the reasons of the votes, if there is one.
     pub fn adapter(&self) -> Option<&ReasonAdapter> {
         self.reasons.as_ref()?.adapter.as_ref()
+    }
+
+    /// Number of drawings of the corpus that the first round is from, if it is from one.
+    pub fn drawings(&self) -> Option<usize> {
+        match self.first_round {
+            Some(FirstRound::Corpus { drawings }) => Some(drawings),
+            Some(FirstRound::Generated) | None => None,
+        }
     }
 
     /// Whether liked and disliked images are references of FABRIC as a whole.
@@ -93,7 +108,8 @@ mod tests {
     fn arm(generation: Value) -> Arm {
         let generation = generation.as_object().expect("an object").clone().into_iter().collect();
         let (name, fabric) = ("an arm".to_owned(), FabricSettings::paper_target());
-        Arm { name, likes: true, dislikes: true, lora: false, fabric, generation, reasons: None }
+        let (likes, dislikes, lora) = (true, true, false);
+        Arm { name, likes, dislikes, lora, fabric, generation, reasons: None, search: None, first_round: None }
     }
 
     #[test]
@@ -121,12 +137,12 @@ mod tests {
     }
 
     #[test]
-    fn arms_with_plain_votes_are_written_as_before_there_were_reasons() {
+    fn arms_with_plain_votes_are_written_as_before_there_were_reasons_searches_and_corpora() {
         let plain = arm(json!({}));
         let written = serde_json::to_value(&plain).expect("plain data");
         let names: Vec<&str> = written.as_object().expect("an object").keys().map(String::as_str).collect();
         assert_eq!(names, ["dislikes", "fabric", "generation", "likes", "lora", "name"]);
         assert_eq!(serde_json::from_value::<Arm>(written).expect("an arm"), plain);
-        assert!(plain.has_plain_votes() && plain.adapter().is_none());
+        assert!(plain.has_plain_votes() && plain.adapter().is_none() && plain.drawings().is_none());
     }
 }

@@ -110,6 +110,9 @@ pub enum ExperimentError {
         /// Name of the experiment.
         experiment: String,
     },
+    /// A corpus of drawings cannot be opened or searched.
+    #[error(transparent)]
+    Corpus(#[from] fabric::models::corpus::CorpusError),
     /// An adapter cannot be loaded or used.
     #[error(transparent)]
     Adapter(#[from] fabric::ipadapter::AdapterError),

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::arm::changed;
-use crate::own_arms::{diversity, sides, sweep, words_left_out};
+use crate::own_arms::{corpus, diversity, sides, sweep, words_left_out};
 use crate::reasons::{self, UNetBlocks};
+use crate::search;
 use crate::{Arm, ExperimentError, PromptSet, ReasonAdapter};
 
 /// An experiment: arms that are compared on the same prompts and seeds.
@@ -46,8 +47,8 @@ pub enum Feedback {
 pub const NAMES: [&str; 4] = ["preference", "target", "window", "dropout"];
 
 /// Names of experiments that are not in the paper: each side apart, a sweep over FABRIC's settings, options against the
-/// loss of diversity, and votes with reasons.
-pub const OWN: [&str; 4] = ["sides", "sweep", "diversity", "reasons"];
+/// loss of diversity, votes with reasons, settings that are searched, and first rounds from a corpus.
+pub const OWN: [&str; 6] = ["sides", "sweep", "diversity", "reasons", "search", "corpus"];
 
 impl Experiment {
     /// Returns the experiment of this name with the paper's settings and these changes of FABRIC's settings, which
@@ -70,7 +71,7 @@ impl Experiment {
     /// Returns an error if the experiment has reasons and the model has no Instruct adapter, or the configuration of
     /// its U-Net cannot be read.
     pub fn for_model(self, model: &Path) -> Result<(Self, Vec<Arm>), ExperimentError> {
-        if !self.needs_small_world() {
+        if !self.has_reasons() {
             return Ok((self, Vec::new()));
         }
         let has = |adapter: &ReasonAdapter| model.join(adapter.file()).is_file();
@@ -94,6 +95,8 @@ impl Experiment {
             fabric: fabric.clone(),
             generation: BTreeMap::new(),
             reasons: None,
+            search: None,
+            first_round: None,
         };
         let both = |name: &str, fabric: &FabricSettings| Arm {
             name: name.to_owned(),
@@ -141,6 +144,8 @@ impl Experiment {
                 diversity(&without(&strong), &both("feedback", &strong)),
             ),
             "reasons" => ("Votes that say why", Feedback::Preference, reasons::arms(&without(&strong), blocks)),
+            "search" => ("Searched settings against presets", Feedback::Preference, search::arms(&without(&strong))),
+            "corpus" => ("First rounds from a corpus", Feedback::Preference, corpus(&without(&strong))),
             other => {
                 return Err(InvalidValue::new(
                     "experiment",
@@ -150,7 +155,8 @@ impl Experiment {
                 ));
             }
         };
-        let (name, title, control) = (name.to_owned(), title.to_owned(), "no feedback".to_owned());
+        // The first arm is the control.
+        let (name, title, control) = (name.to_owned(), title.to_owned(), arms[0].name.clone());
         let experiment = Self { name, title, feedback, control, arms, changes: changes.clone() };
         experiment.check_changes()?;
         let with_changes = |arm: &Arm| -> Result<Arm, InvalidValue> {
@@ -202,13 +208,22 @@ impl Experiment {
         self
     }
 
-    /// Number of rounds if none is given: 3 as in the paper, and 4 with reasons.
+    /// Number of rounds if none is given: 3 as in the paper, 4 with reasons, and 8 with a search.
     pub fn default_rounds(&self) -> usize {
-        if self.needs_small_world() { 4 } else { 3 }
+        match (self.has_reasons(), self.arms.iter().any(|arm| arm.search.is_some())) {
+            (true, _) => 4,
+            (false, true) => 8,
+            (false, false) => 3,
+        }
     }
 
-    /// Whether an arm has reasons, which only the readers of the small world can tell.
+    /// Whether an arm has reasons, which only the readers of the small world tell, or a first round from drawings of
+    /// the small world.
     pub fn needs_small_world(&self) -> bool {
+        self.has_reasons() || self.arms.iter().any(|arm| arm.drawings().is_some())
+    }
+
+    fn has_reasons(&self) -> bool {
         self.arms.iter().any(|arm| arm.reasons.is_some())
     }
 
@@ -255,22 +270,28 @@ mod tests {
     }
 
     #[test]
-    fn reasons_need_the_small_world_with_an_instruct_adapter_and_other_experiments_fit_every_model() {
+    fn reasons_need_an_instruct_adapter_and_only_reasons_and_the_corpus_need_the_small_world() {
         let place = tempfile::tempdir().expect("a folder");
         let prompts = PromptSet { prompts: Vec::new(), skipped: Vec::new() };
         for name in NAMES.into_iter().chain(OWN) {
             let experiment = Experiment::named(name, &BTreeMap::new()).expect(name);
             let fitted = experiment.clone().for_model(place.path());
             if name == "reasons" {
-                assert_eq!(experiment.default_rounds(), 4);
                 let error = fitted.expect_err("an empty folder").to_string();
                 let says = "experiment reasons: expected an adapter in the model's folder, got no file";
                 assert!(error.starts_with(says) && error.contains("instruct.safetensors"), "{error}");
-                let error = experiment.check_prompts(&prompts).expect_err("prompts of a file").to_string();
-                assert!(error.starts_with("experiment reasons: expected a model of the small world"), "{error}");
             } else {
-                assert_eq!((experiment.default_rounds(), fitted.expect(name)), (3, (experiment, Vec::new())));
+                assert_eq!(fitted.expect(name), (experiment.clone(), Vec::new()));
             }
+            if ["reasons", "corpus"].contains(&name) {
+                let error = experiment.check_prompts(&prompts).expect_err("prompts of a file").to_string();
+                let says = format!("experiment {name}: expected a model of the small world");
+                assert!(error.starts_with(&says), "{error}");
+            } else {
+                experiment.check_prompts(&prompts).expect(name);
+            }
+            let rounds = [("reasons", 4), ("search", 8)].into_iter().find(|(other, _)| *other == name);
+            assert_eq!(experiment.default_rounds(), rounds.map_or(3, |(_, rounds)| rounds), "{name}");
         }
     }
 
@@ -315,6 +336,7 @@ mod tests {
             ("sweep", "max_weight"),
             ("sweep", "min_weight"),
             ("diversity", "end"),
+            ("search", "max_weight"),
         ] {
             let changes: BTreeMap<String, Value> = [(setting.to_owned(), Value::from(0.5))].into();
             let error = Experiment::named(name, &changes).expect_err(name).to_string();

@@ -14,10 +14,10 @@ use fabric::core::schedule::SamplerKind;
 use fabric::models::{LoraChoice, demo_folder, recommended_settings};
 use fabric::{DeviceError, DeviceKind};
 use fabric_experiments::{
-    ADAPTER_NAMES, AdapterExperiment, AdapterPlan, AdapterWorld, Experiment, ExperimentError, ImageRecord, Inputs,
-    NAMES, Plan, Progress, PromptFormat, PromptInputs, PromptSet, PromptSetSubject, ReasonAdapter, RunFolder, Shard,
-    SmallWorld, Subject, SummaryRow, Work, adapter_tables, configured, configured_adapters, merge, read_run, run,
-    run_adapters, summary, table, write_report, write_tables,
+    ADAPTER_NAMES, AdapterExperiment, AdapterPlan, AdapterWorld, Against, Experiment, ExperimentError, ImageRecord,
+    Inputs, NAMES, Plan, Progress, PromptFormat, PromptInputs, PromptSet, PromptSetSubject, ReasonAdapter, RunFolder,
+    Shard, SmallWorld, Subject, SummaryRow, Work, adapter_tables, against_presets, configured, configured_adapters,
+    merge, read_run, run, run_adapters, summary, table, write_report, write_tables,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -56,6 +56,12 @@ enum Command {
     /// Votes that say which aspect of an image is right or wrong, against plain votes. Needs a model of the small world
     /// with `ip_adapter/instruct.safetensors`. Not part of `all`.
     Reasons(RunArguments),
+    /// FABRIC's settings searched during a session, from scores or from likes, against each published preset. Not part
+    /// of `all`.
+    Search(RunArguments),
+    /// First rounds that are the nearest drawings of a folder, against generated ones. Needs a model of the small
+    /// world. Not part of `all`.
+    Corpus(RunArguments),
     /// Prints the tables of two runs, one below the other, and changes nothing.
     Compare {
         /// Folder of the first run.
@@ -107,7 +113,8 @@ struct RunArguments {
     /// Output folder; each experiment has a folder in it. Give the same folder again to resume a run.
     #[arg(long, default_value = "out/experiments")]
     out: PathBuf,
-    /// Number of rounds of feedback; the experiments of adapters have one round. Default: 3, for `reasons` 4.
+    /// Number of rounds of feedback; the experiments of adapters have one round. Default: 3, for `reasons` 4, for
+    /// `search` 8.
     #[arg(long)]
     rounds: Option<usize>,
     /// Number of images of a round. Default: 4, for the experiments of adapters 1.
@@ -159,6 +166,8 @@ fn start(command: &Command) -> Result<(), Box<dyn Error>> {
         Command::Sweep(arguments) => run_named(&["sweep"], &[], arguments),
         Command::Diversity(arguments) => run_named(&["diversity"], &[], arguments),
         Command::Reasons(arguments) => run_named(&["reasons"], &[], arguments),
+        Command::Search(arguments) => run_named(&["search"], &[], arguments),
+        Command::Corpus(arguments) => run_named(&["corpus"], &[], arguments),
         Command::Compare { first, second } => [first, second].into_iter().try_for_each(|folder| {
             println!("{}", folder.display());
             let (config, records) = read_run(folder)?;
@@ -379,13 +388,14 @@ fn read_prompts(path: &Path, arguments: &RunArguments) -> Result<PromptSet, Box<
     Ok(set)
 }
 
-/// Loads the model of the experiments, with its prompts, or with the adapters of the arms that have reasons.
+/// Loads the model of the experiments, with its prompts, or with the adapters and the drawings that the arms need.
 fn open(inputs: &Inputs<'_>, prepared: &[Prepared], device: &Device) -> Result<Box<dyn Subject>, ExperimentError> {
     let Some(prompts) = inputs.prompts else {
         let mut world = SmallWorld::open(inputs.model, inputs.lora, device)?;
         for one in prepared {
             if let Prepared::Feedback { experiment, .. } = one {
                 world = world.with_adapters(inputs.model, &experiment.arms)?;
+                world = world.with_drawings(inputs.model, &experiment.arms)?;
             }
         }
         return Ok(Box::new(world));
@@ -443,7 +453,9 @@ fn run_one(
 fn finish(folder: &Path) -> Result<(), Box<dyn Error>> {
     let (config, records) = read_run(folder)?;
     let rows = print(&config, &records);
-    write_tables(folder, &records, &rows)?;
+    let against = against_presets(&config, &records);
+    let named = against.iter().flat_map(Against::named_rows);
+    write_tables(folder, &records, &rows.iter().cloned().chain(named).collect::<Vec<_>>())?;
     println!("{}", write_report(folder, &config, &records, &rows)?.display());
     Ok(())
 }
@@ -456,9 +468,9 @@ fn print(config: &Value, records: &[ImageRecord]) -> Vec<SummaryRow> {
         adapter_tables(&rows, control).iter().for_each(|table| println!("{table}"));
         return rows;
     }
-    println!("{}", table(&rows, control));
-    println!(
-        "in brackets: difference from {control} on the same prompts, with its 95 % interval; + and - where that excludes 0"
-    );
+    print!("{}", table(&rows, control));
+    for Against { control, title, rows } in against_presets(config, records) {
+        print!("\n{title}\n\n{}", table(&rows, &control));
+    }
     rows
 }

@@ -7,7 +7,7 @@ use fabric::core::guidance::Apg;
 use fabric::core::pipeline::Cads;
 use serde_json::{Value, json};
 
-use crate::Arm;
+use crate::{Arm, FirstRound};
 
 /// Returns arms with one side or both, and with disliked images of more and less weight.
 pub(crate) fn sides(control: &Arm) -> Vec<Arm> {
@@ -59,6 +59,23 @@ pub(crate) fn sweep(control: &Arm) -> Vec<Arm> {
         ..control.clone()
     };
     std::iter::once(control.clone()).chain(settings.into_iter().map(arm)).collect()
+}
+
+/// Returns arms whose first round is generated, or found in a folder of drawings, and the arm without feedback. The
+/// first one is the control: both have votes, and differ in the first round alone.
+pub(crate) fn corpus(without: &Arm) -> Vec<Arm> {
+    let from = |name: &str, first_round: FirstRound| Arm {
+        name: name.to_owned(),
+        likes: true,
+        dislikes: true,
+        first_round: Some(first_round),
+        ..without.clone()
+    };
+    vec![
+        from("first round generated", FirstRound::Generated),
+        from("first round from the corpus", FirstRound::Corpus { drawings: 200 }),
+        without.clone(),
+    ]
 }
 
 /// Leaves out 30 % of the words of the prompt, as in the paper's section 5.4.

@@ -4,7 +4,7 @@ use fabric::core::Aspect;
 use fabric::core::session::Vote;
 use serde::{Deserialize, Serialize};
 
-use crate::AdapterRecord;
+use crate::{AdapterRecord, ImageOrigin};
 
 /// One generated image of a run: a line of `images.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub struct ImageRecord {
     pub round: usize,
     /// Index of the image within its round.
     pub image: usize,
-    /// Seed of the image.
+    /// Seed of the image. A drawing of a corpus has none; this is then the seed that an image in its place would have.
     pub seed: u64,
     /// Score of the image: that of the preference model, or the similarity to the target image; `None` in the
     /// experiments of adapters, which have no feedback.
@@ -44,6 +44,9 @@ pub struct ImageRecord {
     pub vote: Option<f64>,
     /// File of the image, relative to the run's folder, if images are kept.
     pub file: Option<String>,
+    /// How the image was made, where that is not the same for all images of the arm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<ImageOrigin>,
     /// Comparison with the condition image, in the experiments of adapters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterRecord>,
@@ -74,7 +77,7 @@ impl ImageRecord {
 mod tests {
     use super::*;
 
-    /// A record from before there were experiments of adapters and reasons.
+    /// A record from before there were experiments of adapters, reasons, searches and corpora.
     const OLD: &str = concat!(
         r#"{"config":"0","arm":"liked","case":3,"prompt":"a star","round":1,"image":2,"seed":7,"score":41.5,"#,
         r#""liked_similarity":50.25,"disliked_similarity":null,"liked_kept":null,"liked_copied":12.5,"#,
@@ -82,9 +85,10 @@ mod tests {
     );
 
     #[test]
-    fn records_from_before_there_were_adapters_and_reasons_are_read_and_written_as_they_were() {
+    fn records_from_before_there_were_more_kinds_of_experiments_are_read_and_written_as_they_were() {
         let record: ImageRecord = serde_json::from_str(OLD).expect("an old record");
         assert_eq!((record.score, &record.adapter, record.reasons_text()), (Some(41.5), &None, String::new()));
+        assert_eq!(record.origin, None);
         assert_eq!(serde_json::to_string(&record).expect("plain data"), OLD);
         let unknown = OLD.replace("\"vote\"", "\"voice\"");
         assert!(serde_json::from_str::<ImageRecord>(&unknown).is_err(), "unknown columns are refused");

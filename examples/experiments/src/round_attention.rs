@@ -1,18 +1,19 @@
-//! The attention that the references of a round got, kept beside the images and shown in the report.
+//! The attention that the references and the image prompts of a round got, kept beside the images and shown in the
+//! report.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use fabric::core::image::Image;
-use fabric::core::pipeline::ReferenceAttention;
+use fabric::core::pipeline::{ImagePromptEffect, ReferenceAttention};
 use serde::{Deserialize, Serialize};
 
 use crate::ExperimentError;
 use crate::files::{make_folder_of, write_beside};
 use crate::report::HeatMap;
 
-/// Attention that the references of one round got.
+/// Attention that the references and the image prompts of one round got.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RoundAttention {
     /// Round, from 0.
@@ -23,6 +24,9 @@ pub(crate) struct RoundAttention {
     pub(crate) has_all_rounds: bool,
     /// The references, oldest first on each side.
     pub(crate) references: Vec<ReferenceAttention>,
+    /// The image prompts, which are the votes with a reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) image_prompts: Vec<ImagePromptEffect>,
 }
 
 impl RoundAttention {
@@ -48,6 +52,24 @@ impl RoundAttention {
             columns: (1..=evaluations).map(|evaluation| evaluation.to_string()).collect(),
             values: layers.iter().map(|layer| layer.shares.iter().map(|share| 100.0 * share).collect()).collect(),
         }
+    }
+
+    /// Returns a heat map of the share of the cross-attention that each vote with a reason contributed, by evaluation:
+    /// the mean over the layers in which it acted. `None` if there were no such votes.
+    pub(crate) fn heat_map_of_votes(&self, caption: &str) -> Option<HeatMap> {
+        let layers = self.image_prompts.iter().flat_map(|effect| &effect.layers);
+        let evaluations = layers.map(|layer| layer.shares.len()).max()?;
+        let name = |(index, effect): (usize, &ImagePromptEffect)| format!("{}: {effect}", index + 1);
+        let values = |effect: &ImagePromptEffect| {
+            let by_evaluation = (0..evaluations).map(|evaluation| mean_of_acting_layers(effect, evaluation));
+            by_evaluation.chain([effect.mean]).map(|share| 100.0 * share).collect()
+        };
+        Some(HeatMap {
+            caption: format!("{caption}, votes with a reason: share of the cross-attention in percent, by evaluation"),
+            rows: self.image_prompts.iter().enumerate().map(name).collect(),
+            columns: (1..=evaluations).map(|at| at.to_string()).chain(["mean".to_owned()]).collect(),
+            values: self.image_prompts.iter().map(values).collect(),
+        })
     }
 
     /// Returns an image of the round, turned grey where a reference got little attention: entirely at the lower of the
@@ -105,6 +127,13 @@ impl RoundAttention {
     }
 }
 
+/// Returns the mean share at an evaluation of the layers in which the image prompt acted; 0 if there are none.
+fn mean_of_acting_layers(effect: &ImagePromptEffect, evaluation: usize) -> f64 {
+    let shares = effect.layers.iter().filter_map(|layer| layer.shares.get(evaluation).copied());
+    let acting: Vec<f64> = shares.filter(|share| *share > 0.0).collect();
+    if acting.is_empty() { 0.0 } else { acting.iter().sum::<f64>() / acting.len() as f64 }
+}
+
 /// Returns the content of a file of attention; `None` if there is no such file.
 fn bytes(path: &Path) -> Result<Option<Vec<u8>>, ExperimentError> {
     match fs::read(path) {
@@ -125,6 +154,7 @@ fn place(folder: &Path, arm: &str, case: usize) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use fabric::core::Aspect;
     use fabric::core::pipeline::LayerAttention;
 
     use super::*;
@@ -136,7 +166,8 @@ mod tests {
             shares: vec![0.1, 0.3],
         }];
         let references = vec![ReferenceAttention { mean: 0.2, layers, maps: vec![vec![vec![0.4, 0.0]]] }];
-        let attention = RoundAttention { round: 1, liked: 0, has_all_rounds: true, references };
+        let image_prompts = Vec::new();
+        let attention = RoundAttention { round: 1, liked: 0, has_all_rounds: true, references, image_prompts };
         let image = Image::filled(4, 2, [200, 100, 0]).expect("an image");
         let veiled = attention.veil(0, 0, &image, attention.range(0)).expect("a map of the image");
         assert_eq!((veiled.pixel(0, 1), veiled.pixel(3, 0)), ([200, 100, 0], [128; 3]));
@@ -157,10 +188,48 @@ mod tests {
     }
 
     #[test]
+    fn votes_with_a_reason_have_a_line_each_and_are_kept() {
+        let layer = |name: &str, shares: [f64; 2]| LayerAttention { layer: name.to_owned(), shares: shares.to_vec() };
+        let towards = ImagePromptEffect {
+            aspect: Some(Aspect::Style),
+            scale: 0.5,
+            mean: 0.2,
+            layers: vec![layer("a", [0.1, 0.0]), layer("b", [0.3, 0.0])],
+            ..ImagePromptEffect::default()
+        };
+        let never = layer("a", [0.0; 2]);
+        let away = ImagePromptEffect { away: true, layers: vec![never.clone(), never], ..ImagePromptEffect::default() };
+        let image_prompts = vec![towards, away];
+        let references = Vec::new();
+        let attention = RoundAttention { round: 1, liked: 0, has_all_rounds: false, references, image_prompts };
+        let map = attention.heat_map_of_votes("a star").expect("a heat map");
+        let rows =
+            ["1: towards, use the style, scale 0.50, window 0 to 1", "2: away, no aspect, scale 0.00, window 0 to 1"];
+        assert_eq!(map.rows, rows);
+        assert_eq!(map.columns, ["1", "2", "mean"]);
+        // The mean over the layers in which a vote acted.
+        let near = |got: &f64, expected: f64| (got - expected).abs() < 1e-9;
+        assert!(map.values[0].iter().zip([20.0, 0.0, 20.0]).all(|(got, expected)| near(got, expected)), "{map:?}");
+        assert_eq!(map.values[1], [0.0; 3]);
+
+        let folder = tempfile::tempdir().expect("a folder");
+        RoundAttention::save(std::slice::from_ref(&attention), folder.path(), "reasons", 0).expect("a file");
+        let kept = RoundAttention::read(folder.path(), "reasons", 0).expect("a file");
+        assert_eq!(kept, std::slice::from_ref(&attention));
+        let none = RoundAttention { image_prompts: Vec::new(), ..attention };
+        assert!(none.heat_map_of_votes("a star").is_none());
+        // Files from before there were such votes have none.
+        let older = serde_json::to_string(std::slice::from_ref(&none)).expect("plain data");
+        assert!(!older.contains("image_prompts"), "{older}");
+        assert_eq!(serde_json::from_str::<Vec<RoundAttention>>(&older).expect("plain data"), [none]);
+    }
+
+    #[test]
     fn attention_is_copied_and_a_damaged_file_is_named() {
         let (from, into) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
         let (from, into) = (from.path(), into.path());
-        let attention = RoundAttention { round: 1, liked: 0, has_all_rounds: true, references: Vec::new() };
+        let (references, image_prompts) = (Vec::new(), Vec::new());
+        let attention = RoundAttention { round: 1, liked: 0, has_all_rounds: true, references, image_prompts };
         RoundAttention::save(std::slice::from_ref(&attention), from, "liked", 0).expect("a file");
         RoundAttention::copy(from, into, "liked", 0).expect("a copy");
         RoundAttention::copy(from, into, "liked", 1).expect("nothing to copy");

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use fabric::core::image::{Image, Mark};
 use serde_json::Value;
 
+use crate::estimate::caption_end;
 use crate::report::{self, Chart, HeatMap, Point, ReportInput, Series, SessionImage, SessionRows, Table};
 use crate::round_attention::RoundAttention;
 use crate::run_settings::{run_settings, shown};
 use crate::summary::cell;
-use crate::{AdapterExperiment, ExperimentError, ImageRecord, Measure, SummaryRow, adapters};
+use crate::{AdapterExperiment, Against, ExperimentError, ImageRecord, Measure, SummaryRow, adapters, against_presets};
 
 /// Writes `report.html` into the folder of a run and returns its path.
 ///
@@ -31,15 +32,27 @@ pub fn write_report(
     let kept = kept_images(folder, records)?;
     let acted = acted(folder, &kept)?;
     let veiled: Vec<_> = acted.iter().map(Acted::veiled).collect();
-    let attention = acted.iter().zip(&veiled).map(|(acted, rows)| plain_rows(&acted.caption, rows));
+    let has_references = acted.iter().zip(&veiled).filter(|(_, rows)| !rows.is_empty());
+    let attention = has_references.map(|(acted, rows)| plain_rows(&acted.caption, rows));
     let heat_maps: Vec<HeatMap> = acted.iter().flat_map(Acted::heat_maps).collect();
+    // Comparisons with presets come first: they are what their experiment asks.
+    let against = against_presets(config, records);
+    let own = judgement(rows, control);
+    let told = against.iter().flat_map(|one| judgement(&one.rows, &one.control)).chain(own);
+    let titled = |one: &Against| {
+        let title = |table: Table| Table { caption: format!("{}: {}", one.title, table.caption), ..table };
+        tables(&one.rows).into_iter().map(title).collect::<Vec<_>>()
+    };
+    let scores = |chart: Chart| Chart { caption: format!("Searches and presets: {}", chart.caption), ..chart };
+    let charts = against.iter().take(1).flat_map(|one| curves(&one.rows)).map(scores);
+    let charts = charts.chain(against.iter().flat_map(Against::difference_charts)).chain(curves(rows));
     let input = ReportInput {
         title: experiment["title"].as_str().unwrap_or_default(),
-        summary: &judgement(rows, control),
+        summary: &told.collect::<Vec<_>>(),
         command: &command(config, records),
         settings: &run_settings(config),
-        tables: &tables(rows),
-        curves: &curves(rows),
+        tables: &against.iter().flat_map(titled).chain(tables(rows)).collect::<Vec<_>>(),
+        curves: &charts.collect::<Vec<_>>(),
         heat_maps: &heat_maps,
         attention: &attention.collect::<Vec<_>>(),
         sessions: &sessions(&kept),
@@ -126,11 +139,15 @@ fn judgement(rows: &[SummaryRow], control: &str) -> Vec<String> {
 /// `cases` is the word for what the mean is over.
 pub(crate) fn sentence(row: &SummaryRow, place: &str, control: &str, cases: &str) -> Option<String> {
     let difference = row.difference?;
-    let (arm, count) = (&row.arm, row.cases);
-    let by = format!("95 % interval {:+.3} to {:+.3}, {count} {cases}", difference.low, difference.high);
+    let (arm, count, mean) = (&row.arm, row.cases, difference.mean);
+    let Some([low, high]) = difference.interval else {
+        let why = format!("too few {cases} for an interval");
+        return Some(format!("{place}: the mean difference of {arm} from {control} is {mean:+.3} ({why})."));
+    };
+    let by = format!("95 % interval {low:+.3} to {high:+.3}, {count} {cases}");
     Some(if difference.excludes_zero() {
-        let way = if difference.mean > 0.0 { "above" } else { "below" };
-        format!("{place}: {arm} is {:.3} {way} {control} ({by}).", difference.mean.abs())
+        let way = if mean > 0.0 { "above" } else { "below" };
+        format!("{place}: {arm} is {:.3} {way} {control} ({by}).", mean.abs())
     } else {
         format!("{place}: {arm} and {control} do not differ measurably ({by}).")
     })
@@ -160,7 +177,10 @@ fn tables(rows: &[SummaryRow]) -> Vec<Table> {
             [(round + 1).to_string()].into_iter().chain(arms.iter().map(find)).collect()
         };
         let head = ["round"].into_iter().chain(arms.iter().copied()).map(str::to_owned).collect();
-        Table { caption: measure.name(), head, rows: rounds.into_iter().map(line).collect() }
+        let own = rows.iter().filter(|row| row.measure == measure);
+        let end = caption_end(own.filter_map(|row| row.difference), "");
+        let caption = format!("{}{end}", measure.name());
+        Table { caption, head, rows: rounds.into_iter().map(line).collect() }
     };
     Measure::ALL.map(of).into_iter().filter(|table| !table.rows.is_empty()).collect()
 }
@@ -172,13 +192,15 @@ fn curves(rows: &[SummaryRow]) -> Vec<Chart> {
         let series = |arm: &&str| {
             let own = rows.iter().filter(|row| row.measure == measure && row.arm == *arm);
             let point = |row: &SummaryRow| {
-                let interval = row.value;
-                Point { x: (row.round + 1) as f64, mean: interval.mean, low: interval.low, high: interval.high }
+                let [low, high] = row.value.drawn_interval();
+                Point { x: (row.round + 1) as f64, mean: row.value.mean, low, high }
             };
             Series { name: (*arm).to_owned(), points: own.map(point).collect() }
         };
+        let own = rows.iter().filter(|row| row.measure == measure);
+        let end = caption_end(own.map(|row| row.value), ", with 95 % intervals");
         Chart {
-            caption: format!("{} per round, with 95 % intervals", measure.name()),
+            caption: format!("{} per round{end}", measure.name()),
             x_label: "round".to_owned(),
             y_label: measure.name(),
             series: arms.iter().map(series).collect(),
@@ -213,7 +235,8 @@ fn sessions<'a>(kept: &'a Kept<'_>) -> Vec<SessionRows<'a>> {
         };
         let score = record.score.map(|score| format!("{score:.1}"));
         let reasons = Some(record.reasons_text()).filter(|text| !text.is_empty());
-        let caption = score.into_iter().chain(reasons).collect::<Vec<_>>().join(": ");
+        let origin = record.origin.as_ref().map(ToString::to_string);
+        let caption = score.into_iter().chain(reasons).chain(origin).collect::<Vec<_>>().join(": ");
         SessionImage { image, mark, caption }
     };
     let session = |((case, arm), rounds): (&(usize, &str), &'a Rounds<'_>)| {
@@ -226,14 +249,16 @@ fn sessions<'a>(kept: &'a Kept<'_>) -> Vec<SessionRows<'a>> {
     kept.iter().map(session).collect()
 }
 
-/// Attention that the references of one round of a session got, with the images of the round.
+/// Attention that the references and the votes with a reason of one round of a session got, with the images of the
+/// round.
 struct Acted<'a> {
     caption: String,
     attention: RoundAttention,
     images: &'a [(&'a ImageRecord, Image)],
 }
 
-/// Returns where references acted in the last round of each arm, on the first prompt whose images were kept.
+/// Returns where references and votes with a reason acted in the last round of each arm, on the first prompt whose
+/// images were kept.
 fn acted<'a>(folder: &Path, kept: &'a Kept<'_>) -> Result<Vec<Acted<'a>>, ExperimentError> {
     let first = kept.keys().next().map(|(case, _)| *case);
     let mut all = Vec::new();
@@ -255,8 +280,9 @@ impl Acted<'_> {
     }
 
     fn heat_maps(&self) -> Vec<HeatMap> {
-        let shown = self.shown().into_iter();
-        shown.map(|reference| self.attention.heat_map(reference, &self.caption)).collect()
+        let references = self.shown().into_iter();
+        let references = references.map(|reference| self.attention.heat_map(reference, &self.caption));
+        references.chain(self.attention.heat_map_of_votes(&self.caption)).collect()
     }
 
     /// Returns the images of the round, turned grey where a reference got little attention, by reference.
@@ -285,6 +311,30 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::{Estimate, Group};
+
+    #[test]
+    fn few_prompts_have_a_figure_and_no_judgement() {
+        let row = |arm: &str, mean: f64, difference: Option<f64>| SummaryRow {
+            group: Group::default(),
+            arm: arm.to_owned(),
+            round: 0,
+            measure: Measure::Mean,
+            cases: 1,
+            value: Estimate { mean, interval: None },
+            difference: difference.map(|mean| Estimate { mean, interval: None }),
+        };
+        let rows = [row("no feedback", 20.0, None), row("fabric", 20.5, Some(0.5))];
+        let expected = "Round 1, mean score: the mean difference of fabric from no feedback is +0.500 (too few prompts \
+                        for an interval).";
+        assert_eq!(judgement(&rows, "no feedback"), [expected]);
+        let tables = tables(&rows);
+        assert_eq!(tables[0].caption, "mean score; too few prompts for an interval");
+        assert_eq!(tables[0].rows, [["1", "20.0", "20.5 (+0.5)"]]);
+        let curves = curves(&rows);
+        assert_eq!(curves[0].caption, "mean score per round; too few prompts for an interval");
+        assert!(curves[0].series.iter().all(|series| series.points[0].low.is_nan()), "{curves:?}");
+    }
 
     #[test]
     fn the_command_has_all_that_the_configuration_holds_quoted_for_a_shell() {

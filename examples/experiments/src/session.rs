@@ -2,11 +2,11 @@
 
 use fabric::core::image::Image;
 use fabric::core::metrics;
-use fabric::core::pipeline::{Generation, Request, Settings};
+use fabric::core::pipeline::{Request, Settings};
 use sha2::{Digest, Sha256};
 
-use crate::reasons::ReasonedSession;
 use crate::round_attention::RoundAttention;
+use crate::round_maker::round_maker;
 use crate::{Arm, Case, ExperimentError, FactorShares, Feedback, ImageRecord, Subject};
 
 /// Settings shared by all sessions of a run.
@@ -28,7 +28,7 @@ pub struct Plan {
     pub settings: Settings,
 }
 
-/// Images of a session, in order, and where their references acted if that was measured.
+/// Images of a session, in order, and where their references and votes with a reason acted if that was measured.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) images: Vec<(ImageRecord, Image)>,
@@ -41,8 +41,9 @@ pub(crate) struct Session {
 ///
 /// As published: after each round, the best image joins the liked ones and the worst the disliked ones, even if they
 /// are the same image; arms without feedback track the same votes, so that their similarities can be compared. Arms
-/// with reasons say of the same two images what is right and what is wrong. The seeds depend on run, prompt, round and
-/// image, not on the arm, so arms are compared on the same noise.
+/// with reasons say of the same two images what is right and what is wrong. A search learns from the same scores or
+/// votes, and a first round from a corpus is judged as any other. The seeds depend on run, prompt, round and image, not
+/// on the arm, so arms are compared on the same noise.
 ///
 /// # Errors
 ///
@@ -57,38 +58,25 @@ pub(crate) fn run(
     let (mut liked, mut disliked): (Vec<Image>, Vec<Image>) = (Vec::new(), Vec::new());
     let mut all = Vec::with_capacity(plan.rounds * plan.images);
     let mut attention = Vec::new();
-    let settings = Settings { measure_attention: measures_attention, ..arm.settings(&plan.settings)? };
+    // The images of a searched round have different settings, so a reference has no one share of their attention.
+    let measure_attention = measures_attention && arm.search.is_none();
+    let settings = Settings { measure_attention, ..arm.settings(&plan.settings)? };
     let negative_prompt = case.negative.clone().or_else(|| plan.negative_prompt.clone());
+    let base = Request { negative_prompt, ..Request::new(&case.prompt).with_settings(settings) };
     let pipeline = subject.pipeline(arm)?;
-    let mut reasoned = ReasonedSession::new(subject, arm, case, negative_prompt.as_deref(), &settings)?;
+    let mut maker = round_maker(subject, plan, arm, case, &base)?;
     for round in 0..plan.rounds {
         let seeds: Vec<u64> = (0..plan.images).map(|image| seed_of(plan.seed, [case.index, round, image])).collect();
-        let mut request = match &mut reasoned {
-            Some(session) => session.request(pipeline, plan.images)?,
-            None => Request {
-                negative_prompt: negative_prompt.clone(),
-                ..Request::new(&case.prompt).with_settings(settings.clone())
-            },
-        };
-        request = request.with_seeds(seeds.iter().copied());
+        let mut request = base.clone().with_seeds(seeds.iter().copied());
         if arm.likes && arm.has_plain_votes() {
             request = liked.iter().cloned().fold(request, Request::with_liked);
         }
         if arm.dislikes && arm.has_plain_votes() {
             request = disliked.iter().cloned().fold(request, Request::with_disliked);
         }
-        let made = pipeline.generate(&request)?;
-        let Generation { images, report, .. } = &made;
-        if !report.attention.is_empty() {
-            let has_all = report.references_left_out == 0 && report.references_without_effect == 0;
-            attention.push(RoundAttention {
-                round,
-                liked: report.references[0],
-                // With reasons, an image has as many references as reasons that become one.
-                has_all_rounds: has_all && arm.reasons.is_none(),
-                references: report.attention.clone(),
-            });
-        }
+        let made = maker.make(pipeline, round, request)?;
+        let images = &made.images;
+        attention.extend(made.attention(round, arm));
 
         let embedded = subject.embed(images)?;
         let scores = match (plan.feedback, &case.target) {
@@ -113,10 +101,7 @@ pub(crate) fn run(
         let shares = shares.unwrap_or_else(|| vec![FactorShares::default(); images.len()]);
         let diversity = metrics::diversity(embedded.clone());
         let (best, worst) = best_and_worst(&scores);
-        let reasons = match &mut reasoned {
-            Some(session) => session.judge(&request, &made, [best, worst])?,
-            None => Vec::new(),
-        };
+        let reasons = maker.judge(&made, &scores, [best, worst])?;
         for (at, image) in images.iter().enumerate() {
             let vote = f64::from(u8::from(at == best)) - f64::from(u8::from(at == worst));
             let record = ImageRecord {
@@ -136,6 +121,7 @@ pub(crate) fn run(
                 diversity,
                 vote: (at == best || at == worst).then_some(vote),
                 file: None,
+                origin: made.origins.get(at).cloned(),
                 adapter: None,
                 reasons: reasons.iter().filter(|(image, _)| *image == at).map(|(_, vote)| vote.clone()).collect(),
             };

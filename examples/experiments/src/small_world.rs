@@ -11,6 +11,7 @@ use fabric::models::LoraChoice;
 use fabric::models::clip::ClipVision;
 use fabric_world::{Judge, Named, SIDE, Sample, Split, sample};
 
+use crate::corpus::Drawings;
 use crate::pipelines::Pipelines;
 use crate::{Arm, Case, ExperimentError, FactorShares, Feedback, Subject};
 
@@ -22,6 +23,8 @@ pub struct SmallWorld {
     judge: Judge,
     encoder: ClipVision,
     device: Device,
+    /// Corpora that first rounds are from.
+    drawings: Vec<Drawings>,
 }
 
 /// Seed of the scenes; training and the evaluation of networks use others.
@@ -37,7 +40,7 @@ impl SmallWorld {
         let pipelines = Pipelines::load(model, lora, device)?;
         let judge = Judge::load(model, device)?;
         let encoder = ClipVision::open(model.join("image_encoder"), device)?;
-        Ok(Self { pipelines, judge, encoder, device: device.clone() })
+        Ok(Self { pipelines, judge, encoder, device: device.clone(), drawings: Vec::new() })
     }
 
     /// Loads the adapters that realise the reasons of arms. `model` is the folder that the world was opened from.
@@ -53,6 +56,26 @@ impl SmallWorld {
             }
         }
         Ok(self)
+    }
+
+    /// Draws and embeds the corpora that first rounds of arms are from. `model` is the folder that the world was opened
+    /// from.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if drawings cannot be written or embedded, or the text encoder cannot be loaded.
+    pub fn with_drawings(mut self, model: &Path, arms: &[Arm]) -> Result<Self, ExperimentError> {
+        for count in arms.iter().filter_map(Arm::drawings) {
+            if self.drawings(count).is_none() {
+                self.drawings.push(Drawings::new(count, model, &self.encoder, &self.device)?);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Returns the corpus with this number of drawings, if it was drawn.
+    pub(crate) fn drawings(&self, count: usize) -> Option<&Drawings> {
+        self.drawings.iter().find(|drawings| drawings.count() == count)
     }
 
     /// Loads an adapter of the model, which reads images through the model's image encoder.
@@ -91,6 +114,12 @@ pub(crate) fn scene(index: usize) -> Sample {
     samples.filter(|sample| !sample.scene.is_face()).nth(index).expect("there are endless scenes")
 }
 
+/// Draws the image of a sample.
+pub(crate) fn drawn(sample: &Sample) -> Result<Image, ExperimentError> {
+    let images = fabric_world::measure::drawn(std::slice::from_ref(sample));
+    Ok(images.map_err(|error| ExperimentError::Other(error.to_string().into()))?.remove(0))
+}
+
 impl Subject for SmallWorld {
     fn pipeline(&self, arm: &Arm) -> Result<&Pipeline, ExperimentError> {
         self.pipelines.of(arm)
@@ -108,9 +137,7 @@ impl Subject for SmallWorld {
         let sample = scene(index);
         let target = match feedback {
             Feedback::Preference => None,
-            Feedback::Target => {
-                Some(fabric_world::measure::drawn(std::slice::from_ref(&sample)).map_err(other)?.remove(0))
-            }
+            Feedback::Target => Some(drawn(&sample)?),
         };
         Ok(Case { index, prompt: format!("a {}", sample.scene.kind), negative: None, target })
     }
@@ -143,8 +170,4 @@ impl Subject for SmallWorld {
             clip_batch(images, SIDE as usize, Crop::Centre, &self.device).map_err(fabric::core::Error::from)?;
         Ok(self.encoder.forward(pixels).image_embeds)
     }
-}
-
-fn other(error: Box<dyn std::error::Error>) -> ExperimentError {
-    ExperimentError::Other(error.to_string().into())
 }

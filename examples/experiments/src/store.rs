@@ -231,6 +231,7 @@ mod tests {
             diversity: Some(0.5),
             vote: None,
             file: None,
+            origin: None,
             adapter: None,
             reasons: Vec::new(),
         }

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fabric::core::metrics::{Interval, bootstrap_mean};
 use fabric_world::{Attribute, InstructTask, Split};
 
-use crate::{AdapterRecord, ImageRecord};
+use crate::estimate::caption_end;
+use crate::{AdapterRecord, Estimate, ImageRecord};
 
 /// One number per round of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +36,8 @@ pub enum Measure {
     ToCaption,
     /// Mean similarity to the text.
     ToText,
+    /// Mean similarity to the condition image beyond the texts of both.
+    BeyondTexts,
     /// Mean share of the asked factors that images have from the condition.
     AskedShown,
     /// Mean share of the factors that the text names that images show.
@@ -46,7 +48,7 @@ pub enum Measure {
 
 impl Measure {
     /// All measures, in the order of tables, but for those of single factors.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Mean,
         Self::Lowest,
         Self::Best,
@@ -60,6 +62,7 @@ impl Measure {
         Self::ToCondition,
         Self::ToCaption,
         Self::ToText,
+        Self::BeyondTexts,
         Self::AskedShown,
         Self::TextShown,
     ];
@@ -85,6 +88,7 @@ impl Measure {
             Self::ToCondition => "similarity to the condition (CLIP-I)",
             Self::ToCaption => "similarity to the condition's caption (CLIP-T)",
             Self::ToText => "similarity to the text (CLIP-P)",
+            Self::BeyondTexts => "similarity to the condition beyond the texts (CLIP-S)",
             Self::AskedShown => "asked factors as in the condition",
             Self::TextShown => "named factors as in the text",
             Self::Factor(attribute) => return format!("{attribute} as in the condition"),
@@ -122,6 +126,7 @@ impl Measure {
             Self::ToCondition => compared(&|adapter| Some(adapter.condition_similarity)),
             Self::ToCaption => compared(&|adapter| Some(adapter.caption_similarity)),
             Self::ToText => compared(&|adapter| adapter.text_similarity),
+            Self::BeyondTexts => compared(&|adapter| adapter.beyond_text_similarity),
             Self::AskedShown => compared(&|adapter| adapter.asked_shown),
             Self::TextShown => compared(&|adapter| adapter.text_shown),
             Self::Factor(attribute) => compared(&|adapter| adapter.as_condition.get(&attribute).map(percent)),
@@ -165,37 +170,42 @@ pub struct SummaryRow {
     /// Number of prompts.
     pub cases: usize,
     /// Mean over the prompts.
-    pub value: Interval,
+    pub value: Estimate,
     /// Mean difference from the control on the same prompts; `None` for the control itself.
-    pub difference: Option<Interval>,
+    pub difference: Option<Estimate>,
 }
 
 /// Group, arm, round and measure.
-type Key<'a> = (Group, &'a str, usize, Measure);
+pub(crate) type Key<'a> = (Group, &'a str, usize, Measure);
 /// Values by group, arm, round and measure, and in them by case.
-type Values<'a> = BTreeMap<Key<'a>, BTreeMap<usize, f64>>;
+pub(crate) type Values<'a> = BTreeMap<Key<'a>, BTreeMap<usize, f64>>;
 
 /// Summarises the records of a run. Rows are ordered by group, measure, round and arm; all prompts come first among the
 /// groups, and the control among the arms.
 pub fn summary(records: &[ImageRecord], control: &str) -> Vec<SummaryRow> {
-    let values = values(records);
+    summary_of(&values(records), control)
+}
+
+/// Summarises values, as [`summary`] does those of records.
+pub(crate) fn summary_of(values: &Values<'_>, control: &str) -> Vec<SummaryRow> {
     let mut keys: Vec<&Key<'_>> = values.keys().collect();
     keys.sort_by_key(|(group, arm, round, measure)| (*group, *measure, *round, *arm != control, *arm));
     let row = |key: &Key<'_>| {
         let (group, arm, round, measure) = *key;
         let own = &values[key];
-        let value = bootstrap_mean(&own.values().copied().collect::<Vec<_>>())?;
+        let value = Estimate::of(&own.values().copied().collect::<Vec<_>>())?;
         let theirs = values.get(&(group, control, round, measure)).filter(|_| arm != control);
         let difference = theirs.and_then(|theirs| {
             let pairs = own.iter().filter_map(|(case, value)| Some(value - theirs.get(case)?));
-            bootstrap_mean(&pairs.collect::<Vec<_>>())
+            Estimate::of(&pairs.collect::<Vec<_>>())
         });
         Some(SummaryRow { group, arm: arm.to_owned(), round, measure, cases: own.len(), value, difference })
     };
     keys.into_iter().filter_map(row).collect()
 }
 
-fn values(records: &[ImageRecord]) -> Values<'_> {
+/// Returns the value of each measure for each arm, round and case of the records.
+pub(crate) fn values(records: &[ImageRecord]) -> Values<'_> {
     let mut rounds: BTreeMap<(&str, usize, usize), Vec<&ImageRecord>> = BTreeMap::new();
     for record in records {
         rounds.entry((&record.arm, record.case, record.round)).or_default().push(record);
@@ -220,9 +230,11 @@ fn values(records: &[ImageRecord]) -> Values<'_> {
     values
 }
 
-/// Formats a summary over all prompts as a text table: one line per measure and round, one column per arm.
+/// Formats a summary over all prompts as a text table: one line per measure and round, one column per arm. Below it, a
+/// line explains the cells.
 ///
-/// A difference from the control whose interval excludes 0 is marked with `+` or `-`.
+/// A difference from the control whose interval excludes 0 is marked with `+` or `-`. Differences over fewer than
+/// [`FEWEST_PROMPTS`](crate::FEWEST_PROMPTS) prompts have no interval.
 pub fn table(rows: &[SummaryRow], control: &str) -> String {
     let rows: Vec<&SummaryRow> = rows.iter().filter(|row| row.group == Group::default()).collect();
     let mut arms: Vec<&str> = Vec::new();
@@ -242,7 +254,15 @@ pub fn table(rows: &[SummaryRow], control: &str) -> String {
         let cells: Vec<String> = arms.iter().map(cell).collect();
         text.push_str(&format!("| {} | {} | {} |\n", measure.name(), round + 1, cells.join(" | ")));
     }
+    text.push_str(&format!("\n{}\n", legend(rows.iter().copied(), control, "prompts")));
     text
+}
+
+/// Explains the cells of a table of these rows. `cases` is the word for what the means are over.
+pub(crate) fn legend<'a>(rows: impl IntoIterator<Item = &'a SummaryRow>, control: &str, cases: &str) -> String {
+    let differences = rows.into_iter().filter_map(|row| row.difference);
+    let end = caption_end(differences, ", with its 95 % interval; + and - where that excludes 0");
+    format!("In brackets: difference from {control} on the same {cases}{end}")
 }
 
 /// Formats a mean with its difference from the control.
@@ -251,21 +271,18 @@ pub(crate) fn cell(row: &SummaryRow) -> String {
     let value = format!("{:.digits$}", row.value.mean);
     match row.difference {
         None => value,
-        Some(difference) => {
-            let mark = mark(difference);
-            format!(
-                "{value} ({:+.digits$}, {:+.digits$} to {:+.digits$}){mark}",
-                difference.mean, difference.low, difference.high
-            )
+        Some(Estimate { mean, interval: None }) => format!("{value} ({mean:+.digits$})"),
+        Some(difference @ Estimate { mean, interval: Some([low, high]) }) => {
+            format!("{value} ({mean:+.digits$}, {low:+.digits$} to {high:+.digits$}){}", mark(difference))
         }
     }
 }
 
 /// Returns the mark of a difference whose interval excludes 0, which tells its sign.
-pub(crate) fn mark(difference: Interval) -> &'static str {
+pub(crate) fn mark(difference: Estimate) -> &'static str {
     match difference {
         _ if !difference.excludes_zero() => "",
-        Interval { mean, .. } if mean > 0.0 => " +",
+        Estimate { mean, .. } if mean > 0.0 => " +",
         _ => " -",
     }
 }
@@ -292,6 +309,7 @@ mod tests {
             diversity: Some(0.25),
             vote: None,
             file: None,
+            origin: None,
             adapter: None,
             reasons: Vec::new(),
         }
@@ -313,12 +331,35 @@ mod tests {
             rows.iter().find(|row| row.arm == arm && row.measure == measure).expect("a row").clone()
         };
         let difference = find("fabric", Measure::Mean).difference.expect("paired");
-        assert!((difference.mean - 1.5).abs() < 1e-9 && difference.high - difference.low < 1e-9, "{difference:?}");
+        let [low, high] = difference.interval.expect("enough prompts");
+        assert!((difference.mean - 1.5).abs() < 1e-9 && high - low < 1e-9, "{difference:?}");
         assert_eq!(find("fabric", Measure::Lowest).difference.expect("paired").mean, 1.0);
         assert_eq!(find("fabric", Measure::Best).difference.expect("paired").mean, 2.0);
         assert_eq!(find("no feedback", Measure::Mean).difference, None);
         assert_eq!(rows[0].arm, "no feedback", "the control comes first");
-        assert!(table(&rows, "no feedback").contains("(+1.5, +1.5 to +1.5) +"));
+        let table = table(&rows, "no feedback");
+        assert!(table.contains("(+1.5, +1.5 to +1.5) +") && !table.contains("too few prompts"), "{table}");
+    }
+
+    #[test]
+    fn a_table_of_few_prompts_has_figures_without_intervals_and_marks_and_says_so_once() {
+        // Every prompt gains, so an interval over any number of them would exclude 0.
+        let of_prompts = |count: usize| {
+            let records = (0..count).flat_map(|case| {
+                let score = 1.0 + case as f64 / 100.0;
+                [record("no feedback", case, 0, 0, 0.0), record("fabric", case, 0, 0, score)]
+            });
+            table(&summary(&records.collect::<Vec<_>>(), "no feedback"), "no feedback")
+        };
+        for count in [1, 2, 4] {
+            let table = of_prompts(count);
+            assert!(table.contains("| 1.0 (+1.0) |"), "{table}");
+            assert!(!table.contains(" to ") && !table.contains(") +"), "{table}");
+            assert_eq!(table.matches("too few prompts for an interval").count(), 1, "{table}");
+        }
+        let table = of_prompts(5);
+        assert!(table.contains("| 1.0 (+1.0, +1.0 to +1.0) + |"), "{table}");
+        assert!(table.contains("with its 95 % interval") && !table.contains("too few prompts"), "{table}");
     }
 
     #[test]

@@ -62,6 +62,8 @@ fn both_experiments_run_compare_their_arms_and_are_reported() {
             assert!(arm.uses_text || !has_text, "{record:?}");
             assert_eq!(adapter.text_similarity.is_some(), has_text, "{record:?}");
             assert!(adapter.text_shown.is_none() || has_text, "{record:?}");
+            let has_both = has_text && adapter.instruction.is_some();
+            assert_eq!(adapter.beyond_text_similarity.is_some(), has_both, "{record:?}");
             // Images of all cases are kept, because one of those that the command line counts is.
             for file in [&record.file, &adapter.condition] {
                 assert!(out.join(file.as_ref().expect("a file")).is_file(), "{record:?}");
@@ -80,6 +82,7 @@ fn both_experiments_run_compare_their_arms_and_are_reported() {
         let images = fs::read_to_string(out.join("images.csv")).expect("a table");
         let head = images.lines().next().expect("a head");
         assert!(head.contains(",condition_similarity,") && head.ends_with(",skin,glasses"), "{head}");
+        assert!(head.contains(",text_similarity,beyond_text_similarity,"), "{head}");
         assert!(images.lines().all(|line| !line.is_empty()) && images.lines().count() > records.len());
         let table = fs::read_to_string(out.join("summary.csv")).expect("a table");
         assert!(table.contains("asked factors as in the condition") && table.contains("colour as in the condition"));
@@ -126,6 +129,9 @@ fn instructions_are_measured_by_task_and_wordings() {
         // The same factors are counted with and without the adapter.
         assert!(one.as_condition.keys().eq(other.as_condition.keys()));
         assert_eq!(one.asked_shown.is_some(), other.asked_shown.is_some());
+        let changes = one.condition_similarity != other.condition_similarity;
+        let has_text = one.text_similarity.is_some();
+        assert_eq!(one.beyond_text_similarity != other.beyond_text_similarity, changes && has_text, "{one:?}");
     }
     assert_eq!(kinds.len(), InstructTask::ALL.len() * Split::ALL.len());
     let rows = summary(&records, "text only");
@@ -134,12 +140,14 @@ fn instructions_are_measured_by_task_and_wordings() {
     assert!(is_style(Measure::AskedShown) && is_style(Measure::Factor(Attribute::Texture)));
     let is_of_all = |measure| rows.iter().any(|row| row.group == Group::default() && row.measure == measure);
     assert!(is_of_all(Measure::AskedShown) && !is_of_all(Measure::Factor(Attribute::Texture)));
+    assert!(is_style(Measure::BeyondTexts) && is_of_all(Measure::BeyondTexts));
     let report = write_report(&out, &config, &records, &rows).expect("a report");
     let report = fs::read_to_string(report).expect("HTML");
     for part in [
         "style, held-out wordings",
         "trained wordings: instruct",
         "percentage points above text only, held-out wordings",
+        "similarity to the condition beyond the texts (CLIP-S), in percent, by task",
     ] {
         assert!(report.contains(part), "{part}");
     }

@@ -208,7 +208,7 @@ fn experiments_with_target_images_refuse_prompts_without() {
         let message = error.to_string();
         assert!(
             message.contains("\"a cat\"")
-                && message.contains("run one of preference, sides, sweep, diversity, or give a CSV"),
+                && message.contains("run one of preference, sides, sweep, diversity, search, or give a CSV"),
             "{message}"
         );
     }
@@ -303,5 +303,8 @@ fn the_program_names_broken_lines_and_says_which_experiments_can_run() {
     );
 
     let (is_done, _, error) = program("all");
-    assert!(!is_done && error.contains("run one of preference, sides, sweep, diversity, or give a CSV"), "{error}");
+    assert!(
+        !is_done && error.contains("run one of preference, sides, sweep, diversity, search, or give a CSV"),
+        "{error}"
+    );
 }

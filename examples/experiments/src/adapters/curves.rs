@@ -2,6 +2,7 @@
 
 use super::tables::find;
 use super::{AdapterCases, AdapterExperiment};
+use crate::estimate::caption_end;
 use crate::report::{Chart, Point, Series};
 use crate::{Group, Measure, SummaryRow};
 
@@ -21,17 +22,19 @@ pub(super) fn scale_curves(experiment: &AdapterExperiment, rows: &[SummaryRow]) 
             let mut points: Vec<Point> = arms
                 .filter_map(|arm| {
                     let value = find(rows, Group::default(), &arm.name, measure)?.value;
-                    let x = f64::from(arm.scale.unwrap_or(0.0));
-                    Some(Point { x, mean: value.mean, low: value.low, high: value.high })
+                    let (x, [low, high]) = (f64::from(arm.scale.unwrap_or(0.0)), value.drawn_interval());
+                    Some(Point { x, mean: value.mean, low, high })
                 })
                 .collect();
             points.sort_by(|a, b| a.x.total_cmp(&b.x));
             Series { name: name.to_owned(), points }
         };
         let name = measure.name();
+        let drawn = rows.iter().filter(|row| row.measure == measure && row.group == Group::default());
+        let end = caption_end(drawn.map(|row| row.value), ", with 95 % intervals");
         let series = [("without text", false), ("with text", true)].map(series).into_iter();
         Chart {
-            caption: format!("{name} by scale, with 95 % intervals"),
+            caption: format!("{name} by scale{end}"),
             x_label: "scale".to_owned(),
             y_label: "percent".to_owned(),
             series: series.filter(|series| !series.points.is_empty()).collect(),
@@ -42,12 +45,11 @@ pub(super) fn scale_curves(experiment: &AdapterExperiment, rows: &[SummaryRow]) 
 
 #[cfg(test)]
 mod tests {
-    use fabric::core::metrics::Interval;
-
     use super::*;
+    use crate::Estimate;
 
     fn row(arm: &str, measure: Measure, mean: f64) -> SummaryRow {
-        let value = Interval { mean, low: mean - 1.0, high: mean + 1.0 };
+        let value = Estimate { mean, interval: Some([mean - 1.0, mean + 1.0]) };
         SummaryRow {
             group: Group::default(),
             arm: arm.to_owned(),

@@ -7,7 +7,8 @@ use crate::report::{HeatMap, Table};
 use crate::summary::mark;
 use crate::{Group, Measure, SummaryRow};
 
-/// Fewest cases of a cell. Intervals over fewer cases are too narrow; all are in `summary.csv`.
+/// Fewest cases of a cell. Intervals over fewer cases are too narrow; those over at least
+/// [`FEWEST_PROMPTS`](crate::FEWEST_PROMPTS) cases are in `summary.csv`.
 const FEWEST: usize = 10;
 
 /// Group and arm of a line.
@@ -130,6 +131,7 @@ pub(super) mod tests {
             diversity: None,
             vote: None,
             file: None,
+            origin: None,
             adapter: Some(AdapterRecord {
                 task: group.task,
                 wordings: group.wordings,
@@ -137,6 +139,7 @@ pub(super) mod tests {
                 condition_similarity: 50.0,
                 caption_similarity: 20.0,
                 text_similarity: None,
+                beyond_text_similarity: None,
                 asked_shown: Some(asked),
                 text_shown: None,
                 as_condition: factors.iter().copied().collect::<BTreeMap<_, _>>(),

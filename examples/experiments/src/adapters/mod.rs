@@ -5,10 +5,11 @@
 //! |---|---|
 //! | experiments and their arms, as data | `experiment.rs` |
 //! | condition image, text and instruction of a case, and what its images should show | `case.rs` |
-//! | the adapter, and the networks that measure its images | `world.rs`, `text_ruler.rs` |
+//! | the adapter, and the networks that measure its images | `world.rs`, `beyond_texts.rs` |
 //! | the images of one arm and one case | `session.rs`, `record.rs` |
 //! | tables, curves and report | `tables.rs`, `matrix.rs`, `curves.rs`, `report.rs` |
 
+mod beyond_texts;
 mod case;
 mod curves;
 mod experiment;
@@ -17,7 +18,6 @@ mod record;
 mod report;
 mod session;
 mod tables;
-mod text_ruler;
 mod world;
 
 pub use experiment::{ADAPTER_NAMES, AdapterArm, AdapterCases, AdapterExperiment};

@@ -22,6 +22,10 @@ pub struct AdapterRecord {
     pub caption_similarity: f64,
     /// Similarity to the text that the image was made with (CLIP-P of Instruct's paper); `None` without a text.
     pub text_similarity: Option<f64>,
+    /// Similarity to the condition image beyond the texts of both (CLIP-S of Instruct's paper, also without a factor);
+    /// `None` without a text or an instruction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beyond_text_similarity: Option<f64>,
     /// Share of the asked factors that the image has from the condition: those that the task shares, or without an
     /// instruction all, but for those that the text of the case names. They are the same for all arms. `None` if there
     /// is no such factor.
@@ -48,6 +52,7 @@ mod tests {
             condition_similarity: 81.5,
             caption_similarity: 20.25,
             text_similarity: None,
+            beyond_text_similarity: Some(12.5),
             asked_shown: Some(50.0),
             text_shown: None,
             as_condition: [(Attribute::BackgroundColour, true), (Attribute::BackgroundPattern, false)].into(),
@@ -57,5 +62,10 @@ mod tests {
         assert!(text.contains(r#""as_condition":{"background_colour":true,"background_pattern":false}"#), "{text}");
         assert!(text.contains(r#""task":"background","wordings":"held_out""#), "{text}");
         assert_eq!(serde_json::from_str::<AdapterRecord>(&text).expect("a record"), record);
+        // Records from before there was CLIP-S are read and written as they were.
+        let old = text.replace(r#""beyond_text_similarity":12.5,"#, "");
+        let record = serde_json::from_str::<AdapterRecord>(&old).expect("an old record");
+        assert_eq!(record.beyond_text_similarity, None);
+        assert_eq!(serde_json::to_string(&record).expect("plain data"), old);
     }
 }

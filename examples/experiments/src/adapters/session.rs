@@ -95,6 +95,7 @@ fn session(
         diversity,
         vote: None,
         file: None,
+        origin: None,
         adapter: Some(adapter),
         reasons: Vec::new(),
     };
@@ -111,11 +112,16 @@ fn measured(
     (images, embedded): (&[Image], &Tensor<2>),
 ) -> Result<Vec<AdapterRecord>, ExperimentError> {
     let to_condition = world.similarity_to(embedded, condition)?;
-    let to_caption = world.similarity_to_text(embedded, &full_caption(&case.condition.0))?;
+    let caption = full_caption(&case.condition.0);
+    let to_caption = world.similarity_to_text(embedded, &caption)?;
     let has_text = !text.is_empty();
     let to_text = has_text.then(|| world.similarity_to_text(embedded, text)).transpose()?;
     let (asked, undetermined) = (case.asked(), case.undetermined(has_text));
     let instruction = case.instruction.as_ref();
+    let beyond_texts = instruction
+        .filter(|_| has_text)
+        .map(|_| world.similarity_beyond_texts((embedded, text), (condition, &caption)))
+        .transpose()?;
     let record = |(at, seen): (usize, Named)| AdapterRecord {
         task: instruction.map(|instruction| instruction.task),
         wordings: instruction.map(|instruction| instruction.wordings),
@@ -123,6 +129,7 @@ fn measured(
         condition_similarity: to_condition[at],
         caption_similarity: to_caption[at],
         text_similarity: to_text.as_ref().map(|similarities| similarities[at]),
+        beyond_text_similarity: beyond_texts.as_ref().map(|similarities| similarities[at]),
         asked_shown: share(&asked, &seen),
         text_shown: if has_text { share(&case.named, &seen) } else { None },
         as_condition: undetermined

@@ -3,13 +3,14 @@
 use fabric_world::{InstructTask, Split};
 
 use super::matrix::matrix;
+use crate::estimate::caption_end;
 use crate::report::Table;
 use crate::run_report::arms;
-use crate::summary::cell;
+use crate::summary::{cell, legend};
 use crate::{Group, Measure, SummaryRow};
 
 /// Measures that are shown for each task.
-const BY_TASK: [Measure; 3] = [Measure::AskedShown, Measure::TextShown, Measure::ToCondition];
+const BY_TASK: [Measure; 4] = [Measure::AskedShown, Measure::TextShown, Measure::ToCondition, Measure::BeyondTexts];
 
 /// Returns the tables of a run with an adapter: all measures over all cases; with instructions also the measures of
 /// each task, for wordings of training and others; and the matrix of factors.
@@ -34,11 +35,10 @@ fn overview(rows: &[SummaryRow], control: &str) -> Table {
         [measure.name()].into_iter().chain(arms.iter().map(find)).collect()
     };
     let is_measured = |measure: &Measure| rows.iter().any(|row| row.measure == *measure);
+    let is_shown = |row: &&SummaryRow| row.group == Group::default() && Measure::ALL.contains(&row.measure);
+    let shown = rows.iter().filter(is_shown);
     Table {
-        caption: format!(
-            "All cases; similarities and shares in percent. In brackets: difference from {control} on the same cases, \
-             with its 95 % interval; + and - where that excludes 0"
-        ),
+        caption: format!("All cases; similarities and shares in percent. {}", legend(shown, control, "cases")),
         head: ["measure"].into_iter().chain(arms.iter().copied()).map(str::to_owned).collect(),
         rows: Measure::ALL.into_iter().filter(is_measured).map(line).collect(),
     }
@@ -62,8 +62,10 @@ fn by_task(rows: &[SummaryRow], measure: Measure) -> Option<Table> {
         [name].into_iter().chain(columns.iter().map(find)).collect()
     };
     let names = columns.iter().map(|(wordings, arm)| format!("{}: {arm}", wordings_name(*wordings)));
+    let shown = rows.iter().filter(|row| row.measure == measure && row.group.wordings.is_some());
+    let end = caption_end(shown.filter_map(|row| row.difference), "");
     Some(Table {
-        caption: format!("{}, in percent, by task", measure.name()),
+        caption: format!("{}, in percent, by task{end}", measure.name()),
         head: ["task".to_owned()].into_iter().chain(names).collect(),
         rows: InstructTask::ALL.into_iter().map(Some).chain([None]).map(line).collect(),
     })

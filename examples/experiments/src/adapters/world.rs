@@ -11,8 +11,9 @@ use fabric::ipadapter::{ImagePrompt, Instruction, IpAdapter};
 use fabric_world::Named;
 
 use super::AdapterExperiment;
+use super::beyond_texts::beyond_texts;
 use super::case::AdapterCase;
-use super::text_ruler::TextRuler;
+use crate::text_ruler::TextRuler;
 use crate::{ExperimentError, SmallWorld, Subject};
 
 /// An adapter of a model of the small world, with its image encoder and the networks that measure its images.
@@ -76,6 +77,19 @@ impl<'a> AdapterWorld<'a> {
     pub(super) fn similarity_to_text(&self, embedded: &Tensor<2>, text: &str) -> Result<Vec<f64>, ExperimentError> {
         let read = self.texts.embed(text, embedded.dims()[1])?;
         finite(&format!("text {text:?}"), similarity(embedded.clone(), read).concat())
+    }
+
+    /// Returns the similarity of embedded images to a condition image beyond their texts, in percent: see
+    /// [`beyond_texts`].
+    pub(super) fn similarity_beyond_texts(
+        &self,
+        (embedded, text): (&Tensor<2>, &str),
+        (condition, caption): (&Image, &str),
+    ) -> Result<Vec<f64>, ExperimentError> {
+        let channels = embedded.dims()[1];
+        let texts = [self.texts.embed(text, channels)?, self.texts.embed(caption, channels)?];
+        let condition = self.embed(std::slice::from_ref(condition))?;
+        finite(&format!("condition beyond the text {text:?}"), beyond_texts([embedded.clone(), condition], texts))
     }
 
     /// Returns the factors that a reader sees in each image.

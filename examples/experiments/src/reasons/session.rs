@@ -1,11 +1,12 @@
 //! The votes with reasons of one session, and the requests that they make.
 
 use fabric::core::InvalidValue;
-use fabric::core::pipeline::{Generation, Pipeline, Request, Settings};
+use fabric::core::pipeline::{Pipeline, Request};
 use fabric::core::session::{FeedbackSession, Vote};
 use fabric_world::{Named, Reasons};
 
 use super::ArmReasons;
+use crate::round_maker::{Made, RoundMaker};
 use crate::small_world::scene;
 use crate::{Arm, Case, ExperimentError, SmallWorld, Subject};
 
@@ -22,7 +23,7 @@ pub(crate) struct ReasonedSession<'a> {
 }
 
 impl<'a> ReasonedSession<'a> {
-    /// Creates the session of an arm and a case; `None` if the votes of the arm have no reasons.
+    /// Creates the session of an arm and a case without rounds. `base` has the prompts and the settings.
     ///
     /// # Errors
     ///
@@ -30,41 +31,44 @@ impl<'a> ReasonedSession<'a> {
     pub(crate) fn new(
         subject: &'a dyn Subject,
         arm: &'a Arm,
+        reasons: &'a ArmReasons,
         case: &Case,
-        negative_prompt: Option<&str>,
-        settings: &Settings,
-    ) -> Result<Option<Self>, ExperimentError> {
-        let Some(reasons) = &arm.reasons else { return Ok(None) };
+        base: &Request,
+    ) -> Result<Self, ExperimentError> {
         let Some(world) = subject.small_world() else {
             let (what, got) = (format!("arm {}", arm.name), "a subject without readers");
             return Err(InvalidValue::new(what, got, "the small world", "leave the arm out").into());
         };
-        let session = FeedbackSession::new(&case.prompt)
-            .with_negative_prompt(negative_prompt.unwrap_or_default())
-            .with_generation_settings(settings);
-        Ok(Some(Self { world, arm, reasons, wanted: Named::of(&scene(case.index).scene), session }))
+        let session = FeedbackSession::new(&base.prompt)
+            .with_negative_prompt(base.negative_prompt.as_deref().unwrap_or_default())
+            .with_generation_settings(&base.settings);
+        Ok(Self { world, arm, reasons, wanted: Named::of(&scene(case.index).scene), session })
     }
+}
 
-    /// Returns the request of the next round, with seeds of the session.
-    pub(crate) fn request(&mut self, pipeline: &Pipeline, images: usize) -> Result<Request, ExperimentError> {
-        let mut request = self.session.next_request(pipeline, images)?;
+impl RoundMaker for ReasonedSession<'_> {
+    fn make(&mut self, pipeline: &Pipeline, _round: usize, base: Request) -> Result<Made, ExperimentError> {
+        let mut request = self.session.next_request(pipeline, base.seeds.len())?.with_seeds(base.seeds);
         if self.reasons.adapter.is_none() {
             // The image prompts of the votes need an adapter, their references do not.
             request.image_conditions.clear();
         }
-        Ok(request)
+        // Plain votes beside those with reasons: a session has no such votes.
+        request.feedback.extend(base.feedback);
+        let made = pipeline.generate(&request)?;
+        self.session.record(&request, &made)?;
+        Ok(Made::of(made))
     }
 
-    /// Adds a round, and casts the votes on its best and its worst image: a like for each aspect that is right in the
-    /// best one, and a dislike for each that is wrong in the worst. Returns the votes with the indices of their images.
-    pub(crate) fn judge(
+    /// Casts the votes on the best and the worst image: a like for each aspect that is right in the best one, and a
+    /// dislike for each that is wrong in the worst.
+    fn judge(
         &mut self,
-        request: &Request,
-        made: &Generation,
+        made: &Made,
+        _scores: &[f64],
         [best, worst]: [usize; 2],
     ) -> Result<Vec<(usize, Vote)>, ExperimentError> {
-        let round = self.session.record(request, made)?;
-        let seen = self.world.judge().read(&round.images).map_err(fabric::core::Error::from)?;
+        let seen = self.world.judge().read(&made.images).map_err(fabric::core::Error::from)?;
         let reasons = Reasons::from(self.reasons.given);
         let right = if self.arm.likes { reasons.to_like(&self.wanted, &seen[best]) } else { Vec::new() };
         let wrong = if self.arm.dislikes { reasons.to_dislike(&self.wanted, &seen[worst]) } else { Vec::new() };
@@ -72,7 +76,7 @@ impl<'a> ReasonedSession<'a> {
         let dislikes = wrong.into_iter().map(|reason| (worst, Vote::DISLIKE.because(reason)));
         let votes: Vec<(usize, Vote)> = likes.chain(dislikes).collect();
         for (image, vote) in &votes {
-            self.session.vote(&round[*image], vote.clone()).map_err(fabric::core::Error::from)?;
+            self.session.vote(&made.images[*image], vote.clone()).map_err(fabric::core::Error::from)?;
         }
         Ok(votes)
     }

@@ -31,7 +31,7 @@ pub(super) fn page(input: &ReportInput<'_>) -> Result<Markup, ReportError> {
                 (section("Curves", input.curves, chart::chart)?)
                 (section("Sessions", input.sessions, session::session)?)
                 (section("Where references acted: grey where they got least attention", input.attention, session::session)?)
-                (section("When and in which layers references acted", input.heat_maps, heat_map::heat_map)?)
+                (section("When references and votes acted, and in which layers", input.heat_maps, heat_map::heat_map)?)
                 @if !input.settings.is_empty() {
                     section {
                         h2 { "Settings" }

@@ -1,4 +1,4 @@
-//! Text embeddings of the small world's CLIP, for the similarity of images to texts.
+//! Text embeddings of the small world's CLIP, which are compared with those of images.
 
 use std::path::Path;
 
@@ -13,14 +13,14 @@ use crate::ExperimentError;
 
 /// The text encoder of a model folder with its projection, which makes texts comparable with images.
 #[derive(Debug)]
-pub(super) struct TextRuler {
+pub(crate) struct TextRuler {
     encoder: ClipText,
     tokenizer: ClipTokenizer,
 }
 
 impl TextRuler {
     /// Loads the text encoder of a model folder.
-    pub(super) fn open(model: &Path, device: &Device) -> Result<Self, ModelError> {
+    pub(crate) fn open(model: &Path, device: &Device) -> Result<Self, ModelError> {
         let folder = ModelFolder::open(model)?;
         let config: ClipTextConfig = folder.config(Component::TextEncoder)?;
         let options = LoadOptions::default().with_dtype(LoadDtype::F32);
@@ -30,7 +30,7 @@ impl TextRuler {
     }
 
     /// Returns the projected embedding of a text, `[1, channels]`. `channels` is that of the image embeddings.
-    pub(super) fn embed(&self, text: &str, channels: usize) -> Result<Tensor<2>, ExperimentError> {
+    pub(crate) fn embed(&self, text: &str, channels: usize) -> Result<Tensor<2>, ExperimentError> {
         let window = self.tokenizer.window().min(self.encoder.max_tokens());
         let tokenized = self.tokenizer.tokenize(text, window, self.tokenizer.padding()).map_err(ModelError::from)?;
         let output = self.encoder.forward(&[tokenized.ids]).map_err(|error| ExperimentError::Other(error.into()))?;
