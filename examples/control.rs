@@ -1,5 +1,9 @@
 //! Makes images that follow a control image, with ControlNet or T2I-Adapter:
-//! `cargo run --release --example control -- --network control_v11p_sd15_canny --image edges.png "a house"`.
+//! `cargo run --release --example control -- --model stable-diffusion-v1-5 --network control_v11p_sd15_canny
+//! --image edges.png "a house"`.
+//!
+//! The demo model has no control network. To try the command, give the tiny networks of the tests, whose random weights
+//! make noise: `--model tests/golden/models --network tests/golden/models/controlnet`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -20,7 +24,9 @@ mod common;
 struct Arguments {
     /// Prompt: what the images should show.
     prompt: String,
-    /// Folder or file of a ControlNet, or folder of a T2I-Adapter. Repeat the option for several networks.
+    /// Folder or file of a ControlNet, or folder of a T2I-Adapter, made for the model. The demo model has none. To try
+    /// the command, give `tests/golden/models/controlnet` with `--model tests/golden/models`: tiny networks with random
+    /// weights, which make noise. Repeat the option for several networks.
     #[arg(long, required = true)]
     network: Vec<PathBuf>,
     /// Control image of each `--network`, in the same order.

@@ -1,5 +1,7 @@
 //! Makes images from image prompts with an IP-Adapter:
-//! `cargo run --release --example image_prompt -- --model MODEL --adapter ADAPTER --image a.png "a cat"`.
+//! `cargo run --release --example image_prompt -- --image out/seed-0.png "a heart"`.
+//!
+//! The image can be one that another example made, such as `text_to_image`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -10,27 +12,22 @@ use std::process::ExitCode;
 use clap::Parser;
 use fabric::core::image::Image;
 use fabric::core::pipeline::Window;
-use fabric::ipadapter::{Instruction, IpAdapter, LayerPreset, LayerScales};
-use fabric::models::clip::ClipVision;
+use fabric::ipadapter::{Instruction, LayerPreset, LayerScales};
 
 mod common;
 
 /// Makes images from image prompts with an IP-Adapter. FaceID adapters are not supported here.
 #[derive(Parser)]
-struct Arguments {
-    /// Text prompt, in addition to the image prompt.
-    #[arg(default_value = "best quality, high quality")]
+pub(crate) struct Arguments {
+    /// Text prompt, in addition to the image prompt. Default: none. The authors' own demo of Stable Diffusion has "best
+    /// quality, high quality".
+    #[arg(default_value = "", hide_default_value = true)]
     prompt: String,
-    /// File of the IP-Adapter.
-    #[arg(long)]
-    adapter: PathBuf,
-    /// Folder of the image encoder. Default: `image_encoder` in the model's folder.
-    #[arg(long)]
-    encoder: Option<PathBuf>,
     /// Image prompt. Repeat the option for several images.
     #[arg(long, required = true)]
     image: Vec<PathBuf>,
-    /// Instruction for an Instruct adapter, for example "use the style". Default: everything. An error with other adapters.
+    /// Instruction for an Instruct adapter, for example "use the style". Default: everything. An error with other
+    /// adapters.
     #[arg(long)]
     instruction: Option<String>,
     /// Scale of the image prompt: a number, or JSON with a number per block, for example {"up": {"`block_1"`: 1.0}}.
@@ -51,6 +48,8 @@ struct Arguments {
     #[arg(long, default_value_t = 1.0)]
     end: f64,
     #[command(flatten)]
+    files: common::adapter::AdapterFiles,
+    #[command(flatten)]
     series: common::images::Series,
     #[command(flatten)]
     common: common::Common,
@@ -60,15 +59,11 @@ fn main() -> ExitCode {
     common::report(run(&Arguments::parse()))
 }
 
-fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     arguments.series.prepare()?;
     let settings = arguments.common.settings()?;
     let device = arguments.common.device()?;
-    let folder = match &arguments.encoder {
-        Some(folder) => folder.clone(),
-        None => arguments.common.model()?.join("image_encoder"),
-    };
-    let adapter = IpAdapter::open(&arguments.adapter, &device)?.with_encoder(ClipVision::open(folder, &device)?);
+    let adapter = arguments.files.open(&arguments.common, common::adapter::PLUS, &device)?;
     println!("{}; it reads {}", adapter.config(), adapter.config().reads());
     let images = arguments.image.iter().map(Image::open).collect::<Result<Vec<_>, _>>()?;
     let mut prompt = adapter.prompt(&*images).with_window(Window::new(arguments.start, arguments.end)?);
@@ -86,6 +81,6 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         prompt = prompt.with_weights(&*arguments.weight);
     }
     let request = arguments.series.request(&arguments.prompt, settings).with(prompt);
-    let made = arguments.common.load()?.generate(&request)?;
+    let made = arguments.common.load_on(&device)?.generate(&request)?;
     arguments.series.finish(&images, &made)
 }

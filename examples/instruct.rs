@@ -1,8 +1,9 @@
-//! Compares instructions of an IP-Adapter Instruct on one image:
-//! `cargo run --release --example instruct -- --adapter ip-adapter-instruct-sd15.bin --image a.png "a cat"
-//! --use "the style" --use "the composition"`.
+//! Compares instructions of an IP-Adapter Instruct on an image:
+//! `cargo run --release --example instruct -- --image out/seed-0.png "a heart" --use "the style"
+//! --use "the composition"`.
 //!
-//! Makes one row of images per instruction, all from the same seeds, so that the rows can be compared.
+//! Makes one row of images per instruction, all from the same seeds, so that the rows can be compared. The image can be
+//! one that another example made, such as `text_to_image`.
 
 #![allow(clippy::print_stdout, reason = "a command-line program")]
 
@@ -12,25 +13,18 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use fabric::core::image::Image;
-use fabric::ipadapter::{InstructGuidance, Instruction, IpAdapter};
-use fabric::models::clip::ClipVision;
+use fabric::ipadapter::{InstructGuidance, Instruction};
 
 mod common;
 
 /// Makes images from an image prompt and instructions that say what to take from it (IP-Adapter Instruct).
 #[derive(Parser)]
-struct Arguments {
+pub(crate) struct Arguments {
     /// Text prompt, in addition to the image prompt.
     prompt: String,
-    /// File of the Instruct adapter.
-    #[arg(long)]
-    adapter: PathBuf,
-    /// Folder of the image encoder. Default: `image_encoder` in the model's folder.
-    #[arg(long)]
-    encoder: Option<PathBuf>,
-    /// Image prompt.
-    #[arg(long)]
-    image: PathBuf,
+    /// Image prompt. Repeat the option for several images, which act together.
+    #[arg(long, required = true)]
+    image: Vec<PathBuf>,
     /// What to take from the image, for example "the style". Repeat the option for several rows.
     #[arg(long = "use", default_values = ["everything from the image", "the style", "the colour", "the composition"])]
     queries: Vec<String>,
@@ -45,6 +39,8 @@ struct Arguments {
     #[arg(long, default_value_t = 1.0)]
     image_scale: f64,
     #[command(flatten)]
+    files: common::adapter::AdapterFiles,
+    #[command(flatten)]
     series: common::images::Series,
     #[command(flatten)]
     common: common::Common,
@@ -54,18 +50,14 @@ fn main() -> ExitCode {
     common::report(run(&Arguments::parse()))
 }
 
-fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     arguments.series.prepare()?;
     let settings = arguments.common.settings()?;
     let device = arguments.common.device()?;
-    let folder = match &arguments.encoder {
-        Some(folder) => folder.clone(),
-        None => arguments.common.model()?.join("image_encoder"),
-    };
-    let adapter = IpAdapter::open(&arguments.adapter, &device)?.with_encoder(ClipVision::open(folder, &device)?);
-    let image = Image::open(&arguments.image)?;
-    let pipeline = arguments.common.load()?;
-    let mut rows = vec![vec![image.clone()]];
+    let adapter = arguments.files.open(&arguments.common, common::adapter::INSTRUCT, &device)?;
+    let images = arguments.image.iter().map(Image::open).collect::<Result<Vec<_>, _>>()?;
+    let pipeline = arguments.common.load_on(&device)?;
+    let mut rows = vec![images.clone()];
     for query in &arguments.queries {
         let mut instruction = Instruction::new(format!("use {query}"));
         let published = instruction.guidance.for_adapter(adapter.config());
@@ -74,7 +66,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             let guidance = InstructGuidance::ThreeWay { instruction: scale, image: arguments.image_scale };
             instruction = instruction.with_guidance(guidance);
         }
-        let prompt = adapter.prompt(&image).with_instruction(instruction.clone()).with_scale(arguments.scale);
+        let prompt = adapter.prompt(&*images).with_instruction(instruction.clone()).with_scale(arguments.scale);
         let request = arguments.series.request(&arguments.prompt, settings.clone()).with(prompt);
         let made = pipeline.generate(&request)?;
         println!("row {}: {}, {} branches", rows.len() + 1, instruction.query, request.guidance()?.branches().len());

@@ -126,6 +126,28 @@ fn votes_with_a_reason_are_references_where_the_settings_say_so() {
 }
 
 #[test]
+fn measured_votes_with_reasons_have_the_same_shares_beside_references_of_either_pass_and_change_no_image() {
+    let (pipeline, mut session) = (equipped(), session());
+    let image = |at: u8| Image::filled(8, 8, [at, 0, 0]).expect("an image");
+    session.like(&image(200)).expect("a vote");
+    session.like(&image(90)).expect("a vote").because(Aspect::Style).expect("a reason");
+    session.dislike(&image(20)).expect("a vote").because(Aspect::Colour).expect("a reason");
+    let mut request = session.next_request(&pipeline, 2).expect("a request");
+    let shares = [ReferencePass::Interleaved, ReferencePass::TwoPasses { chunk: 1 }].map(|pass| {
+        request.settings.fabric = FabricSettings { execution: pass.into(), ..FabricSettings::paper_target() };
+        request.settings.measure_attention = false;
+        let plain = pipeline.generate(&request).expect("images");
+        request.settings.measure_attention = true;
+        let measured = pipeline.generate(&request).expect("images");
+        assert_again(&latents(&measured), &latents(&plain), "measured");
+        measured.report.image_prompts.iter().map(|effect| effect.mean as f32).collect::<Vec<f32>>()
+    });
+    let [interleaved, recorded] = &shares;
+    assert!(interleaved.len() == 2 && interleaved.iter().all(|share| *share > 0.0 && *share < 1.0), "{shares:?}");
+    assert!(distance(interleaved, recorded) < 1e-3, "{shares:?}");
+}
+
+#[test]
 fn a_plain_adapter_uses_an_aspect_through_the_layers_that_are_set_for_it() {
     let plus = adapter("plus").with_encoder(encoder());
     let layers = LayerScales::none().with_block(Block::Mid, 0.8).with_block(Block::Up(1), 0.5);
