@@ -18,15 +18,27 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! The [`guides`] show how to build an [application](guides::app_developer), a [method](guides::researcher) or a
+//! [tool](guides::tool_builder) on it.
+//!
 //! These are the places where a method changes the U-Net's evaluation:
 //!
 //! | place | type | method |
 //! |---|---|---|
-//! | self-attention | [`JointTokens`](core::attention::JointTokens): weighted, in the layer's softmax | FABRIC |
-//! | cross-attention | [`DecoupledTokens`](core::attention::DecoupledTokens): separate attention, added | IP-Adapter |
-//! | branches | [`Guidance`](core::guidance::Guidance): `base + sum of scale * (to - from)` | guidance |
-//! | skip connections | [`Residuals`](core::models::Residuals) | ControlNet |
+//! | self-attention | [`JointTokens`]: more keys and values in the layer's own softmax, weighted | FABRIC |
+//! | cross-attention | [`DecoupledTokens`]: a separate softmax, added with a scale and a mask | IP-Adapter, Instruct |
+//! | rows of the batch, and their mix | [`Guidance`]: `base + sum of scale * (to - from)` | guidance, Instruct |
+//! | skip connections, middle block | [`Residuals`] | ControlNet, T2I-Adapter |
 //! | weights, before the run | [`lora`](models::lora) | LoRA |
+//!
+//! A [`Conditioning`] brings the first four into a run. With the feature `tracing`, runs and loading have
+//! [`spans`](core::spans).
+//!
+//! [`JointTokens`]: core::attention::JointTokens
+//! [`DecoupledTokens`]: core::attention::DecoupledTokens
+//! [`Guidance`]: core::guidance::Guidance
+//! [`Residuals`]: core::models::Residuals
+//! [`Conditioning`]: core::pipeline::Conditioning
 
 #![forbid(unsafe_code)]
 
@@ -42,6 +54,22 @@ pub use fabric_backends::{DeviceError, DeviceKind, default_device, describe, dev
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Guides for three kinds of readers. Their code is compiled and run as doc tests.
+pub mod guides {
+    // The doc tests of the first two run in the packages that have what their code uses: `fabric-studio` (an async
+    // runtime) and `fabric-experiments`.
+    #[cfg(not(doctest))]
+    #[doc = include_str!("../docs/guides/app-developer.md")]
+    pub mod app_developer {}
+
+    #[cfg(not(doctest))]
+    #[doc = include_str!("../docs/guides/researcher.md")]
+    pub mod researcher {}
+
+    #[doc = include_str!("../docs/guides/tool-builder.md")]
+    pub mod tool_builder {}
+}
 
 /// The types that most programs need.
 pub mod prelude {
