@@ -106,6 +106,7 @@ fn damaged_input_is_a_typed_error_and_leaves_nothing() {
     assert!(matches!(error.downcast_ref::<LoadError>(), Some(LoadError::NotFound { .. })), "{error}");
 
     let model = damaged.named("model");
+    fs::create_dir(&model).expect("a folder");
     for name in ["model_index.json", "scheduler", "text_encoder", "unet", "vae", "image_encoder"] {
         copy_all(&Path::new(MODEL).join(name), &Path::new(&model).join(name));
     }

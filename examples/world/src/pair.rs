@@ -24,6 +24,16 @@ pub struct Pair {
     pub instruction: String,
 }
 
+impl Pair {
+    /// Returns the factors that the result should share with the condition image: those of the task, without those named
+    /// in the text.
+    pub fn asked(&self) -> Named {
+        let from = Named::of(&self.condition.0);
+        let asked = self.task.shared().iter().filter(|&&attribute| self.named.index_of(attribute).is_none());
+        asked.fold(Named::default(), |named, &attribute| named.with(attribute, from.index_of(attribute)))
+    }
+}
+
 /// Returns pair number `index` of the endless series with this seed, for one task.
 ///
 /// Both scenes belong to the training split; `wordings` selects the split of the instructions. For

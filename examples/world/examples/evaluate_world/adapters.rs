@@ -52,7 +52,7 @@ pub(crate) fn measure_instruct(evaluation: &Evaluation<'_>) -> Result<(), Box<dy
             let made = measure::generate_all(&evaluation.pipeline, &requests.collect::<Result<Vec<_>, _>>()?)?;
             let (mut image, mut text) = (Tally::default(), Tally::default());
             for (pair, seen) in pairs.iter().zip(evaluation.judge.read(&made)?) {
-                image.add(&asked(pair), &seen);
+                image.add(&pair.asked(), &seen);
                 text.add(&pair.named, &seen);
             }
             let name = task.to_string();
@@ -65,14 +65,6 @@ pub(crate) fn measure_instruct(evaluation: &Evaluation<'_>) -> Result<(), Box<dy
         println!("\nmean over tasks and their factors: asked {:.1} %, named {:.1} %", sums[0], sums[1]);
     }
     Ok(())
-}
-
-/// Returns the factors that the result should share with the condition image: those of the task, without those named in
-/// the text.
-fn asked(pair: &Pair) -> Named {
-    let from = Named::of(&pair.condition.0);
-    let asked = pair.task.shared().iter().filter(|&&attribute| pair.named.index_of(attribute).is_none());
-    asked.fold(Named::default(), |named, &attribute| named.with(attribute, from.index_of(attribute)))
 }
 
 /// Returns the mean accuracy over the requested factors.

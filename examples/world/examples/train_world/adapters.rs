@@ -42,7 +42,7 @@ struct Config {
     options: AdapterOptions,
     /// Number of pairs of drawings per task.
     pairs: u64,
-    /// Settings of training the projection on the tokens of captions first. Only for `plus`.
+    /// Settings of training the projection on the tokens of captions first.
     start: Option<TrainSettings>,
 }
 
@@ -77,10 +77,6 @@ impl Job<'_> {
         let config: Config = common::read_json(&path)?;
         if config.stage != adapter {
             return Err(format!("{}: stage: expected {adapter:?}, got {:?}", path.display(), config.stage).into());
-        }
-        if config.start.is_some() && adapter != Adapter::Plus {
-            let problem = "start: expected none, because only `plus` has it, got settings; leave them out";
-            return Err(format!("{}: {problem}", path.display()).into());
         }
         let folder = self.folder(name);
         let data = write_pairs(&folder.join("data"), adapter, config.pairs)?;

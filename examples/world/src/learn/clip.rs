@@ -159,7 +159,13 @@ impl Task for ClipTask {
             let captioned = (0..).zip(&samples).filter(|(_, sample)| sample.scene.split() == Split::Train);
             let (captioned, ids) = captioned.map(|(at, sample)| (at, padded(&tokenizer, &sample.caption.text))).unzip();
             let shown = samples.iter().map(|sample| Named::of(&sample.scene)).collect();
-            ClipBatch { pixels: seen(&samples), sketches: sketches(&samples, patch), shown, captioned, ids }
+            ClipBatch {
+                pixels: seen(samples.iter().map(|sample| (&sample.scene, &sample.variation))),
+                sketches: sketches(&samples, patch),
+                shown,
+                captioned,
+                ids,
+            }
         })
     }
 

@@ -30,10 +30,10 @@ use fabric::core::image::{Crop, Image, clip_pixels};
 use super::{Background, BackgroundColour, BackgroundPattern, Colour, SIDE, Sample, Scene, Variation};
 
 /// Returns the pixels of images preprocessed for the image encoder, `[images, 3, 64, 64]`, flattened.
-fn seen(samples: &[Sample]) -> Vec<f32> {
+fn seen<'a>(drawn: impl Iterator<Item = (&'a Scene, &'a Variation)>) -> Vec<f32> {
     let side = SIDE as usize;
-    let pixels = samples.iter().flat_map(|sample| {
-        let rgb = sample.scene.render(&sample.variation, SIDE).expect("the world's own size can be drawn");
+    let pixels = drawn.flat_map(|(scene, variation)| {
+        let rgb = scene.render(variation, SIDE).expect("the world's own size can be drawn");
         let image = Image::from_rgb(side, side, rgb).expect("a whole image");
         clip_pixels(&image, side, Crop::Centre).expect("the world's own size can be seen")
     });
