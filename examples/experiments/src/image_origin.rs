@@ -1,11 +1,11 @@
-//! How an image was made, where that is not the same for all images of an arm.
+//! Origin of an image, in experiments whose arms do not make all images in the same way.
 
 use std::fmt;
 
 use fabric::core::pipeline::Candidate;
 use serde::{Deserialize, Serialize};
 
-/// How an image was made, where that is not the same for all images of an arm.
+/// Origin of an image: the settings that a search proposed for it, or its file in a corpus.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ImageOrigin {

@@ -44,7 +44,7 @@ pub struct ImageRecord {
     pub vote: Option<f64>,
     /// File of the image, relative to the run's folder, if images are kept.
     pub file: Option<String>,
-    /// How the image was made, where that is not the same for all images of the arm.
+    /// Origin of the image. `None` if the arm makes all images in the same way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<ImageOrigin>,
     /// Comparison with the condition image, in the experiments of adapters.

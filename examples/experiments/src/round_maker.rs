@@ -2,7 +2,7 @@
 
 use fabric::core::image::Image;
 use fabric::core::pipeline::{Generation, Pipeline, Report, Request};
-use fabric::core::session::Vote;
+use fabric::core::session::{FeedbackSession, Vote};
 
 use crate::corpus::CandidateSession;
 use crate::reasons::ReasonedSession;
@@ -10,6 +10,13 @@ use crate::round_attention::RoundAttention;
 use crate::search::SearchedSession;
 use crate::session::{Plan, seed_of};
 use crate::{Arm, Case, ExperimentError, ImageOrigin, Subject};
+
+/// Creates the library's own session with the prompts and the settings of a request.
+pub(crate) fn session_of(base: &Request) -> FeedbackSession {
+    FeedbackSession::new(&base.prompt)
+        .with_negative_prompt(base.negative_prompt.as_deref().unwrap_or_default())
+        .with_generation_settings(&base.settings)
+}
 
 /// Makes the rounds of a session, and learns from the scores of their images.
 pub(crate) trait RoundMaker {
@@ -40,7 +47,7 @@ pub(crate) trait RoundMaker {
 pub(crate) struct Made {
     /// The images.
     pub(crate) images: Vec<Image>,
-    /// How each image was made; empty if all were made as the arm says.
+    /// Origin of each image. Empty if the arm makes all images in the same way.
     pub(crate) origins: Vec<ImageOrigin>,
     /// Report of the run, if one run made all images.
     pub(crate) report: Option<Report>,

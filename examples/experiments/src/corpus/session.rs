@@ -7,7 +7,7 @@ use fabric::core::session::{FeedbackSession, Vote};
 use serde_json::json;
 
 use super::{Drawings, FirstRound};
-use crate::round_maker::{Made, RoundMaker};
+use crate::round_maker::{Made, RoundMaker, session_of};
 use crate::{Arm, ExperimentError, ImageOrigin, Subject};
 
 /// Session of a person who votes on a first round of found or of generated images.
@@ -38,10 +38,7 @@ impl<'a> CandidateSession<'a> {
             FirstRound::Generated => None,
             FirstRound::Corpus { drawings } => Some(drawings_of(subject, arm, *drawings)?),
         };
-        let session = FeedbackSession::new(&base.prompt)
-            .with_negative_prompt(base.negative_prompt.as_deref().unwrap_or_default())
-            .with_generation_settings(&base.settings);
-        Ok(Self { arm, drawings, session })
+        Ok(Self { arm, drawings, session: session_of(base) })
     }
 }
 

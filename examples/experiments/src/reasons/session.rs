@@ -6,7 +6,7 @@ use fabric::core::session::{FeedbackSession, Vote};
 use fabric_world::{Named, Reasons};
 
 use super::ArmReasons;
-use crate::round_maker::{Made, RoundMaker};
+use crate::round_maker::{Made, RoundMaker, session_of};
 use crate::small_world::scene;
 use crate::{Arm, Case, ExperimentError, SmallWorld, Subject};
 
@@ -39,10 +39,8 @@ impl<'a> ReasonedSession<'a> {
             let (what, got) = (format!("arm {}", arm.name), "a subject without readers");
             return Err(InvalidValue::new(what, got, "the small world", "leave the arm out").into());
         };
-        let session = FeedbackSession::new(&base.prompt)
-            .with_negative_prompt(base.negative_prompt.as_deref().unwrap_or_default())
-            .with_generation_settings(&base.settings);
-        Ok(Self { world, arm, reasons, wanted: Named::of(&scene(case.index).scene), session })
+        let wanted = Named::of(&scene(case.index).scene);
+        Ok(Self { world, arm, reasons, wanted, session: session_of(base) })
     }
 }
 
