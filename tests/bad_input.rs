@@ -15,6 +15,11 @@ use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::{LoraChoice, ModelOptions, StableDiffusion, load_model};
 use tempfile::TempDir;
 
+#[path = "common/copies.rs"]
+mod copies;
+
+use copies::copy_all;
+
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models")
 }
@@ -35,18 +40,6 @@ fn copy() -> TempDir {
         copy_all(&golden().join(name), &place.path().join(name));
     }
     place
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    if from.is_file() {
-        fs::copy(from, to).expect("a copied file");
-        return;
-    }
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let entry = entry.expect("an entry");
-        copy_all(&entry.path(), &to.join(entry.file_name()));
-    }
 }
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";

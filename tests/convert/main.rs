@@ -18,11 +18,14 @@ mod checkpoints;
 #[path = "../../examples/convert/main.rs"]
 #[allow(dead_code, reason = "its `main` is not called here")]
 mod convert;
+#[path = "../common/copies.rs"]
+mod copies;
 mod files;
 mod models;
 mod refusals;
 
 use convert::Report;
+use copies::copy_all;
 
 /// Tiny networks with random weights.
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/models");

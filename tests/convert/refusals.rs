@@ -22,18 +22,6 @@ fn end_with_nan(bytes: &mut [u8]) {
     bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
 }
 
-fn copy_all(from: &Path, to: &Path) {
-    if from.is_file() {
-        fs::copy(from, to).expect("a copied file");
-        return;
-    }
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let entry = entry.expect("an entry");
-        copy_all(&entry.path(), &to.join(entry.file_name()));
-    }
-}
-
 #[test]
 fn a_dry_run_lists_the_files_and_writes_nothing() {
     for (command, input, output) in COMMANDS {
