@@ -243,6 +243,24 @@ fn one_batch_again_and_again_is_learned() {
 }
 
 #[test]
+fn smaller_scales_of_the_image_prompt_change_the_loss_continuously() {
+    let [_, tracking] = devices();
+    let settings = TrainSettings { batch: 1, ..settings(4) };
+    let folder = tempfile::tempdir().expect("a folder");
+    let (config, model) = begin("base");
+    let loss = |least_scale: f64| {
+        let kept = AdapterOptions { drop_image: 0.0, drop_text: 0.0, drop_both: 0.0, ..options() };
+        let options = AdapterOptions { least_scale, ..kept };
+        let data = data(folder.path());
+        let task = AdapterTask::new(&config, partners(), &scheduler(), data, &settings, &options).expect("a task");
+        task.loss(&model, task.batches()(3), &tracking).expect("a loss").into_scalar::<f64>()
+    };
+    let whole = loss(1.0);
+    assert!((loss(0.999_999) - whole).abs() < 1e-4 * whole, "the same example, with almost the same scale");
+    assert!((loss(0.01) - whole).abs() > 1e-4 * whole, "a scale between 0.01 and 1");
+}
+
+#[test]
 fn instruct_begins_as_the_plus_adapter_that_hardly_hears_instructions() {
     let [plain, _] = devices();
     let config = begin("instruct").0;

@@ -28,6 +28,9 @@ pub struct AdapterOptions {
     pub drop_text: f64,
     /// Probability of dropping both.
     pub drop_both: f64,
+    /// Smallest scale of the image prompt: each example has a random one from here to 1. Below 1, what the adapter
+    /// learns also holds at the smaller scales that people use beside text. The published recipe has 1.
+    pub least_scale: f64,
     /// For Instruct: weight and instructions of each task.
     pub tasks: BTreeMap<String, TaskOptions>,
 }
@@ -50,7 +53,7 @@ impl Default for TaskOptions {
 
 impl Default for AdapterOptions {
     fn default() -> Self {
-        Self { size: 512, drop_image: 0.05, drop_text: 0.05, drop_both: 0.05, tasks: BTreeMap::new() }
+        Self { size: 512, drop_image: 0.05, drop_text: 0.05, drop_both: 0.05, least_scale: 1.0, tasks: BTreeMap::new() }
     }
 }
 
@@ -94,6 +97,10 @@ impl AdapterOptions {
                 "shares of at most 1 together",
                 next,
             ));
+        }
+        if !(self.least_scale > 0.0 && self.least_scale <= 1.0) {
+            let got = self.least_scale.to_string();
+            return Err(refused("least_scale", got, "a number above 0 and at most 1", "1 is the published recipe"));
         }
         for (name, task) in &self.tasks {
             if !(task.weight >= 0.0 && task.weight.is_finite()) {

@@ -79,6 +79,8 @@ struct Prepared {
     /// Whether the image prompt is kept (not dropped).
     seen: Vec<bool>,
     levels: Vec<NoiseLevel>,
+    /// Scale of each image prompt.
+    scales: Vec<f32>,
     /// Original width and height of the images, for SDXL's size conditioning.
     sizes: Vec<[f32; 2]>,
     /// Drawn lines whose images could not be read.
@@ -279,6 +281,7 @@ impl Task for AdapterTask {
                 instructions: Vec::new(),
                 seen: Vec::new(),
                 levels: Vec::new(),
+                scales: Vec::new(),
                 sizes: Vec::new(),
                 broken: BTreeMap::new(),
                 number,
@@ -307,6 +310,9 @@ impl Task for AdapterTask {
                     rest = Some(left);
                     continue;
                 }
+                // Drawn only if it varies, so that the default gives the same random numbers as without this option.
+                let varies = options.least_scale < 1.0;
+                batch.scales.push(if varies { rng.random_range(options.least_scale..=1.0) as f32 } else { 1.0 });
                 batch.levels.push(level);
                 batch.texts.push(if text { String::new() } else { example.text.clone() });
                 batch.instructions.push(if image { String::new() } else { instruction });
@@ -345,7 +351,12 @@ impl Task for AdapterTask {
 
         let adapter = IpAdapter::joined(self.config.clone(), model.clone());
         let tokens = adapter.tokens(&features.tracked()).map_err(|error| error.to_string())?;
-        let own = self.layers.iter().zip(&model.layers).map(|(layer, own)| (layer.site, own.forward(tokens.clone())));
+        let scales = Tensor::<3>::from_data(TensorData::new(batch.scales, [rows, 1, 1]), &plain);
+        let scales = Tensor::from_inner(scales);
+        let own = self.layers.iter().zip(&model.layers).map(|(layer, own)| {
+            let [key, value] = own.forward(tokens.clone());
+            (layer.site, [key, value * scales.clone()])
+        });
         let processor = EachRow(own.collect());
         let timesteps: Vec<f64> = batch.levels.iter().map(|level| level.timestep).collect();
         let added = text.pooled.map(|pooled| {
@@ -414,7 +425,8 @@ fn images(
     Ok(())
 }
 
-/// Keys and values `[rows, tokens, channels]`: each row of the batch attends to its own image.
+/// Keys and values `[rows, tokens, channels]`: each row of the batch attends to its own image. The values contain the
+/// scale.
 #[derive(Debug)]
 struct EachRow(BTreeMap<AttnSite, [Tensor<3>; 2]>);
 

@@ -163,6 +163,9 @@ fn options_that_do_not_fit_the_data_are_refused() {
         assert!(check(&wrong, true).is_err(), "{wrong:?}");
     }
     assert!(check(&AdapterOptions { drop_image: 0.9, drop_text: 0.9, ..plain.clone() }, false).is_err());
+    for wrong in [0.0, 1.1, f64::NAN] {
+        assert!(check(&AdapterOptions { least_scale: wrong, ..plain.clone() }, false).is_err(), "{wrong}");
+    }
     assert!(check(&AdapterOptions { size: 0, ..plain }, false).is_err());
     // Sampling weights apply to every adapter.
     assert!(check(&with(f64::NAN, &["x"]), false).is_err());

@@ -11,7 +11,7 @@ use fabric::ipadapter::ResamplerConfig;
 use fabric::ipadapter::train::{
     AdapterOptions, AdapterTask, Dataset, Partners, first_weights, first_weights_of_instruct,
 };
-use fabric::ipadapter::{AdapterConfig, AdapterFile, IpAdapter, ProjectionConfig, numbered_layers};
+use fabric::ipadapter::{AdapterConfig, AdapterFile, AdapterWeights, IpAdapter, ProjectionConfig, numbered_layers};
 use fabric::models::clip::ClipVision;
 use fabric::models::load::{Component, LoadDtype, ModelFolder};
 use fabric::models::train::{TrainSettings, Trainer};
@@ -99,11 +99,12 @@ impl Job<'_> {
         let widths = numbered_layers(&layers).iter().map(|layer| layer.channels).collect();
         let kind = AdapterConfig { projection, widths, context, lora_rank: None };
         self.training.seed(config.training.seed);
-        let first = match adapter {
-            Adapter::Plus => {
+        let first = match (self.begun_adapter(name, &kind)?, adapter) {
+            (Some(first), _) => first,
+            (None, Adapter::Plus) => {
                 first_weights(&kind, &layers, &*ModelFolder::open(&model)?.weights(Component::UNet)?, &self.training)?
             }
-            Adapter::Instruct => {
+            (None, Adapter::Instruct) => {
                 let plus = self.done(Adapter::Plus.name()).ok_or("stage plus is not done: run it first")?;
                 first_weights_of_instruct(&kind, &AdapterFile::open(plus)?, &self.training)?
             }
@@ -130,6 +131,21 @@ impl Job<'_> {
         let Some(trainer) = self.run(name, trainer, 500, &mut look)? else { return Ok(false) };
         save(&trainer, &folder.join("done"))?;
         Ok(true)
+    }
+
+    /// Returns the weights of this adapter in `--from`, if it has the adapter.
+    fn begun_adapter(&self, name: &str, kind: &AdapterConfig) -> Result<Option<AdapterWeights>, Box<dyn Error>> {
+        let Some(model) = &self.arguments.from else { return Ok(None) };
+        let path = model.join(format!("ip_adapter/{name}.safetensors"));
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let adapter = IpAdapter::open(&path, &self.device)?;
+        if adapter.config() != kind {
+            return Err(format!("{}: expected {kind}, got {}", path.display(), adapter.config()).into());
+        }
+        println!("{name} begins with {}", path.display());
+        Ok(Some(adapter.weights().clone().train()))
     }
 }
 

@@ -69,7 +69,7 @@ struct Arguments {
     /// Folder with finished weights as `STAGE.safetensors`. These stages are not trained.
     #[arg(long)]
     done: Option<PathBuf>,
-    /// Model folder, as written by `--stage ship`, whose weights initialise the networks instead of random ones.
+    /// Model folder, as written by `--stage ship`, whose weights initialise the networks and adapters instead of random ones.
     #[arg(long)]
     from: Option<PathBuf>,
     /// Stop after this many minutes and save a checkpoint.

@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use fabric::core::schedule::SchedulerConfig;
 use fabric::ipadapter::IpAdapter;
 use fabric::models::RECOMMENDED_SETTINGS;
-use fabric::models::load::{Component, FolderWriter, SaveDtype, SaveOptions};
+use fabric::models::clip::ClipVision;
+use fabric::models::load::{
+    Component, FolderWriter, LoadDtype, LoadOptions, SafetensorsFile, SaveDtype, SaveOptions, load_into,
+};
 use fabric::models::unet::UNet;
-use fabric_world::learn::{WorldClip, WorldText};
+use fabric_world::learn::WorldText;
 use fabric_world::{Judge, Readers};
 
 use super::Job;
@@ -61,7 +64,7 @@ impl Job<'_> {
         let world = &self.world;
         writer.component(Component::TextEncoder, &text, &serde_json::to_value(&world.text)?, &EXACT)?;
         if self.is_done("clip") {
-            let vision = self.finished("clip", WorldClip::new(&self.world, &self.device)?)?.vision;
+            let vision = self.image_encoder()?;
             writer.component(Component::ImageEncoder, &vision, &serde_json::to_value(&world.vision)?, &LARGE)?;
         }
         let vae_config = named("AutoencoderKL", serde_json::to_value(&vae_config)?);
@@ -76,6 +79,19 @@ impl Job<'_> {
         writer.finish()?;
         Judge::save_readers(&self.finished("readers", Readers::new(&self.device))?, folder)?;
         Ok(())
+    }
+
+    /// Loads the image encoder. The file of the stage also has the parts that only training needs; a file with the
+    /// encoder alone will do.
+    fn image_encoder(&self) -> Result<ClipVision, Box<dyn Error>> {
+        let file = SafetensorsFile::open(self.done("clip").ok_or("stage clip is not done: run it first")?)?;
+        let options = LoadOptions::default().with_dtype(LoadDtype::F32).with_strict(false);
+        let (vision, report) = load_into(self.world.vision.init(&self.device)?, &file, &options)?;
+        let missing = report.missing.iter().map(|tensor| &tensor.name);
+        match missing.chain(report.mismatched.iter().map(|tensor| &tensor.name)).next() {
+            None => Ok(vision),
+            Some(name) => Err(format!("{}: expected tensor {name} of this encoder, got none", report.place).into()),
+        }
     }
 }
 
