@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use fabric::core::image::{Mark, contact_sheet};
-use fabric::core::pipeline::{DevicePool, PoolStep, Pooled, Request};
+use fabric::core::pipeline::{DevicePool, MAX_SEEDS, PoolStep, Pooled, Request};
 
 mod common;
 
@@ -21,8 +21,8 @@ pub(crate) struct Arguments {
     /// Negative prompt: what the images should not show.
     #[arg(long)]
     negative: Option<String>,
-    /// Number of images.
-    #[arg(long, default_value_t = 1)]
+    /// Number of images, up to 65536.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=MAX_SEEDS as u64))]
     images: u64,
     /// Seed of the first image. The following images use the following seeds.
     #[arg(long, default_value_t = 0)]

@@ -244,6 +244,7 @@ fn one_batch_again_and_again_is_learned() {
 
 #[test]
 fn smaller_scales_of_the_image_prompt_change_the_loss_continuously() {
+    use fabric::models::train::Task;
     let [_, tracking] = devices();
     let settings = TrainSettings { batch: 1, ..settings(4) };
     let folder = tempfile::tempdir().expect("a folder");

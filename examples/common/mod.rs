@@ -13,6 +13,7 @@ use fabric::core::guidance::Apg;
 use fabric::core::image::{Image, ImageError};
 use fabric::core::models::WeightNormalisation;
 use fabric::core::pipeline::{Cads, Generation, Pipeline, Report, Request, Settings, Window};
+use fabric::core::printable_lines;
 use fabric::core::schedule::{Prediction, SamplerKind};
 use fabric::models::load::{LoadDtype, ProgressCallback};
 use fabric::models::{LoraChoice, ModelOptions, demo_folder, load_model, recommended_settings};
@@ -298,13 +299,13 @@ pub(crate) fn print_report(report: &Report) {
     }
 }
 
-/// Prints an error with its causes.
+/// Prints an error with its causes, without characters from files that a terminal would execute.
 pub(crate) fn report(result: Result<(), Box<dyn Error>>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
-    eprintln!("error: {error}");
+    eprintln!("error: {}", printable_lines(&error.to_string()));
     let mut cause = error.source();
     while let Some(error) = cause {
-        eprintln!("  because: {error}");
+        eprintln!("  because: {}", printable_lines(&error.to_string()));
         cause = error.source();
     }
     ExitCode::FAILURE

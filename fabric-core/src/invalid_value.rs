@@ -1,8 +1,18 @@
 //! The error of a value that cannot be used, shared by all error types.
 
+use crate::printable_text::{MAX_EXPECTED, MAX_VALUE, one_line};
+
 /// A value that cannot be used: what it is, what was expected, what was given, and what to do.
+///
+/// The message is one line. It escapes characters that a terminal would execute, and cuts long texts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}: expected {expected}, got {got}; {help}")]
+#[error(
+    "{}: expected {}, got {}; {}",
+    one_line(.what, MAX_VALUE),
+    one_line(.expected, MAX_EXPECTED),
+    one_line(.got, MAX_VALUE),
+    one_line(.help, MAX_VALUE)
+)]
 pub struct InvalidValue {
     /// The setting, file entry or argument.
     pub what: String,

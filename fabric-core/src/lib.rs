@@ -27,6 +27,7 @@ mod image_condition;
 mod init_image;
 mod invalid_value;
 mod layout;
+mod printable_text;
 mod window;
 
 pub use aspect::{Aspect, AspectKind};
@@ -34,3 +35,4 @@ pub use error::Error;
 pub use image_condition::ImageCondition;
 pub use init_image::InitImage;
 pub use invalid_value::InvalidValue;
+pub use printable_text::{printable, printable_lines};

@@ -9,6 +9,7 @@ use fabric_core::attention::{AttnCall, AttnExtras, AttnProcessor, AttnSite, Deco
 use fabric_core::models::CrossAttention;
 
 use crate::mask::ResampledMask;
+use crate::scales::MAX_SCALE;
 use crate::{AdapterError, IpAdapter, LayerScales, Mask, numbered_layers};
 
 /// Keys and values of image prompts for each cross-attention layer of one U-Net, computed once and used in
@@ -69,7 +70,7 @@ impl ImagePromptKv {
     ///
     /// # Errors
     ///
-    /// Returns an error if a scale is not finite, or names a layer that the U-Net does not have.
+    /// Returns an error if a scale is not a number from -100 to 100, or names a layer that the U-Net does not have.
     pub fn with_scales(mut self, scales: LayerScales) -> Result<Self, AdapterError> {
         scales.check(self.layers.keys())?;
         self.masked.iter_mut().for_each(|(_, own)| *own = scales.clone());
@@ -97,7 +98,7 @@ impl ImagePromptKv {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is not one weight per image, or one is negative or not finite.
+    /// Returns an error if there is not one weight per image, or one is not a number from 0 to 100.
     pub fn with_weights(mut self, weights: Vec<f32>) -> Result<Self, AdapterError> {
         check_weights(&weights, self.images)?;
         self.weights = weights;
@@ -127,16 +128,16 @@ pub(crate) fn check_masks<'a>(
     masked.iter().try_for_each(|(_, scales)| scales.check(sites.clone()))
 }
 
-/// Checks that there is one weight per image, finite and not negative.
+/// Checks that there is one weight per image, each from 0 to [`MAX_SCALE`].
 pub(crate) fn check_weights(weights: &[f32], images: usize) -> Result<(), AdapterError> {
-    let is_valid = |weight: &f32| weight.is_finite() && *weight >= 0.0;
+    let is_valid = |weight: &f32| (0.0..=MAX_SCALE).contains(weight);
     if weights.len() == images && weights.iter().all(is_valid) {
         return Ok(());
     }
     Err(AdapterError::Setting(InvalidValue {
         what: "weights of images".to_owned(),
         got: format!("{weights:?}"),
-        expected: format!("{images} finite numbers, none below 0"),
+        expected: format!("{images} numbers from 0 to {MAX_SCALE}"),
         help: "1 is an ordinary image, 0 switches one off".to_owned(),
     }))
 }
@@ -223,5 +224,19 @@ impl AttnProcessor for ImagePromptRows<'_> {
             vec![DecoupledTokens { weights: runs, ..part([joined(&key), joined(&value)], scales) }]
         };
         AttnExtras { joint: Vec::new(), decoupled }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_that_are_absurd_or_not_one_for_each_image_are_refused() {
+        assert!(check_weights(&[0.0, 1.0, 100.0], 3).is_ok());
+        for wrong in [vec![1.0], vec![1.0, -0.5], vec![1.0, 100.5], vec![1.0, 1e30], vec![f32::NAN, 1.0]] {
+            let message = check_weights(&wrong, 2).expect_err("absurd weights").to_string();
+            assert!(message.contains("weights of images: expected 2 numbers from 0 to 100"), "{message}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use fabric_core::InvalidValue;
 use fabric_core::denoise::ModelCall;
 
 use crate::AdapterError;
+use crate::scales::MAX_SCALE;
 
 /// Factors on the scales over a run, evenly spaced from the first evaluation to the last and linearly
 /// interpolated. As many factors as evaluations give one to each (some samplers evaluate a step twice); two are
@@ -30,16 +31,16 @@ impl ScaleSchedule {
     ///
     /// # Errors
     ///
-    /// Returns an error if there are no factors, or one is not finite.
+    /// Returns an error if there are no factors, or one is not a number from -100 to 100.
     pub fn new(factors: impl IntoIterator<Item = f32>) -> Result<Self, AdapterError> {
         let factors: Vec<f32> = factors.into_iter().collect();
-        if !factors.is_empty() && factors.iter().all(|factor| factor.is_finite()) {
+        if !factors.is_empty() && factors.iter().all(|factor| (-MAX_SCALE..=MAX_SCALE).contains(factor)) {
             return Ok(Self(factors));
         }
         Err(AdapterError::Setting(InvalidValue {
             what: "factors over a run".to_owned(),
             got: format!("{factors:?}"),
-            expected: "one finite number at least".to_owned(),
+            expected: format!("at least one number, each from -{MAX_SCALE} to {MAX_SCALE}"),
             help: "1 is full strength".to_owned(),
         }))
     }
@@ -73,6 +74,10 @@ mod tests {
         assert_eq!(over(&[1.0, 0.0], 5), [1.0, 0.75, 0.5, 0.25, 0.0]);
         assert_eq!(over(&[0.3], 4), [0.3; 4]);
         assert_eq!(over(&[1.0, 0.0], 1), [1.0]);
-        assert!(ScaleSchedule::new([1.0, f32::NAN]).is_err());
+        assert!(ScaleSchedule::new([-100.0, 100.0]).is_ok());
+        for wrong in [f32::NAN, f32::INFINITY, 100.5, -1e30] {
+            let message = ScaleSchedule::new([1.0, wrong]).expect_err("an absurd factor").to_string();
+            assert!(message.contains("each from -100 to 100"), "{message}");
+        }
     }
 }

@@ -8,6 +8,9 @@ use serde::Deserialize;
 
 use crate::AdapterError;
 
+/// Maximum magnitude of a scale, a factor or a weight, the same as of image conditions; far beyond useful ones.
+pub(crate) const MAX_SCALE: f32 = 100.0;
+
 /// Scale of an adapter for each cross-attention layer.
 ///
 /// ```
@@ -142,7 +145,7 @@ impl LayerScales {
         self
     }
 
-    /// Checks that the scales are finite and name only layers of a U-Net with these cross-attention layers.
+    /// Checks that the scales are not absurd and name only layers of a U-Net with these cross-attention layers.
     pub(crate) fn check<'a>(&self, sites: impl Iterator<Item = &'a AttnSite> + Clone) -> Result<(), AdapterError> {
         let refused = |got: String, expected: String| {
             AdapterError::Setting(InvalidValue {
@@ -153,8 +156,8 @@ impl LayerScales {
             })
         };
         let mut scales = self.rules.iter().map(|rule| rule.scale).chain([self.otherwise]);
-        if let Some(scale) = scales.find(|scale| !scale.is_finite()) {
-            return Err(refused(scale.to_string(), "finite numbers".to_owned()));
+        if let Some(scale) = scales.find(|scale| !(-MAX_SCALE..=MAX_SCALE).contains(scale)) {
+            return Err(refused(scale.to_string(), format!("finite numbers from -{MAX_SCALE} to {MAX_SCALE}")));
         }
         for Rule { part, .. } in &self.rules {
             if !sites.clone().any(|site| part.has(site)) {
@@ -262,11 +265,19 @@ mod tests {
         let site = |block, attention| AttnSite { block, attention, layer: 0, kind: AttnKind::CrossAttention };
         let sites = [site(Block::Down(0), 0), site(Block::Down(0), 1), site(Block::Mid, 0), site(Block::Up(1), 0)];
         let check = |text: &str| LayerScales::from_json(text).expect("scales").check(sites.iter());
-        for good in ["0.7", r#"{"down": 1, "up": {"block_1": [0.5]}}"#, r#"{"down": {"block_0": [0, 1]}, "mid": 1}"#] {
+        for good in [
+            "0.7",
+            "-100",
+            "100",
+            r#"{"down": 1, "up": {"block_1": [0.5]}}"#,
+            r#"{"down": {"block_0": [0, 1]}, "mid": 1}"#,
+        ] {
             check(good).unwrap_or_else(|error| panic!("{good}: {error}"));
         }
         for (bad, word) in [
             ("1e39", "finite"),
+            ("100.5", "from -100 to 100"),
+            (r#"{"mid": -1e30}"#, "from -100 to 100"),
             (r#"{"up": {"block_9": 1}}"#, "up_blocks.9"),
             (r#"{"down": {"block_0": [1, 1, 1]}}"#, "down_blocks.0"),
             (r#"{"down": {"block_0": [[], 1]}}"#, ""),

@@ -122,7 +122,8 @@ impl<T: Clone> OneOrMany<T> {
     }
 }
 
-/// Upper bounds far above all published networks, so that a damaged file cannot cause huge allocations.
+/// Bounds far beyond all published networks, so that a damaged file cannot cause huge allocations, or values that are
+/// not finite.
 pub(crate) mod limits {
     /// Levels of a network.
     pub(crate) const LEVELS: usize = 16;
@@ -130,10 +131,18 @@ pub(crate) mod limits {
     pub(crate) const LAYERS: usize = 256;
     /// Transformer layers of a whole network.
     pub(crate) const TRANSFORMER_LAYERS: usize = 2048;
+    /// Resnets or residual blocks of a whole network; Stable Diffusion 1 has 22, its VAE 24.
+    pub(crate) const RESNETS: usize = 1024;
     /// Side of an image or of latents.
     pub(crate) const SIDE: usize = 1 << 16;
     /// Channels of a layer, entries of a vocabulary.
     pub(crate) const CHANNELS: usize = 1 << 20;
+    /// Lower bound of a norm's epsilon. Published are 1e-6 and 1e-5; below 1e-38, it would be 0 as f32, and the norm of
+    /// a constant not a number.
+    pub(crate) const LEAST_EPSILON: f64 = 1e-30;
+    /// Magnitude of the shift of the sinusoidal embedding's frequencies, which half of the channels bound from above.
+    /// Published are 0 and 1.
+    pub(crate) const FREQUENCY_SHIFT: f64 = 1e6;
 }
 
 /// Returns an error if the count is zero or greater than `most`.
@@ -144,12 +153,22 @@ pub(crate) fn check_count(model: &'static str, field: &str, got: usize, most: us
     Err(ConfigError::invalid(model, field, got, format!("1 to {most}")))
 }
 
-/// Returns an error unless a norm's epsilon lies between 0 and 1, both excluded.
-pub(crate) fn check_epsilon(model: &'static str, field: &str, got: f64) -> Result<(), ConfigError> {
-    if got > 0.0 && got < 1.0 {
+/// Returns an error if a network would have more than [`limits::RESNETS`] resnets in all blocks.
+pub(crate) fn check_resnets(model: &'static str, field: &str, resnets: usize) -> Result<(), ConfigError> {
+    if resnets <= limits::RESNETS {
         return Ok(());
     }
-    Err(ConfigError::invalid(model, field, got, "a number above 0 and below 1"))
+    let expected = format!("at most {} resnets in all blocks", limits::RESNETS);
+    Err(ConfigError::invalid(model, field, format!("{resnets} resnets"), expected))
+}
+
+/// Returns an error unless a norm's epsilon is at least [`limits::LEAST_EPSILON`] and below 1.
+pub(crate) fn check_epsilon(model: &'static str, field: &str, got: f64) -> Result<(), ConfigError> {
+    if (limits::LEAST_EPSILON..1.0).contains(&got) {
+        return Ok(());
+    }
+    let expected = format!("a number of at least {:e} and below 1", limits::LEAST_EPSILON);
+    Err(ConfigError::invalid(model, field, got, expected))
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! [`load_model`] builds a [`Pipeline`](fabric_core::pipeline::Pipeline) from a folder or a checkpoint file. The
 //! parts can be built one by one with [`unet`], [`vae`], [`clip`] and [`tokenizer`], and their weights loaded with
-//! [`load`] and [`lora`]. [`ModelConversion`] writes a model in another layout or type.
+//! [`load`] and [`lora`]. [`ModelConversion`] writes a model in another layout or type. With the feature `hub`, the
+//! module of that name downloads models.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +11,8 @@ pub mod clip;
 pub mod config;
 pub mod control;
 pub mod corpus;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod layers;
 pub mod load;
 pub mod lora;

@@ -3,8 +3,8 @@
 import { ApiError, api, get, imageUrl } from "./api.js";
 import { prepareCompare } from "./compare.js";
 import { prepareConditions } from "./conditions.js";
-import { $, $$, ask, count, el, fillIcons, icon, once, openDialog, prepareDialogs } from "./dom.js";
-import { showError, showMessage } from "./dom.js";
+import { $, $$, announce, ask, count, el, fillIcons, icon, once, openDialog, prepareDialogs } from "./dom.js";
+import { recall, remember, showError, showMessage } from "./dom.js";
 import { prepareKeyboard } from "./keyboard.js";
 import { prepareMask } from "./mask.js";
 import { prepareReason } from "./reason.js";
@@ -28,6 +28,7 @@ prepareCompare();
 prepareKeyboard();
 prepareStart();
 prepareSidebar();
+prepareGallery();
 session.subscribe((kind) => {
   if (kind === "model") showModel();
   if (kind === "session") showView();
@@ -172,7 +173,6 @@ function prepareSidebar() {
     $("#import-file").value = "";
   });
   $("#show-keys").addEventListener("click", () => openDialog($("#keys")));
-  $("#gallery-sort").addEventListener("change", () => once("gallery", null, showGallery));
 }
 
 const isMenuOpen = () => document.body.classList.contains("menu-open");
@@ -270,20 +270,50 @@ async function remove(id, name) {
 
 // The gallery.
 
+/** Images of the gallery, as the server answered last. */
+let gallery = [];
+
+const FILTERS = {
+  all: () => true,
+  liked: ({ liked }) => liked,
+  disliked: ({ disliked }) => disliked,
+  unvoted: ({ liked, disliked }) => !liked && !disliked,
+};
+
 const short = (number) => number.toFixed(1).replace(/\.0$/, "");
 
+function prepareGallery() {
+  for (const choice of $$("#gallery-filter input")) {
+    if (choice.value === recall("gallery-filter")) choice.checked = true;
+    choice.addEventListener("change", () => {
+      remember("gallery-filter", choice.value);
+      announce(count(showImages(), "image"));
+    });
+  }
+  $("#gallery-sort").addEventListener("change", () => once("gallery", null, showGallery));
+}
+
 async function showGallery() {
-  const { images } = await get(`/api/gallery?sort=${$("#gallery-sort").value}`);
-  const items = images.map(({ session: id, round, image, rating }) => {
-    const text = `Image of round ${round + 1}, rating ${short(rating)}`;
-    const picture = el("img", { src: imageUrl(id, image), alt: text, loading: "lazy" });
-    const kind = rating > 0 ? "liked" : rating < 0 ? "disliked" : "";
-    const link = { class: `gallery-item ${kind}`, href: `#/session/${id}`, title: `${text}. Open its session.` };
-    const badge = el("span", { class: "rating" }, icon(rating > 0 ? "like" : "dislike"), short(Math.abs(rating)));
-    const item = el("a", { ...link, data: { image } }, el("span", { class: "frame" }, picture), rating ? badge : null);
-    item.addEventListener("click", () => (wantedImage = image));
-    return item;
-  });
+  gallery = (await get(`/api/gallery?sort=${$("#gallery-sort").value}`)).images;
+  showImages();
+}
+
+/** Shows the images of the gallery that the filter selects, and returns their number. */
+function showImages() {
+  const items = gallery.filter(FILTERS[$("#gallery-filter :checked").value]).map(galleryItem);
   $("#gallery-images").replaceChildren(...items);
-  $("#gallery-empty").hidden = items.length > 0;
+  $("#gallery-empty").hidden = gallery.length > 0;
+  $("#gallery-none").hidden = !gallery.length || items.length > 0;
+  return items.length;
+}
+
+function galleryItem({ session: id, round, image, rating, liked, disliked }) {
+  const text = `Image of round ${round + 1}, rating ${short(rating)}`;
+  const picture = el("img", { src: imageUrl(id, image), alt: text, loading: "lazy" });
+  const kind = `${liked ? " liked" : ""}${disliked ? " disliked" : ""}`;
+  const link = { class: `gallery-item${kind}`, href: `#/session/${id}`, title: `${text}. Open its session.` };
+  const badge = el("span", { class: "rating" }, icon(rating > 0 ? "like" : "dislike"), short(Math.abs(rating)));
+  const item = el("a", { ...link, data: { image } }, el("span", { class: "frame" }, picture), rating ? badge : null);
+  item.addEventListener("click", () => (wantedImage = image));
+  return item;
 }

@@ -1,4 +1,4 @@
-// The dialogs that examine a round: the same round without its votes, and the attention to its references.
+// The dialog that shows a round beside the same round without its votes.
 
 import { api, get, hasEnded, imageUrl, jobImageUrl, previewUrl, watchJob } from "./api.js";
 import { $, $$, el, openDialog, showError, showMessage } from "./dom.js";
@@ -96,58 +96,4 @@ function follow(job, key) {
       else showMessage("The comparison was cancelled.", "Open it again.");
     }
   });
-}
-
-/** Shows how much attention each layer gave each reference of a round, step by step. */
-export async function openAttention(round) {
-  const { id } = state.session;
-  if (round.settings?.measure_attention === false) {
-    const next = "Tick “measure attention” in the settings, then make another round.";
-    showMessage("The attention of this round was not measured.", next);
-    return;
-  }
-  const { references } = await get(`/api/sessions/${id}/rounds/${round.index}/attention`);
-  $("#attention-title").textContent = `Attention of round ${round.index + 1}`;
-  const values = references.flatMap((one) => one.layers.flatMap((layer) => layer.steps));
-  const most = Math.max(...values, 1e-6);
-  $("#attention-text").textContent = references.length
-    ? `Share of the self-attention that went to each reference. The strongest colour is ${percent(most)}.`
-    : "This round had no references, so no attention went to any.";
-  $("#attention-references").replaceChildren(...references.map((one) => heatMap(id, one, most)));
-  openDialog($("#attention"));
-}
-
-const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
-
-/** "down_blocks.0.attentions.1.transformer_blocks.0.attn1" becomes "down 0.1.0". */
-function layerName(name) {
-  const parts = name.replace(/\.attn1$/, "").match(/^[a-z]+|\d+(?=\.|$)/g);
-  const [block, ...numbers] = parts ?? [name];
-  return `${block} ${numbers.join(".")}`;
-}
-
-function heatMap(id, reference, most) {
-  const steps = Math.max(0, ...reference.layers.map((layer) => layer.steps.length));
-  const head = el("tr", {}, el("th", { scope: "col" }, "layer"));
-  for (let step = 1; step <= steps; step += 1) head.append(el("th", { scope: "col" }, String(step)));
-  const rows = reference.layers.map((layer) => {
-    const row = el("tr", {}, el("th", { scope: "row", title: layer.name }, layerName(layer.name)));
-    layer.steps.forEach((share, at) => {
-      const text = percent(share);
-      const value = el("span", { class: "visually-hidden" }, text);
-      const cell = el("td", { title: `${layerName(layer.name)}, step ${at + 1}: ${text}` }, value);
-      cell.style.setProperty("--share", (share / most).toFixed(3));
-      row.append(cell);
-    });
-    return row;
-  });
-  return el("section", { class: `attention-reference ${reference.side}` },
-    el("header", {},
-      // The server does not always know the image of a reference.
-      reference.image ? el("img", { src: imageUrl(id, reference.image), alt: "" }) : null,
-      el("div", {},
-        el("h3", {}, `${reference.side} reference`),
-        el("p", { class: "meta" }, `mean share ${percent(reference.mean)}`))),
-    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Attention by layer and step" },
-      el("table", { class: "heat" }, el("thead", {}, head), el("tbody", {}, ...rows))));
 }

@@ -1,4 +1,4 @@
-// Elements, icons, messages and dialogs.
+// Elements, icons, messages, dialogs, and choices that the browser keeps.
 
 export const $ = (selector, root = document) => root.querySelector(selector);
 export const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -77,6 +77,24 @@ export const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "
 
 /** Whether this click is the second one of a double click. */
 export const isRepeated = (event) => event.detail > 1;
+
+/** Keeps a choice in the browser. */
+export function remember(key, value) {
+  try {
+    localStorage.setItem(`studio ${key}`, value);
+  } catch {
+    // Without storage, the choice lasts until the page is left.
+  }
+}
+
+/** Returns a choice that the browser kept, or `null`. */
+export function recall(key) {
+  try {
+    return localStorage.getItem(`studio ${key}`);
+  } catch {
+    return null;
+  }
+}
 
 const running = new Set();
 

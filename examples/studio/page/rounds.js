@@ -1,9 +1,10 @@
 // The rounds with their images, the round in progress, and the bar of actions below them.
 
 import { imageUrl } from "./api.js";
+import { openAttention } from "./attention.js";
 import { addCondition } from "./conditions.js";
-import { openAttention, openCompare } from "./compare.js";
-import { $, $$, count, el, icon, isRepeated, once, openDialog, sync } from "./dom.js";
+import { openCompare } from "./compare.js";
+import { $, $$, count, el, icon, isRepeated, once, openDialog, recall, remember, sync } from "./dom.js";
 import { openMask } from "./mask.js";
 import { openReason } from "./reason.js";
 import * as session from "./session.js";
@@ -64,22 +65,6 @@ export function vote(card, direction) {
 export function selectedCard() {
   const { round, position } = state.selected ?? {};
   return round === undefined ? null : $(`#rounds [data-round="${round}"] [data-position="${position}"]`);
-}
-
-function remember(key, value) {
-  try {
-    localStorage.setItem(`studio ${key}`, value);
-  } catch {
-    // Without storage, the choice lasts until the page is left.
-  }
-}
-
-function recall(key) {
-  try {
-    return localStorage.getItem(`studio ${key}`);
-  } catch {
-    return null;
-  }
 }
 
 function showModel() {
@@ -180,7 +165,8 @@ function roundSection(round) {
       madeWith(round),
       el("div", { class: "round-actions" },
         action("compare", "Compare", "Compare with the same round without votes", () => openCompare(round)),
-        action("attention", "Attention", "Attention to the references", () => openAttention(round)),
+        action("attention", "Attention", "Attention to the references, and the time of each step", () =>
+          openAttention(round)),
         action("branch", "Branch", "Branch from here: start another session", () => session.branch(round.index)))),
     el("p", { class: "round-prompt" }, promptText(round)),
     el("div", { class: `cards of-${cards.length}` }, ...cards),

@@ -8,7 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use fabric::core::image::ContentHash;
 use fabric::core::session::FeedbackSession;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use crate::error::ApiError;
@@ -27,8 +28,9 @@ pub(crate) struct About {
     pub(crate) title: String,
     pub(crate) created_unix_ms: u64,
     pub(crate) parent: Option<Parent>,
-    /// Summary of the session as it was saved, so that lists need no images.
-    #[serde(default)]
+    /// Summary of the session as it was saved, so that lists need no images. `None` also for one of another form, which
+    /// an earlier version of the studio saved.
+    #[serde(default, deserialize_with = "readable")]
     pub(crate) summary: Option<Summary>,
 }
 
@@ -59,7 +61,24 @@ pub(crate) struct RatedImage {
     pub(crate) image: ContentHash,
     /// Sum of the strengths of the votes on it.
     pub(crate) rating: f64,
+    /// Whether a vote on it is above 0.
+    pub(crate) liked: bool,
+    /// Whether a vote on it is below 0. With reasons, an image can be liked and disliked.
+    pub(crate) disliked: bool,
     pub(crate) unix_ms: u64,
+}
+
+/// Votes on an image.
+#[derive(Debug, Clone, Copy, Default)]
+struct Rating {
+    sum: f64,
+    liked: bool,
+    disliked: bool,
+}
+
+/// Reads a summary; `None` if it has another form.
+fn readable<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Summary>, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(from)?).ok())
 }
 
 impl About {
@@ -110,15 +129,19 @@ impl About {
 
 impl Summary {
     pub(crate) fn of(session: &FeedbackSession) -> Self {
-        let mut ratings: HashMap<ContentHash, f64> = HashMap::new();
+        let mut ratings: HashMap<ContentHash, Rating> = HashMap::new();
         for judged in session.votes() {
-            *ratings.entry(judged.image.content_hash()).or_default() += judged.vote.strength();
+            let rating = ratings.entry(judged.image.content_hash()).or_default();
+            let strength = judged.vote.strength();
+            rating.sum += strength;
+            rating.liked |= strength > 0.0;
+            rating.disliked |= strength < 0.0;
         }
         let images = session.rounds().iter().flat_map(|round| {
             round.images.iter().map(|image| {
                 let image = image.content_hash();
-                let rating = ratings.get(&image).copied().unwrap_or_default();
-                RatedImage { round: round.index, image, rating, unix_ms: round.unix_ms }
+                let Rating { sum, liked, disliked } = ratings.get(&image).copied().unwrap_or_default();
+                RatedImage { round: round.index, image, rating: sum, liked, disliked, unix_ms: round.unix_ms }
             })
         });
         Self {

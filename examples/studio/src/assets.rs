@@ -14,7 +14,7 @@ pub(crate) struct Asset {
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// All files of the page.
-pub(crate) static ASSETS: [Asset; 13] = [
+pub(crate) static ASSETS: [Asset; 14] = [
     Asset { path: "/", kind: "text/html; charset=utf-8", text: include_str!("../page/index.html") },
     Asset { path: "/style.css", kind: "text/css; charset=utf-8", text: include_str!("../page/style.css") },
     Asset { path: "/icon.svg", kind: "image/svg+xml", text: include_str!("../page/icon.svg") },
@@ -26,6 +26,7 @@ pub(crate) static ASSETS: [Asset; 13] = [
     Asset { path: "/conditions.js", kind: SCRIPT, text: include_str!("../page/conditions.js") },
     Asset { path: "/mask.js", kind: SCRIPT, text: include_str!("../page/mask.js") },
     Asset { path: "/compare.js", kind: SCRIPT, text: include_str!("../page/compare.js") },
+    Asset { path: "/attention.js", kind: SCRIPT, text: include_str!("../page/attention.js") },
     Asset { path: "/keyboard.js", kind: SCRIPT, text: include_str!("../page/keyboard.js") },
     Asset { path: "/dom.js", kind: SCRIPT, text: include_str!("../page/dom.js") },
 ];

@@ -6,6 +6,7 @@
 //! | the model, its adapter and presets | `model`, `settings` |
 //! | sessions on disk and in memory, their changes | `sessions`, `studio_session`, `about`, `edits`, `transfer` |
 //! | the queue, and the thread that generates | `jobs`, `job`, `worker` |
+//! | the votes, the times and the memory of a round | `made_with`, `timeline`, `peak_memory` |
 //! | the HTTP interface, which `openapi.json` describes | `routes`, `body`, `segments`, `views`, `events`, `error` |
 //! | who may use it | `access`, `guard` |
 //! | the page | `assets` |
@@ -25,12 +26,14 @@ mod job;
 mod jobs;
 mod made_with;
 mod model;
+mod peak_memory;
 mod routes;
 mod segments;
 mod sessions;
 mod settings;
 mod studio;
 mod studio_session;
+mod timeline;
 mod transfer;
 mod views;
 mod worker;

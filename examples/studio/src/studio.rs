@@ -17,6 +17,7 @@ use crate::job::{JobView, Task};
 use crate::jobs::Jobs;
 use crate::model::{MOST_IMAGES, Model};
 use crate::sessions::Sessions;
+use crate::timeline::Timeline;
 use crate::transfer;
 use crate::views::{AttentionView, GalleryImage, ListedSession, SessionView};
 use crate::worker;
@@ -144,6 +145,11 @@ impl Shared {
         self.sessions.read(id, |open| AttentionView::new(open, round))
     }
 
+    /// Times and peak memory of a round.
+    pub(crate) fn timeline(&self, id: Id, round: usize) -> Result<Timeline, ApiError> {
+        self.sessions.read(id, |open| Ok(Timeline::of(open.round(round)?)))
+    }
+
     /// PNG file of all rounds, with liked images framed in green and disliked ones in red.
     pub(crate) fn sheet(&self, id: Id) -> Result<Vec<u8>, ApiError> {
         // Copied, because drawing takes longer than votes should wait.
@@ -168,6 +174,8 @@ impl Shared {
                 round: one.round,
                 image: one.image,
                 rating: one.rating,
+                liked: one.liked,
+                disliked: one.disliked,
                 unix_ms: one.unix_ms,
             }));
         }

@@ -12,6 +12,7 @@ use crate::error::{ApiError, ErrorCode};
 use crate::ids::Id;
 use crate::made_with::{MadeWith, VoteRecord, votes};
 use crate::studio_session::StudioSession;
+use crate::timeline::Timeline;
 
 /// A session in the list.
 #[derive(Debug, Default, Serialize)]
@@ -33,6 +34,8 @@ pub(crate) struct GalleryImage {
     pub(crate) round: usize,
     pub(crate) image: ContentHash,
     pub(crate) rating: f64,
+    pub(crate) liked: bool,
+    pub(crate) disliked: bool,
     #[serde(skip)]
     pub(crate) unix_ms: u64,
 }
@@ -108,6 +111,8 @@ struct ReferenceView {
     side: &'static str,
     mean: f64,
     layers: Vec<LayerView>,
+    /// Share in each part of each image of the round: rows from top to bottom, each from left to right.
+    maps: Vec<Vec<Vec<f32>>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -168,9 +173,6 @@ impl RoundView {
         let conditions = round.image_conditions.iter().take(made_with.conditions);
         let texts = |name: &str| report[name].as_array().into_iter().flatten().filter_map(Value::as_str);
         let cut = texts("truncated").map(|text| format!("the prompt is too long, this was left out: {text}"));
-        let seconds = |name: &str| report[name].as_f64().unwrap_or_default();
-        let steps = report["step_seconds"].as_array().into_iter().flatten().filter_map(Value::as_f64);
-        let beside = seconds("text_seconds") + seconds("encode_seconds") + seconds("decode_seconds");
         Self {
             index: round.index,
             prompt: round.prompt.clone(),
@@ -184,7 +186,7 @@ impl RoundView {
                 disliked: made_with.images(-1.0),
                 conditions: conditions.map(ConditionView::new).collect(),
             },
-            seconds: ((beside + steps.sum::<f64>()) * 1e3).round() / 1e3,
+            seconds: Timeline::of(round).seconds(),
         }
     }
 }
@@ -223,6 +225,7 @@ impl AttentionView {
             side: if at < liked { "liked" } else { "disliked" },
             mean: attention.mean,
             layers: attention.layers.into_iter().map(|one| LayerView { name: one.layer, steps: one.shares }).collect(),
+            maps: attention.maps,
         });
         Ok(Self { references: references.collect() })
     }

@@ -13,8 +13,10 @@ use crate::job::{Job, JobImage, Task};
 use crate::jobs::Outcome;
 use crate::made_with::MadeWith;
 use crate::model::MOST_IMAGES;
+use crate::peak_memory::PeakMemory;
 use crate::studio::Shared;
 use crate::studio_session::StudioSession;
+use crate::timeline;
 
 /// Number of previews of a run.
 const PREVIEWS: usize = 8;
@@ -39,11 +41,13 @@ fn round(shared: &Shared, job: &Job) -> Result<Outcome, ApiError> {
         shared.model.check(&request)?;
         Ok((request, made_with))
     })?;
+    let memory = PeakMemory::start();
     let Some(made) = generate(shared, job, &request)? else { return Ok(Outcome::Cancelled) };
+    let peak = memory.bytes();
     save_images(shared, job.session, &request, &made);
     let round = shared.sessions.change(job.session, |open| {
         let round = open.session.record(&request, &made)?;
-        open.session.set_report(made_with.noted_in(round.report));
+        open.session.set_report(timeline::noted_in(made_with.noted_in(round.report), peak));
         Ok(round.index)
     })?;
     Ok(Outcome::Round(round, made.images.iter().map(|image| JobImage::Saved(image.content_hash())).collect()))

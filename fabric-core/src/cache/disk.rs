@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use sha2::{Digest, Sha256};
@@ -12,23 +13,36 @@ use tempfile::TempDir;
 use super::{ReferenceTokens, TokensBySite};
 use crate::attention::AttnSite;
 
+const PREFIX: &str = "fabric-spill-";
+
+/// Age from which an unlocked folder is deleted. Younger ones may be those of processes that are about to lock them.
+/// Folders in use usually change more often than once an hour, so that this also spares those of other machines where a
+/// shared file system does not share its locks.
+const ABANDONED_AGE: Duration = Duration::from_secs(60 * 60);
+
 /// Temporary folder, removed on drop.
 #[derive(Debug)]
 pub(super) struct SpillFolder {
+    /// The folder itself, open and locked while it is in use; `None` where the system cannot lock folders (Windows).
+    /// The lock ends with the process, however it ends. Declared first, because an open folder may not be removable.
+    _lock: Option<File>,
     folder: TempDir,
     /// Number of files created so far; each file is named by its number, and names are never reused.
     files: AtomicU64,
 }
 
 impl SpillFolder {
-    /// Creates the folder inside `parent`.
+    /// Creates the folder inside `parent`, and deletes folders there that ended processes left.
     pub(super) fn new(parent: &Path) -> io::Result<Self> {
         let mut builder = tempfile::Builder::new();
-        builder.prefix("fabric-spill-");
+        builder.prefix(PREFIX);
         // Keys and values reveal much about a person's images, so other users must not be able to read them.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
-        Ok(Self { folder: builder.tempdir_in(parent)?, files: AtomicU64::new(0) })
+        let folder = builder.tempdir_in(parent)?;
+        let lock = locked(folder.path());
+        remove_abandoned(parent);
+        Ok(Self { _lock: lock, folder, files: AtomicU64::new(0) })
     }
 
     /// Writes a recording. A returned [`SpilledTokens`] always has a completely written file.
@@ -50,6 +64,33 @@ impl SpillFolder {
         }
         // No fsync: the file is useless after the process ends.
         Ok(SpilledTokens { file, parts, digest: digest.finalize().into() })
+    }
+}
+
+/// Opens and locks a folder; `None` if another process has locked it, or the system cannot lock folders.
+fn locked(folder: &Path) -> Option<File> {
+    File::open(folder).ok().filter(|open| open.try_lock().is_ok())
+}
+
+/// Deletes spill folders of processes that ended without removing them, whose locks ended with them.
+///
+/// Errors are ignored: such folders only take room.
+fn remove_abandoned(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        // Metadata of the entry itself, and not of what a link leads to.
+        let Ok(metadata) = entry.metadata() else { continue };
+        let age = metadata.modified().ok().and_then(|modified| modified.elapsed().ok());
+        if !metadata.is_dir() || age.is_none_or(|age| age <= ABANDONED_AGE) {
+            continue;
+        }
+        // Locked until it is gone, so that of two processes only one deletes it.
+        if let Some(_lock) = locked(&entry.path()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -235,6 +276,33 @@ mod tests {
         let folder = SpillFolder::new(place.path()).unwrap();
         fs::remove_dir(folder.folder.path()).unwrap();
         assert_eq!(folder.write(&recording()).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn folders_of_ended_processes_are_deleted_and_those_in_use_stay() {
+        let place = tempfile::tempdir().unwrap();
+        let used = SpillFolder::new(place.path()).unwrap();
+        let tokens = recording();
+        let spilled = used.write(&tokens).unwrap();
+        let made = |name: &str| {
+            let folder = place.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("0"), "keys and values").unwrap();
+            folder
+        };
+        let [left, young, other] = ["fabric-spill-left", "fabric-spill-young", "other"].map(made);
+        let file = place.path().join("fabric-spill-file");
+        fs::write(&file, "no folder").unwrap();
+        for path in [used.folder.path(), &left, &other, &file] {
+            let earlier = std::time::SystemTime::now() - Duration::from_secs(2 * 60 * 60);
+            File::open(path).unwrap().set_modified(earlier).unwrap();
+        }
+        let next = SpillFolder::new(place.path()).unwrap();
+        assert!(!left.exists() && young.exists() && other.exists() && file.exists());
+        assert_equal_bits(&spilled.read().unwrap(), &tokens);
+        drop((spilled, used, next));
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 3);
     }
 
     #[cfg(unix)]

@@ -5,15 +5,20 @@ use std::io::{Cursor, Read};
 use std::path::Path;
 
 use fabric_backends::catch_panic;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits};
 
 use super::{Image, ImageError, check_size};
 
 /// Maximum file length in bytes: more than any photograph within [`super::MAX_PIXELS`] needs.
 const MAX_FILE: u64 = 512 << 20;
 
-/// Maximum memory of a decoder: 16-bit RGBA of the largest image, and the same amount again.
-const MAX_ALLOC: u64 = 1 << 30;
+/// Maximum memory for colour profiles and texts of a PNG file, which are not used: the default of the `png` crate. A
+/// file of a megabyte may hold a gigabyte of them. Pixels do not count, and other decoders have no such limit: what
+/// they keep besides pixels is not longer than the file.
+const MAX_PNG_METADATA: u64 = 64 << 20;
+
+/// Number of bytes that are read before it is known that a file is an image; the signatures of formats have up to 12.
+const HEAD: u64 = 64;
 
 impl Image {
     /// Reads a PNG, JPEG or WebP file. The format is detected from the content, not from the file name.
@@ -44,8 +49,7 @@ impl Image {
         if kind.len() > MAX_FILE {
             return Err(ImageError::FileSize { place, got: kind.len(), expected: MAX_FILE });
         }
-        let mut bytes = Vec::new();
-        File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes)).map_err(read_error)?;
+        let bytes = read_bytes(&place, File::open(path).map_err(read_error)?)?;
         decode(&format!("`{place}`"), &bytes, read)
     }
 
@@ -65,17 +69,32 @@ pub(super) fn in_colour(image: DynamicImage) -> Image {
     Image::new(rgb.width() as usize, rgb.height() as usize, rgb.into_raw())
 }
 
-/// Decodes a file's bytes and converts the decoded image with `read`.
-pub(super) fn decode(place: &str, bytes: &[u8], read: fn(DynamicImage) -> Image) -> Result<Image, ImageError> {
-    let (format, name) = match image::guess_format(bytes) {
-        Ok(ImageFormat::Png) => (ImageFormat::Png, "PNG"),
-        Ok(ImageFormat::Jpeg) => (ImageFormat::Jpeg, "JPEG"),
-        Ok(ImageFormat::WebP) => (ImageFormat::WebP, "WebP"),
+/// Reads an image file. Of a file in no supported format, only the beginning is read.
+pub(super) fn read_bytes(path: &str, mut file: impl Read) -> Result<Vec<u8>, ImageError> {
+    let read_error = |source| ImageError::Read { place: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    file.by_ref().take(HEAD).read_to_end(&mut bytes).map_err(read_error)?;
+    format_of(&format!("`{path}`"), &bytes)?;
+    file.take(MAX_FILE - HEAD).read_to_end(&mut bytes).map_err(read_error)?;
+    Ok(bytes)
+}
+
+/// Returns the format that a file's first bytes announce, and its name.
+fn format_of(place: &str, bytes: &[u8]) -> Result<(ImageFormat, &'static str), ImageError> {
+    match image::guess_format(bytes) {
+        Ok(ImageFormat::Png) => Ok((ImageFormat::Png, "PNG")),
+        Ok(ImageFormat::Jpeg) => Ok((ImageFormat::Jpeg, "JPEG")),
+        Ok(ImageFormat::WebP) => Ok((ImageFormat::WebP, "WebP")),
         _ => {
             let head: Vec<String> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-            return Err(ImageError::Format { place: place.to_owned(), got: head.join(" ") });
+            Err(ImageError::Format { place: place.to_owned(), got: head.join(" ") })
         }
-    };
+    }
+}
+
+/// Decodes a file's bytes and converts the decoded image with `read`.
+pub(super) fn decode(place: &str, bytes: &[u8], read: fn(DynamicImage) -> Image) -> Result<Image, ImageError> {
+    let (format, name) = format_of(place, bytes)?;
     let corrupt = |source: Box<dyn std::error::Error + Send + Sync>| ImageError::Corrupt {
         place: place.to_owned(),
         format: name,
@@ -96,14 +115,13 @@ fn decode_as(
     bytes: &[u8],
     corrupt: &dyn Fn(Box<dyn std::error::Error + Send + Sync>) -> ImageError,
 ) -> Result<DynamicImage, ImageError> {
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_ALLOC);
-    // The decoders' own limits on sides are above ours, so that our error reports images that are too large.
-    limits.max_image_width = Some(u32::MAX);
-    limits.max_image_height = Some(u32::MAX);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|e| corrupt(e.into()))?;
+    if format == ImageFormat::Png
+        && let Some((width, height)) = png_size(bytes)
+    {
+        // Checked before the decoder reads the colour profile and the texts in front of the pixels.
+        check_size(format_args!("image {place}"), width, height)?;
+    }
+    let mut decoder = decoder(format, bytes).map_err(|e| corrupt(e.into()))?;
     let (width, height) = decoder.dimensions();
     check_size(format_args!("image {place}"), width as usize, height as usize)?;
     // A damaged orientation tag is ignored.
@@ -111,6 +129,28 @@ fn decode_as(
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| corrupt(e.into()))?;
     image.apply_orientation(orientation);
     Ok(image)
+}
+
+/// Returns the decoder of a file's bytes, which has read everything in front of the pixels.
+pub(super) fn decoder(format: ImageFormat, bytes: &[u8]) -> ImageResult<impl ImageDecoder> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut limits = Limits::default();
+    // Only the PNG decoder heeds this. It leaves out a colour profile that would exceed it.
+    limits.max_alloc = Some(MAX_PNG_METADATA);
+    // The decoders' own limits on sides are above ours, so that our error reports images that are too large.
+    limits.max_image_width = Some(u32::MAX);
+    limits.max_image_height = Some(u32::MAX);
+    reader.limits(limits);
+    reader.into_decoder()
+}
+
+/// Returns width and height from the header of a PNG file, which is at a fixed position.
+fn png_size(bytes: &[u8]) -> Option<(usize, usize)> {
+    if bytes.get(12..16)? != b"IHDR" {
+        return None;
+    }
+    let [width, height] = bytes.get(16..24)?.as_chunks::<4>().0 else { return None };
+    Some((u32::from_be_bytes(*width) as usize, u32::from_be_bytes(*height) as usize))
 }
 
 /// Returns whether a JPEG file's segments lead to its end marker. For truncated files, the decoder would fill the

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -14,6 +15,9 @@ use super::{Image, ImageError};
 
 /// JPEG quality: differences to the original are hard to see, and files remain small.
 const JPEG_QUALITY: u8 = 95;
+
+/// Age from which a temporary file is taken to be left over: writing a file takes seconds, on slow disks minutes.
+const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Image {
     /// Saves the image as PNG or JPEG (quality 95), by the extension of `path`. An existing file is replaced
@@ -84,6 +88,34 @@ pub(crate) fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     written?;
     sync_folder(path)
+}
+
+/// Deletes temporary files of [`write_beside`] from a folder that processes left there when they were ended. Only those
+/// are deleted that were written for a file whose name `is_ours` accepts.
+///
+/// Files younger than a day stay, because another process may be writing them. Errors are ignored: the files only take
+/// room.
+pub(crate) fn remove_leftovers(folder: &Path, is_ours: impl Fn(&str) -> bool) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if !name.to_str().and_then(written_for).is_some_and(&is_ours) {
+            continue;
+        }
+        // Metadata of the entry itself, and not of what a link leads to.
+        let Ok(metadata) = entry.metadata() else { continue };
+        let age = metadata.modified().ok().and_then(|modified| modified.elapsed().ok());
+        if metadata.is_file() && age.is_some_and(|age| age > LEFTOVER_AGE) {
+            // Best effort.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Returns the name of the file that a temporary file of [`write_beside`] was written for; `None` for other files.
+fn written_for(name: &str) -> Option<&str> {
+    let (of, random) = name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?;
+    (random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(of)
 }
 
 /// Makes the rename durable, on systems where folders can be opened as files.

@@ -1,6 +1,7 @@
 //! Errors of reading, creating and writing images.
 
 use super::{MAX_PIXELS, MAX_SIDE};
+use crate::printable_text::{MAX_VALUE, one_line};
 
 /// Error of reading, creating or writing an image.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +105,10 @@ pub enum ImageError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The text is not a content hash.
-    #[error("image hash is `{got}`, expected 64 lower-case hex digits: take it from `Image::content_hash`")]
+    #[error(
+        "image hash is `{}`, expected 64 lower-case hex digits: take it from `Image::content_hash`",
+        one_line(.got, MAX_VALUE)
+    )]
     Hash {
         /// The first 80 characters of the text.
         got: String,

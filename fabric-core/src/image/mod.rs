@@ -30,15 +30,15 @@ mod tests;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-pub(crate) use encode::write_beside;
+pub(crate) use encode::{remove_leftovers, write_beside};
 pub use error::ImageError;
 pub use fit::{Crop, Fit};
 pub use hash::ContentHash;
 pub use labelled_sheet::labelled_sheet;
-pub(crate) use metadata::without_folders;
 pub use metadata::{
     FoundMetadata, ImageConditionRecord, ImageMetadata, InitImageRecord, MetadataError, MetadataSource, ReferenceRecord,
 };
+pub(crate) use metadata::{MAX_PROMPT, without_folders};
 pub(crate) use pixels::brightest;
 pub use pixels::{
     CLIP_MEAN, CLIP_STD, clip_batch, clip_pixels, control_batch, from_tensor, grey_batch, mask_batch, mask_pixels,

@@ -1,9 +1,11 @@
 //! Tests with ordinary image files and with damaged or malicious ones.
 
+use std::io::{self, Read};
+
 use burn::tensor::{Device, Tensor, TensorData};
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, ImageEncoder};
+use image::{ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat};
 
 use super::*;
 
@@ -163,12 +165,55 @@ fn what_is_no_image_is_told_by_name() {
     assert!(matches!(Image::open(at("long.png")), Err(ImageError::FileSize { .. })));
 }
 
+/// A file of zeros without end that counts the bytes that are read from it.
+struct Zeros {
+    count: usize,
+}
+
+impl Read for Zeros {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        to.fill(0);
+        self.count += to.len();
+        Ok(to.len())
+    }
+}
+
+#[test]
+fn a_file_that_is_no_image_is_not_read_to_its_end() {
+    let mut file = Zeros { count: 0 };
+    let error = decode::read_bytes("zeros.png", &mut file).unwrap_err();
+    assert!(matches!(&error, ImageError::Format { place, .. } if place == "`zeros.png`"), "{error}");
+    assert!(file.count < 1000, "{} bytes", file.count);
+}
+
+#[test]
+fn a_colour_profile_of_far_more_bytes_than_the_image_is_left_out() {
+    let image = noise(6, 4);
+    let png = image.to_png_bytes().unwrap();
+    let with_profile = |bytes: usize| {
+        let profile = [b"profile\0\0".as_slice(), &fdeflate::compress_to_vec(&vec![0; bytes])].concat();
+        let (head, pixels) = png.split_at(33);
+        [head, &chunk(b"iCCP", &profile), pixels].concat()
+    };
+    for (bytes, is_kept) in [(1 << 20, true), (80 << 20, false)] {
+        let file = with_profile(bytes);
+        assert!(file.len() < 1 << 20, "{} bytes", file.len());
+        let profile = decode::decoder(ImageFormat::Png, &file).unwrap().icc_profile().unwrap();
+        assert_eq!(profile.is_some(), is_kept, "{bytes} bytes");
+        assert_eq!(Image::from_bytes(&file).unwrap(), image);
+    }
+}
+
 #[test]
 fn a_decompression_bomb_is_refused_before_it_goes_off() {
     for (width, height) in [(60_000_u32, 60_000_u32), (1 << 20, 1), (9000, 9000)] {
         let got = Image::from_bytes(&png_header(width, height)).unwrap_err();
         assert!(matches!(got, ImageError::Size { .. }), "{width}x{height}: {got}");
     }
+    // The size counts before anything that stands in front of the pixels.
+    let header = &png_header(60_000, 60_000)[..33];
+    let unread = [header, &chunk(b"iCCP", b"profile\0\0no zlib stream"), b"and no chunk"].concat();
+    assert!(matches!(Image::from_bytes(&unread), Err(ImageError::Size { .. })));
     // A side of 0, and a valid size whose pixels are missing.
     assert!(Image::from_bytes(&png_header(0, 5)).is_err());
     assert!(matches!(Image::from_bytes(&png_header(8000, 8000)), Err(ImageError::Corrupt { .. })));
@@ -182,6 +227,12 @@ fn png_header(width: u32, height: u32) -> Vec<u8> {
     file
 }
 
+/// A chunk of a PNG file with its length and checksum.
+fn chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let body = [name.as_slice(), data].concat();
+    [(data.len() as u32).to_be_bytes().as_slice(), &body, &crc(&body).to_be_bytes()].concat()
+}
+
 /// The checksum of a PNG chunk.
 fn crc(body: &[u8]) -> u32 {
     !body.iter().fold(u32::MAX, |crc, byte| {
@@ -193,10 +244,6 @@ fn crc(body: &[u8]) -> u32 {
 fn a_decoder_that_panics_is_an_error_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("palette.png");
-    let chunk = |name: &[u8; 4], data: &[u8]| {
-        let body = [name.as_slice(), data].concat();
-        [(data.len() as u32).to_be_bytes().as_slice(), &body, &crc(&body).to_be_bytes()].concat()
-    };
     // Pixels 0 to 3 in four rows, as the bytes of an uncompressed zlib stream with its checksum.
     let pixels = bytes("7801011400ebff000001020300000102030000010203000001020300f00019");
     let whole = chunk(b"tRNS", &[5]);

@@ -35,6 +35,6 @@ pub use pool::{DevicePool, PoolStep, Pooled};
 pub use reasons::ReasonSettings;
 pub use reference_attention::{LayerAttention, ReferenceAttention};
 pub use report::{Observer, Phase, PhaseEvent, Report, StepEvent};
-pub use request::{FeedbackImage, Request, Settings};
+pub use request::{FeedbackImage, MAX_FEEDBACK, MAX_SEEDS, Request, Settings};
 pub use run::{Generation, Pipeline};
 pub use search::{Candidate, CandidateSeeds, SearchedSettings, SettingsSearch};

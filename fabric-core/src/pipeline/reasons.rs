@@ -1,6 +1,6 @@
 //! Settings of votes with a reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -98,16 +98,15 @@ impl ReasonSettings {
             .iter()
             .map(|(strength, _)| strength.abs() * if is_away(*strength) { self.away_scale } else { self.scale })
             .collect();
-        let limited = |scales: &[f64], most: f64, shares: &dyn Fn(usize, usize) -> bool| -> Vec<f64> {
-            let sum = |at: usize| -> f64 {
-                scales.iter().enumerate().filter(|(other, _)| shares(at, *other)).map(|(_, scale)| scale).sum()
-            };
-            scales.iter().enumerate().map(|(at, scale)| scale * (most / sum(at).max(most)).min(1.0)).collect()
+        let limited = |scales: &[f64], most: f64, per_aspect: bool| -> Vec<f64> {
+            let group = |at: usize| (is_away(votes[at].0), per_aspect.then_some(votes[at].1));
+            let mut sums: HashMap<(bool, Option<&Aspect>), f64> = HashMap::new();
+            for (at, scale) in scales.iter().enumerate() {
+                *sums.entry(group(at)).or_default() += scale;
+            }
+            scales.iter().enumerate().map(|(at, scale)| scale * (most / sums[&group(at)].max(most)).min(1.0)).collect()
         };
-        let same_direction = |a: usize, b: usize| is_away(votes[a].0) == is_away(votes[b].0);
-        let per_aspect =
-            limited(&wanted, self.most_per_aspect, &|a, b| same_direction(a, b) && votes[a].1 == votes[b].1);
-        limited(&per_aspect, self.most, &same_direction)
+        limited(&limited(&wanted, self.most_per_aspect, true), self.most, false)
     }
 }
 
@@ -153,6 +152,14 @@ mod tests {
                 assert!(sum <= 3.0 + 1e-9, "{sum} after {at}");
             }
         }
+    }
+
+    #[test]
+    fn very_many_votes_share_the_limits_too() {
+        let words: Vec<Aspect> = (0..50_000).map(|at| Aspect::Words(format!("reason {at}"))).collect();
+        let votes: Vec<(f64, &Aspect)> = words.iter().map(|words| (1.0, words)).collect();
+        let scales = ReasonSettings::default().scales(&votes);
+        assert!(scales.iter().all(|scale| (scale - 3.0 / 50_000.0).abs() < 1e-12));
     }
 
     #[test]

@@ -109,9 +109,20 @@ impl Default for Settings {
     }
 }
 
+/// Maximum number of seeds of a request, and so of its images: some days of work for a GPU, and few enough that lists
+/// of them take little memory.
+pub const MAX_SEEDS: usize = 1 << 16;
+
+/// Maximum number of liked and disliked images of a request. A session hands over all of its votes, from which
+/// [`FabricSettings::keep`] selects; each of them is compared with every evaluation of a run.
+pub const MAX_FEEDBACK: usize = 1 << 14;
+
 /// Largest side of an image in pixels, far beyond what any supported model can generate.
 const MAX_SIDE: usize = 16384;
 const MAX_STEPS: usize = 10_000;
+
+/// Largest magnitude of the guidance scale: a thousand times what is usual. Predictions stay finite in f32.
+const MAX_GUIDANCE_SCALE: f64 = 1e4;
 
 impl Settings {
     /// Checks everything that can be checked without a model.
@@ -129,9 +140,10 @@ impl Settings {
         if self.steps == 0 || self.steps > MAX_STEPS {
             return Err(Error::settings("steps", self.steps, format!("1 to {MAX_STEPS}"), "20 to 50 is usual"));
         }
-        if !self.guidance_scale.is_finite() || self.guidance_scale.abs() > 1e4 {
+        if !(-MAX_GUIDANCE_SCALE..=MAX_GUIDANCE_SCALE).contains(&self.guidance_scale) {
+            let expected = format!("a number from -{MAX_GUIDANCE_SCALE} to {MAX_GUIDANCE_SCALE}");
             let got = self.guidance_scale;
-            return Err(Error::settings("guidance_scale", got, "a finite number", "5 to 9 is usual, 1 is off"));
+            return Err(Error::settings("guidance_scale", got, expected, "5 to 9 is usual, 1 is off"));
         }
         for (name, share) in [("guidance_rescale", self.guidance_rescale), ("prompt_dropout", self.prompt_dropout)] {
             if !(0.0..=1.0).contains(&share) {
@@ -378,6 +390,13 @@ impl Request {
         if self.seeds.is_empty() {
             return Err(Error::settings("seeds", "none", "one per image", "give at least one seed"));
         }
+        let (seeds, feedback) = (self.seeds.len(), self.feedback.len());
+        for (name, got, most) in [("seeds", seeds, MAX_SEEDS), ("feedback", feedback, MAX_FEEDBACK)] {
+            if got > most {
+                let expected = format!("at most {most}");
+                return Err(Error::settings(name, got, expected, "use fewer, or make several requests"));
+            }
+        }
         if !self.initial_noise.is_empty() && self.initial_noise.len() != self.seeds.len() {
             let expected = format!("{}, one per seed, or none", self.seeds.len());
             let help = "give each image its mixture, or leave them out to use the noise of the seeds";
@@ -426,6 +445,10 @@ mod tests {
             ("height", Settings { height: Some(1 << 20), ..good.clone() }),
             ("steps", Settings { steps: 0, ..good.clone() }),
             ("guidance_scale", Settings { guidance_scale: f64::NAN, ..good.clone() }),
+            (
+                "guidance_scale: expected a number from -10000 to 10000, got 20000",
+                Settings { guidance_scale: 2e4, ..good.clone() },
+            ),
             ("guidance_rescale", Settings { guidance_rescale: 1.1, ..good.clone() }),
             ("prompt_dropout", Settings { prompt_dropout: -0.1, ..good.clone() }),
             ("apg.momentum", apg(Apg { momentum: -1.1, ..Apg::default() })),
@@ -445,6 +468,21 @@ mod tests {
         }
         assert!(Request::new("x").with_seeds([]).validate().is_err());
         assert!(good.validate().is_ok());
+    }
+
+    #[test]
+    fn requests_of_too_many_images_or_references_are_refused() {
+        let seeds = |count: usize| Request::new("x").with_seeds(0..count as u64);
+        let reference = FeedbackImage::new(Image::filled(1, 1, [0; 3]).unwrap(), 1.0);
+        let feedback = |count| Request { feedback: vec![reference.clone(); count], ..Request::new("x") };
+        assert!(seeds(MAX_SEEDS).validate().is_ok() && feedback(MAX_FEEDBACK).validate().is_ok());
+        for (request, expected) in [
+            (seeds(MAX_SEEDS + 1), "seeds: expected at most 65536, got 65537"),
+            (feedback(MAX_FEEDBACK + 1), "feedback: expected at most 16384, got 16385"),
+        ] {
+            let message = request.validate().unwrap_err().to_string();
+            assert!(message.starts_with(expected), "{message}");
+        }
     }
 
     #[test]

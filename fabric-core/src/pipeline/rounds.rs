@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{FeedbackImage, Generation, Observer, Pipeline, Request, Settings};
+use super::{FeedbackImage, Generation, MAX_SEEDS, Observer, Pipeline, Request, Settings};
 use crate::session::{FeedbackSession, Judged, MadeWith, Round};
 use crate::{Aspect, Error, ImageCondition};
 
@@ -95,12 +95,15 @@ impl FeedbackSession {
     ///
     /// # Errors
     ///
-    /// Returns an error if `count` is 0, the stored settings are invalid, or the session has no room for the round.
+    /// Returns an error if `count` is 0 or above [`MAX_SEEDS`], the stored settings are invalid, a prompt or the
+    /// settings are too long for a saved session, or the session has no room for the round.
     pub fn next_request(&mut self, pipeline: &Pipeline, count: usize) -> Result<Request, Error> {
-        if count == 0 {
-            return Err(Error::settings("images of a round", 0, "at least 1", "four is the paper's number"));
+        if count == 0 || count > MAX_SEEDS {
+            let (expected, help) = (format!("1 to {MAX_SEEDS}"), "four is the paper's number");
+            return Err(Error::settings("images of a round", count, expected, help));
         }
         self.adopt_settings(|| serde_json::to_value(pipeline.recommended_settings()).expect("settings are plain data"));
+        self.check_texts()?;
         let mut request = Request::new(self.prompt()).with_settings(self.generation_settings()?);
         // Check now: if the room were missing after generating, the images would be lost.
         let [width, height] = pipeline.size(&request)?;

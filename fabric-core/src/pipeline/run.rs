@@ -204,9 +204,9 @@ impl Pipeline {
     /// Used by runs with [`ReferencePass::Cached`](crate::fabric::ReferencePass::Cached): keys and values that
     /// exceed the memory budget are written to disk instead of being recorded again, and are read back bit for
     /// bit. This pipeline and its clones start with an empty cache. The folder is removed when the last clone
-    /// is dropped; folders left by a killed process (`fabric-spill-*`) may be deleted. Keys and values reveal
-    /// much about the images that they were recorded from, so other users of the machine cannot open the
-    /// folder.
+    /// is dropped. On Unix, folders left by killed processes (`fabric-spill-*`) are deleted here if they are older than
+    /// an hour; elsewhere they may be deleted. Keys and values reveal much about the images that they were recorded
+    /// from, so other users of the machine cannot open the folder.
     ///
     /// Disk failures never stop a run: unreadable entries are recorded again. After a failed write nothing more is
     /// written until [`Self::clear_caches`], and [`Report::spill_error`] has the error.

@@ -1,4 +1,5 @@
 use crate::InvalidValue;
+use crate::printable_text::{MAX_VALUE, one_line};
 
 /// Error of building a noise schedule.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -6,7 +7,9 @@ use crate::InvalidValue;
 pub enum ScheduleError {
     /// The text is not a JSON object.
     #[error(
-        "the scheduler configuration is not a JSON object: {message}; take `scheduler/scheduler_config.json` of a model folder"
+        "the scheduler configuration is not a JSON object: {}; take `scheduler/scheduler_config.json` of a model \
+         folder",
+        one_line(.message, MAX_VALUE)
     )]
     Json {
         /// The message of the parser.
@@ -31,7 +34,7 @@ pub enum ScheduleError {
         timestep: f64,
     },
     /// No sampler has this name.
-    #[error("no sampler is called `{got}`: choose one of {known}")]
+    #[error("no sampler is called `{}`: choose one of {known}", one_line(.got, MAX_VALUE))]
     UnknownSampler {
         /// The unknown name.
         got: String,

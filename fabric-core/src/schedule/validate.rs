@@ -7,6 +7,10 @@ use crate::InvalidValue;
 /// Upper bound on training steps: more than any published model has, few enough for a table.
 const MAX_TRAIN_STEPS: usize = 1_000_000;
 
+/// Largest noise level, clipping range and timestep factor; its inverse is the smallest noise level. Published
+/// configurations have 0.002 to 4096. Far beyond that, squares and quotients are no longer finite in f32.
+const MAX_SIZE: f64 = 1e6;
+
 impl SchedulerConfig {
     /// Checks that every setting is in range and that no two settings exclude each other.
     pub(super) fn validate(&self) -> Result<(), ScheduleError> {
@@ -29,7 +33,8 @@ impl SchedulerConfig {
             wants(beta > 0.0 && beta < 1.0, field, &beta, "a number between 0 and 1")?;
         }
         if let Some(range) = self.clip_sample_range {
-            wants(range > 0.0 && range.is_finite(), "clip_sample_range", &range, "a positive number")?;
+            let in_range = range > 0.0 && range <= MAX_SIZE;
+            wants(in_range, "clip_sample_range", &range, "a number above 0, up to 1000000")?;
         }
         let refused = |flag: Option<bool>| flag != Some(true);
         wants(refused(self.thresholding), "thresholding", &true, "false: it is made for pixels and harms latents")?;
@@ -42,14 +47,19 @@ impl SchedulerConfig {
         }
         for (field, sigma) in [("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)] {
             if let Some(sigma) = sigma {
-                wants(sigma > 0.0 && sigma.is_finite(), field, &sigma, "a positive number, or null")?;
+                let in_range = (1.0 / MAX_SIZE..=MAX_SIZE).contains(&sigma);
+                wants(in_range, field, &sigma, "a number from 0.000001 to 1000000, or null")?;
             }
+        }
+        if let (Some(min), Some(max)) = (self.sigma_min, self.sigma_max) {
+            wants(min < max, "sigma_min", &min, "less than `sigma_max`")?;
         }
         if let Some(lambda) = self.lambda_min_clipped {
             wants(!lambda.is_nan() && lambda < f64::INFINITY, "lambda_min_clipped", &lambda, "a number or -Infinity")?;
         }
         if let Some(scaling) = self.timestep_scaling {
-            wants(scaling > 0.0 && scaling.is_finite(), "timestep_scaling", &scaling, "a positive number")?;
+            let in_range = scaling > 0.0 && scaling <= MAX_SIZE;
+            wants(in_range, "timestep_scaling", &scaling, "a number above 0, up to 1000000")?;
         }
         match self.kind {
             SamplerKind::DpmPlusPlus2M(_) | SamplerKind::DpmPlusPlus2MSde(_) => {

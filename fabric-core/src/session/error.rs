@@ -2,6 +2,7 @@
 
 use crate::InvalidValue;
 use crate::image::{ContentHash, ImageError};
+use crate::printable_text::{MAX_VALUE, one_line};
 
 /// Error when changing, saving or loading a session.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +17,7 @@ pub enum SessionError {
         /// [`Vote::dislike`](super::Vote::dislike), -1 for [`Vote::new`](super::Vote::new).
         lowest: i8,
     },
-    /// The reason of a vote, an image condition or an init image cannot be used.
+    /// The reason of a vote, an image condition, an init image, a prompt or settings cannot be used.
     #[error(transparent)]
     Condition(#[from] InvalidValue),
     /// The round has no images.
@@ -63,7 +64,10 @@ pub enum SessionError {
         source: std::io::Error,
     },
     /// `session.json` is too long.
-    #[error("`{place}` has {got} bytes, expected a file of at most {expected}: is this the folder of a session?")]
+    #[error(
+        "`{place}` has {got} bytes, expected a file of at most {expected}: name the folder of a session; if this one \
+         has grown too long, begin another with the images you like"
+    )]
     TooLong {
         /// The file.
         place: String,
@@ -73,7 +77,10 @@ pub enum SessionError {
         expected: u64,
     },
     /// `session.json` is not valid JSON, or has unexpected or missing fields.
-    #[error("`{place}` is no session: {source}; load a folder that `FeedbackSession::save` wrote, or a copy of it")]
+    #[error(
+        "`{place}` is no session: {}; load a folder that `FeedbackSession::save` wrote, or a copy of it",
+        one_line(.source, MAX_VALUE)
+    )]
     Json {
         /// The file.
         place: String,
@@ -82,8 +89,8 @@ pub enum SessionError {
     },
     /// The session was not saved because it could not be loaded again.
     #[error(
-        "`{place}` is not written, because it could not be loaded again: {source}; expected settings and reports nested at \
-         most 120 levels: go on from the session that was saved last, with flatter ones"
+        "`{place}` is not written, because it could not be loaded again: {source}; go on from the session that was \
+         saved last, with shorter prompts, or with smaller settings and reports that are nested at most 120 levels"
     )]
     NotLoadable {
         /// The file.
@@ -92,7 +99,10 @@ pub enum SessionError {
         source: Box<Self>,
     },
     /// `session.json` was written by another program or another version of this one.
-    #[error("`{place}` says it is {got}, expected {expected}: load it with the program that wrote it")]
+    #[error(
+        "`{place}` says it is {}, expected {expected}: load it with the program that wrote it",
+        one_line(.got, MAX_VALUE)
+    )]
     Version {
         /// The file.
         place: String,
@@ -102,7 +112,11 @@ pub enum SessionError {
         expected: String,
     },
     /// `session.json` is inconsistent.
-    #[error("`{place}`: {what} is {got}, expected {expected}; load a copy that nobody edited")]
+    #[error(
+        "`{place}`: {} is {}, expected {expected}; load a copy that nobody edited",
+        one_line(.what, MAX_VALUE),
+        one_line(.got, MAX_VALUE)
+    )]
     Inconsistent {
         /// The file.
         place: String,

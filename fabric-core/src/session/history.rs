@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::limits::{check_prompt, check_settings, check_texts};
 use super::{Judged, Round, Vote};
 use crate::InitImage;
 use crate::image::{ContentHash, Image};
@@ -100,6 +101,10 @@ impl Step {
     /// Checks values that JSON allows and a session does not.
     pub(super) fn validate(&self) -> Result<(), InvalidValue> {
         match self {
+            Self::Round { prompt, negative_prompt, settings, .. } => check_texts(prompt, negative_prompt, settings),
+            Self::Prompt { prompt } => check_prompt("prompt", prompt),
+            Self::NegativePrompt { negative_prompt } => check_prompt("negative prompt", negative_prompt),
+            Self::Settings { settings } => check_settings(settings),
             Self::Vote { vote, .. } => vote.as_ref().and_then(Vote::reason).map_or(Ok(()), Aspect::validate),
             Self::ImageConditions { conditions } => {
                 conditions.iter().try_for_each(|StoredCondition { aspect, scale, .. }| {
@@ -110,7 +115,6 @@ impl Step {
             Self::InitImage { init_image } => {
                 init_image.as_ref().map_or(Ok(()), |init| validate_strength(init.strength))
             }
-            _ => Ok(()),
         }
     }
 
@@ -161,6 +165,7 @@ impl State {
     }
 
     /// Applies one step. `images` must have all images that it refers to.
+    /// [`ReplayedVotes`](super::ReplayedVotes) applies many votes at once.
     pub(super) fn apply(&mut self, step: &Step, images: &BTreeMap<ContentHash, Image>) {
         match step {
             Step::Round {

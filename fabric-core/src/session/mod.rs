@@ -9,6 +9,8 @@ mod feedback;
 mod folder;
 mod history;
 mod known_files;
+mod limits;
+mod replayed_votes;
 mod round;
 mod source;
 #[cfg(test)]
@@ -28,6 +30,8 @@ pub use error::SessionError;
 pub use feedback::Feedback;
 use history::{State, Step, StoredCondition, StoredInitImage};
 use known_files::KnownFiles;
+use limits::check_texts;
+use replayed_votes::ReplayedVotes;
 pub use round::Round;
 pub use source::{BestAndWorst, FeedbackSource};
 pub use vote::{CastVote, Judged, Vote};
@@ -222,8 +226,9 @@ impl FeedbackSession {
     ///
     /// # Errors
     ///
-    /// Returns [`SessionError::EmptyRound`] if there are no images, and [`SessionError::Full`] if the session
-    /// would have more than [`MAX_SESSION_PIXELS`].
+    /// Returns [`SessionError::EmptyRound`] if there are no images, [`SessionError::Condition`] if a prompt or the
+    /// settings are too long for a saved session, and [`SessionError::Full`] if the session would have more than
+    /// [`MAX_SESSION_PIXELS`].
     pub fn push_round(&mut self, images: Vec<(Image, u64)>, report: Value) -> Result<Round, SessionError> {
         let made_with = MadeWith {
             prompt: self.prompt().to_owned(),
@@ -248,6 +253,7 @@ impl FeedbackSession {
             return Err(SessionError::EmptyRound);
         }
         let MadeWith { prompt, negative_prompt, settings, image_conditions, init_image } = made_with;
+        check_texts(&prompt, &negative_prompt, &settings)?;
         let conditions = image_conditions.iter().map(|one| &one.image);
         let start = init_image.iter().flat_map(|init| [Some(&init.image), init.mask.as_ref()]).flatten();
         self.add_images(images.iter().chain(conditions).chain(start))?;
@@ -494,9 +500,19 @@ impl FeedbackSession {
 
     fn replay(&mut self) {
         self.state = self.origin.clone();
+        let mut votes = ReplayedVotes::default();
         for step in &self.steps[..self.done] {
-            self.state.apply(step, &self.images);
+            match step {
+                Step::Vote { image, vote, .. } => votes.cast(&self.images[image], vote.as_ref()),
+                other => self.state.apply(other, &self.images),
+            }
         }
+        self.state.judged = votes.into_judged();
+    }
+
+    /// Checks that the prompts and the settings are not too long for a round, and so for a saved session.
+    pub(crate) fn check_texts(&self) -> Result<(), SessionError> {
+        Ok(check_texts(self.prompt(), self.negative_prompt(), self.settings())?)
     }
 
     /// Checks that a round of `count` new images of this size fits into the session. Call it before generating

@@ -2,12 +2,14 @@
 
 mod reasons;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::*;
+use crate::Aspect;
 use crate::image::Image;
 
 fn image(shade: u8) -> Image {
@@ -296,6 +298,99 @@ fn saving_again_writes_only_what_is_new() {
 }
 
 #[test]
+fn votes_are_replayed_as_they_were_cast() {
+    let mut session = FeedbackSession::new("");
+    let mut state = 1_u32;
+    let mut draw = |count: u32| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 16) % count
+    };
+    let mut most = 0;
+    for _ in 0..300 {
+        let image = image(draw(3) as u8);
+        let vote = Vote::new([-1.0, -0.5, 0.0, 0.5, 1.0][draw(5) as usize]).unwrap();
+        let vote = match draw(4) {
+            0 => vote,
+            1 => vote.because(Aspect::Style),
+            2 => vote.because(Aspect::Colour),
+            _ => vote.because("its light"),
+        };
+        if draw(5) == 0 {
+            session.neutral(&image);
+        } else {
+            session.vote(&image, vote).unwrap();
+        }
+        let mut replayed = session.clone();
+        replayed.replay();
+        assert_eq!(replayed.state, session.state, "after {} steps", session.step_count());
+        most = most.max(session.votes().len());
+    }
+    assert!(most > 3 && session.step_count() > 100, "{most} votes, {} steps", session.step_count());
+}
+
+#[test]
+fn a_hundred_thousand_votes_are_replayed_in_one_go() {
+    let mut session = FeedbackSession::new("");
+    session.like(&image(1)).unwrap();
+    let because = |at: u64| Vote::LIKE.because(format!("reason {at}"));
+    let hash = image(1).content_hash();
+    let vote = |at| Step::Vote { unix_ms: at, image: hash, vote: Some(because(at)) };
+    session.steps = (0..100_000).map(vote).collect();
+    session.done = session.steps.len();
+    session.replay();
+    assert_eq!((session.votes().len(), &session.votes()[7].vote), (100_000, &because(7)));
+}
+
+#[test]
+fn prompts_and_settings_that_are_too_long_are_refused_before_a_round_and_by_saving_and_loading() {
+    type Change = fn(&mut FeedbackSession, String);
+    let changes: [(Change, &str); 3] = [
+        (|session, text| session.set_prompt(text), "prompt"),
+        (|session, text| session.set_negative_prompt(text), "negative prompt"),
+        (|session, text| session.set_settings(json!({ "text": text })), "settings"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let good = eventful();
+    good.save(folder.path()).unwrap();
+    let long = || "x".repeat(2_000_000);
+    for (change, name) in changes {
+        let mut session = good.clone();
+        change(&mut session, long());
+        let got = session.push_round(vec![(image(50), 1)], Value::Null).unwrap_err();
+        assert!(matches!(&got, SessionError::Condition(value) if value.what == name), "{got:.200}");
+        assert!(session.check_texts().is_err());
+        let got = session.save(folder.path()).unwrap_err();
+        let said = format!("{name} of step {} is 20000", good.step_count());
+        assert!(matches!(&got, SessionError::NotLoadable { .. }) && got.to_string().contains(&said), "{got:.400}");
+        assert_eq!(FeedbackSession::load(folder.path()).unwrap(), good);
+    }
+    for field in ["prompt", "negative_prompt", "settings"] {
+        for place in [format!("/{field}"), format!("/steps/0/{field}")] {
+            let got = load_changed(|json| *json.pointer_mut(&place).unwrap() = json!(long()));
+            let is_named = matches!(&got, SessionError::Inconsistent { got, .. } if got.starts_with("20000"));
+            assert!(is_named, "{got:.200}");
+        }
+    }
+}
+
+#[test]
+fn a_file_whose_values_take_far_more_memory_than_its_text_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    eventful().save(folder.path()).unwrap();
+    let path = folder.path().join("session.json");
+    let good = fs::read_to_string(&path).unwrap();
+    for (value, count) in [("0,", 5_000_000), ("{\"\":0},", 400_000)] {
+        let values = value.repeat(count);
+        let text = good.replacen("\"report\": {", &format!("\"report\": {{\"values\": [{values}0],"), 1);
+        assert!(text.len() > values.len());
+        fs::write(&path, text).unwrap();
+        let got = FeedbackSession::load(folder.path()).unwrap_err();
+        let is_named = matches!(&got, SessionError::Inconsistent { what, .. } if what == "memory of its values");
+        assert!(is_named, "{got:.200}");
+    }
+}
+
+#[test]
 fn a_crash_while_saving_leaves_the_session_before() {
     let folder = tempfile::tempdir().unwrap();
     let before = eventful();
@@ -319,6 +414,36 @@ fn a_crash_while_saving_leaves_the_session_before() {
     assert_eq!(fs::read(other.path().join("session.json")).unwrap(), json);
     after.save(folder.path()).unwrap();
     assert_eq!(FeedbackSession::load(folder.path()).unwrap(), after);
+}
+
+#[test]
+fn temporary_files_of_a_crash_are_deleted_a_day_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = eventful();
+    session.save(folder.path()).unwrap();
+    let ours = [
+        ".session.json.0123456789abcdef.tmp".to_owned(),
+        format!("images/.{}.png.fedcba9876543210.tmp", image(1).content_hash()),
+    ];
+    let others = [".notes.txt.0123456789abcdef.tmp", ".session.json.tmp", "images/.a.png.0123456789abcdef.tmp"];
+    let write = |name: &str, hours: u64| {
+        let file = File::create(folder.path().join(name)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
+    };
+    let exists = |name: &str| folder.path().join(name).exists();
+    let save = || session.save(folder.path()).unwrap();
+    let remove_unused = || assert_eq!(session.remove_unused_images(folder.path()).unwrap(), 0, "they do not count");
+    for clean_up in [&save as &dyn Fn(), &remove_unused] {
+        ours.iter().for_each(|name| write(name, 23));
+        others.iter().for_each(|name| write(name, 100));
+        clean_up();
+        assert!(ours.iter().all(|name| exists(name)), "another process may be writing them");
+        ours.iter().for_each(|name| write(name, 25));
+        clean_up();
+        assert!(!ours.iter().any(|name| exists(name)));
+        assert!(others.iter().all(|name| exists(name)), "they are not of a session");
+    }
+    assert_eq!(FeedbackSession::load(folder.path()).unwrap(), session);
 }
 
 /// Saves a session, changes its JSON, and returns the error of loading it.
@@ -401,7 +526,7 @@ fn what_is_no_session_folder_is_told_so() {
         fs::write(&path, text).unwrap();
         assert!(matches!(load(), SessionError::Json { .. }), "{text:.40}");
     }
-    fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
+    File::create(&path).unwrap().set_len(1 << 30).unwrap();
     assert!(matches!(load(), SessionError::TooLong { .. }));
 }
 

@@ -166,7 +166,11 @@ fn options_that_do_not_fit_the_data_are_refused() {
     for wrong in [0.0, 1.1, f64::NAN] {
         assert!(check(&AdapterOptions { least_scale: wrong, ..plain.clone() }, false).is_err(), "{wrong}");
     }
-    assert!(check(&AdapterOptions { size: 0, ..plain }, false).is_err());
+    assert!(check(&AdapterOptions { size: 4096, ..plain.clone() }, false).is_ok());
+    for size in [0, 4097, usize::MAX] {
+        let message = check(&AdapterOptions { size, ..plain.clone() }, false).expect_err("an absurd size");
+        assert!(message.starts_with("size: expected 1 to 4096 pixels"), "{message}");
+    }
     // Sampling weights apply to every adapter.
     assert!(check(&with(f64::NAN, &["x"]), false).is_err());
 }

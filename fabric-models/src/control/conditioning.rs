@@ -13,6 +13,9 @@ use fabric_core::pipeline::{BatchLayout, Conditioning, PreparedConditioning, Run
 
 use super::{ControlNet, T2IAdapter};
 
+/// Maximum magnitude of a scale, the same as of image conditions; far beyond useful ones.
+const MAX_SCALE: f64 = 100.0;
+
 /// Network that reads a control image.
 #[derive(Debug, Clone)]
 pub enum ControlNetwork {
@@ -121,10 +124,7 @@ impl Control {
 
     /// Checks that the network was trained for this U-Net, and runs on its device.
     fn check(&self, unet: &dyn UNetModel) -> Result<(), Error> {
-        if !self.scale.is_finite() {
-            let next = "1 is as trained, 0 is none";
-            return Err(Error::settings("scale of a control network", self.scale, "a finite number", next));
-        }
+        check_scale(self.scale)?;
         let same = |what: &str, got: String, expected: String| {
             if got == expected {
                 return Ok(());
@@ -236,6 +236,15 @@ impl PreparedConditioning for PreparedControl {
             }
         }))
     }
+}
+
+/// Checks that a scale is a number from -[`MAX_SCALE`] to [`MAX_SCALE`].
+pub(super) fn check_scale(scale: f64) -> Result<(), Error> {
+    if (-MAX_SCALE..=MAX_SCALE).contains(&scale) {
+        return Ok(());
+    }
+    let expected = format!("a number from -{MAX_SCALE} to {MAX_SCALE}");
+    Err(Error::settings("scale of a control network", scale, expected, "1 is as trained, 0 is none"))
 }
 
 /// The rows of a batch that a control acts on, as ascending ranges.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ModelError;
-use crate::config::{ConfigError, brief, check_count, limits, parse};
+use crate::config::{ConfigError, brief, check_count, check_resnets, limits, parse};
 use crate::layers::{Conv2d, cast, computes_in};
 use crate::load::{ComponentFolder, LoadOptions, LoadReport, TensorSource, load_into};
 
@@ -80,6 +80,8 @@ impl T2IAdapterConfig {
         check_count(MODEL, "in_channels", self.in_channels, limits::CHANNELS)?;
         check_count(MODEL, "channels", self.channels.len(), limits::LEVELS)?;
         check_count(MODEL, "num_res_blocks", self.num_res_blocks, limits::LAYERS)?;
+        // A light adapter has one level more than the configuration lists.
+        check_resnets(MODEL, "num_res_blocks", (self.channels.len() + 1) * self.num_res_blocks)?;
         check_count(MODEL, "downscale_factor", self.downscale_factor, 64)?;
         for &channels in &self.channels {
             check_count(MODEL, "channels", channels, limits::CHANNELS)?;

@@ -45,3 +45,24 @@ fn published_control_networks_have_their_sizes() {
         assert_eq!((network.channels().len(), network.downscale()), (4, downscale), "{adapter_type:?}");
     }
 }
+
+#[test]
+fn an_adapter_of_absurdly_many_blocks_is_refused_before_they_are_built() {
+    let config = |num_res_blocks| T2IAdapterConfig { channels: vec![8; 15], num_res_blocks, ..Default::default() };
+    let device = default_device().expect("a device");
+    assert!(config(64).init(&device).is_ok());
+    let message = config(65).init(&device).expect_err("16 times 65 blocks").to_string();
+    assert!(message.contains("`num_res_blocks`: expected at most 1024 resnets"), "{message}");
+    assert!(message.contains("got 1040 resnets"), "{message}");
+}
+
+#[test]
+fn a_scale_that_only_breaks_images_is_refused() {
+    for good in [0.0, 1.0, -1.0, 100.0, -100.0] {
+        assert!(conditioning::check_scale(good).is_ok(), "{good}");
+    }
+    for bad in [100.5, -1e3, f64::MAX, f64::INFINITY, f64::NAN] {
+        let message = conditioning::check_scale(bad).expect_err("an absurd scale").to_string();
+        assert!(message.contains("scale of a control network: expected a number from -100 to 100"), "{message}");
+    }
+}

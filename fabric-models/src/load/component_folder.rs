@@ -76,22 +76,26 @@ impl ComponentFolder {
     }
 }
 
+/// Names of safetensors files of a variant (`.fp16`, or nothing), in the order in which they are tried.
+pub(crate) fn safetensors_names(variant: &str) -> Vec<String> {
+    let names = |stem| [format!("{stem}{variant}.safetensors"), format!("{stem}.safetensors.index{variant}.json")];
+    ["diffusion_pytorch_model", "model"].into_iter().flat_map(names).collect()
+}
+
+/// Names of pickle files of a variant (`.fp16`, or nothing), in the order in which they are tried.
+pub(crate) fn pickle_names(variant: &str) -> Vec<String> {
+    let names = |stem| [format!("{stem}{variant}.bin"), format!("{stem}.bin.index{variant}.json")];
+    ["diffusion_pytorch_model", "pytorch_model"].into_iter().flat_map(names).collect()
+}
+
 /// File names in the order in which they are tried.
 fn candidates(variant: Option<&str>) -> Vec<String> {
-    fn safetensors(variant: &str) -> Vec<String> {
-        let names = |stem| [format!("{stem}{variant}.safetensors"), format!("{stem}.safetensors.index{variant}.json")];
-        ["diffusion_pytorch_model", "model"].into_iter().flat_map(names).collect()
-    }
-    fn pickle(variant: &str) -> Vec<String> {
-        let names = |stem| [format!("{stem}{variant}.bin"), format!("{stem}.bin.index{variant}.json")];
-        ["diffusion_pytorch_model", "pytorch_model"].into_iter().flat_map(names).collect()
-    }
     match variant {
         Some(variant) => {
             let variant = format!(".{variant}");
-            [safetensors(&variant), pickle(&variant)].concat()
+            [safetensors_names(&variant), pickle_names(&variant)].concat()
         }
-        None => [safetensors(""), safetensors(".fp16"), pickle(""), pickle(".fp16")].concat(),
+        None => [safetensors_names(""), safetensors_names(".fp16"), pickle_names(""), pickle_names(".fp16")].concat(),
     }
 }
 

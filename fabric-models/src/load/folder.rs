@@ -204,6 +204,26 @@ fn is_listed(index: &Path, settings: &Map<String, Value>, component: Component) 
     })
 }
 
+/// Reads a `model_index.json` and returns the components that it lists.
+///
+/// # Errors
+///
+/// Returns an error if the file cannot be read, or the model is of a kind that is not supported.
+#[cfg(feature = "hub")]
+pub(crate) fn listed_components(index: &Path) -> Result<Vec<Component>, LoadError> {
+    let settings: Map<String, Value> = read_json(index, MAX_CONFIG_BYTES)?;
+    let mut listed = Vec::new();
+    for component in Component::ALL {
+        if is_listed(index, &settings, component)? {
+            listed.push(component);
+        }
+    }
+    if !listed.contains(&Component::UNet) {
+        return Err(not_stable_diffusion(index, &settings));
+    }
+    Ok(listed)
+}
+
 fn not_stable_diffusion(index: &Path, settings: &Map<String, Value>) -> LoadError {
     LoadError::WrongFamily {
         place: index.display().to_string(),

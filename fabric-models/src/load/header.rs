@@ -11,13 +11,23 @@ use safetensors::Dtype;
 use serde::Deserialize;
 use serde::de::{Error as _, MapAccess, Visitor};
 
-use super::{LoadError, TensorInfo};
+use super::{LoadError, TensorInfo, shortened};
 
 /// Bytes before the header: its length, u64 little-endian.
 const LENGTH_BYTES: u64 = 8;
 
 /// Limit that the format specifies.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// Maximum number of tensors. A whole checkpoint of Stable Diffusion XL has about 2,500, and every tensor takes a few
+/// hundred bytes of memory.
+const MAX_TENSORS: usize = 1 << 17;
+
+/// Maximum length of a tensor's name; published names have up to 90 bytes.
+const MAX_NAME_BYTES: usize = 1024;
+
+/// Maximum number of axes of a tensor; no weights have more than five.
+const MAX_AXES: usize = 8;
 
 const GET_AGAIN: &str = "the file is damaged or incomplete: get it again";
 
@@ -67,12 +77,16 @@ impl<'de> Deserialize<'de> for Written {
                         written.metadata = map.next_value()?;
                         continue;
                     }
+                    if written.tensors.len() == MAX_TENSORS {
+                        return Err(A::Error::custom(format_args!("more than {MAX_TENSORS} tensors")));
+                    }
                     match written.tensors.entry(name) {
                         Entry::Vacant(entry) => {
                             entry.insert(map.next_value()?);
                         }
                         Entry::Occupied(entry) => {
-                            return Err(A::Error::custom(format_args!("tensor `{}` appears twice", entry.key())));
+                            let name = shortened(entry.key());
+                            return Err(A::Error::custom(format_args!("tensor `{name}` appears twice")));
                         }
                     }
                 }
@@ -142,17 +156,27 @@ struct Fault {
     expected: String,
 }
 
-/// Checks that the size of every tensor matches its shape and that the tensors cover the data without gap or overlap.
+/// Checks the name and the axes of every tensor, that its size matches its shape, and that the tensors cover the data
+/// without gap or overlap.
 fn check_layout(written: &Written, data_bytes: u64) -> Result<(), Fault> {
     let mut in_order: Vec<(&String, &Described)> = written.tensors.iter().collect();
     in_order.sort_by_key(|(_, tensor)| tensor.data_offsets);
     let mut end = 0;
     for (name, tensor) in in_order {
         let fault = |what: &str, got: String, expected: String| Fault {
-            what: format!("{what} of tensor `{name}`"),
+            what: format!("{what} of tensor `{}`", shortened(name)),
             got,
             expected,
         };
+        // Names are shown and compared, and a terminal would execute control characters.
+        if name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
+            let got = format!("{} bytes", name.len());
+            return Err(fault("name", got, format!("at most {MAX_NAME_BYTES} bytes without control characters")));
+        }
+        if tensor.shape.len() > MAX_AXES {
+            let got = format!("{} axes", tensor.shape.len());
+            return Err(fault("shape", got, format!("at most {MAX_AXES} axes")));
+        }
         let (from, to) = tensor.data_offsets;
         let bits = tensor
             .shape

@@ -1,5 +1,7 @@
 use std::fmt;
 
+pub(crate) use fabric_core::printable as shortened;
+
 /// All differences in names and shapes between a file and a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
@@ -83,12 +85,6 @@ fn list<T>(
         write!(f, "\n  and {} more", items.len() - Mismatch::SHOWN)?;
     }
     Ok(())
-}
-
-/// Shortens a name from a file to one line for messages and escapes control characters, which a terminal would execute.
-pub(crate) fn shortened(name: &str) -> String {
-    let shown: String = name.chars().take(MAX_NAME_BYTES).flat_map(char::escape_debug).collect();
-    if name.chars().nth(MAX_NAME_BYTES).is_some() { format!("{shown} ...") } else { shown }
 }
 
 /// Names longer than this get no suggestion; published names have up to 90 bytes. The time of a comparison grows with

@@ -62,11 +62,15 @@ pub(crate) use mismatch::{nearest, shortened};
 
 pub use apply::{LoadReport, load_into};
 pub use component_folder::ComponentFolder;
+#[cfg(feature = "hub")]
+pub(crate) use component_folder::{pickle_names, safetensors_names};
 pub use converted::ConvertedSource;
 pub(crate) use converted::saved_tensors;
 pub use error::LoadError;
 pub use family::{Component, Family};
 pub use folder::ModelFolder;
+#[cfg(feature = "hub")]
+pub(crate) use folder::listed_components;
 pub use folder_writer::FolderWriter;
 pub use mapped::{MappedSource, Part, Renamed};
 pub use matched::{MatchedTensors, match_tensors};
@@ -74,6 +78,8 @@ pub use mismatch::{Mismatch, MissingTensor, ShapeMismatch};
 pub(crate) use open::open_vae;
 pub use open::open_weights;
 pub use options::{LoadDtype, LoadOptions, LoadProgress, ProgressCallback};
+#[cfg(feature = "train")]
+pub(crate) use parameters::ModulePath;
 pub use parameters::{ParameterInfo, PublishedNames, parameters};
 #[cfg(feature = "pickle")]
 use pickle::PickleFile;
@@ -81,13 +87,17 @@ pub use safetensors::Dtype;
 pub use safetensors_file::SafetensorsFile;
 pub use save::{SaveDtype, SaveOptions, save_component, save_weights};
 use sharded::ShardedSafetensors;
+#[cfg(feature = "hub")]
+pub(crate) use sharded::shard_names;
 pub use sharded::weights_bytes;
 pub(crate) use single_file::SingleFile;
 pub use source::{HostTensor, TensorInfo, TensorSource};
+#[cfg(any(feature = "hub", feature = "train"))]
+pub(crate) use write::Partial;
 pub use write::write_safetensors;
 pub(crate) use write::write_text;
 #[cfg(feature = "train")]
-pub(crate) use {parameters::ModulePath, write::Partial};
+pub(crate) use write::{is_stale, sweep, write_json};
 
 #[cfg(test)]
 mod tests;

@@ -78,12 +78,7 @@ impl ShardedSafetensors {
             if shards.contains_key(name) {
                 continue;
             }
-            if !is_plain_file_name(name) {
-                let got = format!("`{}`", name.escape_debug());
-                let expected = "the plain name of a file in the same folder";
-                let next = "do not use this index: it points outside its folder";
-                return Err(LoadError::malformed(index, "shard name", got, expected, next));
-            }
+            check_shard_name(index, name)?;
             let path = folder.join(name);
             if !path.exists() {
                 let what = format!("shard `{name}`, which {} names", index.display());
@@ -96,6 +91,28 @@ impl ShardedSafetensors {
         let tensors = collect(index, &shard_of, &shards)?;
         Ok(Self { index: index.to_owned(), shards, shard_of, tensors })
     }
+}
+
+/// Returns the names of the shards that an index lists, without opening them.
+///
+/// # Errors
+///
+/// Returns an error if the index is invalid or lists anything other than plain file names.
+#[cfg(feature = "hub")]
+pub(crate) fn shard_names(index: &Path) -> Result<std::collections::BTreeSet<String>, LoadError> {
+    let Index { weight_map: WeightMap(shard_of) } = read_json(index, MAX_INDEX_BYTES)?;
+    shard_of.into_values().map(|name| check_shard_name(index, &name).map(|()| name)).collect()
+}
+
+/// Checks that a shard's name is a plain file name.
+fn check_shard_name(index: &Path, name: &str) -> Result<(), LoadError> {
+    if is_plain_file_name(name) {
+        return Ok(());
+    }
+    let got = format!("`{}`", name.escape_debug());
+    let expected = "the plain name of a file in the same folder";
+    let next = "do not use this index: it points outside its folder";
+    Err(LoadError::malformed(index, "shard name", got, expected, next))
 }
 
 /// Collects the tensors of all shards and checks that each is in the shard that the index gives.

@@ -1,10 +1,11 @@
 //! Atomic writing of safetensors, JSON and text files: to a temporary name beside the target, then renamed.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
@@ -70,7 +71,7 @@ fn header(metadata: &BTreeMap<String, String>, tensors: &[&(String, TensorInfo)]
 }
 
 /// Writes indented JSON as diffusers does, atomically.
-pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), LoadError> {
+pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), LoadError> {
     write_text(path, &json_text(path, value)?)
 }
 
@@ -98,22 +99,34 @@ pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), LoadError> {
     partial.rename(path)
 }
 
+/// Part of a temporary name between the target's name and the unique number.
+const PARTIAL: &str = ".partial-";
+/// Digits of the unique number, which is written in base 16.
+const UNIQUE_DIGITS: usize = 16;
+
+/// Age from which on a temporary file or folder counts as left by a process that was stopped. Processes that still
+/// write, also on other machines, touch theirs every few minutes; a day allows for clocks that differ.
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Temporary file or folder that is removed when dropped, unless it was renamed to its target.
 #[derive(Debug)]
 pub(crate) struct Partial(PathBuf);
 
 impl Partial {
     /// Chooses a unique temporary name in the folder of `path`. It does not collide with other threads, with processes
-    /// on this or another machine that shares the folder, or with files left by a crash.
+    /// on this or another machine that shares the folder, or with files left by a crash. Those that crashes left for
+    /// the same `path` more than a day ago are removed.
     pub(crate) fn beside(path: &Path) -> Result<Self, LoadError> {
         let Some(name) = path.file_name() else {
             let next = "give a path that ends with a name";
             return Err(LoadError::malformed(path, "path to write to", "no name at its end", "one", next));
         };
+        let name = name.to_string_lossy();
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        sweep(folder.unwrap_or(Path::new(".")), |target| target == name);
         // A process id is not unique: threads share it, and in containers it is often 1. `RandomState` has random keys.
         let unique = RandomState::new().hash_one(std::process::id());
-        let name = format!(".{}.partial-{unique:016x}", name.to_string_lossy());
-        Ok(Self(path.with_file_name(name)))
+        Ok(Self(path.with_file_name(format!(".{name}{PARTIAL}{unique:016x}"))))
     }
 
     /// Like [`Self::beside`], but creates an empty folder of that name, with its parents.
@@ -138,4 +151,31 @@ impl Drop for Partial {
         // After a rename nothing is left to remove. After a failure, an error here would hide the original one.
         let _ = if self.0.is_dir() { std::fs::remove_dir_all(&self.0) } else { std::fs::remove_file(&self.0) };
     }
+}
+
+/// Removes the temporary files and folders that processes left in a folder more than a day ago, for targets whose names
+/// satisfy `is_target`. Whatever cannot be listed or removed stays.
+pub(crate) fn sweep(folder: &Path, is_target: impl Fn(&str) -> bool) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        if target_of(&entry.file_name().to_string_lossy()).is_some_and(&is_target) && is_stale(&entry) {
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let path = entry.path();
+            let _ = if is_folder { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        }
+    }
+}
+
+/// Returns the name of the target of a temporary name that [`Partial::beside`] chose; `None` for other names.
+fn target_of(name: &str) -> Option<&str> {
+    let (target, unique) = name.strip_prefix('.')?.rsplit_once(PARTIAL)?;
+    let is_unique = unique.len() == UNIQUE_DIGITS && unique.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_unique.then_some(target)
+}
+
+/// Returns whether an entry of a folder was last written more than a day ago.
+pub(crate) fn is_stale(entry: &DirEntry) -> bool {
+    let modified = entry.metadata().and_then(|metadata| metadata.modified());
+    // A time in the future, as of a machine with another clock, is no age.
+    modified.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > STALE))
 }

@@ -88,6 +88,9 @@ impl LoraFile {
                 (None, None) => Scaling::default(),
             };
             let modules = networks.remove(&part).unwrap_or_default();
+            if let Some(settings) = header.as_ref().or(adapter_config) {
+                scaling.check_cost(settings, modules.keys())?;
+            }
             let reader = Reader { source, scaling, place: source.place() };
             let entries = modules.into_iter().map(|(target, keys)| reader.entry(target, keys));
             Ok(Lora { place: source.place(), part, entries: entries.collect::<Result<_, _>>()?, strict: true })

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
 
-use regex::{Regex, RegexBuilder};
+use regex::bytes::{Regex, RegexBuilder};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -22,10 +22,15 @@ const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// peft's default of `lora_alpha`.
 const PEFT_ALPHA: f64 = 8.0;
 
-/// Limits on patterns that are regular expressions, which are expensive. Real files have module names or a few short
-/// expressions.
-const MAX_EXPRESSIONS: usize = 256;
-const MAX_EXPRESSION_BYTES: usize = 1 << 16;
+/// Limits on patterns that are regular expressions, which are expensive: their number, their length together, and the
+/// size of each when compiled. Real files have module names or a few short expressions.
+const MAX_EXPRESSIONS: usize = 32;
+const MAX_SOURCE_BYTES: usize = 1 << 14;
+const MAX_EXPRESSION_BYTES: usize = 1 << 15;
+
+/// Maximum number of bytes of module names to compare with patterns, counted once for each comparison. A file for all
+/// layers of Stable Diffusion XL, with as many expressions as are allowed, needs a fifth of it.
+const MAX_COMPARED_BYTES: usize = 1 << 24;
 
 /// Scaling of one network's products without a stored `.alpha`.
 #[derive(Debug, Default)]
@@ -50,6 +55,9 @@ impl Found {
     pub(super) fn in_header(metadata: &BTreeMap<String, String>, place: &str) -> Result<Option<Self>, LoraError> {
         let Some(text) = metadata.get(HEADER_ENTRY) else { return Ok(None) };
         let got = Self { place: place.to_owned(), entry: HEADER_ENTRY, settings: Settings::default() };
+        if text.len() as u64 > MAX_CONFIG_BYTES {
+            return Err(got.bad(&format!("{} bytes", text.len()), "at most 4 MiB of JSON with peft's settings"));
+        }
         match fabric_core::json::from_str(text) {
             Ok(settings) => Ok(Some(Self { settings, ..got })),
             Err(_) => Err(got.bad(text, "a JSON object with peft's settings")),
@@ -135,6 +143,23 @@ impl Scaling {
         Ok(Self { alpha, patterns, rank_stabilized: flag("use_rslora") })
     }
 
+    /// Returns an error if the settings `got` have patterns that are too expensive to compare with all these modules.
+    pub(super) fn check_cost<'a>(
+        &self,
+        got: &Found,
+        mut modules: impl Iterator<Item = &'a String>,
+    ) -> Result<(), LoraError> {
+        let add = |sum: usize, module: &String| {
+            Some(sum.saturating_add(self.patterns.cost(module))).filter(|sum| *sum <= MAX_COMPARED_BYTES)
+        };
+        if modules.try_fold(0, add).is_some() {
+            return Ok(());
+        }
+        let (expressions, names) = (self.patterns.expressions.len(), self.patterns.named());
+        let found_here = format!("{expressions} regular expressions and {names} names for too many modules");
+        Err(got.bad(&found_here, "an `alpha_pattern` with fewer regular expressions"))
+    }
+
     /// Returns the alpha of a module and the factor of its product. `stored` is the value of an `.alpha` tensor.
     ///
     /// `rank` is that of the matrices, so `r` and `rank_pattern` are not needed.
@@ -158,27 +183,46 @@ const MAX_MODULE_BYTES: usize = 1024;
 /// Alphas by pattern. As in peft, patterns match suffixes of module names, and the first matching pattern counts.
 #[derive(Debug, Default)]
 struct Patterns {
-    /// Patterns that are plain names, with their position in the file.
-    names: HashMap<String, (usize, f64)>,
+    /// Patterns that are the name of one module (`^a.to_q`), with their position in the file.
+    modules: HashMap<String, (usize, f64)>,
+    /// Patterns that are the end of names (`to_q`).
+    ends: HashMap<String, (usize, f64)>,
     expressions: Vec<(usize, Regex, f64)>,
+    /// Length of all expressions in the file.
+    source_bytes: usize,
 }
 
 impl Patterns {
     fn add(&mut self, pattern: &str, alpha: f64) -> Result<(), &'static str> {
-        let order = self.names.len() + self.expressions.len();
+        let order = self.named() + self.expressions.len();
         // In a pattern that is a module name, a dot is taken literally and not as a regular expression.
         let is_word = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        if pattern.split('.').all(is_word) {
-            self.names.entry(pattern.to_owned()).or_insert((order, alpha));
+        let name = pattern.strip_suffix('$').unwrap_or(pattern);
+        let (names, name) = match name.strip_prefix('^') {
+            Some(name) => (&mut self.modules, name),
+            None => (&mut self.ends, name),
+        };
+        if name.split('.').all(is_word) {
+            names.entry(name.to_owned()).or_insert((order, alpha));
             return Ok(());
         }
-        if self.expressions.len() == MAX_EXPRESSIONS {
-            return Err("at most 256 patterns that are no names of modules");
+        self.source_bytes = self.source_bytes.saturating_add(pattern.len());
+        if self.expressions.len() == MAX_EXPRESSIONS || self.source_bytes > MAX_SOURCE_BYTES {
+            return Err("at most 32 patterns that are no names of modules, of 16 KiB together");
         }
-        let whole = RegexBuilder::new(&format!(r"^(?:.*\.)?(?:{pattern})$")).size_limit(MAX_EXPRESSION_BYTES).build();
+        // Without Unicode, `\w` and `.` are small: the names of modules are ASCII.
+        let whole = RegexBuilder::new(&format!(r"^(?:.*\.)?(?:{pattern})$"))
+            .unicode(false)
+            .size_limit(MAX_EXPRESSION_BYTES)
+            .build();
         let expression = whole.map_err(|_| "a short regular expression for the end of a module's name")?;
         self.expressions.push((order, expression, alpha));
         Ok(())
+    }
+
+    /// Number of patterns that are names.
+    fn named(&self) -> usize {
+        self.modules.len() + self.ends.len()
     }
 
     fn find(&self, module: &str) -> Option<f64> {
@@ -186,10 +230,18 @@ impl Patterns {
             return None;
         }
         let ends = std::iter::once(module).chain(module.match_indices('.').map(|(dot, _)| &module[dot + 1..]));
-        let named = ends.filter_map(|end| self.names.get(end).copied());
-        let matching = self.expressions.iter().filter(|(_, expression, _)| expression.is_match(module));
+        let named = ends.filter_map(|end| self.ends.get(end)).chain(self.modules.get(module)).copied();
+        let matching = self.expressions.iter().filter(|(_, expression, _)| expression.is_match(module.as_bytes()));
         let first = named.chain(matching.map(|(order, _, alpha)| (*order, *alpha))).min_by_key(|(order, _)| *order);
         first.map(|(_, alpha)| alpha)
+    }
+
+    /// Returns an upper bound of the number of bytes that [`Self::find`] compares.
+    fn cost(&self, module: &str) -> usize {
+        if module.len() > MAX_MODULE_BYTES || (self.named() == 0 && self.expressions.is_empty()) {
+            return 0;
+        }
+        module.len() * (2 + module.matches('.').count() + self.expressions.len())
     }
 }
 
@@ -341,9 +393,25 @@ mod tests {
             matches!(read(&json, Component::UNet), Err(LoraError::Metadata { .. }))
         };
         assert!(refused(vec![r"\w{90}".repeat(10)]));
-        assert!(refused((0..300).map(|i| format!("a{i}.*")).collect()));
+        assert!(!refused((0..32).map(|i| format!("a{i}.*")).collect()));
+        assert!(refused((0..33).map(|i| format!("a{i}.*")).collect()));
+        assert!(refused((0..20).map(|i| format!("{i}.*|{}", "a|".repeat(500))).collect()), "20 kB of expressions");
         assert!(!refused((0..5000).map(|i| format!("down_blocks.{i}.to_q")).collect()), "names cost nothing");
+        assert!(!refused((0..5000).map(|i| format!("^down_blocks.{i}.to_q$")).collect()), "also with anchors");
+        let padded = format!("{{}}{}", " ".repeat(MAX_CONFIG_BYTES as usize));
+        let message = read(&padded, Component::UNet).unwrap_err().to_string();
+        assert!(message.contains("expected at most 4 MiB") && message.contains("got 4194306 bytes"), "{message}");
     }
+
+    #[test]
+    fn anchors_choose_the_module_of_that_name() {
+        let json = r#"{"lora_alpha": 8, "alpha_pattern": {"^a.to_k$": 1, "^a.to_q": 2, "to_v$": 3, "to_[kv]": 4}}"#;
+        let scaling = peft(json).unwrap();
+        let alpha = |module: &str| scaling.of(module, 1, None).0;
+        assert_eq!([alpha("a.to_k"), alpha("b.a.to_k"), alpha("a.to_q"), alpha("b.a.to_q")], [1.0, 4.0, 2.0, 8.0]);
+        assert_eq!([alpha("a.to_v"), alpha("to_v"), alpha("a.xto_v")], [3.0, 3.0, 8.0]);
+    }
+
     #[test]
     fn no_pattern_matches_a_name_that_no_model_has() {
         let mut patterns = Patterns::default();

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::ClipTokenizer;
 use super::error::TokenizerError;
 use super::tokenizer_json::{self, TOKENIZER_JSON};
-use super::vocabulary::{Vocabulary, corrupt};
+use super::vocabulary::{Vocabulary, check_added, corrupt};
 use crate::load::{LoadError, write_text};
 
 /// Maximum size of a tokenizer's file; OpenAI's largest has 1 MB.
@@ -114,6 +114,10 @@ impl TokenizerConfig {
         let map = parse("special_tokens_map.json", special_tokens_map)?.unwrap_or_default();
         let map = if main.added_tokens_decoder.is_some() { SmallFile::default() } else { map };
 
+        let added = main.added_tokens_decoder.unwrap_or_default().into_iter();
+        let added_tokens: Vec<(String, u32)> = added.map(|(id, token)| (token.into_text(), id)).collect();
+        check_added("tokenizer_config.json", &added_tokens)?;
+
         let default = Self::default();
         let text = |over: Option<TokenText>, under: Option<TokenText>| over.or(under).map(TokenText::into_text);
         Ok(Self {
@@ -121,9 +125,7 @@ impl TokenizerConfig {
             eos_token: text(map.eos_token, main.eos_token).unwrap_or(default.eos_token),
             pad_token: text(map.pad_token, main.pad_token),
             unk_token: text(map.unk_token, main.unk_token),
-            added_tokens: (main.added_tokens_decoder.unwrap_or_default().into_iter())
-                .map(|(id, token)| (token.into_text(), id))
-                .collect(),
+            added_tokens,
             model_max_length: match main.model_max_length.map(|length| match length {
                 Length::Tokens(length) => length,
                 Length::Word(Any::Infinity) => f64::INFINITY,
@@ -217,7 +219,7 @@ impl ClipTokenizer {
     /// `added_tokens.json`.
     pub fn to_files(&self) -> Vec<(&'static str, String)> {
         let (vocab, merges) = self.vocabulary.to_text();
-        let name = |id| self.specials.iter().find(|(_, special)| *special == id).map(|(name, _)| name.as_str());
+        let name = |id| self.specials.name_of(id);
         let specials = serde_json::json!({
             "bos_token": name(self.bos),
             "eos_token": name(self.eos),
@@ -256,6 +258,8 @@ fn read_config(folder: &Path) -> Result<TokenizerConfig, TokenizerError> {
     if let Some(added) = optional("added_tokens.json")? {
         let added: BTreeMap<String, u32> = fabric_core::json::from_str(&added)
             .map_err(|error| corrupt("added_tokens.json", error, "one JSON object of tokens and their ids"))?;
+        let added: Vec<(String, u32)> = added.into_iter().collect();
+        check_added("added_tokens.json", &added)?;
         config.added_tokens.extend(added);
     }
     Ok(config)

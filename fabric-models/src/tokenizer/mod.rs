@@ -22,6 +22,7 @@ mod emphasis;
 mod error;
 mod files;
 mod learn;
+mod specials;
 mod tokenizer_json;
 mod vocabulary;
 mod weights;
@@ -37,8 +38,8 @@ pub use error::TokenizerError;
 pub use files::TokenizerConfig;
 pub(crate) use weights::WeightedPrompt;
 
-use vocabulary::Vocabulary;
-use words::Part;
+use specials::{Part, Specials};
+use vocabulary::{Vocabulary, check_added};
 
 /// Maximum length of a prompt in bytes: some 200 windows.
 pub const MAX_PROMPT_BYTES: usize = 65_536;
@@ -58,8 +59,8 @@ pub enum PadWith {
 #[derive(Debug, Clone)]
 pub struct ClipTokenizer {
     vocabulary: Arc<Vocabulary>,
-    /// Special tokens that are recognised in the text, with their ids.
-    specials: Vec<(String, u32)>,
+    /// Special tokens that are recognised in the text.
+    specials: Arc<Specials>,
     /// Words that are single tokens after cleaning.
     whole_words: [(&'static str, u32); 2],
     bos: u32,
@@ -99,12 +100,10 @@ impl ClipTokenizer {
         let special = |name: &String| Ok((name.clone(), id(name, "special token")?));
         let mut specials = named.into_iter().flatten().map(special).collect::<Result<Vec<_>, TokenizerError>>()?;
         specials.extend(config.added_tokens.iter().cloned());
-        specials.retain(|(name, _)| !name.is_empty());
-        specials.sort_unstable();
-        specials.dedup();
+        check_added("special tokens", &specials)?;
         let tokenizer = Self {
             vocabulary,
-            specials,
+            specials: Arc::new(Specials::new(specials)),
             whole_words: [("", 0); 2],
             bos,
             eos,
@@ -156,9 +155,7 @@ impl ClipTokenizer {
             PadWith::Id(id) => id,
         };
         if let Some(name) = self.vocabulary.token(self.pad) {
-            self.specials.push((name.to_owned(), self.pad));
-            self.specials.sort_unstable();
-            self.specials.dedup();
+            self.specials = Arc::new((*self.specials).clone().with(name, self.pad));
         }
         self
     }
@@ -196,7 +193,7 @@ impl ClipTokenizer {
         match self.cleaning {
             Cleaning::OpenClip => self.encode_clean(&clean(text), &mut ids),
             Cleaning::Fast => {
-                for part in words::cut_specials(&clean(text), &self.specials) {
+                for part in self.specials.cut(&clean(text)) {
                     match part {
                         Part::Special(id) => ids.push(id),
                         Part::Text(text) => self.encode_clean(text, &mut ids),
@@ -204,7 +201,7 @@ impl ClipTokenizer {
                 }
             }
             Cleaning::Ftfy | Cleaning::Basic => {
-                for part in words::cut_specials(text, &self.specials) {
+                for part in self.specials.cut(text) {
                     match part {
                         Part::Special(id) => ids.push(id),
                         Part::Text(text) => self.encode_clean(&clean(text), &mut ids),
@@ -234,7 +231,7 @@ impl ClipTokenizer {
         for &id in ids.iter().filter(|&&id| id != self.bos && id != self.eos) {
             if let Some(ends_word) = self.vocabulary.spell(id, &mut bytes) {
                 bytes.extend(ends_word.then_some(b' '));
-            } else if let Some((name, _)) = self.specials.iter().find(|(_, special)| *special == id) {
+            } else if let Some(name) = self.specials.name_of(id) {
                 bytes.extend_from_slice(name.as_bytes());
                 bytes.push(b' ');
             } else {

@@ -310,6 +310,37 @@ fn files_that_do_not_fit_are_refused_with_the_reason() {
 }
 
 #[test]
+fn added_tokens_that_no_model_has_are_refused_with_their_file() {
+    let folder = tempfile::tempdir().unwrap();
+    tokenizer().save(folder.path()).unwrap();
+    let refused = |file: &str, text: &str, expected: &str| {
+        fs::write(folder.path().join(file), text).unwrap();
+        let error = ClipTokenizer::from_folder(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(file) && error.contains(expected), "{error}");
+        fs::remove_file(folder.path().join(file)).unwrap();
+    };
+    refused("added_tokens.json", r#"{"<a>": 1048576}"#, "expected ids below 1048576, got id 1048576");
+    let long = "a".repeat(1025);
+    refused("added_tokens.json", &format!(r#"{{"{long}": 5}}"#), "expected tokens of at most 1024 bytes, got a token");
+    let decoder = r#"{"added_tokens_decoder": {"4000000000": {"content": "<a>"}}}"#;
+    refused("tokenizer_config.json", decoder, "got id 4000000000");
+    let error = one_file(|file| file["added_tokens"][0]["id"] = 1_048_576.into()).unwrap_err().to_string();
+    assert!(error.contains("tokenizer.json") && error.contains("got id 1048576"), "{error}");
+
+    let (vocab, merges, config) = small();
+    let built = |added_tokens: Vec<(String, u32)>| {
+        ClipTokenizer::from_parts(&vocab, &merges, &TokenizerConfig { added_tokens, ..config.clone() })
+    };
+    let numbered = |count: u32| (0..count).map(|i| (format!("<tok{i}>"), 600 + i)).collect::<Vec<_>>();
+    let many = built(numbered(100_000)).unwrap();
+    let ids = many.encode(&format!("{}<tok99999>", "a <to ".repeat(3500))).unwrap();
+    assert_eq!(ids.last(), Some(&100_599));
+    assert_eq!(many.decode(&[100_599; 1000]).unwrap().len(), 11 * 1000 - 1);
+    let error = built(numbered(1 << 17)).unwrap_err().to_string();
+    assert!(error.contains("special tokens: expected at most 131072, got 131075 tokens"), "{error}");
+}
+
+#[test]
 fn missing_and_foreign_files_are_refused_with_their_path() {
     let folder = tempfile::tempdir().unwrap();
     let error = |name: &str| {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::alphabet::END_OF_WORD;
 use super::error::TokenizerError;
 use super::files::TokenizerConfig;
-use super::vocabulary::{Vocabulary, corrupt};
+use super::vocabulary::{Vocabulary, check_added, corrupt};
 
 pub(super) const TOKENIZER_JSON: &str = "tokenizer.json";
 
@@ -67,7 +67,9 @@ pub(super) fn read(text: &str, config: &mut TokenizerConfig) -> Result<Vocabular
         Merges::Pairs(pairs) => pairs,
         Merges::Lines(lines) => lines.iter().map(|line| pair(line)).collect::<Result<_, _>>()?,
     };
-    config.added_tokens.extend(added_tokens.into_iter().map(|AddedToken { id, content }| (content, id)));
+    let added: Vec<(String, u32)> = added_tokens.into_iter().map(|AddedToken { id, content }| (content, id)).collect();
+    check_added(TOKENIZER_JSON, &added)?;
+    config.added_tokens.extend(added);
     Vocabulary::from_json(&model.vocab, &pairs)
 }
 

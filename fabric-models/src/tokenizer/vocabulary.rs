@@ -5,12 +5,15 @@ use std::sync::{Arc, LazyLock};
 
 use super::alphabet::{BYTES, CHARACTERS, END_OF_WORD, byte_of};
 use super::error::TokenizerError;
+use super::specials::MAX_TOKEN_BYTES;
 use super::tokenizer_json::TOKENIZER_JSON;
 
 /// Maximum number of merges that the reference reads.
 pub(super) const MAX_MERGES: usize = 49_152 - 256 - 2;
 /// Ids from this number on are rejected as a corrupt file.
 const MAX_IDS: u32 = 1 << 20;
+/// Maximum number of special and added tokens; a textual inversion adds up to about 100.
+const MAX_ADDED: usize = 1 << 17;
 
 /// Vocabulary of a byte-pair tokenizer.
 #[derive(Debug)]
@@ -185,6 +188,23 @@ fn by_id(file: &str, ids: &HashMap<String, u32>) -> Result<Vec<String>, Tokenize
         slot.clone_from(token);
     }
     Ok(tokens)
+}
+
+/// Checks special and added tokens: their number, the lengths of their names, and their ids.
+pub(super) fn check_added(file: &str, tokens: &[(String, u32)]) -> Result<(), TokenizerError> {
+    if tokens.len() > MAX_ADDED {
+        return Err(corrupt(file, format!("{} tokens", tokens.len()), format!("at most {MAX_ADDED}")));
+    }
+    for (name, id) in tokens {
+        if name.len() > MAX_TOKEN_BYTES {
+            let got = format!("a token of {} bytes", name.len());
+            return Err(corrupt(file, got, format!("tokens of at most {MAX_TOKEN_BYTES} bytes")));
+        }
+        if *id >= MAX_IDS {
+            return Err(corrupt(file, format!("id {id}"), format!("ids below {MAX_IDS}")));
+        }
+    }
+    Ok(())
 }
 
 /// Returns the ids of two tokens and of their merged token; `what` names the merge in errors.

@@ -1,40 +1,10 @@
-//! Splits text at special tokens, then into words.
+//! Splits text into words.
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 
 use super::clean::Cleaning;
-
-/// Part of a text: plain text or a special token.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Part<'a> {
-    Text(&'a str),
-    Special(u32),
-}
-
-/// Splits the text at special tokens (name and id); of several at one position, the longest is used.
-pub(super) fn cut_specials<'a>(text: &'a str, specials: &[(String, u32)]) -> Vec<Part<'a>> {
-    let mut parts = Vec::new();
-    let (mut start, mut at) = (0, 0);
-    while at < text.len() {
-        let here = specials.iter().filter(|(name, _)| text[at..].starts_with(name.as_str()));
-        if let Some((name, id)) = here.max_by_key(|(name, _)| name.len()) {
-            if start < at {
-                parts.push(Part::Text(&text[start..at]));
-            }
-            parts.push(Part::Special(*id));
-            at += name.len();
-            start = at;
-        } else {
-            at += text[at..].chars().next().map_or(1, char::len_utf8);
-        }
-    }
-    if start < text.len() {
-        parts.push(Part::Text(&text[start..]));
-    }
-    parts
-}
 
 /// Returns the words of cleaned text: contractions, runs of letters, single numerals, runs of anything else.
 ///
@@ -71,15 +41,5 @@ mod tests {
         assert_eq!(got, expected);
         assert_eq!(words("'LL a\u{345}b", Cleaning::Ftfy).collect::<Vec<_>>(), ["'LL", "a", "b"]);
         assert_eq!(words("'LL a\u{345}b", Cleaning::Fast).collect::<Vec<_>>(), ["'", "LL", "a", "\u{345}", "b"]);
-    }
-
-    #[test]
-    fn special_tokens_cut_the_text() {
-        let specials = [("<a>".to_owned(), 1), ("<a>>".to_owned(), 2), ("!".to_owned(), 0)];
-        assert_eq!(
-            cut_specials("é<a>b<a>>!", &specials),
-            [Part::Text("é"), Part::Special(1), Part::Text("b"), Part::Special(2), Part::Special(0)]
-        );
-        assert_eq!(cut_specials("", &specials), []);
     }
 }

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::TrainError;
 use super::optimizer::{Optimizer, Slot, visit};
 use crate::load::{
-    HostTensor, LoadDtype, LoadError, LoadOptions, Partial, PublishedNames, SafetensorsFile, TensorSource, load_into,
-    write_safetensors, write_text,
+    Dtype, HostTensor, LoadDtype, LoadError, LoadOptions, MAX_CONFIG_BYTES, Partial, PublishedNames, SafetensorsFile,
+    TensorSource, is_stale, load_into, read_json, sweep, write_json, write_safetensors,
 };
 
 /// Identity and progress of a run.
@@ -29,8 +29,12 @@ const WEIGHTS: &str = "weights.safetensors";
 const AVERAGE: &str = "average.safetensors";
 const MOMENTS: [&str; 2] = ["moments-1.safetensors", "moments-2.safetensors"];
 const STATE: &str = "state.json";
+/// Prefix of the folders of checkpoints, before the number of their step.
+const PREFIX: &str = "step-";
 /// Number of checkpoints to keep; older ones are removed.
 const KEPT: usize = 2;
+
+const REMOVE: &str = "remove this checkpoint, and the run goes on from the one before it";
 
 /// Writes a checkpoint and removes old ones.
 pub(super) fn save<M: Module + PublishedNames>(
@@ -39,7 +43,7 @@ pub(super) fn save<M: Module + PublishedNames>(
     module: &M,
     optimizer: &Optimizer,
 ) -> Result<PathBuf, TrainError> {
-    let place = folder.join(format!("step-{:08}", state.step));
+    let place = folder.join(format!("{PREFIX}{:08}", state.step));
     // A checkpoint of the same step is identical. Replacing it would leave a moment without a checkpoint.
     if place.join(STATE).is_file() {
         return Ok(place);
@@ -56,16 +60,42 @@ pub(super) fn save<M: Module + PublishedNames>(
     write(&partial.path().join(AVERAGE), &slots(|slot| &slot.average))?;
     write(&partial.path().join(MOMENTS[0]), &slots(|slot| &slot.moment_1))?;
     write(&partial.path().join(MOMENTS[1]), &slots(|slot| &slot.moment_2))?;
-    write_text(&partial.path().join(STATE), &format!("{:#}\n", serde_json::json!(state)))?;
+    write_json(&partial.path().join(STATE), &json!(state))?;
     // A folder of this name without `state.json` is incomplete and was not left by this function.
     if place.is_dir() {
         fs::remove_dir_all(&place).map_err(|error| LoadError::io(&place, "replace", error))?;
     }
     partial.rename(&place)?;
     for old in all(folder)?.iter().rev().skip(KEPT) {
-        fs::remove_dir_all(old).map_err(|error| LoadError::io(old, "remove an old checkpoint", error))?;
+        // Under its own name, a checkpoint that is half removed could look complete.
+        let removed = Partial::beside(old)?;
+        fs::rename(old, removed.path()).map_err(|error| LoadError::io(old, "remove an old checkpoint", error))?;
     }
     Ok(place)
+}
+
+/// Removes what a process that was stopped left in the folder of a run more than a day ago: temporary folders, and
+/// folders of checkpoints without `state.json`. Whatever cannot be removed stays.
+pub(super) fn remove_leftovers(folder: &Path) {
+    sweep(folder, |name| number(name).is_some());
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let path = entry.path();
+        let is_checkpoint = number(&entry.file_name().to_string_lossy()).is_some();
+        if is_checkpoint && !path.join(STATE).exists() && is_stale(&entry) {
+            // Files of others stay, and their folder with them.
+            for file in [WEIGHTS, AVERAGE, MOMENTS[0], MOMENTS[1]] {
+                let _ = fs::remove_file(path.join(file));
+            }
+            let _ = fs::remove_dir(path);
+        }
+    }
+}
+
+/// Returns the step of a checkpoint by the name of its folder; `None` for other names.
+fn number(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix(PREFIX)?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 /// Finds the newest checkpoint in a folder, if there is one.
@@ -102,36 +132,38 @@ fn all(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
     let mut got = Vec::new();
     for entry in fs::read_dir(folder).map_err(list)? {
         let path = entry.map_err(list)?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.starts_with("step-") && path.join(STATE).is_file() {
-            got.push(path);
+        if let Some(step) = step_of(&path)
+            && path.join(STATE).is_file()
+        {
+            got.push((step, path));
         }
     }
     got.sort();
-    Ok(got)
+    Ok(got.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Loads a checkpoint into a network and an optimizer of the same run.
+/// Returns the step of a checkpoint by the path of its folder.
+fn step_of(place: &Path) -> Option<u64> {
+    number(&place.file_name()?.to_string_lossy())
+}
+
+/// Loads a checkpoint into a network and an optimizer of the same run, which has so many `steps`.
 pub(super) fn load<M: Module + PublishedNames>(
     place: &Path,
     run: &Value,
+    steps: u64,
     module: M,
     mut optimizer: Optimizer,
     device: &Device,
 ) -> Result<(State, M, Optimizer), TrainError> {
     let path = place.join(STATE);
-    let text = fs::read_to_string(&path).map_err(|error| LoadError::io(&path, "read", error))?;
-    let state: State = serde_json::from_str(&text).map_err(|error| {
-        LoadError::malformed(
-            &path,
-            "state",
-            error.to_string(),
-            "what a checkpoint says of its run",
-            "remove this checkpoint",
-        )
-    })?;
+    let state: State = read_json(&path, MAX_CONFIG_BYTES)?;
     if state.run != *run {
         return Err(TrainError::OtherRun { path: place.to_owned(), differing: differing(&state.run, run) });
+    }
+    if state.step > steps || step_of(place) != Some(state.step) {
+        let expected = format!("the number of the folder, and at most {steps}");
+        return Err(LoadError::malformed(&path, "step", state.step, expected, REMOVE).into());
     }
     let options = LoadOptions::default().with_dtype(LoadDtype::F32);
     let (module, _) = load_into(module, &SafetensorsFile::open(place.join(WEIGHTS))?, &options)?;
@@ -140,20 +172,31 @@ pub(super) fn load<M: Module + PublishedNames>(
     let (first, second, average) = (first?, second?, average?);
     let plain = device.clone().inner();
     for (name, slot) in &mut optimizer.slots {
-        let read = |file: &SafetensorsFile| -> Result<Tensor<1>, TrainError> {
-            let tensor = file.read(name)?;
-            let values: Vec<f32> =
-                tensor.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-            if tensor.info.shape != slot.shape || values.len() != slot.shape.iter().product::<usize>() {
-                let got = format!("{:?} {:?}", tensor.info.dtype, tensor.info.shape);
-                let expected = format!("F32 {:?}", slot.shape);
-                return Err(LoadError::malformed(place, name, got, expected, "remove this checkpoint").into());
-            }
-            Ok(Tensor::from_data(TensorData::new(values, [tensor.info.elements()]), &plain))
-        };
-        *slot = Slot::on([read(&first)?, read(&second)?, read(&average)?], slot.shape.clone(), &plain);
+        let moment_2 = read(&second, name, slot)?;
+        if let Some(index) = moment_2.iter::<f32>().position(|value| value < 0.0) {
+            // The optimizer takes its root.
+            let what = format!("tensor `{name}`");
+            let got = format!("a negative number at index {index}");
+            return Err(LoadError::malformed(second.path(), what, got, "means of squares, at least 0", REMOVE).into());
+        }
+        let values = [read(&first, name, slot)?, moment_2, read(&average, name, slot)?];
+        *slot = Slot::on(values.map(|data| Tensor::from_data(data, &plain)), slot.shape.clone(), &plain);
     }
     Ok((state, module, optimizer))
+}
+
+/// Reads the flattened values of a tensor in a checkpoint: finite numbers, in the type and shape in which they were
+/// written.
+fn read(file: &SafetensorsFile, name: &str, slot: &Slot) -> Result<TensorData, LoadError> {
+    let tensor = file.read(name)?;
+    if tensor.info.dtype != Dtype::F32 || tensor.info.shape != slot.shape {
+        let got = format!("{:?} {:?}", tensor.info.dtype, tensor.info.shape);
+        let expected = format!("F32 {:?}", slot.shape);
+        return Err(LoadError::malformed(file.path(), format!("tensor `{name}`"), got, expected, REMOVE));
+    }
+    let count = tensor.info.elements();
+    let (bytes, _, dtype) = tensor.into_data(LoadDtype::F32, true, &file.place(), name)?.into_parts();
+    Ok(TensorData::from_bytes(bytes, [count], dtype))
 }
 
 /// Describes the settings in which two runs differ.

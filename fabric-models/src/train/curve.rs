@@ -1,10 +1,12 @@
 //! Loss curves as CSV and SVG.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use super::TrainError;
-use crate::load::write_text;
+use crate::load::{LoadError, write_text};
 
 /// Losses of a run, which can be written as CSV and SVG.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -12,6 +14,11 @@ pub struct LossCurve {
     /// Pairs of step (counted from 1) and loss.
     pub points: Vec<(u64, f64)>,
 }
+
+/// File of the losses in the folder of a run.
+const CSV: &str = "loss.csv";
+/// Maximum length of a line of that file: a step of up to 10 digits, and a loss of up to 24 characters.
+const LINE_BYTES: u64 = 40;
 
 /// Size of the SVG in pixels, and the margin for labels.
 const SIZE: [f64; 2] = [720.0, 360.0];
@@ -37,6 +44,28 @@ impl LossCurve {
             Some((step.parse().ok()?, loss.parse().ok()?))
         };
         Self { points: text.lines().filter_map(point).collect() }
+    }
+
+    /// Reads the losses that a run of so many steps has saved in its folder; without a file, there are none.
+    pub(super) fn read(folder: &Path, steps: u64) -> Result<Self, TrainError> {
+        let path = folder.join(CSV);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(LoadError::io(&path, "open", error).into()),
+        };
+        // The header is no longer than a line.
+        let most = LINE_BYTES.saturating_mul(steps.saturating_add(1));
+        let mut text = Vec::new();
+        file.take(most.saturating_add(1))
+            .read_to_end(&mut text)
+            .map_err(|error| LoadError::io(&path, "read", error))?;
+        if text.len() as u64 > most {
+            let expected = format!("at most {most} bytes for {steps} steps");
+            let next = "move the file away, and the run goes on without its earlier losses";
+            return Err(LoadError::malformed(&path, "losses of the run", "more", expected, next).into());
+        }
+        Ok(Self::from_csv(&String::from_utf8_lossy(&text)))
     }
 
     /// Draws the losses as dots and their mean over consecutive windows as a line, on a logarithmic axis.
@@ -81,7 +110,7 @@ impl LossCurve {
     ///
     /// Returns an error if a file cannot be written.
     pub fn save(&self, folder: &Path, title: &str) -> Result<(), TrainError> {
-        write_text(&folder.join("loss.csv"), &self.csv())?;
+        write_text(&folder.join(CSV), &self.csv())?;
         write_text(&folder.join("loss.svg"), &self.svg(title))?;
         Ok(())
     }

@@ -4,6 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::TrainError;
 
+/// Maximum number of steps; published runs have up to a few million. Their batches, [`MAX_BATCH`] for each step, can
+/// still be counted.
+const MAX_STEPS: u64 = 1_000_000_000;
+
+/// Maximum number of examples per batch, and of batches per step; those of a step are held in memory.
+const MAX_BATCH: u64 = 65_536;
+
 /// Settings of a training run that are independent of the task.
 ///
 /// ```
@@ -73,14 +80,16 @@ impl TrainSettings {
     /// Returns an error for the first setting that is out of range.
     pub fn validate(&self) -> Result<(), TrainError> {
         let counts = [
-            ("steps", self.steps),
-            ("batch", self.batch as u64),
-            ("accumulate", self.accumulate),
-            ("save_every", self.save_every),
+            ("steps", self.steps, MAX_STEPS),
+            ("batch", self.batch as u64, MAX_BATCH),
+            ("accumulate", self.accumulate, MAX_BATCH),
+            // More than the steps means only after the last one.
+            ("save_every", self.save_every, u64::MAX),
         ];
-        for (name, count) in counts {
-            if count == 0 {
-                return Err(TrainError::settings(name, 0, "at least 1", "set it to the number you want"));
+        for (name, count, most) in counts {
+            if !(1..=most).contains(&count) {
+                let expected = if most == u64::MAX { "at least 1".to_owned() } else { format!("1 to {most}") };
+                return Err(TrainError::settings(name, count, &expected, "set it to the number you want"));
             }
         }
         if self.warm_up >= self.steps {

@@ -233,6 +233,127 @@ fn checkpoints_of_another_run_and_half_written_ones_are_not_taken() {
     assert!(message.contains("average.safetensors"), "{message}");
 }
 
+/// A run of 40 steps with the checkpoints of steps 20 and 40.
+fn trained(place: &std::path::Path) {
+    let mut run = trainer(place, &settings(), u64::MAX).expect("a trainer");
+    for _ in 0..40 {
+        run.step().expect("a step");
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_and_the_damage_is_named() {
+    use crate::load::{Dtype, SafetensorsFile, write_safetensors};
+
+    let place = tempfile::tempdir().expect("a folder");
+    trained(place.path());
+    let newest = place.path().join("step-00000040");
+    let refused = |parts: &[&str]| {
+        let message = trainer(place.path(), &settings(), u64::MAX).expect_err("a damaged checkpoint").to_string();
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    };
+    for name in ["moments-1.safetensors", "moments-2.safetensors", "average.safetensors"] {
+        let path = newest.join(name);
+        let whole = std::fs::read(&path).expect("a file");
+        let file = SafetensorsFile::open(&path).expect("opens");
+        let stored = file.read("layer.weight").expect("a tensor");
+        let replace = |dtype, bytes: [u8; 4]| {
+            let mut tensor = stored.clone();
+            tensor.info.dtype = dtype;
+            tensor.bytes = bytes.to_vec();
+            let infos = [("layer.weight".to_owned(), tensor.info.clone())];
+            write_safetensors(&path, &Default::default(), &infos, |_| Ok(tensor.clone())).expect("written");
+        };
+        replace(Dtype::I32, 7_i32.to_le_bytes());
+        refused(&[name, "`layer.weight`", "F32 [1, 1]", "I32 [1, 1]"]);
+        replace(Dtype::F32, f32::NAN.to_le_bytes());
+        refused(&[name, "`layer.weight`", "NaN"]);
+        if name == "moments-2.safetensors" {
+            replace(Dtype::F32, (-1.0_f32).to_le_bytes());
+            refused(&[name, "`layer.weight`", "negative number at index 0"]);
+        }
+        std::fs::write(&path, whole).expect("written");
+    }
+    let state = newest.join("state.json");
+    let whole = std::fs::read_to_string(&state).expect("a file");
+    for step in ["20", "61", "1000000000000"] {
+        std::fs::write(&state, whole.replace("\"step\": 40", &format!("\"step\": {step}"))).expect("written");
+        refused(&["state.json", "the number of the folder, and at most 60", step]);
+    }
+    std::fs::File::create(&state).and_then(|file| file.set_len(1 << 30)).expect("a long file");
+    refused(&["state.json", "at most 4194304 bytes"]);
+    std::fs::write(&state, whole).expect("written");
+    let curve = place.path().join("loss.csv");
+    std::fs::File::options().append(true).open(&curve).and_then(|file| file.set_len(1 << 30)).expect("a long file");
+    refused(&["loss.csv", "at most 2440 bytes for 60 steps"]);
+    std::fs::remove_file(&curve).expect("removed");
+    assert_eq!(trainer(place.path(), &settings(), u64::MAX).expect("a trainer").steps_done(), 40);
+}
+
+#[test]
+fn checkpoints_are_in_the_order_of_their_numbers() {
+    let place = tempfile::tempdir().expect("a folder");
+    for step in ["99999999", "100000000", "of-a-dance"] {
+        let folder = place.path().join(format!("step-{step}"));
+        std::fs::create_dir(&folder).expect("a folder");
+        std::fs::write(folder.join("state.json"), "{}").expect("written");
+    }
+    let newest = super::checkpoint::newest(place.path()).expect("a list").expect("a checkpoint");
+    assert!(newest.ends_with("step-100000000"), "{newest:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_a_kill_left_more_than_a_day_ago_is_removed_by_the_next_run() {
+    use std::fs;
+    use std::time::{Duration, SystemTime};
+
+    let place = tempfile::tempdir().expect("a folder");
+    trained(place.path());
+    let left = |name: &str, file: &str, hours: u64| {
+        let folder = place.path().join(name);
+        fs::create_dir(&folder).expect("a folder");
+        fs::write(folder.join(file), b"half").expect("written");
+        let time = SystemTime::now() - Duration::from_secs(hours * 3600);
+        fs::File::open(&folder).and_then(|folder| folder.set_modified(time)).expect("an older time");
+        folder
+    };
+    let gone = [
+        left(".step-00000060.partial-0123456789abcdef", "weights.safetensors", 25),
+        left("step-00000010", "weights.safetensors", 25),
+    ];
+    let kept = [
+        left(".step-00000060.partial-00000000000000ff", "weights.safetensors", 1),
+        left("step-00000030", "average.safetensors", 1),
+        left("step-00000011", "notes.txt", 25),
+        left("step-by-step", "weights.safetensors", 1000),
+    ];
+    assert_eq!(trainer(place.path(), &settings(), u64::MAX).expect("a trainer").steps_done(), 40);
+    assert!(gone.iter().all(|folder| !folder.exists()));
+    assert!(kept.iter().all(|folder| folder.is_dir()));
+}
+
+#[test]
+fn absurd_numbers_are_refused_before_anything_is_made() {
+    let most = TrainSettings { steps: 1_000_000_000, batch: 65_536, accumulate: 65_536, ..settings() };
+    most.validate().expect("the largest numbers");
+    TrainSettings { save_every: u64::MAX, ..settings() }.validate().expect("a checkpoint at the end alone");
+    for (name, bad) in [
+        ("steps", TrainSettings { steps: 1_000_000_001, ..most.clone() }),
+        ("batch", TrainSettings { batch: 65_537, ..most.clone() }),
+        ("accumulate", TrainSettings { accumulate: u64::MAX, ..most.clone() }),
+    ] {
+        let message = bad.validate().expect_err(name).to_string();
+        assert!(message.starts_with(name) && message.contains("expected 1 to "), "{message}");
+    }
+    let place = tempfile::tempdir().expect("a folder");
+    let task = FitLine { spoilt_from: u64::MAX };
+    let run = Trainer::new(task, line(), &settings(), place.path().join("run"), &device(), 1_000_000);
+    let message = run.expect_err("too many threads").to_string();
+    assert!(message.starts_with("workers: expected at most 1024, got 1000000"), "{message}");
+    assert!(!place.path().join("run").exists());
+}
+
 #[test]
 fn settings_that_contradict_each_other_are_named() {
     for (name, bad) in [

@@ -15,6 +15,9 @@ use super::replicas::Replicas;
 use super::{Feed, LossCurve, Optimizer, TrainError, TrainSettings, learning_rate};
 use crate::load::{LoadError, PublishedNames};
 
+/// Maximum number of threads of each kind that a run starts; each takes memory, and no machine has more processors.
+const MAX_THREADS: usize = 1024;
+
 /// Training task: defines the batches and the loss of a network on a batch.
 pub trait Task: Sync {
     /// The network.
@@ -77,11 +80,13 @@ pub struct Trainer<T: Task> {
 impl<T: Task> Trainer<T> {
     /// Starts a run in `folder`, or resumes the run in it.
     ///
-    /// `model` is the network with its initial weights, on an autodiff device.
+    /// `model` is the network with its initial weights, on an autodiff device. `workers` threads prepare batches, at
+    /// most 1024. What an earlier process left incomplete in the folder is removed if it is older than a day.
     ///
     /// # Errors
     ///
-    /// Returns an error if settings are out of range, or the folder contains another run or a damaged checkpoint.
+    /// Returns an error if settings are out of range, or the folder contains another run, a damaged checkpoint or a
+    /// damaged `loss.csv`.
     pub fn new(
         task: T,
         model: T::Model,
@@ -91,8 +96,13 @@ impl<T: Task> Trainer<T> {
         workers: usize,
     ) -> Result<Self, TrainError> {
         settings.validate()?;
+        if workers > MAX_THREADS {
+            let expected = format!("at most {MAX_THREADS}");
+            return Err(TrainError::settings("workers", workers, &expected, "as many as processors are enough"));
+        }
         let folder = folder.as_ref().to_owned();
         fs::create_dir_all(&folder).map_err(|error| LoadError::io(&folder, "make the folder", error))?;
+        checkpoint::remove_leftovers(&folder);
         // The checkpoint interval does not affect the weights, so it is not part of the run's identity.
         let same = TrainSettings { save_every: TrainSettings::default().save_every, ..settings.clone() };
         let run = json!({ "task": task.identity(), "settings": same });
@@ -101,13 +111,10 @@ impl<T: Task> Trainer<T> {
         let last_saved = checkpoint::newest(&folder)?;
         if let Some(place) = &last_saved {
             let state;
-            (state, model, optimizer) = checkpoint::load(place, &run, model, optimizer, device)?;
+            (state, model, optimizer) = checkpoint::load(place, &run, settings.steps, model, optimizer, device)?;
             step = state.step;
         }
-        let mut curve = match fs::read_to_string(folder.join("loss.csv")) {
-            Ok(text) => LossCurve::from_csv(&text),
-            Err(_) => LossCurve::default(),
-        };
+        let mut curve = if step == 0 { LossCurve::default() } else { LossCurve::read(&folder, settings.steps)? };
         curve.points.retain(|(at, _)| *at <= step);
         let feed = Feed::new(task.batches(), step * settings.accumulate, workers);
         Ok(Self {
@@ -128,8 +135,8 @@ impl<T: Task> Trainer<T> {
     }
 
     /// Sets how many of a step's batches ([`TrainSettings::accumulate`]) are computed in parallel, each on its own
-    /// thread with a clone of the network. The number is limited to the batches of a step; 1 (the default) computes
-    /// them sequentially.
+    /// thread with a clone of the network. The number is limited to the batches of a step and to 1024; 1 (the default)
+    /// computes them sequentially.
     ///
     /// For a small network on a CPU, this is faster than one batch on all threads. Gradients are added in the same
     /// order in both cases.
@@ -139,7 +146,7 @@ impl<T: Task> Trainer<T> {
     /// Returns an error if the threads cannot be started.
     pub fn with_replicas(mut self, replicas: usize) -> Result<Self, TrainError> {
         let batches = usize::try_from(self.settings.accumulate).unwrap_or(usize::MAX);
-        self.replicas = Replicas::new(replicas.min(batches))?;
+        self.replicas = Replicas::new(replicas.min(batches).min(MAX_THREADS))?;
         Ok(self)
     }
 

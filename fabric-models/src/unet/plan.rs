@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::config::{AdditionEmbedType, Depths, DownBlockType, MODEL, MidBlockType, UNetConfig, UpBlockType};
-use crate::config::{ConfigError, OneOrMany, brief, check_count, check_epsilon, limits};
+use crate::config::{ConfigError, OneOrMany, brief, check_count, check_epsilon, check_resnets, limits};
 
 /// Validated configuration with one entry per block, in execution order.
 #[derive(Debug)]
@@ -152,6 +152,7 @@ impl Plan {
         plan.check_divisions(config)?;
         let layers: usize = plan.blocks().flat_map(|block| &block.depths).sum();
         check_count(MODEL, "transformer_layers_per_block", layers.max(1), limits::TRANSFORMER_LAYERS)?;
+        check_resnets(MODEL, "layers_per_block", plan.blocks().map(|block| block.inputs.len()).sum())?;
         Ok(plan)
     }
 
@@ -245,6 +246,10 @@ fn check_numbers(config: &UNetConfig) -> Result<(), ConfigError> {
     for side in sides {
         check_count(MODEL, "sample_size", side, limits::SIDE)?;
     }
+    let (shift, most) = (config.freq_shift, limits::FREQUENCY_SHIFT);
+    if !(-most..=most).contains(&shift) {
+        return invalid("freq_shift", shift, format!("a number from -{most} to {most}"));
+    }
     let first = config.block_out_channels[0];
     check_frequencies("block_out_channels", first, config.freq_shift)
 }
@@ -252,7 +257,7 @@ fn check_numbers(config: &UNetConfig) -> Result<(), ConfigError> {
 /// Checks that a sinusoidal embedding of `dim` channels is even and has more frequencies than `shift`.
 fn check_frequencies(field: &str, dim: usize, shift: f64) -> Result<(), ConfigError> {
     let half = dim / 2;
-    if dim.is_multiple_of(2) && shift.is_finite() && half as f64 - shift > 0.0 {
+    if dim.is_multiple_of(2) && half as f64 - shift > 0.0 {
         return Ok(());
     }
     invalid(field, dim, format!("an even number above twice `freq_shift` ({shift})"))

@@ -4,12 +4,19 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use super::Vae;
-use crate::config::{ConfigError, OneOrMany, brief, check_count, limits, parse};
+use crate::config::{ConfigError, OneOrMany, brief, check_count, check_resnets, limits, parse};
 use crate::layers::Activation;
 
 pub(super) const MODEL: &str = "VAE";
+
+/// Range of the scaling factor and of the standard deviations of latents. Published are 0.13 to 8.5; quotients of two
+/// such numbers stay far within f32.
+const SCALES: RangeInclusive<f64> = 1e-6..=1e6;
+/// Magnitude of shifts and means of latents; published are up to 3.
+const MAX_SHIFT: f64 = 1e6;
 
 /// Class of an encoder block in the published configurations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +153,8 @@ impl VaeConfig {
             }
         }
         check_count(MODEL, "layers_per_block", self.layers_per_block, limits::LAYERS)?;
+        // Those of the encoder, of the decoder, and of the two middle blocks.
+        check_resnets(MODEL, "layers_per_block", levels * (2 * self.layers_per_block + 1) + 4)?;
         check_count(MODEL, "norm_num_groups", self.norm_num_groups, limits::CHANNELS)?;
         check_count(MODEL, "latent_channels", self.latent_channels, limits::CHANNELS)?;
         for &channels in &self.block_out_channels {
@@ -164,26 +173,31 @@ impl VaeConfig {
     }
 
     fn check_scale(&self) -> Result<(), ConfigError> {
-        let invalid = |field: &str, got: String, expected: &str| Err(ConfigError::invalid(MODEL, field, got, expected));
-        if !(self.scaling_factor.is_finite() && self.scaling_factor > 0.0) {
-            return invalid("scaling_factor", self.scaling_factor.to_string(), "a number above 0");
+        let invalid =
+            |field: &str, got: String, expected: String| Err(ConfigError::invalid(MODEL, field, got, expected));
+        let scales = format!("from {:e} to {:e}", SCALES.start(), SCALES.end());
+        let shifts = format!("from -{MAX_SHIFT:e} to {MAX_SHIFT:e}");
+        let is_shift = |x: &f64| (-MAX_SHIFT..=MAX_SHIFT).contains(x);
+        if !SCALES.contains(&self.scaling_factor) {
+            return invalid("scaling_factor", self.scaling_factor.to_string(), format!("a number {scales}"));
         }
-        if let Some(shift) = self.shift_factor.filter(|shift| !shift.is_finite()) {
-            return invalid("shift_factor", shift.to_string(), "a number");
+        if let Some(shift) = self.shift_factor.filter(|shift| !is_shift(shift)) {
+            return invalid("shift_factor", shift.to_string(), format!("a number {shifts}"));
         }
         let one_per_channel = |values: &Vec<f64>| values.len() == self.latent_channels;
+        let beside = |field: &str| format!("values, because `{field}` is given");
         match (&self.latents_mean, &self.latents_std) {
             (None, None) => Ok(()),
-            (Some(_), None) => invalid("latents_std", "nothing".to_owned(), "values, because `latents_mean` is given"),
-            (None, Some(_)) => invalid("latents_mean", "nothing".to_owned(), "values, because `latents_std` is given"),
+            (Some(_), None) => invalid("latents_std", "nothing".to_owned(), beside("latents_mean")),
+            (None, Some(_)) => invalid("latents_mean", "nothing".to_owned(), beside("latents_std")),
             _ if self.shift_factor.is_some_and(|shift| shift != 0.0) => {
                 Err(ConfigError::unsupported(MODEL, "shift_factor", "a shift beside `latents_mean`", "one of the two"))
             }
-            (Some(mean), _) if !one_per_channel(mean) || mean.iter().any(|x| !x.is_finite()) => {
-                invalid("latents_mean", format!("{mean:?}"), "one number per latent channel")
+            (Some(mean), _) if !one_per_channel(mean) || !mean.iter().all(is_shift) => {
+                invalid("latents_mean", format!("{mean:?}"), format!("one number {shifts} per latent channel"))
             }
-            (_, Some(std)) if !one_per_channel(std) || std.iter().any(|x| !(x.is_finite() && *x > 0.0)) => {
-                invalid("latents_std", format!("{std:?}"), "one number above 0 per latent channel")
+            (_, Some(std)) if !one_per_channel(std) || !std.iter().all(|x| SCALES.contains(x)) => {
+                invalid("latents_std", format!("{std:?}"), format!("one number {scales} per latent channel"))
             }
             _ => Ok(()),
         }

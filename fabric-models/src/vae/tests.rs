@@ -128,4 +128,28 @@ fn configurations_that_cannot_be_built_are_refused() {
     refused(r#"{"latents_mean": [1, 2, 3, 4]}"#, "`latents_std`: expected .. got nothing");
     refused(r#"{"latents_mean": [1], "latents_std": [1, 1, 1, 1]}"#, "`latents_mean`");
     refused(r#"{"latent_channels": 0}"#, "`latent_channels`: expected .. got 0");
+    refused(r#"{"layers_per_block": 256}"#, "`layers_per_block`: expected at most 1024 resnets .. got 2056 resnets");
+}
+
+#[test]
+fn scales_of_latents_that_leave_nothing_of_them_are_refused() {
+    let read = |fields: &str| VaeConfig::from_json(&format!("{{{fields}}}")).map_err(|error| error.to_string());
+    for field in ["scaling_factor", "latents_std", "shift_factor", "latents_mean"] {
+        let is_shift = matches!(field, "shift_factor" | "latents_mean");
+        let with = |value: &str| match field {
+            "latents_std" => read(&format!(r#""latents_mean": [0, 0, 0, 0], "latents_std": [1, 1, 1, {value}]"#)),
+            "latents_mean" => read(&format!(r#""latents_mean": [0, 0, 0, {value}], "latents_std": [1, 1, 1, 1]"#)),
+            _ => read(&format!(r#""{field}": {value}"#)),
+        };
+        for good in ["0.13025", "1e-6", "1000000.0"] {
+            assert!(with(good).is_ok(), "{field} {good}");
+        }
+        for bad in ["1e-7", "-0.5", "1e7", "1e300"] {
+            let is_fine = is_shift && matches!(bad, "1e-7" | "-0.5");
+            match with(bad) {
+                Ok(_) => assert!(is_fine, "{field} {bad}"),
+                Err(message) => assert!(message.contains(&format!("`{field}`: expected")) && !is_fine, "{message}"),
+            }
+        }
+    }
 }

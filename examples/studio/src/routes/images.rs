@@ -1,4 +1,4 @@
-//! Handlers of images: those of sessions, contact sheets, the gallery, and attention.
+//! Handlers of images: those of sessions, contact sheets, the gallery, and how a round was made.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use crate::error::ApiError;
 use crate::ids::Id;
 use crate::segments::Segments;
 use crate::studio::{Sort, Studio};
+use crate::timeline::Timeline;
 use crate::views::AttentionView;
 
 #[derive(Debug, Deserialize)]
@@ -45,6 +46,11 @@ pub(super) async fn sheet(State(studio): App, segments: Segments) -> Result<Resp
 pub(super) async fn attention(State(studio): App, segments: Segments) -> Result<Json<AttentionView>, ApiError> {
     let (id, round) = (segments.session()?, segments.round());
     run(studio, move |shared| shared.attention(id, round)).await.map(Json)
+}
+
+pub(super) async fn timeline(State(studio): App, segments: Segments) -> Result<Json<Timeline>, ApiError> {
+    let (id, round) = (segments.session()?, segments.round());
+    run(studio, move |shared| shared.timeline(id, round)).await.map(Json)
 }
 
 /// The file of an image of a session, with its metadata. It never changes, because it is named by its content.

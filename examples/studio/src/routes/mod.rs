@@ -66,6 +66,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Studio>>)> {
         ("/api/sessions/{session}", get(sessions::show).patch(sessions::patch).delete(sessions::delete)),
         ("/api/sessions/{session}/rounds", post(jobs::round)),
         ("/api/sessions/{session}/rounds/{round}/attention", get(images::attention)),
+        ("/api/sessions/{session}/rounds/{round}/timeline", get(images::timeline)),
         ("/api/sessions/{session}/compare", post(jobs::compare)),
         ("/api/sessions/{session}/votes", post(sessions::vote)),
         ("/api/sessions/{session}/votes/{image}", delete(sessions::take_back_votes)),

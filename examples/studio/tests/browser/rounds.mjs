@@ -145,9 +145,45 @@ export function playRounds(stage) {
     await tab.untilSession("measures attention", ({ settings }) => settings?.measure_attention);
     await tab.nextRound();
     await tab.press(`${round(1)} .attention`);
-    await tab.until("there is a heat map", async () => (await tab.count("#attention td")) > 0);
+    await tab.until("there is a heat map", async () => (await tab.count("#attention .heat td")) > 0);
     assert.equal(await tab.count("#attention .attention-reference.liked"), 1);
+
+    // Each image of the round has a veil, and says in words where the reference acted.
+    await tab.untilImages("#attention .veiled img");
+    const texts = await tab.page.$$eval("#attention .veiled img", (all) => all.map((one) => one.alt));
+    assert.equal(texts.length, 4);
+    texts.forEach((text, at) => {
+      assert.ok(text.startsWith(`Image ${at + 1} of round 2. The liked reference acted most at the `), text);
+    });
+    const opacities = await tab.page.$$eval("#attention .veiled canvas", (all) => all.flatMap((one) => {
+      const { data } = one.getContext("2d").getImageData(0, 0, one.width, one.height);
+      return [...data].filter((_, at) => at % 4 === 3);
+    }));
+    assert.equal(opacities.length, 4 * 16 * 16);
+    const [least, most] = [Math.min(...opacities), Math.max(...opacities)];
+    assert.ok(least < 16 && most > 192 && most < 255, `opacities from ${least} to ${most}`);
+    const isOverImage = await tab.page.$eval("#attention .veiled", (one) => {
+      const [image, veil] = [...one.children].map((part) => part.getBoundingClientRect());
+      return ["left", "top", "width", "height"].every((side) => Math.abs(image[side] - veil[side]) < 1);
+    });
+    assert.ok(isOverImage, "the veil covers its image");
     await tab.screenshot("attention");
+
+    await tab.press("#timeline > summary");
+    const hasAllParts = async (index) => {
+      const timeline = await tab.get(`/api/sessions/${tab.id}/rounds/${index}/timeline`);
+      assert.equal(await tab.count("#timeline tbody tr"), timeline.step_seconds.length + 3);
+    };
+    await hasAllParts(1);
+    assert.match(await tab.text("#timeline-text"), /^The round took \d+\.\d\d s\./);
+    await tab.screenshot("timeline");
+    await tab.keys("Escape");
+    await tab.until("the dialog is closed", async () => !(await tab.shows("#attention")));
+    // A round without measured attention has times alone.
+    await tab.press(`${round(0)} .attention`);
+    await tab.until("the page says so", async () => (await tab.text("#attention-text")).includes("was not measured"));
+    assert.equal(await tab.count("#attention .attention-reference"), 0);
+    await hasAllParts(0);
   });
 
   stage.scenario("a round is steered by keys alone", async (tab) => {

@@ -102,4 +102,47 @@ export function playSessions(stage) {
     await tab.until("its session is open", () => tab.id === id);
     await tab.until("the image is selected", () => tab.shows(`${card(0, 2)}.selected`));
   });
+
+  stage.scenario("the gallery shows liked, disliked or other images alone", async (tab) => {
+    const id = await tab.start(STAR);
+    await tab.press(card(0, 0, ".like"));
+    await tab.press(card(0, 1, ".dislike"));
+    await tab.untilSession("has two votes", ({ votes }) => votes.length === 2);
+    const [{ images }] = (await tab.session()).rounds;
+    await tab.openSidebar();
+    await tab.press("#open-gallery");
+    // Other scenarios have sessions, too.
+    const own = `.gallery-item[href="#/session/${id}"]`;
+    const shows = (...places) => tab.until(`the gallery shows the images ${places}`, async () => {
+      const shown = await tab.page.$$eval(own, (all) => all.map((one) => one.dataset.image));
+      return JSON.stringify(shown.sort()) === JSON.stringify(places.map((at) => images[at]).sort());
+    });
+    const chosen = () => tab.page.$eval("#gallery-filter :checked", (one) => one.value);
+    await shows(0, 1, 2, 3);
+
+    // Keys alone lead to the filter and change it.
+    await tab.page.focus("#gallery-sort");
+    await tab.keys("Shift+Tab");
+    assert.equal(await tab.evaluate(() => document.activeElement.value), "all");
+    await tab.keys("ArrowRight");
+    await shows(0);
+    await tab.keys("ArrowRight");
+    await shows(1);
+    await tab.keys("ArrowRight");
+    await shows(2, 3);
+    await tab.screenshot("gallery-filter");
+
+    // The choice stays when the gallery is sorted, left and loaded again.
+    await tab.page.select("#gallery-sort", "new");
+    await shows(2, 3);
+    await tab.open(id, 1);
+    await tab.openSidebar();
+    await tab.press("#open-gallery");
+    await shows(2, 3);
+    await tab.page.reload();
+    await shows(2, 3);
+    assert.equal(await chosen(), "unvoted");
+    await tab.press('#gallery-filter label:has([value="disliked"])');
+    await shows(1);
+  });
 }

@@ -73,7 +73,15 @@ async fn answers_have_the_fields_of_the_description() {
     is_described(&model, "Model");
     is_described(&model["presets"][0], "Preset");
     is_described(&server.get("/api/nothing").await.json(), "Error");
+    is_described(&server.get(&format!("{path}/rounds/0/timeline")).await.expect(200), "Timeline");
     server.put(&format!("{path}/conditions"), json!({"conditions": []})).await.expect(200);
+    let fabric = json!({"start": 0.0, "end": 1.0, "max_weight": 0.8});
+    let settings = json!({"measure_attention": true, "fabric": fabric});
+    server.patch(&path, json!({"settings": settings})).await.expect(200);
+    server.round(&path, 1).await;
+    let attention = server.get(&format!("{path}/rounds/1/attention")).await.expect(200);
+    is_described(&attention, "Attention");
+    is_described(&attention["references"][0], "ReferenceAttention");
     let job = server.post(&format!("{path}/compare"), json!({"round": 0})).await.expect(202);
     is_described(&job, "Job");
 }

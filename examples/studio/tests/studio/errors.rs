@@ -99,6 +99,7 @@ async fn what_does_not_exist_is_not_found_and_never_a_path() {
     server.post(&format!("{path}/votes"), vote).await.is_error(404, "unknown_image");
     for round in ["1", "-1", "x", "18446744073709551616"] {
         server.get(&format!("{path}/rounds/{round}/attention")).await.is_error(404, "unknown_round");
+        server.get(&format!("{path}/rounds/{round}/timeline")).await.is_error(404, "unknown_round");
     }
     let empty = server.session(2).await;
     server.get(&format!("{empty}/sheet")).await.is_error(404, "unknown_round");

@@ -1,5 +1,6 @@
-//! Rounds: what they are made with, their images, comparisons and attention.
+//! Rounds: what they are made with, their images, comparisons, attention and times.
 
+use axum::body::Bytes;
 use fabric::core::image::{Image, ImageMetadata};
 use serde_json::{Value, json};
 
@@ -27,32 +28,35 @@ async fn a_round_has_images_with_metadata_that_never_change() {
     assert!(sheet.width() > 2 * 64 && sheet.height() > 64, "{sheet:?}");
 }
 
-#[tokio::test]
-async fn the_same_seed_gives_the_same_images_also_at_the_same_time() {
-    let rounds = async |server: &Server, together: bool| {
-        let sessions = [server.session(1).await, server.session(2).await];
-        let mut all = Vec::new();
-        for round in 0..2 {
-            let jobs = if together {
-                [server.start(&sessions[0], 2).await, server.start(&sessions[1], 2).await]
-            } else {
-                let first = server.start(&sessions[0], 2).await;
-                server.finished(&first).await;
-                [first, server.start(&sessions[1], 2).await]
-            };
-            for (job, session) in jobs.iter().zip(&sessions) {
-                assert_eq!(server.finished(job).await["state"], "done");
-                let made = images(&server.get(session).await.expect(200), round);
-                let vote = json!({"image": made[0], "strength": 1});
-                server.post(&format!("{session}/votes"), vote).await.expect(200);
-                all.push(made);
-            }
+/// Makes a session with three rounds of two images, of which one is liked and one disliked, and returns the files of
+/// all images.
+async fn files_of_a_session(server: &Server, seed: u64) -> Vec<Bytes> {
+    let path = server.session(seed).await;
+    let mut files = Vec::new();
+    for round in 0..3 {
+        let made = images(&server.round(&path, 2).await, round);
+        for (hash, strength) in made.iter().zip([1, -1]) {
+            let file = server.get(&format!("{path}/images/{hash}")).await;
+            assert_eq!(file.image().content_hash().to_string(), *hash);
+            files.push(file.bytes);
+            server.post(&format!("{path}/votes"), json!({"image": hash, "strength": strength})).await.expect(200);
         }
-        all
-    };
-    let (together, one_by_one) = (rounds(&Server::new(), true).await, rounds(&Server::new(), false).await);
-    assert_eq!(together, one_by_one);
-    assert_ne!(together[0], together[1]);
+    }
+    files
+}
+
+#[tokio::test]
+async fn sessions_that_generate_at_the_same_time_get_the_same_files_as_one_after_the_other() {
+    let (server, other) = (Server::new(), Server::new());
+    let (first, second) = tokio::join!(files_of_a_session(&server, 1), files_of_a_session(&server, 2));
+    // The files have the prompt, the seed and the references of the image, too.
+    for (seed, together) in [(1, &first), (2, &second)] {
+        let alone = files_of_a_session(&other, seed).await;
+        assert_eq!((alone.len(), together.len()), (6, 6));
+        let differ: Vec<usize> = (0..6).filter(|&at| alone[at] != together[at]).collect();
+        assert!(differ.is_empty(), "images {differ:?} of the session with seed {seed} differ");
+    }
+    assert_ne!(first, second);
 }
 
 #[tokio::test]
@@ -175,8 +179,32 @@ async fn attention_is_told_for_rounds_that_measured_it() {
     assert_eq!((&references[0]["side"], &references[1]["side"]), (&json!("liked"), &json!("disliked")));
     assert!(references[0]["mean"].as_f64().is_some_and(|mean| mean > 0.0), "{attention}");
     assert_eq!(references[0]["layers"][0]["steps"].as_array().map(Vec::len), Some(2));
+    // One image, with a map of 16 by 16 cells for each reference.
+    let sides = |map: &Value| (map.as_array().map(Vec::len), map[15].as_array().map(Vec::len));
+    for reference in references {
+        assert_eq!(reference["maps"].as_array().map(Vec::len), Some(1));
+        assert_eq!(sides(&reference["maps"][0]), (Some(16), Some(16)));
+    }
+    assert!(references[0]["maps"][0][8][8].as_f64().is_some_and(|share| share > 0.0), "{attention}");
     server.get(&format!("{path}/rounds/0/attention")).await.is_error(404, "unknown_round");
     server.get(&format!("{path}/rounds/2/attention")).await.is_error(404, "unknown_round");
+}
+
+#[tokio::test]
+async fn the_timeline_has_the_time_of_each_step_and_the_peak_memory() {
+    let server = Server::new();
+    let path = server.session(11).await;
+    let session = server.round(&path, 1).await;
+    let timeline = server.get(&format!("{path}/rounds/0/timeline")).await.expect(200);
+    let steps = timeline["step_seconds"].as_array().expect("steps");
+    assert_eq!(steps.len(), 2);
+    let beside = ["text_seconds", "encode_seconds", "decode_seconds"].map(|name| &timeline[name]);
+    let sum: f64 = steps.iter().chain(beside).map(|seconds| seconds.as_f64().expect("a number")).sum();
+    let whole = session["rounds"][0]["seconds"].as_f64().expect("a number");
+    assert!((sum - whole).abs() < 1e-3, "{sum} of {whole} s: {timeline}");
+    // Not every system tells the peak.
+    let peak = &timeline["peak_memory"];
+    assert!(peak.is_null() || peak.as_u64().is_some_and(|bytes| bytes > 1 << 20), "{timeline}");
 }
 
 #[tokio::test]
@@ -200,4 +228,23 @@ async fn the_gallery_has_all_images_by_rating_or_newest_first() {
     assert_eq!(order("?sort=new").await, by_time);
     assert_eq!(order("").await, by_time);
     server.get("/api/gallery?sort=size").await.is_error(400, "bad_request");
+}
+
+#[tokio::test]
+async fn the_gallery_tells_images_without_a_vote_from_those_whose_votes_cancel_out() {
+    let server = Server::new();
+    let path = server.session(12).await;
+    let made = images(&server.round(&path, 4).await, 0);
+    let votes = [(0, 1.0, None), (1, -0.5, None), (2, 1.0, Some("style")), (2, -1.0, Some("colour"))];
+    for (at, strength, reason) in votes {
+        let vote = json!({"image": made[at], "strength": strength, "reason": reason});
+        server.post(&format!("{path}/votes"), vote).await.expect(200);
+    }
+    let gallery = server.get("/api/gallery").await.expect(200);
+    let listed = gallery["images"].as_array().expect("images");
+    let expected = [(1.0, true, false), (-0.5, false, true), (0.0, true, true), (0.0, false, false)];
+    for (hash, expected) in made.iter().zip(expected) {
+        let image = listed.iter().find(|one| one["image"] == hash.as_str()).expect("the image");
+        assert_eq!(json!([image["rating"], image["liked"], image["disliked"]]), json!(expected));
+    }
 }

@@ -126,6 +126,26 @@ async fn sessions_that_cannot_be_read_are_listed_with_their_error_and_kept() {
 }
 
 #[tokio::test]
+async fn a_summary_of_another_form_is_made_anew() {
+    let server = Server::new();
+    let path = server.session(1).await;
+    let session = server.round(&path, 1).await;
+    let vote = json!({"image": images(&session, 0)[0], "strength": 1});
+    server.post(&format!("{path}/votes"), vote).await.expect(200);
+    let gallery = server.get("/api/gallery").await.expect(200);
+    assert_eq!(gallery["images"][0]["liked"], true);
+    let server = server.restarted(|place| {
+        let file = place.join(text(&session["id"])).join("studio.json");
+        let mut about: Value = serde_json::from_slice(&fs::read(&file).expect("a file")).expect("JSON");
+        let image = about["summary"]["images"][0].as_object_mut().expect("an image");
+        image.remove("liked").expect("the field");
+        fs::write(file, about.to_string()).expect("a file");
+    });
+    assert_eq!(server.get("/api/gallery").await.expect(200), gallery);
+    assert_eq!(server.get("/api/sessions").await.expect(200)["sessions"][0]["votes"], 1);
+}
+
+#[tokio::test]
 async fn a_damaged_image_is_an_error_of_its_session_alone() {
     let server = Server::new();
     let path = server.session(1).await;

@@ -2,6 +2,7 @@
 
 use crate::InvalidValue;
 use crate::image::{ContentHash, ImageError};
+use crate::printable_text::{MAX_VALUE, one_line};
 
 /// Error of reading, writing or using the metadata of an image.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +64,10 @@ pub enum MetadataError {
         keyword: &'static str,
     },
     /// The text of a chunk is not what its keyword stands for.
-    #[error("image {place}: text chunk `{keyword}` cannot be read: {source}; use a file that nobody edited")]
+    #[error(
+        "image {place}: text chunk `{keyword}` cannot be read: {}; use a file that nobody edited",
+        one_line(.source, MAX_VALUE)
+    )]
     Text {
         /// The path, or `in memory`.
         place: String,

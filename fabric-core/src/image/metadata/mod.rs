@@ -46,7 +46,7 @@ pub use error::MetadataError;
 pub(crate) use file_names::without_folders;
 
 /// Largest length of a prompt in bytes. Text encoders read some hundred bytes.
-const MAX_PROMPT: usize = 256 << 10;
+pub(crate) const MAX_PROMPT: usize = 256 << 10;
 
 /// Largest number of entries of [`FoundMetadata::unread`].
 const MAX_UNREAD: usize = 64;

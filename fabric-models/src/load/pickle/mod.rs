@@ -131,7 +131,7 @@ fn notes(values: &Values, root: Id) -> BTreeMap<String, String> {
 /// End of a tensor's values in its storage, in bytes. It was checked when the file was opened.
 fn bytes_reached(view: &View) -> u64 {
     let end = tensors::end(view).expect("a tensor within its storage");
-    (end * view.dtype.bitsize() / 8) as u64
+    end as u64 * (view.dtype.bitsize() / 8) as u64
 }
 
 /// Returns whether the values are contiguous in row-major order.

@@ -52,7 +52,9 @@ pub(super) fn info(name: &str, view: &View) -> Result<TensorInfo, String> {
     // The length of an untyped storage is in bytes.
     let length = if storage.dtype.is_some() { storage.length } else { storage.length / size };
     let elements = shape.iter().try_fold(1_usize, |product, side| product.checked_mul(*side));
-    let (Some(end), Some(elements)) = (end(view), elements) else {
+    // The tensor is read by offsets in bytes, which must not exceed what a buffer can have.
+    let is_addressable = |end: &usize| end.checked_mul(size).is_some_and(|bytes| isize::try_from(bytes).is_ok());
+    let (Some(end), Some(elements)) = (end(view).filter(is_addressable), elements) else {
         return fault("that is larger than any memory".to_owned());
     };
     if shape.len() != stride.len() || end > length {

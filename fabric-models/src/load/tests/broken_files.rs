@@ -62,6 +62,37 @@ fn a_header_that_breaks_a_rule_is_refused_and_the_rule_is_named() {
 }
 
 #[test]
+fn a_header_of_what_no_model_has_is_refused_and_not_shown_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.safetensors");
+    let opened = |tensors: &[(String, &str)]| {
+        let one = |(name, shape): &(String, &str)| {
+            let bytes = if *shape == "[0]" { 0 } else { 4 };
+            let name = serde_json::Value::from(name.as_str());
+            format!(r#"{name}:{{"dtype":"F32","shape":{shape},"data_offsets":[0,{bytes}]}}"#)
+        };
+        let header = format!("{{{}}}", tensors.iter().map(one).collect::<Vec<_>>().join(","));
+        let data = if tensors.iter().all(|(_, shape)| *shape == "[0]") { 0 } else { 4 };
+        SafetensorsFile::open(with_header(&path, &header, data))
+    };
+    let named = |name: &str| vec![(name.to_owned(), "[1]")];
+    let many = |count: usize| (0..count).map(|i| (i.to_string(), "[0]")).collect::<Vec<_>>();
+    assert!(opened(&named(&"x".repeat(1024))).is_ok());
+    assert!(opened(&[("a".to_owned(), "[1,1,1,1,1,1,1,1]")]).is_ok());
+    assert_eq!(opened(&many(1 << 17)).expect("as many as allowed").tensors().len(), 1 << 17);
+    for (tensors, parts) in [
+        (named(&"x".repeat(1025)), ["name of tensor `xxx", "got 1025 bytes", "at most 1024 bytes"]),
+        (named(&"x".repeat(2_000_000)), ["name of tensor `xxx", "got 2000000 bytes", "at most 1024 bytes"]),
+        (named("\u{1b}[2Jok\n"), ["name of tensor `\\u{1b}[2Jok\\n`", "got 7 bytes", "without control characters"]),
+        (vec![("a".to_owned(), "[1,1,1,1,1,1,1,1,1]")], ["shape of tensor `a`", "got 9 axes", "at most 8 axes"]),
+        (many((1 << 17) + 1), ["header", "more than 131072 tensors", "expected"]),
+    ] {
+        let message = assert_says(opened(&tensors), &parts).to_string();
+        assert!(message.len() < 1000 && !message.contains(char::is_control), "{message}");
+    }
+}
+
+#[test]
 fn a_file_that_is_no_safetensors_file_is_recognised() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("a.safetensors");

@@ -181,6 +181,39 @@ fn a_tensor_has_at_most_eight_axes() {
 
 #[cfg(feature = "pickle")]
 #[test]
+fn a_tensor_beyond_all_memory_is_refused_and_not_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.bin");
+    let long = |number: u64| [b"\x8a\x08".as_slice(), &number.to_le_bytes()].concat();
+    // The file has one value of the storage, which says that it has `length`; the tensor is the value at `offset`.
+    let opened = |class: &str, length: u64, offset: u64| {
+        let values = [
+            b"\x80\x02}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\n".as_slice(),
+            class.as_bytes(),
+            b"\nX\x01\0\0\x000X\x03\0\0\0cpu",
+            &long(length),
+            b"tQ",
+            &long(offset),
+            b"(K\x01t(K\x01t\x89}tRs.",
+        ]
+        .concat();
+        let data = [3_f32.to_le_bytes(); 2].concat();
+        let storages = [b"\x80\x02]X\x01\0\0\x000a.".as_slice(), &1_u64.to_le_bytes(), &data].concat();
+        fs::write(&path, older_form_with_storages(&values, &storages)).expect("written");
+        open_weights(&path)
+    };
+    let source = opened("FloatStorage", 1, 0).expect("a value within the storage");
+    assert_eq!(read_all(&source), BTreeMap::from([("a".to_owned(), floats(&[1], &[3.0]))]));
+    // In bits or in bytes, the end of each has no 64-bit number, and would be a small one after an overflow.
+    for (class, offset) in
+        [("FloatStorage", 1 << 59), ("FloatStorage", 1 << 61), ("DoubleStorage", 1 << 60), ("DoubleStorage", 1 << 61)]
+    {
+        assert_says(opened(class, 1 << 62, offset), &["a.bin", "`a`"]);
+    }
+}
+
+#[cfg(feature = "pickle")]
+#[test]
 fn pickles_made_to_fill_memory_or_never_to_end_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("a.bin");

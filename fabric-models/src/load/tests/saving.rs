@@ -183,6 +183,33 @@ fn what_a_crash_left_beside_a_file_is_in_nobodys_way() {
 }
 
 #[test]
+fn what_a_crash_left_more_than_a_day_ago_is_removed_with_the_next_write() {
+    use std::time::{Duration, SystemTime};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.safetensors");
+    let left = |name: &str, hours: u64| {
+        let file = fs::File::create(folder.path().join(name)).expect("a file");
+        file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600)).expect("an older time");
+    };
+    left(".a.safetensors.partial-0123456789abcdef", 25);
+    left(".a.safetensors.partial-00000000000000ff", 23);
+    // Those of another file, and names that are not ours.
+    let others = [
+        ".a.safetensors.partial-0123456789abcde",
+        ".a.safetensors.partial-0123456789abcdeg",
+        ".b.safetensors.partial-0123456789abcdef",
+        "a.safetensors.partial-0123456789abcdef",
+    ];
+    others.iter().for_each(|name| left(name, 1000));
+    write(&path, &tiny_tensors());
+    let mut expected = others.to_vec();
+    expected.extend([".a.safetensors.partial-00000000000000ff", "a.safetensors"]);
+    expected.sort_unstable();
+    assert_eq!(files(folder.path()), expected);
+}
+
+#[test]
 fn what_could_not_be_read_again_is_not_written() {
     let folder = tempfile::tempdir().expect("a folder");
     let good = json!({ "width": 3 });

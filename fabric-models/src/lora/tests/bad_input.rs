@@ -211,3 +211,62 @@ fn a_cut_file_is_refused() {
     }
     assert!(matches!(LoraFile::open(folder.path().join("no.safetensors")), Err(LoraError::Load(_))));
 }
+
+#[test]
+fn many_patterns_for_many_modules_are_refused() {
+    let module = |i: usize| format!("{i}{}", "x".repeat(1000));
+    let file = (0..600).fold(Memory::default(), |file, i| file.with_pair(peft_keys(&module(i)), &[1, 1], 1, 0));
+    let read = |expressions: usize| {
+        let patterns = (0..expressions).map(|i| (format!("{i}x+"), 1.into()));
+        let patterns: serde_json::Map<String, serde_json::Value> = patterns.collect();
+        let settings = serde_json::json!({ "unet.alpha_pattern": patterns }).to_string();
+        LoraFile::read(&file, &BTreeMap::from([("lora_adapter_metadata".to_owned(), settings)]))
+    };
+    assert_eq!(read(2).unwrap().unet.entries.len(), 600);
+    let metadata = |error: &LoraError| matches!(error, LoraError::Metadata { .. });
+    refused(read(32).unwrap_err(), metadata, &["32 regular expressions", "with fewer regular expressions"]);
+}
+
+#[cfg(feature = "pickle")]
+#[test]
+fn matrices_that_repeat_one_value_without_end_are_refused_and_not_made() {
+    let long = |number: u64| [b"\x8a\x08".as_slice(), &number.to_le_bytes()].concat();
+    // A tensor of any shape that shows the first value of the storage everywhere, because its strides are 0.
+    let tensor = |name: &str, shape: [u64; 2]| {
+        let storage = b"((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01tQK\x00";
+        [
+            b"X".as_slice(),
+            &(name.len() as u32).to_le_bytes(),
+            name.as_bytes(),
+            b"ctorch._utils\n_rebuild_tensor_v2\n",
+            storage,
+            b"(",
+            &long(shape[0]),
+            &long(shape[1]),
+            b"t(K\x00K\x00t\x89}tRs",
+        ]
+        .concat()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.bin");
+    let [down, up] = kohya_keys("conv_in");
+    let opened = |inputs: u64| {
+        // The form before PyTorch 1.6.
+        let file = [
+            b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.".as_slice(),
+            b"\x80\x02M\xe9\x03.\x80\x02}.\x80\x02}",
+            &tensor(&down, [1, inputs]),
+            &tensor(&up, [4, 1]),
+            b".\x80\x02]X\x01\0\0\x000a.",
+            &1_u64.to_le_bytes(),
+            &1_f32.to_le_bytes(),
+        ]
+        .concat();
+        std::fs::write(&path, file).unwrap();
+        LoraFile::open(&path)
+    };
+    assert_eq!(opened(1000).unwrap().unet.entries.len(), 1);
+    let error = opened(2_400_000_000).unwrap_err();
+    assert!(matches!(error, LoraError::Load(LoadError::Malformed { .. })), "{error}");
+    assert!(error.to_string().contains("a.bin") && error.to_string().contains("repeats 1 values"), "{error}");
+}

@@ -95,12 +95,15 @@ fn configurations_that_cannot_be_built_are_refused_by_field() {
         ),
         (r#"{"transformer_layers_per_block": [1, 1]}"#, "`transformer_layers_per_block`: expected .. got 2 values"),
         (r#"{"norm_eps": 0}"#, "`norm_eps`: expected .. got 0"),
+        (r#"{"norm_eps": 1e-40}"#, "`norm_eps`: expected a number of at least 1e-30 .. got 0.0000"),
+        (r#"{"norm_eps": 1}"#, "`norm_eps`: expected .. got 1"),
         (r#"{"norm_num_groups": null}"#, "`norm_num_groups`: expected .. got null"),
         (r#"{"in_channels": 0}"#, "`in_channels`: expected .. got 0"),
         (r#"{"act_fn": "mish"}"#, "`act_fn`: expected .. got \"mish\""),
         (r#"{"conv_in_kernel": 2}"#, "`conv_in_kernel`: expected .. got 2"),
         (r#"{"downsample_padding": 3}"#, "`downsample_padding`: expected .. got 3"),
         (r#"{"freq_shift": 160}"#, "`freq_shift` (160)"),
+        (r#"{"freq_shift": -1e300}"#, "`freq_shift`: expected a number from -1000000 to 1000000, got -1000"),
         (r#"{"addition_embed_type": "text"}"#, "`addition_embed_type`: expected .. got \"text\""),
         (r#"{"addition_embed_type": "text_time"}"#, "`addition_time_embed_dim`: expected .. got nothing"),
         (r#"{"class_embed_type": "timestep"}"#, "`class_embed_type`: expected null, got \"timestep\""),
@@ -148,6 +151,19 @@ fn a_configuration_of_absurdly_many_layers_is_refused_before_they_are_built() {
     };
     let message = many.init(&cpu()).unwrap_err().to_string();
     assert!(message.contains("`transformer_layers_per_block`: expected 1 to 2048, got 394240"), "{message}");
+    let levels = 16;
+    let resnets = |layers| UNetConfig {
+        block_out_channels: vec![8; levels],
+        down_block_types: vec![DownBlockType::DownBlock2D; levels],
+        up_block_types: vec![UpBlockType::UpBlock2D; levels],
+        layers_per_block: OneOrMany::One(layers),
+        norm_num_groups: 1,
+        ..UNetConfig::sd15()
+    };
+    resnets(31).validate().unwrap();
+    let message = resnets(256).validate().unwrap_err().to_string();
+    assert!(message.contains("`layers_per_block`: expected at most 1024 resnets"), "{message}");
+    assert!(message.contains("got 8210 resnets"), "{message}");
     for side in [0, usize::MAX / 2 + 8] {
         let config = UNetConfig { sample_size: Some(side.into()), ..UNetConfig::sd15() };
         let message = config.validate().unwrap_err().to_string();
