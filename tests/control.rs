@@ -87,7 +87,10 @@ fn a_control_network_of_scale_zero_or_out_of_its_window_is_none() {
     let half = Window::new(0.0, 0.5).expect("a window");
     assert!(distance(&make(&request().with(control(1.0).with_window(half))), &whole) > 1e-4);
     let message = pipeline().generate(&request().with(control(f64::NAN))).expect_err("NaN").to_string();
-    assert!(message.starts_with("scale of a control network: expected a finite number, got NaN"), "{message}");
+    assert!(
+        message.starts_with("scale of a control network: expected a number from -100 to 100, got NaN"),
+        "{message}"
+    );
 }
 
 #[test]

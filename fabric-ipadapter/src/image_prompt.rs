@@ -270,10 +270,12 @@ impl ImageAdapter for IpAdapter {
 
     fn conditioning(&self, images: &[ImageCondition], layers: &[CrossAttention]) -> Vec<Arc<dyn Conditioning>> {
         let instruction = |one: &ImageCondition| Instruction::from(one.aspect.clone().unwrap_or(Aspect::Everything));
-        let guidance = |one: &ImageCondition| instruction(one).guidance;
-        // All branches of a run are the same: if one image needs four, all get four.
-        let common = images.iter().map(guidance).find(|guidance| *guidance != InstructGuidance::Simple);
-        let common = common.unwrap_or(InstructGuidance::Simple);
+        // Four branches lead away from everything in the image but the aspect. With several images, that is also what the
+        // other images are to give, so they have two branches.
+        let common = match images {
+            [one] if !one.away => instruction(one).guidance,
+            _ => InstructGuidance::Simple,
+        };
         let made = images.iter().map(|one| {
             let prompt = self.prompt(&one.image).with_scale(one.scale as f32).with_window(one.window);
             // A scale of 1 is as trained, and a weak vote is weak, whatever the aspect.

@@ -39,7 +39,7 @@ fn a_round_has_votes_reasons_an_image_prompt_and_any_conditioning() {
     assert_eq!((second.index, second.image_conditions.len(), made.report.references), (1, 2, [1, 0]));
     let origin = made.report.origin.join("; ");
     assert!(origin.contains("models") && origin.contains("`use the composition`"), "{origin}");
-    // Composition needs four branches, so the style gets four too.
+    // Several images have two branches, whatever their aspects.
     let without = Request { conditioning: Vec::new(), ..request.clone() };
     assert!(distance(&latents(&pipeline.generate(&without).expect("images")), &latents(&made)) > 1e-3);
     for left_out in 0..2 {

@@ -192,6 +192,26 @@ impl Experiment {
         self.arms.iter().try_for_each(|arm| arm.settings(run).map(drop))
     }
 
+    /// Keeps the control and the arms of these names; without names, all arms.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if there is no arm of one of the names.
+    pub fn with_arms(mut self, names: &[String]) -> Result<Self, InvalidValue> {
+        let known: Vec<&str> = self.arms.iter().map(|arm| &*arm.name).collect();
+        if let Some(unknown) = names.iter().find(|name| !known.contains(&&***name)) {
+            return Err(InvalidValue::new(
+                format!("arm of the experiment {}", self.name),
+                unknown,
+                format!("one of {}", known.join("; ")),
+                "leave the names out to run all arms",
+            ));
+        }
+        let is_control = |arm: &Arm| arm.name == self.control;
+        self.arms.retain(|arm| names.is_empty() || is_control(arm) || names.contains(&arm.name));
+        Ok(self)
+    }
+
     /// Adds the arms whose model has a LoRA, without feedback and with liked and disliked images (section 5.1). The
     /// other experiments have no such arms and are returned unchanged.
     #[must_use]
@@ -293,6 +313,20 @@ mod tests {
             let rounds = [("reasons", 4), ("search", 8)].into_iter().find(|(other, _)| *other == name);
             assert_eq!(experiment.default_rounds(), rounds.map_or(3, |(_, rounds)| rounds), "{name}");
         }
+    }
+
+    #[test]
+    fn some_arms_run_beside_the_control_and_unknown_ones_are_refused() {
+        let all = Experiment::named("window", &BTreeMap::new()).expect("an experiment");
+        let names = |arms: &[&str]| {
+            let arms: Vec<String> = arms.iter().map(ToString::to_string).collect();
+            let some = all.clone().with_arms(&arms).map_err(|error| error.to_string())?;
+            Ok::<_, String>(some.arms.into_iter().map(|arm| arm.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&[]).expect("all").len(), all.arms.len());
+        assert_eq!(names(&["all steps", "first half"]).expect("some"), ["no feedback", "first half", "all steps"]);
+        let error = names(&["third half"]).expect_err("unknown");
+        assert!(error.starts_with("arm of the experiment window: expected one of no feedback; first half"), "{error}");
     }
 
     #[test]

@@ -129,6 +129,10 @@ struct RunArguments {
     /// Guidance scale. Default: the model's recommendation.
     #[arg(long)]
     guidance: Option<f64>,
+    /// Arm to run beside the control, by its name in the tables, such as `reasons`. Repeat the option for several.
+    /// Default: all arms of the experiment.
+    #[arg(long = "arm")]
+    arms: Vec<String>,
     /// Setting of FABRIC to change in all arms, as NAME=VALUE, such as `max_weight=0.4`. Repeat the option for several.
     /// An experiment refuses it if its arms differ in the setting.
     #[arg(long = "set", value_parser = setting)]
@@ -255,7 +259,7 @@ fn feedback_experiment(
             println!("{name}: without the LoRA, which only the experiment `preference` uses");
         }
     }
-    Ok(experiment)
+    Ok(experiment.with_arms(&arguments.arms)?)
 }
 
 /// Checks the options that only FABRIC's experiments use.
@@ -263,6 +267,9 @@ fn check_without_feedback(adapters: &[&str], arguments: &RunArguments) -> Result
     let name = adapters.join(", ");
     if let Some(rounds) = arguments.rounds.filter(|rounds| *rounds != 1) {
         return Err(format!("--rounds: {name}: expected 1 round, got {rounds}; leave the option out").into());
+    }
+    if let Some(arm) = arguments.arms.first() {
+        return Err(format!("--arm: {name}: expected no arm of FABRIC's experiments, got {arm}; leave it out").into());
     }
     if let Some((setting, _)) = arguments.settings.first() {
         return Err(format!("--set: {name}: expected no setting of FABRIC, got {setting}; leave the option out").into());

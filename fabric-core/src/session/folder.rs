@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -165,11 +166,11 @@ impl FeedbackSession {
         let hashes: Vec<ContentHash> = session.steps.iter().flat_map(Step::images).collect();
         let mut total = 0;
         for hash in hashes {
-            if !session.images.contains_key(&hash) {
+            if let Entry::Vacant(free) = session.images.entry(hash) {
                 let image = load_image(folder, hash)?;
                 total += pixels(std::iter::once(&image));
                 check_pixels(total, MAX_SESSION_PIXELS)?;
-                session.images.insert(hash, image);
+                free.insert(image);
             }
         }
         session.replay();

@@ -71,7 +71,7 @@ pub enum HubError {
         url: String,
         /// Status of the answer.
         status: u16,
-        /// Token of the request and its origin, without the secret: "no token", "the token from HF_TOKEN".
+        /// Token of the request and its origin, without the secret: "no token", "the token from `HF_TOKEN`".
         token: String,
     },
     /// The model, the revision or a file does not exist (status 404).

@@ -38,12 +38,14 @@ pub(crate) fn arms(control: &Arm, blocks: &UNetBlocks) -> Vec<Arm> {
         most: whole.most / 2.0,
         ..whole
     };
+    let full = ReasonSettings { most: 3.0, ..ReasonSettings::default() };
     let restricted = ReasonSettings { references: references(blocks), ..ReasonSettings::default() };
     vec![
         control.clone(),
         plain.clone(),
         arm("reasons", &instruct),
         with(half, arm("reasons, half the scales", &instruct)),
+        with(full, arm("reasons, each in full", &instruct)),
         Arm { dislikes: false, ..arm("reasons, likes only", &instruct) },
         arm("reasons in words", &words),
         arm("reasons and plain votes", &both),
@@ -121,7 +123,8 @@ mod tests {
         assert_eq!(reasons.adapter(), Some(&ReasonAdapter::Instruct));
         assert!(reasons.likes && reasons.dislikes && !reasons.has_plain_votes());
         let half = settings(&named("reasons, half the scales"));
-        assert_eq!((half.scale, half.away_scale, half.most_per_aspect, half.most), (0.5, 0.5, 0.5, 1.5));
+        assert_eq!((half.scale, half.away_scale, half.most_per_aspect, half.most), (0.5, 0.5, 0.5, 0.5));
+        assert_eq!(settings(&named("reasons, each in full")).most, 3.0);
         let likes = named("reasons, likes only");
         assert!(likes.likes && !likes.dislikes && likes.reasons == reasons.reasons);
         let words = named("reasons in words").reasons.expect("reasons");
