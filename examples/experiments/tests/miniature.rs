@@ -205,18 +205,16 @@ fn a_stopped_run_resumes_to_the_byte_and_shards_merge_to_the_same_records() {
 
 /// Writes a LoRA of one layer of the model that ships.
 fn write_lora(path: &Path) {
-    const WIDTH: usize = 128;
+    const TEXT: usize = 128;
+    const WIDTH: usize = 192;
     let layer = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_v";
     let info = |shape: [usize; 2]| TensorInfo { dtype: Dtype::F32, shape: shape.to_vec() };
-    let tensors = [
-        (format!("{layer}.lora_down.weight"), info([1, WIDTH])),
-        (format!("{layer}.lora_up.weight"), info([WIDTH, 1])),
-    ];
-    let values = (0..WIDTH).map(|at| if at % 3 == 0 { 0.5_f32 } else { -0.4 });
-    let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+    let tensors =
+        [(format!("{layer}.lora_down.weight"), info([1, TEXT])), (format!("{layer}.lora_up.weight"), info([WIDTH, 1]))];
     let read = |name: &str| {
         let (_, info) = tensors.iter().find(|(other, _)| other == name).expect("a tensor");
-        Ok(HostTensor { info: info.clone(), bytes: bytes.clone() })
+        let values = (0..info.shape.iter().product()).map(|at: usize| if at % 3 == 0 { 0.5_f32 } else { -0.4 });
+        Ok(HostTensor { info: info.clone(), bytes: values.flat_map(f32::to_le_bytes).collect() })
     };
     write_safetensors(path, &BTreeMap::new(), &tensors, read).expect("a written file");
 }
