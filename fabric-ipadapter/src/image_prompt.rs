@@ -270,8 +270,9 @@ impl ImageAdapter for IpAdapter {
 
     fn conditioning(&self, images: &[ImageCondition], layers: &[CrossAttention]) -> Vec<Arc<dyn Conditioning>> {
         let instruction = |one: &ImageCondition| Instruction::from(one.aspect.clone().unwrap_or(Aspect::Everything));
-        // Four branches lead away from everything in the image but the aspect. With several images, that is also what the
-        // other images are to give, so they have two branches.
+        // All branches of a run are the same. Four lead away from everything in the image but the aspect. With several
+        // images, that is also what the other images are to give, so they have two; and one image to lead away from has
+        // two, as it would have beside others.
         let common = match images {
             [one] if !one.away => instruction(one).guidance,
             _ => InstructGuidance::Simple,

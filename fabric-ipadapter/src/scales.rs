@@ -157,7 +157,7 @@ impl LayerScales {
         };
         let mut scales = self.rules.iter().map(|rule| rule.scale).chain([self.otherwise]);
         if let Some(scale) = scales.find(|scale| !(-MAX_SCALE..=MAX_SCALE).contains(scale)) {
-            return Err(refused(scale.to_string(), format!("finite numbers from -{MAX_SCALE} to {MAX_SCALE}")));
+            return Err(refused(scale.to_string(), format!("numbers from -{MAX_SCALE} to {MAX_SCALE}")));
         }
         for Rule { part, .. } in &self.rules {
             if !sites.clone().any(|site| part.has(site)) {
@@ -275,7 +275,7 @@ mod tests {
             check(good).unwrap_or_else(|error| panic!("{good}: {error}"));
         }
         for (bad, word) in [
-            ("1e39", "finite"),
+            ("1e39", "numbers from -100 to 100"),
             ("100.5", "from -100 to 100"),
             (r#"{"mid": -1e30}"#, "from -100 to 100"),
             (r#"{"up": {"block_9": 1}}"#, "up_blocks.9"),

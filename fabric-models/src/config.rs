@@ -140,8 +140,8 @@ pub(crate) mod limits {
     /// Lower bound of a norm's epsilon. Published are 1e-6 and 1e-5; below 1e-38, it would be 0 as f32, and the norm of
     /// a constant not a number.
     pub(crate) const LEAST_EPSILON: f64 = 1e-30;
-    /// Magnitude of the shift of the sinusoidal embedding's frequencies, which half of the channels bound from above.
-    /// Published are 0 and 1.
+    /// Largest magnitude of the shift of the sinusoidal embedding's frequencies; published are 0 and 1. Half of the
+    /// channels is an upper bound already, so this one matters below 0.
     pub(crate) const FREQUENCY_SHIFT: f64 = 1e6;
 }
 

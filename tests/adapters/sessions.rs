@@ -3,6 +3,7 @@
 use fabric::core::InitImage;
 use fabric::core::attention::Block;
 use fabric::core::fabric::{KeepPolicy, ReferenceScope};
+use fabric::core::pipeline::ImageAdapter;
 use fabric::core::session::FeedbackSession;
 use fabric::core::{Aspect, AspectKind, ImageCondition};
 use fabric::models::clip::ClipVision;
@@ -229,7 +230,20 @@ fn an_instruct_adapter_alone_realises_plain_images_too() {
     let pipeline = pipeline().clone().with_adapter(adapter("instruct").with_encoder(encoder()));
     let plain = ImageCondition::new(image());
     let request = request().with_image_condition(plain.clone()).with_image_condition(plain.using(Aspect::Pose));
-    assert!(pipeline.generate(&request).is_ok(), "two branches and four");
+    assert!(pipeline.generate(&request).is_ok(), "with an aspect and without");
+}
+
+#[test]
+fn several_images_and_one_that_leads_away_have_two_branches() {
+    let instruct = adapter("instruct").with_encoder(encoder());
+    let branches = |images: &[ImageCondition]| -> Vec<usize> {
+        let made = instruct.conditioning(images, &[]);
+        made.iter().map(|one| one.guidance(7.5).expect("a guidance").branches().len()).collect()
+    };
+    let pose = ImageCondition::new(image()).using(Aspect::Pose);
+    assert_eq!(branches(std::slice::from_ref(&pose)), [4]);
+    assert_eq!(branches(&[pose.clone().away()]), [2]);
+    assert_eq!(branches(&[pose.clone(), pose]), [2, 2]);
 }
 
 #[test]

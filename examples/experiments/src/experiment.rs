@@ -198,8 +198,8 @@ impl Experiment {
     ///
     /// Returns an error if there is no arm of one of the names.
     pub fn with_arms(mut self, names: &[String]) -> Result<Self, InvalidValue> {
-        let known: Vec<&str> = self.arms.iter().map(|arm| &*arm.name).collect();
-        if let Some(unknown) = names.iter().find(|name| !known.contains(&&***name)) {
+        if let Some(unknown) = names.iter().find(|name| self.arms.iter().all(|arm| arm.name != **name)) {
+            let known: Vec<&str> = self.arms.iter().map(|arm| &*arm.name).collect();
             return Err(InvalidValue::new(
                 format!("arm of the experiment {}", self.name),
                 unknown,

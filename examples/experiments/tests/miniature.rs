@@ -213,7 +213,8 @@ fn write_lora(path: &Path) {
         [(format!("{layer}.lora_down.weight"), info([1, TEXT])), (format!("{layer}.lora_up.weight"), info([WIDTH, 1]))];
     let read = |name: &str| {
         let (_, info) = tensors.iter().find(|(other, _)| other == name).expect("a tensor");
-        let values = (0..info.shape.iter().product()).map(|at: usize| if at % 3 == 0 { 0.5_f32 } else { -0.4 });
+        let values =
+            (0..info.shape.iter().product()).map(|at: usize| if at.is_multiple_of(3) { 0.5_f32 } else { -0.4 });
         Ok(HostTensor { info: info.clone(), bytes: values.flat_map(f32::to_le_bytes).collect() })
     };
     write_safetensors(path, &BTreeMap::new(), &tensors, read).expect("a written file");

@@ -136,7 +136,7 @@ function showTimeline(round, timeline) {
     ...timeline.step_seconds.map((seconds, at) => [`${isBySteps ? "step" : "evaluation"} ${at + 1}`, seconds]),
     ["decoding the images", timeline.decode_seconds],
   ];
-  const all = parts.reduce((sum, [, seconds]) => sum + seconds, 0);
+  const all = round.seconds ?? 0;
   const longest = largest(parts.map(([, seconds]) => seconds));
   const text = [all > 0 ? `The round took ${all.toFixed(2)} s.` : "The time of this round is not known."];
   if (timeline.peak_memory) {

@@ -190,13 +190,15 @@ impl From<SessionError> for ApiError {
                 got,
                 "start another session with the images that you like",
             ),
-            SessionError::TooLong { got, expected, .. } => Self::new(
-                ErrorCode::TooLarge,
-                "the history of the session",
-                format!("at most {expected} bytes"),
-                got,
-                "branch off an earlier round, or start another session",
-            ),
+            SessionError::TooLong { got, expected, .. } | SessionError::TooManyValues { got, expected, .. } => {
+                Self::new(
+                    ErrorCode::TooLarge,
+                    "the history of the session",
+                    format!("at most {expected} bytes"),
+                    got,
+                    "branch off an earlier round, or start another session",
+                )
+            }
             SessionError::Io { .. } | SessionError::NotLoadable { .. } => {
                 Self::storage("the session cannot be saved", error)
             }

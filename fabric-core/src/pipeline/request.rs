@@ -115,7 +115,7 @@ pub const MAX_SEEDS: usize = 1 << 16;
 
 /// Maximum number of liked and disliked images of a request. A session hands over all of its votes, from which
 /// [`FabricSettings::keep`] selects; each of them is compared with every evaluation of a run.
-pub const MAX_FEEDBACK: usize = 1 << 14;
+pub const MAX_FEEDBACK: usize = 1 << 17;
 
 /// Largest side of an image in pixels, far beyond what any supported model can generate.
 const MAX_SIDE: usize = 16384;
@@ -478,7 +478,7 @@ mod tests {
         assert!(seeds(MAX_SEEDS).validate().is_ok() && feedback(MAX_FEEDBACK).validate().is_ok());
         for (request, expected) in [
             (seeds(MAX_SEEDS + 1), "seeds: expected at most 65536, got 65537"),
-            (feedback(MAX_FEEDBACK + 1), "feedback: expected at most 16384, got 16385"),
+            (feedback(MAX_FEEDBACK + 1), "feedback: expected at most 131072, got 131073"),
         ] {
             let message = request.validate().unwrap_err().to_string();
             assert!(message.starts_with(expected), "{message}");

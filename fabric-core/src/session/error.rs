@@ -76,6 +76,19 @@ pub enum SessionError {
         /// The limit in bytes.
         expected: u64,
     },
+    /// The values of `session.json` would take too much memory.
+    #[error(
+        "`{place}` has values that take up to {got} bytes of memory, expected at most {expected}: load a session that \
+         `FeedbackSession::save` wrote; if this one has grown too long, begin another with the images you like"
+    )]
+    TooManyValues {
+        /// The file.
+        place: String,
+        /// An upper bound of what its values take, in bytes.
+        got: u64,
+        /// The limit in bytes.
+        expected: u64,
+    },
     /// `session.json` is not valid JSON, or has unexpected or missing fields.
     #[error(
         "`{place}` is no session: {}; load a folder that `FeedbackSession::save` wrote, or a copy of it",

@@ -206,9 +206,7 @@ fn check_values(place: &str, json: &[u8]) -> Result<(), SessionError> {
     if got <= MAX_VALUES {
         return Ok(());
     }
-    let what = "memory of its values".to_owned();
-    let (got, expected) = (format!("{got} bytes"), format!("at most {MAX_VALUES} bytes"));
-    Err(SessionError::Inconsistent { place: place.to_owned(), what, got, expected })
+    Err(SessionError::TooManyValues { place: place.to_owned(), got, expected: MAX_VALUES })
 }
 
 /// Deletes temporary files that a save left in the folder of a session, because its process was ended.

@@ -33,9 +33,16 @@ pub struct AdapterOptions {
     pub drop_both: f64,
     /// Smallest scale of the image prompt: each example has a random one from here to 1. Below 1, what the adapter
     /// learns also holds at the smaller scales that people use beside text. The published recipe has 1.
+    #[serde(skip_serializing_if = "is_whole")]
     pub least_scale: f64,
     /// For Instruct: weight and instructions of each task.
     pub tasks: BTreeMap<String, TaskOptions>,
+}
+
+/// Whether a scale is that of the published recipe, which is not written: runs are identified by their options, and those
+/// that began before there was this option go on.
+fn is_whole(scale: &f64) -> bool {
+    *scale == 1.0
 }
 
 /// Task of Instruct: an aspect to use from an image.

@@ -16,7 +16,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! An interrupted download is continued by the next fetch. Files have the size that the server gives, and the SHA-256
+//! An interrupted download is continued by the next fetch; until then it is a file in the model's `blobs` folder whose name
+//! ends in `.partial`, which may be deleted. Files have the size that the server gives, and the SHA-256
 //! where it gives one, which is the case for files of weights. A complete model in the cache is used if the hub cannot
 //! be reached.
 //!

@@ -109,7 +109,9 @@ impl Selection {
 /// Returns the path of a component's weights, or of their index.
 fn weights_of(folder: &str, files: &BTreeSet<String>, variant: Option<&str>) -> Result<String, InvalidValue> {
     let first = variant.map(|variant| format!(".{variant}"));
-    let others = ["", ".fp16"].into_iter().filter(|other| first.as_deref() != Some(*other));
+    // The loaders open the variants "" and "fp16" for one another, and no others.
+    let has_others = variant.is_none_or(|variant| variant == "fp16");
+    let others = ["", ".fp16"].into_iter().filter(|other| has_others && first.as_deref() != Some(*other));
     let variants: Vec<&str> = first.as_deref().into_iter().chain(others).collect();
     let mut names: Vec<String> = variants.iter().copied().flat_map(safetensors_names).collect();
     let pickles: Vec<String> = variants.iter().copied().flat_map(pickle_names).collect();

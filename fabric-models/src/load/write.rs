@@ -104,8 +104,8 @@ const PARTIAL: &str = ".partial-";
 /// Digits of the unique number, which is written in base 16.
 const UNIQUE_DIGITS: usize = 16;
 
-/// Age from which on a temporary file or folder counts as left by a process that was stopped. Processes that still
-/// write, also on other machines, touch theirs every few minutes; a day allows for clocks that differ.
+/// Age from which on a temporary file or folder counts as left by a process that was stopped. No write takes a
+/// day, and every new file in a folder renews its time; a day also allows for clocks that differ.
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Temporary file or folder that is removed when dropped, unless it was renamed to its target.

@@ -81,8 +81,11 @@ pub(super) fn remove_leftovers(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.filter_map(Result::ok) {
         let path = entry.path();
-        let is_checkpoint = number(&entry.file_name().to_string_lossy()).is_some();
-        if is_checkpoint && !path.join(STATE).exists() && is_stale(&entry) {
+        // A link is not followed, and a folder that cannot be read is not taken for an incomplete one.
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let is_checkpoint = is_folder && number(&entry.file_name().to_string_lossy()).is_some();
+        let is_incomplete = || path.join(STATE).try_exists().is_ok_and(|exists| !exists);
+        if is_checkpoint && is_incomplete() && is_stale(&entry) {
             // Files of others stay, and their folder with them.
             for file in [WEIGHTS, AVERAGE, MOMENTS[0], MOMENTS[1]] {
                 let _ = fs::remove_file(path.join(file));

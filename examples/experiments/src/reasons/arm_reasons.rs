@@ -27,8 +27,8 @@ pub struct ArmReasons {
 pub enum GivenReasons {
     /// Named aspects, such as "style".
     Aspects,
-    /// Free words, such as "its look". By the published rule for words, the guidance then has four branches, also where
-    /// that of the named aspect has two.
+    /// Free words, such as "its look". If there is a single vote and it is a like, the guidance has four branches by the
+    /// published rule for words, also where that of the named aspect has two.
     Words,
 }
 

@@ -162,7 +162,8 @@ impl Job<'_> {
         look: &mut dyn FnMut(&Trainer<T>) -> Done,
     ) -> Result<bool, Box<dyn Error>> {
         let Some(trainer) = self.run(name, trainer, every, look)? else { return Ok(false) };
-        // In f16, as in the model folder: later stages must train with the same rounded weights.
+        // In f16, as the text encoder and the VAE are in the model folder: later stages must train with the same rounded
+        // weights. The folder has U-Net and image encoder in 8 bits.
         let options = SaveOptions { dtype: SaveDtype::F16, max_shard_bytes: None };
         save_component(&trainer.averaged(), self.folder(name).join("done"), &serde_json::json!({}), &options)?;
         Ok(true)

@@ -63,8 +63,8 @@ impl Job<'_> {
         writer.setting(RECOMMENDED_SETTINGS, serde_json::json!({ "guidance_scale": 3.0 }));
         let world = &self.world;
         writer.component(Component::TextEncoder, &text, &serde_json::to_value(&world.text)?, &EXACT)?;
-        if self.is_done("clip") {
-            let vision = self.image_encoder()?;
+        if let Some(clip) = self.done("clip") {
+            let vision = self.image_encoder(&clip)?;
             writer.component(Component::ImageEncoder, &vision, &serde_json::to_value(&world.vision)?, &LARGE)?;
         }
         let vae_config = named("AutoencoderKL", serde_json::to_value(&vae_config)?);
@@ -83,14 +83,16 @@ impl Job<'_> {
 
     /// Loads the image encoder. The file of the stage also has the parts that only training needs; a file with the
     /// encoder alone will do.
-    fn image_encoder(&self) -> Result<ClipVision, Box<dyn Error>> {
-        let file = SafetensorsFile::open(self.done("clip").ok_or("stage clip is not done: run it first")?)?;
+    fn image_encoder(&self, path: &Path) -> Result<ClipVision, Box<dyn Error>> {
+        let file = SafetensorsFile::open(path)?;
         let options = LoadOptions::default().with_dtype(LoadDtype::F32).with_strict(false);
         let (vision, report) = load_into(self.world.vision.init(&self.device)?, &file, &options)?;
         let missing = report.missing.iter().map(|tensor| &tensor.name);
         match missing.chain(report.mismatched.iter().map(|tensor| &tensor.name)).next() {
             None => Ok(vision),
-            Some(name) => Err(format!("{}: expected tensor {name} of this encoder, got none", report.place).into()),
+            Some(name) => {
+                Err(format!("{}: tensor {name}: missing, or of another shape than this encoder's", report.place).into())
+            }
         }
     }
 }
