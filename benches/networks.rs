@@ -64,7 +64,7 @@ impl Case {
         let weights = CallWeights { shallow: 0.8, deep: 0.8 };
         let to = |index: usize| index % 2..index % 2 + 1;
         (0..references)
-            .map(|index| ReferenceWeight { to: to(index), weights, blocks: BlockWeights::default() })
+            .map(|index| ReferenceWeight { to: to(index), weights, blocks: BlockWeights::default(), dislike: None })
             .collect()
     }
 }

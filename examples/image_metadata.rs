@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use fabric::core::image::{FoundMetadata, ImageMetadata};
+use fabric::core::{printable, printable_lines, printable_value};
 use serde::Serialize;
 
 mod common;
@@ -50,22 +51,39 @@ fn main() -> ExitCode {
 fn run(path: &Path, json: bool) -> Result<(), Box<dyn Error>> {
     let found = ImageMetadata::read(path)?;
     if json {
-        let line = Line { path: path.display().to_string(), found: &found };
-        println!("{}", serde_json::to_string(&line)?);
+        println!("{}", json_line(path, &found)?);
     } else {
-        println!("{}", path.display());
-        print(&found);
+        println!("{}\n{}", printable_value(path.display()), description(&found));
     }
     Ok(())
 }
 
-fn print(found: &FoundMetadata) {
+/// Returns the metadata as JSON on one line. Characters that a terminal would execute or hide are escaped, which JSON
+/// does not require and every reader of JSON understands.
+pub(crate) fn json_line(path: &Path, found: &FoundMetadata) -> Result<String, serde_json::Error> {
+    let line = Line { path: path.display().to_string(), found };
+    let mut escaped = String::new();
+    for letter in serde_json::to_string(&line)?.chars() {
+        if letter.is_ascii_graphic() || printable(letter) == letter.to_string() {
+            escaped.push(letter);
+        } else {
+            let mut units = [0; 2];
+            letter.encode_utf16(&mut units).iter().for_each(|unit| escaped.push_str(&format!("\\u{unit:04x}")));
+        }
+    }
+    Ok(escaped)
+}
+
+/// Describes the metadata on a few lines, cut after 64 KiB, without characters from the file that a terminal would
+/// execute or hide.
+pub(crate) fn description(found: &FoundMetadata) -> String {
     let metadata = &found.metadata;
-    let line = |name: &str, text: &str| {
-        // Control characters of a file could change the terminal.
-        let text: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    let mut lines = Vec::new();
+    let mut line = |name: &str, text: &str| {
+        // A line break in a prompt must not begin another line.
+        let text: String = text.chars().map(|letter| if letter.is_whitespace() { ' ' } else { letter }).collect();
         if !text.is_empty() {
-            println!("  {name}: {text}");
+            lines.push(format!("  {name}: {text}"));
         }
     };
     line("made with", &metadata.software);
@@ -89,4 +107,5 @@ fn print(found: &FoundMetadata) {
     }
     metadata.not_restored.iter().for_each(|part| line("also", part));
     found.unread.iter().for_each(|part| line("not read", part));
+    printable_lines(&lines.join("\n"))
 }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use fabric::core::image::{Mark, contact_sheet};
 use fabric::core::pipeline::{DevicePool, MAX_SEEDS, PoolStep, Pooled, Request};
+use fabric::core::printable_value;
 
 mod common;
 
@@ -75,7 +76,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         DevicePool::new(members)?.generate_observed(std::slice::from_ref(&request), watch)?;
     bar.finish_and_clear();
     for (device, said) in lost {
-        println!("{device} was lost, and others made its images: {said}");
+        println!("{device} was lost, and others made its images: {}", printable_value(said));
     }
     let made = made.into_iter().next().ok_or("no images")?;
     for (index, seed) in made.seeds.iter().enumerate() {

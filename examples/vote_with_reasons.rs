@@ -95,7 +95,7 @@ fn measure(
     pipeline: &Pipeline,
 ) -> Result<(), Box<dyn Error>> {
     println!("share of what is wanted, in each round:");
-    let arms = [("no votes", None), ("plain votes", Some(Reasons::None)), ("with reasons", Some(Reasons::Aspects))];
+    let arms = [("no votes", None), ("plain votes", Some(Reasons::None)), ("with reasons", Some(Reasons::Factors))];
     for (label, reasons) in arms {
         print!("{label:<12}");
         let mut session = session.clone();

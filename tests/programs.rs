@@ -5,13 +5,20 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use fabric::core::fabric::FabricSettings;
-use fabric::core::image::Image;
+use fabric::core::image::{Image, ImageMetadata};
 use fabric::core::pipeline::Settings;
 use fabric::core::session::FeedbackSession;
 
 #[path = "../examples/feedback_rounds.rs"]
 #[allow(dead_code, reason = "their `main` is not called here")]
 mod feedback_rounds;
+#[path = "../examples/image_metadata.rs"]
+#[allow(
+    dead_code,
+    clippy::duplicate_mod,
+    reason = "their `main` is not called here; both have the common part of the examples"
+)]
+mod image_metadata;
 #[path = "../examples/text_to_image.rs"]
 #[allow(
     dead_code,
@@ -142,4 +149,26 @@ fn a_sheet_that_is_too_large_is_no_reason_to_stop() {
     rounds(folder.path(), &goes_on).expect("two rounds");
     assert_eq!(session(&out).rounds().len(), 1002);
     assert!(out.join("round-1002.png").exists() && !out.join("session.png").exists());
+}
+
+#[test]
+fn metadata_of_a_hostile_image_is_printed_without_commands_to_the_terminal() {
+    let executed = |letter: char| letter != '\n' && (letter.is_control() || letter == '\u{202e}');
+    for text in ["\u{1b}[2J\u{9b}31m\u{202e}", "a\r\nerror: all is well", &"é\u{7}".repeat(1 << 14)] {
+        let mut metadata = ImageMetadata::default();
+        metadata.prompt = text.to_owned();
+        metadata.software = text.to_owned();
+        metadata.not_restored = vec![text.to_owned(); 3];
+        let image = Image::filled(8, 8, [200, 0, 0]).expect("an image");
+        let file = image.to_png_bytes_with_metadata(&metadata).expect("a file");
+        let found = ImageMetadata::from_png_bytes(&file).expect("metadata");
+
+        let shown = image_metadata::description(&found);
+        assert!(!shown.contains(executed) && shown.len() < 1 << 17, "{} bytes: {shown:.200}", shown.len());
+        assert!(shown.lines().all(|line| line.starts_with("  ")), "{shown:.200}");
+        let json = image_metadata::json_line(Path::new(text), &found).expect("JSON");
+        assert!(!json.contains(executed) && !json.contains('\n'), "{json:.200}");
+        let read: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!((&read["path"], &read["metadata"]["prompt"]), (&text.into(), &text.into()));
+    }
 }

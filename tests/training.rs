@@ -262,6 +262,36 @@ fn smaller_scales_of_the_image_prompt_change_the_loss_continuously() {
 }
 
 #[test]
+fn several_image_prompts_of_an_example_share_one_softmax() {
+    use fabric::models::train::Task;
+    let [_, tracking] = devices();
+    let settings = TrainSettings { batch: 1, ..settings(4) };
+    let folder = tempfile::tempdir().expect("a folder");
+    data(folder.path());
+    let (config, model) = begin("base");
+    let kept = AdapterOptions { drop_image: 0.0, drop_text: 0.0, drop_both: 0.0, most_images: 3, ..options() };
+    // Losses of the first batches, whose numbers of image prompts are random.
+    let losses = |more: &str| -> Vec<f64> {
+        let line = format!(r#"{{"image": "red.png", "text": "red", "more": [{more}]}}"#);
+        std::fs::write(folder.path().join("data.jsonl"), line).expect("written");
+        let data = Dataset::open(folder.path().join("data.jsonl"), 0).expect("an example");
+        let task = AdapterTask::new(&config, partners(), &scheduler(), data, &settings, &kept).expect("a task");
+        let loss = |number| task.loss(&model, task.batches()(number), &tracking).expect("a loss").into_scalar::<f64>();
+        (0..6).map(loss).collect()
+    };
+    let alone = losses("");
+    let near = |a: &f64, b: &f64| (a - b).abs() < 1e-4 * b;
+    let same = losses(r#"{"condition": "red.png"}, {"condition": "red.png"}"#);
+    assert!(
+        alone.iter().zip(&same).all(|(a, b)| near(a, b)),
+        "the same image again changes nothing: {alone:?} {same:?}"
+    );
+    let other = losses(r#"{"condition": "blue.png"}, {"condition": "blue.png"}"#);
+    let changed = alone.iter().zip(&other).filter(|(a, b)| !near(a, b)).count();
+    assert!((1..6).contains(&changed), "batches with several have another loss: {alone:?} {other:?}");
+}
+
+#[test]
 fn instruct_begins_as_the_plus_adapter_that_hardly_hears_instructions() {
     let [plain, _] = devices();
     let config = begin("instruct").0;

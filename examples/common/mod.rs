@@ -13,8 +13,8 @@ use fabric::core::guidance::Apg;
 use fabric::core::image::{Image, ImageError};
 use fabric::core::models::WeightNormalisation;
 use fabric::core::pipeline::{Cads, Generation, Pipeline, Report, Request, Settings, Window};
-use fabric::core::printable_lines;
 use fabric::core::schedule::{Prediction, SamplerKind};
+use fabric::core::{printable_lines, printable_value};
 use fabric::models::load::{LoadDtype, ProgressCallback};
 use fabric::models::{LoraChoice, ModelOptions, demo_folder, load_model, recommended_settings};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -283,30 +283,38 @@ pub(crate) fn print_report(report: &Report) {
     }
     for (index, effect) in report.image_prompts.iter().enumerate() {
         println!(
-            "image prompt {} ({effect}) contributed {:.1} % of the cross-attention where it acted",
+            "image prompt {} ({}) contributed {:.1} % of the cross-attention where it acted",
             index + 1,
+            printable_value(effect),
             effect.mean * 100.0
         );
     }
     if let Some(error) = &report.spill_error {
-        println!("{error}");
+        println!("{}", printable_value(error));
     }
     for note in &report.notes {
-        println!("{note}");
+        println!("{}", printable_value(note));
     }
     for rest in &report.truncated {
-        println!("the prompt is too long, this was left out: {rest}");
+        println!("the prompt is too long, this was left out: {}", printable_value(rest));
     }
 }
 
-/// Prints an error with its causes, without characters from files that a terminal would execute.
+/// Prints an error with its causes.
 pub(crate) fn report(result: Result<(), Box<dyn Error>>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
-    eprintln!("error: {}", printable_lines(&error.to_string()));
+    eprintln!("{}", error_text(&*error));
+    ExitCode::FAILURE
+}
+
+/// Describes an error with its causes, without characters from files that a terminal would execute or hide. The lines
+/// of a message are indented, so that a text from a file cannot pass for another message.
+pub(crate) fn error_text(error: &dyn Error) -> String {
+    let mut text = format!("error: {}", printable_lines(&error.to_string()).replace('\n', "\n  "));
     let mut cause = error.source();
     while let Some(error) = cause {
-        eprintln!("  because: {}", printable_lines(&error.to_string()));
+        text.push_str(&format!("\n  because: {}", printable_value(error)));
         cause = error.source();
     }
-    ExitCode::FAILURE
+    text
 }

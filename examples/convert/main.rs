@@ -21,7 +21,7 @@ use fabric::models::load::SaveDtype;
 
 mod adapter;
 #[path = "../common/mod.rs"]
-mod common;
+pub(crate) mod common;
 mod model;
 mod report;
 mod target;

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 
+use fabric::core::{printable, printable_value};
+
 /// Number of unused names that are printed.
 const SHOWN: usize = 12;
 
@@ -54,10 +56,11 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for line in &self.read {
-            writeln!(f, "read {line}")?;
+            writeln!(f, "read {}", printable_value(line))?;
         }
         for file in &self.files {
-            write!(f, "{} {}", if self.written { "wrote" } else { "would write" }, file.path.display())?;
+            let path = printable_value(file.path.display());
+            write!(f, "{} {path}", if self.written { "wrote" } else { "would write" })?;
             if file.tensors > 0 {
                 write!(f, ", {} tensors", file.tensors)?;
             }
@@ -65,9 +68,7 @@ impl fmt::Display for Report {
             writeln!(f)?;
         }
         if !self.unused.is_empty() {
-            // Names of tensors may contain control characters, which a terminal would execute.
-            let shown: Vec<String> =
-                self.unused.iter().take(SHOWN).map(|name| name.escape_debug().to_string()).collect();
+            let shown: Vec<String> = self.unused.iter().take(SHOWN).map(printable).collect();
             write!(f, "not used: {} names: {}", self.unused.len(), shown.join(", "))?;
             match self.unused.len().saturating_sub(SHOWN) {
                 0 => writeln!(f)?,

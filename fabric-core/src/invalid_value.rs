@@ -1,6 +1,6 @@
 //! The error of a value that cannot be used, shared by all error types.
 
-use crate::printable_text::{MAX_EXPECTED, MAX_VALUE, one_line};
+use crate::printable_text::{MAX_EXPECTED, one_line, printable_value};
 
 /// A value that cannot be used: what it is, what was expected, what was given, and what to do.
 ///
@@ -8,10 +8,10 @@ use crate::printable_text::{MAX_EXPECTED, MAX_VALUE, one_line};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{}: expected {}, got {}; {}",
-    one_line(.what, MAX_VALUE),
+    printable_value(.what),
     one_line(.expected, MAX_EXPECTED),
-    one_line(.got, MAX_VALUE),
-    one_line(.help, MAX_VALUE)
+    printable_value(.got),
+    printable_value(.help)
 )]
 pub struct InvalidValue {
     /// The setting, file entry or argument.

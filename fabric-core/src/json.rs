@@ -44,6 +44,14 @@ pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Er
     }
 }
 
+/// Returns whether JSON text is a list, behind white space or a byte-order mark.
+///
+/// serde reads the fields of a struct from a list, too, in their order, and from an empty list if all have defaults.
+/// Where only an object is right, refuse lists with this.
+pub fn is_list(text: &[u8]) -> bool {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).trim_ascii_start().starts_with(b"[")
+}
+
 /// Puts quotes around the words for non-finite numbers, except within strings.
 fn quoted(text: &str) -> Cow<'_, str> {
     if !text.contains("NaN") && !text.contains("Infinity") {
@@ -105,6 +113,16 @@ mod tests {
         assert_eq!(from_str::<Value>("\u{feff}{\"a\": NaN}").unwrap(), json!({"a": "NaN"}));
         assert_eq!(from_slice::<Value>(b"\xef\xbb\xbf[1]").unwrap(), json!([1]));
         assert!(from_str::<Value>("\u{feff}\u{feff}1").is_err());
+    }
+
+    #[test]
+    fn a_list_is_told_behind_white_space_and_a_byte_order_mark() {
+        for text in ["[]", " \r\n\t[1", "\u{feff}[]", "\u{feff} [{}]"] {
+            assert!(is_list(text.as_bytes()), "{text:?}");
+        }
+        for text in ["", "{\"a\": []}", "\u{feff}{}", "1", "\"[\""] {
+            assert!(!is_list(text.as_bytes()), "{text:?}");
+        }
     }
 
     #[test]

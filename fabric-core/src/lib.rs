@@ -35,4 +35,4 @@ pub use error::Error;
 pub use image_condition::ImageCondition;
 pub use init_image::InitImage;
 pub use invalid_value::InvalidValue;
-pub use printable_text::{printable, printable_lines};
+pub use printable_text::{printable, printable_lines, printable_value};

@@ -1,93 +1,103 @@
-//! Texts from files and callers as messages show them: without characters that a terminal executes or hides.
+//! Texts from files and callers as messages show them: short, and without characters that a terminal executes or hides.
 
 use std::fmt::Display;
 
-/// Number of characters of a name that a message shows; names of published tensors have up to 90.
+/// Number of bytes of a name that a message shows; names of published tensors have up to 90.
 const MAX_NAME: usize = 160;
 
-/// Number of bytes of a value that a message shows: a long paragraph, so that a message with a few values fits on a
-/// screen.
-pub(crate) const MAX_VALUE: usize = 1000;
+/// Number of bytes of a value that a message shows: a paragraph, so that a message with one value has about 1000.
+const MAX_VALUE: usize = 700;
 
 /// Number of bytes of accepted values that a message shows: lists of all known names have up to 1500.
 pub(crate) const MAX_EXPECTED: usize = 2000;
 
-/// Returns a name from a file for a message: on one line, cut after 160 characters, and with control characters
-/// escaped, which a terminal would execute.
+/// Number of bytes of a message of several lines, or of a table, that a program shows.
+const MAX_LINES: usize = 1 << 16;
+
+/// Returns a name from a file for a message: on one line, cut after about 160 bytes, and with the characters escaped
+/// that a terminal would execute or hide.
 ///
 /// ```
 /// assert_eq!(fabric_core::printable("down.0.weight"), "down.0.weight");
 /// assert_eq!(fabric_core::printable("a\u{1b}[2J\n"), "a\\u{1b}[2J\\n");
 /// ```
-pub fn printable(name: &str) -> String {
-    let shown: String = name.chars().take(MAX_NAME).flat_map(char::escape_debug).collect();
-    if name.chars().nth(MAX_NAME).is_some() { format!("{shown} ...") } else { shown }
+pub fn printable(name: impl Display) -> String {
+    one_line(&name, MAX_NAME)
 }
 
-/// Returns a message of any length with its line breaks, in which all other characters that a terminal would execute or
-/// hide are escaped.
+/// Returns a value, a path or the message of another library for a message: as [`printable`] does, but cut after about
+/// 700 bytes.
+///
+/// ```
+/// assert_eq!(fabric_core::printable_value("one\ntwo"), "one\\ntwo");
+/// assert!(fabric_core::printable_value("é".repeat(1 << 20)).len() < 710);
+/// ```
+pub fn printable_value(value: impl Display) -> String {
+    one_line(&value, MAX_VALUE)
+}
+
+/// Returns a message of several lines, or a table, with its line breaks: cut after about 65,000 bytes, and with all
+/// other characters escaped that a terminal would execute or hide.
 ///
 /// ```
 /// assert_eq!(fabric_core::printable_lines("é:\n  \u{1b}[2J"), "é:\n  \\u{1b}[2J");
 /// ```
 pub fn printable_lines(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '\n' => shown.push(letter),
-            _ => push(&mut shown, letter),
-        }
-    }
-    shown
+    escaped(text, MAX_LINES, |letter| letter == '\n')
 }
 
 /// Returns a value for a message: on one line, cut after about `most` bytes, and with the characters escaped that a
-/// terminal would execute or hide.
+/// terminal would execute or hide. Doing it twice changes nothing more.
 pub(crate) fn one_line(value: &dyn Display, most: usize) -> String {
+    escaped(&value.to_string(), most, |_| false)
+}
+
+/// Returns the beginning of a text, in which hidden characters are escaped unless they are to be kept.
+fn escaped(text: &str, most: usize, is_kept: impl Fn(char) -> bool) -> String {
     let mut shown = String::new();
-    for letter in value.to_string().chars() {
+    for letter in text.chars() {
         if shown.len() >= most {
             shown.push_str(" ...");
             break;
         }
-        push(&mut shown, letter);
+        if is_hidden(letter) && !is_kept(letter) {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
     }
     shown
 }
 
-fn push(shown: &mut String, letter: char) {
-    if is_hidden(letter) {
-        shown.extend(letter.escape_default());
-    } else {
-        shown.push(letter);
-    }
-}
-
-/// Whether a terminal executes or hides a character instead of showing it: control characters, line separators, and
-/// marks that change the direction of the text around them.
+/// Whether a terminal executes or hides a character instead of showing it: control characters, line separators, marks
+/// that change the direction of the text around them, and characters without width. The joiners U+200C and U+200D are
+/// not hidden, because words and emoji contain them.
 fn is_hidden(letter: char) -> bool {
     letter.is_control()
-        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(letter, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(letter, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{ContentHash, MetadataError};
+    use crate::image::{ContentHash, ImageError, MetadataError};
     use crate::schedule::{SamplerKind, SchedulerConfig};
     use crate::session::SessionError;
     use crate::{Error, InvalidValue};
 
     /// Names that a file may contain: commands to a terminal, a forged line, reversed text, and far too long ones.
-    fn hostile_names() -> [String; 7] {
+    fn hostile_names() -> [String; 9] {
         [
             "\u{1b}[2J\u{1b}]0;title\u{7}".to_owned(),
             "a\r\nerror: all is well\n".to_owned(),
             "safe\u{202e}gpj.exe\u{2066}\u{2069}\u{200f}".to_owned(),
             "\u{9b}31m\u{85}\u{2028}\u{2029}".to_owned(),
+            "no\u{feff}width\u{200b}\u{2060}\u{e0041}".to_owned(),
             "\0".repeat(1 << 16),
             "\u{1b}".repeat(1 << 16),
             "é".repeat(1 << 16),
+            "x".repeat(1 << 20),
         ]
     }
 
@@ -109,7 +119,7 @@ mod tests {
                 keyword: "fabric",
                 source,
             };
-            let errors: [Box<dyn Display>; 11] = [
+            let errors: [Box<dyn Display>; 15] = [
                 Box::new(value.clone()),
                 Box::new(Error::Settings(value.clone())),
                 Box::new(InvalidValue { what: "a".to_owned(), expected: name.clone(), ..value.clone() }),
@@ -121,6 +131,10 @@ mod tests {
                     got: name.clone(),
                     expected: String::new(),
                 }),
+                Box::new(ImageError::Read { place: name.clone(), source: std::io::Error::other("gone") }),
+                Box::new(ImageError::Corrupt { place: place(), format: "PNG", source: name.clone().into() }),
+                Box::new(MetadataError::Absent { place: name.clone() }),
+                Box::new(MetadataError::Chunk { place: name.clone(), keyword: "fabric", what: name.clone() }),
                 Box::new(text(json(&quoted).into())),
                 Box::new(text(value.into())),
                 Box::new(name.parse::<ContentHash>().unwrap_err()),
@@ -129,6 +143,7 @@ mod tests {
             ];
             errors.iter().for_each(|error| assert_printable(&error.to_string()));
             assert_printable(&printable(&name));
+            assert_printable(&printable_value(&name));
             assert!(!printable_lines(&name).chars().any(|letter| letter != '\n' && is_hidden(letter)));
         }
     }
@@ -140,20 +155,33 @@ mod tests {
 
     #[test]
     fn ordinary_texts_are_shown_as_they_are() {
-        for text in ["a \"red\" star's light\\path", "日本 é ✩", ""] {
-            assert_eq!(one_line(&text, MAX_VALUE), text);
-            assert_eq!(printable_lines(text), text);
+        for text in ["a \"red\" star's light\\path", "日本 é ✩", "e\u{301} 👩\u{200d}🚀", ""] {
+            assert_eq!([printable(text), printable_value(text), printable_lines(text)], [text; 3]);
         }
         let error = InvalidValue::new("`steps`", "\"many\"", "1 to 10", "choose one");
         assert_eq!(error.to_string(), "`steps`: expected 1 to 10, got \"many\"; choose one");
-        assert_eq!(one_line(&"one\ntwo\t3", MAX_VALUE), "one\\ntwo\\t3");
+        assert_eq!(printable_value("one\ntwo\t3"), "one\\ntwo\\t3");
         assert_eq!(printable_lines("one\ntwo\t3"), "one\ntwo\\t3");
     }
 
     #[test]
     fn long_texts_are_cut() {
-        assert_eq!(printable(&"é".repeat(1000)), format!("{} ...", "é".repeat(160)));
-        assert_eq!(one_line(&"a".repeat(1001), MAX_VALUE), format!("{} ...", "a".repeat(1000)));
-        assert_eq!(one_line(&"a".repeat(1000), MAX_VALUE), "a".repeat(1000));
+        assert_eq!(printable("é".repeat(1000)), format!("{} ...", "é".repeat(80)));
+        assert_eq!(printable_value("a".repeat(701)), format!("{} ...", "a".repeat(700)));
+        assert_eq!(printable_value("a".repeat(700)), "a".repeat(700));
+        assert_eq!(printable_lines(&"a\n".repeat(1 << 20)), format!("{} ...", "a\n".repeat(1 << 15)));
+    }
+
+    #[test]
+    fn a_text_that_was_made_printable_stays_as_it_is() {
+        for name in hostile_names() {
+            let shown = printable_value(&name);
+            if name.len() < 100 {
+                assert_eq!(printable_value(&shown), shown);
+            }
+            assert_printable(&printable_value(&shown));
+        }
+        let cut = printable("x".repeat(1000));
+        assert_eq!(printable(&cut), cut);
     }
 }

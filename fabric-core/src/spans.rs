@@ -86,7 +86,7 @@ pub(crate) fn reference_pass(references: usize) -> Span {
 /// The span of loading the networks of a model from this folder or file.
 #[doc(hidden)]
 pub fn load_model(path: &Path) -> Span {
-    span!(INFO, "load_model", model = &*path.file_name().unwrap_or_default().to_string_lossy())
+    span!(INFO, "load_model", model = &*crate::printable(path.file_name().unwrap_or_default().display()))
 }
 
 /// The span of loading the weights of one network, named by its folder.

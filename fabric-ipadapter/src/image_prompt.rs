@@ -1,5 +1,6 @@
 //! Image prompts, as a user describes them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use fabric_core::guidance::Guidance;
@@ -48,6 +49,9 @@ pub struct ImagePrompt {
     pub(crate) window: Window,
     pub(crate) visible_to_references: bool,
     pub(crate) away: bool,
+    pub(crate) shares_softmax: bool,
+    /// Factor on the scale of "no image".
+    pub(crate) none_factor: f32,
 }
 
 /// Source of an image prompt.
@@ -139,6 +143,8 @@ impl ImagePrompt {
             window: Window::default(),
             visible_to_references: false,
             away: false,
+            shares_softmax: false,
+            none_factor: 1.0,
         }
     }
 
@@ -251,6 +257,14 @@ impl ImagePrompt {
         Self { away: true, ..self }
     }
 
+    /// Shares one softmax with all other image prompts of the run that do so, weighted by their scales, like several images
+    /// of one prompt. Their results then do not add up to drown the text. By default, each prompt has a softmax of its own.
+    /// Prompts with masks keep one.
+    #[must_use]
+    pub fn with_shared_softmax(self) -> Self {
+        Self { shares_softmax: true, ..self }
+    }
+
     /// Returns the instruction if the adapter takes one; everything by default.
     pub(crate) fn effective_instruction(&self) -> Option<Instruction> {
         let is_read_elsewhere = matches!(&self.source, Source::Features(features, _) if features.is_instructed());
@@ -268,6 +282,8 @@ impl ImageAdapter for IpAdapter {
         self.reads_instructions() || self.scale_of_aspect(aspect, 1.0, layers).is_some()
     }
 
+    /// Several images share one softmax. Images to lead away from take the place of "no image" as far as they are as
+    /// strong as those to lead towards, and the other way round.
     fn conditioning(&self, images: &[ImageCondition], layers: &[CrossAttention]) -> Vec<Arc<dyn Conditioning>> {
         let instruction = |one: &ImageCondition| Instruction::from(one.aspect.clone().unwrap_or(Aspect::Everything));
         // All branches of a run are the same. Four lead away from everything in the image but the aspect. With several
@@ -277,21 +293,36 @@ impl ImageAdapter for IpAdapter {
             [one] if !one.away => instruction(one).guidance,
             _ => InstructGuidance::Simple,
         };
+        let [towards, away] = [false, true].map(|away| scale_of_direction(images, away));
         let made = images.iter().map(|one| {
-            let prompt = self.prompt(&one.image).with_scale(one.scale as f32).with_window(one.window);
+            let [scale, against] = if one.away { [away, towards] } else { [towards, away] };
             // A scale of 1 is as trained, and a weak vote is weak, whatever the aspect.
-            let mut prompt = prompt.without_scale_correction();
+            let mut prompt = self.prompt(&one.image).with_window(one.window).without_scale_correction();
             if self.reads_instructions() {
                 prompt = prompt.with_instruction(instruction(one).with_guidance(common));
-            } else if let Some(aspect) = &one.aspect
-                && let Some(scale) = self.scale_of_aspect(aspect, one.scale as f32, layers)
-            {
-                prompt = prompt.scaled(scale);
             }
+            let of_aspect = one.aspect.as_ref().filter(|_| !self.reads_instructions());
+            let scales = of_aspect.and_then(|aspect| self.scale_of_aspect(aspect, scale as f32, layers));
+            prompt = prompt.scaled(scales.unwrap_or(Scale::Uniform(scale as f32))).with_shared_softmax();
+            prompt.none_factor = if scale > 0.0 { ((scale - against) / scale).max(0.0) as f32 } else { 0.0 };
+            let weight = if scale > 0.0 { one.scale / scale } else { 0.0 };
+            prompt = prompt.with_weights([weight as f32]);
             Arc::new(if one.away { prompt.away() } else { prompt }) as Arc<dyn Conditioning>
         });
         made.collect()
     }
+}
+
+/// Returns the scale of the common softmax of all images of one direction: the largest sum of scales of one aspect. Scale 1
+/// is as trained, so several images have no more together, unless one alone has.
+fn scale_of_direction(images: &[ImageCondition], away: bool) -> f64 {
+    let own = || images.iter().filter(|one| one.away == away);
+    let mut sums: HashMap<Option<&Aspect>, f64> = HashMap::new();
+    for one in own() {
+        *sums.entry(one.aspect.as_ref()).or_default() += one.scale;
+    }
+    let largest = own().map(|one| one.scale).fold(0.0, f64::max);
+    sums.into_values().fold(0.0, f64::max).min(largest.max(1.0))
 }
 
 impl Conditioning for ImagePrompt {

@@ -24,6 +24,8 @@ pub struct PreparedImagePrompt {
     window: Window,
     /// Factor on all scales over the run.
     schedule: ScaleSchedule,
+    /// Factor on the scales of branches that attend to "no image".
+    none_factor: f32,
     /// Layers in which the conditional branch does not attend to the images and all other branches do.
     inverted: BTreeSet<AttnSite>,
     visible_to_references: bool,
@@ -68,8 +70,17 @@ impl ImagePrompt {
         let away = self.away;
         let leads_nowhere = away && !run.branches().contains(&Branch::Unconditional);
         let branches = BTreeMap::new();
-        let mut prepared =
-            PreparedImagePrompt { branches, window, schedule, inverted, visible_to_references, away, leads_nowhere };
+        let none_factor = self.none_factor;
+        let mut prepared = PreparedImagePrompt {
+            branches,
+            window,
+            schedule,
+            none_factor,
+            inverted,
+            visible_to_references,
+            away,
+            leads_nowhere,
+        };
         if leads_nowhere {
             return Ok(prepared);
         }
@@ -86,6 +97,7 @@ impl ImagePrompt {
             if let Some(weights) = &self.weights {
                 kv = kv.with_weights(weights.clone())?;
             }
+            kv = kv.with_shared_softmax(self.shares_softmax);
             prepared.branches.insert(branch, kv);
         }
         Ok(prepared)
@@ -268,6 +280,13 @@ impl PreparedImagePrompt {
     fn used_branch(&self, branch: Branch) -> Branch {
         if self.branches.contains_key(&branch) { branch } else { Branch::Unconditional }
     }
+
+    /// Whether the keys and values of a branch are those of the images, and not of "no image".
+    fn shows_image(&self, branch: Branch) -> bool {
+        let used = self.used_branch(branch);
+        let is_led_away_from = matches!(used, Branch::Unconditional | Branch::ImageOnly);
+        if self.away { is_led_away_from } else { used != Branch::Unconditional }
+    }
 }
 
 impl PreparedConditioning for PreparedImagePrompt {
@@ -290,7 +309,8 @@ impl PreparedConditioning for PreparedImagePrompt {
         let mut prompted = Vec::new();
         for (branch, rows) in layout.groups() {
             let on = |prompt: &'a ImagePromptKv| prompt.on(rows.clone()).times(factor);
-            prompted.extend(of(branch).map(|prompt| on(prompt).all_but(&self.inverted)));
+            let own = if self.shows_image(branch) { 1.0 } else { self.none_factor };
+            prompted.extend(of(branch).map(|prompt| on(prompt).times(own).all_but(&self.inverted)));
             // Inverted layers: all branches but the conditional one attend to the images, also with Instruct's
             // four branches and whatever their scales.
             if branch != Branch::Conditional {
@@ -304,9 +324,7 @@ impl PreparedConditioning for PreparedImagePrompt {
         if self.inverted.contains(site) {
             return branch != Branch::Conditional;
         }
-        let used = self.used_branch(branch);
-        let is_led_away_from = matches!(used, Branch::Unconditional | Branch::ImageOnly);
-        if self.away { is_led_away_from } else { used != Branch::Unconditional }
+        self.shows_image(branch)
     }
 }
 

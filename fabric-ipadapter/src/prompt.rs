@@ -26,6 +26,7 @@ pub struct ImagePromptKv {
     masked: Vec<(ResampledMask, LayerScales)>,
     /// One per image.
     weights: Vec<f32>,
+    shares_softmax: bool,
 }
 
 impl ImagePromptKv {
@@ -54,7 +55,7 @@ impl ImagePromptKv {
             .zip(&adapter.weights().layers)
             .map(|(layer, own)| (layer.site, own.forward(tokens.clone())));
         let (scales, weights) = (LayerScales::same(1.0), vec![1.0; images]);
-        Ok(Self { layers: layers.collect(), images, scales, masked: Vec::new(), weights })
+        Ok(Self { layers: layers.collect(), images, scales, masked: Vec::new(), weights, shares_softmax: false })
     }
 
     /// Moves the keys and values to a device.
@@ -103,6 +104,13 @@ impl ImagePromptKv {
         check_weights(&weights, self.images)?;
         self.weights = weights;
         Ok(self)
+    }
+
+    /// Sets whether they share one softmax with all other image prompts of the same rows that do so, weighted by the scales
+    /// and weights. Images with masks keep softmaxes of their own.
+    #[must_use]
+    pub fn with_shared_softmax(self, shares_softmax: bool) -> Self {
+        Self { shares_softmax, ..self }
     }
 
     /// Returns a processor that applies these images to a range of rows.
@@ -196,6 +204,7 @@ impl AttnProcessor for ImagePromptRows<'_> {
             scale: scales.of(&call.site) * self.factor,
             mask: None,
             weights: Vec::new(),
+            shares_softmax: self.prompt.shares_softmax,
         };
         let images: Vec<usize> = (0..weights.len()).filter(|&image| weights[image] > 0.0).collect();
         let one = |image: usize| [&key, &value].map(|x| x.clone().narrow(0, image, 1));

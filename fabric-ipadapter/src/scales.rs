@@ -190,8 +190,7 @@ impl LayerScales {
                 help: "name blocks down, mid and up".to_owned(),
             })
         };
-        // serde would read a list as the fields of the object in order, and an empty list as an empty object.
-        if text.trim_start().starts_with('[') {
+        if fabric_core::json::is_list(text.as_bytes()) {
             return Err(refused(text.to_owned()));
         }
         let written: Written =
@@ -285,6 +284,7 @@ mod tests {
             (r#"{"mid": []}"#, "no scales for block `mid`"),
             ("[]", "got []"),
             (" [1.0]", "expected a number"),
+            ("\u{feff}[]", "expected a number"),
             ("[1, 0.5, {}]", "expected a number"),
         ] {
             let error = LayerScales::from_json(bad).and_then(|scales| scales.check(sites.iter())).expect_err(bad);

@@ -1,6 +1,6 @@
 //! Shared parsing, validation and errors of the networks' `config.json` files.
 
-use fabric_core::InvalidValue;
+use fabric_core::{InvalidValue, printable_value};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,7 +10,10 @@ use serde_json::Value;
 #[non_exhaustive]
 pub enum ConfigError {
     /// The text is not a JSON object.
-    #[error("{model} configuration: not a JSON object ({message}): take config.json from the model's folder again")]
+    #[error(
+        "{model} configuration: not a JSON object ({message}): take config.json from the model's folder again",
+        message = printable_value(.message)
+    )]
     NotJson {
         /// Name of the network.
         model: &'static str,
@@ -80,7 +83,7 @@ pub(crate) fn parse<T: DeserializeOwned>(model: &'static str, json: &str) -> Res
         let alone = |(field, value): (&String, &Value)| {
             let object = Value::Object([(field.clone(), value.clone())].into_iter().collect());
             let error = serde_json::from_value::<T>(object).err()?;
-            Some(ConfigError::invalid(model, field, brief(value), error.to_string()))
+            Some(ConfigError::invalid(model, field, brief(value), printable_value(error)))
         };
         fields.iter().find_map(alone).unwrap_or_else(|| not_json(whole.to_string()))
     })
@@ -174,6 +177,7 @@ pub(crate) fn check_epsilon(model: &'static str, field: &str, got: f64) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hostile_texts::{assert_printable, hostile_texts};
 
     #[derive(Debug, Deserialize)]
     #[serde(default)]
@@ -196,6 +200,22 @@ mod tests {
         assert!(message.contains("one value or a list"), "{message}");
         let error = parse::<Sample>("sample", r#"{"width": -4}"#).unwrap_err();
         assert!(error.to_string().contains("`width`: expected") && error.to_string().contains("got -4"), "{error}");
+    }
+
+    #[test]
+    fn no_message_hands_a_text_from_a_file_to_the_terminal() {
+        for text in hostile_texts() {
+            let value = Value::from(text.as_str());
+            let nested = format!(r#"{{"heads": {{{value}: {value}}}}}"#);
+            for json in [format!(r#"{{"width": {value}}}"#), nested, value.to_string(), text.clone()] {
+                let error = parse::<Sample>("sample", &json).unwrap_err();
+                assert_printable(&error.to_string());
+            }
+            for (field, got) in [(text.as_str(), "1"), ("width", text.as_str())] {
+                assert_printable(&ConfigError::invalid("sample", field, got, "a number").to_string());
+                assert_printable(&ConfigError::unsupported("sample", field, got, "a number").to_string());
+            }
+        }
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub mod clip;
 pub mod config;
 pub mod control;
 pub mod corpus;
+#[cfg(test)]
+mod hostile_texts;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub mod layers;

@@ -3,6 +3,8 @@
 use fabric::core::InitImage;
 use fabric::core::attention::Block;
 use fabric::core::fabric::{KeepPolicy, ReferenceScope};
+use fabric::core::image::{Crop, clip_batch};
+use fabric::core::models::ImageEncoder;
 use fabric::core::pipeline::ImageAdapter;
 use fabric::core::session::FeedbackSession;
 use fabric::core::{Aspect, AspectKind, ImageCondition};
@@ -244,6 +246,48 @@ fn several_images_and_one_that_leads_away_have_two_branches() {
     assert_eq!(branches(std::slice::from_ref(&pose)), [4]);
     assert_eq!(branches(&[pose.clone().away()]), [2]);
     assert_eq!(branches(&[pose.clone(), pose]), [2, 2]);
+}
+
+#[test]
+fn images_of_a_request_share_one_softmax() {
+    let pipeline = pipeline().clone().with_adapter(adapter("instruct").with_encoder(encoder()));
+    let make = |images: &[ImageCondition]| {
+        let request = images.iter().cloned().fold(request(), Request::with_image_condition);
+        latents(&pipeline.generate(&request).expect("images"))
+    };
+    // Of the style, the guidance has two branches with one image too.
+    let style = ImageCondition::new(image()).using(Aspect::Style);
+    let once = make(std::slice::from_ref(&style));
+    assert!(distance(&make(&[style.clone(), style.clone()]), &once) < 1e-4, "the same image twice is the image once");
+    let halves = [style.clone().with_scale(0.5), style.clone().with_scale(0.5)];
+    assert!(distance(&make(&halves), &once) < 1e-4, "two weak votes are as strong as one");
+    let other = style.clone().using(Aspect::Colour);
+    assert!(distance(&make(&[style, other]), &once) > 1e-3);
+}
+
+#[test]
+fn an_image_to_lead_away_from_takes_the_place_of_no_image() {
+    let device = fabric::default_device().expect("a device");
+    let encoder = encoder();
+    let adapter = adapter("plus").with_encoder(encoder.clone());
+    let pipeline = pipeline().clone().with_adapter(adapter.clone());
+    let other =
+        Image::from_rgb(64, 64, (0..64 * 64 * 3_usize).map(|at| (at * 3 % 199) as u8).collect()).expect("an image");
+    let [liked, disliked] = [image(), other].map(|image| {
+        let pixels =
+            clip_batch(std::slice::from_ref(&image), encoder.image_size(), Crop::Centre, &device).expect("pixels");
+        (ImageCondition::new(image), Features::of(&encoder, pixels, adapter.config().reads()).expect("features"))
+    });
+    let make = |request: &Request| latents(&pipeline.generate(request).expect("images"));
+    let both =
+        |away: ImageCondition| make(&request().with_image_condition(liked.0.clone()).with_image_condition(away.away()));
+    let exchanged = make(&request().with(adapter.prompt_from_features(liked.1.clone(), Some(disliked.1))));
+    assert!(distance(&both(disliked.0.clone()), &exchanged) < 1e-4, "as a negative image");
+    // The weaker it is, the nearer to "no image".
+    let alone = make(&request().with_image_condition(liked.0.clone()));
+    let apart = |scale: f64| distance(&both(disliked.0.clone().with_scale(scale)), &alone);
+    let [weak, strong] = [1e-4, 1.0].map(apart);
+    assert!(weak < 1e-2 * strong, "{weak} and {strong}");
 }
 
 #[test]

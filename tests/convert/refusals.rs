@@ -117,3 +117,42 @@ fn damaged_input_is_a_typed_error_and_leaves_nothing() {
     let error = refused(&["tokenizer", &tokenizer, &folder]);
     assert!(matches!(error.downcast_ref::<TokenizerError>(), Some(TokenizerError::Corrupt { .. })), "{error}");
 }
+
+/// An error with a cause, as a library may return it, with the text of a file in both.
+#[derive(Debug)]
+struct Foreign(String, Option<Box<Self>>);
+
+impl std::fmt::Display for Foreign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Foreign {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.1.as_deref().map(|cause| cause as &(dyn Error + 'static))
+    }
+}
+
+#[test]
+fn texts_of_files_reach_the_terminal_on_lines_of_their_own_message() {
+    let executed = |letter: char| letter != '\n' && letter.is_control();
+    for text in ["\u{1b}[2J\u{9b}31m", "a\nerror: all is well", &"x\n\u{7}".repeat(1 << 20)] {
+        let error = Foreign(text.to_owned(), Some(Box::new(Foreign(text.to_owned(), None))));
+        let shown = convert::common::error_text(&error);
+        assert!(!shown.contains(executed) && shown.len() < 1 << 18, "{} bytes: {shown:.200}", shown.len());
+        assert_eq!(shown.lines().filter(|line| !line.starts_with("  ")).count(), 1, "{shown:.200}");
+        assert_eq!(shown.lines().filter(|line| line.starts_with("  because: ")).count(), 1, "{shown:.200}");
+
+        let report = Report {
+            written: false,
+            read: vec![format!("{text}: 2 tensors")],
+            files: Vec::new(),
+            unused: vec![text.to_owned(); 3],
+            bytes_before: 1,
+        };
+        let shown = report.to_string();
+        assert!(!shown.contains(executed) && shown.len() < 2000, "{} bytes: {shown:.200}", shown.len());
+        assert_eq!(shown.lines().count(), 3, "{shown:.200}");
+    }
+}

@@ -130,7 +130,7 @@ fn forward(golden: &Golden, unet: &UNet) {
         let timesteps = [said[0]];
         let reference = |to, at: usize| {
             let weights = CallWeights { shallow: said[at], deep: said[at + 1] };
-            ReferenceWeight { to, weights, blocks: BlockWeights::default() }
+            ReferenceWeight { to, weights, blocks: BlockWeights::default(), dislike: None }
         };
         let mut chosen: Vec<(usize, ReferenceWeight)> = Vec::new();
         if matches!(case.as_str(), "both" | "bottleneck" | "pos_only") {

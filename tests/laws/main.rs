@@ -3,6 +3,7 @@
 mod cached;
 #[path = "../common/mod.rs"]
 mod common;
+mod dislikes;
 mod diversity;
 mod runs;
 mod scopes;

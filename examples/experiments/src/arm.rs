@@ -115,18 +115,16 @@ mod tests {
     #[test]
     fn settings_of_reasons_change_by_name_and_those_left_out_have_their_defaults() {
         let composition = json!({ "window": [0.0, 0.25], "blocks": { "mid": 0.5 } });
-        let reasons = json!({ "most": 1.5, "references": { "composition": composition } });
+        let reasons = json!({ "most_per_aspect": 1.5, "references": { "composition": composition } });
         let settings = arm(json!({ "reasons": reasons })).settings(&Settings::default()).expect("settings");
-        let ReasonSettings { most, references, .. } = &settings.reasons;
-        assert_eq!((*most, references[&AspectKind::Composition].blocks.mid), (1.5, 0.5));
-        let ReasonSettings { scale, away_scale, most_per_aspect, .. } = ReasonSettings::default();
-        let default = [scale, away_scale, most_per_aspect];
-        let ReasonSettings { scale, away_scale, most_per_aspect, .. } = settings.reasons;
-        assert_eq!([scale, away_scale, most_per_aspect], default);
+        let ReasonSettings { most_per_aspect, references, .. } = &settings.reasons;
+        assert_eq!((*most_per_aspect, references[&AspectKind::Composition].blocks.mid), (1.5, 0.5));
+        let default = ReasonSettings::default();
+        assert_eq!([settings.reasons.scale, settings.reasons.away_scale], [default.scale, default.away_scale]);
         assert_eq!(settings.fabric, FabricSettings::paper_target());
         let refused = [
-            (json!({ "most": -1.0 }), "reasons.most"),
-            (json!({ "most": "few" }), "invalid type"),
+            (json!({ "most_per_aspect": -1.0 }), "reasons.most_per_aspect"),
+            (json!({ "most_per_aspect": "few" }), "invalid type"),
             (json!({ "least": 1.0 }), "unknown field `least`"),
             (json!({ "references": { "taste": {} } }), "unknown variant `taste`"),
         ];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fabric::core::InvalidValue;
+use fabric::core::{InvalidValue, printable, printable_value};
 
 use crate::{Experiment, Feedback, NAMES, OWN};
 
@@ -16,7 +16,7 @@ pub enum ExperimentError {
     #[error(transparent)]
     Setting(#[from] InvalidValue),
     /// A file of the run's folder cannot be read or written.
-    #[error("{}: cannot {doing}: {source}", path.display())]
+    #[error("{}: cannot {doing}: {source}", printable_value(path.display()), source = printable_value(.source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -28,7 +28,7 @@ pub enum ExperimentError {
     /// The run's folder holds records of other settings.
     #[error(
         "{}: the run in this folder has other settings: {differences}; give the same settings to resume it, or another folder",
-        path.display()
+        printable_value(path.display()), differences = printable_value(.differences)
     )]
     OtherSettings {
         /// The run's folder.
@@ -37,7 +37,10 @@ pub enum ExperimentError {
         differences: String,
     },
     /// A line of the records cannot be read, and it is not the last one, which a killed run may leave unfinished.
-    #[error("{}, line {line}: expected a record of one image, got {got}; remove the line, or start again", path.display())]
+    #[error(
+        "{}, line {line}: expected a record of one image, got {got}; remove the line, or start again",
+        printable_value(path.display()), got = printable_value(.got)
+    )]
     Record {
         /// The file of records.
         path: PathBuf,
@@ -49,7 +52,7 @@ pub enum ExperimentError {
     /// A file with the attention of a session cannot be read.
     #[error(
         "{}: expected where the references of a session acted, got {got}; remove it, the report is then without it",
-        path.display()
+        printable_value(path.display()), got = printable_value(.got)
     )]
     Attention {
         /// The file.
@@ -58,7 +61,7 @@ pub enum ExperimentError {
         got: String,
     },
     /// Runs to be merged overlap or do not belong together.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {problem}", printable_value(path.display()), problem = printable_value(.problem))]
     Merge {
         /// The folder that does not fit.
         path: PathBuf,
@@ -67,7 +70,8 @@ pub enum ExperimentError {
     },
     /// A score is not a number.
     #[error(
-        "score of image {image} of round {round}, prompt {prompt:?}: expected a finite number, got {got}; check the preference model"
+        "score of image {image} of round {round}, prompt {prompt}: expected a finite number, got {got}; check the preference model",
+        prompt = quoted(.prompt)
     )]
     Score {
         /// The prompt.
@@ -93,7 +97,7 @@ pub enum ExperimentError {
     /// The model has no adapter for an experiment.
     #[error(
         "experiment {experiment}: expected an adapter in the model's folder, got no file {}; give a model that has it",
-        path.display()
+        printable_value(path.display()), experiment = printable(.experiment)
     )]
     NoAdapter {
         /// Name of the experiment.
@@ -104,7 +108,8 @@ pub enum ExperimentError {
     /// An experiment needs scenes of the small world, whose factors are known.
     #[error(
         "experiment {experiment}: expected a model of the small world, which knows every factor of its scenes, got \
-         prompts of a file; leave out the prompts and their preference model"
+         prompts of a file; leave out the prompts and their preference model",
+        experiment = printable(.experiment)
     )]
     NeedsSmallWorld {
         /// Name of the experiment.
@@ -144,5 +149,88 @@ impl ExperimentError {
     pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, doing, source }
+    }
+}
+
+/// Returns a prompt in quotes.
+fn quoted(prompt: &str) -> String {
+    printable(format_args!("{prompt:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::ReportError;
+    use crate::{PromptSetError, SkippedLine};
+
+    /// Texts that a file may contain: commands to a terminal, a forged line, reversed text, and far too long ones.
+    fn hostile_texts() -> [String; 5] {
+        [
+            "\u{1b}[2J\u{1b}]0;title\u{7}\0".to_owned(),
+            "a\r\nerror: all is well\n".to_owned(),
+            "safe\u{202e}gpj.exe\u{9b}31m\u{2028}".to_owned(),
+            "\u{1b}".repeat(1 << 20),
+            "é".repeat(1 << 20),
+        ]
+    }
+
+    /// Asserts that a message is one line without characters that a terminal would execute, of at most about 1000
+    /// bytes.
+    #[track_caller]
+    fn assert_printable(message: &str) {
+        let is_executed = |letter: char| letter.is_control() || matches!(letter, '\u{2028}'..='\u{202e}');
+        assert!(!message.contains(is_executed), "{message:?}");
+        assert!(message.len() < 1100, "{} bytes: {message:.200}", message.len());
+    }
+
+    #[test]
+    fn no_message_hands_a_text_from_a_run_to_the_terminal() {
+        for text in hostile_texts() {
+            let (name, path) = (|| text.clone(), || PathBuf::from("x"));
+            let hostile = || PathBuf::from(&text);
+            let errors = [
+                ExperimentError::io(&path(), "read")(io::Error::other(name())),
+                ExperimentError::io(&hostile(), "read")(io::Error::other("gone")),
+                ExperimentError::OtherSettings { path: path(), differences: name() },
+                ExperimentError::Record { path: path(), line: 1, got: name() },
+                ExperimentError::Attention { path: path(), got: name() },
+                ExperimentError::Merge { path: path(), problem: name() },
+                ExperimentError::Score { prompt: name(), round: 0, image: 0, got: f64::NAN },
+                ExperimentError::no_target(&text),
+                ExperimentError::NoAdapter { experiment: name(), path: path() },
+                ExperimentError::NoAdapter { experiment: "corpus".to_owned(), path: hostile() },
+                ExperimentError::NeedsSmallWorld { experiment: name() },
+            ];
+            errors.iter().for_each(|error| assert_printable(&error.to_string()));
+        }
+    }
+
+    #[test]
+    fn no_message_hands_a_text_from_a_report_or_a_prompt_set_to_the_terminal() {
+        for text in hostile_texts() {
+            let (name, path) = (|| text.clone(), || PathBuf::from("prompts.csv"));
+            let hostile = || PathBuf::from(&text);
+            let first = SkippedLine { line: 1, reason: name() };
+            assert_printable(&first.to_string());
+            let reports = [
+                ReportError::Rows { caption: name(), expected: 2, got: 1 },
+                ReportError::Cells { caption: name(), row: 0, expected: 2, got: 1 },
+                ReportError::Chart { caption: name(), source: "no room".into() },
+                ReportError::Chart { caption: "share".to_owned(), source: name().into() },
+                ReportError::Write { path: hostile(), source: io::Error::other("full") },
+            ];
+            reports.iter().for_each(|error| assert_printable(&error.to_string()));
+            let header = text.chars().take(80).collect();
+            let prompts = [
+                PromptSetError::Unreadable { path: hostile(), source: io::Error::other("gone") },
+                PromptSetError::NoTable { folder: hostile() },
+                PromptSetError::Json { path: path(), line: 1, column: 1, reason: name() },
+                PromptSetError::MissingColumn { path: path(), column: "prompt", header },
+                PromptSetError::MissingImage { path: path(), line: 1, image: hostile(), missing: 1, rows: 2 },
+                PromptSetError::NoImages { path: path(), image: hostile(), rows: 1 },
+                PromptSetError::NothingUsable { path: path(), format: "a table", skipped: 1, first },
+            ];
+            prompts.iter().for_each(|error| assert_printable(&error.to_string()));
+        }
     }
 }

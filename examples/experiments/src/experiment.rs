@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::arm::changed;
-use crate::own_arms::{corpus, diversity, sides, sweep, words_left_out};
+use crate::own_arms::{corpus, diversity, sides, sweep, without_guidance, words_left_out};
 use crate::reasons::{self, UNetBlocks};
 use crate::search;
 use crate::{Arm, ExperimentError, PromptSet, ReasonAdapter};
@@ -47,8 +47,8 @@ pub enum Feedback {
 pub const NAMES: [&str; 4] = ["preference", "target", "window", "dropout"];
 
 /// Names of experiments that are not in the paper: each side apart, a sweep over FABRIC's settings, options against the
-/// loss of diversity, votes with reasons, settings that are searched, and first rounds from a corpus.
-pub const OWN: [&str; 6] = ["sides", "sweep", "diversity", "reasons", "search", "corpus"];
+/// loss of diversity, disliked images without guidance, votes with reasons, settings that are searched, and first rounds from a corpus.
+pub const OWN: [&str; 7] = ["sides", "sweep", "diversity", "without-guidance", "reasons", "search", "corpus"];
 
 impl Experiment {
     /// Returns the experiment of this name with the paper's settings and these changes of FABRIC's settings, which
@@ -143,6 +143,9 @@ impl Experiment {
                 Feedback::Preference,
                 diversity(&without(&strong), &both("feedback", &strong)),
             ),
+            "without-guidance" => {
+                ("Disliked images without guidance", Feedback::Preference, without_guidance(&without(&strong)))
+            }
             "reasons" => ("Votes that say why", Feedback::Preference, reasons::arms(&without(&strong), blocks)),
             "search" => ("Searched settings against presets", Feedback::Preference, search::arms(&without(&strong))),
             "corpus" => ("First rounds from a corpus", Feedback::Preference, corpus(&without(&strong))),

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use burn::tensor::Device;
 use clap::{Args, Parser, Subcommand};
 use fabric::core::pipeline::Settings;
+use fabric::core::printable_lines;
 use fabric::core::schedule::SamplerKind;
 use fabric::models::{LoraChoice, demo_folder, recommended_settings};
 use fabric::{DeviceError, DeviceKind};
@@ -49,6 +50,8 @@ enum Command {
     Instruct(RunArguments),
     /// Liked and disliked images apart, and disliked ones with other weights. Not part of `all`.
     Sides(RunArguments),
+    /// Disliked images at guidance scale 1: with the sign of their values turned, or extrapolated. Not part of `all`.
+    WithoutGuidance(RunArguments),
     /// A sweep over FABRIC's settings. Not part of `all`.
     Sweep(RunArguments),
     /// Options against the loss of diversity. Not part of `all`.
@@ -153,7 +156,8 @@ struct RunArguments {
 
 fn main() -> ExitCode {
     let Err(error) = start(&Arguments::parse().command) else { return ExitCode::SUCCESS };
-    eprintln!("error: {error}");
+    // The lines of a message are indented, so that a text from a file cannot pass for another message.
+    eprintln!("error: {}", printable_lines(&error.to_string()).replace('\n', "\n  "));
     ExitCode::FAILURE
 }
 
@@ -167,6 +171,7 @@ fn start(command: &Command) -> Result<(), Box<dyn Error>> {
         Command::ImagePrompt(arguments) => run_named(&[], &["image-prompt"], arguments),
         Command::Instruct(arguments) => run_named(&[], &["instruct"], arguments),
         Command::Sides(arguments) => run_named(&["sides"], &[], arguments),
+        Command::WithoutGuidance(arguments) => run_named(&["without-guidance"], &[], arguments),
         Command::Sweep(arguments) => run_named(&["sweep"], &[], arguments),
         Command::Diversity(arguments) => run_named(&["diversity"], &[], arguments),
         Command::Reasons(arguments) => run_named(&["reasons"], &[], arguments),
@@ -472,12 +477,13 @@ fn print(config: &Value, records: &[ImageRecord]) -> Vec<SummaryRow> {
     let control = config["experiment"]["control"].as_str().unwrap_or_default();
     let rows = summary(records, control);
     if records.iter().any(|record| record.adapter.is_some()) {
-        adapter_tables(&rows, control).iter().for_each(|table| println!("{table}"));
+        let tables = adapter_tables(&rows, control);
+        tables.iter().for_each(|table| println!("{}", printable_lines(&table.to_string())));
         return rows;
     }
-    print!("{}", table(&rows, control));
+    print!("{}", printable_lines(&table(&rows, control)));
     for Against { control, title, rows } in against_presets(config, records) {
-        print!("\n{title}\n\n{}", table(&rows, &control));
+        print!("{}", printable_lines(&format!("\n{title}\n\n{}", table(&rows, &control))));
     }
     rows
 }

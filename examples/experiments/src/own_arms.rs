@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use fabric::core::fabric::FabricSettings;
+use fabric::core::attention::Extrapolation;
+use fabric::core::fabric::{DislikesWithoutGuidance, FabricSettings};
 use fabric::core::guidance::Apg;
 use fabric::core::pipeline::Cads;
 use serde_json::{Value, json};
@@ -27,6 +28,37 @@ pub(crate) fn sides(control: &Arm) -> Vec<Arm> {
         arm("both, 0.5", true, true, 0.5),
         arm("both, 1", true, true, 1.0),
         arm("both, 2", true, true, 2.0),
+    ]
+}
+
+/// Returns arms at guidance scale 1, where disliked images have no effect as published, with each way to give them one,
+/// and arms with the model's own guidance for comparison. The control has no guidance either.
+pub(crate) fn without_guidance(plain: &Arm) -> Vec<Arm> {
+    let off: BTreeMap<String, Value> = [("guidance_scale".to_owned(), 1.0.into())].into();
+    let control = Arm { generation: off, ..plain.clone() };
+    let arm = |name: &str, control: &Arm, dislikes_without_guidance: DislikesWithoutGuidance| Arm {
+        name: name.to_owned(),
+        likes: true,
+        dislikes: true,
+        fabric: FabricSettings { dislikes_without_guidance, ..control.fabric.clone() },
+        ..control.clone()
+    };
+    let flipped = |scale: f64| DislikesWithoutGuidance::Flipped { scale };
+    let extrapolated =
+        |scale: f64| DislikesWithoutGuidance::Extrapolated(Extrapolation { scale, ..Extrapolation::default() });
+    let guided = Arm { name: "no feedback, guided".to_owned(), ..plain.clone() };
+    vec![
+        control.clone(),
+        arm("liked", &control, DislikesWithoutGuidance::NoEffect),
+        arm("flipped, 0.5", &control, flipped(0.5)),
+        arm("flipped, 1", &control, flipped(1.0)),
+        arm("flipped, 2", &control, flipped(2.0)),
+        arm("extrapolated, 3", &control, extrapolated(3.0)),
+        arm("extrapolated, 5", &control, extrapolated(5.0)),
+        arm("extrapolated, 9", &control, extrapolated(9.0)),
+        Arm { likes: true, name: "liked, guided".to_owned(), ..guided.clone() },
+        arm("liked and disliked, guided", &guided, DislikesWithoutGuidance::NoEffect),
+        guided,
     ]
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -116,10 +116,28 @@ pub fn read_run(path: &Path) -> Result<(Value, Vec<ImageRecord>), ExperimentErro
     let mut records = Vec::new();
     for (number, line) in BufReader::new(file).lines().enumerate() {
         let line = line.map_err(ExperimentError::io(&records_path, "read the records"))?;
-        records.push(serde_json::from_str(&line).map_err(|error| record_error(&records_path, number + 1, &error))?);
+        let record = serde_json::from_str(&line).map_err(|error| record_error(&records_path, number + 1, &error))?;
+        check_paths(&record).map_err(|problem| record_error(&records_path, number + 1, &problem))?;
+        records.push(record);
     }
     records.sort_by(|a: &ImageRecord, b| a.order().cmp(&b.order()));
     Ok((config, records))
+}
+
+/// Checks that the files and folders that a record names lie within the folder of its run: a run can be from somebody
+/// else.
+fn check_paths(record: &ImageRecord) -> Result<(), String> {
+    let condition = record.adapter.as_ref().and_then(|adapter| adapter.condition.as_ref());
+    for (what, name) in [("file", record.file.as_ref()), ("condition", condition), ("arm", Some(&record.arm))] {
+        let is_within = |name: &String| {
+            let mut parts = Path::new(name).components();
+            parts.all(|part| matches!(part, Component::Normal(_))) && !name.contains('\\')
+        };
+        if let Some(name) = name.filter(|name| !is_within(name)) {
+            return Err(format!("{what}: expected a name within the folder of the run, got {name:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// Writes the configuration of a new run, or compares it with that of the run in the folder.
@@ -186,6 +204,7 @@ fn finished(path: &Path, config: &str, each: usize) -> Result<(BTreeSet<(String,
             let line_number = number * each + at + 1;
             let record: ImageRecord =
                 serde_json::from_slice(line).map_err(|error| record_error(path, line_number, &error))?;
+            check_paths(&record).map_err(|problem| record_error(path, line_number, &problem))?;
             let first = first.get_or_insert_with(|| record.clone());
             if (record.config.as_str(), &record.arm, record.case) != (config, &first.arm, first.case) {
                 let got = format!("one of configuration {}, arm {}, case {}", record.config, record.arm, record.case);
@@ -262,6 +281,34 @@ mod tests {
             assert_eq!(fs::read(&path).expect("records"), whole, "{cut}");
         }
         assert_eq!(read_run(place.path()).expect("a run").1.len(), 4);
+    }
+
+    #[test]
+    fn records_that_lead_out_of_their_folder_are_refused_by_line() {
+        let place = tempfile::tempdir().expect("a folder");
+        let config = json!({ "rounds": 1 });
+        let path = place.path().join(RECORDS);
+        for name in ["../a.png", "/etc/passwd", "images/../../a.png", "C:\\a.png"] {
+            for in_file in [true, false] {
+                let mut lines = session(&config, "a", 0);
+                if in_file {
+                    lines[1].file = Some(name.to_owned());
+                } else {
+                    lines[1].arm = name.to_owned();
+                }
+                drop(RunFolder::open(place.path(), &config, 2).expect("a folder"));
+                let lines = lines.iter().map(|line| serde_json::to_string(line).expect("plain data") + "\n");
+                fs::write(&path, lines.collect::<String>()).expect("written");
+                let messages = [
+                    read_run(place.path()).expect_err(name).to_string(),
+                    RunFolder::open(place.path(), &config, 2).expect_err(name).to_string(),
+                ];
+                for message in messages {
+                    assert!(message.contains("within the folder of the run"), "{message}");
+                }
+                fs::write(&path, "").expect("emptied");
+            }
+        }
     }
 
     #[test]

@@ -208,7 +208,9 @@ fn experiments_with_target_images_refuse_prompts_without() {
         let message = error.to_string();
         assert!(
             message.contains("\"a cat\"")
-                && message.contains("run one of preference, sides, sweep, diversity, search, or give a CSV"),
+                && message.contains(
+                    "run one of preference, sides, sweep, diversity, without-guidance, search, or give a CSV"
+                ),
             "{message}"
         );
     }
@@ -304,7 +306,9 @@ fn the_program_names_broken_lines_and_says_which_experiments_can_run() {
 
     let (is_done, _, error) = program("all");
     assert!(
-        !is_done && error.contains("run one of preference, sides, sweep, diversity, search, or give a CSV"),
+        !is_done
+            && error
+                .contains("run one of preference, sides, sweep, diversity, without-guidance, search, or give a CSV"),
         "{error}"
     );
 }

@@ -94,27 +94,39 @@ fn votes_say_why_and_act_from_the_second_round_on() {
     let (_, records) = read_run(&out).expect("a run");
     assert_eq!(records.len(), experiment.arms.len() * CASES * SIZES.iter().product::<usize>());
     let (control, reasons) = (Made::of(&records, &experiment.control), Made::of(&records, "reasons"));
+    let aspects = Made::of(&records, "reasons by aspects");
     assert!((0..CASES).any(|case| !reasons.votes(case, 0).is_empty()), "reasons are given");
     for arm in &experiment.arms {
         let own = Made::of(&records, &arm.name);
         for record in &own.0 {
-            assert!(record.reasons.is_empty() || record.vote.is_some(), "{record:?}");
+            let votes_on_any = arm.reasons.as_ref().is_some_and(|reasons| reasons.likes_any_image);
+            assert!(record.reasons.is_empty() || record.vote.is_some() || votes_on_any, "{record:?}");
             assert_eq!(record.liked_copied.is_some() || record.liked_kept.is_some(), record.round > 0, "{record:?}");
         }
         for case in 0..CASES {
             // Nobody has voted before the first round, so all arms make and judge the same images.
             assert_eq!(own.looks(case, 0), control.looks(case, 0), "{}", arm.name);
             let votes = own.votes(case, 0);
-            let of_reasons = reasons.votes(case, 0);
-            let liked = of_reasons.iter().filter(|vote| vote.strength() > 0.0).count();
-            let expected = match (&arm.reasons, arm.dislikes) {
-                (None, _) => 0,
-                (Some(_), true) => of_reasons.len(),
-                (Some(_), false) => liked,
+            let given = arm.reasons.as_ref().map(|reasons| reasons.given);
+            let of_same = match given {
+                None => Vec::new(),
+                Some(GivenReasons::Factors | GivenReasons::Words) => reasons.votes(case, 0),
+                Some(GivenReasons::Aspects) => aspects.votes(case, 0),
             };
-            assert_eq!(votes.len(), expected, "{}", arm.name);
-            let is_in_words = arm.reasons.as_ref().is_some_and(|reasons| reasons.given == GivenReasons::Words);
-            assert!(votes.iter().all(|vote| (kind(vote) == AspectKind::Words) == is_in_words), "{votes:?}");
+            let expected = of_same.iter().filter(|vote| arm.dislikes || vote.strength() > 0.0).count();
+            if arm.reasons.as_ref().is_some_and(|reasons| reasons.likes_any_image) {
+                assert!(votes.len() >= expected, "{}", arm.name);
+                assert!((1..votes.len()).all(|at| !votes[..at].contains(&votes[at])), "each reason once: {votes:?}");
+            } else {
+                assert_eq!(votes.len(), expected, "{}", arm.name);
+            }
+            let in_words = votes.iter().filter(|vote| kind(vote) == AspectKind::Words).count();
+            let may_be_in_words = match given {
+                None | Some(GivenReasons::Aspects) => 0..=0,
+                Some(GivenReasons::Factors) => 0..=votes.len(),
+                Some(GivenReasons::Words) => votes.len()..=votes.len(),
+            };
+            assert!(may_be_in_words.contains(&in_words), "{}: {votes:?}", arm.name);
             let has_changed = own.looks(case, 1) != control.looks(case, 1);
             assert_eq!(has_changed, acts(arm, &votes), "{}, case {case}: {votes:?}", arm.name);
         }
@@ -144,7 +156,9 @@ fn the_report_shows_the_reasons_below_the_images() {
         assert!(report.contains(&format!("{score:.1}: {texts}")), "{texts}");
         assert!(table.contains(&texts), "{texts}");
     }
-    for part in ["Votes that say why", "-- reasons --limit 2 --rounds 2 --images 2", "generation.reasons.most"] {
+    for part in
+        ["Votes that say why", "-- reasons --limit 2 --rounds 2 --images 2", "generation.reasons.most_per_aspect"]
+    {
         assert!(report.contains(part), "{part}");
     }
 }
@@ -173,7 +187,7 @@ fn adapters_that_are_missing_or_of_another_kind_are_named() {
     let whole = experiment(&place).expect("an experiment").0;
     fs::remove_file(&plus).expect("removed");
     let (without, left_out) = experiment(&place).expect("an experiment");
-    assert_eq!(left_out, ["reasons, plain adapter"]);
+    assert_eq!(left_out, ["aspects, plain adapter"]);
     assert_eq!(without.arms[..], whole.arms[..whole.arms.len() - 1]);
 
     let world = SmallWorld::open(&place.model(), None, &fabric::default_device().expect("a device")).expect("a model");
@@ -207,7 +221,7 @@ fn the_program_runs_reasons_on_a_model_that_can_and_says_what_it_leaves_out() {
     fs::remove_file(place.model().join("ip_adapter/plus.safetensors")).expect("removed");
     let (is_done, out, error) = place.program(&["reasons", "--set", "max_weight=0.4"]);
     assert!(is_done, "{error}");
-    let left_out = out.lines().find(|line| line.starts_with("reasons: without the arm `reasons, plain adapter`, "));
+    let left_out = out.lines().find(|line| line.starts_with("reasons: without the arm `aspects, plain adapter`, "));
     assert!(left_out.is_some_and(|line| line.ends_with("has no ip_adapter/plus.safetensors")), "{out}");
     let config = fs::read_to_string(place.path("out/reasons/config.json")).expect("a configuration");
     let config: Value = serde_json::from_str(&config).expect("JSON");

@@ -21,10 +21,21 @@ factor! {
         Background = "background",
         /// The identity of a face.
         Face = "face",
+        /// The texture of the thing.
+        Texture = "texture",
+        /// The size of the thing.
+        Size = "size",
+        /// The position of the thing.
+        Position = "position",
+        /// The colour of the background.
+        BackgroundColour = "background colour",
+        /// The pattern of the background.
+        BackgroundPattern = "background pattern",
     }
 }
 
-/// Instruction templates used in training; `{}` stands for a noun of the task.
+/// Instruction templates used in training; `{}` stands for a noun of the task. Nouns may have words that the tokenizer
+/// does not know as a whole and spells in pieces, such as "texture": an adapter learns them all the same.
 const TEMPLATES: [&str; 6] =
     ["use {}", "take {}", "keep {}", "copy {}", "use {} from the image", "take only {} of the image"];
 
@@ -50,6 +61,11 @@ impl InstructTask {
                 Attribute::Skin,
                 Attribute::Glasses,
             ],
+            Self::Texture => &[Attribute::Texture],
+            Self::Size => &[Attribute::Size],
+            Self::Position => &[Attribute::Position],
+            Self::BackgroundColour => &[Attribute::BackgroundColour],
+            Self::BackgroundPattern => &[Attribute::BackgroundPattern],
         }
     }
 
@@ -62,6 +78,11 @@ impl InstructTask {
             Self::Object => &["the object", "its object", "the shape", "its shape"],
             Self::Background => &["the background", "its background", "the backdrop", "its backdrop"],
             Self::Face => &["the face", "its face", "the person"],
+            Self::Texture => &["the texture", "its texture"],
+            Self::Size => &["the size", "its size"],
+            Self::Position => &["the position", "its position", "the place", "its place"],
+            Self::BackgroundColour => &["the colour of the background", "the background colour"],
+            Self::BackgroundPattern => &["the pattern of the background", "the background pattern"],
         }
     }
 

@@ -30,6 +30,7 @@
 //! | all factors | [`Factor`] as a trait, [`Attribute`] as a value |
 //! | factors that a caption names | [`Named`] |
 //! | pairs of images that share factors | [`Pair`], [`InstructTask`] |
+//! | images that each share another factor with a target | [`SeveralPrompts`] |
 //! | vocabulary | [`words`] |
 //! | reading images | [`Judge`], [`Readers`], [`Tally`]; [`measure`] for whole networks; [`Person`] for feedback |
 
@@ -59,6 +60,7 @@ mod reasons;
 mod render;
 mod sample;
 mod scene;
+mod several;
 mod shapes;
 mod split;
 mod tally;
@@ -87,6 +89,7 @@ pub use readers::Readers;
 pub use reasons::Reasons;
 pub use sample::{Sample, sample};
 pub use scene::{Background, SIDE, Scene};
+pub use several::{InstructedImage, SeveralPrompts, several_prompts};
 pub use split::{Split, is_held_out_ground, is_held_out_pair};
 pub use tally::Tally;
 pub use variation::Variation;

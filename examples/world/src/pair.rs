@@ -74,7 +74,7 @@ pub fn pair(seed: u64, index: u64, task: InstructTask, wordings: Split) -> Pair 
 fn sharing(task: InstructTask, rng: &mut impl Rng) -> (Scene, Scene, Named) {
     loop {
         let target = Scene::random_of(Split::Train, rng);
-        let allows_faces = !matches!(task, InstructTask::Style | InstructTask::Object);
+        let allows_faces = !matches!(task, InstructTask::Style | InstructTask::Object | InstructTask::Texture);
         let fits = |scene: &Scene| match task {
             InstructTask::Face => scene.is_face(),
             _ => allows_faces || !scene.is_face(),
@@ -126,7 +126,8 @@ fn overridden(rng: &mut impl Rng) -> (Scene, Scene, Named) {
     }
 }
 
-fn is_shown(scene: &Scene) -> bool {
+/// Whether a scene is valid and belongs to the training split.
+pub(super) fn is_shown(scene: &Scene) -> bool {
     scene.is_valid() && !scene.is_held_out()
 }
 

@@ -10,10 +10,12 @@ pub enum Reasons {
     /// None: plain likes and dislikes.
     #[default]
     None,
-    /// Named aspects, such as [`Aspect::Style`].
-    Aspects,
-    /// Free words, such as "its look".
+    /// Single factors, such as "the size".
+    Factors,
+    /// Other words for single factors, such as "its hue".
     Words,
+    /// Aspects with a name of their own, such as [`Aspect::Style`], most of which are about several factors.
+    Aspects,
 }
 
 impl InstructTask {
@@ -27,7 +29,17 @@ impl InstructTask {
             Self::Object => Aspect::Object("object".to_owned()),
             Self::Background => Aspect::Background,
             Self::Face => Aspect::Face,
+            Self::Texture => Aspect::from("the texture"),
+            Self::Size => Aspect::from("the size"),
+            Self::Position => Aspect::from("the position"),
+            Self::BackgroundColour => Aspect::from("the colour of the background"),
+            Self::BackgroundPattern => Aspect::from("the pattern of the background"),
         }
+    }
+
+    /// Whether it is about a single factor.
+    fn is_single(self) -> bool {
+        self.shared().len() == 1
     }
 
     /// Returns other words for [`Self::aspect`].
@@ -40,6 +52,11 @@ impl InstructTask {
             Self::Object => "its shape",
             Self::Background => "its backdrop",
             Self::Face => "the person",
+            Self::Texture => "its texture",
+            Self::Size => "its size",
+            Self::Position => "its place",
+            Self::BackgroundColour => "the background colour",
+            Self::BackgroundPattern => "the background pattern",
         };
         Aspect::Words(words.to_owned())
     }
@@ -71,18 +88,16 @@ impl Reasons {
         let within = |task: InstructTask, wider: InstructTask| {
             task != wider && task.shared().iter().all(|attribute| wider.shared().contains(attribute)) && applies(wider)
         };
-        let is_of_this_image = |task| match task {
-            InstructTask::Everything => false,
-            InstructTask::Face => wanted.kind == Some(Kind::Face),
-            _ => true,
+        let is_of_this_image = |task: InstructTask| match (self, task) {
+            (Self::None, _) | (_, InstructTask::Everything) => false,
+            (Self::Factors | Self::Words, _) => task.is_single(),
+            (Self::Aspects, InstructTask::Face) => wanted.kind == Some(Kind::Face),
+            (Self::Aspects, _) => !matches!(task.aspect(), Aspect::Words(_)),
         };
         let all = InstructTask::ALL.into_iter().filter(|&task| is_of_this_image(task));
         let named = all.clone().filter(|&task| applies(task) && !all.clone().any(|wider| within(task, wider)));
-        match self {
-            Self::None => Vec::new(),
-            Self::Aspects => named.map(InstructTask::aspect).collect(),
-            Self::Words => named.map(InstructTask::words).collect(),
-        }
+        let said = if self == Self::Words { InstructTask::words } else { InstructTask::aspect };
+        named.map(said).collect()
     }
 }
 
@@ -119,9 +134,21 @@ mod tests {
     }
 
     #[test]
-    fn words_are_about_the_same_aspects() {
+    fn single_factors_are_named_one_by_one_whatever_the_wider_aspects() {
+        let (wanted, seen) = (parse_caption(WANTED), parse_caption("a small red striped heart on a blue background"));
+        let words = |all: &[&str]| -> Vec<Aspect> { all.iter().map(|&words| Aspect::from(words)).collect() };
+        let liked = [vec![Aspect::Colour], words(&["the texture", "the colour of the background"])].concat();
+        assert_eq!(Reasons::Factors.to_like(&wanted, &seen), liked);
+        let disliked = [vec![Aspect::Object("object".to_owned())], words(&["the size"])].concat();
+        assert_eq!(Reasons::Factors.to_dislike(&wanted, &seen), disliked);
+    }
+
+    #[test]
+    fn other_words_are_about_the_same_factors() {
         let (wanted, seen) = (parse_caption(WANTED), parse_caption("a large green plain heart on a yellow background"));
-        assert_eq!(Reasons::Words.to_like(&wanted, &seen), [Aspect::Words("its layout".to_owned())]);
+        assert_eq!(Reasons::Words.to_like(&wanted, &seen), [Aspect::Words("its size".to_owned())]);
+        let [factors, words] = [Reasons::Factors, Reasons::Words].map(|reasons| reasons.to_dislike(&wanted, &seen));
+        assert!(factors.len() == words.len() && factors.iter().zip(&words).all(|(a, b)| a != b), "{words:?}");
         assert!(
             Reasons::None.to_like(&wanted, &seen).is_empty() && Reasons::None.to_dislike(&wanted, &seen).is_empty()
         );

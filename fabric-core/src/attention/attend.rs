@@ -5,7 +5,8 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 use fabric_backends::ops::{KeyGroup, grouped_attention};
 
-use super::{AttnExtras, DecoupledTokens, JointTokens};
+use super::decoupled::softmaxes;
+use super::{AttnExtras, JointTokens};
 
 /// Reshapes `[rows, tokens, heads * head_dim]` to `[rows, heads, tokens, head_dim]`.
 pub fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
@@ -22,8 +23,9 @@ pub fn merge_heads(x: Tensor<4>) -> Tensor<3> {
 /// Computes multi-head attention over a layer's own keys and the tokens that processors add.
 ///
 /// Joint tokens enter the same softmax, each multiplied by its weight before the row is normalised (FABRIC's
-/// reweighting, which equals adding `ln(weight)` to the logit). Decoupled tokens have a separate softmax, whose
-/// result is added, scaled and masked (IP-Adapter).
+/// reweighting, which equals adding `ln(weight)` to the logit); those to lead away from enter the softmax of a second
+/// attention only, which has all others too, and from whose result that of the first is led away. Decoupled tokens have another softmax, one for each or a
+/// common one, whose result is added, scaled and masked (IP-Adapter).
 ///
 /// # Shapes
 ///
@@ -38,11 +40,18 @@ pub fn attend(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, heads: usize, 
         let q = rows_of(&query, &segment);
         let k = rows_of(&key, &segment);
         let v = rows_of(&value, &segment);
-        out.push(attend_joint(q, k, v, heads, &joint));
+        out.push(match joint.iter().find_map(|tokens| tokens.away) {
+            None => attend_joint(q, k, v, heads, &joint),
+            Some(how) => {
+                let away = attend_joint(q.clone(), k.clone(), v.clone(), heads, &joint);
+                let joint: Vec<&JointTokens> = joint.into_iter().filter(|tokens| tokens.away.is_none()).collect();
+                how.apply(attend_joint(q, k, v, heads, &joint), away)
+            }
+        });
     }
     let mut out = if out.len() == 1 { out.remove(0) } else { Tensor::cat(out, 0) };
-    for tokens in extras.decoupled.iter().filter(|tokens| tokens.scale != 0.0) {
-        out = add_decoupled(out, &query, heads, tokens);
+    for softmax in softmaxes(rows, extras) {
+        out = softmax.add(out, &query, heads);
     }
     out
 }
@@ -50,17 +59,24 @@ pub fn attend(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>, heads: usize, 
 /// Splits the batch where the set of visible joint tokens changes, so that each segment is one attention call.
 fn segments(rows: usize, joint: &[JointTokens]) -> Vec<(Range<usize>, Vec<&JointTokens>)> {
     let seen = || joint.iter().filter(|tokens| tokens.weight > 0.0);
-    let mut cuts: Vec<usize> = seen().flat_map(|tokens| [tokens.rows.start, tokens.rows.end]).collect();
+    cuts(rows, seen().map(|tokens| &tokens.rows))
+        .into_iter()
+        .map(|cut| {
+            let visible = seen().filter(|tokens| tokens.rows.start <= cut.start && cut.end <= tokens.rows.end);
+            let visible = visible.collect();
+            (cut, visible)
+        })
+        .collect()
+}
+
+/// Cuts a batch of `rows` rows where one of these ranges begins or ends.
+pub(super) fn cuts<'a>(rows: usize, ranges: impl Iterator<Item = &'a Range<usize>>) -> Vec<Range<usize>> {
+    let mut cuts: Vec<usize> = ranges.flat_map(|range| [range.start, range.end]).collect();
     cuts.extend([0, rows]);
     cuts.retain(|&cut| cut <= rows);
     cuts.sort_unstable();
     cuts.dedup();
-    cuts.windows(2)
-        .map(|cut| {
-            let visible = seen().filter(|tokens| tokens.rows.start <= cut[0] && cut[1] <= tokens.rows.end);
-            (cut[0]..cut[1], visible.collect())
-        })
-        .collect()
+    cuts.windows(2).map(|cut| cut[0]..cut[1]).collect()
 }
 
 fn attend_joint(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, joint: &[&JointTokens]) -> Tensor<3> {
@@ -75,34 +91,8 @@ fn attend_joint(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, heads: usize, joint: &
     merge_heads(grouped_attention(split_heads(q, heads), groups))
 }
 
-/// Adds the attention to decoupled tokens, scaled and masked, to the rows of `out` that see them.
-///
-/// # Shapes
-///
-/// - `out`, `query`: `[rows, queries, heads * head_dim]`
-/// - returns: same shape
-pub(super) fn add_decoupled(out: Tensor<3>, query: &Tensor<3>, heads: usize, tokens: &DecoupledTokens) -> Tensor<3> {
-    let [rows, queries, channels] = out.dims();
-    let segment = &tokens.rows;
-    let q = rows_of(query, segment);
-    let own = KeyGroup {
-        key: split_heads(tokens.key.clone(), heads),
-        value: split_heads(tokens.value.clone(), heads),
-        weights: tokens.weights.clone(),
-    };
-    let seen = grouped_attention(split_heads(q, heads), vec![own]);
-    let mut seen = merge_heads(seen) * tokens.scale;
-    if let Some(mask) = &tokens.mask {
-        seen = seen * mask.clone();
-    }
-    if *segment == (0..rows) {
-        return out + seen;
-    }
-    let added = rows_of(&out, segment) + seen;
-    out.slice_assign([segment.clone(), 0..queries, 0..channels], added)
-}
-
-fn rows_of(x: &Tensor<3>, rows: &Range<usize>) -> Tensor<3> {
+/// Returns the rows of a tensor.
+pub(super) fn rows_of(x: &Tensor<3>, rows: &Range<usize>) -> Tensor<3> {
     let [all, tokens, channels] = x.dims();
     if *rows == (0..all) { x.clone() } else { x.clone().slice([rows.clone(), 0..tokens, 0..channels]) }
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use burn::tensor::{DType, Tensor};
 
-use super::attend::add_decoupled;
+use super::decoupled::{Softmax, softmaxes};
 use super::{AttnCall, AttnExtras, AttnKind, AttnProcessor, AttnSite, DecoupledTokens, attend};
 
 /// Norms of the parts of one cross-attention layer's output: the attention to the text, and what the decoupled tokens
@@ -62,24 +62,30 @@ impl<'a> MeasuredContributions<'a> {
     /// Notes the contributions of a layer, given the decoupled tokens of each processor.
     fn note(&self, call: &AttnCall<'_>, added: &[Vec<DecoupledTokens>]) {
         let rows = self.rows.min(call.query.dims()[0]);
-        let acting = |tokens: &Vec<DecoupledTokens>| -> Vec<DecoupledTokens> {
-            let scaled = tokens.iter().filter(|tokens| tokens.scale != 0.0);
-            scaled.filter_map(|tokens| tokens.clone().within(rows)).map(in_f32).collect()
-        };
-        let acting: Vec<(usize, Vec<DecoupledTokens>)> =
-            added.iter().map(acting).enumerate().filter(|(_, tokens)| !tokens.is_empty()).collect();
-        if acting.is_empty() {
+        let measured = |tokens: &DecoupledTokens| tokens.clone().within(rows).map(in_f32);
+        let all: Vec<(usize, DecoupledTokens)> = (0..)
+            .zip(added)
+            .flat_map(|(processor, tokens)| tokens.iter().filter_map(measured).map(move |tokens| (processor, tokens)))
+            .filter(|(_, tokens)| tokens.scale != 0.0)
+            .collect();
+        if all.is_empty() {
             return;
         }
+        let (owners, decoupled): (Vec<usize>, Vec<DecoupledTokens>) = all.into_iter().unzip();
+        let mut processors = owners.clone();
+        processors.dedup();
         let [query, key, value] =
             [call.query, call.key, call.value].map(|x| x.clone().narrow(0, 0, rows).cast(DType::F32));
         let text = attend(query.clone(), key, value, call.heads, &AttnExtras::default());
-        let added = acting.iter().map(|(_, tokens)| {
-            let add = |sum, tokens: &DecoupledTokens| add_decoupled(sum, &query, call.heads, tokens);
-            norms(tokens.iter().fold(text.zeros_like(), add))
+        let extras = AttnExtras { joint: Vec::new(), decoupled };
+        let softmaxes = softmaxes(rows, &extras);
+        let added = processors.iter().map(|processor| {
+            let add = |sum, softmax: &Softmax<'_>| {
+                softmax.add_share(sum, &query, call.heads, |index| owners[index] == *processor)
+            };
+            norms(softmaxes.iter().fold(text.zeros_like(), add))
         });
         let norms = Tensor::cat(std::iter::once(norms(text.clone())).chain(added).collect(), 0);
-        let processors = acting.iter().map(|(processor, _)| *processor).collect();
         self.measured.borrow_mut().push(LayerContributions { site: call.site, processors, norms });
     }
 }
@@ -138,7 +144,8 @@ mod tests {
     /// Tokens whose attention is 1 everywhere.
     fn ones(rows: Range<usize>, scale: f32) -> DecoupledTokens {
         let x = Tensor::<3>::ones([1, 2, 4], &device());
-        DecoupledTokens { rows, key: x.clone(), value: x, scale, mask: None, weights: Vec::new() }
+        let shares_softmax = false;
+        DecoupledTokens { rows, key: x.clone(), value: x, scale, mask: None, weights: Vec::new(), shares_softmax }
     }
 
     /// Returns the shares of each processor in the first two of three rows, whose text has an attention of 3
@@ -183,6 +190,15 @@ mod tests {
         // Rows after those that are measured count nowhere.
         assert_shares(&shares(AttnKind::CrossAttention, &[Offers(vec![ones(2..3, 1.0)])]), &[]);
         assert_shares(&shares(AttnKind::SelfAttention, &offers), &[]);
+    }
+
+    #[test]
+    fn tokens_in_a_common_softmax_contribute_their_part_of_it() {
+        let common = |scale: f32| Offers(vec![DecoupledTokens { shares_softmax: true, ..ones(0..2, scale) }]);
+        // Two of weight 1 and one of weight 1/2 have 2/5, 2/5 and 1/5 of a sum of 1.
+        let offers = [common(1.0), common(1.0), common(0.5)];
+        let expected = [(0, [0.1; 2]), (1, [0.1; 2]), (2, [0.05; 2])];
+        assert_shares(&shares(AttnKind::CrossAttention, &offers), &expected);
     }
 
     #[test]

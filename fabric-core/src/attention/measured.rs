@@ -42,7 +42,8 @@ impl<'a> MeasuredAttention<'a> {
         self.measured.into_inner()
     }
 
-    fn note(&self, call: &AttnCall<'_>, seen: &[&JointTokens]) {
+    /// Notes the shares of those tokens for which `counts` holds, in an attention that has all of `seen`.
+    fn note(&self, call: &AttnCall<'_>, seen: &[&JointTokens], counts: impl Fn(&JointTokens) -> bool) {
         let [rows, queries, channels] = call.query.dims();
         let head = channels / call.heads;
         let key = call.key.clone().narrow(0, 0, rows);
@@ -54,6 +55,7 @@ impl<'a> MeasuredAttention<'a> {
                 JointTokens {
                     rows: tokens.rows.start..end,
                     value: marks(&tokens.key, call.heads, marked),
+                    away: None,
                     ..(*tokens).clone()
                 }
             });
@@ -61,6 +63,9 @@ impl<'a> MeasuredAttention<'a> {
             let out = attend(call.query.clone(), key.clone(), key.zeros_like(), call.heads, &extras);
             let out = out.reshape([rows, queries, call.heads, head]);
             for (channel, tokens) in extras.joint.iter().skip(first).take(head).enumerate() {
+                if !counts(seen[first + channel]) {
+                    continue;
+                }
                 let range = [tokens.rows.clone(), 0..queries, 0..call.heads, channel..channel + 1];
                 let share: Tensor<2> = out.clone().slice(range).mean_dim(2).reshape([tokens.rows.len(), queries]);
                 self.measured.borrow_mut().push(MeasuredShare {
@@ -91,8 +96,13 @@ impl AttnProcessor for MeasuredAttention<'_> {
         let rows = call.query.dims()[0];
         let seen: Vec<&JointTokens> =
             extras.joint.iter().filter(|tokens| tokens.weight > 0.0 && tokens.rows.start < rows).collect();
-        if !seen.is_empty() {
-            self.note(call, &seen);
+        // Those to lead away from have a share of the second attention, which has all.
+        let joint: Vec<&JointTokens> = seen.iter().copied().filter(|tokens| tokens.away.is_none()).collect();
+        if joint.len() < seen.len() {
+            self.note(call, &seen, |tokens| tokens.away.is_some());
+        }
+        if !joint.is_empty() {
+            self.note(call, &joint, |_| true);
         }
         extras
     }
@@ -124,6 +134,7 @@ mod tests {
             value: Tensor::ones([1, keys, 4], &device) * 5.0,
             weight,
             merged_counts: Vec::new(),
+            away: None,
             source,
         };
         // More sources than a head has channels (2).

@@ -7,12 +7,15 @@
 
 mod attend;
 mod contributions;
+mod decoupled;
+mod extrapolation;
 mod measured;
 mod processor;
 mod site;
 
 pub use attend::{attend, merge_heads, split_heads};
 pub(crate) use contributions::{LayerContributions, MeasuredContributions};
+pub use extrapolation::Extrapolation;
 pub(crate) use measured::{MeasuredAttention, MeasuredShare};
 pub use processor::{AttnCall, AttnExtras, AttnProcessor, DecoupledTokens, JointTokens, NoProcessor};
 pub use site::{AttnKind, AttnSite, Block};

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 
-use super::AttnSite;
+use super::{AttnSite, Extrapolation};
 
 /// Arguments that an attention layer passes to a processor.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +25,8 @@ pub struct AttnCall<'a> {
     pub heads: usize,
 }
 
-/// Tokens that enter the layer's own softmax, each with a weight. FABRIC's references use them.
+/// Tokens that enter the layer's own softmax, each with a weight, or that of an attention that its result is led away
+/// from. FABRIC's references use them.
 ///
 /// A weight multiplies the unnormalised attention `exp(q·k)`, which equals adding `ln(weight)` to the logit. A
 /// key of weight 1 is an ordinary key; a key of weight 0 has no effect.
@@ -42,6 +43,9 @@ pub struct JointTokens {
     /// Token merging: runs of keys with the number of tokens that each key was merged from. The runs cover all
     /// keys; empty means 1 everywhere. The number multiplies the weight.
     pub merged_counts: Vec<(usize, f32)>,
+    /// If set, the tokens are no keys of the layer's attention, but its result is led away from that of an attention that
+    /// has them beside all others. All such tokens of a row are led away from together, as the first of them says.
+    pub away: Option<Extrapolation>,
     /// Index of the tokens' source, assigned by the processor. Used only in reports; it does not affect the
     /// result.
     pub source: usize,
@@ -57,7 +61,7 @@ impl JointTokens {
     }
 }
 
-/// Tokens with a separate softmax, whose result is added to the layer's. IP-Adapter's image prompts use them.
+/// Tokens outside of the layer's own softmax, whose result is added to the layer's. IP-Adapter's image prompts use them.
 #[derive(Debug, Clone)]
 pub struct DecoupledTokens {
     /// The rows of the batch that see these tokens.
@@ -73,6 +77,10 @@ pub struct DecoupledTokens {
     /// Runs of keys with their weight in this softmax, above 0. The runs cover all keys; empty means 1
     /// everywhere. As with [`JointTokens::weight`], a weight of 2 equals having each key twice.
     pub weights: Vec<(usize, f32)>,
+    /// Whether all such tokens of a row share one softmax, as several images of one image prompt do. The largest of
+    /// their scales is then the factor on the result, and the weight of each is multiplied by its scale relative to that.
+    /// Tokens with a mask or a negative scale keep a softmax of their own.
+    pub shares_softmax: bool,
 }
 
 impl DecoupledTokens {
@@ -91,7 +99,7 @@ impl DecoupledTokens {
 pub struct AttnExtras {
     /// Tokens in the layer's own softmax.
     pub joint: Vec<JointTokens>,
-    /// Tokens with a separate softmax.
+    /// Tokens outside of the layer's own softmax.
     pub decoupled: Vec<DecoupledTokens>,
 }
 

@@ -127,7 +127,7 @@ mod tests {
         let (query, own) = (random(5, 8), random(7, 8));
         let attended = |reference: ReferenceTokens| {
             let ReferenceTokens { key, value, merged_counts } = reference;
-            let joint = vec![JointTokens { rows: 0..1, key, value, weight: 0.7, merged_counts, source: 0 }];
+            let joint = vec![JointTokens { rows: 0..1, key, value, weight: 0.7, merged_counts, away: None, source: 0 }];
             let extras = AttnExtras { joint, decoupled: Vec::new() };
             attend(query.clone(), own.clone(), own.clone(), 2, &extras)
         };

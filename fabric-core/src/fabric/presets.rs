@@ -1,6 +1,6 @@
 use super::{
-    BlockWeights, FabricExecution, FabricSettings, KeepPolicy, ReferenceNoise, ReferencePosterior, TimeCurve,
-    WindowRule,
+    BlockWeights, DislikesWithoutGuidance, FabricExecution, FabricSettings, KeepPolicy, ReferenceNoise,
+    ReferencePosterior, TimeCurve, WindowRule,
 };
 
 /// Presets with the settings of published implementations.
@@ -28,6 +28,7 @@ impl FabricSettings {
             negative_scale: 0.5,
             liked_bottleneck_scale: 1.0,
             disliked_bottleneck_scale: 1.0,
+            dislikes_without_guidance: DislikesWithoutGuidance::NoEffect,
             block_weights: BlockWeights::default(),
             normalise: false,
             keep: KeepPolicy::All,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use fabric_backends::ops::cast;
 
-use super::{BlockWeights, CallWeights, depth_position, merging::merged};
+use super::{BlockWeights, CallWeights, DislikesWithoutGuidance, depth_position, merging::merged};
 use crate::attention::{AttnCall, AttnExtras, AttnKind, AttnProcessor, JointTokens};
 use crate::cache::{ReferenceTokens, TokensBySite};
 use crate::models::RecordedTokens;
@@ -20,6 +20,8 @@ pub struct ReferenceWeight {
     pub weights: CallWeights,
     /// Factors on these by block.
     pub blocks: BlockWeights,
+    /// For a disliked reference that acts on the conditional branch: its effect.
+    pub dislike: Option<DislikesWithoutGuidance>,
 }
 
 impl ReferenceWeight {
@@ -34,8 +36,12 @@ impl ReferenceWeight {
         let block = call.site.block;
         let weight = (self.weights.at(depth_position(block, levels)) * self.blocks.of(block)) as f32;
         (weight > 0.0).then(|| {
-            let ReferenceTokens { key, value, merged_counts } = tokens();
-            JointTokens { rows: self.to.clone(), key, value, weight, merged_counts, source }
+            let ReferenceTokens { key, mut value, merged_counts } = tokens();
+            if let Some(dislike) = self.dislike {
+                value = dislike.values(value);
+            }
+            let away = self.dislike.and_then(|dislike| dislike.away());
+            JointTokens { rows: self.to.clone(), key, value, weight, merged_counts, away, source }
         })
     }
 }

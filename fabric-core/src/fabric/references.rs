@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 
 use super::{
     FabricSettings, FeedbackSchedule, InBatchReferences, RecordedReferences, Reference, ReferencePass, ReferenceWeight,
-    Side, acted_on,
+    Side,
 };
 use crate::Error;
 use crate::cache::{Claim, ReferenceKvCache, ReferenceKvKey, TokensBySite, in_half};
@@ -64,7 +64,8 @@ pub(crate) type ActiveReferences = Vec<(usize, ReferenceWeight)>;
 impl References<'_> {
     /// Returns the references that act on this evaluation: those with a weight, on a branch that is computed.
     ///
-    /// Liked references act on the conditional branch, disliked ones on the others. The weight follows the schedule of
+    /// Liked references act on the conditional branch, disliked ones on the others, or as
+    /// [`FabricSettings::dislikes_without_guidance`] says if there are none. The weight follows the schedule of
     /// [`FabricSettings`] and the scope of the reference.
     pub(crate) fn active(&self, call: &ModelCall, layout: &BatchLayout) -> ActiveReferences {
         let is_within = |reference: &&Reference| reference.scope.factor(call) > 0.0;
@@ -72,11 +73,12 @@ impl References<'_> {
         let counts = [count(Side::Liked), count(Side::Disliked)];
         let active = self.all.iter().enumerate().filter_map(|(index, reference)| {
             let same_side = counts[usize::from(reference.side == Side::Disliked)];
-            let to = layout.rows_of_branches(acted_on(reference.side, layout.branches()));
+            let (branches, dislike) = self.schedule.branches(reference.side, layout.branches());
+            let to = layout.rows_of_branches(branches);
             let strength = reference.strength * reference.scope.factor(call);
             let weights = self.schedule.weights(call, reference.side, strength, same_side);
             let blocks = self.settings.block_weights.times(&reference.scope.blocks);
-            (!to.is_empty() && !weights.is_zero()).then_some((index, ReferenceWeight { to, weights, blocks }))
+            (!to.is_empty() && !weights.is_zero()).then_some((index, ReferenceWeight { to, weights, blocks, dislike }))
         });
         active.collect()
     }

@@ -1,7 +1,10 @@
 //! Weights of references by evaluation and by depth in the U-Net.
 
-use super::{FabricSettings, Side, TimeCurve, WindowRule};
+use std::ops::Range;
+
+use super::{DislikesWithoutGuidance, FabricSettings, Side, TimeCurve, WindowRule, acted_on};
 use crate::denoise::ModelCall;
+use crate::guidance::Branch;
 
 /// Weights of one reference at one evaluation: at full resolution and at the bottleneck.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,6 +38,17 @@ impl FeedbackSchedule {
     /// Creates a schedule for a model trained on `train_steps` timesteps (1000 for Stable Diffusion).
     pub(crate) fn new(settings: &FabricSettings, train_steps: usize) -> Self {
         Self { settings: settings.clone(), train_steps }
+    }
+
+    /// Returns the indices of the branches that attend to references of this side, and for disliked references that act on
+    /// the conditional branch, because no branch runs that guidance leads away from, their effect there.
+    pub(crate) fn branches(&self, side: Side, branches: &[Branch]) -> (Range<usize>, Option<DislikesWithoutGuidance>) {
+        let own = acted_on(side, branches);
+        let dislike = self.settings.dislikes_without_guidance;
+        if side == Side::Disliked && own.is_empty() && dislike.acts() {
+            return (acted_on(Side::Liked, branches), Some(dislike));
+        }
+        (own, None)
     }
 
     /// Returns the weight of a liked reference at full resolution, before strength and normalization.

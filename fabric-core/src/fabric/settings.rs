@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BlockWeights, FabricExecution, KeepPolicy, ReferencePass};
+use super::{BlockWeights, DislikesWithoutGuidance, FabricExecution, KeepPolicy, ReferencePass};
 use crate::{Error, InvalidValue};
 
 /// Rule for which evaluations lie inside the window from `start` to `end`.
@@ -88,6 +88,9 @@ pub struct FabricSettings {
     pub liked_bottleneck_scale: f64,
     /// The same ratio for disliked references.
     pub disliked_bottleneck_scale: f64,
+    /// Effect of disliked references where no branch runs that guidance leads away from, for instance at guidance scale 1.
+    #[serde(skip_serializing_if = "is_as_published")]
+    pub dislikes_without_guidance: DislikesWithoutGuidance,
     /// Factors by block of the U-Net, for all references.
     pub block_weights: BlockWeights,
     /// Whether to divide each weight by the number of references of its side (liked or disliked), so that their
@@ -102,6 +105,12 @@ pub struct FabricSettings {
     pub posterior: ReferencePosterior,
     /// Settings of the execution, which change time and memory but not the method.
     pub execution: FabricExecution,
+}
+
+/// Whether disliked references without guidance have no effect. This is not written, so that programs that hash settings
+/// find the same ones as before there was a choice.
+fn is_as_published(dislikes: &DislikesWithoutGuidance) -> bool {
+    !dislikes.acts()
 }
 
 impl Default for FabricSettings {
@@ -144,6 +153,7 @@ impl FabricSettings {
         ] {
             within(name, value, 0.0, 1000.0)?;
         }
+        self.dislikes_without_guidance.validate()?;
         self.block_weights.validate("fabric.block_weights")?;
         self.execution.validate()?;
         if matches!(self.execution.pass, ReferencePass::Cached { .. }) && self.noise == ReferenceNoise::Fresh {
@@ -169,6 +179,7 @@ pub(super) fn within(name: &str, value: f64, low: f64, high: f64) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attention::Extrapolation;
 
     #[test]
     fn unusable_settings_are_refused_by_name() {
@@ -185,6 +196,23 @@ mod tests {
                 },
             ),
             ("max_weight", FabricSettings { max_weight: -0.1, ..good.clone() }),
+            (
+                "dislikes_without_guidance.scale",
+                FabricSettings {
+                    dislikes_without_guidance: DislikesWithoutGuidance::Flipped { scale: f64::NAN },
+                    ..good.clone()
+                },
+            ),
+            (
+                "dislikes_without_guidance.limit",
+                FabricSettings {
+                    dislikes_without_guidance: DislikesWithoutGuidance::Extrapolated(Extrapolation {
+                        limit: 0.5,
+                        ..Extrapolation::default()
+                    }),
+                    ..good.clone()
+                },
+            ),
             ("negative_scale", FabricSettings { negative_scale: f64::INFINITY, ..good.clone() }),
             (
                 "token_merge_ratio",

@@ -5,6 +5,7 @@ use std::io::{Cursor, Read};
 use std::path::Path;
 
 use fabric_backends::catch_panic;
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits};
 
 use super::{Image, ImageError, check_size};
@@ -125,7 +126,11 @@ fn decode_as(
     let (width, height) = decoder.dimensions();
     check_size(format_args!("image {place}"), width as usize, height as usize)?;
     // A damaged orientation tag is ignored.
-    let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
+    let orientation = if format == ImageFormat::WebP && webp_exif_is_cut(bytes) {
+        Orientation::NoTransforms
+    } else {
+        decoder.orientation().unwrap_or(Orientation::NoTransforms)
+    };
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| corrupt(e.into()))?;
     image.apply_orientation(orientation);
     Ok(image)
@@ -151,6 +156,26 @@ fn png_size(bytes: &[u8]) -> Option<(usize, usize)> {
     }
     let [width, height] = bytes.get(16..24)?.as_chunks::<4>().0 else { return None };
     Some((u32::from_be_bytes(*width) as usize, u32::from_be_bytes(*height) as usize))
+}
+
+/// Returns whether an EXIF chunk of a WebP file is longer than the rest of the file. The decoder makes room for the
+/// whole chunk before it reads it.
+fn webp_exif_is_cut(bytes: &[u8]) -> bool {
+    // The decoder also takes the first two chunks within the first frame of an animation, behind 16 bytes of settings.
+    let frame = webp_chunks(bytes, 12).find(|(name, _, _)| name == b"ANMF");
+    let in_frame = frame.into_iter().flat_map(|(_, start, _)| webp_chunks(bytes, start + 16).take(2));
+    webp_chunks(bytes, 12).chain(in_frame).any(|(name, start, size)| name == *b"EXIF" && size > bytes.len() - start)
+}
+
+/// Returns name, position of the data, and size of the data of each chunk of a WebP file from a position on. The last
+/// may be longer than the file.
+fn webp_chunks(bytes: &[u8], mut at: usize) -> impl Iterator<Item = ([u8; 4], usize, usize)> {
+    std::iter::from_fn(move || {
+        let [name, size] = bytes.get(at..)?.get(..8)?.as_chunks::<4>().0 else { return None };
+        let (start, size) = (at + 8, u32::from_le_bytes(*size) as usize);
+        at = start.saturating_add(size).saturating_add(size % 2);
+        Some((*name, start, size))
+    })
 }
 
 /// Returns whether a JPEG file's segments lead to its end marker. For truncated files, the decoder would fill the

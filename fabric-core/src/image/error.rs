@@ -1,14 +1,17 @@
 //! Errors of reading, creating and writing images.
 
 use super::{MAX_PIXELS, MAX_SIDE};
-use crate::printable_text::{MAX_VALUE, one_line};
+use crate::printable_text::{printable, printable_value};
 
 /// Error of reading, creating or writing an image.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
     /// The file cannot be opened or read.
-    #[error("image `{place}` cannot be read: {source}; check the path and its permissions")]
+    #[error(
+        "image `{place}` cannot be read: {source}; check the path and its permissions",
+        place = printable_value(.place), source = printable_value(.source)
+    )]
     Read {
         /// The path.
         place: String,
@@ -16,7 +19,10 @@ pub enum ImageError {
         source: std::io::Error,
     },
     /// The path is a directory, a device or a pipe.
-    #[error("image `{place}` is {got}, expected a file: name a PNG, JPEG or WebP file")]
+    #[error(
+        "image `{place}` is {got}, expected a file: name a PNG, JPEG or WebP file",
+        place = printable_value(.place)
+    )]
     NotAFile {
         /// The path.
         place: String,
@@ -24,7 +30,10 @@ pub enum ImageError {
         got: &'static str,
     },
     /// The file is longer than the limit.
-    #[error("image `{place}` has {got} bytes, expected at most {expected}: save it smaller")]
+    #[error(
+        "image `{place}` has {got} bytes, expected at most {expected}: save it smaller",
+        place = printable_value(.place)
+    )]
     FileSize {
         /// The path.
         place: String,
@@ -34,7 +43,10 @@ pub enum ImageError {
         expected: u64,
     },
     /// The bytes are in no supported image format.
-    #[error("image {place} begins with [{got}], which is no PNG, JPEG or WebP: convert it to one of these")]
+    #[error(
+        "image {place} begins with [{got}], which is no PNG, JPEG or WebP: convert it to one of these",
+        place = printable_value(.place)
+    )]
     Format {
         /// The path, or `in memory`.
         place: String,
@@ -42,7 +54,10 @@ pub enum ImageError {
         got: String,
     },
     /// The file has an image header, but is damaged or truncated.
-    #[error("image {place} is a damaged {format} file: {source}; get it again from where it came, or save it anew")]
+    #[error(
+        "image {place} is a damaged {format} file: {source}; get it again from where it came, or save it anew",
+        place = printable_value(.place), source = printable_value(.source)
+    )]
     Corrupt {
         /// The path, or `in memory`.
         place: String,
@@ -53,7 +68,8 @@ pub enum ImageError {
     },
     /// A side is zero or too long, or there are too many pixels.
     #[error(
-        "{place} is {width}x{height}, expected sides from 1 to {MAX_SIDE} and at most {MAX_PIXELS} pixels: choose another size"
+        "{place} is {width}x{height}, expected sides from 1 to {MAX_SIDE} and at most {MAX_PIXELS} pixels: choose another size",
+        place = printable_value(.place)
     )]
     Size {
         /// The image or the operation.
@@ -89,7 +105,10 @@ pub enum ImageError {
         total: usize,
     },
     /// The file name's extension names no format for saving.
-    #[error("image `{place}` ends in `{got}`, expected `.png`, `.jpg` or `.jpeg`: rename it")]
+    #[error(
+        "image `{place}` ends in `{got}`, expected `.png`, `.jpg` or `.jpeg`: rename it",
+        place = printable_value(.place), got = printable(.got)
+    )]
     Extension {
         /// The path.
         place: String,
@@ -97,7 +116,10 @@ pub enum ImageError {
         got: String,
     },
     /// The file cannot be written.
-    #[error("image `{place}` cannot be written: {source}; check that the folder exists and has room")]
+    #[error(
+        "image `{place}` cannot be written: {source}; check that the folder exists and has room",
+        place = printable_value(.place), source = printable_value(.source)
+    )]
     Write {
         /// The path.
         place: String,
@@ -107,7 +129,7 @@ pub enum ImageError {
     /// The text is not a content hash.
     #[error(
         "image hash is `{}`, expected 64 lower-case hex digits: take it from `Image::content_hash`",
-        one_line(.got, MAX_VALUE)
+        printable_value(.got)
     )]
     Hash {
         /// The first 80 characters of the text.

@@ -3,7 +3,7 @@
 use super::run_guidance::{RunGuidance, calls};
 use super::{Cads, Settings};
 use crate::denoise::ModelCall;
-use crate::fabric::{FeedbackSchedule, Side, acted_on};
+use crate::fabric::{FeedbackSchedule, Side};
 use crate::guidance::{Branch, Guidance};
 use crate::schedule::Schedule;
 
@@ -74,7 +74,7 @@ pub(super) fn on_references(
     weights: &FeedbackSchedule,
     schedule: &Schedule,
 ) -> Option<&'static str> {
-    if acted_on(side, &guidance.branches()).is_empty() {
+    if weights.branches(side, &guidance.branches()).0.is_empty() {
         return Some(match side {
             Side::Liked => {
                 "liked images act on the prompt's branch, which does not run: set the guidance scale above 0"
@@ -85,7 +85,7 @@ pub(super) fn on_references(
             }
             Side::Disliked => {
                 "disliked images act on the branch that guidance leads away from, which does not run: set the guidance \
-                 scale above 1"
+                 scale above 1, or `fabric.dislikes_without_guidance`"
             }
         });
     }
@@ -101,7 +101,7 @@ pub(super) fn on_references(
             }
         });
     }
-    let runs = |call: &ModelCall| !acted_on(side, &guidance.at(call).branches()).is_empty();
+    let runs = |call: &ModelCall| !weights.branches(side, &guidance.at(call).branches()).0.is_empty();
     let acts = calls(schedule).any(|call| has_weight(&call) && runs(&call));
     (!acts).then_some(
         "their weight is 0 in every evaluation that runs their branch: see `guidance_window`, `fabric.start` and `end`",

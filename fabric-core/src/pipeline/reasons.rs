@@ -9,9 +9,9 @@ use crate::{Aspect, AspectKind, Error};
 
 /// Settings of votes with a reason: the scales of their image prompts, and the references that they become in addition.
 ///
-/// A vote with a reason is an image prompt of that aspect, towards a liked image and away from a disliked one. Each image
-/// prompt adds to the attention of the text, so the scales of many votes are limited: those of one direction and aspect
-/// share [`Self::most_per_aspect`], and all of one direction share [`Self::most`].
+/// A vote with a reason is an image prompt of that aspect, towards a liked image and away from a disliked one. All of one
+/// direction share one softmax, so their results do not add up to drown the text. Votes of one direction and aspect share
+/// [`Self::most_per_aspect`], so that an aspect does not count more than others because it was named more often.
 ///
 /// ```
 /// use fabric_core::fabric::{FabricSettings, ReferenceScope};
@@ -35,20 +35,17 @@ pub struct ReasonSettings {
     /// Scale of the image prompt of a vote of strength 1 away from a disliked image, at most [`Self::most_per_aspect`].
     /// At 0 such votes are no image prompts.
     pub away_scale: f64,
-    /// Largest sum of scales of the votes of one direction with the same reason, at most [`Self::most`].
+    /// Largest sum of scales of the votes of one direction with the same reason.
     pub most_per_aspect: f64,
-    /// Largest sum of scales of all votes of one direction with a reason.
-    pub most: f64,
     /// References that votes become in addition to their image prompt, by the kind of their reason. Votes with another
     /// reason are no references.
     pub references: BTreeMap<AspectKind, ReferenceScope>,
 }
 
-/// A vote of strength 1 has scale 1, as adapters are trained, and all votes of one direction sum to at most 1: adapters
-/// are trained with one image beside the text, and several in full drown it. No references.
+/// A vote of strength 1 has scale 1, as adapters are trained, and so have all votes of one aspect together. No references.
 impl Default for ReasonSettings {
     fn default() -> Self {
-        Self { scale: 1.0, away_scale: 1.0, most_per_aspect: 1.0, most: 1.0, references: BTreeMap::new() }
+        Self { scale: 1.0, away_scale: 1.0, most_per_aspect: 1.0, references: BTreeMap::new() }
     }
 }
 
@@ -59,20 +56,16 @@ impl ReasonSettings {
             ("reasons.scale", self.scale),
             ("reasons.away_scale", self.away_scale),
             ("reasons.most_per_aspect", self.most_per_aspect),
-            ("reasons.most", self.most),
         ] {
             if !(0.0..=100.0).contains(&value) {
                 return Err(Error::settings(name, value, "a number from 0 to 100", "1 is as trained, 0 has no effect"));
             }
         }
-        for ((name, value), (limit, most)) in [
-            (("scale", self.scale), ("most_per_aspect", self.most_per_aspect)),
-            (("away_scale", self.away_scale), ("most_per_aspect", self.most_per_aspect)),
-            (("most_per_aspect", self.most_per_aspect), ("most", self.most)),
-        ] {
+        let most = self.most_per_aspect;
+        for (name, value) in [("reasons.scale", self.scale), ("reasons.away_scale", self.away_scale)] {
             if value > most {
-                let (name, expected) = (format!("reasons.{name}"), format!("at most {most}, which is reasons.{limit}"));
-                return Err(Error::settings(name, value, expected, format!("raise reasons.{limit}, or lower this")));
+                let expected = format!("at most {most}, which is reasons.most_per_aspect");
+                return Err(Error::settings(name, value, expected, "raise reasons.most_per_aspect, or lower this"));
             }
         }
         Ok(self
@@ -91,22 +84,19 @@ impl ReasonSettings {
 
     /// Returns the scale of the image prompt of each vote, given by its strength (below 0 a dislike) and its reason.
     ///
-    /// Votes that exceed a limit together are reduced by the same factor.
+    /// Votes that exceed the limit together are reduced by the same factor.
     pub(super) fn scales(&self, votes: &[(f64, &Aspect)]) -> Vec<f64> {
         let is_away = |strength: f64| strength < 0.0;
-        let wanted: Vec<f64> = votes
-            .iter()
-            .map(|(strength, _)| strength.abs() * if is_away(*strength) { self.away_scale } else { self.scale })
-            .collect();
-        let limited = |scales: &[f64], most: f64, per_aspect: bool| -> Vec<f64> {
-            let group = |at: usize| (is_away(votes[at].0), per_aspect.then_some(votes[at].1));
-            let mut sums: HashMap<(bool, Option<&Aspect>), f64> = HashMap::new();
-            for (at, scale) in scales.iter().enumerate() {
-                *sums.entry(group(at)).or_default() += scale;
-            }
-            scales.iter().enumerate().map(|(at, scale)| scale * (most / sums[&group(at)].max(most)).min(1.0)).collect()
+        let wanted = |strength: f64| strength.abs() * if is_away(strength) { self.away_scale } else { self.scale };
+        let mut sums: HashMap<(bool, &Aspect), f64> = HashMap::new();
+        for (strength, aspect) in votes {
+            *sums.entry((is_away(*strength), aspect)).or_default() += wanted(*strength);
+        }
+        let most = self.most_per_aspect;
+        let share = |(strength, aspect): &(f64, &Aspect)| {
+            wanted(*strength) * (most / sums[&(is_away(*strength), *aspect)].max(most)).min(1.0)
         };
-        limited(&limited(&wanted, self.most_per_aspect, true), self.most, false)
+        votes.iter().map(share).collect()
     }
 }
 
@@ -116,7 +106,7 @@ mod tests {
 
     fn scales(votes: &[(f64, Aspect)]) -> Vec<f64> {
         let votes: Vec<(f64, &Aspect)> = votes.iter().map(|(strength, aspect)| (*strength, aspect)).collect();
-        ReasonSettings { most: 3.0, ..ReasonSettings::default() }.scales(&votes)
+        ReasonSettings::default().scales(&votes)
     }
 
     fn assert_near(got: &[f64], expected: &[f64]) {
@@ -141,39 +131,35 @@ mod tests {
     }
 
     #[test]
-    fn no_number_of_votes_exceeds_the_limits() {
+    fn no_number_of_votes_exceeds_the_limit_of_its_aspect() {
         let mut votes = Vec::new();
         for at in 0..40 {
-            votes.push((if at % 3 == 0 { -1.0 } else { 1.0 }, Aspect::Words(format!("{}", at % 9))));
-            let scales = scales(&votes);
-            for is_away in [true, false] {
-                let sum: f64 =
-                    votes.iter().zip(&scales).filter(|(vote, _)| (vote.0 < 0.0) == is_away).map(|(_, s)| s).sum();
-                assert!(sum <= 3.0 + 1e-9, "{sum} after {at}");
+            votes.push((if at % 3 == 0 { -1.0 } else { 1.0 }, Aspect::Words(format!("{}", at % 4))));
+            let mut sums: HashMap<(bool, &Aspect), f64> = HashMap::new();
+            for ((strength, aspect), scale) in votes.iter().zip(scales(&votes)) {
+                *sums.entry((*strength < 0.0, aspect)).or_default() += scale;
             }
+            assert!(sums.values().all(|sum| (sum - 1.0).abs() < 1e-9), "{sums:?} after {at}");
         }
     }
 
     #[test]
-    fn very_many_votes_share_the_limits_too() {
-        let words: Vec<Aspect> = (0..50_000).map(|at| Aspect::Words(format!("reason {at}"))).collect();
-        let votes: Vec<(f64, &Aspect)> = words.iter().map(|words| (1.0, words)).collect();
+    fn very_many_votes_share_the_limit_too() {
+        let votes = vec![(1.0, &Aspect::Style); 50_000];
         let scales = ReasonSettings::default().scales(&votes);
         assert!(scales.iter().all(|scale| (scale - 1.0 / 50_000.0).abs() < 1e-12));
     }
 
     #[test]
     fn limits_of_0_leave_nothing_and_settings_out_of_range_are_refused() {
-        let none = ReasonSettings { most: 0.0, ..ReasonSettings::default() };
+        let none = ReasonSettings { most_per_aspect: 0.0, ..ReasonSettings::default() };
         assert_near(&none.scales(&[(1.0, &Aspect::Style)]), &[0.0]);
         for (name, bad) in [
             ("reasons.scale", ReasonSettings { scale: -1.0, ..ReasonSettings::default() }),
             ("reasons.away_scale", ReasonSettings { away_scale: f64::NAN, ..ReasonSettings::default() }),
             ("reasons.most_per_aspect", ReasonSettings { most_per_aspect: 1e9, ..ReasonSettings::default() }),
-            ("reasons.most", ReasonSettings { most: f64::INFINITY, ..ReasonSettings::default() }),
             ("reasons.scale", ReasonSettings { scale: 2.0, ..ReasonSettings::default() }),
             ("reasons.away_scale", ReasonSettings { most_per_aspect: 0.5, scale: 0.5, ..ReasonSettings::default() }),
-            ("reasons.most_per_aspect", ReasonSettings { most: 0.9, ..ReasonSettings::default() }),
         ] {
             assert!(bad.validate().unwrap_err().to_string().starts_with(name));
         }

@@ -11,7 +11,7 @@ use super::{FeedbackImage, Pipeline, Report, Request, notes};
 use crate::Error;
 use crate::cache::ReferenceLatents;
 use crate::denoise::ModelCall;
-use crate::fabric::{FeedbackSchedule, Reference, ReferencePosterior, Side, acted_on};
+use crate::fabric::{FeedbackSchedule, Reference, ReferencePosterior, Side};
 use crate::image::{self, Fit, Image};
 use crate::models::Posterior;
 use crate::noise::{self, Draw, ReferenceId, RunNoise};
@@ -51,7 +51,7 @@ impl<'a> Chosen<'a> {
         }
         let acts = |image: &FeedbackImage, call: &ModelCall| {
             let (side, strength) = (side_of(image), image.strength.abs() * image.scope.factor(call));
-            let runs = !acted_on(side, &guidance.at(call).branches()).is_empty();
+            let runs = !weights.branches(side, &guidance.at(call).branches()).0.is_empty();
             runs && !weights.weights(call, side, strength, 1).is_zero()
         };
         let before = judged.len();
@@ -75,7 +75,11 @@ impl<'a> Chosen<'a> {
                     let strength = image.strength.abs() * image.scope.factor(&call);
                     !weights.weights(&call, side, strength, images.len()).is_zero()
                 };
-                if acted_on(side, &branches).is_empty() { 0 } else { images.iter().filter(has_weight).count() }
+                if weights.branches(side, &branches).0.is_empty() {
+                    0
+                } else {
+                    images.iter().filter(has_weight).count()
+                }
             };
             [branches.len(), references(Side::Liked, &liked) + references(Side::Disliked, &disliked)]
         };

@@ -27,7 +27,15 @@ pub(super) fn betas(config: &SchedulerConfig) -> Result<Vec<f32>, ScheduleError>
         let got = format!("{} at step {i}", betas[i]);
         return Err(ScheduleError::field(field, got, "betas between 0 and 1"));
     }
-    Ok(if config.rescale_betas_zero_snr { without_terminal_signal(&betas) } else { betas })
+    if !config.rescale_betas_zero_snr {
+        return Ok(betas);
+    }
+    let rescaled = without_terminal_signal(&betas);
+    if rescaled.iter().any(|beta| beta.is_nan()) {
+        let expected = "false, unless there are two training steps or more and the last one takes signal away";
+        return Err(ScheduleError::field("rescale_betas_zero_snr", true, expected));
+    }
+    Ok(rescaled)
 }
 
 fn published(config: &SchedulerConfig) -> Vec<f32> {
@@ -79,7 +87,8 @@ fn cumulative_product(betas: &[f32]) -> Vec<f32> {
     betas.iter().scan(1.0, multiply).collect()
 }
 
-/// Shifts and scales the signal amplitudes so that the first is unchanged and the last is 0 (Lin et al. 2023).
+/// Shifts and scales the signal amplitudes so that the first is unchanged and the last is 0 (Lin et al. 2023). Some are
+/// NaN if the last step takes no signal away.
 fn without_terminal_signal(betas: &[f32]) -> Vec<f32> {
     let roots: Vec<f32> = cumulative_product(betas).into_iter().map(f32::sqrt).collect();
     let (Some(&first), Some(&last)) = (roots.first(), roots.last()) else { return Vec::new() };

@@ -1,5 +1,5 @@
 use crate::InvalidValue;
-use crate::printable_text::{MAX_VALUE, one_line};
+use crate::printable_text::printable_value;
 
 /// Error of building a noise schedule.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -9,7 +9,7 @@ pub enum ScheduleError {
     #[error(
         "the scheduler configuration is not a JSON object: {}; take `scheduler/scheduler_config.json` of a model \
          folder",
-        one_line(.message, MAX_VALUE)
+        printable_value(.message)
     )]
     Json {
         /// The message of the parser.
@@ -34,7 +34,7 @@ pub enum ScheduleError {
         timestep: f64,
     },
     /// No sampler has this name.
-    #[error("no sampler is called `{}`: choose one of {known}", one_line(.got, MAX_VALUE))]
+    #[error("no sampler is called `{}`: choose one of {known}", printable_value(.got))]
     UnknownSampler {
         /// The unknown name.
         got: String,

@@ -2,7 +2,7 @@
 
 use crate::InvalidValue;
 use crate::image::{ContentHash, ImageError};
-use crate::printable_text::{MAX_VALUE, one_line};
+use crate::printable_text::printable_value;
 
 /// Error when changing, saving or loading a session.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +92,7 @@ pub enum SessionError {
     /// `session.json` is not valid JSON, or has unexpected or missing fields.
     #[error(
         "`{place}` is no session: {}; load a folder that `FeedbackSession::save` wrote, or a copy of it",
-        one_line(.source, MAX_VALUE)
+        printable_value(.source)
     )]
     Json {
         /// The file.
@@ -114,7 +114,7 @@ pub enum SessionError {
     /// `session.json` was written by another program or another version of this one.
     #[error(
         "`{place}` says it is {}, expected {expected}: load it with the program that wrote it",
-        one_line(.got, MAX_VALUE)
+        printable_value(.got)
     )]
     Version {
         /// The file.
@@ -127,8 +127,8 @@ pub enum SessionError {
     /// `session.json` is inconsistent.
     #[error(
         "`{place}`: {} is {}, expected {expected}; load a copy that nobody edited",
-        one_line(.what, MAX_VALUE),
-        one_line(.got, MAX_VALUE)
+        printable_value(.what),
+        printable_value(.got)
     )]
     Inconsistent {
         /// The file.

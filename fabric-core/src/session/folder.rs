@@ -27,7 +27,7 @@ use crate::image::{ContentHash, Image, remove_leftovers, write_beside};
 const JSON_FILE: &str = "session.json";
 
 const FORMAT: &str = "fabric-session";
-const VERSION: u64 = 4;
+const VERSION: u64 = 5;
 
 /// Maximum size of `session.json` in bytes: enough for a hundred thousand steps with long reports.
 const MAX_JSON: u64 = 64 << 20;

@@ -71,6 +71,12 @@ impl StoredCondition {
         Self { image, aspect, scale: *scale, window: *window, away: *away }
     }
 
+    /// Checks scale and aspect.
+    fn validate(&self) -> Result<(), InvalidValue> {
+        validate_scale(self.scale)?;
+        self.aspect.as_ref().map_or(Ok(()), Aspect::validate)
+    }
+
     /// Returns the condition with its image.
     fn with(&self, images: &BTreeMap<ContentHash, Image>) -> ImageCondition {
         let Self { image, aspect, scale, window, away } = self;
@@ -84,6 +90,11 @@ impl StoredInitImage {
         let InitImage { image, strength, mask } = init;
         let mask = mask.as_ref().map(Image::content_hash);
         Self { image: image.content_hash(), strength: *strength, mask }
+    }
+
+    /// Checks the strength.
+    fn validate(&self) -> Result<(), InvalidValue> {
+        validate_strength(self.strength)
     }
 
     fn images(&self) -> impl Iterator<Item = ContentHash> + use<> {
@@ -101,20 +112,17 @@ impl Step {
     /// Checks values that JSON allows and a session does not.
     pub(super) fn validate(&self) -> Result<(), InvalidValue> {
         match self {
-            Self::Round { prompt, negative_prompt, settings, .. } => check_texts(prompt, negative_prompt, settings),
+            Self::Round { prompt, negative_prompt, settings, image_conditions, init_image, .. } => {
+                check_texts(prompt, negative_prompt, settings)?;
+                image_conditions.iter().try_for_each(StoredCondition::validate)?;
+                init_image.as_ref().map_or(Ok(()), StoredInitImage::validate)
+            }
             Self::Prompt { prompt } => check_prompt("prompt", prompt),
             Self::NegativePrompt { negative_prompt } => check_prompt("negative prompt", negative_prompt),
             Self::Settings { settings } => check_settings(settings),
             Self::Vote { vote, .. } => vote.as_ref().and_then(Vote::reason).map_or(Ok(()), Aspect::validate),
-            Self::ImageConditions { conditions } => {
-                conditions.iter().try_for_each(|StoredCondition { aspect, scale, .. }| {
-                    validate_scale(*scale)?;
-                    aspect.as_ref().map_or(Ok(()), Aspect::validate)
-                })
-            }
-            Self::InitImage { init_image } => {
-                init_image.as_ref().map_or(Ok(()), |init| validate_strength(init.strength))
-            }
+            Self::ImageConditions { conditions } => conditions.iter().try_for_each(StoredCondition::validate),
+            Self::InitImage { init_image } => init_image.as_ref().map_or(Ok(()), StoredInitImage::validate),
         }
     }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
+use fabric_core::printable_value;
 use serde::Deserialize;
 
 /// Error when a data set cannot be used. Lines are counted from 1.
@@ -12,7 +13,10 @@ use serde::Deserialize;
 #[non_exhaustive]
 pub enum DataError {
     /// The file cannot be read.
-    #[error("{}: cannot read: {source}; give a file with one JSON object per line", path.display())]
+    #[error(
+        "{}: cannot read: {source}; give a file with one JSON object per line",
+        printable_value(path.display()), source = printable_value(.source)
+    )]
     Io {
         /// The file.
         path: PathBuf,
@@ -22,9 +26,7 @@ pub enum DataError {
     /// More lines are invalid than allowed.
     #[error(
         "{}: lines that cannot be used: expected at most {most}, got {}; mend them, or allow more: {}",
-        path.display(),
-        skipped.len(),
-        shown(skipped)
+        printable_value(path.display()), skipped.len(), shown(skipped)
     )]
     TooManyBroken {
         /// The file.
@@ -35,7 +37,10 @@ pub enum DataError {
         skipped: Vec<Skipped>,
     },
     /// No valid line is left.
-    #[error("{}: expected at least one example that can be used, got none; write {{\"image\": \"a.png\", \"text\": \"what it shows\"}}", path.display())]
+    #[error(
+        "{}: expected at least one example that can be used, got none; write {{\"image\": \"a.png\", \"text\": \"what it shows\"}}",
+        printable_value(path.display())
+    )]
     Empty {
         /// The file.
         path: PathBuf,
@@ -53,9 +58,8 @@ pub struct Skipped {
 
 /// Formats the first few lines for an error message.
 fn shown(skipped: &[Skipped]) -> String {
-    let each: Vec<String> =
-        skipped.iter().take(5).map(|skipped| format!("line {}: {}", skipped.line, skipped.reason)).collect();
-    each.join("; ")
+    let one = |skipped: &Skipped| format!("line {}: {}", skipped.line, printable_value(&skipped.reason));
+    skipped.iter().take(5).map(one).collect::<Vec<_>>().join("; ")
 }
 
 /// Training example: a target image, with the same or another image as its prompt.
@@ -71,8 +75,19 @@ pub struct Example {
     pub task: Option<String>,
     /// For Instruct: instruction of this example, in place of one from the task.
     pub instruction: Option<String>,
+    /// More image prompts, for training with several at once ([`AdapterOptions::most_images`](super::AdapterOptions)).
+    pub more: Vec<FurtherPrompt>,
     /// Line number.
     pub line: usize,
+}
+
+/// Image prompt of an [`Example`] beside its first one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FurtherPrompt {
+    /// The image prompt.
+    pub condition: PathBuf,
+    /// For Instruct: what to use of it.
+    pub instruction: Option<String>,
 }
 
 /// JSON form of a line.
@@ -83,6 +98,16 @@ struct Written {
     condition: Option<String>,
     text: String,
     task: Option<String>,
+    instruction: Option<String>,
+    #[serde(default)]
+    more: Vec<WrittenPrompt>,
+}
+
+/// JSON form of a further image prompt.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenPrompt {
+    condition: String,
     instruction: Option<String>,
 }
 
@@ -99,8 +124,8 @@ pub struct Dataset {
 const LONGEST: u64 = 1 << 20;
 
 impl Dataset {
-    /// Reads a file of examples with the fields `image`, `text`, and optionally `condition`, `task` and
-    /// `instruction`.
+    /// Reads a file of examples with the fields `image`, `text`, and optionally `condition`, `task`, `instruction` and
+    /// `more` (further image prompts, each with a `condition` and an `instruction`).
     ///
     /// Image paths are relative to the folder of the file and must lie within it. The images must exist, but
     /// are not decoded yet. Up to `most_skipped` lines may be invalid or have no image: they are skipped and
@@ -132,7 +157,10 @@ impl Dataset {
             match read {
                 Ok(example) => examples.push(example),
                 // Truncated, because reasons may quote long content.
-                Err(reason) => skipped.push(Skipped { line, reason: reason.chars().take(200).collect() }),
+                Err(reason) => {
+                    let reason = printable_value(reason.chars().take(200).collect::<String>());
+                    skipped.push(Skipped { line, reason });
+                }
             }
             if skipped.len() > most_skipped {
                 return Err(DataError::TooManyBroken { path, most: most_skipped, skipped });
@@ -199,12 +227,16 @@ fn example(bytes: &[u8], folder: &Path, line: usize) -> Result<Example, String> 
     };
     let target = path(&written.image)?;
     let condition = written.condition.as_deref().map(path).transpose()?.unwrap_or_else(|| target.clone());
+    let further =
+        |one: WrittenPrompt| Ok(FurtherPrompt { condition: path(&one.condition)?, instruction: one.instruction });
+    let more = written.more.into_iter().map(further).collect::<Result<_, String>>()?;
     Ok(Example {
         image: target,
         condition,
         text: written.text,
         task: written.task,
         instruction: written.instruction,
+        more,
         line,
     })
 }

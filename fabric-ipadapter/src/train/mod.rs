@@ -9,7 +9,7 @@ mod first;
 mod options;
 mod task;
 
-pub use data::{DataError, Dataset, Example, Skipped};
+pub use data::{DataError, Dataset, Example, FurtherPrompt, Skipped};
 pub use first::{first_weights, first_weights_of_instruct};
 pub use options::{AdapterOptions, TaskOptions, published_settings};
 pub use task::{AdapterBatch, AdapterTask, Partners};

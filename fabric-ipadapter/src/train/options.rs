@@ -9,6 +9,9 @@ use super::Example;
 use crate::AdapterError;
 use fabric_core::InvalidValue;
 
+/// Largest number of image prompts of an example; each multiplies the work of the image encoder.
+const MAX_IMAGES: usize = 16;
+
 /// Maximum side of the images in pixels, four times that of Stable Diffusion XL. A batch of eight then takes 1.6 GB.
 const MAX_SIZE: usize = 4096;
 
@@ -35,6 +38,11 @@ pub struct AdapterOptions {
     /// learns also holds at the smaller scales that people use beside text. The published recipe has 1.
     #[serde(skip_serializing_if = "is_whole")]
     pub least_scale: f64,
+    /// Largest number of image prompts in one softmax. Above 1, each batch has a random number of them, and an example
+    /// with fewer repeats its own, which changes nothing but their weights. What the adapter learns then also holds for
+    /// several image prompts at once. The published recipe has 1.
+    #[serde(skip_serializing_if = "is_one")]
+    pub most_images: usize,
     /// For Instruct: weight and instructions of each task.
     pub tasks: BTreeMap<String, TaskOptions>,
 }
@@ -43,6 +51,11 @@ pub struct AdapterOptions {
 /// that began before there was this option go on.
 fn is_whole(scale: &f64) -> bool {
     *scale == 1.0
+}
+
+/// As [`is_whole`], for the number of image prompts.
+fn is_one(count: &usize) -> bool {
+    *count == 1
 }
 
 /// Task of Instruct: an aspect to use from an image.
@@ -63,7 +76,15 @@ impl Default for TaskOptions {
 
 impl Default for AdapterOptions {
     fn default() -> Self {
-        Self { size: 512, drop_image: 0.05, drop_text: 0.05, drop_both: 0.05, least_scale: 1.0, tasks: BTreeMap::new() }
+        Self {
+            size: 512,
+            drop_image: 0.05,
+            drop_text: 0.05,
+            drop_both: 0.05,
+            least_scale: 1.0,
+            most_images: 1,
+            tasks: BTreeMap::new(),
+        }
     }
 }
 
@@ -113,6 +134,10 @@ impl AdapterOptions {
             let got = self.least_scale.to_string();
             return Err(refused("least_scale", got, "a number above 0 and at most 1", "1 is the published recipe"));
         }
+        if !(1..=MAX_IMAGES).contains(&self.most_images) {
+            let (got, expected) = (self.most_images.to_string(), format!("1 to {MAX_IMAGES}"));
+            return Err(refused("most_images", got, &expected, "1 is the published recipe"));
+        }
         for (name, task) in &self.tasks {
             if !(task.weight >= 0.0 && task.weight.is_finite()) {
                 let what = format!("tasks.{name}.weight");
@@ -134,7 +159,13 @@ impl AdapterOptions {
         }
         for example in examples {
             let of_task = example.task.as_ref().and_then(|task| self.tasks.get(task));
-            if example.instruction.is_none() && of_task.is_none_or(|task| task.instructions.is_empty()) {
+            let is_first_without =
+                example.instruction.is_none() && of_task.is_none_or(|task| task.instructions.is_empty());
+            if let Some(at) = example.more.iter().position(|one| one.instruction.is_none()) {
+                let what = format!("line {} of the data: the instruction of image prompt {}", example.line, at + 2);
+                return Err(refused(&what, "none".to_owned(), "one of its own", "write it beside the `condition`"));
+            }
+            if is_first_without {
                 let task = example.task.as_deref().unwrap_or("none");
                 let what = format!("line {} of the data: its instruction", example.line);
                 let expected = "one of its own, or a task with instructions in `tasks`";

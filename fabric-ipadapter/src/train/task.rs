@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -72,9 +73,12 @@ pub struct AdapterBatch(Result<Prepared, String>);
 struct Prepared {
     /// `[rows, 3, size, size]` from -1 to 1.
     targets: Vec<f32>,
-    /// `[rows, 3, side, side]`, normalised for the image encoder.
+    /// Number of image prompts of each row.
+    prompts: usize,
+    /// `[rows * prompts, 3, side, side]`, normalised for the image encoder.
     conditions: Vec<f32>,
     texts: Vec<String>,
+    /// One for each image prompt.
     instructions: Vec<String>,
     /// Whether the image prompt is kept (not dropped).
     seen: Vec<bool>,
@@ -205,17 +209,18 @@ impl AdapterTask {
         upload(values, shape, device)
     }
 
-    /// Computes the image features of a batch, on a device that does not track gradients.
+    /// Computes the features of all image prompts of a batch, on a device that does not track gradients.
     fn features(
         &self,
         batch: &Prepared,
         context: &dyn Fn(&[String]) -> Result<Tensor<3>, String>,
         device: &Device,
     ) -> Result<Features, String> {
-        let rows = batch.seen.len();
+        let rows = batch.seen.len() * batch.prompts;
         let side = self.partners.vision.image_size();
         let pixels = upload(batch.conditions.clone(), [rows, 3, side, side], device);
-        let seen: Vec<f32> = batch.seen.iter().map(|&seen| f32::from(u8::from(seen))).collect();
+        let seen = each_prompt(&batch.seen, batch.prompts);
+        let seen: Vec<f32> = seen.into_iter().map(|seen| f32::from(u8::from(seen))).collect();
         Ok(match self.config.reads() {
             // Dropped images: pooled features are zero; otherwise pixels are zero before the encoder, as
             // published.
@@ -229,7 +234,7 @@ impl AdapterTask {
                 match kind {
                     FeatureKind::Instructed(..) => Features::Instructed {
                         tokens,
-                        prompt: context(&batch.texts)?,
+                        prompt: context(&each_prompt(&batch.texts, batch.prompts))?,
                         instruction: context(&batch.instructions)?,
                     },
                     _ => Features::Tokens(tokens),
@@ -237,6 +242,11 @@ impl AdapterTask {
             }
         })
     }
+}
+
+/// Repeats each row's value for each of its image prompts.
+fn each_prompt<T: Clone>(rows: &[T], prompts: usize) -> Vec<T> {
+    rows.iter().flat_map(|row| std::iter::repeat_n(row.clone(), prompts)).collect()
 }
 
 /// Random streams.
@@ -254,7 +264,7 @@ impl Task for AdapterTask {
     fn identity(&self) -> Value {
         let mut data = Sha256::new();
         for example in self.dataset.examples() {
-            data.update(format!("{example:?}\n"));
+            data.update(fingerprint(example));
         }
         let data: String = data.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         json!({
@@ -274,8 +284,11 @@ impl Task for AdapterTask {
         Arc::new(move |number| {
             let mut rng = ChaCha12Rng::seed_from_u64(settings.seed);
             rng.set_stream(number);
+            // As below, nothing is drawn for the default.
+            let most = options.most_images;
             let mut batch = Prepared {
                 targets: Vec::new(),
+                prompts: if most > 1 { rng.random_range(1..=most) } else { 1 },
                 conditions: Vec::new(),
                 texts: Vec::new(),
                 instructions: Vec::new(),
@@ -315,7 +328,12 @@ impl Task for AdapterTask {
                 batch.scales.push(if varies { rng.random_range(options.least_scale..=1.0) as f32 } else { 1.0 });
                 batch.levels.push(level);
                 batch.texts.push(if text { String::new() } else { example.text.clone() });
-                batch.instructions.push(if image { String::new() } else { instruction });
+                let further = |at: usize| match at.checked_sub(1) {
+                    None => instruction.clone(),
+                    Some(at) => example.more[at].instruction.clone().unwrap_or_default(),
+                };
+                let instructions = (0..batch.prompts).map(|at| further(at % (1 + example.more.len())));
+                batch.instructions.extend(instructions.map(|one| if image { String::new() } else { one }));
                 batch.seen.push(!image);
             }
             AdapterBatch(Ok(batch))
@@ -351,6 +369,9 @@ impl Task for AdapterTask {
 
         let adapter = IpAdapter::joined(self.config.clone(), model.clone());
         let tokens = adapter.tokens(&features.tracked()).map_err(|error| error.to_string())?;
+        // All image prompts of a row share one softmax.
+        let [all, count, context] = tokens.dims();
+        let tokens = tokens.reshape([rows, all / rows * count, context]);
         let scales = Tensor::<3>::from_data(TensorData::new(batch.scales, [rows, 1, 1]), &plain);
         let scales = Tensor::from_inner(scales);
         let own = self.layers.iter().zip(&model.layers).map(|(layer, own)| {
@@ -379,6 +400,17 @@ impl Task for AdapterTask {
         let predicted = self.partners.unet.forward(input).sample.expect("a pass that does not only record");
         Ok((predicted - Tensor::from_inner(expected)).square().mean())
     }
+}
+
+/// Returns a text that identifies an example. Without further image prompts it is as it was before there were any, so that
+/// trainings that began then go on.
+fn fingerprint(example: &Example) -> String {
+    let Example { image, condition, text, task, instruction, more, line } = example;
+    let more = if more.is_empty() { String::new() } else { format!(", more: {more:?}") };
+    format!(
+        "Example {{ image: {image:?}, condition: {condition:?}, text: {text:?}, task: {task:?}, instruction: \
+         {instruction:?}, line: {line}{more} }}\n"
+    )
 }
 
 /// Returns the cumulative sampling weights of the examples, without the unreadable ones.
@@ -416,9 +448,14 @@ fn images(
     batch: &mut Prepared,
 ) -> Result<(), fabric_core::image::ImageError> {
     let target = Image::open(&example.image)?;
-    let condition = if example.condition == example.image { target.clone() } else { Image::open(&example.condition)? };
-    let (targets, conditions) =
-        (vae_pixels(&target, options.size, options.size, Fit::Cover)?, clip_pixels(&condition, side, Crop::Centre)?);
+    let targets = vae_pixels(&target, options.size, options.size, Fit::Cover)?;
+    let mut conditions = Vec::new();
+    let paths: Vec<&PathBuf> =
+        std::iter::once(&example.condition).chain(example.more.iter().map(|one| &one.condition)).collect();
+    for path in paths.iter().cycle().take(batch.prompts) {
+        let condition = if **path == example.image { target.clone() } else { Image::open(path)? };
+        conditions.extend(clip_pixels(&condition, side, Crop::Centre)?);
+    }
     batch.sizes.push([target.width() as f32, target.height() as f32]);
     batch.targets.extend(targets);
     batch.conditions.extend(conditions);
@@ -436,7 +473,8 @@ impl AttnProcessor for EachRow {
         let rows = 0..call.query.dims()[0];
         let in_type = |x: &Tensor<3>| x.clone().cast(call.query.dtype());
         let (key, value) = (in_type(key), in_type(value));
-        let tokens = DecoupledTokens { rows, key, value, scale: 1.0, mask: None, weights: Vec::new() };
+        let tokens =
+            DecoupledTokens { rows, key, value, scale: 1.0, mask: None, weights: Vec::new(), shares_softmax: false };
         AttnExtras { joint: Vec::new(), decoupled: vec![tokens] }
     }
 }

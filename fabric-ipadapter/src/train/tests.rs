@@ -171,8 +171,38 @@ fn options_that_do_not_fit_the_data_are_refused() {
         let message = check(&AdapterOptions { size, ..plain.clone() }, false).expect_err("an absurd size");
         assert!(message.starts_with("size: expected 1 to 4096 pixels"), "{message}");
     }
+    for most_images in [0, 17, usize::MAX] {
+        let message = check(&AdapterOptions { most_images, ..plain.clone() }, false).expect_err("an absurd number");
+        assert!(message.starts_with("most_images: expected 1 to 16"), "{message}");
+    }
     // Sampling weights apply to every adapter.
     assert!(check(&with(f64::NAN, &["x"]), false).is_err());
+}
+
+#[test]
+fn further_image_prompts_are_read_and_need_an_instruction_with_instruct() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let read = |more: &str| {
+        let text = format!(r#"{{"image": "a.png", "text": "one", "instruction": "use this", "more": [{more}]}}"#);
+        Dataset::open(write(folder.path(), &text), 0)
+    };
+    let with = |more: &str| read(more).expect("an example").examples().to_vec();
+    let examples = with(r#"{"condition": "b.png", "instruction": "use that"}"#);
+    assert_eq!(examples[0].more[0].condition, folder.path().join("b.png"));
+    let options = AdapterOptions { most_images: 2, ..AdapterOptions::default() };
+    assert!(options.check(&examples, true).is_ok());
+    let without = with(r#"{"condition": "b.png", "instruction": "x"}, {"condition": "a.png"}"#);
+    assert!(options.check(&without, false).is_ok(), "other adapters read none");
+    let message = options.check(&without, true).expect_err("no instruction").to_string();
+    assert!(message.starts_with("line 1 of the data: the instruction of image prompt 3: expected"), "{message}");
+    for (wrong, says) in [
+        (r#"{"condition": "../b.png"}"#, "in the folder of the file"),
+        (r#"{"instruction": "use that"}"#, "missing field `condition`"),
+        (r#"{"condition": "b.png", "text": "x"}"#, "unknown field `text`"),
+    ] {
+        let message = read(wrong).expect_err(wrong).to_string();
+        assert!(message.contains(says), "{message}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use fabric_core::image::ImageError;
-use fabric_core::{Error, InvalidValue};
+use fabric_core::{Error, InvalidValue, printable_value};
 
 use crate::load::LoadError;
 
@@ -16,7 +16,7 @@ pub enum CorpusError {
     #[error(
         "corpus folder `{}` cannot be read: expected a folder with images, got the error `{source}`; \
          check the path and its permissions",
-        folder.display()
+        printable_value(folder.display()), source = printable_value(.source)
     )]
     Folder {
         /// Path of the folder.
@@ -27,7 +27,7 @@ pub enum CorpusError {
     /// The path of the folder is that of a file.
     #[error(
         "corpus folder `{}` is a file, expected a folder with images: give the folder of this file",
-        folder.display()
+        printable_value(folder.display())
     )]
     NotAFolder {
         /// The path.
@@ -36,7 +36,7 @@ pub enum CorpusError {
     /// The folder has no image that can be used.
     #[error(
         "corpus folder `{}` has 0 usable images, expected at least 1 PNG, JPEG or WebP file; {}",
-        folder.display(), reasons(skipped)
+        printable_value(folder.display()), reasons(skipped)
     )]
     NoImages {
         /// Path of the folder.
@@ -65,7 +65,7 @@ pub enum CorpusError {
     /// The embedding of an image contains NaN or infinity.
     #[error(
         "the embedding of `{}` is not finite, expected finite numbers: run the encoder in f32, or remove the image",
-        path.display()
+        printable_value(path.display())
     )]
     NotFinite {
         /// Path of the image.
@@ -75,13 +75,13 @@ pub enum CorpusError {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// The file of a candidate was deleted or moved since the corpus was opened.
-    #[error("image `{}` is gone since the corpus was opened: open the corpus again", path.display())]
+    #[error("image `{}` is gone since the corpus was opened: open the corpus again", printable_value(path.display()))]
     Gone {
         /// Path of the image.
         path: PathBuf,
     },
     /// The file of a candidate has other pixels than when it was embedded.
-    #[error("image `{}` was changed since it was embedded: open the corpus again", path.display())]
+    #[error("image `{}` was changed since it was embedded: open the corpus again", printable_value(path.display()))]
     Changed {
         /// Path of the image.
         path: PathBuf,
@@ -140,4 +140,33 @@ fn reasons(skipped: &[Skipped]) -> String {
 /// Returns whether an image cannot be read because its file does not exist.
 pub(super) fn is_gone(error: &ImageError) -> bool {
     matches!(error, ImageError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hostile_texts::{assert_printable, hostile_texts};
+
+    #[test]
+    fn no_message_hands_the_name_of_a_file_to_the_terminal() {
+        for text in hostile_texts() {
+            let (name, path) = (|| text.clone(), || PathBuf::from(&text));
+            let gone = || CorpusError::Gone { path: path() };
+            let errors = [
+                CorpusError::Folder { folder: path(), source: io::Error::other("gone") },
+                CorpusError::Folder { folder: "x".into(), source: io::Error::other(name()) },
+                CorpusError::NotAFolder { folder: path() },
+                CorpusError::NoImages { folder: "x".into(), skipped: vec![Skipped { path: path(), error: gone() }] },
+                CorpusError::NoImages { folder: path(), skipped: Vec::new() },
+                CorpusError::Index { source: LoadError::io(&path(), "write", io::Error::other("full")) },
+                CorpusError::Settings(InvalidValue::new("weight", &text, "a number", "choose one")),
+                CorpusError::NotFinite { path: path() },
+                CorpusError::Image(ImageError::Read { place: name(), source: io::Error::other("gone") }),
+                CorpusError::Image(ImageError::Corrupt { place: "x".to_owned(), format: "PNG", source: name().into() }),
+                gone(),
+                CorpusError::Changed { path: path() },
+            ];
+            errors.iter().for_each(|error| assert_printable(&error.to_string()));
+        }
+    }
 }

@@ -26,6 +26,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use fabric_core::image::ContentHash;
+use fabric_core::printable_value;
 use rayon::prelude::*;
 
 pub use candidate::Candidate;
@@ -142,17 +143,19 @@ impl Corpus {
         let probes = fingerprint(encoder)?;
         let dim = probes[0].len();
         let index_path = options.index.clone().unwrap_or_else(|| folder.join(INDEX_NAME));
-        let place = index_path.display();
+        let place = printable_value(index_path.display());
         let (old, sets_aside, index_note) = match index::read(&index_path) {
             Ok(None) => (Vec::new(), false, None),
             Ok(Some(index)) if is_same_encoder(&index.probes, &probes) => (index.entries, false, None),
             Ok(Some(_)) => {
                 let renamed = index::old_path(&index_path);
-                let renamed = renamed.display();
+                let renamed = printable_value(renamed.display());
                 let note = format!("index `{place}` was made with another encoder: it was renamed to `{renamed}`");
                 (Vec::new(), true, Some(note))
             }
-            Err(fault) => (Vec::new(), false, Some(format!("index `{place}` was replaced: {fault}"))),
+            Err(fault) => {
+                (Vec::new(), false, Some(format!("index `{place}` was replaced: {}", printable_value(fault))))
+            }
         };
 
         let update = Update::new(folder, encoder, options, &index_path, probes, old, sets_aside);

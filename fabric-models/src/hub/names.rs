@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use fabric_core::InvalidValue;
+use fabric_core::{InvalidValue, printable};
 
 /// Longest part of a model's name; the hub allows 96 characters.
 const MAX_NAME: usize = 96;
@@ -89,7 +89,7 @@ pub(super) fn check_variant(variant: &str) -> Result<(), InvalidValue> {
     Err(InvalidValue::new("variant", quoted(variant), "a word such as `fp16`", "name a variant, or none"))
 }
 
-/// Text for messages, without control characters.
+/// Returns a name in quotes, for messages.
 pub(super) fn quoted(text: &str) -> String {
-    format!("`{}`", text.escape_debug())
+    format!("`{}`", printable(text))
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Tensor, TensorData};
 use fabric_backends::{catch_panic, ops::to_kernel_layout};
+use fabric_core::printable_value;
 
 use super::contents::Contents;
 use super::device::guarded;
@@ -52,7 +53,7 @@ impl fmt::Display for LoadReport {
         write!(
             f,
             "{}: {} tensors, {:.1} MB in {:.2} s; {} missing, {} unexpected, {} of another shape, {} ignored",
-            self.place,
+            printable_value(&self.place),
             self.applied.len(),
             self.bytes as f64 / 1e6,
             self.elapsed.as_secs_f64(),

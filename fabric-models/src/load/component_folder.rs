@@ -61,7 +61,7 @@ impl ComponentFolder {
     ///
     /// # Errors
     ///
-    /// Returns an error if the file is not JSON, is larger than 4 MB, or lacks a field that `T` requires.
+    /// Returns an error if the file is no JSON object, is larger than 4 MB, or lacks a field that `T` requires.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
         read_json(&self.path.join("config.json"), MAX_CONFIG_BYTES)
     }

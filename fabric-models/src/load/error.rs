@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
-use fabric_core::InvalidValue;
+use fabric_core::{InvalidValue, printable, printable_value};
 use safetensors::Dtype;
 
 use super::Mismatch;
@@ -13,7 +13,7 @@ use super::Mismatch;
 #[non_exhaustive]
 pub enum LoadError {
     /// A file, folder or component does not exist.
-    #[error("{}: there is no {what}; {next}", path.display())]
+    #[error("{}: there is no {what}; {next}", printable_value(path.display()), what = printable_value(.what))]
     NotFound {
         /// Missing item.
         what: String,
@@ -23,7 +23,10 @@ pub enum LoadError {
         next: String,
     },
     /// An operation of the operating system failed.
-    #[error("{}: cannot {doing}: {source}", path.display())]
+    #[error(
+        "{}: cannot {doing}: {source}",
+        printable_value(path.display()), doing = printable_value(.doing), source = printable_value(.source)
+    )]
     Io {
         /// Path of the file or folder.
         path: PathBuf,
@@ -33,7 +36,7 @@ pub enum LoadError {
         source: std::io::Error,
     },
     /// A file violates its format.
-    #[error("{}: {value}", path.display())]
+    #[error("{}: {value}", printable_value(path.display()))]
     Malformed {
         /// Path of the file or folder.
         path: PathBuf,
@@ -46,7 +49,8 @@ pub enum LoadError {
     /// A weight is NaN or infinite.
     #[error(
         "{place}: tensor `{tensor}` has the value {value} at index {index}, expected finite weights; \
-         the file is damaged or its training diverged: get it again, or another one"
+         the file is damaged or its training diverged: get it again, or another one",
+        place = printable_value(.place), tensor = printable(.tensor)
     )]
     NotFinite {
         /// Path of the file.
@@ -61,7 +65,8 @@ pub enum LoadError {
     /// A weight is finite in the file and overflows in the requested type.
     #[error(
         "{place}: tensor `{tensor}` has the value {value} at index {index}, too large for {dtype}; \
-         load as bf16 or f32"
+         load as bf16 or f32",
+        place = printable_value(.place), tensor = printable(.tensor)
     )]
     TooLargeForType {
         /// Path of the file.
@@ -78,7 +83,8 @@ pub enum LoadError {
     /// A tensor has a type that is not supported for weights.
     #[error(
         "{place}: tensor `{tensor}` has type {got:?}, expected F32, F16, BF16 or F64; \
-         of quantised files, only optimum-quanto's with 8-bit integers are supported: get the f16 or f32 version"
+         of quantised files, only optimum-quanto's with 8-bit integers are supported: get the f16 or f32 version",
+        place = printable_value(.place), tensor = printable(.tensor)
     )]
     WrongType {
         /// Path of the file.
@@ -89,7 +95,7 @@ pub enum LoadError {
         got: Dtype,
     },
     /// A file with quantised weights violates the layout of optimum-quanto, or uses a part of it that is not supported.
-    #[error("{place}: {value}")]
+    #[error("{place}: {value}", place = printable_value(.place))]
     Quantised {
         /// Path of the file.
         place: String,
@@ -97,7 +103,10 @@ pub enum LoadError {
         value: InvalidValue,
     },
     /// The requested tensor does not exist.
-    #[error("{place}: there is no tensor `{tensor}`; names are listed by `TensorSource::tensors`")]
+    #[error(
+        "{place}: there is no tensor `{tensor}`; names are listed by `TensorSource::tensors`",
+        place = printable_value(.place), tensor = printable(.tensor)
+    )]
     NoSuchTensor {
         /// Path of the file.
         place: String,
@@ -105,7 +114,7 @@ pub enum LoadError {
         tensor: String,
     },
     /// The model is of another family than expected, or of a kind that is not supported.
-    #[error("{place}: {value}")]
+    #[error("{place}: {value}", place = printable_value(.place))]
     WrongFamily {
         /// Path of the file or folder.
         place: String,
@@ -113,7 +122,10 @@ pub enum LoadError {
         value: InvalidValue,
     },
     /// The file needs a cargo feature that is off.
-    #[error("{}: {what} needs the cargo feature `{feature}`, which is off; build with `--features {feature}`, or convert the file to safetensors", path.display())]
+    #[error(
+        "{}: {what} needs the cargo feature `{feature}`, which is off; build with `--features {feature}`, or convert the file to safetensors",
+        printable_value(path.display()), what = printable_value(.what)
+    )]
     FeatureOff {
         /// Path of the file.
         path: PathBuf,
@@ -124,7 +136,8 @@ pub enum LoadError {
     },
     /// The device does not support the type of the weights.
     #[error(
-        "{place}: tensor `{tensor}` would be {dtype:?}, which the device cannot compute with; load as `LoadDtype::F32`, or choose another device"
+        "{place}: tensor `{tensor}` would be {dtype:?}, which the device cannot compute with; load as `LoadDtype::F32`, or choose another device",
+        place = printable_value(.place), tensor = printable(.tensor)
     )]
     UnsupportedType {
         /// Path of the file.
@@ -135,7 +148,10 @@ pub enum LoadError {
         dtype: DType,
     },
     /// The progress callback panicked. The file and the device are not affected.
-    #[error("{place}: the progress callback panicked: {message}; mend the callback, or load without one")]
+    #[error(
+        "{place}: the progress callback panicked: {message}; mend the callback, or load without one",
+        place = printable_value(.place)
+    )]
     Callback {
         /// Path of the file that was being loaded.
         place: String,
@@ -143,7 +159,10 @@ pub enum LoadError {
         message: String,
     },
     /// The device failed while a tensor was transferred to or from it.
-    #[error("{place}: the device failed while taking tensor `{tensor}`: {message}; is its memory large enough?")]
+    #[error(
+        "{place}: the device failed while taking tensor `{tensor}`: {message}; is its memory large enough?",
+        place = printable_value(.place), tensor = printable(.tensor)
+    )]
     Device {
         /// Path of the file.
         place: String,
@@ -175,5 +194,46 @@ impl LoadError {
 impl From<LoadError> for fabric_core::Error {
     fn from(error: LoadError) -> Self {
         Self::Model(Box::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::hostile_texts::{assert_printable, hostile_texts};
+
+    #[test]
+    fn no_message_hands_a_text_from_a_file_to_the_terminal() {
+        for text in hostile_texts() {
+            let (tensor, file) = (|| text.clone(), || "x.safetensors".to_owned());
+            let (path, hostile) = (PathBuf::from("x.safetensors"), PathBuf::from(&text));
+            let next = || "get it again".to_owned();
+            let value = |what: &str, got: &str| InvalidValue::new(what, got, "a number", next());
+            let gone = || io::Error::other("gone");
+            let errors = [
+                LoadError::NotFound { what: format!("shard `{text}`"), path: path.clone(), next: next() },
+                LoadError::NotFound { what: "such file".to_owned(), path: hostile.clone(), next: next() },
+                LoadError::io(&path, format!("read tensor `{text}`"), gone()),
+                LoadError::io(&path, "read", io::Error::other(text.clone())),
+                LoadError::io(&hostile, "read", gone()),
+                LoadError::malformed(&path, format!("tensor `{text}`"), 1, "2", next()),
+                LoadError::malformed(&path, "settings", &text, "2", next()),
+                LoadError::malformed(&hostile, "settings", 1, "2", next()),
+                LoadError::NotFinite { place: file(), tensor: tensor(), index: 0, value: f32::NAN },
+                LoadError::TooLargeForType { place: file(), tensor: tensor(), index: 0, value: 1e9, dtype: "f16" },
+                LoadError::WrongType { place: file(), tensor: tensor(), got: Dtype::I8 },
+                LoadError::Quantised { place: file(), value: value(&text, "1") },
+                LoadError::NoSuchTensor { place: file(), tensor: tensor() },
+                LoadError::WrongFamily { place: file(), value: value("model", &text) },
+                LoadError::WrongFamily { place: text.clone(), value: value("model", "1") },
+                LoadError::FeatureOff { path: hostile.clone(), what: "a pickle".to_owned(), feature: "pickle" },
+                LoadError::UnsupportedType { place: file(), tensor: tensor(), dtype: DType::BF16 },
+                LoadError::Callback { place: text.clone(), message: "a panic".to_owned() },
+                LoadError::Device { place: file(), tensor: tensor(), message: "no memory".to_owned() },
+            ];
+            errors.iter().for_each(|error| assert_printable(&error.to_string()));
+        }
     }
 }

@@ -154,7 +154,7 @@ impl ModelFolder {
     ///
     /// # Errors
     ///
-    /// Returns an error if the file is missing, is not JSON, or lacks a field that `T` requires.
+    /// Returns an error if the file is missing, is no JSON object, or lacks a field that `T` requires.
     pub fn scheduler_config<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
         read_json(&self.path.join("scheduler").join("scheduler_config.json"), MAX_CONFIG_BYTES)
     }

@@ -7,11 +7,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use fabric_core::printable;
 use safetensors::Dtype;
 use serde::Deserialize;
 use serde::de::{Error as _, MapAccess, Visitor};
 
-use super::{LoadError, TensorInfo, shortened};
+use super::{LoadError, TensorInfo};
 
 /// Bytes before the header: its length, u64 little-endian.
 const LENGTH_BYTES: u64 = 8;
@@ -85,7 +86,7 @@ impl<'de> Deserialize<'de> for Written {
                             entry.insert(map.next_value()?);
                         }
                         Entry::Occupied(entry) => {
-                            let name = shortened(entry.key());
+                            let name = printable(entry.key());
                             return Err(A::Error::custom(format_args!("tensor `{name}` appears twice")));
                         }
                     }
@@ -164,7 +165,7 @@ fn check_layout(written: &Written, data_bytes: u64) -> Result<(), Fault> {
     let mut end = 0;
     for (name, tensor) in in_order {
         let fault = |what: &str, got: String, expected: String| Fault {
-            what: format!("{what} of tensor `{}`", shortened(name)),
+            what: format!("{what} of tensor `{}`", printable(name)),
             got,
             expected,
         };

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fabric_core::InvalidValue;
+use fabric_core::{InvalidValue, printable};
 use safetensors::Dtype;
 
 use super::convert::is_float;
 use super::int8::{Int8Part, dequantise};
-use super::{HostTensor, LoadDtype, LoadError, TensorInfo, TensorSource, shortened};
+use super::{HostTensor, LoadDtype, LoadError, TensorInfo, TensorSource};
 
 /// Suffix of the zero points of weights with 2 or 4 bits, which are not supported.
 const SHIFT: &str = "._shift";
@@ -42,7 +42,7 @@ pub(super) fn with_float_weights(source: Arc<dyn TensorSource>) -> Result<Arc<dy
         return Ok(source);
     }
     if let Some(name) = stored.keys().find(|name| name.ends_with(SHIFT)) {
-        let got = format!("weights of 2 or 4 bits (tensor `{}`)", shortened(name));
+        let got = format!("weights of 2 or 4 bits (tensor `{}`)", printable(name));
         return Err(refused(&*source, "quantised weights".to_owned(), got, "weights of 8 bits"));
     }
     let mut tensors = BTreeMap::new();
@@ -55,7 +55,7 @@ pub(super) fn with_float_weights(source: Arc<dyn TensorSource>) -> Result<Arc<dy
         } else if let Some(weight) = name.strip_suffix(Int8Part::Scale.suffix()) {
             let data = Int8Part::Data.name_of(weight);
             if !stored.contains_key(&data) {
-                let what = format!("tensor `{}`", shortened(&data));
+                let what = format!("tensor `{}`", printable(&data));
                 return Err(refused(&*source, what, "none", "8-bit integers, because the file has their scale"));
             }
         } else if name.rsplit('.').next().is_some_and(|last| ACTIVATION_SCALES.contains(&last)) {
@@ -71,14 +71,14 @@ pub(super) fn with_float_weights(source: Arc<dyn TensorSource>) -> Result<Arc<dy
 fn check_pair(source: &dyn TensorSource, weight: &str, data: &TensorInfo) -> Result<(), LoadError> {
     let [data_name, scale_name] = Int8Part::BOTH.map(|part| part.name_of(weight));
     if data.dtype != Dtype::I8 {
-        let what = format!("type of tensor `{}`", shortened(&data_name));
+        let what = format!("type of tensor `{}`", printable(&data_name));
         return Err(refused(source, what, format!("{:?}", data.dtype), "I8"));
     }
     if source.tensors().contains_key(weight) {
-        let what = format!("tensor `{}`", shortened(weight));
+        let what = format!("tensor `{}`", printable(weight));
         return Err(refused(source, what, "floats and 8-bit integers", "one of them"));
     }
-    let what = |property: &str| format!("{property}tensor `{}`", shortened(&scale_name));
+    let what = |property: &str| format!("{property}tensor `{}`", printable(&scale_name));
     let Some(scale) = source.tensors().get(&scale_name) else {
         return Err(refused(source, what(""), "none", "the scale of each output channel"));
     };
@@ -107,7 +107,7 @@ fn check_activation_scale(source: &dyn TensorSource, name: &str, info: &TensorIn
         format!("{:?} values of shape {:?}", info.dtype, info.shape)
     };
     let expected = "1, because quantised activations are not supported";
-    Err(refused(source, format!("tensor `{}`", shortened(name)), got, expected))
+    Err(refused(source, format!("tensor `{}`", printable(name)), got, expected))
 }
 
 /// Reads a tensor of floats as f32.
@@ -142,7 +142,7 @@ impl TensorSource for Int8Source {
         let scales = floats(&*self.source, &scale_name)?;
         // optimum-quanto stores a scale of 0 for a channel of zeros.
         if let Some(index) = scales.iter().position(|scale| !scale.is_finite() || *scale < 0.0) {
-            let what = format!("tensor `{}`", shortened(&scale_name));
+            let what = format!("tensor `{}`", printable(&scale_name));
             let got = format!("{} at index {index}", scales[index]);
             return Err(refused(&*self.source, what, got, "finite numbers of at least 0"));
         }

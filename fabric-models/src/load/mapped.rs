@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use fabric_core::printable;
+
 use super::{HostTensor, LoadError, TensorInfo, TensorSource};
 
 /// Derives a tensor from a stored one.
@@ -95,12 +97,12 @@ impl<S: TensorSource> MappedSource<S> {
                     Part::Transposed => "[in, out]",
                     Part::Third(_) | Part::Whole => "three equal stacks of rows",
                 };
-                malformed(format!("shape of tensor `{from}`"), format!("{:?}", info.shape), expected)
+                malformed(format!("shape of tensor `{}`", printable(&from)), format!("{:?}", info.shape), expected)
             })?;
             tensors.insert(name.clone(), TensorInfo { dtype: info.dtype, shape });
             if let Some((other, _)) = origin.insert(name.clone(), (from.clone(), part)) {
-                let got = format!("both `{other}` and `{from}`");
-                return Err(malformed(format!("tensor `{name}`"), got, "one of them"));
+                let got = format!("both `{}` and `{}`", printable(other), printable(from));
+                return Err(malformed(format!("tensor `{}`", printable(name)), got, "one of them"));
             }
         }
         Ok(Self { source, origin, tensors })

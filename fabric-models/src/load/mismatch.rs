@@ -1,6 +1,6 @@
 use std::fmt;
 
-pub(crate) use fabric_core::printable as shortened;
+use fabric_core::{printable, printable_value};
 
 /// All differences in names and shapes between a file and a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,22 +52,25 @@ impl fmt::Display for Mismatch {
         let Self { place, looks_like, missing, unexpected, mismatched } = self;
         write!(
             f,
-            "{place}: the tensors are not those of the network: {} missing, {} unexpected, {} of another shape; ",
+            "{}: the tensors are not those of the network: {} missing, {} unexpected, {} of another shape; ",
+            printable_value(place),
             missing.len(),
             unexpected.len(),
             mismatched.len()
         )?;
         match looks_like {
-            Some(contents) => write!(f, "the file looks like {contents}: give it to the loader for that")?,
+            Some(contents) => {
+                write!(f, "the file looks like {}: give it to the loader for that", printable_value(contents))?;
+            }
             None => write!(f, "check that the file and its config.json belong together, or load with `strict` off")?,
         }
         list(f, missing, |f, tensor| {
-            write!(f, "missing `{}` {:?}", tensor.name, tensor.shape)?;
-            tensor.nearest.as_ref().map_or(Ok(()), |name| write!(f, " (the file has `{}`)", shortened(name)))
+            write!(f, "missing `{}` {:?}", printable(&tensor.name), tensor.shape)?;
+            tensor.nearest.as_ref().map_or(Ok(()), |name| write!(f, " (the file has `{}`)", printable(name)))
         })?;
-        list(f, unexpected, |f, name| write!(f, "unexpected `{}`", shortened(name)))?;
+        list(f, unexpected, |f, name| write!(f, "unexpected `{}`", printable(name)))?;
         list(f, mismatched, |f, tensor| {
-            write!(f, "`{}`: expected {:?}, got {:?}", tensor.name, tensor.expected, tensor.got)
+            write!(f, "`{}`: expected {:?}, got {:?}", printable(&tensor.name), tensor.expected, tensor.got)
         })
     }
 }
@@ -137,6 +140,7 @@ fn edit_distance(a: &[u8], b: &[u8], most: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hostile_texts::{assert_printable, hostile_texts};
 
     #[test]
     fn names_that_no_model_has_get_no_suggestion() {
@@ -149,10 +153,20 @@ mod tests {
     }
 
     #[test]
-    fn names_in_messages_are_short_and_do_not_command_the_terminal() {
-        assert_eq!(shortened("down.0.weight"), "down.0.weight");
-        assert_eq!(shortened("a\u{1b}[2J\n"), "a\\u{1b}[2J\\n");
-        assert_eq!(shortened(&"é".repeat(1000)), format!("{} ...", "é".repeat(160)));
+    fn no_message_hands_a_text_from_a_file_to_the_terminal() {
+        for text in hostile_texts() {
+            let name = || text.clone();
+            let mismatch = Mismatch {
+                place: name(),
+                looks_like: None,
+                missing: vec![MissingTensor { name: name(), shape: vec![2], nearest: Some(name()) }],
+                unexpected: vec![name()],
+                mismatched: vec![ShapeMismatch { name: name(), got: vec![3], expected: vec![4] }],
+            };
+            let message = mismatch.to_string();
+            assert_eq!(message.split('\n').count(), 4, "one line for each tensor: {message:?}");
+            message.split('\n').for_each(assert_printable);
+        }
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub(crate) use compvis::original_unet_names;
 pub(crate) use contents::Contents;
 pub(crate) use control_file::open_controlnet;
 pub(crate) use json::{MAX_CONFIG_BYTES, read_json};
-pub(crate) use mismatch::{nearest, shortened};
+pub(crate) use mismatch::nearest;
 
 pub use apply::{LoadReport, load_into};
 pub use component_folder::ComponentFolder;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use fabric_core::printable;
 use rayon::prelude::*;
 
 use super::header::{Header, read_header};
@@ -69,7 +70,7 @@ impl TensorSource for SafetensorsFile {
             .par_chunks_mut(PIECE)
             .enumerate()
             .try_for_each(|(i, piece)| self.file.read_exact_at(piece, offset + (i * PIECE) as u64))
-            .map_err(|e| LoadError::io(&self.path, format!("read tensor `{name}`"), e))?;
+            .map_err(|e| LoadError::io(&self.path, format!("read tensor `{}`", printable(name)), e))?;
         Ok(HostTensor { info: info.clone(), bytes })
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fabric_core::{printable, printable_value};
 use serde::Deserialize;
 use serde::de::{Error as _, MapAccess, Visitor};
 
@@ -51,7 +52,8 @@ impl<'de> Deserialize<'de> for WeightMap {
                     match names.entry(tensor) {
                         Entry::Vacant(entry) => entry.insert(file),
                         Entry::Occupied(entry) => {
-                            return Err(A::Error::custom(format_args!("tensor `{}` appears twice", entry.key())));
+                            let name = printable(entry.key());
+                            return Err(A::Error::custom(format_args!("tensor `{name}` appears twice")));
                         }
                     };
                 }
@@ -81,7 +83,7 @@ impl ShardedSafetensors {
             check_shard_name(index, name)?;
             let path = folder.join(name);
             if !path.exists() {
-                let what = format!("shard `{name}`, which {} names", index.display());
+                let what = format!("shard `{}`, which {} names", printable(name), printable_value(index.display()));
                 return Err(LoadError::NotFound { what, path, next: "get the missing file".into() });
             }
             let is_pickle = is_pickle(&name.to_lowercase());
@@ -109,7 +111,7 @@ fn check_shard_name(index: &Path, name: &str) -> Result<(), LoadError> {
     if is_plain_file_name(name) {
         return Ok(());
     }
-    let got = format!("`{}`", name.escape_debug());
+    let got = format!("`{}`", printable(name));
     let expected = "the plain name of a file in the same folder";
     let next = "do not use this index: it points outside its folder";
     Err(LoadError::malformed(index, "shard name", got, expected, next))
@@ -126,16 +128,18 @@ fn collect(
     for (shard, file) in shards {
         for (name, info) in file.tensors() {
             if shard_of.get(name) != Some(shard) {
-                let expected = shard_of.get(name).map_or("it in no shard".into(), |other| format!("it in `{other}`"));
-                let what = format!("place of tensor `{name}`");
-                return Err(LoadError::malformed(index, what, format!("it in `{shard}`"), expected, next));
+                let within = |shard: &String| format!("it in `{}`", printable(shard));
+                let expected = shard_of.get(name).map_or("it in no shard".into(), within);
+                let what = format!("place of tensor `{}`", printable(name));
+                return Err(LoadError::malformed(index, what, within(shard), expected, next));
             }
             tensors.insert(name.clone(), info.clone());
         }
     }
     if let Some((name, shard)) = shard_of.iter().find(|(name, _)| !tensors.contains_key(*name)) {
-        let what = format!("place of tensor `{name}`");
-        return Err(LoadError::malformed(index, what, "it nowhere", format!("it in `{shard}`"), next));
+        let what = format!("place of tensor `{}`", printable(name));
+        let expected = format!("it in `{}`", printable(shard));
+        return Err(LoadError::malformed(index, what, "it nowhere", expected, next));
     }
     Ok(tensors)
 }

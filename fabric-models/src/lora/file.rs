@@ -5,13 +5,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
+use fabric_core::{printable, printable_value};
 
 use super::key::{Key, LoraKey, Role};
 use super::metadata::{Found, Scaling};
 use super::{Lora, LoraEntry, LoraError, LoraLayout};
 use crate::load::{
     Component, Contents, Dtype, HostTensor, LoadDtype, LoadError, SafetensorsFile, TensorSource, open_weights,
-    shortened,
 };
 
 /// Largest plausible alpha / rank; published files stay below 10.
@@ -121,7 +121,7 @@ impl LoraFile {
 impl fmt::Display for LoraFile {
     /// Writes the path, and for each network the number of entries and their layouts.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: LoRA", self.unet.place)?;
+        write!(f, "{}: LoRA", printable_value(&self.unet.place))?;
         for lora in self.parts().into_iter().filter(|lora| !lora.is_empty()) {
             write!(f, ", {}: {} weights", lora.part, lora.entries.len())?;
             let (first, last) =
@@ -171,7 +171,7 @@ fn group(
     for key in source.tensors().keys() {
         let LoraKey { part, target, role, layout } = match Key::parse(key) {
             Key::Lora(parsed) => parsed,
-            Key::Unsupported(kind) => return Err(LoraError::Unsupported { place, key: shortened(key), kind }),
+            Key::Unsupported(kind) => return Err(LoraError::Unsupported { place, key: printable(key), kind }),
             Key::Unknown => {
                 unknown.push(key.clone());
                 continue;
@@ -185,7 +185,7 @@ fn group(
             Role::Alpha => &mut module.alpha,
         };
         if let Some(first) = slot.replace(key.clone()) {
-            return Err(LoraError::Duplicate { place, first: shortened(&first), second: shortened(key) });
+            return Err(LoraError::Duplicate { place, first: printable(&first), second: printable(key) });
         }
         module.layout = module.layout.or(layout);
     }
@@ -193,7 +193,7 @@ fn group(
         let tensors = source.tensors().iter().map(|(name, info)| (name.as_str(), info.shape.as_slice()));
         let got = match (Contents::of(tensors), unknown.first()) {
             (Some(contents), _) => contents.to_string(),
-            (None, Some(first)) => format!("{} tensors such as `{}`", unknown.len(), shortened(first)),
+            (None, Some(first)) => format!("{} tensors such as `{}`", unknown.len(), printable(first)),
             (None, None) => "no tensors".to_owned(),
         };
         return Err(LoraError::NotALora { place, got });
@@ -218,7 +218,7 @@ impl Reader<'_> {
                     (None, Some(_)) => ("the matrix up", "the one down"),
                     (None, None) => ("an alpha", "its two matrices"),
                 };
-                let (place, target) = (self.place.clone(), shortened(&target));
+                let (place, target) = (self.place.clone(), printable(&target));
                 return Err(LoraError::Incomplete { place, target, got, expected });
             }
         };
@@ -227,7 +227,7 @@ impl Reader<'_> {
         let (alpha, factor) = self.scaling.of(&target, rank, stored);
         // Written so that NaN fails both comparisons.
         if !(alpha > 0.0 && factor <= LARGEST_FACTOR) {
-            let (place, target, limit) = (self.place.clone(), shortened(&target), LARGEST_FACTOR);
+            let (place, target, limit) = (self.place.clone(), printable(&target), LARGEST_FACTOR);
             return Err(LoraError::Alpha { place, target, alpha, rank, limit });
         }
         let inputs = shape[1..].iter().product();
@@ -240,7 +240,7 @@ impl Reader<'_> {
     fn shapes(&self, down: &str, up: &str) -> Result<(usize, Vec<usize>), LoraError> {
         let shape = |key: &str| self.source.tensors()[key].shape.as_slice();
         let wrong = |key: &str, expected: String| {
-            Err(LoraError::Shape { place: self.place.clone(), key: shortened(key), got: shape(key).to_vec(), expected })
+            Err(LoraError::Shape { place: self.place.clone(), key: printable(key), got: shape(key).to_vec(), expected })
         };
         let (rank, inputs) = match shape(down) {
             [rank, inputs @ ..] if matches!(inputs.len(), 1 | 3) && *rank > 0 && !inputs.contains(&0) => {
@@ -250,7 +250,10 @@ impl Reader<'_> {
         };
         let outputs = match shape(up) {
             [outputs, inner] | [outputs, inner, 1, 1] if *inner == rank && *outputs > 0 => *outputs,
-            _ => return wrong(up, format!("[out, {rank}] or [out, {rank}, 1, 1], as `{down}` has rank {rank}")),
+            _ => {
+                let down = printable(down);
+                return wrong(up, format!("[out, {rank}] or [out, {rank}, 1, 1], as `{down}` has rank {rank}"));
+            }
         };
         Ok((rank, std::iter::once(outputs).chain(inputs.iter().copied()).collect()))
     }
@@ -275,7 +278,7 @@ impl Reader<'_> {
             [value] => Ok(f64::from(value)),
             _ => {
                 let (place, got) = (self.place.clone(), data.shape().to_vec());
-                Err(LoraError::Shape { place, key: shortened(key), got, expected: "one number".into() })
+                Err(LoraError::Shape { place, key: printable(key), got, expected: "one number".into() })
             }
         }
     }

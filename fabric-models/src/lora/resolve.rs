@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use fabric_core::printable;
+
 use super::names::{Names, underscored};
 use super::{Lora, LoraEntry, LoraError, LoraMismatch, LoraReport, UnmatchedEntry};
-use crate::load::{Component, Mismatch, ParameterInfo, ShapeMismatch, shortened};
+use crate::load::{Component, Mismatch, ParameterInfo, ShapeMismatch};
 
 /// Largest plausible change of a weight. Weights are of the order of 1; the maximum of f16 is 65504.
 const LARGEST_CHANGE: f64 = 1e4;
@@ -46,7 +48,7 @@ impl<'a> Plan<'a> {
                 }
                 [parameter] if same_shape(&entry.shape, &parameter.shape) => {
                     if let Some((_, other)) = places.insert(&parameter.path, (parameter, entry)) {
-                        let (first, second) = (shortened(&other.target), shortened(target));
+                        let (first, second) = (printable(&other.target), printable(target));
                         return Err(LoraError::Duplicate { place: place(), first, second });
                     }
                 }
@@ -70,7 +72,7 @@ impl<'a> Plan<'a> {
         for (path, (_, entry)) in places {
             let got = f64::from(scale.abs()) * entry.strength();
             if got > LARGEST_CHANGE {
-                let target = shortened(&entry.target);
+                let target = printable(&entry.target);
                 return Err(LoraError::TooStrong { place: place(), target, scale, got, expected: LARGEST_CHANGE });
             }
             // With scale 0, weights stay bit-identical; adding 0 would change the sign of a negative zero.

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use fabric_core::printable_value;
+
 use crate::config::ConfigError;
 use crate::load::LoadError;
 use crate::lora::LoraError;
@@ -24,7 +26,7 @@ pub enum ModelError {
     /// The demonstration model was not found.
     #[error(
         "the demonstration model: expected model_index.json in {}, got no such file; it lies in the library's repository as models/world: name that folder in FABRIC_DEMO, or give another model",
-        places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ")
+        places.iter().map(|place| printable_value(place.display())).collect::<Vec<_>>().join(", ")
     )]
     NoDemo {
         /// The folders that were searched.
@@ -47,5 +49,26 @@ pub enum ModelError {
 impl From<fabric_core::schedule::ScheduleError> for ModelError {
     fn from(error: fabric_core::schedule::ScheduleError) -> Self {
         Self::Pipeline(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hostile_texts::{assert_printable, hostile_texts};
+
+    #[test]
+    fn no_message_hands_a_text_from_a_file_to_the_terminal() {
+        for text in hostile_texts() {
+            let path = PathBuf::from(&text);
+            let errors = [
+                ModelError::Load(LoadError::malformed(&path, "class", 1, "2", "get it again")),
+                ModelError::Config(ConfigError::invalid("U-Net", "act_fn", &text, "silu")),
+                ModelError::Lora(LoraError::Scale { place: text.clone(), scale: f32::NAN }),
+                ModelError::NoDemo { places: vec![path] },
+                fabric_core::schedule::SchedulerConfig::from_json(&text).expect_err("no JSON").into(),
+            ];
+            errors.iter().for_each(|error| assert_printable(&error.to_string()));
+        }
     }
 }

@@ -6,10 +6,15 @@ use fabric_core::models::{TextEmbedding, TextEncoder, TextOptions, WeightNormali
 
 use super::fit::TextPart;
 use crate::clip::{ClipText, ClipTextOutput};
-use crate::tokenizer::{Chunks, ClipTokenizer, Emphasis, PadWith, WeightedPrompt, apply_weights};
+use crate::tokenizer::{
+    Chunks, ClipTokenizer, Emphasis, MAX_PROMPT_BYTES, PadWith, TokenizerError, WeightedPrompt, apply_weights,
+};
 
 /// Maximum number of tokenizer windows of a long prompt.
 const MAX_WINDOWS: usize = 32;
+/// Maximum length in bytes of a prompt with its brackets, weights and backslashes; its text is limited to
+/// [`MAX_PROMPT_BYTES`].
+const MAX_WEIGHTED_BYTES: usize = 4 * MAX_PROMPT_BYTES;
 
 /// Default hidden state of a text encoder that the U-Net attends to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,9 +69,7 @@ impl TextEncoder for StableDiffusionText {
         options: &TextOptions,
         keep: &mut dyn FnMut() -> bool,
     ) -> Result<String, Error> {
-        let prompt =
-            if options.weights { WeightedPrompt::parse(prompt).map_err(model)? } else { WeightedPrompt::plain(prompt) };
-        let kept = prompt.without_words(keep);
+        let kept = parse(prompt, options).map_err(model)?.without_words(keep);
         Ok(if options.weights { kept.to_text() } else { kept.runs.into_iter().map(|run| run.text).collect() })
     }
 
@@ -84,6 +87,15 @@ fn model(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::Model(Box::new(error))
 }
 
+/// Parses a prompt, with its weights if the options say so. One that is far too long is refused before it is copied.
+fn parse(prompt: &str, options: &TextOptions) -> Result<WeightedPrompt, TokenizerError> {
+    let limit = if options.weights { MAX_WEIGHTED_BYTES } else { MAX_PROMPT_BYTES };
+    if prompt.len() > limit {
+        return Err(TokenizerError::PromptTooLong { got: prompt.len(), limit });
+    }
+    if options.weights { WeightedPrompt::parse(prompt) } else { Ok(WeightedPrompt::plain(prompt)) }
+}
+
 impl Tower {
     /// Returns the parts that are checked against the U-Net.
     pub(super) fn as_part(&self) -> TextPart<'_> {
@@ -98,11 +110,7 @@ impl Tower {
     fn encode(&self, prompts: &[String], options: &TextOptions, state: State) -> Result<TextEmbedding, Error> {
         let max_windows = if options.long_prompts { MAX_WINDOWS } else { 1 };
         let size = self.window();
-        let read = |text: &String| {
-            let prompt =
-                if options.weights { WeightedPrompt::parse(text)? } else { WeightedPrompt::plain(text.as_str()) };
-            self.tokenizer.chunks(&prompt, size, self.pad, max_windows)
-        };
+        let read = |text: &String| self.tokenizer.chunks(&parse(text, options)?, size, self.pad, max_windows);
         let mut chunks: Vec<Chunks> = prompts.iter().map(read).collect::<Result<_, _>>().map_err(model)?;
         let windows = chunks.iter().map(|chunks| chunks.windows.len()).max().unwrap_or(1);
         chunks.iter_mut().for_each(|chunks| chunks.lengthen(windows));
@@ -150,7 +158,7 @@ impl Tower {
             State::Last => self.encoder.skip_layers(output, skip).map_err(model),
             State::Penultimate => {
                 let layers = self.encoder.layers();
-                let layer = layers.checked_sub(skip + 1).ok_or_else(|| {
+                let layer = layers.checked_sub(skip.saturating_add(1)).ok_or_else(|| {
                     Error::settings("clip_skip", skip, format!("at most {}", layers - 1), "skip fewer layers")
                 })?;
                 Ok(output.hidden[layer].clone())

@@ -107,11 +107,15 @@ impl TokenizerConfig {
     /// Returns [`TokenizerError::Corrupt`] if one of them is not JSON of the usual form.
     pub fn from_json(tokenizer_config: Option<&str>, special_tokens_map: Option<&str>) -> Result<Self, TokenizerError> {
         let parse = |name: &str, text: Option<&str>| {
-            let parsed = text.map(fabric_core::json::from_str::<SmallFile>).transpose();
-            parsed.map_err(|error| corrupt(name, error, "a JSON object of settings and special tokens"))
+            let Some(text) = text else { return Ok(SmallFile::default()) };
+            let expected = "a JSON object of settings and special tokens";
+            if fabric_core::json::is_list(text.as_bytes()) {
+                return Err(corrupt(name, "a list", expected));
+            }
+            fabric_core::json::from_str(text).map_err(|error| corrupt(name, error, expected))
         };
-        let main = parse("tokenizer_config.json", tokenizer_config)?.unwrap_or_default();
-        let map = parse("special_tokens_map.json", special_tokens_map)?.unwrap_or_default();
+        let main = parse("tokenizer_config.json", tokenizer_config)?;
+        let map = parse("special_tokens_map.json", special_tokens_map)?;
         let map = if main.added_tokens_decoder.is_some() { SmallFile::default() } else { map };
 
         let added = main.added_tokens_decoder.unwrap_or_default().into_iter();

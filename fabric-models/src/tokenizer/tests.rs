@@ -304,7 +304,7 @@ fn files_that_do_not_fit_are_refused_with_the_reason() {
     refused(&good, "#\na b</w>", "line 2 needs the token \"ab</w>\"");
     refused(&good, "#\na", "expected two tokens in each line, got \"a\" in line 2");
     refused(&good, "#\na\u{0} b c", "expected two tokens in each line");
-    for small_file in ["", "7", "{\"pad_token\": 7}", "{\"model_max_length\": 1}", "{\"model_max_length\": -5}"] {
+    for small_file in ["", "7", "[]", "{\"pad_token\": 7}", "{\"model_max_length\": 1}", "{\"model_max_length\": -5}"] {
         assert!(TokenizerConfig::from_json(Some(small_file), None).is_err(), "{small_file}");
     }
 }

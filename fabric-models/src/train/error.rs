@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use fabric_core::InvalidValue;
+use fabric_core::{InvalidValue, printable_value};
 
 use crate::load::LoadError;
 
@@ -14,7 +14,10 @@ pub enum TrainError {
     #[error(transparent)]
     Settings(#[from] InvalidValue),
     /// The checkpoint belongs to a run with other settings.
-    #[error("{}: this checkpoint was made with other settings ({differing}); take another folder, or those settings", path.display())]
+    #[error(
+        "{}: this checkpoint was made with other settings ({differing}); take another folder, or those settings",
+        printable_value(path.display()), differing = printable_value(.differing)
+    )]
     OtherRun {
         /// Path of the checkpoint.
         path: PathBuf,
@@ -24,7 +27,7 @@ pub enum TrainError {
     /// The loss is not finite.
     #[error(
         "the loss is {loss} at step {step} (batch {batch}); the last good checkpoint is {}; lower the learning rate",
-        checkpoint.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string())
+        checkpoint.as_ref().map_or_else(|| "none".to_owned(), |path| printable_value(path.display()))
     )]
     Diverged {
         /// The step, counted from 1.
@@ -40,7 +43,10 @@ pub enum TrainError {
     #[error(transparent)]
     File(#[from] LoadError),
     /// A batch cannot be prepared or used.
-    #[error("batch {batch} cannot be used: {message}; mend the data set, and go on from the last checkpoint")]
+    #[error(
+        "batch {batch} cannot be used: {message}; mend the data set, and go on from the last checkpoint",
+        message = printable_value(.message)
+    )]
     Batch {
         /// Number of the batch.
         batch: u64,
@@ -53,5 +59,27 @@ impl TrainError {
     /// Creates [`TrainError::Settings`].
     pub(super) fn settings(what: &str, got: impl ToString, expected: &str, next: &str) -> Self {
         Self::Settings(InvalidValue::new(what, got, expected, next))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hostile_texts::{assert_printable, hostile_texts};
+
+    #[test]
+    fn no_message_hands_a_text_from_a_file_to_the_terminal() {
+        for text in hostile_texts() {
+            let (name, path) = (|| text.clone(), PathBuf::from(&text));
+            let errors = [
+                TrainError::settings("rate", &text, "a number", "correct it"),
+                TrainError::OtherRun { path: "step-1".into(), differing: name() },
+                TrainError::OtherRun { path: path.clone(), differing: "rate".to_owned() },
+                TrainError::Diverged { step: 1, batch: 0, loss: f64::NAN, checkpoint: Some(path.clone()) },
+                TrainError::File(LoadError::malformed(&path, "step", 1, "2", "remove it")),
+                TrainError::Batch { batch: 0, message: name() },
+            ];
+            errors.iter().for_each(|error| assert_printable(&error.to_string()));
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use fabric::core::printable_value;
+
 use super::SkippedLine;
 
 /// Error when a prompt set cannot be read.
@@ -9,7 +11,10 @@ use super::SkippedLine;
 #[non_exhaustive]
 pub enum PromptSetError {
     /// The file cannot be read.
-    #[error("prompt set: `{}` cannot be read: {source}; name a file that exists and may be read", path.display())]
+    #[error(
+        "prompt set: `{}` cannot be read: {source}; name a file that exists and may be read",
+        printable_value(path.display()), source = printable_value(.source)
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -20,14 +25,17 @@ pub enum PromptSetError {
     #[error(
         "prompt set: expected a file `prompts.csv` in the folder `{}`, got none; name a folder that has one, or a \
          file of prompts",
-        folder.display()
+        printable_value(folder.display())
     )]
     NoTable {
         /// The folder.
         folder: PathBuf,
     },
     /// The file is too large.
-    #[error("prompt set: expected at most {limit} bytes in `{}`, got more; split the file", path.display())]
+    #[error(
+        "prompt set: expected at most {limit} bytes in `{}`, got more; split the file",
+        printable_value(path.display())
+    )]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -38,7 +46,7 @@ pub enum PromptSetError {
     #[error(
         "prompt set: expected UTF-8 text in `{}`, got the byte {byte:#04x} at byte offset {offset}; save the file as \
          UTF-8",
-        path.display()
+        printable_value(path.display())
     )]
     NotUtf8 {
         /// The file.
@@ -52,7 +60,7 @@ pub enum PromptSetError {
     #[error(
         "prompt set: `{}` is not a valid JSON list of objects: {reason} at line {line} column {column}; check whether \
          the file is complete",
-        path.display()
+        printable_value(path.display()), reason = printable_value(.reason)
     )]
     Json {
         /// The file.
@@ -68,7 +76,7 @@ pub enum PromptSetError {
     #[error(
         "prompt set: expected a column `{column}` in the header of `{}`, got {header:?}; add the header, or give plain \
          prompts as a `.txt` file with one prompt per line",
-        path.display()
+        printable_value(path.display())
     )]
     MissingColumn {
         /// The file.
@@ -82,8 +90,7 @@ pub enum PromptSetError {
     #[error(
         "prompt set: line {line} of `{}` names the image `{}`, which is missing ({missing} of {rows} images are); put \
          the images into the folder of the table, or remove these rows",
-        path.display(),
-        image.display()
+        printable_value(path.display()), printable_value(image.display())
     )]
     MissingImage {
         /// The table.
@@ -101,8 +108,7 @@ pub enum PromptSetError {
     #[error(
         "prompt set: expected the {rows} images that `{}` names beside it, got none of them, the first being `{}`; put \
          the images into the folder of the table",
-        path.display(),
-        image.display()
+        printable_value(path.display()), printable_value(image.display())
     )]
     NoImages {
         /// The table.
@@ -113,7 +119,10 @@ pub enum PromptSetError {
         rows: usize,
     },
     /// The file holds no prompt.
-    #[error("prompt set: expected at least one prompt in `{}`, got none; add prompts or name another file", path.display())]
+    #[error(
+        "prompt set: expected at least one prompt in `{}`, got none; add prompts or name another file",
+        printable_value(path.display())
+    )]
     Empty {
         /// The file.
         path: PathBuf,
@@ -122,7 +131,7 @@ pub enum PromptSetError {
     #[error(
         "prompt set: expected {format} in `{}`, got {skipped} line(s) and no usable prompt, the first being {first}; \
          correct these lines, or the extension if the file has another format",
-        path.display()
+        printable_value(path.display())
     )]
     NothingUsable {
         /// The file.

@@ -28,6 +28,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use fabric::core::printable_value;
+
 pub use error::PromptSetError;
 pub use format::PromptFormat;
 
@@ -58,7 +60,7 @@ pub struct SkippedLine {
 
 impl fmt::Display for SkippedLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.reason)
+        write!(f, "line {}: {}", self.line, printable_value(&self.reason))
     }
 }
 

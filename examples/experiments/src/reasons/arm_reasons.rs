@@ -19,24 +19,31 @@ pub struct ArmReasons {
     /// reason refines a plain vote, so their references are added to its requests.
     #[serde(default)]
     pub plain_votes: bool,
+    /// Whether any image of a round may be liked, and not only the best one: each reason is given for the best image of
+    /// which it holds ("this one's colour, that one's size").
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub likes_any_image: bool,
 }
 
 /// Kind of the reasons that a person gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GivenReasons {
-    /// Named aspects, such as "style".
-    Aspects,
-    /// Free words, such as "its look". If there is a single vote and it is a like, the guidance has four branches by the
-    /// published rule for words, also where that of the named aspect has two.
+    /// Single factors of the world, such as "the size".
+    Factors,
+    /// Other words for single factors, such as "its hue". If there is a single vote and it is a like, the guidance has four
+    /// branches by the published rule for words, also where that of a named aspect has two.
     Words,
+    /// Aspects with a name of their own, such as "style", most of which are about several factors.
+    Aspects,
 }
 
 impl From<GivenReasons> for Reasons {
     fn from(given: GivenReasons) -> Self {
         match given {
-            GivenReasons::Aspects => Self::Aspects,
+            GivenReasons::Factors => Self::Factors,
             GivenReasons::Words => Self::Words,
+            GivenReasons::Aspects => Self::Aspects,
         }
     }
 }

@@ -23,35 +23,36 @@ pub(crate) fn arms(control: &Arm, blocks: &UNetBlocks) -> Vec<Arm> {
     let with = |settings: ReasonSettings, arm: Arm| Arm { generation: generation(&settings), ..arm };
 
     let adapter = Some(ReasonAdapter::Instruct);
-    let instruct = ArmReasons { given: GivenReasons::Aspects, adapter, plain_votes: false };
+    let instruct = ArmReasons { given: GivenReasons::Factors, adapter, plain_votes: false, likes_any_image: false };
     let words = ArmReasons { given: GivenReasons::Words, ..instruct.clone() };
+    let aspects = ArmReasons { given: GivenReasons::Aspects, ..instruct.clone() };
+    let any = ArmReasons { likes_any_image: true, ..instruct.clone() };
     let both = ArmReasons { plain_votes: true, ..instruct.clone() };
-    let without_adapter = ArmReasons { adapter: None, ..instruct.clone() };
+    let without_adapter = ArmReasons { adapter: None, ..aspects.clone() };
     let adapter = Some(ReasonAdapter::Plain { layers: layers(blocks) });
-    let by_layers = ArmReasons { adapter, ..instruct.clone() };
+    let by_layers = ArmReasons { adapter, ..aspects.clone() };
 
     let whole = ReasonSettings::default();
     let half = ReasonSettings {
         scale: whole.scale / 2.0,
         away_scale: whole.away_scale / 2.0,
         most_per_aspect: whole.most_per_aspect / 2.0,
-        most: whole.most / 2.0,
         ..whole
     };
-    let full = ReasonSettings { most: 3.0, ..ReasonSettings::default() };
     let restricted = ReasonSettings { references: references(blocks), ..ReasonSettings::default() };
     vec![
         control.clone(),
         plain.clone(),
         arm("reasons", &instruct),
         with(half, arm("reasons, half the scales", &instruct)),
-        with(full, arm("reasons, each in full", &instruct)),
         Arm { dislikes: false, ..arm("reasons, likes only", &instruct) },
+        arm("reasons for any image", &any),
         arm("reasons in words", &words),
+        arm("reasons by aspects", &aspects),
         arm("reasons and plain votes", &both),
-        with(restricted.clone(), arm("reasons, restricted references", &instruct)),
+        with(restricted.clone(), arm("aspects, restricted references", &aspects)),
         with(restricted, arm("restricted references only", &without_adapter)),
-        arm("reasons, plain adapter", &by_layers),
+        arm("aspects, plain adapter", &by_layers),
     ]
 }
 
@@ -123,16 +124,19 @@ mod tests {
         assert_eq!(reasons.adapter(), Some(&ReasonAdapter::Instruct));
         assert!(reasons.likes && reasons.dislikes && !reasons.has_plain_votes());
         let half = settings(&named("reasons, half the scales"));
-        assert_eq!((half.scale, half.away_scale, half.most_per_aspect, half.most), (0.5, 0.5, 0.5, 0.5));
-        assert_eq!(settings(&named("reasons, each in full")).most, 3.0);
+        assert_eq!((half.scale, half.away_scale, half.most_per_aspect), (0.5, 0.5, 0.5));
         let likes = named("reasons, likes only");
         assert!(likes.likes && !likes.dislikes && likes.reasons == reasons.reasons);
         let words = named("reasons in words").reasons.expect("reasons");
         assert_eq!(words.given, GivenReasons::Words);
         let both = named("reasons and plain votes");
         assert!(both.has_plain_votes() && both.adapter() == reasons.adapter());
-        let [with, without] = ["reasons, restricted references", "restricted references only"].map(named);
-        assert_eq!((settings(&with), with.reasons.clone()), (settings(&without), reasons.reasons));
+        let any = named("reasons for any image").reasons.expect("reasons");
+        assert!(any.likes_any_image && any.given == GivenReasons::Factors);
+        let by_aspects = named("reasons by aspects");
+        assert_eq!(by_aspects.reasons.as_ref().map(|one| one.given), Some(GivenReasons::Aspects));
+        let [with, without] = ["aspects, restricted references", "restricted references only"].map(named);
+        assert_eq!((settings(&with), with.reasons.clone()), (settings(&without), by_aspects.reasons));
         assert!(!settings(&with).references.is_empty() && without.adapter().is_none());
         let plain = named("plain votes");
         assert!(plain.likes && plain.dislikes && plain.has_plain_votes() && plain.generation.is_empty());
@@ -154,12 +158,13 @@ mod tests {
 
     #[test]
     fn the_plain_adapter_has_layers_for_every_aspect_that_a_person_names() {
-        let arm = named("reasons, plain adapter");
+        let arm = named("aspects, plain adapter");
         let Some(ReasonAdapter::Plain { layers }) = arm.adapter() else { panic!("{:?}", arm.adapter()) };
         // Scenes of the experiments have no faces, and nobody gives everything as a reason.
         let left_out = [InstructTask::Everything, InstructTask::Face];
         let named = InstructTask::ALL.into_iter().filter(|task| !left_out.contains(task));
-        let named: Vec<AspectKind> = named.map(|task| task.aspect().kind()).collect();
+        let named: Vec<AspectKind> =
+            named.map(|task| task.aspect().kind()).filter(|kind| *kind != AspectKind::Words).collect();
         assert!(named.len() == layers.len() && named.iter().all(|kind| layers.contains_key(kind)), "{layers:?}");
         assert_ne!(layers[&AspectKind::Style], layers[&AspectKind::Composition]);
     }

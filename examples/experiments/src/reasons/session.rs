@@ -58,21 +58,38 @@ impl RoundMaker for ReasonedSession<'_> {
         Ok(Made::of(made))
     }
 
-    /// Casts the votes on the best and the worst image: a like for each aspect that is right in the best one, and a
-    /// dislike for each that is wrong in the worst.
+    /// Casts the votes: a like for each aspect that is right in the best image, or in the best image in which it is right,
+    /// and a dislike for each that is wrong in the worst.
     fn judge(
         &mut self,
         made: &Made,
-        _scores: &[f64],
+        scores: &[f64],
         [best, worst]: [usize; 2],
     ) -> Result<Vec<(usize, Vote)>, ExperimentError> {
         let seen = self.world.judge().read(&made.images).map_err(fabric::core::Error::from)?;
         let reasons = Reasons::from(self.reasons.given);
-        let right = if self.arm.likes { reasons.to_like(&self.wanted, &seen[best]) } else { Vec::new() };
-        let wrong = if self.arm.dislikes { reasons.to_dislike(&self.wanted, &seen[worst]) } else { Vec::new() };
-        let likes = right.into_iter().map(|reason| (best, Vote::LIKE.because(reason)));
-        let dislikes = wrong.into_iter().map(|reason| (worst, Vote::DISLIKE.because(reason)));
-        let votes: Vec<(usize, Vote)> = likes.chain(dislikes).collect();
+        let mut votes: Vec<(usize, Vote)> = Vec::new();
+        if self.arm.likes {
+            let mut liked = vec![best];
+            if self.reasons.likes_any_image {
+                liked.extend((0..scores.len()).filter(|image| *image != best));
+                // The best one is first; of equal scores, the first.
+                liked.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+            }
+            let right = liked.iter().flat_map(|&image| {
+                let right = reasons.to_like(&self.wanted, &seen[image]);
+                right.into_iter().map(move |reason| (image, Vote::LIKE.because(reason)))
+            });
+            for (image, vote) in right {
+                if !votes.iter().any(|(_, earlier)| *earlier == vote) {
+                    votes.push((image, vote));
+                }
+            }
+        }
+        if self.arm.dislikes {
+            let wrong = reasons.to_dislike(&self.wanted, &seen[worst]);
+            votes.extend(wrong.into_iter().map(|reason| (worst, Vote::DISLIKE.because(reason))));
+        }
         for (image, vote) in &votes {
             self.session.vote(&made.images[*image], vote.clone()).map_err(fabric::core::Error::from)?;
         }

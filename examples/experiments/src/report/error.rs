@@ -4,13 +4,17 @@ use std::io;
 use std::path::PathBuf;
 
 use fabric::core::image::ImageError;
+use fabric::core::printable_value;
 
 /// Error when rendering or writing a report.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
     /// A heat map has too few or too many rows.
-    #[error("`{caption}`: expected {expected} rows of values, got {got}; give one row per name")]
+    #[error(
+        "`{caption}`: expected {expected} rows of values, got {got}; give one row per name",
+        caption = printable_value(.caption)
+    )]
     Rows {
         /// Caption of the heat map.
         caption: String,
@@ -20,7 +24,10 @@ pub enum ReportError {
         got: usize,
     },
     /// A row has too few or too many cells.
-    #[error("`{caption}`, row {row}: expected {expected} cells, got {got}; give one cell per column")]
+    #[error(
+        "`{caption}`, row {row}: expected {expected} cells, got {got}; give one cell per column",
+        caption = printable_value(.caption)
+    )]
     Cells {
         /// Caption of the table or heat map.
         caption: String,
@@ -32,7 +39,10 @@ pub enum ReportError {
         got: usize,
     },
     /// A chart cannot be drawn.
-    #[error("chart `{caption}` cannot be drawn: {source}")]
+    #[error(
+        "chart `{caption}` cannot be drawn: {source}",
+        caption = printable_value(.caption), source = printable_value(.source)
+    )]
     Chart {
         /// Caption of the chart.
         caption: String,
@@ -40,7 +50,10 @@ pub enum ReportError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// An image cannot be encoded.
-    #[error("`{caption}`, round {round}, image {image} cannot be encoded: {source}")]
+    #[error(
+        "`{caption}`, round {round}, image {image} cannot be encoded: {source}",
+        caption = printable_value(.caption), source = printable_value(.source)
+    )]
     Image {
         /// Caption of the session.
         caption: String,
@@ -52,7 +65,10 @@ pub enum ReportError {
         source: ImageError,
     },
     /// The file cannot be written.
-    #[error("report `{}` cannot be written: {source}; check the folder, its permissions and free space", path.display())]
+    #[error(
+        "report `{}` cannot be written: {source}; check the folder, its permissions and free space",
+        printable_value(path.display()), source = printable_value(.source)
+    )]
     Write {
         /// The file.
         path: PathBuf,

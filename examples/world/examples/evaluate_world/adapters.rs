@@ -4,9 +4,12 @@ use std::error::Error;
 
 use fabric::core::image::Image;
 use fabric::core::pipeline::Request;
-use fabric::ipadapter::{Instruction, IpAdapter};
+use fabric::ipadapter::{InstructGuidance, Instruction, IpAdapter};
 use fabric::models::clip::ClipVision;
-use fabric_world::{Attribute, Factor, InstructTask, Kind, Named, Pair, SIDE, Sample, Split, Tally, measure, pair};
+use fabric_world::{
+    Attribute, Factor, InstructTask, Kind, Named, Pair, SIDE, Sample, SeveralPrompts, Split, Tally, measure, pair,
+    several_prompts,
+};
 
 use super::{Evaluation, SEED, print_head, print_line};
 
@@ -67,6 +70,27 @@ pub(crate) fn measure_instruct(evaluation: &Evaluation<'_>) -> Result<(), Box<dy
     Ok(())
 }
 
+/// Prints how often images show what several image prompts at once are asked for, each a part of it, and what the text
+/// names. The prompts share one softmax, as the votes of a feedback session do.
+pub(crate) fn measure_several(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>> {
+    let adapters = Adapters::open(evaluation, "instruct")?;
+    print_head(&["image prompts", "percent as in"]);
+    for prompts in 1..=4 {
+        let examples: Vec<SeveralPrompts> =
+            (0..evaluation.arguments.pairs).map(|index| several_prompts(SEED, index, prompts, Split::Train)).collect();
+        let requests = (0..).zip(&examples).map(|(seed, example)| adapters.several(example, seed));
+        let made = measure::generate_all(&evaluation.pipeline, &requests.collect::<Result<Vec<_>, _>>()?)?;
+        let (mut images, mut text) = (Tally::default(), Tally::default());
+        for (example, seen) in examples.iter().zip(evaluation.judge.read(&made)?) {
+            images.add(&example.asked(prompts), &seen);
+            text.add(&example.named, &seen);
+        }
+        print_line(&[&prompts.to_string(), "the images, as asked"], &images);
+        print_line(&[&prompts.to_string(), "the text"], &text);
+    }
+    Ok(())
+}
+
 /// Returns the mean accuracy over the requested factors.
 fn mean(tally: &Tally) -> f64 {
     let shares: Vec<f64> = Attribute::ALL.into_iter().filter_map(|attribute| tally.share(attribute)).collect();
@@ -89,6 +113,18 @@ impl<'a> Adapters<'a> {
     fn image_prompt(&self, sample: &Sample, text: &str, scale: f32, seed: u64) -> Result<Request, Box<dyn Error>> {
         let drawn = measure::drawn(std::slice::from_ref(sample))?;
         Ok(self.evaluation.request(text, seed).with(self.adapter.prompt(drawn).with_scale(scale)))
+    }
+
+    fn several(&self, example: &SeveralPrompts, seed: u64) -> Result<Request, Box<dyn Error>> {
+        let mut request = self.evaluation.request(&example.text, seed);
+        for prompt in &example.prompts {
+            let (scene, variation) = &prompt.image;
+            let drawn = Image::from_rgb(SIDE as usize, SIDE as usize, scene.render(variation, SIDE)?)?;
+            let instruction = Instruction::new(&prompt.instruction).with_guidance(InstructGuidance::Simple);
+            let prompt = self.adapter.prompt(drawn).without_scale_correction().with_instruction(instruction);
+            request = request.with(prompt.with_shared_softmax());
+        }
+        Ok(request)
     }
 
     fn instructed(&self, pair: &Pair, seed: u64) -> Result<Request, Box<dyn Error>> {

@@ -65,6 +65,8 @@ enum Part {
     ImagePrompt,
     /// Factors that images take over from an image prompt with an instruction.
     Instruct,
+    /// Factors that images take over from several image prompts at once, each with its instruction.
+    Several,
 }
 
 /// Model under test, with the readers that judge its images.
@@ -100,6 +102,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             Part::Captions => captions::measure(&evaluation)?,
             Part::ImagePrompt => adapters::measure_image_prompt(&evaluation)?,
             Part::Instruct => adapters::measure_instruct(&evaluation)?,
+            Part::Several => adapters::measure_several(&evaluation)?,
         }
     }
     Ok(())

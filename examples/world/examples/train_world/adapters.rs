@@ -17,7 +17,7 @@ use fabric::models::load::{Component, LoadDtype, ModelFolder};
 use fabric::models::train::{TrainSettings, Trainer};
 use fabric::models::{ModelOptions, StableDiffusion};
 use fabric_world::learn::PromptTokensTask;
-use fabric_world::{InstructTask, Pair, SIDE, Split, pair};
+use fabric_world::{InstructTask, Pair, SIDE, Scene, SeveralPrompts, Split, Variation, pair, several_prompts};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -42,12 +42,21 @@ struct Config {
     options: AdapterOptions,
     /// Number of pairs of drawings per task.
     pairs: u64,
+    /// Number of examples with several image prompts, for Instruct.
+    #[serde(default)]
+    several: u64,
     /// Settings of training the projection on the tokens of captions first.
     start: Option<TrainSettings>,
 }
 
-/// Seed of the pairs; `evaluate_world` uses another one.
+/// Seed of the examples; `evaluate_world` uses another one.
 const SEED: u64 = 71;
+
+/// Name of the task of examples with several image prompts, by which the options give them a weight.
+const SEVERAL: &str = "several";
+
+/// Number of image prompts of these examples.
+const MOST_PROMPTS: usize = 4;
 
 impl Adapter {
     /// Returns the name of the stage, which is also that of the adapter's file.
@@ -79,7 +88,7 @@ impl Job<'_> {
             return Err(format!("{}: stage: expected {adapter:?}, got {:?}", path.display(), config.stage).into());
         }
         let folder = self.folder(name);
-        let data = write_pairs(&folder.join("data"), adapter, config.pairs)?;
+        let data = write_examples(&folder.join("data"), &config)?;
         let model = self.ship()?;
         let (networks, _) = StableDiffusion::open(&model, &self.device, &ModelOptions::default())?;
         let partners = Partners {
@@ -149,31 +158,46 @@ impl Job<'_> {
     }
 }
 
-/// Draws the pairs and writes them as a data set, unless it exists already. Returns the path of its list.
-fn write_pairs(folder: &Path, adapter: Adapter, count: u64) -> Result<PathBuf, Box<dyn Error>> {
+/// Draws the examples and writes them as a data set, unless it exists already. Returns the path of its list.
+fn write_examples(folder: &Path, config: &Config) -> Result<PathBuf, Box<dyn Error>> {
     let list = folder.join("data.jsonl");
     if list.is_file() {
         return Ok(list);
     }
     fs::create_dir_all(folder)?;
+    let draw = |(scene, variation): &(Scene, Variation), name: String| -> Result<String, Box<dyn Error>> {
+        let side = SIDE as usize;
+        Image::from_rgb(side, side, scene.render(variation, SIDE)?)?.save(folder.join(&name))?;
+        Ok(name)
+    };
     let mut lines = String::new();
-    for &task in adapter.tasks() {
-        for index in 0..count {
+    for &task in config.stage.tasks() {
+        for index in 0..config.pairs {
             let Pair { condition, target, text, instruction, .. } = pair(SEED, index, task, Split::Train);
-            let names = ["condition", "target"].map(|part| format!("{task}-{index}-{part}.png"));
-            for ((scene, variation), name) in [condition, target].iter().zip(&names) {
-                let side = SIDE as usize;
-                Image::from_rgb(side, side, scene.render(variation, SIDE)?)?.save(folder.join(name))?;
-            }
-            let [condition, target] = names;
+            let condition = draw(&condition, format!("{task}-{index}-condition.png"))?;
+            let target = draw(&target, format!("{task}-{index}-target.png"))?;
             let mut line = json!({ "image": target, "condition": condition, "text": text });
-            if adapter == Adapter::Instruct {
+            if config.stage == Adapter::Instruct {
                 line["task"] = task.to_string().into();
                 line["instruction"] = instruction.into();
             }
             lines.push_str(&format!("{line}\n"));
         }
-        println!("drew {count} pairs for the task {task}");
+        println!("drew {} pairs for the task {task}", config.pairs);
+    }
+    for index in 0..config.several {
+        let SeveralPrompts { prompts, target, text, .. } = several_prompts(SEED, index, MOST_PROMPTS, Split::Train);
+        let target = draw(&target, format!("{SEVERAL}-{index}-target.png"))?;
+        let mut prompts = prompts.into_iter().enumerate().map(|(at, prompt)| {
+            let condition = draw(&prompt.image, format!("{SEVERAL}-{index}-condition-{at}.png"))?;
+            Ok(json!({ "condition": condition, "instruction": prompt.instruction }))
+        });
+        let mut line = prompts.next().expect("there are several")?;
+        line["image"] = target.into();
+        line["text"] = text.into();
+        line["task"] = SEVERAL.into();
+        line["more"] = prompts.collect::<Result<Vec<_>, Box<dyn Error>>>()?.into();
+        lines.push_str(&format!("{line}\n"));
     }
     // Written last, so that the list only names images that exist.
     fs::write(&list, lines)?;

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use fabric::core::image::{Crop, clip_batch};
 use fabric::models::train::Trainer;
-use fabric_world::learn::{ClipTask, Stage, WorldClip, WorldText};
+use fabric_world::learn::{ClipTask, Stage, WorldClip};
 use fabric_world::{Named, SIDE, Split, Tally, measure, sample};
 
 use super::Job;
@@ -20,7 +20,7 @@ impl Job<'_> {
         self.training.seed(settings.seed);
         let task = ClipTask::new(&self.world, self.tokenizer.clone(), &settings, &config.options);
         let mut model = WorldClip::new(&self.world, &self.training)?;
-        model.text = self.finished("text", WorldText::new(&self.world, &self.training)?)?.text;
+        model.text = self.encoder("text", self.world.text.init(&self.training)?)?;
         model.vision = self.begun("image_encoder", model.vision)?;
         let trainer =
             Trainer::new(task, model, &settings, self.folder("clip"), &self.training, self.arguments.workers)?;

@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
 use fabric::models::load::{
-    ComponentFolder, LoadDtype, LoadOptions, PublishedNames, SafetensorsFile, SaveDtype, SaveOptions, load_into,
+    ComponentFolder, LoadDtype, LoadOptions, PublishedNames, SaveDtype, SaveOptions, load_into, open_weights,
     save_component,
 };
 use fabric::models::tokenizer::ClipTokenizer;
@@ -209,13 +209,32 @@ impl Job<'_> {
         Ok(load_into(module, &*folder.weights()?, &LoadOptions::default().with_dtype(LoadDtype::F32))?.0)
     }
 
+    /// Returns the weights file of a stage that must be finished. The networks of a model folder will do, too, which may
+    /// have 8 bits.
+    fn finished_file(&self, stage: &str) -> Result<PathBuf, Box<dyn Error>> {
+        let path = self.done(stage);
+        Ok(path.ok_or_else(|| format!("stage {stage} is not done: run it first, or name a folder with --done"))?)
+    }
+
     /// Loads the network of a finished stage.
     fn finished<M: Module + PublishedNames>(&self, stage: &str, module: M) -> Result<M, Box<dyn Error>> {
-        let path = self
-            .done(stage)
-            .ok_or_else(|| format!("stage {stage} is not done: run it first, or name a folder with --done"))?;
-        let file = SafetensorsFile::open(&path)?;
-        Ok(load_into(module, &file, &LoadOptions::default().with_dtype(LoadDtype::F32))?.0)
+        let file = open_weights(self.finished_file(stage)?)?;
+        Ok(load_into(module, &*file, &LoadOptions::default().with_dtype(LoadDtype::F32))?.0)
+    }
+
+    /// Loads the encoder of a finished stage. The file of the stage also has parts that only training needs, such as heads
+    /// for factors; a file with the encoder alone will do.
+    fn encoder<M: Module + PublishedNames>(&self, stage: &str, module: M) -> Result<M, Box<dyn Error>> {
+        let file = open_weights(self.finished_file(stage)?)?;
+        let options = LoadOptions::default().with_dtype(LoadDtype::F32).with_strict(false);
+        let (encoder, report) = load_into(module, &*file, &options)?;
+        let missing = report.missing.iter().map(|tensor| &tensor.name);
+        match missing.chain(report.mismatched.iter().map(|tensor| &tensor.name)).next() {
+            None => Ok(encoder),
+            Some(name) => {
+                Err(format!("{}: tensor {name}: missing, or of another shape than this encoder's", report.place).into())
+            }
+        }
     }
 
     /// Returns the weights file of a finished stage.

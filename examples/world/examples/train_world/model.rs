@@ -7,12 +7,8 @@ use std::path::{Path, PathBuf};
 use fabric::core::schedule::SchedulerConfig;
 use fabric::ipadapter::IpAdapter;
 use fabric::models::RECOMMENDED_SETTINGS;
-use fabric::models::clip::ClipVision;
-use fabric::models::load::{
-    Component, FolderWriter, LoadDtype, LoadOptions, SafetensorsFile, SaveDtype, SaveOptions, load_into,
-};
+use fabric::models::load::{Component, FolderWriter, SaveDtype, SaveOptions};
 use fabric::models::unet::UNet;
-use fabric_world::learn::WorldText;
 use fabric_world::{Judge, Readers};
 
 use super::Job;
@@ -51,7 +47,7 @@ impl Job<'_> {
             )
             .into());
         }
-        let text = self.finished("text", WorldText::new(&self.world, &self.device)?)?.text;
+        let text = self.encoder("text", self.world.text.init(&self.device)?)?;
         let (vae, scale) = self.scaled_vae()?;
         let mut vae_config = self.world.vae.clone();
         vae_config.scaling_factor = scale;
@@ -63,8 +59,8 @@ impl Job<'_> {
         writer.setting(RECOMMENDED_SETTINGS, serde_json::json!({ "guidance_scale": 3.0 }));
         let world = &self.world;
         writer.component(Component::TextEncoder, &text, &serde_json::to_value(&world.text)?, &EXACT)?;
-        if let Some(clip) = self.done("clip") {
-            let vision = self.image_encoder(&clip)?;
+        if self.is_done("clip") {
+            let vision = self.encoder("clip", self.world.vision.init(&self.device)?)?;
             writer.component(Component::ImageEncoder, &vision, &serde_json::to_value(&world.vision)?, &LARGE)?;
         }
         let vae_config = named("AutoencoderKL", serde_json::to_value(&vae_config)?);
@@ -79,21 +75,6 @@ impl Job<'_> {
         writer.finish()?;
         Judge::save_readers(&self.finished("readers", Readers::new(&self.device))?, folder)?;
         Ok(())
-    }
-
-    /// Loads the image encoder. The file of the stage also has the parts that only training needs; a file with the
-    /// encoder alone will do.
-    fn image_encoder(&self, path: &Path) -> Result<ClipVision, Box<dyn Error>> {
-        let file = SafetensorsFile::open(path)?;
-        let options = LoadOptions::default().with_dtype(LoadDtype::F32).with_strict(false);
-        let (vision, report) = load_into(self.world.vision.init(&self.device)?, &file, &options)?;
-        let missing = report.missing.iter().map(|tensor| &tensor.name);
-        match missing.chain(report.mismatched.iter().map(|tensor| &tensor.name)).next() {
-            None => Ok(vision),
-            Some(name) => {
-                Err(format!("{}: tensor {name}: missing, or of another shape than this encoder's", report.place).into())
-            }
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use fabric::core::schedule::training_levels;
 use fabric::models::train::Trainer;
 use fabric::models::vae::Vae;
 use fabric::models::{ModelOptions, load_model};
-use fabric_world::learn::{Stage, UNetTask, WorldText};
+use fabric_world::learn::{Stage, UNetTask};
 use fabric_world::{SIDE, Split, full_caption, measure, sample};
 
 use super::Job;
@@ -24,7 +24,7 @@ impl Job<'_> {
             return Ok(true);
         }
         let config = self.config("unet", Stage::Unet)?;
-        let text = self.finished("text", WorldText::new(&self.world, &self.device)?)?.text;
+        let text = self.encoder("text", self.world.text.init(&self.device)?)?;
         let (vae, scale) = self.scaled_vae()?;
         println!("latents are scaled by {scale:.4}");
         if config.options.pool == 0 {

@@ -2,7 +2,7 @@
 
 use crate::InvalidValue;
 use crate::image::{ContentHash, ImageError};
-use crate::printable_text::{MAX_VALUE, one_line};
+use crate::printable_text::{printable, printable_value};
 
 /// Error of reading, writing or using the metadata of an image.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +12,10 @@ pub enum MetadataError {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// The file is no PNG.
-    #[error("image {place} begins with [{got}], which is no PNG: only PNG files keep metadata here, so name one")]
+    #[error(
+        "image {place} begins with [{got}], which is no PNG: only PNG files keep metadata here, so name one",
+        place = printable_value(.place)
+    )]
     Format {
         /// The path, or `in memory`.
         place: String,
@@ -20,7 +23,10 @@ pub enum MetadataError {
         got: String,
     },
     /// The file name's extension names another format than PNG.
-    #[error("image `{place}` ends in `{got}`, expected `.png`, which keeps metadata: rename it, or use `Image::save`")]
+    #[error(
+        "image `{place}` ends in `{got}`, expected `.png`, which keeps metadata: rename it, or use `Image::save`",
+        place = printable_value(.place), got = printable(.got)
+    )]
     Extension {
         /// The path.
         place: String,
@@ -28,7 +34,10 @@ pub enum MetadataError {
         got: String,
     },
     /// The file is damaged or truncated.
-    #[error("image {place} is a damaged PNG file: {what}; get it again from where it came")]
+    #[error(
+        "image {place} is a damaged PNG file: {what}; get it again from where it came",
+        place = printable_value(.place), what = printable_value(.what)
+    )]
     Corrupt {
         /// The path, or `in memory`.
         place: String,
@@ -36,7 +45,10 @@ pub enum MetadataError {
         what: String,
     },
     /// A text chunk is damaged.
-    #[error("image {place}: text chunk `{keyword}` is damaged: {what}; get the file again from where it came")]
+    #[error(
+        "image {place}: text chunk `{keyword}` is damaged: {what}; get the file again from where it came",
+        place = printable_value(.place), what = printable_value(.what)
+    )]
     Chunk {
         /// The path, or `in memory`.
         place: String,
@@ -46,7 +58,10 @@ pub enum MetadataError {
         what: String,
     },
     /// A text chunk is longer than the limit, as it is or after decompression.
-    #[error("image {place}: text chunk `{keyword}` is too long, expected at most {expected} bytes: remove the chunk")]
+    #[error(
+        "image {place}: text chunk `{keyword}` is too long, expected at most {expected} bytes: remove the chunk",
+        place = printable_value(.place)
+    )]
     TooLong {
         /// The path, or `in memory`.
         place: String,
@@ -56,7 +71,10 @@ pub enum MetadataError {
         expected: usize,
     },
     /// Several text chunks have one keyword and different texts.
-    #[error("image {place} has different texts in several chunks `{keyword}`, expected one: remove the wrong ones")]
+    #[error(
+        "image {place} has different texts in several chunks `{keyword}`, expected one: remove the wrong ones",
+        place = printable_value(.place)
+    )]
     Duplicate {
         /// The path, or `in memory`.
         place: String,
@@ -66,7 +84,7 @@ pub enum MetadataError {
     /// The text of a chunk is not what its keyword stands for.
     #[error(
         "image {place}: text chunk `{keyword}` cannot be read: {}; use a file that nobody edited",
-        one_line(.source, MAX_VALUE)
+        printable_value(.source), place = printable_value(.place)
     )]
     Text {
         /// The path, or `in memory`.
@@ -77,7 +95,10 @@ pub enum MetadataError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The metadata was written by another program or another version of this one.
-    #[error("image {place} has metadata in {got}, expected {expected}: read it with the program that wrote it")]
+    #[error(
+        "image {place} has metadata in {got}, expected {expected}: read it with the program that wrote it",
+        place = printable_value(.place), got = printable_value(.got)
+    )]
     Version {
         /// The path, or `in memory`.
         place: String,
@@ -89,14 +110,18 @@ pub enum MetadataError {
     /// The image has the `workflow` of ComfyUI, but not its `prompt`.
     #[error(
         "image {place} has only ComfyUI's `workflow` (the layout of its editor), expected its `prompt` (what was run): \
-         open the image in ComfyUI and save it again"
+         open the image in ComfyUI and save it again",
+        place = printable_value(.place)
     )]
     OnlyWorkflow {
         /// The path, or `in memory`.
         place: String,
     },
     /// The image does not say how it was made.
-    #[error("image {place} has none of the text chunks `fabric`, `parameters` and `prompt`: name the original file")]
+    #[error(
+        "image {place} has none of the text chunks `fabric`, `parameters` and `prompt`: name the original file",
+        place = printable_value(.place)
+    )]
     Absent {
         /// The path, or `in memory`.
         place: String,

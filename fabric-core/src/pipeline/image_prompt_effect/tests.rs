@@ -151,7 +151,15 @@ impl PreparedConditioning for Prompt {
             let (image, scale) = (&self.0.image, self.0.scale as f32);
             let brightness = if self.is_led_by_image(branch) { f32::from(image.rgb()[0]) / 255.0 } else { 0.05 };
             let x = Tensor::<3>::full([1, 2, CHANNELS], brightness, &device());
-            DecoupledTokens { rows, key: x.clone(), value: x, scale, mask: None, weights: Vec::new() }
+            DecoupledTokens {
+                rows,
+                key: x.clone(),
+                value: x,
+                scale,
+                mask: None,
+                weights: Vec::new(),
+                shares_softmax: false,
+            }
         };
         Box::new(Tokens(layout.groups().into_iter().map(tokens).collect()))
     }

@@ -152,12 +152,12 @@ fn load_changed(change: impl FnOnce(&mut Value)) -> SessionError {
 
 #[test]
 fn a_json_that_was_tampered_with_is_refused() {
-    for version in [1, 2, 3] {
+    for version in [1, 2, 3, 4] {
         let earlier = load_changed(|json| json["version"] = json!(version));
         let names_it = earlier.to_string().contains(&format!("version {version}"));
         assert!(matches!(earlier, SessionError::Version { .. }) && names_it, "{earlier}");
     }
-    assert!(matches!(load_changed(|json| json["version"] = json!(5)), SessionError::Version { .. }));
+    assert!(matches!(load_changed(|json| json["version"] = json!(6)), SessionError::Version { .. }));
     assert!(matches!(load_changed(|json| json["format"] = json!("other")), SessionError::Version { .. }));
     assert!(matches!(load_changed(|json| json["done"] = json!(1000)), SessionError::Inconsistent { .. }));
     assert!(matches!(load_changed(|json| json["seeds_drawn"] = json!(u64::MAX)), SessionError::Inconsistent { .. }));
@@ -215,7 +215,7 @@ fn what_is_no_session_folder_is_told_so() {
     fs::create_dir(&path).unwrap();
     assert!(matches!(load(), SessionError::Io { .. }));
     fs::remove_dir(&path).unwrap();
-    for text in ["", "{", "null", "{\"format\":\"fabric-session\",\"version\":4}", &"[".repeat(100_000)] {
+    for text in ["", "{", "null", "{\"format\":\"fabric-session\",\"version\":5}", &"[".repeat(100_000)] {
         fs::write(&path, text).unwrap();
         assert!(matches!(load(), SessionError::Json { .. }), "{text:.40}");
     }

@@ -6,6 +6,8 @@ use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::Arc;
 
+use fabric_core::printable;
+
 use super::machine::{Fault, run};
 use super::tensors::Tensors;
 use super::values::{Id, Value, Values};
@@ -83,11 +85,11 @@ impl Opened {
                 let mut at = *start;
                 for key in keys {
                     let Some(dtype) = sizes.get(&**key) else {
-                        return broken(format!("a storage `{}` that nothing describes", key.escape_debug()));
+                        return broken(format!("a storage `{}` that nothing describes", printable(key)));
                     };
                     // All storages after one of unknown length would be read from wrong offsets.
                     let Some(dtype) = dtype else {
-                        return broken(format!("a storage `{}` of a type that is not known", key.escape_debug()));
+                        return broken(format!("a storage `{}` of a type that is not known", printable(key)));
                     };
                     file.seek(SeekFrom::Start(at))?;
                     let mut count = [0; 8];
@@ -124,7 +126,7 @@ fn open_zip(file: &mut File) -> Result<Opened, Fault> {
     let mut read = |name: &str| -> Result<Vec<u8>, Fault> {
         let place = place(file, &entries, name, length)?;
         if place.end - place.start > MAX_BYTES {
-            return broken(format!("`{name}` with more than {MAX_BYTES} bytes"));
+            return broken(format!("`{}` with more than {MAX_BYTES} bytes", printable(name)));
         }
         let mut bytes = vec![0; (place.end - place.start) as usize];
         file.seek(SeekFrom::Start(place.start))?;
@@ -224,7 +226,7 @@ fn large_entry(entry: &mut Entry, packed: u32, mut extra: &[u8]) -> Result<(), F
 
 /// Locates the data of an entry.
 fn place(file: &mut File, entries: &HashMap<String, Entry>, name: &str, length: u64) -> Result<Range<u64>, Fault> {
-    let shown = name.escape_debug();
+    let shown = printable(name);
     let Some(entry) = entries.get(name) else {
         return broken(format!("a zip archive without `{shown}`"));
     };

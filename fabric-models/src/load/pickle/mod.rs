@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use fabric_core::printable;
+
 use self::container::Places;
 use self::machine::Fault;
 use self::values::{Id, Value, Values, View};
@@ -59,7 +61,8 @@ impl PickleFile {
         for (name, view) in &views {
             let place = places.get(&view.storage.key);
             if place.is_none_or(|place| place.end - place.start < bytes_reached(view)) {
-                return Err(malformed(path, format!("tensor `{name}` longer than its storage in the file")));
+                let got = format!("tensor `{}` longer than its storage in the file", printable(name));
+                return Err(malformed(path, got));
             }
         }
         let notes = notes(&opened.values, opened.root);
@@ -85,7 +88,7 @@ impl TensorSource for PickleFile {
         let start = self.places[&view.storage.key].start + first;
         let mut stored = vec![0; (bytes_reached(view) - first) as usize];
         let read = self.file.read_exact_at(&mut stored, start);
-        read.map_err(|e| LoadError::io(&self.path, format!("read tensor `{name}`"), e))?;
+        read.map_err(|e| LoadError::io(&self.path, format!("read tensor `{}`", printable(name)), e))?;
         let bytes = if is_contiguous(view) { stored } else { gathered(&stored, view, size) };
         Ok(HostTensor { info: info.clone(), bytes })
     }

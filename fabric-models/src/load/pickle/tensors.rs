@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use fabric_core::printable;
+
 use super::values::{Id, Object, Value, Values, View};
 use crate::load::TensorInfo;
 
@@ -47,7 +49,7 @@ pub(super) fn find(values: &Values, root: Id) -> Result<Tensors, String> {
 /// Checks that a tensor lies within its storage, and returns its type and shape.
 pub(super) fn info(name: &str, view: &View) -> Result<TensorInfo, String> {
     let View { storage, dtype, offset, shape, stride } = view;
-    let fault = |what: String| Err(format!("tensor `{name}` of shape {shape:?} {what}"));
+    let fault = |what: String| Err(format!("tensor `{}` of shape {shape:?} {what}", printable(name)));
     let size = dtype.bitsize() / 8;
     // The length of an untyped storage is in bytes.
     let length = if storage.dtype.is_some() { storage.length } else { storage.length / size };
@@ -105,7 +107,7 @@ impl Search<'_> {
         }
         let name = self.path.join(".");
         match self.got.insert(name, view.clone()) {
-            Some(_) => Err(format!("two tensors with the name `{}`", self.path.join("."))),
+            Some(_) => Err(format!("two tensors with the name `{}`", printable(self.path.join(".")))),
             None => Ok(()),
         }
     }
@@ -169,7 +171,8 @@ impl Search<'_> {
             return self.items(&object.items, depth);
         }
         if self.is_other_tensor(module, name, object, depth)? {
-            return Err(format!("`{}`, a tensor made by `{module}.{name}`", self.path.join(".")));
+            let (path, maker) = (self.path.join("."), format!("{module}.{name}"));
+            return Err(format!("`{}`, a tensor made by `{}`", printable(path), printable(maker)));
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use super::*;
+use crate::hostile_texts::{assert_printable, hostile_texts};
 use crate::load::{LoadOptions, ShardedSafetensors, load_into};
 
 /// Tiny's tensors in two files with an index.
@@ -79,6 +80,25 @@ fn a_shard_outside_the_folder_is_never_opened() {
         let index = write_shards(&folder);
         edit(&index, "m-00001-of-00002.safetensors", name);
         assert_says(ShardedSafetensors::open(&index), &["shard name", "plain name", "outside its folder"]);
+    }
+}
+
+#[test]
+fn no_name_in_an_index_reaches_the_terminal() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let index = folder.path().join("m.safetensors.index.json");
+    write(&folder.path().join("m.safetensors"), &tiny_tensors());
+    for text in hostile_texts() {
+        let (twice, name) = (json!(text), text.as_str());
+        for json in [
+            json!({ "weight_map": { "x": name } }).to_string(),
+            json!({ "weight_map": { name: "m.safetensors" } }).to_string(),
+            format!(r#"{{"weight_map": {{{twice}: "a", {twice}: "b"}}}}"#),
+        ] {
+            fs::write(&index, json).expect("a written index");
+            let error = ShardedSafetensors::open(&index).expect_err("a hostile index");
+            assert_printable(&error.to_string());
+        }
     }
 }
 

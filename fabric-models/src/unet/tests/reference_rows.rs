@@ -40,6 +40,7 @@ impl AttnProcessor for Offer {
                     value,
                     weight: 0.5 + lender as f32,
                     merged_counts: Vec::new(),
+                    away: None,
                     source: lender,
                 });
             }
@@ -52,6 +53,7 @@ impl AttnProcessor for Offer {
                 scale: 0.7,
                 mask: None,
                 weights: Vec::new(),
+                shares_softmax: false,
             });
         }
         extras
