@@ -15,7 +15,7 @@ const MAX_TIME: Duration = Duration::from_secs(2);
 const MAX_GROWTH: usize = 64 << 20;
 
 /// Longest message of an error in bytes.
-const MAX_MESSAGE: usize = 2000;
+const MAX_MESSAGE: usize = 3000;
 
 /// Kind of bad input.
 pub(crate) struct Class {
