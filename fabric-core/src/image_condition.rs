@@ -15,12 +15,13 @@ pub struct ImageCondition {
     /// Aspect of the image that is used. `None` is a plain image prompt; an aspect needs an Instruct
     /// adapter, or a plain one that has layers for it.
     pub aspect: Option<Aspect>,
-    /// Scale, not negative; 1 is as trained.
+    /// Scale, not negative; 1 is as trained. The conditions of a request share one softmax, in which their scales count
+    /// relative to one another.
     pub scale: f64,
     /// Part of the run in which it acts.
     pub window: Window,
-    /// Whether it leads away from the image. It then acts on the branches that guidance leads away from, so it has no
-    /// effect at guidance scale 1.
+    /// Whether it leads away from the image. It then acts on the branches that guidance leads away from, in the place of
+    /// "no image", so it has no effect at guidance scale 1.
     pub away: bool,
 }
 

@@ -1,6 +1,5 @@
 //! Image prompts, as a user describes them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use fabric_core::guidance::Guidance;
@@ -9,6 +8,7 @@ use fabric_core::models::CrossAttention;
 use fabric_core::pipeline::{Conditioning, ImageAdapter, PreparedConditioning, RunContext, Window};
 use fabric_core::{Error, ImageCondition};
 
+use crate::shares::Shares;
 use crate::{
     Aspect, Combine, Features, InstructGuidance, InstructTexts, Instruction, IpAdapter, LayerPreset, LayerScales, Mask,
     ScaleSchedule,
@@ -50,8 +50,8 @@ pub struct ImagePrompt {
     pub(crate) visible_to_references: bool,
     pub(crate) away: bool,
     pub(crate) shares_softmax: bool,
-    /// Factor on the scale of "no image".
-    pub(crate) none_factor: f32,
+    /// Factor on the weight of "no image" in its softmax.
+    pub(crate) none_weight: f32,
 }
 
 /// Source of an image prompt.
@@ -144,7 +144,7 @@ impl ImagePrompt {
             visible_to_references: false,
             away: false,
             shares_softmax: false,
-            none_factor: 1.0,
+            none_weight: 1.0,
         }
     }
 
@@ -293,36 +293,23 @@ impl ImageAdapter for IpAdapter {
             [one] if !one.away => instruction(one).guidance,
             _ => InstructGuidance::Simple,
         };
-        let [towards, away] = [false, true].map(|away| scale_of_direction(images, away));
         let made = images.iter().map(|one| {
-            let [scale, against] = if one.away { [away, towards] } else { [towards, away] };
+            let shares = Shares::of(one, images, self.reads_instructions());
+            let strength = shares.strength as f32;
             // A scale of 1 is as trained, and a weak vote is weak, whatever the aspect.
             let mut prompt = self.prompt(&one.image).with_window(one.window).without_scale_correction();
             if self.reads_instructions() {
                 prompt = prompt.with_instruction(instruction(one).with_guidance(common));
             }
             let of_aspect = one.aspect.as_ref().filter(|_| !self.reads_instructions());
-            let scales = of_aspect.and_then(|aspect| self.scale_of_aspect(aspect, scale as f32, layers));
-            prompt = prompt.scaled(scales.unwrap_or(Scale::Uniform(scale as f32))).with_shared_softmax();
-            prompt.none_factor = if scale > 0.0 { ((scale - against) / scale).max(0.0) as f32 } else { 0.0 };
-            let weight = if scale > 0.0 { one.scale / scale } else { 0.0 };
-            prompt = prompt.with_weights([weight as f32]);
+            let scales = of_aspect.and_then(|aspect| self.scale_of_aspect(aspect, strength, layers));
+            prompt = prompt.scaled(scales.unwrap_or(Scale::Uniform(strength)));
+            prompt = prompt.with_shared_softmax().with_weights([shares.own as f32]);
+            prompt.none_weight = shares.none as f32;
             Arc::new(if one.away { prompt.away() } else { prompt }) as Arc<dyn Conditioning>
         });
         made.collect()
     }
-}
-
-/// Returns the scale of the common softmax of all images of one direction: the largest sum of scales of one aspect. Scale 1
-/// is as trained, so several images have no more together, unless one alone has.
-fn scale_of_direction(images: &[ImageCondition], away: bool) -> f64 {
-    let own = || images.iter().filter(|one| one.away == away);
-    let mut sums: HashMap<Option<&Aspect>, f64> = HashMap::new();
-    for one in own() {
-        *sums.entry(one.aspect.as_ref()).or_default() += one.scale;
-    }
-    let largest = own().map(|one| one.scale).fold(0.0, f64::max);
-    sums.into_values().fold(0.0, f64::max).min(largest.max(1.0))
 }
 
 impl Conditioning for ImagePrompt {

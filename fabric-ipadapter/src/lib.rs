@@ -2,7 +2,7 @@
 //!
 //! An [`IpAdapter`] projects image-encoder [`Features`] to tokens. An [`ImagePromptKv`] holds the keys and
 //! values of these tokens for the cross-attention layers of a U-Net and adds them as
-//! [`DecoupledTokens`](fabric_core::attention::DecoupledTokens): a separate softmax whose result is added to
+//! [`DecoupledTokens`](fabric_core::attention::DecoupledTokens): a softmax each or a shared one, whose result is added to
 //! that of the text. An [`ImagePrompt`] ([`IpAdapter::prompt`]) applies this over a whole run; with an [`Instruction`],
 //! it selects which aspect of the images is used.
 
@@ -26,6 +26,7 @@ mod prompt;
 mod scale_schedule;
 mod scales;
 pub mod sd3;
+mod shares;
 mod tiles;
 #[cfg(feature = "train")]
 pub mod train;

@@ -24,8 +24,8 @@ pub struct PreparedImagePrompt {
     window: Window,
     /// Factor on all scales over the run.
     schedule: ScaleSchedule,
-    /// Factor on the scales of branches that attend to "no image".
-    none_factor: f32,
+    /// Factor on the weights of branches that attend to "no image".
+    none_weight: f32,
     /// Layers in which the conditional branch does not attend to the images and all other branches do.
     inverted: BTreeSet<AttnSite>,
     visible_to_references: bool,
@@ -70,12 +70,12 @@ impl ImagePrompt {
         let away = self.away;
         let leads_nowhere = away && !run.branches().contains(&Branch::Unconditional);
         let branches = BTreeMap::new();
-        let none_factor = self.none_factor;
+        let none_weight = self.none_weight;
         let mut prepared = PreparedImagePrompt {
             branches,
             window,
             schedule,
-            none_factor,
+            none_weight,
             inverted,
             visible_to_references,
             away,
@@ -309,8 +309,8 @@ impl PreparedConditioning for PreparedImagePrompt {
         let mut prompted = Vec::new();
         for (branch, rows) in layout.groups() {
             let on = |prompt: &'a ImagePromptKv| prompt.on(rows.clone()).times(factor);
-            let own = if self.shows_image(branch) { 1.0 } else { self.none_factor };
-            prompted.extend(of(branch).map(|prompt| on(prompt).times(own).all_but(&self.inverted)));
+            let weight = if self.shows_image(branch) { 1.0 } else { self.none_weight };
+            prompted.extend(of(branch).map(|prompt| on(prompt).weighted(weight).all_but(&self.inverted)));
             // Inverted layers: all branches but the conditional one attend to the images, also with Instruct's
             // four branches and whatever their scales.
             if branch != Branch::Conditional {

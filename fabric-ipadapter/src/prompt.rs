@@ -115,7 +115,7 @@ impl ImagePromptKv {
 
     /// Returns a processor that applies these images to a range of rows.
     pub fn on(&self, rows: Range<usize>) -> ImagePromptRows<'_> {
-        ImagePromptRows { prompt: self, rows, factor: 1.0, layers: Layers::All }
+        ImagePromptRows { prompt: self, rows, factor: 1.0, weight: 1.0, layers: Layers::All }
     }
 }
 
@@ -156,6 +156,7 @@ pub struct ImagePromptRows<'a> {
     prompt: &'a ImagePromptKv,
     rows: Range<usize>,
     factor: f32,
+    weight: f32,
     layers: Layers<'a>,
 }
 
@@ -174,6 +175,11 @@ impl<'a> ImagePromptRows<'a> {
         Self { factor: self.factor * factor, ..self }
     }
 
+    /// Multiplies all weights by a factor; at 0 there are no tokens.
+    pub(crate) fn weighted(self, factor: f32) -> Self {
+        Self { weight: self.weight * factor, ..self }
+    }
+
     /// Restricts the prompt to these layers.
     pub(crate) fn only(self, layers: &'a BTreeSet<AttnSite>) -> Self {
         Self { layers: Layers::Only(layers), ..self }
@@ -188,6 +194,7 @@ impl<'a> ImagePromptRows<'a> {
 impl AttnProcessor for ImagePromptRows<'_> {
     fn extras(&self, call: &AttnCall<'_>) -> AttnExtras {
         let ImagePromptKv { layers, scales, masked, weights, .. } = self.prompt;
+        let weights: Vec<f32> = weights.iter().map(|weight| weight * self.weight).collect();
         let seen = match self.layers {
             Layers::All => true,
             Layers::Only(layers) => layers.contains(&call.site),

@@ -22,10 +22,10 @@ pub fn merge_heads(x: Tensor<4>) -> Tensor<3> {
 
 /// Computes multi-head attention over a layer's own keys and the tokens that processors add.
 ///
-/// Joint tokens enter the same softmax, each multiplied by its weight before the row is normalised (FABRIC's
-/// reweighting, which equals adding `ln(weight)` to the logit); those to lead away from enter the softmax of a second
-/// attention only, which has all others too, and from whose result that of the first is led away. Decoupled tokens have another softmax, one for each or a
-/// common one, whose result is added, scaled and masked (IP-Adapter).
+/// Joint tokens enter the same softmax, each multiplied by its weight before the row is normalised (FABRIC's reweighting,
+/// which equals adding `ln(weight)` to the logit). Those with [`JointTokens::away`] do not: they join a second attention,
+/// which has all tokens, and the result is extrapolated away from that of the second. Decoupled tokens have a softmax of
+/// their own or share one; its result is scaled, masked and added (IP-Adapter).
 ///
 /// # Shapes
 ///

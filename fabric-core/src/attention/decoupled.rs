@@ -16,8 +16,8 @@ pub(super) struct Softmax<'a> {
     tokens: Vec<(usize, &'a DecoupledTokens)>,
 }
 
-/// Returns the softmaxes of the decoupled tokens of a batch of `rows` rows. Tokens that share one have as many as there
-/// are ranges of rows with other tokens.
+/// Returns the softmaxes of the decoupled tokens of a batch of `rows` rows: one for each that shares none, and one for each
+/// range of rows that sees the same shared tokens.
 pub(super) fn softmaxes(rows: usize, extras: &AttnExtras) -> Vec<Softmax<'_>> {
     let acting = extras.decoupled.iter().enumerate().filter(|(_, tokens)| tokens.scale != 0.0);
     let (common, own): (Vec<_>, Vec<_>) = acting.partition(|(_, tokens)| tokens.is_in_common_softmax());
@@ -102,10 +102,12 @@ impl DecoupledTokens {
 
     /// Returns runs of keys with their weights times a factor; none for 1 everywhere.
     fn weights_times(&self, factor: f32) -> Vec<(usize, f32)> {
+        // A weight must stay above 0, however small it is beside others.
+        let times = |weight: f32| (weight * factor).max(f32::MIN_POSITIVE);
         match &self.weights[..] {
             runs if factor == 1.0 => runs.to_vec(),
-            [] => vec![(self.key.dims()[1], factor)],
-            runs => runs.iter().map(|&(keys, weight)| (keys, weight * factor)).collect(),
+            [] => vec![(self.key.dims()[1], times(1.0))],
+            runs => runs.iter().map(|&(keys, weight)| (keys, times(weight))).collect(),
         }
     }
 }
@@ -201,6 +203,13 @@ mod tests {
         };
         let expected = added(&query, vec![of(0), of(1), joined([&of(2), &last], Vec::new(), 1.0)]);
         assert_near(&got, &expected);
+    }
+
+    #[test]
+    fn a_scale_that_is_tiny_beside_another_still_has_a_weight() {
+        let query = random([3, 5, CHANNELS]);
+        let (large, tiny) = (tokens(0..3, 100.0), tokens(0..3, 1e-44));
+        assert_near(&added(&query, vec![large.clone(), tiny]), &added(&query, vec![large]));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Guidance within an attention layer: its result is led away from that of another attention.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
+use fabric_backends::ops::cast;
 use serde::{Deserialize, Serialize};
 
 use crate::InvalidValue;
@@ -56,11 +57,14 @@ impl Extrapolation {
     /// Leads a result away from another one. Both are `[rows, queries, channels]`.
     pub(super) fn apply(&self, towards: Tensor<3>, away: Tensor<3>) -> Tensor<3> {
         let Self { scale, limit, share } = *self;
+        // Sums over all channels can be too large for half precision.
+        let dtype = towards.dtype();
+        let [towards, away] = [towards, away].map(|x| cast(x, DType::F32));
         let led = towards.clone() * scale - away * (scale - 1.0);
         let size = |x: &Tensor<3>| x.clone().abs().sum_dim(2);
         // Where the result is 0 in all channels there is nothing to shorten.
         let shortened = (size(&towards) * limit / size(&led).clamp_min(f64::from(f32::MIN_POSITIVE))).clamp_max(1.0);
-        led * shortened * share + towards * (1.0 - share)
+        cast(led * shortened * share + towards * (1.0 - share), dtype)
     }
 }
 

@@ -89,7 +89,6 @@ pub struct FabricSettings {
     /// The same ratio for disliked references.
     pub disliked_bottleneck_scale: f64,
     /// Effect of disliked references where no branch runs that guidance leads away from, for instance at guidance scale 1.
-    #[serde(skip_serializing_if = "is_as_published")]
     pub dislikes_without_guidance: DislikesWithoutGuidance,
     /// Factors by block of the U-Net, for all references.
     pub block_weights: BlockWeights,
@@ -105,12 +104,6 @@ pub struct FabricSettings {
     pub posterior: ReferencePosterior,
     /// Settings of the execution, which change time and memory but not the method.
     pub execution: FabricExecution,
-}
-
-/// Whether disliked references without guidance have no effect. This is not written, so that programs that hash settings
-/// find the same ones as before there was a choice.
-fn is_as_published(dislikes: &DislikesWithoutGuidance) -> bool {
-    !dislikes.acts()
 }
 
 impl Default for FabricSettings {

@@ -16,8 +16,8 @@ use crate::{Aspect, ImageCondition};
 /// Effect of one [`ImageCondition`] on the images' cross-attention. For a vote with a reason, it tells what the vote
 /// did.
 ///
-/// The share of an image condition in a layer is the norm of its contribution (the result of its own attention, times
-/// its scale) divided by the sum of the norms of the text's attention and of the contributions of all image prompts,
+/// The share of an image condition in a layer is the norm of its contribution (its part of the result of its softmax,
+/// times the scale) divided by the sum of the norms of the text's attention and of the contributions of all image prompts,
 /// from 0 to 1. Norms are over the queries and channels of a row, and the share is the mean over all rows that attend
 /// to the image: those of the prompt's branch, or of the branches that guidance leads away from.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -35,7 +35,8 @@ pub struct ReasonSettings {
     /// Scale of the image prompt of a vote of strength 1 away from a disliked image, at most [`Self::most_per_aspect`].
     /// At 0 such votes are no image prompts.
     pub away_scale: f64,
-    /// Largest sum of scales of the votes of one direction with the same reason.
+    /// Largest sum of scales of the votes of one direction with the same reason. Above 1, an aspect that was named more often
+    /// than others counts more, but several votes have no more than scale 1 together.
     pub most_per_aspect: f64,
     /// References that votes become in addition to their image prompt, by the kind of their reason. Votes with another
     /// reason are no references.

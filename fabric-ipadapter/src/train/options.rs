@@ -40,7 +40,7 @@ pub struct AdapterOptions {
     pub least_scale: f64,
     /// Largest number of image prompts in one softmax. Above 1, each batch has a random number of them, and an example
     /// with fewer repeats its own, which changes nothing but their weights. What the adapter learns then also holds for
-    /// several image prompts at once. The published recipe has 1.
+    /// several image prompts at once. Further image prompts of an example are left out. The published recipe has 1.
     #[serde(skip_serializing_if = "is_one")]
     pub most_images: usize,
     /// For Instruct: weight and instructions of each task.

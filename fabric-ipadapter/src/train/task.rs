@@ -83,7 +83,7 @@ struct Prepared {
     /// Whether the image prompt is kept (not dropped).
     seen: Vec<bool>,
     levels: Vec<NoiseLevel>,
-    /// Scale of each image prompt.
+    /// Scale of the image prompts of each row.
     scales: Vec<f32>,
     /// Original width and height of the images, for SDXL's size conditioning.
     sizes: Vec<[f32; 2]>,

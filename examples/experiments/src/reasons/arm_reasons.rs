@@ -29,10 +29,10 @@ pub struct ArmReasons {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GivenReasons {
-    /// Single factors of the world, such as "the size".
-    Factors,
-    /// Other words for single factors, such as "its hue". If there is a single vote and it is a like, the guidance has four
+    /// Single factors of the world, such as "the size". If there is a single vote and it is a like, the guidance has four
     /// branches by the published rule for words, also where that of a named aspect has two.
+    Factors,
+    /// Other words for single factors, such as "its hue"; the guidance as with [`Self::Factors`].
     Words,
     /// Aspects with a name of their own, such as "style", most of which are about several factors.
     Aspects,

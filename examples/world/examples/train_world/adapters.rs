@@ -88,7 +88,9 @@ impl Job<'_> {
             return Err(format!("{}: stage: expected {adapter:?}, got {:?}", path.display(), config.stage).into());
         }
         let folder = self.folder(name);
-        let data = write_examples(&folder.join("data"), &config)?;
+        // The folder's name has what the data depend on, so that others are never taken for them.
+        let data = format!("data-{}-{}-{}", adapter.tasks().len(), config.pairs, config.several);
+        let data = write_examples(&folder.join(data), &config)?;
         let model = self.ship()?;
         let (networks, _) = StableDiffusion::open(&model, &self.device, &ModelOptions::default())?;
         let partners = Partners {
