@@ -96,7 +96,6 @@ fn tasks(target: &Scene, rng: &mut impl Rng) -> Vec<InstructTask> {
     let mut all: Vec<InstructTask> = TASKS.to_vec();
     all.push(if target.is_face() { InstructTask::Face } else { InstructTask::Object });
     if target.is_face() {
-        // Faces have no texture.
         all.retain(|task| !task.shared().contains(&Attribute::Texture));
     }
     all.shuffle(rng);
@@ -115,7 +114,9 @@ fn tasks(target: &Scene, rng: &mut impl Rng) -> Vec<InstructTask> {
 fn instructed(task: InstructTask, target: &Scene, wordings: Split, rng: &mut impl Rng) -> InstructedImage {
     let scene = loop {
         let scene = task.shared().iter().fold(Scene::random(rng), |scene, &attribute| scene.taking(attribute, target));
-        if is_shown(&scene) {
+        // Faces have no texture.
+        let has_all = !scene.is_face() || !task.shared().contains(&Attribute::Texture);
+        if is_shown(&scene) && has_all {
             break scene;
         }
     };
