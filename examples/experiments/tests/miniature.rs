@@ -72,7 +72,7 @@ fn every_experiment_without_adapters_runs_and_compares_its_arms() {
         let experiment = Experiment::named(name, &BTreeMap::new()).expect(name);
         let like_control = |row: &&SummaryRow| {
             let arm = experiment.arms.iter().find(|arm| arm.name == row.arm);
-            arm.is_some_and(|arm| arm.generation.is_empty() && !arm.lora)
+            arm.is_some_and(|arm| arm.generation == experiment.arms[0].generation && !arm.lora)
         };
         for row in rows.iter().filter(like_control).filter(|row| row.round == 0) {
             assert!(row.difference.is_none_or(|difference| difference.mean == 0.0), "{name}: {row:?}");
