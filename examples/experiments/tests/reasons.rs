@@ -150,7 +150,12 @@ fn the_report_shows_the_reasons_below_the_images() {
     assert!(!explained.is_empty(), "some images have reasons");
     for record in explained {
         let sign = |vote: &Vote| if vote.strength() > 0.0 { '+' } else { '-' };
-        let texts: Vec<String> = record.reasons.iter().map(|vote| format!("{}{}", sign(vote), kind(vote))).collect();
+        let words = |vote: &Vote| {
+            let instruction = vote.reason().expect("a reason").to_string();
+            let words = instruction.strip_prefix("use ").expect("an instruction");
+            words.strip_prefix("the ").unwrap_or(words).to_owned()
+        };
+        let texts: Vec<String> = record.reasons.iter().map(|vote| format!("{}{}", sign(vote), words(vote))).collect();
         let texts = texts.join(", ");
         let score = record.score.expect("a score");
         assert!(report.contains(&format!("{score:.1}: {texts}")), "{texts}");
