@@ -109,17 +109,31 @@ export class Tab {
     return element;
   }
 
+  /** Points at an element: returns false if it was drawn anew in the meantime, before the pointer has moved. */
+  async points(action) {
+    try {
+      await action();
+      return true;
+    } catch (error) {
+      if (/not clickable|detached/.test(error.message)) return false;
+      throw error;
+    }
+  }
+
   /** Presses an element in its middle, which nothing else may cover. */
   async press(selector) {
-    const element = await this.find(selector);
-    const what = `${selector} can be pressed, and is not covered, disabled or busy`;
-    await this.until(what, () => element.evaluate((one) => {
+    await this.find(selector);
+    const isFree = (one) => {
       const { left, top, width, height } = one.getBoundingClientRect();
       const hit = document.elementFromPoint(left + width / 2, top + height / 2);
-      const isFree = hit && (one.contains(hit) || hit.closest("label")?.contains(one));
-      return isFree && !one.disabled && one.getAttribute("aria-busy") !== "true";
-    }));
-    await element.click();
+      const isSeen = hit && (one.contains(hit) || hit.closest("label")?.contains(one));
+      return isSeen && !one.disabled && one.getAttribute("aria-busy") !== "true";
+    };
+    await this.until(`${selector} can be pressed, and is not covered, disabled or busy`, async () => {
+      // The page may draw it anew at any time.
+      const element = await this.visible(selector);
+      return element && (await element.evaluate(isFree)) && this.points(() => element.click());
+    });
   }
 
   /** Types a text into a field, in place of what it has, and leaves the field. */
@@ -218,7 +232,11 @@ export class Tab {
   async pressInList(id, control) {
     await this.openSidebar();
     // The buttons appear below the pointer.
-    await (await this.find(`#sessions [data-session="${id}"]`)).hover();
+    const session = `#sessions [data-session="${id}"]`;
+    await this.until(`the pointer is on ${session}`, async () => {
+      const element = await this.find(session);
+      return this.points(() => element.hover());
+    });
     await this.press(`#sessions [data-session="${id}"] .${control}`);
   }
 
