@@ -46,8 +46,8 @@ pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Er
 
 /// Returns whether JSON text is a list, behind white space or a byte-order mark.
 ///
-/// serde reads the fields of a struct from a list, too, in their order, and from an empty list if all have defaults.
-/// Where only an object is right, refuse lists with this.
+/// serde also reads the fields of a struct from a list, in their order, and from an empty list if all have defaults. A
+/// reader that accepts only objects calls this to refuse lists.
 pub fn is_list(text: &[u8]) -> bool {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).trim_ascii_start().starts_with(b"[")
 }

@@ -6,13 +6,13 @@ use fabric_core::{Aspect, ImageCondition};
 /// Scale and weights of one image condition beside the others of its request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Shares {
-    /// Scale: what all conditions of its direction and aspect have together. Scale 1 is as trained, so several have no
-    /// more than that, unless one alone has.
+    /// Scale of all conditions of its direction and aspect together, at most 1 (as trained) unless one alone has more. A
+    /// condition whose window only partly overlaps those of the others keeps this scale where it acts alone.
     pub(crate) strength: f64,
     /// Weight of the image relative to that scale.
     pub(crate) own: f64,
-    /// Weight of "no image" on the branches that do not show the image, from 0 to 1: the less, the stronger the images are
-    /// that these branches show.
+    /// Weight of "no image" on the branches that do not show the image, from 0 to 1. It is smaller if these branches show
+    /// images of the other direction, and 0 if those are as strong.
     pub(crate) none: f64,
 }
 

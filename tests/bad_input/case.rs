@@ -1,4 +1,4 @@
-//! One bad input, and what is right for it.
+//! A bad input with its right outcome.
 
 use std::fmt::Display;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 /// Result of trying an input: accepted, or the message of the error.
 pub(crate) type Outcome = Result<(), String>;
 
-/// What is right for an input.
+/// The right outcome of an input.
 pub(crate) enum Expected {
     /// An error whose message has all of these words.
     Refused(Vec<String>),
@@ -15,7 +15,7 @@ pub(crate) enum Expected {
     FallsBack(String),
 }
 
-/// One bad input, and what is right for it.
+/// A bad input with its right outcome.
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) expected: Expected,
