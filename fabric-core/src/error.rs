@@ -2,6 +2,7 @@
 
 use crate::InvalidValue;
 use crate::image::{Image, ImageError};
+use crate::printable;
 use crate::samplers::SamplerError;
 use crate::schedule::ScheduleError;
 use crate::session::SessionError;
@@ -50,13 +51,34 @@ pub enum Error {
         /// The message of the failure.
         message: String,
     },
-    /// A callback of the caller panicked. The device and the networks remain usable and unchanged.
+    /// A callback of the caller (`observer`, `sampler`, `noise source`) panicked. The device and the networks remain
+    /// usable and unchanged.
     #[error("the {callback} panicked: {message}; nothing else failed, so correct the callback and run again")]
     Callback {
         /// Name of the callback.
         callback: &'static str,
         /// The message of the failure.
         message: String,
+    },
+    /// A conditioning of the request panicked: a mistake in it, or a failure of the device on which it computes.
+    #[error(
+        "the conditioning `{name}` panicked: {message}; if the device ran out of memory, try a smaller size or another \
+         device, otherwise correct the conditioning",
+        name = printable(.name)
+    )]
+    Conditioning {
+        /// Its [`describe`](crate::pipeline::Conditioning::describe).
+        name: String,
+        /// The message of the failure.
+        message: String,
+    },
+    /// A network returned NaN or infinity. A decoded image with such values is an [`ImageError::NotFinite`] instead.
+    #[error("{stage}: expected finite values, got NaN or infinity; {help}")]
+    NotFinite {
+        /// The network, and in which part of the run.
+        stage: String,
+        /// The next step.
+        help: &'static str,
     },
     /// An observer stopped the run. If it was made in batches, `step` counts the steps of the batch that was stopped.
     #[error("cancelled after {step} of {steps} steps")]

@@ -214,6 +214,13 @@ pub trait Autoencoder {
     /// Decodes scaled latents to pixels, approximately in [-1, 1].
     fn decode(&self, latents: Tensor<4>) -> Tensor<4>;
 
+    /// Decodes like [`Self::decode`], but in f32; `None` if [`Self::decode`] computes in f32 already. Called for an image
+    /// that was not finite: some networks overflow f16.
+    fn decode_in_f32(&self, latents: Tensor<4>) -> Option<Tensor<4>> {
+        let _ = latents;
+        None
+    }
+
     /// Returns the pixels per latent along each axis: 8 for Stable Diffusion.
     fn scale_factor(&self) -> usize;
 

@@ -62,7 +62,8 @@ unsafe impl GlobalAlloc for CountingAllocator {
 
 /// Measures how far the allocated memory rises above its level at the start.
 pub(crate) struct Growth {
-    start: usize,
+    /// Bytes that were allocated at the start.
+    pub(crate) start: usize,
 }
 
 impl Growth {

@@ -4,6 +4,7 @@ use burn::tensor::DType;
 use fabric_backends::available_memory;
 use fabric_backends::ops::computes_in;
 
+use super::callback::contained_callback;
 use super::plan::Plan;
 use super::{Pipeline, Request, Settings};
 use crate::Error;
@@ -15,7 +16,8 @@ use crate::schedule::Schedule;
 impl Pipeline {
     /// Returns the noise schedule of a run with this number of steps.
     pub(super) fn schedule(&self, request: &Request, steps: usize) -> Result<Schedule, Error> {
-        let own = request.sampler.as_ref().map(|sampler| sampler.kind());
+        let kind = request.sampler.as_ref().map(|sampler| contained_callback("sampler", || Ok(sampler.kind())));
+        let own = kind.transpose()?;
         let config = match own.or(request.settings.sampler) {
             Some(kind) => self.scheduler.with_sampler(kind),
             None => self.scheduler.clone(),

@@ -6,6 +6,8 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 
 use super::cads::Annealing;
+use super::callback::contained;
+use super::finite::{NetworkOutputs, Output};
 use super::image_prompt_effect::EffectCollector;
 use super::inpaint::MaskChannels;
 use super::plan::ActiveConditioning;
@@ -44,6 +46,7 @@ pub(super) struct GuidedModel<'a, 'n> {
     pub(super) noise: &'a RefCell<&'n mut (dyn RunNoise + 'n)>,
     pub(super) observer: &'a RefCell<&'n mut (dyn Observer + 'n)>,
     pub(super) report: &'a RefCell<Report>,
+    pub(super) outputs: &'a RefCell<NetworkOutputs>,
     /// Collects each reference's share of the attention, if it is to be measured.
     pub(super) attention: Option<&'a RefCell<Collector>>,
     /// Collects what each image condition contributes to the cross-attention, if it is to be measured.
@@ -52,6 +55,14 @@ pub(super) struct GuidedModel<'a, 'n> {
 
 impl Denoiser for GuidedModel<'_, '_> {
     fn predict(&mut self, latents: Tensor<4>, call: &ModelCall) -> Result<Tensor<4>, Error> {
+        // Contained here, because a sampler of the caller's own may call this.
+        let doing = format_args!("evaluating the U-Net, {} of {}", call.index + 1, call.total);
+        contained(doing, || self.guided_prediction(latents, call))
+    }
+}
+
+impl GuidedModel<'_, '_> {
+    fn guided_prediction(&mut self, latents: Tensor<4>, call: &ModelCall) -> Result<Tensor<4>, Error> {
         let guidance = self.guidance.at(call);
         let layout = BatchLayout::new(guidance.branches(), self.images.clone());
         let annealed = match &mut self.annealing {
@@ -83,6 +94,8 @@ impl Denoiser for GuidedModel<'_, '_> {
                 })?,
             }
         };
+        let output = Output::Prediction { evaluation: call.index + 1, evaluations: call.total };
+        self.outputs.borrow_mut().note(output, &predictions);
         self.observer.borrow_mut().predictions(call, &predictions);
         Ok(match &mut self.projected {
             Some(projected) => projected.mix(guidance, predictions, latents, call.level),

@@ -4,6 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::callback::contained_conditioning;
+use super::named_conditioning::NamedConditioning;
 use super::references::Chosen;
 use super::run_guidance::RunGuidance;
 use super::{ImageAdapter, Pipeline, PreparedConditioning, Request, RequestConditioning, RunContext};
@@ -147,7 +149,9 @@ impl Pipeline {
         let run = if is_warm_up { run.warming_up() } else { run };
         let Described { all, image_conditions } = &plan.described;
         let conditioning = all.iter().zip(image_conditions).map(|(one, &image_condition)| {
-            let prepared = one.conditioning.prepare(&run)?;
+            let name = one.conditioning.describe();
+            let prepared = contained_conditioning(|| name.clone(), || one.conditioning.prepare(&run))?;
+            let prepared: Box<dyn PreparedConditioning> = Box::new(NamedConditioning { name, prepared });
             Ok(ActiveConditioning { prepared, images: one.images.clone(), image_condition })
         });
         plan.conditioning = conditioning.collect::<Result<_, Error>>()?;

@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::callback::contained;
+use super::run::decode;
 use super::{ImagePromptEffect, ReferenceAttention};
 use crate::Error;
 use crate::cache::CacheStats;
@@ -104,7 +105,7 @@ impl StepEvent<'_> {
     /// Returns an error if the latents contain NaN, or the device fails.
     pub fn preview(&self) -> Result<Vec<Image>, Error> {
         // Reports a device failure here as `Error::Backend` and not as a panic of the observer.
-        contained("decoding a preview", || super::run::decode(self.autoencoder, self.denoised))
+        contained("decoding a preview", || Ok(decode(self.autoencoder, self.denoised)?.images))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::callback::contained_conditioning;
 use super::{Cads, Conditioning, ReasonSettings, RequestConditioning, Window};
 use crate::fabric::{FabricSettings, ReferenceNoise, ReferenceScope};
 use crate::guidance::{Apg, Guidance};
@@ -164,7 +165,11 @@ impl Settings {
     /// Returns the guidance of a run with this conditioning.
     pub(super) fn guidance_with(&self, conditioning: &[RequestConditioning]) -> Result<Guidance, Error> {
         let scale = self.guidance_scale;
-        let mut required = conditioning.iter().filter_map(|one| one.conditioning.guidance(scale));
+        let required = conditioning.iter().map(|RequestConditioning { conditioning, .. }| {
+            contained_conditioning(|| conditioning.describe(), || Ok(conditioning.guidance(scale)))
+        });
+        let required = required.collect::<Result<Vec<_>, _>>()?;
+        let mut required = required.into_iter().flatten();
         let guidance = required.next().unwrap_or_else(|| Guidance::classifier_free(scale));
         if let Some(other) = required.find(|other| *other != guidance) {
             let got = format!("{guidance:?} and {other:?}");

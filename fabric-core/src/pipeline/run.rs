@@ -10,7 +10,8 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor};
 
 use super::cads::Annealing;
-use super::callback::{Watched, contained};
+use super::callback::{Watched, WatchedNoise, contained, contained_callback};
+use super::finite::{NetworkOutputs, Output};
 use super::guided_model::{GuidedModel, StepNoise};
 use super::image_prompt_effect::EffectCollector;
 use super::plan::Plan;
@@ -21,7 +22,7 @@ use crate::Error;
 use crate::cache::{CacheStats, ReferenceKvCache, ReferenceLatents};
 use crate::fabric::{FeedbackSchedule, ReferenceNoise, References};
 use crate::guidance::ProjectedGuidance;
-use crate::image::{self, Image};
+use crate::image::{self, Image, ImageError};
 use crate::models::{Autoencoder, CrossAttention, TextEncoder, UNetModel};
 use crate::noise::{RunNoise, SeededNoise};
 use crate::samplers::{ByKind, Sampler, SamplerRun, StepReport};
@@ -309,7 +310,8 @@ impl Pipeline {
     /// Generates some images of a request, given by their indices.
     pub(super) fn generate_part(&self, part: Part<'_>, observer: &mut dyn Observer) -> Result<Generation, Error> {
         // burn panics when a device operation fails; the panic is turned into an error here.
-        contained("making images", || self.run_in_batches(part, observer))
+        let made = contained("making images", || self.run_in_batches(part, observer));
+        made.inspect_err(|error| self.forget_failed(error))
     }
 
     /// Generates all images in one batch with noise from the given source, to reproduce published runs draw by draw.
@@ -323,8 +325,8 @@ impl Pipeline {
         noise: &mut dyn RunNoise,
         observer: &mut dyn Observer,
     ) -> Result<Generation, Error> {
-        contained("making images", || {
-            let observer = &mut Watched(observer);
+        let made = contained("making images", || {
+            let (observer, noise) = (&mut Watched(observer), &mut WatchedNoise(noise));
             let mut plan = self.plan(request, Some(request.seeds.len()))?;
             let images = 0..request.seeds.len();
             let _run = spans::generate(images.len(), &request.settings, plan.size);
@@ -332,7 +334,21 @@ impl Pipeline {
             self.prepare(&mut plan, false)?;
             phase.end();
             self.run_batch(&plan, &Batch { images, number: 0, count: 1 }, noise, observer)
-        })
+        });
+        made.inspect_err(|error| self.forget_failed(error))
+    }
+
+    /// Empties the caches if this error may have left values in them that are not valid.
+    fn forget_failed(&self, error: &Error) {
+        let is_failure = match error {
+            // Devices work asynchronously: what was cached may be the result of the operation that failed.
+            Error::Backend { .. } | Error::Conditioning { .. } => true,
+            Error::NotFinite { .. } | Error::Image(ImageError::NotFinite { .. }) => true,
+            _ => false,
+        };
+        if is_failure {
+            self.clear_caches();
+        }
     }
 
     fn run_batch(
@@ -357,15 +373,22 @@ impl Pipeline {
 
         let phase = begin(observer, Phase::Text, images.clone(), plan)?;
         let clock = Instant::now();
-        let conditions = Conditions::encode(&*self.text, request, seeds, size)?;
+        let encode = || Conditions::encode(&*self.text, request, seeds, size);
+        let conditions = contained("encoding the prompts", encode)?;
+        let outputs = RefCell::new(NetworkOutputs::default());
+        conditions.note(&mut outputs.borrow_mut());
         report.borrow_mut().truncated = conditions.truncated.clone();
         report.borrow_mut().text_seconds = clock.elapsed().as_secs_f64();
         phase.end();
 
         let phase = begin(observer, Phase::Encoding, images.clone(), plan)?;
         let clock = Instant::now();
-        let start = self.start(request, seeds.len(), schedule, size, noise)?;
-        let references = self.references(chosen, request, size, noise, &mut report.borrow_mut())?;
+        let (start, references) = contained("encoding the init image and the references", || {
+            let start = self.start(request, seeds.len(), schedule, size, noise)?;
+            Ok((start, self.references(chosen, request, size, noise, &mut report.borrow_mut())?))
+        })?;
+        outputs.borrow_mut().note(Output::Start, &start.latents);
+        references.iter().for_each(|one| outputs.borrow_mut().note(Output::References, &one.latents));
         let prepared = if batch.number == 0 { plan.seconds } else { 0.0 };
         report.borrow_mut().encode_seconds = prepared + clock.elapsed().as_secs_f64();
         phase.end();
@@ -399,6 +422,7 @@ impl Pipeline {
             noise: &noise,
             observer: &observer,
             report: &report,
+            outputs: &outputs,
             attention: settings.measure_attention.then_some(&attention),
             effects: measures_effects.then_some(&effects),
         };
@@ -423,9 +447,12 @@ impl Pipeline {
         let (latents, mask_blend) = (start.latents, start.mask_blend.as_ref());
         let mut noise_of_steps = StepNoise(&noise);
         let mut run = SamplerRun::new(schedule, &mut model, &mut noise_of_steps, &mut observe, mask_blend);
-        let (by_kind, shape) = (ByKind(schedule.config().kind), latents.dims());
-        let sampler: &dyn Sampler = request.sampler.as_deref().unwrap_or(&by_kind);
-        let latents = sampler.sample(&mut run, latents)?;
+        let shape = latents.dims();
+        let latents = match &request.sampler {
+            // Failures of the network in it are errors already, so its panic is its own.
+            Some(sampler) => contained_callback("sampler", || sampler.sample(&mut run, latents)),
+            None => ByKind(schedule.config().kind).sample(&mut run, latents),
+        }?;
         run.check_finished(latents.dims(), shape)?;
         phase.end();
 
@@ -437,13 +464,27 @@ impl Pipeline {
         let phase = spans::phase(Phase::Decoding);
         let clock = Instant::now();
         let mut made = Vec::with_capacity(images.len());
+        let mut report = report.into_inner();
         for (row, index) in images.clone().enumerate() {
             // One at a time, so that memory for only one is needed.
-            made.extend(decode(&*self.autoencoder, &latents.clone().narrow(0, row, 1))?);
+            let row_of_latents = latents.clone().narrow(0, row, 1);
+            let decoded =
+                contained(format_args!("decoding image {index}"), || decode(&*self.autoencoder, &row_of_latents));
+            let Decoded { images, in_f32 } = decoded.map_err(|error| match error {
+                Error::Image(ImageError::NotFinite { got, total, .. }) => {
+                    outputs.borrow_mut().note(Output::Latents, &latents);
+                    let of_decoder = Error::Image(ImageError::NotFinite { index, got, total });
+                    outputs.borrow().first_error().unwrap_or(of_decoder)
+                }
+                error => error,
+            })?;
+            if in_f32 {
+                report.notes.push(format!("image {index}: the VAE overflowed in half precision and decoded it in f32"));
+            }
+            made.extend(images);
             observer.image(index, &made[row]);
         }
         phase.end();
-        let mut report = report.into_inner();
         report.decode_seconds = clock.elapsed().as_secs_f64();
         (report.cache, report.spill_error) = (self.tokens.stats(), self.tokens.spill_error());
         if settings.measure_attention {
@@ -531,13 +572,30 @@ pub(super) fn all_caches<'a>(pipelines: impl IntoIterator<Item = &'a Pipeline>) 
     seen.into_iter().map(|cache| cache.stats()).fold(CacheStats::default(), CacheStats::plus)
 }
 
+/// Decoded images.
+pub(super) struct Decoded {
+    pub(super) images: Vec<Image>,
+    /// Whether one of them was not finite in half precision and was decoded in f32.
+    pub(super) in_f32: bool,
+}
+
 /// Decodes images one at a time, so that memory for only one is needed.
-pub(super) fn decode(autoencoder: &dyn Autoencoder, latents: &Tensor<4>) -> Result<Vec<Image>, Error> {
-    let mut images = Vec::with_capacity(latents.dims()[0]);
+pub(super) fn decode(autoencoder: &dyn Autoencoder, latents: &Tensor<4>) -> Result<Decoded, Error> {
+    let mut decoded = Decoded { images: Vec::with_capacity(latents.dims()[0]), in_f32: false };
     for row in 0..latents.dims()[0] {
-        images.extend(image::from_tensor(autoencoder.decode(latents.clone().slice_dim(0, row..row + 1)))?);
+        let latents = latents.clone().slice_dim(0, row..row + 1);
+        let images = match image::from_tensor(autoencoder.decode(latents.clone())) {
+            Err(error @ ImageError::NotFinite { .. }) => {
+                // Not finite in f32 either: the first error is the one to return.
+                let again = autoencoder.decode_in_f32(latents).and_then(|pixels| image::from_tensor(pixels).ok());
+                decoded.in_f32 |= again.is_some();
+                again.ok_or(error)
+            }
+            images => images,
+        };
+        decoded.images.extend(images?);
     }
-    Ok(images)
+    Ok(decoded)
 }
 
 /// Hashes a value. The hash may differ between Rust versions, so it only serves for keys within one process.

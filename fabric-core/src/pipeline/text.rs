@@ -8,6 +8,7 @@ use burn::tensor::Tensor;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
+use super::finite::{NetworkOutputs, Output};
 use super::{Request, Settings};
 use crate::Error;
 use crate::guidance::Branch;
@@ -74,6 +75,14 @@ impl Conditions {
             truncated,
             stacked: RefCell::default(),
         })
+    }
+
+    /// Notes the embeddings among the outputs of networks.
+    pub(super) fn note(&self, outputs: &mut NetworkOutputs) {
+        outputs.note(Output::Text, &self.context);
+        if let Some(pooled) = &self.pooled {
+            outputs.note(Output::Text, pooled);
+        }
     }
 
     /// Number of tokens in the context.

@@ -88,6 +88,13 @@ impl AttachedEncoder {
             return Ok(features);
         }
         let features = make()?;
+        // Checked before they are kept. This waits for the device, but once per image only.
+        if !features.are_finite() {
+            return Err(Error::NotFinite {
+                stage: "features of the image encoder".to_owned(),
+                help: "the network overflowed or its weights are damaged: load it in f32 or bf16",
+            });
+        }
         self.lock().insert(key, features.clone());
         Ok(features)
     }

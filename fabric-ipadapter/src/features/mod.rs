@@ -160,6 +160,22 @@ impl Features {
         }
     }
 
+    /// Whether no value is NaN or infinite. Waits for the device.
+    pub(crate) fn are_finite(&self) -> bool {
+        fn are_finite<const D: usize>(x: &Tensor<D>) -> bool {
+            // In f32, because the sum of many values may exceed the range of f16.
+            x.clone().cast(DType::F32).abs().sum().into_scalar::<f32>().is_finite()
+        }
+        match self {
+            Self::Pooled(x) | Self::Face(x) => are_finite(x),
+            Self::Tokens(x) => are_finite(x),
+            Self::FaceAndTokens { identities, tokens } => are_finite(identities) && are_finite(tokens),
+            Self::Instructed { tokens, prompt, instruction } => {
+                [tokens, prompt, instruction].into_iter().all(are_finite)
+            }
+        }
+    }
+
     /// Repeats the features of one image for this many images; features of as many images are unchanged.
     pub(crate) fn repeated(self, images: usize) -> Result<Self, AdapterError> {
         match self.images() {

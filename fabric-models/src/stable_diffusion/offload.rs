@@ -104,6 +104,10 @@ impl Autoencoder for Offloaded<Vae> {
         Autoencoder::decode(&*self.load_to_device(), latents)
     }
 
+    fn decode_in_f32(&self, latents: Tensor<4>) -> Option<Tensor<4>> {
+        self.load_to_device().decode_in_f32(latents)
+    }
+
     fn scale_factor(&self) -> usize {
         self.in_memory.scale_factor()
     }

@@ -249,6 +249,13 @@ impl Autoencoder for Vae {
         self.decode_unscaled(latents / scale + shift)
     }
 
+    fn decode_in_f32(&self, latents: Tensor<4>) -> Option<Tensor<4>> {
+        let is_half = is_half(self.computes_in(&self.decoder.device()));
+        is_half.then(|| {
+            Autoencoder::decode(&self.clone().with_options(VaeOptions { upcast: true, ..self.options }), latents)
+        })
+    }
+
     fn scale_factor(&self) -> usize {
         self.scale_factor
     }

@@ -167,6 +167,11 @@ impl Run {
                     state.lose(piece, Loss { member, said: message, limit: None });
                     false
                 }
+                // It computes on the device, so its panic may be a failure of the device.
+                Err(error @ Error::Conditioning { .. }) => {
+                    state.lose(piece, Loss { member, said: error.to_string(), limit: None });
+                    false
+                }
                 // Another device may have the memory or the number type that this one lacks.
                 Err(limit @ Error::DeviceLimit(_)) => {
                     state.lose(piece, Loss { member, said: limit.to_string(), limit: Some(limit) });
