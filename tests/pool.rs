@@ -176,7 +176,19 @@ fn fresh_noise_is_that_of_one_device() {
 #[test]
 fn a_lost_devices_work_goes_to_the_others() {
     let request = request(&[1, 2, 3, 4], Some(1));
-    let made = pool([mortal(4), pipeline()]).generate(&request).expect("images");
+    let (lost, is_lost) = channel();
+    let mortal = ends(4, move || {
+        lost.send(()).expect("the other device waits");
+        panic!("the cable was pulled");
+    });
+    // The other device waits before its first evaluation, or it could make all images before the first one is lost.
+    let is_lost = Mutex::new(Some(is_lost));
+    let other = ends(0, move || {
+        if let Some(is_lost) = is_lost.lock().expect("one pass at a time").take() {
+            is_lost.recv_timeout(Duration::from_secs(300)).expect("a device that is lost");
+        }
+    });
+    let made = pool([mortal, other]).generate(&request).expect("images");
     assert_equal(&made.made, &pipeline().generate(&request).expect("images"));
     let [(name, said)] = &made.lost[..] else { panic!("{:?}", made.lost) };
     assert_eq!(name, "device 0");

@@ -30,7 +30,7 @@ use crate::images::{assert_same, fabric, image};
 use crate::models::{adapter, device, folder, networks, options, pipeline, vision, with_networks};
 
 /// Requests drawn from each thread, besides each input once.
-const DRAWS: usize = 60;
+const DRAWS: usize = 20;
 
 fn draws() -> usize {
     let Ok(asked) = std::env::var("FABRIC_CACHE_DRAWS") else { return DRAWS };

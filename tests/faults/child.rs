@@ -29,8 +29,9 @@ pub(crate) fn alone(test: &str, body: impl FnOnce()) {
     let output = command(test, Path::new(".")).output().expect("a process");
     let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
-    for line in said.lines().filter(|line| line.starts_with("figure: ")) {
-        figure(line);
+    // The first line of a test's output begins with its name.
+    for (_, line) in said.lines().filter_map(|line| line.split_once("figure: ")) {
+        figure(&format!("figure: {line}"));
     }
 }
 

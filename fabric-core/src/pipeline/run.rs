@@ -373,7 +373,7 @@ impl Pipeline {
 
         let phase = begin(observer, Phase::Text, images.clone(), plan)?;
         let clock = Instant::now();
-        let encode = || Conditions::encode(&*self.text, request, seeds, size);
+        let encode = || Conditions::encode(&*self.text, request, seeds, size, chosen.len() > 0);
         let conditions = contained("encoding the prompts", encode)?;
         let outputs = RefCell::new(NetworkOutputs::default());
         conditions.note(&mut outputs.borrow_mut());

@@ -46,11 +46,15 @@ impl Conditions {
     /// to empty windows too. If prompt dropout is on, the full prompt is therefore encoded as well and not used
     /// otherwise: the number of windows then depends only on the request, not on the words dropped in other
     /// images of the batch.
+    ///
+    /// The number of rows of a call changes rounding. With references, the empty prompt is therefore taken from a call
+    /// of three rows, whatever the number of images: its keys and values may be cached for batches of other sizes.
     pub(super) fn encode(
         text: &dyn TextEncoder,
         request: &Request,
         seeds: &[u64],
         [width, height]: [usize; 2],
+        has_references: bool,
     ) -> Result<Self, Error> {
         let settings = &request.settings;
         let dropped = seeds.iter().map(|&seed| without_words(text, &request.prompt, settings, seed));
@@ -61,7 +65,14 @@ impl Conditions {
         if settings.prompt_dropout > 0.0 && settings.text.long_prompts {
             prompts.push(request.prompt.clone());
         }
-        let embedding = text.encode(&prompts, &settings.text)?;
+        let mut embedding = text.encode(&prompts, &settings.text)?;
+        let of_references = [request.prompt.clone(), prompts[seeds.len()].clone(), String::new()];
+        if has_references && prompts != of_references {
+            let other = text.encode(&of_references, &settings.text)?;
+            embedding.context = with_last_row(embedding.context, other.context, read);
+            embedding.pooled =
+                embedding.pooled.zip(other.pooled).map(|(pooled, other)| with_last_row(pooled, other, read));
+        }
         let cut_off = embedding.truncated.into_iter().take(read);
         let mut truncated: Vec<String> = cut_off.filter(|rest| !rest.is_empty()).collect();
         truncated.dedup();
@@ -156,6 +167,12 @@ impl Conditions {
     }
 }
 
+/// Returns the first `rows` rows of `all`, the last of them replaced by the last row of `other`.
+fn with_last_row<const D: usize>(all: Tensor<D>, other: Tensor<D>, rows: usize) -> Tensor<D> {
+    let last = other.dims()[0] - 1;
+    Tensor::cat(vec![all.slice_dim(0, 0..rows - 1), other.slice_dim(0, last..last + 1)], 0)
+}
+
 /// Drops each word with probability [`Settings::prompt_dropout`], as in the official code: split at white space and
 /// joined by one space. The text encoder splits the words, because weighting brackets do not count as words.
 fn without_words(text: &dyn TextEncoder, prompt: &str, settings: &Settings, seed: u64) -> Result<String, Error> {
@@ -203,7 +220,7 @@ mod tests {
     #[test]
     fn branches_with_the_image_have_the_prompts_pooled_text() {
         let request = Request::new("four").with_negative_prompt("negative");
-        let conditions = Conditions::encode(&Length, &request, &[0], [64, 64]).expect("conditions");
+        let conditions = Conditions::encode(&Length, &request, &[0], [64, 64], false).expect("conditions");
         let branches = [Branch::Conditional, Branch::ImageOnly, Branch::Everything, Branch::Unconditional];
         let rows = conditions.rows(&branches, 1);
         let values = |x: Tensor<1>| x.into_data().try_to_vec::<f32>().expect("f32");
@@ -218,7 +235,7 @@ mod tests {
     #[test]
     fn another_context_of_the_prompts_is_that_of_the_conditional_branch_alone() {
         let request = Request::new("four").with_negative_prompt("negative");
-        let conditions = Conditions::encode(&Length, &request, &[0, 1], [64, 64]).expect("conditions");
+        let conditions = Conditions::encode(&Length, &request, &[0, 1], [64, 64], false).expect("conditions");
         let branches = [Branch::Conditional, Branch::ImageOnly, Branch::Unconditional];
         let values = |x: Tensor<1>| x.into_data().try_to_vec::<f32>().expect("f32");
         let context = |of: &Conditions| values(of.rows(&branches, 1).context.clone().reshape([7]));
