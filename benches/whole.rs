@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use fabric::core::fabric::ReferencePass;
-use fabric::core::pipeline::{Pipeline, Request, Settings};
-use fabric::models::LoadPipeline;
 use fabric::models::clip::ClipTextConfig;
+use fabric::models::demo_folder;
 use fabric::models::load::{LoadDtype, LoadOptions, SafetensorsFile, load_into, save_weights};
 use fabric::models::unet::UNetConfig;
-use fabric::prelude::Image;
+use fabric::prelude::*;
 
 /// Encodes a prompt and an empty prompt with a text encoder of Stable Diffusion 1.5's size.
 fn text(c: &mut Criterion) {
@@ -86,5 +85,36 @@ fn world(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, text, world, load);
+/// Generates the second round of a session, four images in 20 steps with guidance: without votes, and after two votes on
+/// images of the first round, plain or with a reason each.
+fn world_round(c: &mut Criterion) {
+    const IMAGES: usize = 4;
+    let device = fabric::default_device().expect("a device");
+    let model = demo_folder().expect("the model that ships");
+    let encoder = ClipVision::open(model.join("image_encoder"), &device).expect("its image encoder");
+    let adapter = IpAdapter::open(model.join("ip_adapter/instruct.safetensors"), &device).expect("its adapter");
+    let pipeline = Pipeline::demo(&device).expect("the model").with_adapter(adapter.with_encoder(encoder));
+    let mut session = FeedbackSession::new("a star").with_seed(0);
+    let first = session.generate(&pipeline, IMAGES).expect("the first round");
+    let mut group = c.benchmark_group("world_round_of_4");
+    group.sample_size(10).measurement_time(Duration::from_secs(20));
+    let plain = [Vote::LIKE, Vote::DISLIKE];
+    let reasoned = [Vote::LIKE.because(Aspect::Colour), Vote::DISLIKE.because("the size")];
+    let liked = [Vote::LIKE.because(Aspect::Colour), Vote::LIKE.because("the size")];
+    let cases: [(&str, &[Vote]); 4] =
+        [("plain", &[]), ("two_plain_votes", &plain), ("two_reasons", &reasoned), ("two_likes_with_reasons", &liked)];
+    for (name, votes) in cases {
+        let mut session = session.clone();
+        for (image, vote) in first.images.iter().zip(votes) {
+            session.vote(image, vote.clone()).expect("a vote");
+        }
+        let request = session.next_request(&pipeline, IMAGES).expect("a request");
+        // This run fills the caches, which later rounds of a session find filled.
+        pipeline.generate(&request).expect("a round");
+        group.bench_function(name, |b| b.iter(|| black_box(pipeline.generate(&request).expect("a round"))));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, text, world, world_round, load);
 criterion_main!(benches);

@@ -21,6 +21,15 @@
 //! The [`guides`] show how to build an [application](guides::app_developer), a [method](guides::researcher) or a
 //! [tool](guides::tool_builder) on it.
 //!
+//! Votes that say why: three likes, one for a colour, one for a background and one for a composition. Below the images
+//! that were voted on are the images after the same likes without reasons, and then with them:
+//!
+#![doc = include_str!("../docs/front-page/votes.md")]
+//!
+//! An image as a prompt, with an instruction that says what to take of it: here its style, then its composition.
+//!
+#![doc = include_str!("../docs/front-page/instruct.md")]
+//!
 //! These are the places where a method changes the U-Net's evaluation:
 //!
 //! | place | type | method |

@@ -170,6 +170,7 @@ const SAMPLERS: [&str; 18] = [
     "unipc",
     "unipc_beta",
     "lcm",
+    "tcd",
 ];
 
 const WEIGHTED: &str = "a (red:1.4) star [on] blue, ((very)) (small:0.6)";

@@ -97,6 +97,8 @@ pub struct UNetInput<'a> {
     pub text_kv_cache: Option<&'a TextKvCache>,
     /// Additional conditioning, for networks that need it (SDXL).
     pub added: Option<AddedConditions>,
+    /// Guidance scale, for networks that read it ([`UNetModel::reads_guidance_scale`]); others ignore it.
+    pub guidance_scale: Option<f64>,
     /// Residuals of ControlNet or T2I-Adapter.
     pub residuals: Option<&'a Residuals>,
     /// Attention processor, which adds tokens to the attention layers.
@@ -117,6 +119,7 @@ impl<'a> UNetInput<'a> {
             context,
             text_kv_cache: None,
             added: None,
+            guidance_scale: None,
             residuals: None,
             processor: &crate::attention::NoProcessor,
             reference_rows: 0,
@@ -183,6 +186,12 @@ pub trait UNetModel {
     /// Returns the number of input channels: those of the latents, or for inpainting networks twice those plus
     /// one for the mask.
     fn in_channels(&self) -> usize;
+
+    /// Whether the network reads the guidance scale ([`UNetInput::guidance_scale`]), as latent consistency models do: it
+    /// was distilled with guidance, so that a run has no unconditional branch.
+    fn reads_guidance_scale(&self) -> bool {
+        false
+    }
 
     /// Returns a lower estimate of the bytes that a pass over `[rows, height, width]` latents takes beside the
     /// weights; 0 if unknown.

@@ -1,6 +1,6 @@
 //! Fixtures made with diffusers: `control` (`tests/fixtures/make_control.py`) has ControlNet's guess mode, all types of
 //! T2I-Adapter and whole inpainting runs; `control_xl` (`make_control_xl.py`) has SDXL ControlNets, one with global
-//! pooling.
+//! pooling; `guidance_scale` (`make_guidance_scale.py`) has a U-Net that reads its guidance scale.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -115,6 +115,22 @@ fn control_networks_of_the_large_model_equal_diffusers() {
         golden.compare(&format!("{name}/mid"), added.mid.clone().expect("a share for the middle"));
         let predicted = unet.forward(UNetInput { residuals: Some(&added), ..input() });
         golden.compare(&format!("{name}/out"), predicted.sample.expect("a prediction"));
+    }
+    golden.finish();
+}
+
+#[test]
+fn a_network_that_reads_its_guidance_scale_equals_diffusers() {
+    let (golden, device) = (Golden::fixture("guidance_scale"), device());
+    let settings = settings("guidance_scale.json");
+    let unet = UNetConfig::from_json(&settings["unet"].to_string()).expect("a configuration");
+    let unet: UNet = loaded(unet.init(&device).expect("a network"), &Weights::of(&golden, "unet/"));
+    assert!(unet.reads_guidance_scale());
+    let timestep = [settings["timestep"].as_f64().expect("a number")];
+    for scale in settings["scales"].as_array().expect("scales") {
+        let input = UNetInput::new(golden.tensor("sample", &device), &timestep, golden.tensor("context", &device));
+        let predicted = unet.forward(UNetInput { guidance_scale: scale.as_f64(), ..input });
+        golden.compare(&format!("{scale}/out"), predicted.sample.expect("a prediction"));
     }
     golden.finish();
 }

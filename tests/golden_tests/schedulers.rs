@@ -9,7 +9,7 @@ use fabric::core::samplers;
 use fabric::core::schedule::{self, Schedule, SchedulerConfig, training_betas, training_levels};
 use serde_json::Value;
 
-use super::harness::{Golden, device, json, relative_error, tolerance};
+use super::harness::{Golden, device, fixtures, json, relative_error, tolerance};
 
 /// Linear model `a * latents + b * timestep / 1000 + c * pattern`, which records its answers.
 struct Linear {
@@ -79,6 +79,17 @@ fn trajectories_are_diffusers() {
         golden.finish();
     }
     assert!(failed.is_empty(), "{failed:#?}");
+}
+
+#[test]
+fn trajectories_of_tcd_are_diffusers() {
+    let golden = Golden::fixture("tcd");
+    let text = std::fs::read_to_string(fixtures().join("tcd.json")).expect("the cases");
+    let file: Value = serde_json::from_str(&text).expect("JSON");
+    let cases = file["cases"].as_object().expect("an object");
+    let failed: Vec<String> = cases.iter().filter_map(|(name, case)| trajectory(&golden, &file, name, case)).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    golden.finish();
 }
 
 #[test]

@@ -29,7 +29,7 @@
 //! | factors of faces | [`Eyes`], [`Brows`], [`Mouth`], [`Hair`], [`Skin`], [`Glasses`] |
 //! | all factors | [`Factor`] as a trait, [`Attribute`] as a value |
 //! | factors that a caption names | [`Named`] |
-//! | pairs of images that share factors | [`Pair`], [`InstructTask`] |
+//! | pairs of images that share factors | [`Pair`], [`InstructTask`], [`Curriculum`] |
 //! | images that each share another factor with a target | [`SeveralPrompts`] |
 //! | vocabulary | [`words`] |
 //! | reading images | [`Judge`], [`Readers`], [`Tally`]; [`measure`] for whole networks; [`Person`] for feedback |
@@ -37,6 +37,7 @@
 mod attribute;
 mod canvas;
 mod caption;
+mod curriculum;
 mod draws;
 mod error;
 mod face;
@@ -73,6 +74,7 @@ mod tests;
 pub use attribute::Attribute;
 pub use canvas::{MAX_SIDE, MIN_SIDE};
 pub use caption::{Caption, Wording, caption, full_caption};
+pub use curriculum::Curriculum;
 pub use error::WorldError;
 pub use factor::Factor;
 pub use factor_heads::FactorHeads;

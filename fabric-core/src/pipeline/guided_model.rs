@@ -31,6 +31,8 @@ use crate::spans;
 /// [`BatchLayout`], and mixes the branches. References that are recorded beforehand go through the same forward pass.
 pub(super) struct GuidedModel<'a, 'n> {
     pub(super) unet: &'a dyn UNetModel,
+    /// Guidance scale that the U-Net reads; `None` if it reads none.
+    pub(super) guidance_scale: Option<f64>,
     pub(super) guidance: &'a RunGuidance,
     /// Mixes the branches instead of `Guidance::mix`, if it is set.
     pub(super) projected: Option<ProjectedGuidance>,
@@ -165,7 +167,7 @@ impl GuidedModel<'_, '_> {
         if layout.image_rows() > 0 && !self.conditioning.is_empty() {
             let images = rows.clone().narrow(0, 0, layout.image_rows());
             let text = conditions.rows(layout.branches(), 0);
-            let input = input(images, &timesteps, &text);
+            let input = self.input(images, &timesteps, &text);
             for (one, view) in conditioning {
                 residuals = match (residuals, one.prepared.residuals(call, &input, view)?) {
                     (Some(sum), Some(more)) => Some(sum.plus(more)),
@@ -180,12 +182,20 @@ impl GuidedModel<'_, '_> {
         let text = conditions.rows(layout.branches(), layout.reference_rows());
         // In a batch of references only, they are what the pass is about: it records them.
         let reference_rows = if record == Record::Nothing { layout.reference_rows() } else { 0 };
-        let input = UNetInput { processor, reference_rows, record, ..input(rows, &timesteps, &text) };
+        let input = UNetInput { processor, reference_rows, record, ..self.input(rows, &timesteps, &text) };
         let output = self.unet.forward(UNetInput { residuals: residuals.as_ref(), ..input });
         if let (Some(effects), Some(measured)) = (effects, measured) {
             effects.borrow_mut().note(call.index, &measured.layers(), self.conditioning, layout);
         }
         Ok(output)
+    }
+
+    /// Creates the U-Net input for these rows.
+    fn input<'a>(&self, sample: Tensor<4>, timesteps: &'a [f64], text: &'a TextRows) -> UNetInput<'a> {
+        let TextRows { context, added, keys } = text;
+        let input = UNetInput::new(sample, timesteps, context.clone());
+        let guidance_scale = self.guidance_scale;
+        UNetInput { added: added.clone(), guidance_scale, text_kv_cache: Some(keys), ..input }
     }
 
     /// Runs `pass` with a processor of references, whose shares of the attention are measured if asked for.
@@ -203,13 +213,6 @@ impl GuidedModel<'_, '_> {
         measured.shares().iter().for_each(|share| attention.note(indices[share.source], call.index, share));
         Ok(made)
     }
-}
-
-/// Creates the U-Net input for these rows.
-fn input<'a>(sample: Tensor<4>, timesteps: &'a [f64], text: &'a TextRows) -> UNetInput<'a> {
-    let TextRows { context, added, keys } = text;
-    let input = UNetInput::new(sample, timesteps, context.clone());
-    UNetInput { added: added.clone(), text_kv_cache: Some(keys), ..input }
 }
 
 /// Noise source for the sampler's steps.

@@ -99,7 +99,7 @@ impl Pipeline {
         }
         self.check_mask(request, size)?;
         let described = self.described(request)?;
-        let guidance = request.settings.guidance_with(&described.all)?;
+        let guidance = request.settings.guidance_with(&described.all, self.unet.reads_guidance_scale())?;
         let guidance = RunGuidance::new(guidance, request.settings.guidance_window, &schedule);
         let chosen = Chosen::of(request, &guidance, &schedule);
         let (conditioning, seconds) = (Vec::new(), 0.0);

@@ -38,6 +38,9 @@ pub struct ReasonSettings {
     /// Largest sum of scales of the votes of one direction with the same reason. Above 1, an aspect that was named more often
     /// than others counts more, but several votes have no more than scale 1 together.
     pub most_per_aspect: f64,
+    /// Number of votes of one direction with the same reason that have an effect, the newest ones; `None` for all. An
+    /// image prompt more costs little time, but adapters are trained with few at once.
+    pub newest_per_aspect: Option<usize>,
     /// References that votes become in addition to their image prompt, by the kind of their reason. Votes with another
     /// reason are no references.
     pub references: BTreeMap<AspectKind, ReferenceScope>,
@@ -46,7 +49,7 @@ pub struct ReasonSettings {
 /// A vote of strength 1 has scale 1, as adapters are trained, and so have all votes of one aspect together. No references.
 impl Default for ReasonSettings {
     fn default() -> Self {
-        Self { scale: 1.0, away_scale: 1.0, most_per_aspect: 1.0, references: BTreeMap::new() }
+        Self { scale: 1.0, away_scale: 1.0, most_per_aspect: 1.0, newest_per_aspect: None, references: BTreeMap::new() }
     }
 }
 
@@ -61,6 +64,10 @@ impl ReasonSettings {
             if !(0.0..=100.0).contains(&value) {
                 return Err(Error::settings(name, value, "a number from 0 to 100", "1 is as trained, 0 has no effect"));
             }
+        }
+        if self.newest_per_aspect == Some(0) {
+            let help = "leave it out for all votes, or set reasons.scale and reasons.away_scale to 0 for none";
+            return Err(Error::settings("reasons.newest_per_aspect", 0, "a number of votes, 1 or more", help));
         }
         let most = self.most_per_aspect;
         for (name, value) in [("reasons.scale", self.scale), ("reasons.away_scale", self.away_scale)] {
@@ -81,6 +88,23 @@ impl ReasonSettings {
             scope.blocks.check_levels(&format!("reasons.references.{kind}.blocks"), levels)
         };
         Ok(self.references.iter().try_for_each(check)?)
+    }
+
+    /// Returns the indices of the votes that have an effect by [`Self::newest_per_aspect`]. The votes are given from the
+    /// oldest to the newest, by their strength (below 0 a dislike) and their reason.
+    pub(super) fn newest(&self, votes: &[(f64, &Aspect)]) -> Vec<usize> {
+        let Some(most) = self.newest_per_aspect else { return (0..votes.len()).collect() };
+        let mut counts: HashMap<(bool, &Aspect), usize> = HashMap::new();
+        let mut newest: Vec<usize> = (votes.iter().enumerate().rev())
+            .filter(|(_, (strength, aspect))| {
+                let count = counts.entry((*strength < 0.0, aspect)).or_default();
+                *count += 1;
+                *count <= most
+            })
+            .map(|(index, _)| index)
+            .collect();
+        newest.reverse();
+        newest
     }
 
     /// Returns the scale of the image prompt of each vote, given by its strength (below 0 a dislike) and its reason.
@@ -152,6 +176,22 @@ mod tests {
     }
 
     #[test]
+    fn of_votes_with_the_same_reason_and_direction_the_newest_have_an_effect() {
+        let votes = [
+            (1.0, &Aspect::Style),
+            (1.0, &Aspect::Colour),
+            (-1.0, &Aspect::Style),
+            (0.5, &Aspect::Style),
+            (1.0, &Aspect::Style),
+        ];
+        let newest = |count| ReasonSettings { newest_per_aspect: count, ..ReasonSettings::default() }.newest(&votes);
+        assert_eq!(newest(None), [0, 1, 2, 3, 4]);
+        assert_eq!(newest(Some(1)), [1, 2, 4]);
+        assert_eq!(newest(Some(2)), [1, 2, 3, 4]);
+        assert_eq!(newest(Some(3)), newest(None));
+    }
+
+    #[test]
     fn limits_of_0_leave_nothing_and_settings_out_of_range_are_refused() {
         let none = ReasonSettings { most_per_aspect: 0.0, ..ReasonSettings::default() };
         assert_near(&none.scales(&[(1.0, &Aspect::Style)]), &[0.0]);
@@ -159,6 +199,7 @@ mod tests {
             ("reasons.scale", ReasonSettings { scale: -1.0, ..ReasonSettings::default() }),
             ("reasons.away_scale", ReasonSettings { away_scale: f64::NAN, ..ReasonSettings::default() }),
             ("reasons.most_per_aspect", ReasonSettings { most_per_aspect: 1e9, ..ReasonSettings::default() }),
+            ("reasons.newest_per_aspect", ReasonSettings { newest_per_aspect: Some(0), ..ReasonSettings::default() }),
             ("reasons.scale", ReasonSettings { scale: 2.0, ..ReasonSettings::default() }),
             ("reasons.away_scale", ReasonSettings { most_per_aspect: 0.5, scale: 0.5, ..ReasonSettings::default() }),
         ] {

@@ -162,9 +162,13 @@ impl Settings {
 }
 
 impl Settings {
-    /// Returns the guidance of a run with this conditioning.
-    pub(super) fn guidance_with(&self, conditioning: &[RequestConditioning]) -> Result<Guidance, Error> {
-        let scale = self.guidance_scale;
+    /// Returns the guidance of a run with this conditioning. A network that reads the guidance scale itself needs no other.
+    pub(super) fn guidance_with(
+        &self,
+        conditioning: &[RequestConditioning],
+        is_read_by_network: bool,
+    ) -> Result<Guidance, Error> {
+        let scale = if is_read_by_network { 1.0 } else { self.guidance_scale };
         let required = conditioning.iter().map(|RequestConditioning { conditioning, .. }| {
             contained_conditioning(|| conditioning.describe(), || Ok(conditioning.guidance(scale)))
         });
@@ -376,7 +380,7 @@ impl Request {
     /// Returns an error if two conditionings require different guidance, a scale is not finite, or [`Settings::apg`] is
     /// set and the guidance is not classifier-free guidance.
     pub fn guidance(&self) -> Result<Guidance, Error> {
-        self.settings.guidance_with(&self.conditioning)
+        self.settings.guidance_with(&self.conditioning, false)
     }
 
     /// Whether an image depends on its batch: fresh noise on references is drawn once per batch.

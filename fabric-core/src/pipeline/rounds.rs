@@ -41,15 +41,18 @@ impl Votes {
     }
 }
 
-/// Returns the scales of the votes with a reason that the keep policy selects, by the index of the vote.
+/// Returns the scales of the votes with a reason that have an effect, by the index of the vote: those that the keep policy
+/// selects, and of these the newest of each aspect.
 fn scales_of_reasons(votes: &[Judged], settings: &Settings) -> BTreeMap<usize, f64> {
     let (indices, reasons): (Vec<usize>, Vec<(f64, &Aspect)>) = (votes.iter().enumerate())
         .filter_map(|(index, judged)| Some((index, (judged.vote.strength(), judged.vote.reason()?))))
         .unzip();
     let strengths: Vec<f64> = reasons.iter().map(|(strength, _)| *strength).collect();
-    let kept = settings.fabric.keep.select(&strengths);
-    let kept_reasons: Vec<(f64, &Aspect)> = kept.iter().map(|&at| reasons[at]).collect();
-    kept.iter().map(|&at| indices[at]).zip(settings.reasons.scales(&kept_reasons)).collect()
+    let (indices, reasons): (Vec<usize>, Vec<(f64, &Aspect)>) =
+        settings.fabric.keep.select(&strengths).into_iter().map(|at| (indices[at], reasons[at])).unzip();
+    let (indices, reasons): (Vec<usize>, Vec<(f64, &Aspect)>) =
+        settings.reasons.newest(&reasons).into_iter().map(|at| (indices[at], reasons[at])).unzip();
+    indices.into_iter().zip(settings.reasons.scales(&reasons)).collect()
 }
 
 /// Generating rounds with a pipeline.

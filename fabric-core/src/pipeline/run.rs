@@ -394,13 +394,19 @@ impl Pipeline {
         phase.end();
 
         let can_cache = noise.is_seeded() && noise.has_fixed_references() && !plan.references_are_conditioned();
+        let guidance_scale = self.unet.reads_guidance_scale().then_some(settings.guidance_scale);
         let references = References {
             all: references,
             settings: &settings.fabric,
             schedule: FeedbackSchedule::new(&settings.fabric, schedule.config().num_train_timesteps),
             levels: self.unet.levels(),
             cache: can_cache.then_some(&*self.tokens),
-            cache_conditions: digest(&(settings.text.clip_skip, conditions.tokens(), size)),
+            cache_conditions: digest(&(
+                settings.text.clip_skip,
+                conditions.tokens(),
+                size,
+                guidance_scale.map(f64::to_bits),
+            )),
         };
         let phase = begin(observer, Phase::Denoising, images.clone(), plan)?;
         let attention = RefCell::new(Collector::new(images.len(), schedule.calls()));
@@ -411,6 +417,7 @@ impl Pipeline {
         let config = schedule.config();
         let mut model = GuidedModel {
             unet: &*self.unet,
+            guidance_scale,
             guidance,
             projected: settings.apg.map(|apg| ProjectedGuidance::new(apg, config.prediction)),
             annealing: settings.cads.map(|cads| Annealing::new(cads, config.num_train_timesteps, seeds)),

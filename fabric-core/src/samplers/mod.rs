@@ -16,6 +16,7 @@ mod lms;
 mod mask_blend;
 mod pndm;
 mod run;
+mod tcd;
 mod unipc;
 
 #[cfg(test)]
@@ -194,6 +195,7 @@ impl Sampler for ByKind {
             SamplerKind::DpmPlusPlusSde(_) => dpm_sde::dpm_sde(run, x),
             SamplerKind::UniPc(_) => unipc::unipc(run, x),
             SamplerKind::Lcm => lcm::lcm(run, x),
+            SamplerKind::Tcd => tcd::tcd(run, x),
         }
     }
 }

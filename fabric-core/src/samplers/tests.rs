@@ -295,7 +295,8 @@ fn levels_without_signal_work_with_velocity() {
 #[test]
 fn a_run_from_an_image_keeps_the_spread_of_the_data() {
     for kind in all_kinds() {
-        let steps = if kind == SamplerKind::Lcm { 40 } else { 100 };
+        let is_distilled = matches!(kind, SamplerKind::Lcm | SamplerKind::Tcd);
+        let steps = if is_distilled { 40 } else { 100 };
         let schedule = Schedule::new(&config(kind), steps).and_then(|s| s.from_strength(0.6)).expect("a schedule");
         let mut noise = Seeded::new(11);
         let clean = noise.draw([4096, 1, 1, 1]).expect("noise") * SPREAD;

@@ -11,7 +11,8 @@ use super::{SamplerKind, ScheduleError, SchedulerConfig};
 /// Returns the cumulative products of `1 - beta` (`alphas_cumprod`), one per training step.
 pub(super) fn cumulative_alphas(config: &SchedulerConfig) -> Result<Vec<f32>, ScheduleError> {
     let mut alphas = cumulative_product(&betas(config)?);
-    let may_end_at_zero = matches!(config.kind, SamplerKind::Ddpm | SamplerKind::Ddim | SamplerKind::Lcm);
+    let may_end_at_zero =
+        matches!(config.kind, SamplerKind::Ddpm | SamplerKind::Ddim | SamplerKind::Lcm | SamplerKind::Tcd);
     if config.rescale_betas_zero_snr && !may_end_at_zero {
         // This gives a sigma of 4096 instead of infinity; the value is diffusers'.
         *alphas.last_mut().unwrap_or(&mut 0.0) = f32::exp2(-24.0);

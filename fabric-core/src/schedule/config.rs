@@ -144,7 +144,7 @@ pub struct SchedulerConfig {
     pub steps_offset: usize,
     /// Rescales the betas so that the last step holds no signal (Lin et al. 2023, algorithm 1).
     ///
-    /// All samplers except DDPM, DDIM and LCM then use `2^-24` for the last cumulative alpha, as diffusers does.
+    /// All samplers except DDPM, DDIM, LCM and TCD then use `2^-24` for the last cumulative alpha, as diffusers does.
     pub rescale_betas_zero_snr: bool,
     /// Timestep spacing.
     #[serde(rename = "timestep_spacing", skip_serializing_if = "Option::is_none")]
@@ -173,8 +173,8 @@ pub struct SchedulerConfig {
     /// Ends at the clean image instead of training step 0 (DDIM, PNDM).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) set_alpha_to_one: Option<bool>,
-    /// Amount of noise added by DDIM, from 0 (none) to 1 (as DDPM). Not a field of diffusers' files (there, it is
-    /// an argument of `step`).
+    /// Amount of noise added by DDIM, from 0 (none, the default) to 1 (as DDPM), and by TCD, whose paper calls it gamma
+    /// (default 0.3). Not a field of diffusers' files (there, it is an argument of `step`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta: Option<f64>,
     /// Variance of a DDPM step.
@@ -392,7 +392,7 @@ impl SchedulerConfig {
             SamplerKind::Heun(_) | SamplerKind::Kdpm2(_) | SamplerKind::DpmPlusPlusSde(_) => {
                 (0.00085, 0.012, BetaSchedule::Linear)
             }
-            SamplerKind::Lcm => (0.00085, 0.012, BetaSchedule::ScaledLinear),
+            SamplerKind::Lcm | SamplerKind::Tcd => (0.00085, 0.012, BetaSchedule::ScaledLinear),
             _ => (1e-4, 0.02, BetaSchedule::Linear),
         };
         (self.beta_start.unwrap_or(start), self.beta_end.unwrap_or(end), self.beta_schedule.unwrap_or(schedule))
@@ -400,7 +400,9 @@ impl SchedulerConfig {
 
     pub(crate) fn spacing(&self) -> Spacing {
         self.spacing.unwrap_or(match self.kind {
-            SamplerKind::Ddpm | SamplerKind::Ddim | SamplerKind::Pndm | SamplerKind::Lcm => Spacing::Leading,
+            SamplerKind::Ddpm | SamplerKind::Ddim | SamplerKind::Pndm | SamplerKind::Lcm | SamplerKind::Tcd => {
+                Spacing::Leading
+            }
             _ => Spacing::Linspace,
         })
     }

@@ -71,6 +71,8 @@ pub enum SamplerKind {
     UniPc(SigmaCurve),
     /// Latent consistency models, 1 to 8 steps (Luo et al. 2023).
     Lcm,
+    /// Trajectory consistency distillation, 1 to 50 steps (Zheng et al. 2024).
+    Tcd,
 }
 
 impl From<SamplerKind> for String {
@@ -90,7 +92,7 @@ impl TryFrom<String> for SamplerKind {
 impl SamplerKind {
     /// All samplers with their default curve; those with [`SamplerKind::has_curves`] also accept the suffixes
     /// `_karras`, `_exponential` and `_beta`.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Ddpm,
         Self::Ddim,
         Self::Pndm,
@@ -104,6 +106,7 @@ impl SamplerKind {
         Self::DpmPlusPlusSde(SigmaCurve::Table),
         Self::UniPc(SigmaCurve::Table),
         Self::Lcm,
+        Self::Tcd,
     ];
 
     /// Returns the short name without the curve, diffusers' class, and the `algorithm_type` that selects the
@@ -123,6 +126,7 @@ impl SamplerKind {
             Self::DpmPlusPlusSde(_) => ("dpmpp_sde", "DPMSolverSDEScheduler", None),
             Self::UniPc(_) => ("unipc", "UniPCMultistepScheduler", None),
             Self::Lcm => ("lcm", "LCMScheduler", None),
+            Self::Tcd => ("tcd", "TCDScheduler", None),
         }
     }
 
@@ -142,7 +146,7 @@ impl SamplerKind {
             | Self::DpmPlusPlus2MSde(curve)
             | Self::DpmPlusPlusSde(curve)
             | Self::UniPc(curve) => curve,
-            Self::Ddpm | Self::Ddim | Self::Pndm | Self::EulerAncestral | Self::Lcm => SigmaCurve::Table,
+            Self::Ddpm | Self::Ddim | Self::Pndm | Self::EulerAncestral | Self::Lcm | Self::Tcd => SigmaCurve::Table,
         }
     }
 
@@ -158,7 +162,7 @@ impl SamplerKind {
             Self::DpmPlusPlus2MSde(_) => Self::DpmPlusPlus2MSde(curve),
             Self::DpmPlusPlusSde(_) => Self::DpmPlusPlusSde(curve),
             Self::UniPc(_) => Self::UniPc(curve),
-            Self::Ddpm | Self::Ddim | Self::Pndm | Self::EulerAncestral | Self::Lcm => self,
+            Self::Ddpm | Self::Ddim | Self::Pndm | Self::EulerAncestral | Self::Lcm | Self::Tcd => self,
         }
     }
 

@@ -70,7 +70,9 @@ impl Schedule {
         let mut schedule =
             Self { config: config.clone(), steps, skipped: 0, alphas, levels: Vec::new(), sigmas: Vec::new() };
         match config.kind {
-            SamplerKind::Ddpm | SamplerKind::Ddim | SamplerKind::Pndm | SamplerKind::Lcm => schedule.fill_from_alphas(),
+            SamplerKind::Ddpm | SamplerKind::Ddim | SamplerKind::Pndm | SamplerKind::Lcm | SamplerKind::Tcd => {
+                schedule.fill_from_alphas()
+            }
             _ => schedule.fill_from_sigmas()?,
         }
         match schedule.levels.iter().find(|level| level.alpha == 0.0) {
@@ -158,7 +160,7 @@ impl Schedule {
     }
 
     /// Returns diffusers' `sigmas` (most of them twice for samplers with two evaluations per step); empty for
-    /// DDPM, DDIM, PNDM and LCM.
+    /// DDPM, DDIM, PNDM, LCM and TCD.
     pub fn sigmas(&self) -> Vec<f64> {
         let sigmas = self.sigmas.get(self.skipped..).unwrap_or_default();
         let twice = |inner: &[f64]| inner.iter().flat_map(|sigma| [*sigma; 2]).collect::<Vec<f64>>();

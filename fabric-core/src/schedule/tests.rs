@@ -179,7 +179,9 @@ fn numbers_of_steps_that_do_not_fit_are_errors() {
         assert!(matches!(steps(kind, 0), Err(ScheduleError::Steps(_))), "{kind}");
         assert!(matches!(steps(kind, 1001), Err(ScheduleError::Steps(_))), "{kind}");
     }
-    assert!(matches!(steps(SamplerKind::Lcm, 51), Err(ScheduleError::Steps(_))));
+    for kind in [SamplerKind::Lcm, SamplerKind::Tcd] {
+        assert!(matches!(steps(kind, 51), Err(ScheduleError::Steps(_))), "{kind}");
+    }
     let prk = SchedulerConfig { skip_prk_steps: Some(false), ..SchedulerConfig::default() };
     assert!(matches!(Schedule::new(&prk, 3), Err(ScheduleError::Steps(_))));
     assert_eq!(Schedule::new(&prk, 4).map(|schedule| schedule.calls()), Ok(13));
@@ -187,7 +189,7 @@ fn numbers_of_steps_that_do_not_fit_are_errors() {
 
 #[test]
 fn sixty_one_trailing_steps_are_sixty_one() {
-    for kind in SamplerKind::ALL.into_iter().filter(|kind| *kind != SamplerKind::Lcm) {
+    for kind in SamplerKind::ALL.into_iter().filter(|kind| !matches!(kind, SamplerKind::Lcm | SamplerKind::Tcd)) {
         for steps in [61, 103, 998] {
             let config =
                 SchedulerConfig { spacing: Some(Spacing::Trailing), ..SchedulerConfig::default().with_sampler(kind) };

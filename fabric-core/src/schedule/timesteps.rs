@@ -8,7 +8,7 @@ use super::{SamplerKind, SchedulerConfig, Spacing};
 pub(super) fn timesteps(config: &SchedulerConfig, steps: usize, last: usize) -> Vec<f64> {
     let spacing = config.spacing();
     match config.kind {
-        SamplerKind::Lcm => lcm(config, steps),
+        SamplerKind::Lcm | SamplerKind::Tcd => from_teacher(config, steps),
         SamplerKind::DpmPlusPlus2M(_) | SamplerKind::DpmPlusPlus2MSde(_) | SamplerKind::UniPc(_) => {
             multistep(config, spacing, steps, last)
         }
@@ -75,7 +75,7 @@ fn trailing(start: usize, stride: f64, count: usize) -> Vec<f64> {
 }
 
 /// Returns every k-th step of the teacher's schedule, from the top.
-fn lcm(config: &SchedulerConfig, steps: usize) -> Vec<f64> {
+fn from_teacher(config: &SchedulerConfig, steps: usize) -> Vec<f64> {
     let original = config.original_steps();
     let stride = config.num_train_timesteps / original;
     let part = original as f64 / steps as f64;

@@ -77,7 +77,7 @@ impl SchedulerConfig {
                 let expected = "true with `final_sigmas_type: zero`: a step over the noise cannot end without noise";
                 wants(!(over_noise && to_zero), "predict_x0", &false, expected)
             }
-            SamplerKind::Lcm => {
+            SamplerKind::Lcm | SamplerKind::Tcd => {
                 let original = self.original_steps();
                 let expected = "1 to `num_train_timesteps`";
                 wants((1..=train).contains(&original), "original_inference_steps", &original, expected)
@@ -113,7 +113,7 @@ impl SchedulerConfig {
         if self.uses_prk() {
             wants(steps >= 4, "4 or more for its Runge-Kutta start; `skip_prk_steps: true` has none".to_owned())?;
         }
-        if self.kind == SamplerKind::Lcm {
+        if matches!(self.kind, SamplerKind::Lcm | SamplerKind::Tcd) {
             let original = self.original_steps();
             wants(steps <= original, format!("at most {original} (`original_inference_steps`)"))?;
         }

@@ -12,7 +12,7 @@ use super::{ChannelOrder, ControlNetConfig, ControlNetFile};
 use crate::ModelError;
 use crate::layers::{Conv2d, cast, computes_in};
 use crate::load::{LoadOptions, LoadReport, TensorSource, load_into};
-use crate::unet::{Pass, Plan, Trunk, UNetConfig};
+use crate::unet::{Pass, Plan, TimeInputs, Trunk, UNetConfig};
 
 /// ControlNet: a copy of a U-Net's down path and middle block that reads a control image and predicts residuals for
 /// the U-Net.
@@ -139,7 +139,7 @@ impl ControlNet {
             context: cast(input.context.clone(), compute),
             // The input's cache belongs to the U-Net.
             text_kv_cache: None,
-            time: self.trunk.embed_time(rows, input.timesteps, input.added.clone(), &mut None),
+            time: self.trunk.embed_time(rows, TimeInputs::of(input), &mut None),
             skips: Vec::new(),
             kept: rows,
             last: None,

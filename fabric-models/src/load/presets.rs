@@ -12,6 +12,9 @@ use super::{Component, Family, TensorInfo};
 
 type Tensors = BTreeMap<String, TensorInfo>;
 
+/// The U-Net's projection of the guidance scale, which latent consistency models have.
+pub(super) const GUIDANCE_PROJECTION: &str = "time_embedding.cond_proj.weight";
+
 /// Builds the configuration of a network with these tensors, with diffusers' field names.
 pub(super) fn config(family: Family, prediction: Prediction, component: Component, tensors: &Tensors) -> Value {
     match component {
@@ -42,6 +45,9 @@ fn unet(family: Family, prediction: Prediction, tensors: &Tensors) -> Value {
     config["_class_name"] = json!("UNet2DConditionModel");
     config["out_channels"] = json!(side(tensors, "conv_out.weight", 0));
     config["up_block_types"] = json!(block_types(tensors, "up", levels, "UpBlock2D", "CrossAttnUpBlock2D"));
+    if tensors.contains_key(GUIDANCE_PROJECTION) {
+        config["time_cond_proj_dim"] = json!(side(tensors, GUIDANCE_PROJECTION, 1));
+    }
     if family == Family::Sdxl {
         config["reverse_transformer_layers_per_block"] = json!(depths(tensors, "up", levels));
     }
@@ -215,8 +221,9 @@ pub(super) fn clip_model(tensors: &Tensors) -> Value {
 const MOST_VISION_HEADS: usize = 16;
 
 /// Scheduler configuration that the family was published with, for a network with this prediction type.
-pub(super) fn scheduler(family: Family, prediction: Prediction, zero_terminal_snr: bool) -> Value {
+pub(super) fn scheduler(family: Family, prediction: Prediction, zero_terminal_snr: bool, is_lcm: bool) -> Value {
     let class = match family {
+        _ if is_lcm => "LCMScheduler",
         Family::Sd1 => "PNDMScheduler",
         Family::Sd2 => "DDIMScheduler",
         Family::Sdxl => "EulerDiscreteScheduler",

@@ -182,7 +182,8 @@ impl SingleFile {
         self.typed(config)
     }
 
-    /// Returns the scheduler configuration for the family and [`Self::prediction`]. A tensor `ztsnr` in the file sets
+    /// Returns the scheduler configuration for the family and [`Self::prediction`]; for latent consistency models, that of
+    /// their sampler. A tensor `ztsnr` in the file sets
     /// zero terminal SNR (`rescale_betas_zero_snr`).
     ///
     /// # Errors
@@ -190,7 +191,9 @@ impl SingleFile {
     /// Returns an error if the configuration cannot be deserialized as `T`.
     pub(crate) fn scheduler_config<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
         let zero_terminal_snr = self.source.tensors().contains_key("ztsnr");
-        self.typed(presets::scheduler(self.family, self.prediction, zero_terminal_snr))
+        let unet = self.weights(Component::UNet)?;
+        let is_lcm = unet.tensors().contains_key(presets::GUIDANCE_PROJECTION);
+        self.typed(presets::scheduler(self.family, self.prediction, zero_terminal_snr, is_lcm))
     }
 
     fn typed<T: DeserializeOwned>(&self, config: Value) -> Result<T, LoadError> {

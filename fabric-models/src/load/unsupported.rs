@@ -36,12 +36,6 @@ pub(super) fn unsupported(tensors: &BTreeMap<String, TensorInfo>) -> Option<Unsu
     }
     // These models have conditioning inputs that our U-Net does not have.
     let base = "use the base model";
-    if within(".cond_proj.") {
-        return is(
-            "a latent consistency model that reads its guidance scale (`time_embed.cond_proj`)",
-            "this condition is not supported: use the base model with an LCM-LoRA and the sampler `lcm`",
-        );
-    }
     if starts("noise_augmentor.") || starts("embedder.") || (within("label_emb.") && starts("cond_stage_model.")) {
         return is("Stable Diffusion 2.1 unCLIP, which reads the embedding of an image", base);
     }

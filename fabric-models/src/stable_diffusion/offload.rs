@@ -86,6 +86,10 @@ impl UNetModel for Offloaded<UNet> {
         self.in_memory.in_channels()
     }
 
+    fn reads_guidance_scale(&self) -> bool {
+        self.in_memory.reads_guidance_scale()
+    }
+
     fn working_bytes(&self, shape: [usize; 3]) -> u64 {
         self.in_memory.working_bytes_on(&self.device, shape)
     }

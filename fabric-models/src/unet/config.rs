@@ -122,6 +122,9 @@ pub struct UNetConfig {
     /// Width of the time embedding; if absent, four times the channels of the first level.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_embedding_dim: Option<usize>,
+    /// Width of the embedded guidance scale in latent consistency models; `None` in networks that read no such scale.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_cond_proj_dim: Option<usize>,
     /// Kernel size of the first convolution.
     pub conv_in_kernel: usize,
     /// Kernel size of the last convolution.
@@ -167,6 +170,7 @@ impl Default for UNetConfig {
             addition_time_embed_dim: None,
             projection_class_embeddings_input_dim: None,
             time_embedding_dim: None,
+            time_cond_proj_dim: None,
             conv_in_kernel: 3,
             conv_out_kernel: 3,
             other: BTreeMap::new(),

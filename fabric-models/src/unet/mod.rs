@@ -23,7 +23,7 @@ use self::blocks::{Builder, UpBlock};
 pub(crate) use self::pass::Pass;
 pub(crate) use self::plan::Plan;
 use self::transformer::Transformer;
-pub(crate) use self::trunk::Trunk;
+pub(crate) use self::trunk::{TimeInputs, Trunk};
 use crate::layers::{Conv2d, GroupNorm, Trace, cast, computes_in};
 
 /// U-Net: predicts the noise in latents, conditioned on text and on the outputs of attention processors.
@@ -89,7 +89,7 @@ impl UNet {
             processor: input.processor,
             context: cast(input.context, compute),
             text_kv_cache: input.text_kv_cache,
-            time: self.trunk.embed_time(rows, input.timesteps, input.added, &mut trace),
+            time: self.trunk.embed_time(rows, TimeInputs::of(&input), &mut trace),
             skips: Vec::new(),
             kept: rows - references,
             last: self.sites.iter().rfind(|site| site.kind == AttnKind::SelfAttention).copied(),
@@ -179,6 +179,10 @@ impl UNetModel for UNet {
 
     fn in_channels(&self) -> usize {
         self.in_channels
+    }
+
+    fn reads_guidance_scale(&self) -> bool {
+        self.trunk.reads_guidance_scale()
     }
 
     fn working_bytes(&self, [rows, height, width]: [usize; 3]) -> u64 {

@@ -36,7 +36,7 @@ pub(crate) struct BlockPlan {
 }
 
 /// Settings that must be absent or have one of the listed values, which have no effect.
-const NEUTRAL: [(&str, &[&str]); 19] = [
+const NEUTRAL: [(&str, &[&str]); 18] = [
     ("only_cross_attention", &["false", "null"]),
     ("mid_block_only_cross_attention", &["null", "false"]),
     ("mid_block_scale_factor", &["1", "1.0"]),
@@ -52,7 +52,6 @@ const NEUTRAL: [(&str, &[&str]); 19] = [
     ("time_embedding_type", &["\"positional\""]),
     ("time_embedding_act_fn", &["null"]),
     ("timestep_post_act", &["null"]),
-    ("time_cond_proj_dim", &["null"]),
     ("attention_type", &["\"default\""]),
     ("cross_attention_norm", &["null"]),
     ("_class_name", &["\"UNet2DConditionModel\""]),
@@ -142,6 +141,12 @@ impl Plan {
                 Some(BlockPlan { inputs, depths: vec![depth[0]], ..block(levels - 1) })
             }
         };
+        if let Some(dim) = config.time_cond_proj_dim {
+            check_count(MODEL, "time_cond_proj_dim", dim, limits::CHANNELS)?;
+            if dim < 4 || !dim.is_multiple_of(2) {
+                return invalid("time_cond_proj_dim", dim, "an even number of at least 4, or null");
+            }
+        }
         let plan = Self {
             time_dim: config.time_embedding_dim.unwrap_or(channels[0] * 4),
             added: added(config)?,

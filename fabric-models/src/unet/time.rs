@@ -74,9 +74,23 @@ pub fn timestep_embedding(
     Sinusoid { dim, flip_sin_to_cos, freq_shift }.embed(timesteps, device)
 }
 
+/// Returns the sinusoidal embedding of a guidance scale, which latent consistency models read (`[1, dim]` in f32, `dim`
+/// even and at least 4). It has f32 roundings in the order of diffusers' `get_guidance_scale_embedding`.
+pub(crate) fn guidance_embedding(scale: f64, dim: usize, device: &Device) -> Tensor<2> {
+    let half = dim / 2;
+    let log_step = (10_000_f64.ln() as f32) / (half as f32 - 1.0);
+    let scaled = (scale - 1.0) as f32 * 1000.0;
+    let angles = || (0..half).map(|k| f64::from(scaled * f64::from(k as f32 * -log_step).exp() as f32));
+    let sines = angles().map(|angle| angle.sin() as f32);
+    let values: Vec<f32> = sines.chain(angles().map(|angle| angle.cos() as f32)).collect();
+    Tensor::from_data(TensorData::new(values, [1, dim]), (device, DType::F32))
+}
+
 /// MLP of two linear layers after a sinusoidal embedding.
 #[derive(Module, Debug)]
 pub(crate) struct TimestepEmbedding {
+    /// Projects a condition that is added to the input.
+    cond_proj: Option<Linear>,
     linear_1: Linear,
     linear_2: Linear,
     #[module(skip)]
@@ -86,15 +100,35 @@ pub(crate) struct TimestepEmbedding {
 impl TimestepEmbedding {
     pub(crate) fn new(inputs: usize, outputs: usize, act: Activation, device: &Device) -> Self {
         Self {
+            cond_proj: None,
             linear_1: Linear::new(inputs, outputs, true, device),
             linear_2: Linear::new(outputs, outputs, true, device),
             act,
         }
     }
 
+    /// Adds the projection of a condition with this width, if there is one.
+    pub(crate) fn with_condition(mut self, dim: Option<usize>, device: &Device) -> Self {
+        self.cond_proj = dim.map(|dim| Linear::new(dim, self.inputs(), false, device));
+        self
+    }
+
+    /// Returns the width of the condition, if there is one.
+    pub(crate) fn condition_dim(&self) -> Option<usize> {
+        self.cond_proj.as_ref().map(|projection| projection.weight.lazy_shape()[1])
+    }
+
     /// Returns the number of input channels.
     pub(crate) fn inputs(&self) -> usize {
         self.linear_1.weight.lazy_shape()[1]
+    }
+
+    /// Returns the embedding of `x`, `[rows, inputs]`, with a condition `[1, condition_dim]` or none.
+    pub(crate) fn forward_with(&self, x: Tensor<2>, condition: Option<Tensor<2>>) -> Tensor<2> {
+        match (&self.cond_proj, condition) {
+            (Some(projection), Some(condition)) => self.forward(x + projection.forward(condition)),
+            _ => self.forward(x),
+        }
     }
 
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {

@@ -2,13 +2,13 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use fabric_core::models::AddedConditions;
+use fabric_core::models::{AddedConditions, UNetInput};
 
 use super::UNetConfig;
 use super::blocks::{Builder, DownBlock, MidBlock};
 use super::pass::Pass;
 use super::plan::Plan;
-use super::time::{Sinusoid, TimestepEmbedding};
+use super::time::{Sinusoid, TimestepEmbedding, guidance_embedding};
 use super::transformer::{Transformer, TransformerBlock};
 use crate::layers::{Activation, Conv2d, Trace, cast, computes_in, show};
 
@@ -34,6 +34,20 @@ pub(crate) struct Trunk {
     pub(crate) levels: Vec<usize>,
 }
 
+/// The inputs of a pass that become its time embedding.
+pub(crate) struct TimeInputs<'a> {
+    timesteps: &'a [f64],
+    added: Option<AddedConditions>,
+    guidance_scale: Option<f64>,
+}
+
+impl<'a> TimeInputs<'a> {
+    pub(crate) fn of(input: &UNetInput<'a>) -> Self {
+        let UNetInput { timesteps, added, guidance_scale, .. } = input;
+        Self { timesteps, added: added.clone(), guidance_scale: *guidance_scale }
+    }
+}
+
 impl Trunk {
     pub(crate) fn new(config: &UNetConfig, plan: &Plan, device: &Device) -> Self {
         let channels = &config.block_out_channels;
@@ -42,7 +56,8 @@ impl Trunk {
         let build = Builder { config, plan, device };
         Self {
             conv_in: Conv2d::new(config.in_channels, channels[0], config.conv_in_kernel, device),
-            time_embedding: TimestepEmbedding::new(channels[0], plan.time_dim, config.act_fn, device),
+            time_embedding: TimestepEmbedding::new(channels[0], plan.time_dim, config.act_fn, device)
+                .with_condition(config.time_cond_proj_dim, device),
             add_embedding: plan
                 .added
                 .as_ref()
@@ -70,14 +85,14 @@ impl Trunk {
         down.chain(mid).flatten().flat_map(|attention: &Transformer| &attention.transformer_blocks)
     }
 
+    /// Whether the time embedding is conditioned on the guidance scale.
+    pub(crate) fn reads_guidance_scale(&self) -> bool {
+        self.time_embedding.condition_dim().is_some()
+    }
+
     /// Returns the time embedding for the resnets, including SDXL's added conditions: `[rows, time_dim]`.
-    pub(crate) fn embed_time(
-        &self,
-        rows: usize,
-        timesteps: &[f64],
-        added: Option<AddedConditions>,
-        trace: &mut Trace<'_>,
-    ) -> Tensor<2> {
+    pub(crate) fn embed_time(&self, rows: usize, inputs: TimeInputs<'_>, trace: &mut Trace<'_>) -> Tensor<2> {
+        let TimeInputs { timesteps, added, guidance_scale } = inputs;
         assert!(
             timesteps.len() == 1 || timesteps.len() == rows,
             "U-Net: {} timesteps for {rows} rows, expected 1 or one per row",
@@ -87,7 +102,10 @@ impl Trunk {
             show(trace, || name.to_owned(), &x.clone().unsqueeze_dims(&[2, 3]));
         };
         let (device, compute) = (self.conv_in.weight.lazy_device(), computes_in(&self.conv_in.weight));
-        let time = self.time_embedding.forward(cast(self.time_proj.embed(timesteps, &device), compute));
+        let condition = self.time_embedding.condition_dim().zip(guidance_scale);
+        let condition = condition.map(|(dim, scale)| cast(guidance_embedding(scale, dim, &device), compute));
+        let time = cast(self.time_proj.embed(timesteps, &device), compute);
+        let time = self.time_embedding.forward_with(time, condition);
         let [_, time_dim] = time.dims();
         let mut time = time.expand([rows, time_dim]);
         show("time_embedding", &time);

@@ -39,6 +39,7 @@ pub(crate) fn arms(control: &Arm, blocks: &UNetBlocks) -> Vec<Arm> {
         most_per_aspect: whole.most_per_aspect / 2.0,
         ..whole
     };
+    let newest = |count| ReasonSettings { newest_per_aspect: Some(count), ..ReasonSettings::default() };
     let restricted = ReasonSettings { references: references(blocks), ..ReasonSettings::default() };
     vec![
         control.clone(),
@@ -47,6 +48,8 @@ pub(crate) fn arms(control: &Arm, blocks: &UNetBlocks) -> Vec<Arm> {
         with(half, arm("reasons, half the scales", &instruct)),
         Arm { dislikes: false, ..arm("reasons, likes only", &instruct) },
         arm("reasons for any image", &any),
+        with(newest(1), arm("reasons for any image, newest of each", &any)),
+        with(newest(2), arm("reasons for any image, two newest of each", &any)),
         arm("reasons in words", &words),
         arm("reasons by aspects", &aspects),
         arm("reasons and plain votes", &both),

@@ -17,11 +17,11 @@ use fabric::models::load::{Component, LoadDtype, ModelFolder};
 use fabric::models::train::{TrainSettings, Trainer};
 use fabric::models::{ModelOptions, StableDiffusion};
 use fabric_world::learn::PromptTokensTask;
-use fabric_world::{InstructTask, Pair, SIDE, Scene, SeveralPrompts, Split, Variation, pair, several_prompts};
+use fabric_world::{Curriculum, InstructTask, Pair, SIDE, Scene, SeveralPrompts, Split, Variation, several_prompts};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Job, common};
+use super::{Arguments, Job, common};
 
 /// Kind of adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -67,10 +67,14 @@ impl Adapter {
         }
     }
 
-    fn tasks(self) -> &'static [InstructTask] {
+    /// Returns the tasks and wordings of the stage: those of the command line, which only Instruct has.
+    fn curriculum(self, arguments: &Arguments) -> Curriculum {
         match self {
-            Self::Plus => &[InstructTask::Everything],
-            Self::Instruct => &InstructTask::ALL,
+            Self::Plus => Curriculum { tasks: vec![InstructTask::Everything], one_wording: false },
+            Self::Instruct if arguments.tasks.is_empty() => {
+                Curriculum { one_wording: arguments.one_wording, ..Curriculum::default() }
+            }
+            Self::Instruct => Curriculum { tasks: arguments.tasks.clone(), one_wording: arguments.one_wording },
         }
     }
 }
@@ -83,14 +87,16 @@ impl Job<'_> {
             return Ok(true);
         }
         let path = self.arguments.configs.join(format!("{name}.json"));
+        let path = self.arguments.instruct.clone().filter(|_| adapter == Adapter::Instruct).unwrap_or(path);
         let config: Config = common::read_json(&path)?;
         if config.stage != adapter {
             return Err(format!("{}: stage: expected {adapter:?}, got {:?}", path.display(), config.stage).into());
         }
         let folder = self.folder(name);
         // The folder's name has what the data depend on, so that others are never taken for them.
-        let data = format!("data-{}-{}-{}", adapter.tasks().len(), config.pairs, config.several);
-        let data = write_examples(&folder.join(data), &config)?;
+        let curriculum = adapter.curriculum(self.arguments);
+        let data = format!("data-{}-{}-{}", curriculum.label(), config.pairs, config.several);
+        let data = write_examples(&folder.join(data), &config, &curriculum)?;
         let model = self.ship()?;
         let (networks, _) = StableDiffusion::open(&model, &self.device, &ModelOptions::default())?;
         let partners = Partners {
@@ -124,7 +130,8 @@ impl Job<'_> {
             None => first,
             Some(settings) => {
                 let folder = folder.join("start");
-                let task = PromptTokensTask::new(&kind, resampler.tokens, encoders, self.tokenizer.clone(), settings);
+                let task = PromptTokensTask::new(&kind, resampler.tokens, encoders, self.tokenizer.clone(), settings)
+                    .with_curriculum(curriculum);
                 let trainer = Trainer::new(task, first, settings, &folder, &self.training, self.arguments.workers)?;
                 let Some(trainer) = self.run("start", trainer, 500, &mut |_| Ok(()))? else { return Ok(false) };
                 trainer.averaged().train()
@@ -161,7 +168,7 @@ impl Job<'_> {
 }
 
 /// Draws the examples and writes them as a data set, unless it exists already. Returns the path of its list.
-fn write_examples(folder: &Path, config: &Config) -> Result<PathBuf, Box<dyn Error>> {
+fn write_examples(folder: &Path, config: &Config, curriculum: &Curriculum) -> Result<PathBuf, Box<dyn Error>> {
     let list = folder.join("data.jsonl");
     if list.is_file() {
         return Ok(list);
@@ -173,9 +180,9 @@ fn write_examples(folder: &Path, config: &Config) -> Result<PathBuf, Box<dyn Err
         Ok(name)
     };
     let mut lines = String::new();
-    for &task in config.stage.tasks() {
+    for &task in &curriculum.tasks {
         for index in 0..config.pairs {
-            let Pair { condition, target, text, instruction, .. } = pair(SEED, index, task, Split::Train);
+            let Pair { condition, target, text, instruction, .. } = curriculum.pair(SEED, index, task);
             let condition = draw(&condition, format!("{task}-{index}-condition.png"))?;
             let target = draw(&target, format!("{task}-{index}-target.png"))?;
             let mut line = json!({ "image": target, "condition": condition, "text": text });

@@ -17,6 +17,7 @@ use fabric::models::load::{
 };
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::train::{Task, Trainer};
+use fabric_world::InstructTask;
 use fabric_world::learn::{Stage, StageConfig, WorldConfig, world_tokenizer};
 
 mod adapters;
@@ -72,6 +73,15 @@ struct Arguments {
     /// Model folder, as written by `--stage ship`, whose weights initialise the networks and adapters instead of random ones.
     #[arg(long)]
     from: Option<PathBuf>,
+    /// Settings file of stage `instruct`. Default: `instruct.json` of `--configs`.
+    #[arg(long)]
+    instruct: Option<PathBuf>,
+    /// Tasks of stage `instruct`, separated by commas, for comparisons with adapters of fewer tasks. Default: all.
+    #[arg(long, value_delimiter = ',')]
+    tasks: Vec<InstructTask>,
+    /// Gives each task of stage `instruct` a single wording, for comparisons with varied wordings.
+    #[arg(long)]
+    one_wording: bool,
     /// Stop after this many minutes and save a checkpoint.
     #[arg(long)]
     minutes: Option<f64>,

@@ -10,7 +10,7 @@ use fabric::models::train::{Task, TrainSettings};
 use serde_json::{Value, json};
 
 use super::{seen, upload};
-use crate::{Factor, InstructTask, Pair, SIDE, Split, Wording, full_caption, pair, sample};
+use crate::{Curriculum, Factor, Pair, SIDE, Split, Wording, full_caption, sample};
 
 /// Task that trains the projection of an adapter to make of an image the tokens that the text encoder makes of a caption:
 /// the full caption of the image, or for Instruct one of the factors that the instruction asks for.
@@ -24,6 +24,7 @@ pub struct PromptTokensTask {
     tokenizer: ClipTokenizer,
     settings: TrainSettings,
     tokens: usize,
+    curriculum: Curriculum,
 }
 
 impl std::fmt::Debug for PromptTokensTask {
@@ -58,7 +59,15 @@ impl PromptTokensTask {
         tokenizer: ClipTokenizer,
         settings: &TrainSettings,
     ) -> Self {
-        Self { config: config.clone(), vision, text, tokenizer, settings: settings.clone(), tokens }
+        let (config, settings) = (config.clone(), settings.clone());
+        Self { config, vision, text, tokenizer, settings, tokens, curriculum: Curriculum::default() }
+    }
+
+    /// Trains an Instruct adapter on these tasks and wordings.
+    #[must_use]
+    pub fn with_curriculum(mut self, curriculum: Curriculum) -> Self {
+        self.curriculum = curriculum;
+        self
     }
 
     /// Encodes one text of each example for the U-Net and for the projection, `[examples, 77, channels]` each.
@@ -76,9 +85,9 @@ fn first_position(words: usize, tokens: usize) -> usize {
 }
 
 /// Returns example number `index` of an Instruct adapter, one task after the other, with its image.
-fn instructed(seed: u64, index: u64) -> (Example, Pair) {
-    let task = InstructTask::ALL[(index % InstructTask::ALL.len() as u64) as usize];
-    let pair = pair(seed, index, task, Split::Train);
+fn instructed(curriculum: &Curriculum, seed: u64, index: u64) -> (Example, Pair) {
+    let tasks = &curriculum.tasks;
+    let pair = curriculum.pair(seed, index, tasks[(index % tasks.len() as u64) as usize]);
     let caption = pair.asked().caption(Wording::VALUES[0]);
     (Example { caption, text: pair.text.clone(), instruction: pair.instruction.clone() }, pair)
 }
@@ -88,16 +97,22 @@ impl Task for PromptTokensTask {
     type Batch = PromptTokensBatch;
 
     fn identity(&self) -> Value {
-        json!({ "stage": "prompt tokens", "adapter": format!("{:?}", self.config) })
+        json!({
+            "stage": "prompt tokens",
+            "adapter": format!("{:?}", self.config),
+            "curriculum": self.curriculum,
+        })
     }
 
     fn batches(&self) -> Arc<dyn Fn(u64) -> PromptTokensBatch + Send + Sync> {
         let (seed, size, tokens) = (self.settings.seed, self.settings.batch as u64, self.tokens);
         let (tokenizer, is_instruct) = (self.tokenizer.clone(), self.config.is_instruct());
+        let curriculum = self.curriculum.clone();
         Arc::new(move |number| {
             let indices = number * size..(number + 1) * size;
             let (examples, drawn): (Vec<Example>, Vec<_>) = if is_instruct {
-                indices.map(|index| instructed(seed, index)).map(|(example, pair)| (example, pair.condition)).unzip()
+                let instructed = indices.map(|index| instructed(&curriculum, seed, index));
+                instructed.map(|(example, pair)| (example, pair.condition)).unzip()
             } else {
                 let samples = indices.map(|index| sample(seed, index, Split::Train));
                 let plain = |caption| Example { caption, text: String::new(), instruction: String::new() };
@@ -139,7 +154,7 @@ mod tests {
     #[test]
     fn captions_of_instructions_name_what_is_asked_and_nothing_else() {
         for index in 0..200 {
-            let (example, pair) = instructed(5, index);
+            let (example, pair) = instructed(&Curriculum::default(), 5, index);
             let named = crate::parse_caption(&example.caption);
             assert!(named.is_true_of(&pair.condition.0), "{example:?}");
             for attribute in named.attributes() {

@@ -8,7 +8,7 @@ type Names = (SamplerKind, &'static str, SigmaCurve, &'static [&'static str]);
 
 const TABLE: SigmaCurve = SigmaCurve::Table;
 
-const SAMPLERS: [Names; 13] = [
+const SAMPLERS: [Names; 14] = [
     (SamplerKind::Ddpm, "DDPM", TABLE, &["ddpm"]),
     (SamplerKind::Ddim, "DDIM", TABLE, &["ddim"]),
     (SamplerKind::Pndm, "PLMS", TABLE, &[]),
@@ -27,6 +27,7 @@ const SAMPLERS: [Names; 13] = [
     (SamplerKind::DpmPlusPlusSde(TABLE), "DPM++ SDE", SigmaCurve::Karras, &["dpmpp_sde", "dpmpp_sde_gpu"]),
     (SamplerKind::UniPc(TABLE), "UniPC", TABLE, &["uni_pc", "uni_pc_bh2"]),
     (SamplerKind::Lcm, "LCM", TABLE, &["lcm"]),
+    (SamplerKind::Tcd, "TCD", TABLE, &[]),
 ];
 
 /// Names of curves: in the web UI, as "Schedule type", and in ComfyUI, as "scheduler".

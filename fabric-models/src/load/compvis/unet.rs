@@ -59,6 +59,7 @@ impl UNetShape {
         let step = layers + 1;
         let mut pairs: Pairs = [
             ("conv_in", "input_blocks.0.0"),
+            ("time_embedding.cond_proj", "time_embed.cond_proj"),
             ("time_embedding.linear_1", "time_embed.0"),
             ("time_embedding.linear_2", "time_embed.2"),
             ("add_embedding.linear_1", "label_emb.0.0"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fabric_core::schedule::Prediction;
+use fabric_core::schedule::{Prediction, SamplerKind, SchedulerConfig};
 use safetensors::Dtype;
 use serde_json::Value;
 
@@ -205,6 +205,19 @@ fn some_names_are_those_of_the_published_checkpoints() {
 }
 
 #[test]
+fn a_latent_consistency_model_is_told_by_the_projection_of_its_guidance_scale() {
+    let plain = UNetConfig::sd15();
+    let distilled = UNetConfig { time_cond_proj_dim: Some(256), ..UNetConfig::sd15() };
+    for (config, kind) in [(plain, SamplerKind::Pndm), (distilled, SamplerKind::Lcm)] {
+        let file = checkpoint([unet_to_compvis(unet_tensors(&config))]);
+        let told: UNetConfig = file.config(Component::UNet).expect("a configuration");
+        assert_eq!(told.time_cond_proj_dim, config.time_cond_proj_dim);
+        let scheduler: SchedulerConfig = file.scheduler_config().expect("a configuration");
+        assert_eq!(scheduler.kind, kind);
+    }
+}
+
+#[test]
 fn a_small_model_of_generation_1_has_the_same_values_from_one_file() {
     let (unet, vae, clip) = (
         golden("unet/diffusion_pytorch_model.safetensors"),
@@ -399,8 +412,6 @@ fn checkpoints_that_only_look_like_stable_diffusion_are_refused_by_name() {
     refused(xl(), &[("edm_std", &[1, 4, 1, 1])], &["EDM", "`edm_std`"]);
     let cosxl: [(&str, &[usize]); 2] = [("edm_vpred.sigma_max", &[]), ("edm_vpred.sigma_min", &[])];
     refused(xl(), &cosxl, &["CosXL", "`edm_vpred.sigma_max`"]);
-    let lcm: [(&str, &[usize]); 1] = [("model.diffusion_model.time_embed.cond_proj.weight", &[320, 256])];
-    refused(unet_to_compvis(unet_tensors(&UNetConfig::sd15())), &lcm, &["latent consistency model", "LCM-LoRA"]);
     let label: (&str, &[usize]) = ("model.diffusion_model.label_emb.0.0.weight", &[256, 2048]);
     refused(small_sd2(4), &[label, ("noise_augmentor.data_mean", &[1, 1024])], &["unCLIP", "use the base model"]);
     refused(small_sd2(4), &[label, ("cond_stage_model.model.ln_final.bias", &[1024])], &["unCLIP"]);
