@@ -232,6 +232,35 @@ mod tests {
         );
     }
 
+    /// Text encoder whose embedding is the number of prompts of the call, as rounding depends on it.
+    struct Count;
+
+    impl TextEncoder for Count {
+        fn encode(&self, prompts: &[String], _options: &TextOptions) -> Result<TextEmbedding, Error> {
+            let device = fabric_backends::default_device().expect("a device");
+            let pooled = Tensor::<2>::full([prompts.len(), 1], prompts.len() as f64, &device);
+            Ok(TextEmbedding { context: pooled.clone().unsqueeze_dim(2), pooled: Some(pooled), truncated: Vec::new() })
+        }
+    }
+
+    #[test]
+    fn the_empty_prompt_of_references_does_not_depend_on_the_number_of_images() {
+        let request = Request::new("a cat").with_negative_prompt("blurry");
+        for images in 1..4_u64 {
+            let seeds: Vec<u64> = (0..images).collect();
+            let rows = |has_references| {
+                let conditions = Conditions::encode(&Count, &request, &seeds, [64, 64], has_references);
+                let rows = conditions.expect("conditions").rows(&[Branch::Unconditional], 1);
+                let pooled = rows.added.as_ref().expect("pooled text").pooled.clone();
+                let values = |x: Tensor<2>| x.into_data().try_to_vec::<f32>().expect("f32");
+                [values(rows.context.clone().squeeze_dim(2)), values(pooled)]
+            };
+            let of_call = vec![(images + 2) as f32; seeds.len()];
+            let expected = [of_call, vec![3.0]].concat();
+            assert_eq!(rows(true), [expected.clone(), expected]);
+        }
+    }
+
     #[test]
     fn another_context_of_the_prompts_is_that_of_the_conditional_branch_alone() {
         let request = Request::new("four").with_negative_prompt("negative");
