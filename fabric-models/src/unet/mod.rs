@@ -85,11 +85,12 @@ impl UNet {
         let dtype = input.sample.dtype();
         let compute = computes_in(&self.trunk.conv_in.weight);
 
+        let time = self.trunk.embed_time(rows, TimeInputs::of(&input), &mut trace);
         let mut pass = Pass {
             processor: input.processor,
             context: cast(input.context, compute),
             text_kv_cache: input.text_kv_cache,
-            time: self.trunk.embed_time(rows, TimeInputs::of(&input), &mut trace),
+            time,
             skips: Vec::new(),
             kept: rows - references,
             last: self.sites.iter().rfind(|site| site.kind == AttnKind::SelfAttention).copied(),
