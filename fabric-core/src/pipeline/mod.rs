@@ -12,6 +12,7 @@ mod metadata;
 mod notes;
 mod plan;
 mod pool;
+mod preview;
 mod reasons;
 mod reference_attention;
 mod references;
