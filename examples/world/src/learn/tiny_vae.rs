@@ -74,7 +74,7 @@ impl Task for TinyVaeTask {
         let images = latents.dims()[0];
         let share = Tensor::<4>::from_data(TensorData::new(batch.shares, [images, 1, 1, 1]), &plain);
         let others = Tensor::cat(vec![latents.clone().slice_dim(0, 1..), latents.clone().slice_dim(0, ..1)], 0);
-        let mixed = latents.clone() * share.clone() + others * (1.0 - share);
+        let mixed = others.clone() + (latents.clone() - others) * share;
         let expected = self.vae.decode(mixed.clone()).clamp(-1.0, 1.0);
 
         let difference = model.decode(Tensor::from_inner(mixed)) - Tensor::from_inner(expected);
