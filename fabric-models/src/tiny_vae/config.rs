@@ -46,8 +46,8 @@ pub struct TinyAutoencoderConfig {
     pub force_upcast: bool,
     /// Factor that scales the latents for the U-Net. It is 1 in published files: they read the U-Net's latents.
     pub scaling_factor: f64,
-    /// Value subtracted from the latents before scaling.
-    pub shift_factor: f64,
+    /// Value subtracted from the latents before scaling; `None` is 0.
+    pub shift_factor: Option<f64>,
     /// All other fields, kept for saving.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
@@ -70,7 +70,7 @@ impl Default for TinyAutoencoderConfig {
             latent_shift: 0.5,
             force_upcast: false,
             scaling_factor: 1.0,
-            shift_factor: 0.0,
+            shift_factor: Some(0.0),
             other: BTreeMap::new(),
         }
     }
@@ -148,9 +148,9 @@ impl TinyAutoencoderConfig {
             let expected = format!("a number from {:e} to {:e}", SCALES.start(), SCALES.end());
             return Err(ConfigError::invalid(MODEL, "scaling_factor", self.scaling_factor, expected));
         }
-        if !(-MAX_SHIFT..=MAX_SHIFT).contains(&self.shift_factor) {
+        if let Some(shift) = self.shift_factor.filter(|shift| !(-MAX_SHIFT..=MAX_SHIFT).contains(shift)) {
             let expected = format!("a number from -{MAX_SHIFT:e} to {MAX_SHIFT:e}");
-            return Err(ConfigError::invalid(MODEL, "shift_factor", self.shift_factor, expected));
+            return Err(ConfigError::invalid(MODEL, "shift_factor", shift, expected));
         }
         Ok(())
     }

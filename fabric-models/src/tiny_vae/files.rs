@@ -45,10 +45,11 @@ impl TinyAutoencoderFiles {
     /// Returns an error if a file is missing, damaged or of another kind, or if the configuration is not supported.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelError> {
         let path = path.as_ref();
-        if path.is_dir() && !path.join("config.json").is_file() {
-            if let Some(file) = author_file(path)? {
-                return Self::open(file);
-            }
+        if path.is_dir()
+            && !path.join("config.json").is_file()
+            && let Some(file) = author_file(path)?
+        {
+            return Self::open(file);
         }
         if !path.is_file() {
             let folder = ComponentFolder::open(path, None)?;

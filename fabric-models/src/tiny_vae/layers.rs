@@ -42,7 +42,7 @@ struct Scale {
 
 impl Scale {
     fn new(config: &TinyAutoencoderConfig) -> Self {
-        Self { shift: config.shift_factor, factor: config.scaling_factor, upcast: config.force_upcast }
+        Self { shift: config.shift_factor.unwrap_or(0.0), factor: config.scaling_factor, upcast: config.force_upcast }
     }
 }
 

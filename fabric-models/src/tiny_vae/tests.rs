@@ -196,7 +196,7 @@ fn a_sample_is_the_mean_once_per_row_of_noise() {
 #[test]
 fn scaling_is_undone_by_decoding() {
     let network = small().init(&cpu()).expect("a network");
-    let scaled = TinyAutoencoderConfig { scaling_factor: 0.5, shift_factor: 0.25, ..small() };
+    let scaled = TinyAutoencoderConfig { scaling_factor: 0.5, shift_factor: Some(0.25), ..small() };
     let record = {
         let place = tempfile::tempdir().expect("a folder");
         let options = SaveOptions { dtype: SaveDtype::F32, max_shard_bytes: None };
