@@ -62,7 +62,7 @@ impl Task for TinyVaeTask {
             let samples: Vec<_> = (0..size).map(|at| sample(seed, number * size + at, Split::Train)).collect();
             let mut rng = ChaCha12Rng::seed_from_u64(seed);
             rng.set_stream(number);
-            let share = |at: u64| if at % 2 == 0 { 1.0 } else { (1.0 + symmetric(&mut rng)) / 2.0 };
+            let share = |at: u64| if at.is_multiple_of(2) { 1.0 } else { (1.0 + symmetric(&mut rng)) / 2.0 };
             DistillationBatch { pixels: pixels(&samples), shares: (0..size).map(share).collect() }
         })
     }
