@@ -10,8 +10,9 @@ use burn::tensor::{DType, Device, Distribution, Tensor};
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use fabric::core::attention::AttnProcessor;
 use fabric::core::fabric::{BlockWeights, CallWeights, InBatchReferences, RecordedReferences, ReferenceWeight};
-use fabric::core::models::{Autoencoder, Record, UNetInput, UNetModel};
+use fabric::core::models::{Autoencoder, LatentDecoder, Record, UNetInput, UNetModel};
 use fabric::ipadapter::{AdapterConfig, ImagePromptKv, IpAdapter, ProjectionConfig, numbered_layers};
+use fabric::models::tiny_vae::TinyAutoencoderConfig;
 use fabric::models::unet::{UNet, UNetConfig};
 use fabric::models::vae::VaeConfig;
 
@@ -169,5 +170,26 @@ fn vae_decode(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, unet_tiny, adapter, vae_decode, unet_sd15);
+/// Previews of one image of 512x512 pixels, by TAESD's decoder and by the VAE, beside a guided step of that image.
+fn preview(c: &mut Criterion) {
+    let device = fabric::default_device().expect("a device");
+    let mut group = c.benchmark_group("preview_sd15_512");
+    group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(20));
+    let latents = random([1, 4, 64, 64], &device);
+    let tiny = TinyAutoencoderConfig::taesd().init_decoder(&device).expect("a decoder");
+    group.bench_function("tiny_decoder", |b| b.iter(|| black_box(tiny.decode(latents.clone()).into_data())));
+    let vae = VaeConfig::sd15().init(&device).expect("a VAE");
+    group.bench_function("vae", |b| b.iter(|| black_box(vae.decode(latents.clone()).into_data())));
+    let case = LazyCell::new(|| {
+        let unet = UNetConfig::sd15().init(&device).expect("a U-Net");
+        Case { unet, side: 64, context: 768, device: device.clone() }
+    });
+    group.bench_function("step", |b| {
+        let input = case.input(2);
+        b.iter(|| black_box(case.unet.forward(input.clone()).sample.expect("a prediction").into_data()));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, unet_tiny, adapter, vae_decode, preview, unet_sd15);
 criterion_main!(benches);

@@ -73,6 +73,10 @@ pub(crate) struct Common {
     /// VAE to use instead of the model's own: a file of weights or a folder.
     #[arg(long)]
     vae: Option<PathBuf>,
+    /// Tiny autoencoder whose decoder makes previews: a folder, or a file such as `taesd_decoder.safetensors`. Default:
+    /// the model's folder `tiny_vae`, or its VAE.
+    #[arg(long)]
+    preview_vae: Option<PathBuf>,
     /// LoRA file to merge into the weights, as FILE or <FILE:SCALE>. Repeat the option for several LoRAs.
     #[arg(long)]
     lora: Vec<String>,
@@ -163,7 +167,7 @@ impl Common {
             })
         };
         let loras = self.lora.iter().map(|choice| lora(choice)).collect();
-        let vae = self.vae.clone();
+        let (vae, preview_decoder) = (self.vae.clone(), self.preview_vae.clone());
         let Self { tile_vae, offload, sampler, .. } = *self;
         let progress = Some(progress);
         let options = ModelOptions {
@@ -175,6 +179,7 @@ impl Common {
             progress,
             prediction,
             vae,
+            preview_decoder,
             ..ModelOptions::default()
         };
         let (pipeline, _) = load_model(self.model()?, device, &options)?;

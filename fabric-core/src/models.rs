@@ -244,6 +244,18 @@ pub trait Autoencoder {
     }
 }
 
+/// Decoder of latents alone, for previews during a run: a small network such as the decoder of a tiny autoencoder.
+pub trait LatentDecoder {
+    /// Decodes latents, scaled as the U-Net uses them, to pixels, approximately in [-1, 1].
+    fn decode(&self, latents: Tensor<4>) -> Tensor<4>;
+
+    /// Returns the pixels per latent along each axis.
+    fn scale_factor(&self) -> usize;
+
+    /// Returns the number of latent channels.
+    fn latent_channels(&self) -> usize;
+}
+
 /// Encoded prompts, as a U-Net takes them.
 #[derive(Debug, Clone)]
 pub struct TextEmbedding {

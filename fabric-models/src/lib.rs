@@ -19,6 +19,7 @@ pub mod layers;
 pub mod load;
 pub mod lora;
 mod stable_diffusion;
+pub mod tiny_vae;
 pub mod tokenizer;
 #[cfg(feature = "train")]
 pub mod train;
@@ -27,6 +28,6 @@ pub mod vae;
 
 pub use stable_diffusion::{
     ConvertOptions, LoadPipeline, LoraChoice, ModelConversion, ModelError, ModelOptions, ModelReport, PlannedFile,
-    PlannedNetwork, RECOMMENDED_SETTINGS, StableDiffusion, StableDiffusionText, demo_folder, load_model,
-    recommended_settings,
+    PlannedNetwork, PreviewDecoder, RECOMMENDED_SETTINGS, StableDiffusion, StableDiffusionText, demo_folder,
+    load_model, recommended_settings,
 };

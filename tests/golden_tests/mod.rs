@@ -15,6 +15,7 @@ mod preprocess;
 mod schedulers;
 mod sdxl;
 mod text;
+mod tiny_autoencoder;
 mod tokenizer;
 mod unet;
 mod vae;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{Device, Tensor};
 use fabric::core::image::{Crop, Fit, Image, clip_batch, from_tensor, vae_batch};
+use fabric::core::models::{Autoencoder, LatentDecoder, Posterior};
 use fabric::core::pipeline::{Pipeline, Request};
 use fabric::models::clip::{ClipText, ClipVision};
 use fabric::models::tokenizer::ClipTokenizer;
@@ -108,5 +109,22 @@ pub fn fidelity(vae: &Vae, samples: &[Sample], device: &Device) -> Result<f64, B
         error += (back - pixels).square().mean().into_scalar::<f64>() * group.len() as f64;
     }
     // The pixels' range is 2, and its square 4.
+    Ok(10.0 * (4.0 * samples.len() as f64 / error).log10())
+}
+
+/// Peak signal-to-noise ratio, in dB, of images that another decoder makes of a VAE's latents, compared to the images
+/// that the VAE makes of them.
+pub fn decoder_fidelity(
+    decoder: &dyn LatentDecoder,
+    vae: &Vae,
+    samples: &[Sample],
+    device: &Device,
+) -> Result<f64, Box<dyn Error>> {
+    let mut error = 0.0;
+    for group in samples.chunks(32) {
+        let latents = vae.encode(pixels(&drawn(group)?, device)?, Posterior::Mean);
+        let [expected, got] = [vae.decode(latents.clone()), decoder.decode(latents)].map(|x| x.clamp(-1.0, 1.0));
+        error += (got - expected).square().mean().into_scalar::<f64>() * group.len() as f64;
+    }
     Ok(10.0 * (4.0 * samples.len() as f64 / error).log10())
 }

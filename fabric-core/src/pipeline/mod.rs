@@ -14,6 +14,7 @@ mod named_conditioning;
 mod notes;
 mod plan;
 mod pool;
+mod preview;
 mod reasons;
 mod reference_attention;
 mod references;

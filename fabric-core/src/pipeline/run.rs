@@ -15,6 +15,7 @@ use super::finite::{NetworkOutputs, Output};
 use super::guided_model::{GuidedModel, StepNoise};
 use super::image_prompt_effect::EffectCollector;
 use super::plan::Plan;
+use super::preview::PreviewDecoder;
 use super::reference_attention::Collector;
 use super::text::Conditions;
 use super::{ImageAdapter, Observer, Phase, PhaseEvent, Report, Request, Settings, StepEvent, notes};
@@ -23,7 +24,7 @@ use crate::cache::{CacheStats, ReferenceKvCache, ReferenceLatents};
 use crate::fabric::{FeedbackSchedule, ReferenceNoise, References};
 use crate::guidance::ProjectedGuidance;
 use crate::image::{self, Image, ImageError};
-use crate::models::{Autoencoder, CrossAttention, TextEncoder, UNetModel};
+use crate::models::{Autoencoder, CrossAttention, LatentDecoder, TextEncoder, UNetModel};
 use crate::noise::{RunNoise, SeededNoise};
 use crate::samplers::{ByKind, Sampler, SamplerRun, StepReport};
 use crate::schedule::SchedulerConfig;
@@ -51,6 +52,7 @@ pub struct Pipeline {
     pub(super) unet: Arc<dyn UNetModel + Send + Sync>,
     pub(super) autoencoder: Arc<dyn Autoencoder + Send + Sync>,
     text: Arc<dyn TextEncoder + Send + Sync>,
+    preview_decoder: Option<PreviewDecoder>,
     pub(super) scheduler: SchedulerConfig,
     pub(super) native_size: usize,
     recommended_settings: Settings,
@@ -101,6 +103,7 @@ impl Pipeline {
             unet,
             autoencoder,
             text,
+            preview_decoder: None,
             scheduler,
             native_size,
             recommended_settings: Settings::default(),
@@ -149,6 +152,26 @@ impl Pipeline {
     pub fn with_adapter(mut self, adapter: impl ImageAdapter + 'static) -> Self {
         self.adapters.push(Arc::new(adapter));
         self
+    }
+
+    /// Gives the pipeline a small network that decodes previews ([`StepEvent::preview`]) instead of the VAE, which
+    /// still decodes the images. `name` identifies it in reports.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if it decodes latents with another number of channels, or to another size, than the VAE.
+    pub fn with_preview_decoder(
+        self,
+        name: impl Into<Arc<str>>,
+        decoder: Arc<dyn LatentDecoder + Send + Sync>,
+    ) -> Result<Self, Error> {
+        let preview_decoder = Some(PreviewDecoder::new(name, decoder, &*self.autoencoder)?);
+        Ok(Self { preview_decoder, ..self })
+    }
+
+    /// Name of the network that decodes previews; `None` for the VAE.
+    pub fn preview_decoder(&self) -> Option<&str> {
+        self.preview_decoder.as_ref().map(PreviewDecoder::name)
     }
 
     /// The text encoder, for adapters that encode texts of their own.
@@ -369,7 +392,8 @@ impl Pipeline {
         let mut notes = notes::on_guidance(settings, guidance, schedule);
         notes.extend(plan.conditioning.iter().flat_map(|one| one.prepared.notes()));
         let origin = self.origin.iter().cloned().chain(plan.origin()).collect();
-        let report = RefCell::new(Report { origin, notes, ..Report::default() });
+        let preview_decoder = self.preview_decoder().map(str::to_owned);
+        let report = RefCell::new(Report { origin, preview_decoder, notes, ..Report::default() });
 
         let phase = begin(observer, Phase::Text, images.clone(), plan)?;
         let clock = Instant::now();
@@ -448,6 +472,7 @@ impl Pipeline {
                 state: step.state,
                 denoised: step.denoised,
                 autoencoder: &*self.autoencoder,
+                preview_decoder: self.preview_decoder.as_ref(),
             };
             observer.borrow_mut().step(&event)
         };

@@ -16,6 +16,7 @@ pub(crate) enum Contents {
     UNetXl,
     Vae,
     CompVisVae,
+    TinyAutoencoder,
     TextEncoder,
     ImageEncoder,
 }
@@ -51,6 +52,11 @@ impl Contents {
                 (false, false) => Self::UNetSd1,
             });
         }
+        let has = |name: &str| tensors.contains_key(name);
+        let is_sequence = has("decoder.layers.0.weight") || has("0.weight") || has("1.weight");
+        if is_sequence && tensors.keys().any(|name| name.ends_with(".conv.0.weight")) {
+            return Some(Self::TinyAutoencoder);
+        }
         let landmarks = [
             ("encoder.down_blocks.", Self::Vae),
             ("encoder.down.", Self::CompVisVae),
@@ -76,6 +82,7 @@ impl fmt::Display for Contents {
             Self::UNetXl => "the U-Net of Stable Diffusion XL",
             Self::Vae => "a VAE",
             Self::CompVisVae => "a VAE with the names of the original code (give it as `ModelOptions::vae`)",
+            Self::TinyAutoencoder => "a tiny autoencoder (give it as `ModelOptions::preview_decoder`)",
             Self::TextEncoder => "a CLIP text encoder",
             Self::ImageEncoder => "a CLIP image encoder",
         })

@@ -164,6 +164,12 @@ impl ModelFolder {
         Some(self.path.join(encoder.tokenizer_folder_name()?)).filter(|path| path.is_dir())
     }
 
+    /// Folder `tiny_vae` of a tiny autoencoder that decodes previews, if it exists. It is no component: the index does
+    /// not list it, and other programs ignore it.
+    pub fn preview_decoder_path(&self) -> Option<PathBuf> {
+        Some(self.path.join("tiny_vae")).filter(|path| path.is_dir())
+    }
+
     /// All fields of `model_index.json`.
     pub fn settings(&self) -> &Map<String, Value> {
         &self.settings

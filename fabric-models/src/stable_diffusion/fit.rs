@@ -1,9 +1,10 @@
 //! Checks that the sizes of a model's networks match, so that a mismatch is reported before a run starts.
 
-use fabric_core::models::{Autoencoder, UNetModel};
+use fabric_core::models::{Autoencoder, LatentDecoder, UNetModel};
 
 use super::ModelError;
 use crate::clip::ClipText;
+use crate::tiny_vae::TinyDecoder;
 use crate::unet::UNet;
 use crate::vae::Vae;
 
@@ -17,12 +18,17 @@ pub(super) struct TextPart<'a> {
 }
 
 /// Checks the sizes of all tensors that one network passes to another. `pooled` says whether the U-Net also receives
-/// the projected pooled embedding of the last text encoder (SDXL).
-pub(super) fn check(unet: &UNet, vae: &Vae, texts: &[TextPart<'_>], pooled: bool) -> Result<(), ModelError> {
-    let faults: Vec<String> = [context(unet, texts), windows(texts), added(unet, texts, pooled), latents(unet, vae)]
-        .into_iter()
-        .flatten()
-        .collect();
+/// the projected pooled embedding of the last text encoder (SDXL). `preview` is the decoder of previews, if there is one.
+pub(super) fn check(
+    unet: &UNet,
+    vae: &Vae,
+    texts: &[TextPart<'_>],
+    pooled: bool,
+    preview: Option<&TinyDecoder>,
+) -> Result<(), ModelError> {
+    let preview = preview.and_then(|decoder| previews(vae, decoder));
+    let faults = [context(unet, texts), windows(texts), added(unet, texts, pooled), latents(unet, vae), preview];
+    let faults: Vec<String> = faults.into_iter().flatten().collect();
     if faults.is_empty() { Ok(()) } else { Err(ModelError::Unfit { faults }) }
 }
 
@@ -77,6 +83,14 @@ fn latents(unet: &UNet, vae: &Vae) -> Option<String> {
     ))
 }
 
+/// Checks that the decoder of previews reads the VAE's latents.
+fn previews(vae: &Vae, decoder: &TinyDecoder) -> Option<String> {
+    let sizes = |channels, pixels| format!("latents of {channels} channels with {pixels}x{pixels} pixels each");
+    let expected = sizes(vae.latent_channels(), vae.scale_factor());
+    let got = sizes(decoder.latent_channels(), decoder.scale_factor());
+    (got != expected).then(|| format!("the preview decoder reads {got}, expected those of `vae`: {expected}"))
+}
+
 /// Returns the folder name of a text encoder.
 fn name(index: usize) -> &'static str {
     if index == 0 { "text_encoder" } else { "text_encoder_2" }
@@ -90,6 +104,7 @@ mod tests {
     use super::*;
     use crate::clip::ClipTextConfig;
     use crate::config::OneOrMany;
+    use crate::tiny_vae::TinyAutoencoderConfig;
     use crate::unet::{Depths, UNetConfig};
     use crate::vae::VaeConfig;
 
@@ -147,36 +162,56 @@ mod tests {
     #[test]
     fn parts_of_one_model_belong_together() {
         let clip = text(768, None);
-        assert!(check(&sd1(|_| {}), &vae(), &parts(&[&clip]), false).is_ok());
-        assert!(check(&sd1(|unet| unet.in_channels = 9), &vae(), &parts(&[&clip]), false).is_ok());
+        assert!(check(&sd1(|_| {}), &vae(), &parts(&[&clip]), false, None).is_ok());
+        assert!(check(&sd1(|unet| unet.in_channels = 9), &vae(), &parts(&[&clip]), false, None).is_ok());
         let (first, second) = (text(8, None), text(24, Some(16)));
-        assert!(check(&xl(), &vae(), &parts(&[&first, &second]), true).is_ok());
+        assert!(check(&xl(), &vae(), &parts(&[&first, &second]), true, None).is_ok());
     }
 
     #[test]
     fn every_pair_of_parts_that_do_not_belong_together_is_named_with_both_widths() {
         let wide = text(1024, None);
-        let result = check(&sd1(|_| {}), &vae(), &parts(&[&wide]), false);
+        let result = check(&sd1(|_| {}), &vae(), &parts(&[&wide]), false, None);
         refused(result, &["`unet` reads text of 768 channels, got 1024 (`text_encoder` 1024)"]);
         let clip = text(768, None);
-        let result = check(&sd1(|unet| unet.out_channels = 8), &vae(), &parts(&[&clip]), false);
+        let result = check(&sd1(|unet| unet.out_channels = 8), &vae(), &parts(&[&clip]), false, None);
         refused(result, &["`vae` has latents of 4 channels", "predicts 4, got 4 and 8"]);
-        let result = check(&sd1(|unet| unet.in_channels = 5), &vae(), &parts(&[&wide]), false);
+        let result = check(&sd1(|unet| unet.in_channels = 5), &vae(), &parts(&[&wide]), false, None);
         refused(result, &["`unet` reads text of 768", "or 9 for inpainting", "got 5 and 4"]);
 
         let (first, second) = (text(8, None), text(24, Some(16)));
-        let result = check(&xl(), &vae(), &parts(&[&first, &first]), true);
+        let result = check(&xl(), &vae(), &parts(&[&first, &first]), true, None);
         refused(
             result,
             &["reads text of 32 channels, got 16 (`text_encoder` 8, `text_encoder_2` 8)", "`text_projection`"],
         );
         let other = text(24, Some(20));
-        let result = check(&xl(), &vae(), &parts(&[&first, &other]), true);
+        let result = check(&xl(), &vae(), &parts(&[&first, &other]), true, None);
         refused(
             result,
             &["reads 64 channels of pooled text and sizes", "got 68 (20 of `text_encoder_2` and 6 times 8"],
         );
         let windows = [TextPart { encoder: &first, window: 77 }, TextPart { encoder: &second, window: 64 }];
-        refused(check(&xl(), &vae(), &windows, true), &["expected 77 of `text_encoder_2` too, got 64"]);
+        refused(check(&xl(), &vae(), &windows, true, None), &["expected 77 of `text_encoder_2` too, got 64"]);
+    }
+
+    #[test]
+    fn a_preview_decoder_reads_the_latents_of_the_vae() {
+        let clip = text(768, None);
+        let checked = |config: TinyAutoencoderConfig| {
+            let decoder = config.init_decoder(&cpu()).expect("a network");
+            check(&sd1(|_| {}), &vae(), &parts(&[&clip]), false, Some(&decoder))
+        };
+        assert!(checked(TinyAutoencoderConfig::taesd()).is_ok());
+        let channels = TinyAutoencoderConfig { latent_channels: 16, ..TinyAutoencoderConfig::taesd() };
+        refused(checked(channels), &["preview decoder reads latents of 16 channels", "expected those of `vae`"]);
+        let size = TinyAutoencoderConfig {
+            encoder_block_out_channels: vec![64; 3],
+            decoder_block_out_channels: vec![64; 3],
+            num_encoder_blocks: vec![1; 3],
+            num_decoder_blocks: vec![1; 3],
+            ..TinyAutoencoderConfig::taesd()
+        };
+        refused(checked(size), &["4 channels with 4x4 pixels each", "4 channels with 8x8 pixels each"]);
     }
 }

@@ -7,6 +7,7 @@ mod fit;
 mod offload;
 mod options;
 mod parts;
+mod preview;
 mod recommended;
 mod text;
 mod whole;
@@ -24,6 +25,7 @@ pub use convert::{ConvertOptions, ModelConversion, PlannedFile, PlannedNetwork};
 pub use demo::demo_folder;
 pub use error::ModelError;
 pub use options::{LoraChoice, ModelOptions, ModelReport};
+pub use preview::PreviewDecoder;
 pub use recommended::{RECOMMENDED_SETTINGS, recommended_settings};
 pub use text::StableDiffusionText;
 pub use whole::StableDiffusion;
@@ -121,6 +123,9 @@ fn assemble(
     // Networks without weights yet, so that mismatched sizes are reported before the weights are read.
     let unet: UNet = unet_config.init(device)?;
     let vae: Vae = vae_config.init(device)?;
+    let preview_path = options.preview_decoder.clone().or_else(|| parts.preview_decoder());
+    let preview_files = preview_path.map(|path| preview::open(&path, family)).transpose()?;
+    let preview = preview_files.as_ref().map(|files| files.config().init_decoder(device)).transpose()?;
     let mut encoders = Vec::new();
     for (component, config, tokenizer, pad) in text {
         let encoder: ClipText = config.init(device)?;
@@ -130,7 +135,7 @@ fn assemble(
         .iter()
         .map(|(_, encoder, tokenizer, _)| TextPart { encoder, window: tokenizer.window().min(encoder.max_tokens()) })
         .collect();
-    fit::check(&unet, &vae, &texts, family == Family::Sdxl)?;
+    fit::check(&unet, &vae, &texts, family == Family::Sdxl, preview.as_ref())?;
 
     let mut load = Loader { parts, options, loras: &loras, report: &mut report };
     let mut towers = Vec::new();
@@ -149,10 +154,21 @@ fn assemble(
         vae = vae.with_options(tiled);
     }
 
+    let preview_decoder = match preview_files {
+        Some(files) => {
+            let name = name_of(files.path());
+            let (network, loaded) = files.load_decoder(device, &options.load())?;
+            report.networks.push((name.clone(), loaded));
+            Some(PreviewDecoder { name, network })
+        }
+        None => None,
+    };
+
     let native_size = latent_side(&unet_config) * vae.scale_factor();
     let force_zeros_for_empty_prompt = parts.force_zeros_for_empty_prompt();
     let text = StableDiffusionText { towers, pooled: family == Family::Sdxl, force_zeros_for_empty_prompt };
-    Ok((StableDiffusion { unet, vae, text, scheduler, native_size, recommended_settings }, report))
+    let model = StableDiffusion { unet, vae, text, scheduler, native_size, recommended_settings, preview_decoder };
+    Ok((model, report))
 }
 
 /// Opens LoRA files with their scales, and checks that a model of this family has the networks that they change.

@@ -190,7 +190,8 @@ pub(super) fn check_types<M: Module + PublishedNames>(network: &M, device: &Devi
     Ok(())
 }
 
-fn copied<M: Module>(network: &M, device: &Device) -> M {
+/// Copies a network to a device.
+pub(super) fn copied<M: Module>(network: &M, device: &Device) -> M {
     network.clone().to_device(device).map(&mut LaidOut)
 }
 

@@ -36,12 +36,17 @@ pub struct ModelOptions {
     pub tile_vae: bool,
     /// Whether the weights stay in host memory and one network at a time is copied to the device, which then needs
     /// room for the largest network instead of all. Copies per run: one for the text encoder, one for the U-Net, and
-    /// one for the VAE before the first step and after the last; each preview in between adds two. The images are the
-    /// same. Has no effect on a CPU.
+    /// one for the VAE before the first step and after the last; each preview in between adds two, unless there is a
+    /// preview decoder, which stays on the device. The images are the same. Has no effect on a CPU.
     pub offload: bool,
     /// VAE used instead of the model's own: a file of weights with diffusers' names or those of the original code, or a
     /// folder in the diffusers layout. A file is read with the configuration of the model's own VAE.
     pub vae: Option<PathBuf>,
+    /// Tiny autoencoder whose decoder makes previews instead of the VAE: a folder or a file, as
+    /// [`TinyAutoencoderFiles::open`](crate::tiny_vae::TinyAutoencoderFiles::open) takes it. It must be distilled from
+    /// the VAE of the model's family. `None` (the default) takes the folder `tiny_vae` of the model's folder if there is
+    /// one, otherwise previews are decoded by the VAE.
+    pub preview_decoder: Option<PathBuf>,
     /// Prediction type of the U-Net, overriding the model's files.
     ///
     /// A folder's scheduler configuration specifies it. For a single file, it is read from a tensor `v_pred` or the

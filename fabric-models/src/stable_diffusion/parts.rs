@@ -26,6 +26,8 @@ pub(super) trait Parts: Debug {
     fn tokenizer(&self, component: Component) -> Result<Option<ClipTokenizer>, ModelError>;
     /// Folder of the tokenizer of a text encoder, if the model has one.
     fn tokenizer_folder(&self, component: Component) -> Option<PathBuf>;
+    /// Folder of a tiny autoencoder that decodes previews, if the model has one.
+    fn preview_decoder(&self) -> Option<PathBuf>;
     /// Whether an absent negative prompt is encoded as zeros, as `model_index.json` sets for the SDXL base model.
     fn force_zeros_for_empty_prompt(&self) -> bool;
     /// The fields of `model_index.json` that do not list components.
@@ -69,6 +71,10 @@ impl Parts for ModelFolder {
 
     fn tokenizer_folder(&self, component: Component) -> Option<PathBuf> {
         self.tokenizer_path(component)
+    }
+
+    fn preview_decoder(&self) -> Option<PathBuf> {
+        self.preview_decoder_path()
     }
 
     fn force_zeros_for_empty_prompt(&self) -> bool {
@@ -133,6 +139,10 @@ impl Parts for SingleFile {
     }
 
     fn tokenizer_folder(&self, _component: Component) -> Option<PathBuf> {
+        None
+    }
+
+    fn preview_decoder(&self) -> Option<PathBuf> {
         None
     }
 

@@ -9,10 +9,10 @@ use fabric_core::schedule::SchedulerConfig;
 use fabric_core::spans;
 
 use super::fit::{self, TextPart};
-use super::offload::{DeviceSlot, Offloaded, check_types};
+use super::offload::{DeviceSlot, Offloaded, check_types, copied};
 use super::parts::open_parts;
 use super::text::Tower;
-use super::{ModelError, ModelOptions, ModelReport, StableDiffusionText, assemble};
+use super::{ModelError, ModelOptions, ModelReport, PreviewDecoder, StableDiffusionText, assemble};
 use crate::unet::UNet;
 use crate::vae::Vae;
 
@@ -42,6 +42,8 @@ pub struct StableDiffusion {
     pub native_size: usize,
     /// Settings that the model's files recommend, or the defaults.
     pub recommended_settings: Settings,
+    /// Decoder for previews; `None` decodes them with the VAE.
+    pub preview_decoder: Option<PreviewDecoder>,
 }
 
 impl StableDiffusion {
@@ -64,7 +66,13 @@ impl StableDiffusion {
     /// Checks that the sizes of the networks match.
     fn check(&self) -> Result<(), ModelError> {
         let texts: Vec<TextPart<'_>> = self.text.towers.iter().map(Tower::as_part).collect();
-        fit::check(&self.unet, &self.vae, &texts, self.text.pooled)
+        fit::check(
+            &self.unet,
+            &self.vae,
+            &texts,
+            self.text.pooled,
+            self.preview_decoder.as_ref().map(|one| &one.network),
+        )
     }
 
     /// Builds a pipeline from the networks.
@@ -74,9 +82,9 @@ impl StableDiffusion {
     /// Returns an error if the sizes of the networks do not match.
     pub fn into_pipeline(self) -> Result<Pipeline, ModelError> {
         self.check()?;
-        let Self { unet, vae, text, scheduler, native_size, recommended_settings } = self;
+        let Self { unet, vae, text, scheduler, native_size, recommended_settings, preview_decoder } = self;
         let pipeline = Pipeline::new(Arc::new(unet), Arc::new(vae), Arc::new(text), scheduler, native_size)?;
-        Ok(pipeline.with_recommended_settings(recommended_settings)?)
+        complete(pipeline, recommended_settings, preview_decoder)
     }
 
     /// Builds a pipeline whose weights stay on their present device and are copied to `device` one network at a time:
@@ -101,11 +109,30 @@ impl StableDiffusion {
         check_types(&self.unet, device)?;
         check_types(&self.vae, device)?;
         self.text.towers.iter().try_for_each(|tower| check_types(&tower.encoder, device))?;
+        self.preview_decoder.iter().try_for_each(|decoder| check_types(&decoder.network, device))?;
         let slot = DeviceSlot::default();
         let unet = Arc::new(Offloaded::new(self.unet, device, &slot));
         let vae = Arc::new(Offloaded::new(self.vae, device, &slot));
         let text = Arc::new(Offloaded::new(self.text, device, &slot));
         let pipeline = Pipeline::new(unet, vae, text, self.scheduler, self.native_size)?;
-        Ok(pipeline.with_recommended_settings(self.recommended_settings)?)
+        // So small that it stays on the device, beside whichever network is there.
+        let preview_decoder = self.preview_decoder.map(|decoder| {
+            let network = copied(&decoder.network, device);
+            PreviewDecoder { network, ..decoder }
+        });
+        complete(pipeline, self.recommended_settings, preview_decoder)
     }
+}
+
+/// Gives a pipeline what a model has besides its networks.
+fn complete(
+    pipeline: Pipeline,
+    settings: Settings,
+    preview_decoder: Option<PreviewDecoder>,
+) -> Result<Pipeline, ModelError> {
+    let pipeline = pipeline.with_recommended_settings(settings)?;
+    Ok(match preview_decoder {
+        Some(PreviewDecoder { name, network }) => pipeline.with_preview_decoder(name, Arc::new(network))?,
+        None => pipeline,
+    })
 }

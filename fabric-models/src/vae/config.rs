@@ -14,9 +14,9 @@ pub(super) const MODEL: &str = "VAE";
 
 /// Range of the scaling factor and of the standard deviations of latents. Published are 0.13 to 8.5; quotients of two
 /// such numbers stay far within f32.
-const SCALES: RangeInclusive<f64> = 1e-6..=1e6;
+pub(crate) const SCALES: RangeInclusive<f64> = 1e-6..=1e6;
 /// Magnitude of shifts and means of latents; published are up to 3.
-const MAX_SHIFT: f64 = 1e6;
+pub(crate) const MAX_SHIFT: f64 = 1e6;
 
 /// Class of an encoder block in the published configurations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ mod names;
 mod tiling;
 
 pub use config::{DecoderBlockType, EncoderBlockType, VaeConfig};
+pub(crate) use config::{MAX_SHIFT, SCALES};
 pub use tiling::Tiling;
 
 use burn::module::Module;

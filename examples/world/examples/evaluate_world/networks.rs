@@ -4,13 +4,15 @@ use std::error::Error;
 
 use fabric::models::clip::{ClipText, ClipTextConfig, ClipVision, ClipVisionConfig};
 use fabric::models::load::{Component, LoadDtype, LoadOptions, ModelFolder, load_into};
+use fabric::models::tiny_vae::TinyAutoencoderFiles;
 use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::vae::{Vae, VaeConfig};
 use fabric_world::{Split, measure};
 
 use super::{Evaluation, print_head, print_line, samples};
 
-/// Prints the readers' accuracy on drawings, the retrieval accuracy of captions, and the VAE's reconstruction error.
+/// Prints the readers' accuracy on drawings, the retrieval accuracy of captions, and the reconstruction errors of the
+/// VAE and of the tiny decoder.
 pub(crate) fn measure(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>> {
     print_head(&["readers on drawings, percent right"]);
     for (name, split) in [("combinations shown", Split::Train), ("combinations never shown", Split::HeldOut)] {
@@ -30,6 +32,11 @@ pub(crate) fn measure(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>>
     let vae = load_vae(evaluation)?;
     let drawings = samples(Split::HeldOut, 512);
     println!("VAE, drawings of combinations never shown: {:.2} dB", measure::fidelity(&vae, &drawings, device)?);
+    if let Some(path) = folder.preview_decoder_path() {
+        let (decoder, _) = TinyAutoencoderFiles::open(path)?.load_decoder(device, &options)?;
+        let fidelity = measure::decoder_fidelity(&decoder, &vae, &drawings, device)?;
+        println!("tiny decoder, beside the VAE's images of the same latents: {fidelity:.2} dB");
+    }
     Ok(())
 }
 

@@ -27,6 +27,7 @@ mod common;
 mod model;
 mod readers;
 mod text;
+mod tiny_vae;
 mod unet;
 mod vae;
 
@@ -43,6 +44,8 @@ enum Stages {
     Clip,
     /// VAE.
     Vae,
+    /// Tiny autoencoder, which decodes previews; needs `vae`.
+    TinyVae,
     /// U-Net.
     Unet,
     /// IP-Adapter Plus.
@@ -115,12 +118,14 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         tokenizer: world_tokenizer()?,
     };
     job.world.vae = job.config("vae", Stage::Vae)?.with_changes(&job.world.vae)?;
+    job.world.tiny_vae = job.config(tiny_vae::NAME, Stage::TinyVae)?.with_changes(&job.world.tiny_vae)?;
     job.world.unet = job.config("unet", Stage::Unet)?.with_changes(&job.world.unet)?;
     let wants = |stage| arguments.stage == stage || arguments.stage == Stages::All;
     let is_stopped = wants(Stages::Readers) && !job.readers()?
         || wants(Stages::Text) && !job.text()?
         || wants(Stages::Clip) && !job.clip()?
         || wants(Stages::Vae) && !job.vae()?
+        || wants(Stages::TinyVae) && !job.tiny_vae()?
         || wants(Stages::Unet) && !job.unet()?
         || wants(Stages::Plus) && !job.adapter(Adapter::Plus)?
         || wants(Stages::Instruct) && !job.adapter(Adapter::Instruct)?;

@@ -7,24 +7,29 @@ use std::path::{Path, PathBuf};
 use fabric::core::schedule::SchedulerConfig;
 use fabric::ipadapter::IpAdapter;
 use fabric::models::RECOMMENDED_SETTINGS;
-use fabric::models::load::{Component, FolderWriter, SaveDtype, SaveOptions};
+use fabric::models::load::{Component, FolderWriter, SaveDtype, SaveOptions, save_component};
 use fabric::models::unet::UNet;
 use fabric_world::{Judge, Readers};
 
-use super::Job;
 use super::adapters::Adapter;
+use super::{Job, tiny_vae};
 
 /// Type of the U-Net, the image encoder and the adapters in the model folder: together they are most of its size.
 const LARGE: SaveOptions = SaveOptions { dtype: SaveDtype::Int8, max_shard_bytes: None };
 
-/// Type of the text encoder, which is small, and of the VAE, whose rounding errors would be visible in every image.
+/// Type of the text encoder and the tiny autoencoder, which are small, and of the VAE, whose rounding errors would be visible in every image.
 const EXACT: SaveOptions = SaveOptions { dtype: SaveDtype::F16, max_shard_bytes: None };
 
 impl Job<'_> {
-    /// Writes the model folder from all finished stages, including adapters, and returns its path.
+    /// Writes the model folder from all finished stages, including adapters and the tiny autoencoder, and returns its path.
     pub(crate) fn ship(&self) -> Result<PathBuf, Box<dyn Error>> {
         let folder = self.arguments.out.join("model");
         self.write_model(&folder, &self.finished("unet", self.world.unet.init(&self.device)?)?)?;
+        if self.is_done(tiny_vae::NAME) {
+            let network = self.finished(tiny_vae::NAME, self.world.tiny_vae.init(&self.device)?)?;
+            let config = named("AutoencoderTiny", serde_json::to_value(&self.world.tiny_vae)?);
+            save_component(&network, folder.join("tiny_vae"), &config, &EXACT)?;
+        }
         for adapter in [Adapter::Plus, Adapter::Instruct] {
             if let Some(weights) = self.done(adapter.name()) {
                 fs::create_dir_all(folder.join("ip_adapter"))?;
@@ -51,10 +56,6 @@ impl Job<'_> {
         let (vae, scale) = self.scaled_vae()?;
         let mut vae_config = self.world.vae.clone();
         vae_config.scaling_factor = scale;
-        let named = |class: &str, mut config: serde_json::Value| {
-            config["_class_name"] = class.into();
-            config
-        };
         let mut writer = FolderWriter::create(folder, "StableDiffusionPipeline")?;
         writer.setting(RECOMMENDED_SETTINGS, serde_json::json!({ "guidance_scale": 3.0 }));
         let world = &self.world;
@@ -76,6 +77,12 @@ impl Job<'_> {
         Judge::save_readers(&self.finished("readers", Readers::new(&self.device))?, folder)?;
         Ok(())
     }
+}
+
+/// Returns a configuration with the name of diffusers' class.
+fn named(class: &str, mut config: serde_json::Value) -> serde_json::Value {
+    config["_class_name"] = class.into();
+    config
 }
 
 /// Scheduler with v-prediction and Stable Diffusion's noise schedule, rescaled to zero terminal SNR.

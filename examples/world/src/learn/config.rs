@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::super::words;
 use fabric::models::clip::{ClipTextConfig, ClipVisionConfig};
 use fabric::models::layers::Activation;
+use fabric::models::tiny_vae::TinyAutoencoderConfig;
 use fabric::models::tokenizer::{ClipTokenizer, TokenizerConfig, TokenizerError};
 use fabric::models::train::TrainSettings;
 use fabric::models::unet::{DownBlockType as Down, UNetConfig, UpBlockType as Up};
@@ -24,6 +25,8 @@ pub enum Stage {
     Clip,
     /// Autoencoder.
     Vae,
+    /// Tiny autoencoder, for previews.
+    TinyVae,
     /// U-Net.
     Unet,
 }
@@ -68,9 +71,9 @@ pub struct StageOptions {
     pub fixed: bool,
     /// VAE: weight of the KL divergence from a normal distribution.
     pub kl: f64,
-    /// VAE: weight of the error in differences between neighbouring pixels.
+    /// VAE, tiny VAE: weight of the error in differences between neighbouring pixels.
     pub edges: f64,
-    /// VAE: weight of the absolute error, whose gradient stays large where the squared error is small, so that
+    /// VAE, tiny VAE: weight of the absolute error, whose gradient stays large where the squared error is small, so that
     /// flat areas become exactly flat.
     pub absolute: f64,
     /// VAE: side of crops around the things, which make up every second batch; 0 disables them.
@@ -119,6 +122,8 @@ pub struct WorldConfig {
     pub vision: ClipVisionConfig,
     /// Autoencoder.
     pub vae: VaeConfig,
+    /// Tiny autoencoder, distilled from the autoencoder.
+    pub tiny_vae: TinyAutoencoderConfig,
     /// U-Net.
     pub unet: UNetConfig,
 }
@@ -179,6 +184,14 @@ impl WorldConfig {
             mid_block_add_attention: false,
             ..VaeConfig::default()
         };
+        // The decoder has most of the weights: previews do not need the encoder.
+        let tiny_vae = TinyAutoencoderConfig {
+            encoder_block_out_channels: vec![12; 3],
+            decoder_block_out_channels: vec![32; 3],
+            num_encoder_blocks: vec![1; 3],
+            num_decoder_blocks: vec![2, 1, 1],
+            ..TinyAutoencoderConfig::default()
+        };
         let unet = UNetConfig {
             in_channels: 4,
             out_channels: 4,
@@ -193,6 +206,6 @@ impl WorldConfig {
             sample_size: Some(16.into()),
             ..UNetConfig::sd15()
         };
-        Ok(Self { text, vision, vae, unet })
+        Ok(Self { text, vision, vae, tiny_vae, unet })
     }
 }

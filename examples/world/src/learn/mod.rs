@@ -1,8 +1,8 @@
 //! Training tasks for the models of this world, in the order in which they depend on each other.
 //!
 //! [`ReadersTask`] (image to factors, for evaluation), [`TextTask`] (text encoder), [`ClipTask`] (image
-//! encoder, into the embedding space of the texts), [`VaeTask`] (autoencoder), [`UNetTask`] (latents from
-//! text), [`PromptTokensTask`] (start of an IP-Adapter). Architectures and files are those of Stable
+//! encoder, into the embedding space of the texts), [`VaeTask`] (autoencoder), [`TinyVaeTask`] (tiny
+//! autoencoder, for previews), [`UNetTask`] (latents from text), [`PromptTokensTask`] (start of an IP-Adapter). Architectures and files are those of Stable
 //! Diffusion; only the sizes in [`WorldConfig`] are small.
 
 mod clip;
@@ -10,6 +10,7 @@ mod config;
 mod prompt_tokens;
 mod readers;
 mod text;
+mod tiny_vae;
 mod unet;
 mod vae;
 
@@ -18,6 +19,7 @@ pub use config::{Stage, StageConfig, StageOptions, WorldConfig, world_tokenizer}
 pub use prompt_tokens::{PromptTokensBatch, PromptTokensTask};
 pub use readers::{ReadersBatch, ReadersTask};
 pub use text::{TextBatch, TextTask, WorldText};
+pub use tiny_vae::{DistillationBatch, TinyVaeTask};
 pub use unet::{LatentBatch, UNetTask};
 pub use vae::{ImageBatch, VaeTask};
 

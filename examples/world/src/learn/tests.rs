@@ -2,6 +2,7 @@
 //! one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -97,6 +98,19 @@ fn images_come_back() {
     let bad = StageOptions { crop: 24, ..options };
     let message = VaeTask::new(&world, &settings, &bad).expect_err("24 does not divide 64").to_string();
     assert!(message.starts_with("crop: expected a divisor of 64") && message.contains("got 24"), "{message}");
+}
+
+#[test]
+fn the_tiny_autoencoder_learns_the_vaes_images_and_latents() {
+    let (mut world, settings) = (miniature(), settings(30, 4));
+    world.tiny_vae.encoder_block_out_channels = vec![8; 3];
+    world.tiny_vae.decoder_block_out_channels = vec![8; 3];
+    let vae = Arc::new(world.vae.init(&device()).expect("a network"));
+    let model = world.tiny_vae.init(&device().autodiff()).expect("a network");
+    let options = StageOptions::default();
+    falls(&losses(&settings, &model, || TinyVaeTask::new(&world, &settings, &options, vae.clone())), 0.9);
+    let changed = learned(&settings, model, TinyVaeTask::new(&world, &settings, &options, vae));
+    assert_eq!(changed, ["encoder", "decoder"].map(str::to_owned).into());
 }
 
 /// Returns the weights of a network by their published names, as bytes.

@@ -132,7 +132,7 @@ pub(super) fn cut_out(pixels: &[f32], samples: &[Sample], side: usize, step: usi
 
 /// Returns the mean squared difference between neighbouring pixels along an axis. Applied to the reconstruction
 /// error, it is large for blurred edges and lost patterns.
-fn neighbours(x: &Tensor<4>, axis: usize) -> Tensor<1> {
+pub(super) fn neighbours(x: &Tensor<4>, axis: usize) -> Tensor<1> {
     let length = x.dims()[axis];
     (x.clone().narrow(axis, 1, length - 1) - x.clone().narrow(axis, 0, length - 1)).square().mean()
 }
