@@ -1,10 +1,10 @@
 //! The error type for everything that can stop a run.
 
-use crate::InvalidValue;
 use crate::image::{Image, ImageError};
 use crate::samplers::SamplerError;
 use crate::schedule::ScheduleError;
 use crate::session::SessionError;
+use crate::{InvalidValue, printable_value};
 
 /// Any error that can stop a run, grouped by who can act on it.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,8 @@ pub enum Error {
     /// The device or its library failed while computing. Running out of CPU memory is not covered: it ends the
     /// process.
     #[error(
-        "the device failed while {doing}: {message}; try a smaller size, fewer images or references, or another device"
+        "the device failed while {doing}: {message}; try a smaller size, fewer images or references, or another device",
+        message = printable_value(.message)
     )]
     Backend {
         /// The operation that failed.
@@ -51,7 +52,10 @@ pub enum Error {
         message: String,
     },
     /// A callback of the caller panicked. The device and the networks remain usable and unchanged.
-    #[error("the {callback} panicked: {message}; nothing else failed, so correct the callback and run again")]
+    #[error(
+        "the {callback} panicked: {message}; nothing else failed, so correct the callback and run again",
+        message = printable_value(.message)
+    )]
     Callback {
         /// Name of the callback.
         callback: &'static str,
