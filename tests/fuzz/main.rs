@@ -9,7 +9,8 @@
 //! ```
 //!
 //! `FABRIC_FUZZ_TARGET` selects the targets whose names contain its value. An input that fails is written to the folder
-//! for temporary files; `FABRIC_FUZZ_INPUT` with its path runs it alone.
+//! for temporary files; `FABRIC_FUZZ_INPUT` with its path runs it alone. Most inputs become files, so that `TMPDIR` in
+//! memory (`/dev/shm`) makes it many times as fast.
 
 #![allow(clippy::print_stdout, reason = "the test tells how many inputs of each target it tried")]
 
@@ -54,6 +55,9 @@ const MAX_TIME: Duration = Duration::from_secs(2);
 const MAX_GROWTH: usize = 64 << 20;
 const MAX_MESSAGE: usize = 3000;
 
+/// How often an input may take long before it fails.
+const TRIES: usize = 3;
+
 /// Most bytes of an input.
 const MAX_INPUT: usize = 1 << 18;
 
@@ -66,14 +70,22 @@ const MAX_POOL: usize = 4096;
 ///
 /// Returns what is wrong about the outcome.
 fn judge(run: fn(&[u8]) -> Outcome, input: &[u8]) -> Result<String, String> {
-    let growth = Growth::begin();
-    let clock = Instant::now();
-    let got = catch_panic(|| run(input));
-    let (time, grown) = (clock.elapsed(), growth.peak());
+    let mut tries = 0;
+    // Where other programs keep the machine busy, an input may take long once.
+    let (got, grown) = loop {
+        let growth = Growth::begin();
+        let clock = Instant::now();
+        let got = catch_panic(|| run(input));
+        let (time, grown) = (clock.elapsed(), growth.peak());
+        tries += 1;
+        if time <= MAX_TIME {
+            break (got, grown);
+        }
+        if tries == TRIES {
+            return Err(format!("it took {:.1} s, {TRIES} times", time.as_secs_f64()));
+        }
+    };
     let got = got.map_err(|message| format!("it panicked: {message}"))?;
-    if time > MAX_TIME {
-        return Err(format!("it took {:.1} s", time.as_secs_f64()));
-    }
     if grown > MAX_GROWTH {
         return Err(format!("it took {} MiB of memory", grown >> 20));
     }
@@ -87,7 +99,8 @@ fn judge(run: fn(&[u8]) -> Outcome, input: &[u8]) -> Result<String, String> {
         return Err(format!("its message has {} bytes: {message:.300}", message.len()));
     }
     // Messages that differ in numbers and in texts of the input are of one kind.
-    let words = message.split([' ', '`', '"', '\'']).filter(|word| word.chars().all(|c| c.is_ascii_lowercase()));
+    let own = message.split('`').step_by(2).flat_map(|text| text.split([' ', '"', '\'']));
+    let words = own.filter(|word| word.chars().all(|letter| letter.is_ascii_lowercase()));
     Ok(words.take(40).collect::<Vec<_>>().join(" "))
 }
 
