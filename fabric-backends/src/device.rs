@@ -145,6 +145,7 @@ pub enum DeviceError {
     /// A device cannot be served to other machines.
     #[error(
         "serving a device at {address}: {message}; choose another port, or stop who has it",
+        address = printable(.address),
         message = printable_value(.message)
     )]
     NotServed {

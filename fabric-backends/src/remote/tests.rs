@@ -170,7 +170,7 @@ fn no_message_about_a_device_commands_the_terminal() {
         DeviceError::NotServed { address: text(), message: text() },
     ];
     for error in errors.map(|error| error.to_string()) {
-        assert!(!error.chars().any(crate::printable_text::is_hidden) && error.len() < 2000, "{error:?}");
+        assert!(!error.chars().any(crate::printable_text::is_hidden) && error.len() < 2000, "{error:.300?}");
     }
 }
 
