@@ -36,7 +36,7 @@ pub(crate) struct Target {
     /// Good inputs.
     pub(crate) seeds: fn() -> Vec<Vec<u8>>,
     /// Mends the lengths and checksums of a changed input, so that what is behind their checks is reached too.
-    pub(crate) repair: Option<fn(&mut Vec<u8>)>,
+    pub(crate) repair: Option<fn(Vec<u8>) -> Vec<u8>>,
     pub(crate) run: fn(&[u8]) -> Outcome,
 }
 
@@ -102,15 +102,13 @@ fn read_safetensors(bytes: &[u8]) -> Outcome {
     read_weights(&written("a.safetensors", bytes))
 }
 
-/// Sets the length of the header to where the last brace is.
-fn repair_safetensors(bytes: &mut Vec<u8>) {
-    let brace = bytes.iter().skip(8).position(|byte| *byte == b'}').map(|_| {
-        let end = bytes.windows(2).rposition(|pair| pair == b"}}" || pair == b"}]");
-        end.map_or(bytes.len(), |end| end + 2)
-    });
-    if let Some(end) = brace.filter(|end| *end >= 8) {
+/// Sets the length of the header to where the last two braces are, or to that of the rest.
+fn repair_safetensors(mut bytes: Vec<u8>) -> Vec<u8> {
+    let end = bytes.windows(2).rposition(|pair| pair == b"}}").map_or(bytes.len(), |at| at + 2);
+    if end >= 8 {
         bytes[..8].copy_from_slice(&(end as u64 - 8).to_le_bytes());
     }
+    bytes
 }
 
 fn indexes() -> Vec<Vec<u8>> {
@@ -254,7 +252,7 @@ fn read_metadata(bytes: &[u8]) -> Outcome {
 
 /// Sets the lengths and checksums of a PNG file's chunks to what they should be, up to the first chunk with a name that
 /// is not one.
-fn repair_png(bytes: &mut Vec<u8>) {
+fn repair_png(bytes: Vec<u8>) -> Vec<u8> {
     let mut at = 8;
     let mut mended: Vec<u8> = bytes.iter().take(8).copied().collect();
     while let Some(head) = bytes.get(at..at + 8) {
@@ -268,9 +266,7 @@ fn repair_png(bytes: &mut Vec<u8>) {
         mended.extend(chunk(&name, &bytes[at + 8..end]));
         at = end.saturating_add(4);
     }
-    if mended.len() > 8 {
-        *bytes = mended;
-    }
+    if mended.len() > 8 { mended } else { bytes }
 }
 
 fn prompts() -> Vec<Vec<u8>> {
