@@ -6,6 +6,7 @@ use std::error::Error;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use fabric::core::image::{Mark, contact_sheet};
@@ -40,6 +41,9 @@ pub(crate) struct Arguments {
     /// Further device that makes a share of the images, named as in `--device`. Repeat the option for several devices.
     #[arg(long)]
     also: Vec<String>,
+    /// Seconds without a finished step after which a device counts as lost, if one of them is another machine's.
+    #[arg(long, default_value_t = 600)]
+    patience: u64,
     #[command(flatten)]
     common: common::Common,
 }
@@ -49,7 +53,7 @@ fn main() -> ExitCode {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let Arguments { prompt, negative, images, seed, from, strength, out, also, common } = arguments;
+    let Arguments { prompt, negative, images, seed, from, strength, out, also, patience, common } = arguments;
     let settings = common.settings()?;
     let mut request = Request::new(prompt).with_seeds((0..images).map(|i| seed.wrapping_add(i)));
     request.negative_prompt = negative;
@@ -59,6 +63,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     }
     request.validate()?;
     common::prepare(&out, request.seeds.iter().map(|seed| format!("seed-{seed}.png")))?;
+    let is_remote = common.is_remote() || also.iter().any(|name| common::is_remote(name));
     let mut members = vec![("the first device".to_owned(), common.load()?)];
     for name in also {
         let pipeline = common.load_on(&common::device(Some(&name))?)?;
@@ -72,8 +77,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         seen.set_position(step.event.step as u64);
         ControlFlow::Continue(())
     };
-    let Pooled { made, lost, .. } =
-        DevicePool::new(members)?.generate_observed(std::slice::from_ref(&request), watch)?;
+    let mut pool = DevicePool::new(members)?;
+    if is_remote {
+        // A machine that stops answering would be waited for without end.
+        pool = pool.with_patience(Duration::from_secs(patience));
+    }
+    let Pooled { made, lost, .. } = pool.generate_observed(std::slice::from_ref(&request), watch)?;
     bar.finish_and_clear();
     for (device, said) in lost {
         println!("{device} was lost, and others made its images: {}", printable_value(said));

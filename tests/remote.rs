@@ -25,6 +25,10 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    fn start_with(token: Option<&str>) -> Self {
         let own = std::env::current_exe().expect("this program");
         let program = own.with_file_name(format!("../examples/serve_device{}", std::env::consts::EXE_SUFFIX));
         assert!(
@@ -34,6 +38,8 @@ impl Server {
         );
         let mut process = Command::new(program)
             .args(["--listen", "127.0.0.1:0"])
+            .env_remove("FABRIC_REMOTE_TOKEN")
+            .envs(token.map(|token| ("FABRIC_REMOTE_TOKEN", token)))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -175,5 +181,20 @@ fn a_server_that_is_not_there_is_an_error() {
         let error = fabric::device(kind).expect_err("nobody listens there");
         assert!(matches!(error, DeviceError::Unreachable { .. }), "{error}");
         assert!(error.to_string().contains("start the server"), "{error}");
+    });
+}
+
+#[test]
+fn a_server_with_a_token_serves_only_clients_that_have_it() {
+    within_minutes(|| {
+        let server = Server::start_with(Some("open sesame"));
+        for wrong in ["", "open", "open sesame "] {
+            let error = fabric::backends::remote_device(&server.url, 0, wrong).expect_err("a wrong token");
+            assert!(matches!(error, DeviceError::Unreachable { .. }), "{error}");
+            assert!(error.to_string().contains("FABRIC_REMOTE_TOKEN") && !error.to_string().contains("sesame"));
+        }
+        let device = fabric::backends::remote_device(&server.url, 0, "open sesame").expect("the server's device");
+        let sum = Tensor::<1>::from_floats([1.0, 2.0], &device).sum().into_data();
+        assert_eq!(sum.try_to_vec::<f32>().expect("a number"), [3.0]);
     });
 }

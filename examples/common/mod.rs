@@ -145,6 +145,11 @@ impl Common {
         device(self.device.as_deref())
     }
 
+    /// Whether the device is another machine's.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.device.as_deref().is_some_and(is_remote)
+    }
+
     pub(crate) fn load(&self) -> Result<Pipeline, Box<dyn Error>> {
         self.load_on(&self.device()?)
     }
@@ -195,6 +200,11 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Box<dyn E
 }
 
 /// Returns the device of this name, or by default the first one that this build supports.
+/// Whether a device is another machine's, by its name.
+pub(crate) fn is_remote(name: &str) -> bool {
+    matches!(name.parse(), Ok(fabric::DeviceKind::Remote { .. }))
+}
+
 pub(crate) fn device(name: Option<&str>) -> Result<Device, Box<dyn Error>> {
     Ok(match name {
         Some(name) => fabric::backends::device(name.parse()?)?,

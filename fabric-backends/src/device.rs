@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use burn::tensor::Device;
 
+use crate::printable_text::{printable, printable_value};
+
 /// Backend and device to compute on. Cargo features decide which backends a build contains.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum DeviceKind {
@@ -69,7 +71,8 @@ impl FromStr for DeviceKind {
 pub enum DeviceError {
     /// The device name is unknown.
     #[error(
-        "device `{name}` is unknown: expected `flex` (or `cpu`), `ndarray`, `cuda`, `cuda:N`, `wgpu`, `wgpu:N`, or another machine's as `ws://HOST:PORT` or `ws://HOST:PORT#N`"
+        "device `{name}` is unknown: expected `flex` (or `cpu`), `ndarray`, `cuda`, `cuda:N`, `wgpu`, `wgpu:N`, or another machine's as `ws://HOST:PORT` or `ws://HOST:PORT#N`",
+        name = printable(.name)
     )]
     Unknown {
         /// The requested device.
@@ -87,7 +90,11 @@ pub enum DeviceError {
     #[error("this build has no backend at all: build again with one of the features `flex`, `ndarray`, `cuda`, `wgpu`")]
     NoneBuilt,
     /// The machine has no such device, or its driver does not respond.
-    #[error("device `{kind}` does not answer ({message}): check the driver, or use `flex`")]
+    #[error(
+        "device `{kind}` does not answer ({message}): check the driver, or use `flex`",
+        kind = printable(.kind),
+        message = printable_value(.message)
+    )]
     NotAnswering {
         /// The requested device.
         kind: DeviceKind,
@@ -96,28 +103,51 @@ pub enum DeviceError {
     },
     /// `FABRIC_MAX_ISA`, which limits the instruction set of the CPU kernels, has an unknown value.
     #[error(
-        "FABRIC_MAX_ISA is `{got}`: expected `avx512`, `avx2` or `none`, or leave it unset for the processor's best"
+        "FABRIC_MAX_ISA is `{got}`: expected `avx512`, `avx2` or `none`, or leave it unset for the processor's best",
+        got = printable(.got)
     )]
     Isa {
         /// The value of the variable.
         got: String,
     },
     /// `FABRIC_MATMUL`, which selects the number format of matrix products on the CPU, has an unknown value.
-    #[error("FABRIC_MATMUL is `{got}`: expected `f32` or `bf16`, or leave it unset for `f32`")]
+    #[error(
+        "FABRIC_MATMUL is `{got}`: expected `f32` or `bf16`, or leave it unset for `f32`",
+        got = printable(.got)
+    )]
     Matmul {
         /// The value of the variable.
         got: String,
     },
     /// A device of another machine cannot be reached.
-    #[error("{url}: no device there ({message}): start the server, or check address, port and firewall")]
+    #[error(
+        "{url}: no device there ({message}): start the server, or check address, port, firewall and the token in FABRIC_REMOTE_TOKEN",
+        url = printable(.url),
+        message = printable_value(.message)
+    )]
     Unreachable {
         /// URL of the server.
         url: String,
         /// Error message of the connection.
         message: String,
     },
+    /// A server accepted the connection, and then said nothing.
+    #[error(
+        "{url}: no answer within {seconds} s: is this a server of devices? Start it again, or use another device",
+        url = printable(.url)
+    )]
+    Silent {
+        /// URL of the server.
+        url: String,
+        /// How long the server had for an answer, in seconds.
+        seconds: u64,
+    },
     /// A device cannot be served to other machines.
-    #[error("serving a device at {address}: {message}; choose another port, or stop who has it")]
+    #[error(
+        "serving a device at {address}: {message}; choose another port, or stop who has it",
+        address = printable(.address),
+        message = printable_value(.message)
+    )]
     NotServed {
         /// Address of the listener.
         address: String,

@@ -11,6 +11,7 @@ mod limits;
 mod memory;
 pub mod ops;
 mod panics;
+pub mod printable_text;
 #[cfg(feature = "remote")]
 mod remote;
 mod threads;
@@ -19,5 +20,5 @@ pub use device::{DeviceError, DeviceKind, cpu, default_device, describe, device,
 pub use memory::available_memory;
 pub use panics::{catch_panic, panic_message};
 #[cfg(feature = "remote")]
-pub use remote::serve;
+pub use remote::{ServeOptions, remote_device, serve, serve_with};
 pub use threads::is_worker_thread;

@@ -1,11 +1,10 @@
 //! The error type for everything that can stop a run.
 
-use crate::InvalidValue;
 use crate::image::{Image, ImageError};
-use crate::printable;
 use crate::samplers::SamplerError;
 use crate::schedule::ScheduleError;
 use crate::session::SessionError;
+use crate::{InvalidValue, printable, printable_value};
 
 /// Any error that can stop a run, grouped by who can act on it.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +42,8 @@ pub enum Error {
     /// The device or its library failed while computing. Running out of CPU memory is not covered: it ends the
     /// process.
     #[error(
-        "the device failed while {doing}: {message}; try a smaller size, fewer images or references, or another device"
+        "the device failed while {doing}: {message}; try a smaller size, fewer images or references, or another device",
+        message = printable_value(.message)
     )]
     Backend {
         /// The operation that failed.
@@ -53,7 +53,10 @@ pub enum Error {
     },
     /// A callback of the caller (`observer`, `sampler`, `noise source`) panicked. The device and the networks remain
     /// usable and unchanged.
-    #[error("the {callback} panicked: {message}; nothing else failed, so correct the callback and run again")]
+    #[error(
+        "the {callback} panicked: {message}; nothing else failed, so correct the callback and run again",
+        message = printable_value(.message)
+    )]
     Callback {
         /// Name of the callback.
         callback: &'static str,
@@ -64,7 +67,8 @@ pub enum Error {
     #[error(
         "the conditioning `{name}` panicked: {message}; if the device ran out of memory, try a smaller size or another \
          device, otherwise correct the conditioning",
-        name = printable(.name)
+        name = printable(.name),
+        message = printable_value(.message)
     )]
     Conditioning {
         /// Its [`describe`](crate::pipeline::Conditioning::describe).

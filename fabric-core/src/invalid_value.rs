@@ -1,6 +1,9 @@
 //! The error of a value that cannot be used, shared by all error types.
 
-use crate::printable_text::{MAX_EXPECTED, one_line, printable_value};
+use fabric_backends::printable_text::{one_line, printable_value};
+
+/// Number of bytes of accepted values that a message shows: lists of all known names have up to 1500.
+const MAX_EXPECTED: usize = 2000;
 
 /// A value that cannot be used: what it is, what was expected, what was given, and what to do.
 ///

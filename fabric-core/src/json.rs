@@ -2,15 +2,28 @@
 //!
 //! Python writes `NaN`, `Infinity` and `-Infinity`, which JSON does not have, and editors put a byte-order mark in
 //! front of a file. Configurations of published models contain both.
+//!
+//! A short text can hold values that take a hundred times its length in memory. [`from_str_within`] refuses it before
+//! it is parsed.
 
 use std::borrow::Cow;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 
 /// The words that Python writes for non-finite numbers. The longest comes first.
 const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Maximum memory in bytes of the values in a file of settings, as [`memory_of_values`] estimates it: enough for a list
+/// of a hundred thousand numbers, or for ten thousand objects.
+pub const MAX_SETTINGS_MEMORY: u64 = 8 << 20;
+
+/// Memory of a value in bytes: 32 of its own, and as much for a short text or the name of a field.
+const VALUE_BYTES: u64 = 64;
+
+/// Memory of an object with a field in bytes: a map makes room for eleven fields at once.
+const OBJECT_BYTES: u64 = 640;
 
 /// Parses JSON, including the extensions of Python's `json` module.
 ///
@@ -42,6 +55,49 @@ pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Er
         // Let the parser report the position of the first invalid byte.
         Err(_) => serde_json::from_slice(bytes),
     }
+}
+
+/// Parses JSON like [`from_str`], unless its values would take more than `most` bytes of memory
+/// ([`memory_of_values`]).
+///
+/// # Errors
+///
+/// Returns an error like [`from_str`], and if the text has too many values.
+pub fn from_str_within<T: DeserializeOwned>(text: &str, most: u64) -> Result<T, serde_json::Error> {
+    check_memory(text.as_bytes(), most)?;
+    from_str(text)
+}
+
+/// Parses JSON like [`from_str_within`], from UTF-8 bytes.
+///
+/// # Errors
+///
+/// Returns an error like [`from_str_within`], and if the bytes are not UTF-8.
+pub fn from_slice_within<T: DeserializeOwned>(bytes: &[u8], most: u64) -> Result<T, serde_json::Error> {
+    check_memory(bytes, most)?;
+    from_slice(bytes)
+}
+
+fn check_memory(text: &[u8], most: u64) -> Result<(), serde_json::Error> {
+    let got = memory_of_values(text);
+    if got <= most {
+        return Ok(());
+    }
+    Err(serde_json::Error::custom(format_args!("its values would take {got} bytes of memory, expected at most {most}")))
+}
+
+/// Estimates how many bytes of memory the values in JSON text take besides long texts: `[0,0,0]` takes 16 times its
+/// length, and `[{"":0}]` almost a hundred times.
+///
+/// The text need not be valid JSON.
+pub fn memory_of_values(text: &[u8]) -> u64 {
+    // An upper bound: commas and brackets in texts count too.
+    let cost = |byte: &u8| match byte {
+        b',' | b'[' => VALUE_BYTES,
+        b'{' => OBJECT_BYTES,
+        _ => 0,
+    };
+    text.iter().map(cost).sum()
 }
 
 /// Returns whether JSON text is a list, behind white space or a byte-order mark.
@@ -123,6 +179,19 @@ mod tests {
         for text in ["", "{\"a\": []}", "\u{feff}{}", "1", "\"[\""] {
             assert!(!is_list(text.as_bytes()), "{text:?}");
         }
+    }
+
+    #[test]
+    fn short_texts_of_many_values_are_refused_before_they_are_parsed() {
+        let objects = format!("[{}0", "{\"\":0},".repeat(100));
+        // The text does not end, so an error that speaks of memory came before the parser.
+        let error = from_str_within::<Value>(&objects, 70_000).unwrap_err().to_string();
+        assert!(error.contains("would take 70464 bytes of memory, expected at most 70000"), "{error}");
+        let error = from_slice_within::<Value>(objects.as_bytes(), 70_463).unwrap_err().to_string();
+        assert!(error.contains("memory"), "{error}");
+        let whole = format!("{objects}]");
+        assert_eq!(from_str_within::<Value>(&whole, 70_464).unwrap().as_array().unwrap().len(), 101);
+        assert_eq!(from_slice_within::<Vec<f64>>(b"[1,2,3]", 192).unwrap(), [1.0, 2.0, 3.0]);
     }
 
     #[test]

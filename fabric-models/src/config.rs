@@ -1,5 +1,6 @@
 //! Shared parsing, validation and errors of the networks' `config.json` files.
 
+use fabric_core::json::{MAX_SETTINGS_MEMORY, from_str_within};
 use fabric_core::{InvalidValue, printable_value};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -73,11 +74,11 @@ impl ConfigError {
 /// Parses a configuration in which every field has a default; the error names the invalid field.
 pub(crate) fn parse<T: DeserializeOwned>(model: &'static str, json: &str) -> Result<T, ConfigError> {
     let not_json = |message: String| ConfigError::NotJson { model, message };
-    let value: Value = fabric_core::json::from_str(json).map_err(|e| not_json(e.to_string()))?;
+    let value: Value = from_str_within(json, MAX_SETTINGS_MEMORY).map_err(|e| not_json(e.to_string()))?;
     let Value::Object(fields) = &value else {
         return Err(not_json(format!("it holds {}", brief(&value))));
     };
-    serde_json::from_value(value.clone()).map_err(|whole| {
+    T::deserialize(&value).map_err(|whole| {
         // serde does not report the location of a failure inside flattened and untagged values. As every field has a
         // default, the invalid field is the one that also fails when parsed alone.
         let alone = |(field, value): (&String, &Value)| {

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::case::{Case, Outcome, nothing, said, sparse_file};
 use crate::models::{config_text, device, fixture, golden};
 
-pub(crate) const COUNT: usize = 288;
+pub(crate) const COUNT: usize = 289;
 
 /// Configuration of a network: its golden text, and how it is read.
 #[derive(Clone, Copy)]
@@ -136,7 +136,8 @@ fn texts() -> Vec<Case> {
     let nested = with_fields(&good, &[("other", &deep(100_000))]);
     let many: Vec<String> = (0..330_000).map(|at| format!("\"k{at:06}\":0")).collect();
     let many = format!("{{{}}}", many.join(","));
-    let long = format!("[{}8]", "8,".repeat(500_000));
+    let wide = format!("{{\"a\":\"{}\"}}", "x".repeat(4 << 20));
+    let long = format!("[{}8]", "8,".repeat(100_000));
     vec![
         text("an empty text", "", &[json, "EOF"]),
         text("white space", " \n\t", &[json, "EOF"]),
@@ -164,9 +165,9 @@ fn texts() -> Vec<Case> {
         text("lists nested 100,000 times", deep(100_000), &[json, "recursion limit"]),
         text("lists nested 100,000 times in an unknown field", nested, &[json, "recursion limit"]),
         UNET.with(
-            "a list of half a million numbers",
+            "a list of a hundred thousand numbers",
             &[("block_out_channels", &long)],
-            &["`block_out_channels`", "500001"],
+            &["`block_out_channels`", "100001"],
         ),
         accepted("a byte-order mark", format!("\u{feff}{good}"), UNET.read, "a byte-order mark is skipped"),
         accepted("a field twice", twice, UNET.read, "of a field that occurs twice the last value counts"),
@@ -176,7 +177,8 @@ fn texts() -> Vec<Case> {
             UNET.read,
             "`NaN` and `Infinity` are read as texts",
         ),
-        accepted("4 MB of unknown fields", many, UNET.read, "unknown fields are kept for saving"),
+        text("4 MB of unknown fields", many, &[json, "would take", "bytes of memory, expected at most 8388608"]),
+        accepted("a text of 4 MB in an unknown field", wide, UNET.read, "unknown fields are kept for saving"),
     ]
 }
 

@@ -14,7 +14,7 @@ use crate::models::{device, fixture, golden, options, untrained_unet};
 use crate::pickle_writer::{Entry, dict, pickle, storage, tensor, zip};
 use crate::tensor_file::TensorFile;
 
-pub(crate) const COUNT: usize = 175;
+pub(crate) const COUNT: usize = 176;
 
 const LORA: &str = "lora.safetensors";
 const DOWN: &str = "unet.conv_in.lora_A.weight";
@@ -259,13 +259,18 @@ fn lora_settings() -> Vec<Case> {
         ),
         alpha("an alpha of 1e300 in settings", r#"{"unet.lora_alpha": 1e300}"#, &[limit]),
         alpha("DoRA in settings", r#"{"unet.use_dora": true}"#, &["key `lora_adapter_metadata`", "DoRA"]),
-        Case::falls_back(
+        settings(
             "4 MB of other settings",
+            &format!("{{\"a\": [{}0]}}", "0,".repeat(2_000_000)),
+            &["at most 8 MiB of memory", "got values of 128000704 bytes"],
+        ),
+        Case::falls_back(
+            "a text of 4 MB in other settings",
             "settings that are unknown are ignored",
             file(
                 LORA,
                 lora()
-                    .with_metadata("lora_adapter_metadata", &format!("{{\"a\": [{}0]}}", "0,".repeat(2_000_000)))
+                    .with_metadata("lora_adapter_metadata", &format!("{{\"a\": \"{}\"}}", "x".repeat(4_000_000)))
                     .to_bytes(),
             ),
             open_lora,
@@ -425,7 +430,7 @@ fn adapter_layers() -> Vec<Case> {
             base().without(&key(1)).without(&key(3)).without(&key(5)),
             &[numbers, "got number 7", "number 1"],
         ),
-        unfit("an adapter of 30,000 layers", many, &[numbers]),
+        unfit("an adapter of 30,000 layers", many, &[numbers, "at most 2048 layers, got 30000 layers"]),
         unfit(
             "a layer without values",
             base().without(&value(3)),

@@ -11,7 +11,7 @@ use crate::pickle_writer::{
     Entry, call, dict, global, int, older_form, older_form_with, one_value, pickle, storage, tensor, text, tuple, zip,
 };
 
-pub(crate) const COUNT: usize = 141;
+pub(crate) const COUNT: usize = 144;
 
 const NAME: &str = "a.bin";
 
@@ -198,6 +198,11 @@ fn bombs() -> Vec<Case> {
     let long = "x".repeat(2000);
     let many = [b"\x80\x02".as_slice(), &vec![b'N'; (1 << 22) + 2]].concat();
     let items = [b"Nq\x000]".as_slice(), &b"h\x00a".repeat(1 << 20)].concat();
+    let pairs = [b"\x80\x02Nq\x000".as_slice(), &b"h\x00h\x00\x860".repeat(1 << 20)].concat();
+    let memo: Vec<u8> = (0..=1_u32 << 20).flat_map(|at| [b"r".as_slice(), &at.to_le_bytes()].concat()).collect();
+    let memo = [b"\x80\x02N".as_slice(), &memo].concat();
+    let tensors = [b"]".to_vec(), one_value(), b"q\x00a".to_vec(), b"h\x00a".repeat(20_000)].concat();
+    let shared = dict(&[(&"x".repeat(1000), tensors)]);
     // The name of a tensor joins the same long text once for each level.
     let one_key = [b"}".to_vec(), text(&"k".repeat(60_000)), b"q\x01".to_vec(), one_value(), b"s".to_vec()].concat();
     let levels = (0..100).fold(one_key, |inner, _| {
@@ -211,8 +216,11 @@ fn bombs() -> Vec<Case> {
         values("dictionaries doubled 60 times by the memo", &dictionaries, &["nested"]),
         result("a tensor within 200 dictionaries", &nested(200, "a"), &["nested more than 128 times"]),
         result("100,000 tuples within each other", &tuples, &["nested more than 128 times"]),
-        values("four million values", &many, &["a pickle of more than 4194304 values"]),
-        result("a million items and no tensor", &items, &["no tensors"]),
+        values("four million values", &many, &["a pickle of more than 524288 values"]),
+        result("a million items and no tensor", &items, &["a pickle of more than 1048576 references"]),
+        values("a million tuples of one value", &pairs, &["a pickle of more than 1048576 references"]),
+        values("a memo of a million entries", &memo, &["a pickle of more than 1048576 references"]),
+        result("20,000 tensors with a long name that they share", &shared, &["names of tensors of more than 16777216"]),
         object("a tensor with a long name", nested(1, &long), &["a name of more than 1024 bytes"]),
         result("a name of six million bytes by the memo", &levels, &["a name of more than 1024 bytes"]),
         result("an empty dictionary", b"}", &["no tensors", "is this a file of weights?"]),

@@ -8,7 +8,7 @@ use fabric::models::load::{TensorSource, open_weights};
 use crate::case::{Case, Outcome, check, said, sparse_file};
 use crate::tensor_file::TensorFile;
 
-pub(crate) const COUNT: usize = 46;
+pub(crate) const COUNT: usize = 47;
 
 const INDEX: &str = "m.safetensors.index.json";
 const ONE: &str = "m-00001-of-00002.safetensors";
@@ -96,6 +96,8 @@ fn texts() -> Vec<Case> {
     let list = format!("[{}]", &only_map[..only_map.len() - 1]);
     let deeper = good.replace("12", &format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)));
     let (map, names) = ("weight_map", "an object of tensor names and file names");
+    let many: Vec<String> = (0..200_000).map(|at| format!("\"{at}\":\"{ONE}\"")).collect();
+    let many = format!("{{\"{map}\":{{{}}}}}", many.join(","));
     let twice = format!(r#"{{"weight_map":{{"a":"{ONE}","a":"{TWO}","b":"{ONE}","c":"{TWO}"}}}}"#);
     let two_maps = format!(r#"{{"weight_map":{{"a":"{ONE}"}},"weight_map":{{"b":"{ONE}"}}}}"#);
     vec![
@@ -124,10 +126,11 @@ fn texts() -> Vec<Case> {
         ),
         Case::refused(
             "an index longer than the limit",
-            &["settings", "at most 67108864 bytes of JSON", INDEX],
-            sparse_file(INDEX, Vec::new(), (64 << 20) + 1),
+            &["settings", "at most 16777216 bytes of JSON", INDEX],
+            sparse_file(INDEX, Vec::new(), (16 << 20) + 1),
             open,
         ),
+        index("an index of 200,000 tensors", many, &["settings", "would take", "bytes of memory"]),
         accepted("a size that is Python's NaN", good.replace("12", "NaN"), "metadata is not read"),
         accepted("lists nested 100,000 times in the metadata", deeper, "metadata is not read"),
         accepted("a size below zero", good.replace("12", "-1"), "metadata is not read"),

@@ -8,15 +8,19 @@ use fabric_backends::catch_panic;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits};
 
+use super::jpeg_scans::check_scans;
 use super::{Image, ImageError, check_size};
 
 /// Maximum file length in bytes: more than any photograph within [`super::MAX_PIXELS`] needs.
 const MAX_FILE: u64 = 512 << 20;
 
-/// Maximum memory for colour profiles and texts of a PNG file, which are not used: the default of the `png` crate. A
-/// file of a megabyte may hold a gigabyte of them. Pixels do not count, and other decoders have no such limit: what
-/// they keep besides pixels is not longer than the file.
-const MAX_PNG_METADATA: u64 = 64 << 20;
+/// Maximum memory for colour profiles and texts of a PNG file, which are not used. A file of a megabyte may hold a
+/// gigabyte of them. Pixels do not count, and other decoders have no such limit: what they keep besides pixels is not
+/// longer than the file.
+const MAX_PNG_METADATA: u64 = 16 << 20;
+
+/// Largest number of bytes that one byte of deflated data can become.
+const MAX_INFLATION: usize = 1032;
 
 /// Number of bytes that are read before it is known that a file is an image; the signatures of formats have up to 12.
 const HEAD: u64 = 64;
@@ -121,10 +125,17 @@ fn decode_as(
     {
         // Checked before the decoder reads the colour profile and the texts in front of the pixels.
         check_size(format_args!("image {place}"), width, height)?;
+        // The decoder makes room for all pixels before it reads the first one.
+        if width * height * png_bits(bytes) / 8 > bytes.len().saturating_mul(MAX_INFLATION) {
+            return Err(corrupt("it is too short for its pixels".into()));
+        }
     }
     let mut decoder = decoder(format, bytes).map_err(|e| corrupt(e.into()))?;
     let (width, height) = decoder.dimensions();
     check_size(format_args!("image {place}"), width as usize, height as usize)?;
+    if format == ImageFormat::Jpeg {
+        check_scans(bytes).map_err(|what| corrupt(what.into()))?;
+    }
     // A damaged orientation tag is ignored.
     let orientation = if format == ImageFormat::WebP && webp_exif_is_cut(bytes) {
         Orientation::NoTransforms
@@ -156,6 +167,18 @@ fn png_size(bytes: &[u8]) -> Option<(usize, usize)> {
     }
     let [width, height] = bytes.get(16..24)?.as_chunks::<4>().0 else { return None };
     Some((u32::from_be_bytes(*width) as usize, u32::from_be_bytes(*height) as usize))
+}
+
+/// Returns the number of bits of a pixel from the header of a PNG file; 1 if the header is invalid.
+fn png_bits(bytes: &[u8]) -> usize {
+    let Some(&[depth, kind]) = bytes.get(24..26) else { return 1 };
+    let channels = match kind {
+        2 => 3,
+        4 => 2,
+        6 => 4,
+        _ => 1,
+    };
+    usize::from(depth.clamp(1, 16)) * channels
 }
 
 /// Returns whether an EXIF chunk of a WebP file is longer than the rest of the file. The decoder makes room for the

@@ -18,6 +18,7 @@ mod encode;
 mod error;
 mod fit;
 mod hash;
+mod jpeg_scans;
 mod labelled_sheet;
 mod mask;
 mod metadata;

@@ -444,7 +444,8 @@ impl SchedulerConfig {
 
 /// Returns the fields of a JSON object that are not null.
 fn fields(text: &str) -> Result<Map<String, Value>, ScheduleError> {
-    let mut map: Map<String, Value> = crate::json::from_str(text).map_err(|error| not_json(&error))?;
+    let map = crate::json::from_str_within(text, crate::json::MAX_SETTINGS_MEMORY);
+    let mut map: Map<String, Value> = map.map_err(|error| not_json(&error))?;
     map.retain(|_, value| !value.is_null());
     Ok(map)
 }

@@ -23,6 +23,7 @@ use super::limits::check_texts;
 use super::{FeedbackSession, MAX_SESSION_PIXELS, SessionError, check_pixels, pixels};
 use crate::InvalidValue;
 use crate::image::{ContentHash, Image, remove_leftovers, write_beside};
+use crate::json::memory_of_values;
 
 const JSON_FILE: &str = "session.json";
 
@@ -32,15 +33,9 @@ const VERSION: u64 = 5;
 /// Maximum size of `session.json` in bytes: enough for a hundred thousand steps with long reports.
 const MAX_JSON: u64 = 64 << 20;
 
-/// Maximum memory of the values of `session.json` in bytes, as [`check_values`] counts it: enough for ten thousand
+/// Maximum memory of the values of `session.json` in bytes, as [`memory_of_values`] estimates it: enough for ten thousand
 /// rounds or a hundred thousand votes. Without it, a file of 64 MiB could take several gigabytes.
 const MAX_VALUES: u64 = 256 << 20;
-
-/// Memory of a value in bytes: 32 of its own, and as much for a short text or the name of a field.
-const VALUE_BYTES: u64 = 64;
-
-/// Memory of an object with a field in bytes: a map makes room for eleven fields at once.
-const OBJECT_BYTES: u64 = 640;
 
 /// Fields that every version of the format has; read first.
 #[derive(Deserialize)]
@@ -193,16 +188,9 @@ fn parse(place: &str, json: &[u8]) -> Result<SessionFile<'static>, SessionError>
     Ok(file)
 }
 
-/// Checks that the values will not take far more memory than the text: `[0,0,0]` takes 16 times its length, and
-/// `[{"":0}]` almost a hundred times.
+/// Checks that the values will not take far more memory than the text.
 fn check_values(place: &str, json: &[u8]) -> Result<(), SessionError> {
-    // An upper bound: commas and brackets in texts count too.
-    let cost = |byte: &u8| match byte {
-        b',' | b'[' => VALUE_BYTES,
-        b'{' => OBJECT_BYTES,
-        _ => 0,
-    };
-    let got: u64 = json.iter().map(cost).sum();
+    let got = memory_of_values(json);
     if got <= MAX_VALUES {
         return Ok(());
     }

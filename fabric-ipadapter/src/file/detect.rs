@@ -34,6 +34,9 @@ impl AdapterConfig {
     }
 }
 
+/// Maximum number of cross-attention layers of a U-Net; that of Stable Diffusion XL has 70.
+const MAX_LAYERS: usize = 2048;
+
 /// Tensor shapes of a file.
 struct Shapes<'a> {
     place: String,
@@ -78,6 +81,10 @@ impl<'a> Shapes<'a> {
             let first: Vec<&str> = self.shapes.keys().take(3).copied().collect();
             let got = if first.is_empty() { "none".to_owned() } else { first.join(", ") };
             return Err(self.broken("names of tensors", got, expected));
+        }
+        if numbers.len() > MAX_LAYERS {
+            let got = format!("{} layers", numbers.len());
+            return Err(self.broken("numbers of layers", got, format!("at most {MAX_LAYERS} layers")));
         }
         if let Some((index, number)) = numbers.iter().enumerate().find(|(index, number)| **number != 2 * index + 1) {
             let expected = format!("number {}: cross-attentions have the odd ones, without a gap", 2 * index + 1);

@@ -95,7 +95,10 @@ pub enum CorpusError {
         remaining: usize,
     },
     /// The observer panicked. Images that were embedded before are in the index.
-    #[error("the observer of the corpus panicked: {message}; correct the callback and open the corpus again")]
+    #[error(
+        "the observer of the corpus panicked: {message}; correct the callback and open the corpus again",
+        message = printable_value(.message)
+    )]
     Callback {
         /// Message of the panic.
         message: String,

@@ -160,7 +160,7 @@ pub enum HubError {
     /// The progress callback panicked. What was downloaded before is kept.
     #[error(
         "{file}: the progress callback panicked: {message}; mend the callback, or fetch without one",
-        file = printable_value(.file)
+        file = printable_value(.file), message = printable_value(.message)
     )]
     Callback {
         /// File that was being downloaded.

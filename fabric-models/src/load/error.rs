@@ -150,7 +150,7 @@ pub enum LoadError {
     /// The progress callback panicked. The file and the device are not affected.
     #[error(
         "{place}: the progress callback panicked: {message}; mend the callback, or load without one",
-        place = printable_value(.place)
+        place = printable_value(.place), message = printable_value(.message)
     )]
     Callback {
         /// Path of the file that was being loaded.
@@ -161,7 +161,7 @@ pub enum LoadError {
     /// The device failed while a tensor was transferred to or from it.
     #[error(
         "{place}: the device failed while taking tensor `{tensor}`: {message}; is its memory large enough?",
-        place = printable_value(.place), tensor = printable(.tensor)
+        place = printable_value(.place), tensor = printable(.tensor), message = printable_value(.message)
     )]
     Device {
         /// Path of the file.

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use fabric_core::json::{MAX_SETTINGS_MEMORY, from_slice_within};
 use serde::de::DeserializeOwned;
 
 use super::LoadError;
@@ -12,19 +13,27 @@ use super::safetensors_file::open_file;
 pub(crate) const MAX_CONFIG_BYTES: u64 = 4 << 20;
 
 /// Size limit for indices of sharded weights, which have about 100 bytes for each of a few thousand tensors.
-pub(super) const MAX_INDEX_BYTES: u64 = 64 << 20;
+pub(super) const MAX_INDEX_BYTES: u64 = 16 << 20;
 
 /// Reads a JSON object from a file of at most `limit` bytes, with Python's extensions ([`fabric_core::json`]). The
-/// parser limits the nesting depth to 128.
+/// parser limits the nesting depth to 128, and the memory of all values to [`MAX_SETTINGS_MEMORY`], which suffices for
+/// an index of a hundred thousand tensors.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<T, LoadError> {
     let mut text = Vec::new();
-    open_file(path)?.take(limit + 1).read_to_end(&mut text).map_err(|e| LoadError::io(path, "read", e))?;
-    if text.len() as u64 > limit {
+    let file = open_file(path)?;
+    let check_length = |got: u64| {
+        if got <= limit {
+            return Ok(());
+        }
         let expected = format!("at most {limit} bytes of JSON");
-        return Err(LoadError::malformed(path, "settings", "more", expected, "is this the right file?"));
-    }
+        Err(LoadError::malformed(path, "settings", "more", expected, "is this the right file?"))
+    };
+    check_length(file.metadata().map_err(|e| LoadError::io(path, "ask for its size", e))?.len())?;
+    // What is no regular file has no length before it is read.
+    file.take(limit + 1).read_to_end(&mut text).map_err(|e| LoadError::io(path, "read", e))?;
+    check_length(text.len() as u64)?;
     let next = "get the file again, or mend it";
-    let settings = fabric_core::json::from_slice(&text).map_err(|e| {
+    let settings = from_slice_within(&text, MAX_SETTINGS_MEMORY).map_err(|e| {
         let expected = "the JSON that diffusers or transformers write";
         LoadError::malformed(path, "settings", e.to_string(), expected, next)
     })?;

@@ -7,6 +7,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use fabric_core::json::{MAX_SETTINGS_MEMORY, from_str_within};
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
@@ -86,7 +87,7 @@ pub(super) fn json_text(path: &Path, value: &Value) -> Result<String, LoadError>
     if text.len() as u64 > limit {
         return Err(refused(format!("{} bytes", text.len())));
     }
-    serde_json::from_str::<Value>(&text).map_err(|error| refused(error.to_string()))?;
+    from_str_within::<Value>(&text, MAX_SETTINGS_MEMORY).map_err(|error| refused(error.to_string()))?;
     Ok(text)
 }
 

@@ -207,7 +207,7 @@ pub enum LoraError {
     /// The device failed while computing weights.
     #[error(
         "{place}: the device failed while applying the LoRA: {message}; is its memory large enough?",
-        place = printable_value(.place)
+        place = printable_value(.place), message = printable_value(.message)
     )]
     Device {
         /// Path of the file.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
 
+use fabric_core::json::{MAX_SETTINGS_MEMORY, memory_of_values};
 use regex::bytes::{Regex, RegexBuilder};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -57,6 +58,11 @@ impl Found {
         let got = Self { place: place.to_owned(), entry: HEADER_ENTRY, settings: Settings::default() };
         if text.len() as u64 > MAX_CONFIG_BYTES {
             return Err(got.bad(&format!("{} bytes", text.len()), "at most 4 MiB of JSON with peft's settings"));
+        }
+        let memory = memory_of_values(text.as_bytes());
+        if memory > MAX_SETTINGS_MEMORY {
+            let got_memory = format!("values of {memory} bytes of memory");
+            return Err(got.bad(&got_memory, "at most 8 MiB of memory for peft's settings"));
         }
         match fabric_core::json::from_str(text) {
             Ok(settings) => Ok(Some(Self { settings, ..got })),

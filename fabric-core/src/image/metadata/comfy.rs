@@ -16,6 +16,7 @@ use super::file_names::file_name;
 use super::prompt_syntax::from_comfy_syntax;
 use super::samplers::from_comfy;
 use super::{ImageMetadata, MAX_PROMPT, MetadataError, Parsed, shown};
+use crate::json::{MAX_SETTINGS_MEMORY, from_str_within};
 
 /// Most nodes on a way through the graph, and most nodes that lead to one prompt.
 const MOST_NODES: usize = 256;
@@ -151,7 +152,7 @@ struct Found<'a> {
 impl Graph {
     fn parse(text: &str) -> Result<Self, serde_json::Error> {
         // Graphs contain Python's `NaN`.
-        let nodes: Map<String, Value> = crate::json::from_str(text)?;
+        let nodes: Map<String, Value> = from_str_within(text, MAX_SETTINGS_MEMORY)?;
         let nodes = nodes.into_iter().filter_map(|(id, node)| {
             let Value::Object(mut node) = node else { return None };
             match (node.remove("class_type"), node.remove("inputs")) {

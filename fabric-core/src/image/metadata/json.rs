@@ -5,9 +5,14 @@ use serde::{Deserialize, Serialize};
 use super::chunks::{FABRIC, MAX_TEXT};
 use super::{ImageMetadata, MetadataError, Parsed, shown, without_folders};
 use crate::InvalidValue;
+use crate::json::memory_of_values;
 
 const FORMAT: &str = "fabric-image";
 const VERSION: u64 = 1;
+
+/// Maximum memory of the values of a text in bytes, as [`memory_of_values`] estimates it: enough for the largest number
+/// of seeds. Without it, a text of 2 MiB could take two hundred.
+const MAX_VALUES: u64 = 16 << 20;
 
 /// Fields that every version of the format has; read first.
 #[derive(Deserialize)]
@@ -67,6 +72,11 @@ pub(super) fn read(place: &str, text: &str) -> Result<Parsed, MetadataError> {
         let got = format!("`{}` version {version}", shown(&format));
         let expected = format!("`{FORMAT}` version {VERSION}");
         return Err(MetadataError::Version { place: place.to_owned(), got, expected });
+    }
+    let got = memory_of_values(text.as_bytes());
+    if got > MAX_VALUES {
+        let what = format!("its values would take {got} bytes of memory, expected at most {MAX_VALUES}");
+        return Err(text_error(what.into()));
     }
     let Body { image } = serde_json::from_str(text).map_err(|error| text_error(error.into()))?;
     image.validate().map_err(|error| text_error(error.into()))?;

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io::{self, BufRead, Read};
 
-use super::values::{Id, MAX_VALUES, Object, Value, Values};
+use super::values::{Id, MAX_REFERENCES, MAX_VALUES, Value, Values};
 
 /// Error while reading a pickle.
 #[derive(Debug)]
@@ -32,8 +32,8 @@ fn broken<T>(what: impl Into<String>) -> Result<T, Fault> {
 
 /// Interprets one pickle; leaves the input positioned after it. Returns all values and the id of the result.
 pub(super) fn run(input: &mut impl BufRead) -> Result<(Values, Id), Fault> {
-    let mut machine =
-        Machine { input, values: Values::default(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+    let (values, memo) = (Values::default(), HashMap::new());
+    let mut machine = Machine { input, values, stack: Vec::new(), marks: Vec::new(), memo, stored: 0 };
     while machine.step()? {}
     let root = machine.pop()?;
     Ok((machine.values, root))
@@ -46,13 +46,18 @@ struct Machine<'a, R> {
     /// Heights of the stack at the open MARK instructions.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
+    /// Number of values that were taken from the stack into lists and dictionaries.
+    stored: usize,
 }
 
 impl<R: BufRead> Machine<'_, R> {
     /// Runs one instruction; returns false for STOP.
     fn step(&mut self) -> Result<bool, Fault> {
-        if self.values.count() > MAX_VALUES || self.stack.len() > MAX_VALUES {
+        if self.values.count() > MAX_VALUES {
             return broken(format!("a pickle of more than {MAX_VALUES} values"));
+        }
+        if self.stack.len() + self.marks.len() + self.memo.len() + self.stored > MAX_REFERENCES {
+            return broken(format!("a pickle of more than {MAX_REFERENCES} references to its values"));
         }
         let code = self.u8()?;
         match code {
@@ -159,6 +164,7 @@ impl<R: BufRead> Machine<'_, R> {
             0x85..=0x87 => {
                 let mut items = (0x84..code).map(|_| self.pop()).collect::<Result<Vec<_>, _>>()?;
                 items.reverse();
+                self.stored += items.len();
                 self.push(Value::List(items));
             }
             b'd' => {
@@ -167,6 +173,7 @@ impl<R: BufRead> Machine<'_, R> {
             }
             b'a' => {
                 let item = self.pop()?;
+                self.stored += 1;
                 self.append(&[item])?;
             }
             b'e' | 0x90 => {
@@ -175,6 +182,7 @@ impl<R: BufRead> Machine<'_, R> {
             }
             b's' => {
                 let (value, key) = (self.pop()?, self.pop()?);
+                self.stored += 2;
                 self.set(&[key, value])?;
             }
             b'u' => {
@@ -227,7 +235,7 @@ impl<R: BufRead> Machine<'_, R> {
             b'Q' => {
                 let id = self.pop()?;
                 match self.values.storage(id) {
-                    Some(storage) => self.push(Value::Storage(storage)),
+                    Some(storage) => self.push(Value::Storage(Box::new(storage))),
                     None => self.plain("persistent id"),
                 }
             }
@@ -288,13 +296,16 @@ impl<R: BufRead> Machine<'_, R> {
 
     fn pop_to_mark(&mut self) -> Result<Vec<Id>, Fault> {
         let mark = self.marks.pop().filter(|mark| *mark <= self.stack.len()).ok_or_else(empty)?;
-        Ok(self.stack.split_off(mark))
+        let items = self.stack.split_off(mark);
+        self.stored += items.len();
+        Ok(items)
     }
 
     fn append(&mut self, new: &[Id]) -> Result<(), Fault> {
         let list = self.top()?;
         match &mut self.values[list] {
-            Value::List(items) | Value::Object(Object { items, .. }) => items.extend(new),
+            Value::List(items) => items.extend(new),
+            Value::Object(object) => object.items.extend(new),
             _ => return broken("items for what is no list"),
         }
         Ok(())
@@ -304,7 +315,8 @@ impl<R: BufRead> Machine<'_, R> {
         let dict = self.top()?;
         let new = in_pairs(new)?;
         match &mut self.values[dict] {
-            Value::Dict(entries) | Value::Object(Object { entries, .. }) => entries.extend(new),
+            Value::Dict(entries) => entries.extend(new),
+            Value::Object(object) => object.entries.extend(new),
             _ => return broken("entries for what is no dictionary"),
         }
         Ok(())

@@ -18,9 +18,11 @@ const MAX_VISITS: usize = 1 << 22;
 /// Maximum number of values of a tensor that repeats values of its storage (stride 0); bounds memory.
 const MAX_REPEATED: usize = 1 << 20;
 
-/// Maximum length of a tensor's name and maximum number of tensors; real files are far below.
+/// Maximum length of a tensor's name and of all names, and maximum number of tensors; real files are far below. A file
+/// has a long key once, but its tensors may share it.
 const MAX_NAME_BYTES: usize = 1024;
-const MAX_TENSORS: usize = 1 << 17;
+const MAX_NAMES_BYTES: usize = 1 << 24;
+const MAX_TENSORS: usize = 1 << 16;
 
 /// Entry of a training checkpoint that contains the weights.
 const STATE_DICT: &str = "state_dict";
@@ -34,7 +36,7 @@ pub(super) type Tensors = BTreeMap<String, View>;
 /// a name in angle brackets, so that they do not collide with other tensors.
 pub(super) fn find(values: &Values, root: Id) -> Result<Tensors, String> {
     let search = |root| {
-        let mut search = Search { values, got: Tensors::new(), visits: 0, path: Vec::new() };
+        let mut search = Search { values, got: Tensors::new(), name_bytes: 0, visits: 0, path: Vec::new() };
         search.walk(root, 0).map(|()| search.got)
     };
     if let Some(state_dict) = values.entry(root, STATE_DICT) {
@@ -80,6 +82,7 @@ pub(super) fn end(view: &View) -> Option<usize> {
 struct Search<'a> {
     values: &'a Values,
     got: Tensors,
+    name_bytes: usize,
     visits: usize,
     path: Vec<Arc<str>>,
 }
@@ -104,6 +107,10 @@ impl Search<'_> {
         let length: usize = self.path.iter().map(|part| part.len() + 1).sum();
         if length > MAX_NAME_BYTES || self.got.len() == MAX_TENSORS {
             return Err(format!("more than {MAX_TENSORS} tensors, or a name of more than {MAX_NAME_BYTES} bytes"));
+        }
+        self.name_bytes += length;
+        if self.name_bytes > MAX_NAMES_BYTES {
+            return Err(format!("names of tensors of more than {MAX_NAMES_BYTES} bytes"));
         }
         let name = self.path.join(".");
         match self.got.insert(name, view.clone()) {

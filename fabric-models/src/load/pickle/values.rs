@@ -8,9 +8,13 @@ use safetensors::Dtype;
 /// Maximum number of axes of a tensor; no weights have more than five.
 const MAX_AXES: usize = 8;
 
-/// Maximum number of values of a pickle, each of which takes about 100 bytes; a checkpoint with its optimiser has about
-/// 100,000.
-pub(super) const MAX_VALUES: usize = 1 << 22;
+/// Maximum number of values of a pickle, each of which takes 40 bytes and about as much for its contents; a checkpoint
+/// with its optimiser has about 100,000.
+pub(super) const MAX_VALUES: usize = 1 << 19;
+
+/// Maximum number of references to values: in lists and dictionaries, on the stack, and in the memo, where one takes
+/// about 40 bytes.
+pub(super) const MAX_REFERENCES: usize = 1 << 20;
 
 /// Index of a value in [`Values`].
 pub(super) type Id = usize;
@@ -28,10 +32,10 @@ pub(super) enum Value {
     /// Tuple, list or set.
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
-    Storage(Storage),
-    Tensor(View),
+    Storage(Box<Storage>),
+    Tensor(Box<View>),
     /// Result of a call that is not interpreted.
-    Object(Object),
+    Object(Box<Object>),
 }
 
 /// Storage that contains the values of tensors.
@@ -145,11 +149,11 @@ impl Values {
 
     /// Returns the types of all storages by their keys.
     pub(super) fn storages(&self) -> HashMap<&str, Option<Dtype>> {
-        let storage = |value| match value {
-            &Value::Storage(Storage { ref key, dtype, .. }) => Some((&**key, dtype)),
+        let storages = self.0.iter().filter_map(|value| match value {
+            Value::Storage(storage) => Some((&*storage.key, storage.dtype)),
             _ => None,
-        };
-        self.0.iter().filter_map(storage).collect()
+        });
+        storages.collect()
     }
 
     /// Interprets calls that create tensors and containers; any other call becomes an object.
@@ -159,6 +163,7 @@ impl Values {
             _ => ("", ""),
         };
         let fields = self.list(arguments).unwrap_or_default();
+        let tensor = |view| Value::Tensor(Box::new(view));
         let made = match (module, name, fields) {
             ("collections", "OrderedDict", []) => Some(Value::Dict(Vec::new())),
             ("builtins" | "__builtin__", "set" | "frozenset" | "list" | "tuple", [items]) => return *items,
@@ -166,16 +171,16 @@ impl Values {
             ("torch._tensor", "_rebuild_from_type_v2", [function, _, arguments, ..]) => match &self[*function] {
                 Value::Class(_, name) if name.starts_with("_rebuild_tensor") => {
                     let fields = self.list(*arguments).unwrap_or_default();
-                    self.tensor(fields, &**name == "_rebuild_tensor_v3").map(Value::Tensor)
+                    self.tensor(fields, &**name == "_rebuild_tensor_v3").map(tensor)
                 }
                 _ => None,
             },
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3", _) => {
-                self.tensor(fields, name == "_rebuild_tensor_v3").map(Value::Tensor)
+                self.tensor(fields, name == "_rebuild_tensor_v3").map(tensor)
             }
             _ => None,
         };
-        let object = || Value::Object(Object { callable, arguments, ..Object::default() });
+        let object = || Value::Object(Box::new(Object { callable, arguments, ..Object::default() }));
         let made = made.unwrap_or_else(object);
         self.add(made)
     }
@@ -196,7 +201,7 @@ impl Values {
             offset: self.size(offset)?.checked_add(storage.offset)?,
             shape: self.sizes(shape)?,
             stride: self.sizes(stride)?,
-            storage: storage.clone(),
+            storage: Storage::clone(storage),
         })
     }
 

@@ -239,7 +239,15 @@ fn pickles_made_to_fill_memory_or_never_to_end_are_refused() {
         refused(bad, "PyTorch file");
     }
     refused(b"\x80\x02}.", "no tensors");
-    // One byte makes a value of a hundred.
-    let many = [b"\x80\x02".as_slice(), &vec![b'N'; (1 << 22) + 2]].concat();
-    refused(&many, "a pickle of more than 4194304 values");
+    // One byte makes a value of 40, and one more a reference of 8.
+    let many = [b"\x80\x02".as_slice(), &vec![b'N'; (1 << 19) + 2]].concat();
+    refused(&many, "a pickle of more than 524288 values");
+    let marks = [b"\x80\x02".as_slice(), &vec![b'('; (1 << 20) + 2]].concat();
+    let items = [b"\x80\x02Nq\x000]".as_slice(), &b"h\x00a".repeat(1 << 20)].concat();
+    let tuples = [b"\x80\x02Nq\x000".as_slice(), &b"h\x00h\x00\x86".repeat(1 << 19)].concat();
+    let memo: Vec<u8> = (0..=1_u32 << 20).flat_map(|at| [b"r".as_slice(), &at.to_le_bytes()].concat()).collect();
+    let memo = [b"\x80\x02N".as_slice(), &memo].concat();
+    for references in [marks, items, tuples, memo] {
+        refused(&references, "a pickle of more than 1048576 references");
+    }
 }
