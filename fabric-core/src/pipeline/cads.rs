@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn each_evaluation_has_noise_and_a_kv_cache_of_its_own() {
-        let conditions = Conditions::encode(&Waves, &Request::new("a cat"), &[1, 2], [64, 64]).expect("conditions");
+        let conditions =
+            Conditions::encode(&Waves, &Request::new("a cat"), &[1, 2], [64, 64], false).expect("conditions");
         let cads = Cads { prompt_only_below: 0.5, noise_only_above: 0.9, ..Cads::default() };
         let mut annealing = Annealing::new(cads, 1000, &[1, 2]);
         let call =
