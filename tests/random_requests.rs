@@ -151,7 +151,7 @@ impl std::fmt::Debug for Case {
     }
 }
 
-const SAMPLERS: [&str; 18] = [
+const SAMPLERS: [&str; 19] = [
     "ddpm",
     "ddim",
     "pndm",
