@@ -153,7 +153,7 @@ fn files_of_a_session_that_vanish_are_written_again_by_the_next_save() {
     let images = place.path().join("images");
     let vanish: [&dyn Fn(); 3] =
         [&|| fs::remove_file(&image).expect("an image"), &|| fs::remove_dir_all(&images).expect("a folder"), &|| {
-            fs::remove_dir_all(place.path()).expect("a folder")
+            fs::remove_dir_all(place.path()).expect("a folder");
         }];
     for (at, vanish) in vanish.into_iter().enumerate() {
         vanish();

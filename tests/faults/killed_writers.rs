@@ -51,7 +51,7 @@ fn say(line: &str) {
 }
 
 /// Writes versions until this process is killed, beginning after `last`.
-fn write_for_ever(last: Option<usize>, mut write: impl FnMut(usize)) {
+pub(crate) fn write_for_ever(last: Option<usize>, mut write: impl FnMut(usize)) {
     let first = last.map_or(0, |last| last + 1);
     say("begins");
     for version in first.. {
@@ -77,17 +77,18 @@ fn killed_after(test: &str, place: &Path, life: Duration, finishes_one: bool) ->
     lines.filter_map(|line| version(&line)).last().or(version(&begun))
 }
 
-/// Kills the writer of a test at random points. After each kill, `load` returns the version in the folder, if there is one,
-/// and panics if it is torn.
+/// Kills the writer of a test at random points. `write` gets the folder and the last version in it, and ends with
+/// [`write_for_ever`]. After each kill, `load` returns the version in the folder, if there is one, and panics if it is
+/// torn.
 pub(crate) fn drill(
     test: &str,
     longest_life: u64,
-    write: impl FnOnce(&Path, Option<usize>, &dyn Fn(Option<usize>, &mut dyn FnMut(usize))),
+    write: impl FnOnce(&Path, Option<usize>),
     load: impl Fn(&Path) -> Option<usize>,
 ) {
     if let Some(place) = place() {
         let last = load(&place);
-        return write(&place, last, &|last, write| write_for_ever(last, write));
+        return write(&place, last);
     }
     let folder = tempfile::tempdir().expect("a folder");
     let mut draws = ChaCha12Rng::seed_from_u64(25);
@@ -129,8 +130,8 @@ fn a_session_is_whole_after_its_writer_was_killed() {
         assert_eq!(loaded.liked().count(), version % 3 + 1);
         Some(version)
     };
-    let write = |place: &Path, last: Option<usize>, for_ever: &dyn Fn(Option<usize>, &mut dyn FnMut(usize))| {
-        for_ever(last, &mut |version| session(version).save(place).expect("a saved session"));
+    let write = |place: &Path, last: Option<usize>| {
+        write_for_ever(last, |version| session(version).save(place).expect("a saved session"));
     };
     drill("killed_writers::a_session_is_whole_after_its_writer_was_killed", LIFE, write, load);
 }
@@ -150,8 +151,8 @@ fn an_image_is_whole_after_its_writer_was_killed() {
         assert!(image == numbered(version), "version {version} is mixed with another");
         Some(version)
     };
-    let write = |place: &Path, last: Option<usize>, for_ever: &dyn Fn(Option<usize>, &mut dyn FnMut(usize))| {
-        for_ever(last, &mut |version| numbered(version).save(place.join("image.png")).expect("a saved image"));
+    let write = |place: &Path, last: Option<usize>| {
+        write_for_ever(last, |version| numbered(version).save(place.join("image.png")).expect("a saved image"));
     };
     drill("killed_writers::an_image_is_whole_after_its_writer_was_killed", LIFE, write, load);
 }
@@ -173,10 +174,10 @@ fn a_file_of_weights_is_whole_after_its_writer_was_killed() {
         }
         Some(version)
     };
-    let write = |place: &Path, last: Option<usize>, for_ever: &dyn Fn(Option<usize>, &mut dyn FnMut(usize))| {
+    let write = |place: &Path, last: Option<usize>| {
         let info = TensorInfo { dtype: Dtype::F32, shape: vec![VALUES] };
         let infos = ["a", "b"].map(|name| (name.to_owned(), info.clone()));
-        for_ever(last, &mut |version| {
+        write_for_ever(last, |version| {
             let metadata = BTreeMap::from([("version".to_owned(), version.to_string())]);
             let bytes = (version as f32).to_le_bytes().repeat(VALUES);
             let read = |_: &str| Ok(HostTensor { info: info.clone(), bytes: bytes.clone() });
@@ -223,9 +224,9 @@ fn a_model_folder_is_whole_or_absent_after_its_writer_was_killed() {
         }
         versions.into_iter().max()
     };
-    let write = |place: &Path, last: Option<usize>, for_ever: &dyn Fn(Option<usize>, &mut dyn FnMut(usize))| {
+    let write = |place: &Path, last: Option<usize>| {
         let conversion = conversion();
-        for_ever(last, &mut |version| {
+        write_for_ever(last, |version| {
             conversion.write(place.join(format!("model-{version}"))).expect("a model");
         });
     };

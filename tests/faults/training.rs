@@ -10,7 +10,7 @@ use fabric::models::load::{LoadError, TensorSource};
 use fabric::models::train::{Task, TrainError, TrainSettings, Trainer, averaged_weights};
 
 use crate::child;
-use crate::killed_writers::{LIFE, drill};
+use crate::killed_writers::{LIFE, drill, write_for_ever};
 use crate::models::{device, folder};
 
 /// Makes the tokens of one image small.
@@ -69,9 +69,9 @@ fn a_training_run_goes_on_with_the_same_bits_after_its_process_was_killed() {
         assert!(averaged(&run) == averaged(place_of_whole.path()), "other bits after {steps} steps");
         Some(steps - 1)
     };
-    let write = |place: &Path, last: Option<usize>, for_ever: &dyn Fn(Option<usize>, &mut dyn FnMut(usize))| {
+    let write = |place: &Path, last: Option<usize>| {
         let mut trainer = trainer(&place.join("run"));
-        for_ever(last, &mut |version| {
+        write_for_ever(last, |version| {
             trainer.step().expect("a step");
             assert_eq!(trainer.steps_done() as usize, version + 1);
         });

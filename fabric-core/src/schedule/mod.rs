@@ -71,7 +71,7 @@ impl Schedule {
             Self { config: config.clone(), steps, skipped: 0, alphas, levels: Vec::new(), sigmas: Vec::new() };
         match config.kind {
             SamplerKind::Ddpm | SamplerKind::Ddim | SamplerKind::Pndm | SamplerKind::Lcm | SamplerKind::Tcd => {
-                schedule.fill_from_alphas()
+                schedule.fill_from_alphas();
             }
             _ => schedule.fill_from_sigmas()?,
         }
