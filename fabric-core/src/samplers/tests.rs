@@ -304,8 +304,12 @@ fn a_run_from_an_image_keeps_the_spread_of_the_data() {
         let x = schedule.add_noise(clean, fresh);
         let last = run(&schedule, x, &mut noise).pop().expect("a state");
         let spread = spread(&last);
-        // LCM uses the mean of the posterior as a sample, which reduces the standard deviation.
-        let allowed = if kind == SamplerKind::Lcm { 0.5 } else { 0.08 };
+        // LCM uses the mean of the posterior as a sample, which reduces the standard deviation, and TCD does so in part.
+        let allowed = match kind {
+            SamplerKind::Lcm => 0.5,
+            SamplerKind::Tcd => 0.15,
+            _ => 0.08,
+        };
         assert!((spread / SPREAD - 1.0).abs() < allowed, "{kind}: spread {spread:.3}, expected {SPREAD}");
     }
 }
