@@ -199,12 +199,12 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Box<dyn E
     Ok(serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?)
 }
 
-/// Returns the device of this name, or by default the first one that this build supports.
 /// Whether a device is another machine's, by its name.
 pub(crate) fn is_remote(name: &str) -> bool {
     matches!(name.parse(), Ok(fabric::DeviceKind::Remote { .. }))
 }
 
+/// Returns the device of this name, or by default the first one that this build supports.
 pub(crate) fn device(name: Option<&str>) -> Result<Device, Box<dyn Error>> {
     Ok(match name {
         Some(name) => fabric::backends::device(name.parse()?)?,

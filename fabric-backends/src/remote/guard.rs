@@ -179,12 +179,23 @@ impl Drop for Place {
 fn refuse(mut client: TcpStream, status: &str, reason: &str) -> io::Result<()> {
     client.set_nonblocking(false)?;
     client.set_write_timeout(Some(REFUSAL_PATIENCE))?;
-    client.set_read_timeout(Some(REFUSAL_PATIENCE))?;
     let length = reason.len();
     write!(client, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{reason}")?;
     client.shutdown(Shutdown::Write)?;
     // A connection that is closed with unread bytes loses the answer.
-    io::copy(&mut client.take(MAX_HEAD as u64), &mut io::sink()).map(drop)
+    let start = Instant::now();
+    let mut piece = [0; 1024];
+    for _ in 0..MAX_HEAD / piece.len() {
+        let left = REFUSAL_PATIENCE.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            break;
+        }
+        client.set_read_timeout(Some(left))?;
+        if client.read(&mut piece)? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Checks a connection and passes its bytes on until it ends.
@@ -249,21 +260,44 @@ fn read_head(client: &mut TcpStream) -> io::Result<(Vec<u8>, Vec<u8>)> {
 /// Returns the maximum length of the messages of a connection by the head of its request, or the answer of HTTP with
 /// which it is refused.
 fn judge(head: &[u8], message_bytes: u64) -> Result<u64, (&'static str, &'static str)> {
+    // Whatever ends lines in another way, or announces a body, would let the server see other messages than the guard.
+    let lines_end = head.iter().filter(|byte| **byte == b'\n').count();
+    if lines_end != head.windows(2).filter(|two| two == b"\r\n").count() {
+        return Err(BAD_REQUEST);
+    }
     let head = String::from_utf8_lossy(head);
-    let mut lines = head.split('\n').map(str::trim_end);
+    let mut lines = head.split("\r\n");
     let most = match lines.next().unwrap_or_default() {
         "GET /session HTTP/1.1" => message_bytes,
         // Another server asks for a tensor that a session exposed to it.
         "GET /data HTTP/1.1" => MAX_TRANSFER_REQUEST,
         _ => return Err(("404 Not Found", "this is a server of burn's remote devices")),
     };
-    let mut names = lines.filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+    let fields: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(':')).collect();
+    let values = |wanted: &str| {
+        let of = |(name, value): &(&str, &str)| {
+            name.trim().eq_ignore_ascii_case(wanted).then(|| value.trim().to_lowercase())
+        };
+        fields.iter().filter_map(of).collect::<Vec<_>>()
+    };
     // Browsers send it with every WebSocket, and clients of burn do not.
-    if names.any(|name| name.eq_ignore_ascii_case("origin")) {
+    if !values("origin").is_empty() {
         return Err(("403 Forbidden", "web pages cannot use this device"));
     }
-    Ok(most)
+    // The server must take the connection for a WebSocket as the guard does, or it would read a second request where the
+    // guard reads messages.
+    let is_websocket = values("upgrade") == ["websocket"]
+        && values("connection").iter().any(|value| value.contains("upgrade"))
+        && values("connection").len() == 1
+        && values("sec-websocket-version") == ["13"]
+        && values("sec-websocket-key").len() == 1
+        && values("content-length").is_empty()
+        && values("transfer-encoding").is_empty();
+    if is_websocket { Ok(most) } else { Err(BAD_REQUEST) }
 }
+
+/// Answer to a request that is no WebSocket's.
+const BAD_REQUEST: (&str, &str) = ("400 Bad Request", "expected the request of a WebSocket");
 
 /// Bytes of the messages of a connection that have not ended, which count until it does.
 struct Pending<'a> {

@@ -12,7 +12,9 @@ fn guard(options: &ServeOptions) -> (std::net::SocketAddr, Guard) {
 }
 
 fn head(path: &str, more: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: gpu\r\nUpgrade: websocket\r\n{more}\r\n").into_bytes()
+    let upgrade =
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: a2V5\r\n";
+    format!("GET {path} HTTP/1.1\r\nHost: gpu\r\n{upgrade}{more}\r\n").into_bytes()
 }
 
 /// Header of a message of this length, with its mask.
@@ -93,6 +95,12 @@ fn web_pages_and_other_requests_are_refused() {
         (head("/session?x", ""), "HTTP/1.1 404"),
         (b"POST /session HTTP/1.1\r\n\r\n".to_vec(), "HTTP/1.1 404"),
         (b"\xff\xfe\r\n\r\n".to_vec(), "HTTP/1.1 404"),
+        // Requests in which the server could see other messages than the guard.
+        (b"GET /session HTTP/1.1\r\n\r\n".to_vec(), "HTTP/1.1 400"),
+        (head("/session", "Content-Length: 5\r\n"), "HTTP/1.1 400"),
+        (head("/session", "Transfer-Encoding: chunked\r\n"), "HTTP/1.1 400"),
+        (head("/session", "Sec-WebSocket-Version: 12\r\n"), "HTTP/1.1 400"),
+        (head("/session", "X: 1\n\n\r\n"), "HTTP/1.1 400"),
         // A head that is too long, or does not end.
         (head("/session", &format!("X: {}\r\n", "x".repeat(20_000))), ""),
         (b"GET /session HTTP/1.1\r\n".to_vec(), ""),

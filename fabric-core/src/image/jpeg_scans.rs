@@ -11,6 +11,9 @@ const COEFFICIENTS: usize = 64;
 /// Number of bits of the longest code.
 const LONGEST: usize = 16;
 
+/// Maximum number of scans that are checked; the decoder refuses more.
+const MAX_SCANS: usize = 100;
+
 /// Checks that each scan of a JPEG file has a code for each of its blocks. Of a progressive file, scans that refine
 /// other scans are not checked. Everything else, such as the tables, is left to the decoder: where they cannot be read,
 /// the check ends.
@@ -98,6 +101,8 @@ struct Jpeg {
     interval: usize,
     /// Components that a scan has.
     seen: Vec<u8>,
+    /// Number of scans so far.
+    scans: usize,
     dc: [Option<Codes>; 4],
     ac: [Option<Codes>; 4],
 }
@@ -124,6 +129,7 @@ impl Jpeg {
             // Kinds of files that the decoder refuses.
             0xc3 | 0xc5..=0xcf => None,
             0xdd => body.first_chunk().map(|interval| self.interval = u16::from_be_bytes(*interval).into()),
+            0xda if self.scans == MAX_SCANS => None,
             0xda => match self.scan(body, &bytes[next..]) {
                 Some(Err(what)) => return ControlFlow::Continue(Err(what)),
                 scan => scan.map(|_| ()),
@@ -135,6 +141,10 @@ impl Jpeg {
 
     fn frame(&mut self, body: &[u8], is_progressive: bool) -> Option<()> {
         let &[_, h1, h0, w1, w0, count, ref components @ ..] = body else { return None };
+        if !self.components.is_empty() {
+            // A second image in one file, whose size nobody has checked.
+            return None;
+        }
         (self.height, self.width) = (u16::from_be_bytes([h1, h0]).into(), u16::from_be_bytes([w1, w0]).into());
         let (components, _) = components.get(..usize::from(count) * 3)?.as_chunks();
         let component = |&[id, sampling, _]: &[u8; 3]| Component {
@@ -163,6 +173,7 @@ impl Jpeg {
 
     /// Reads the codes of a scan. Returns `None` where its header cannot be understood.
     fn scan(&mut self, body: &[u8], data: &[u8]) -> Option<Result<(), String>> {
+        self.scans += 1;
         let (count, rest) = body.split_first()?;
         let (parts, rest) = rest.split_at_checked(usize::from(*count) * 2)?;
         let &[first, last, approximation] = rest else { return None };
@@ -396,6 +407,24 @@ mod tests {
         let start = (0..whole.len()).find(|at| whole[*at..].starts_with(&[0xff, 0xda])).expect("a scan");
         let without = [&whole[..start], &[0xff, 0xd9]].concat();
         assert_eq!(check_scans(&without), Err("component 0 has no scan".to_owned()));
+    }
+
+    #[test]
+    fn further_scans_and_frames_than_the_decoder_reads_are_left_to_it() {
+        let whole = fixture("flat-progressive");
+        let (start, end) = (scans(&whole)[0], whole.len() - 2);
+        let frame = (0..whole.len()).find(|at| whole[*at] == 0xff && whole[at + 1] == 0xc2).expect("a frame");
+        let length = usize::from(u16::from_be_bytes([whole[frame + 2], whole[frame + 3]])) + 2;
+        let mut larger = whole[frame..frame + length].to_vec();
+        larger[5..9].fill(0xff);
+        // The missing codes behind the second frame would be an error.
+        let two_frames = [&whole[..end], &larger, &whole[frame + length..]].concat();
+        assert_eq!(check_scans(&two_frames), Ok(()));
+        let header = whole[..start].windows(2).rposition(|two| two == [0xff, 0xda]).expect("a scan");
+        let next = next_marker(&whole, start).expect("a marker");
+        let many = whole[header..next].repeat(MAX_SCANS);
+        let cut = [&whole[..end], &many, &whole[header..start], &[0xff, 0xd9]].concat();
+        assert_eq!(check_scans(&cut), Ok(()));
     }
 
     #[test]

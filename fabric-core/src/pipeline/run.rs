@@ -365,7 +365,7 @@ impl Pipeline {
     fn forget_failed(&self, error: &Error) {
         let is_failure = match error {
             // Devices work asynchronously: what was cached may be the result of the operation that failed.
-            Error::Backend { .. } | Error::Conditioning { .. } => true,
+            Error::Backend { .. } | Error::Conditioning { .. } | Error::Callback { .. } => true,
             Error::NotFinite { .. } | Error::Image(ImageError::NotFinite { .. }) => true,
             _ => false,
         };
