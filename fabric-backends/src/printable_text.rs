@@ -15,8 +15,8 @@ const MAX_LINES: usize = 1 << 16;
 /// that a terminal would execute or hide.
 ///
 /// ```
-/// assert_eq!(fabric_backends::printable("down.0.weight"), "down.0.weight");
-/// assert_eq!(fabric_backends::printable("a\u{1b}[2J\n"), "a\\u{1b}[2J\\n");
+/// assert_eq!(fabric_backends::printable_text::printable("down.0.weight"), "down.0.weight");
+/// assert_eq!(fabric_backends::printable_text::printable("a\u{1b}[2J\n"), "a\\u{1b}[2J\\n");
 /// ```
 pub fn printable(name: impl Display) -> String {
     one_line(&name, MAX_NAME)
@@ -26,8 +26,8 @@ pub fn printable(name: impl Display) -> String {
 /// 700 bytes.
 ///
 /// ```
-/// assert_eq!(fabric_backends::printable_value("one\ntwo"), "one\\ntwo");
-/// assert!(fabric_backends::printable_value("é".repeat(1 << 20)).len() < 710);
+/// assert_eq!(fabric_backends::printable_text::printable_value("one\ntwo"), "one\\ntwo");
+/// assert!(fabric_backends::printable_text::printable_value("é".repeat(1 << 20)).len() < 710);
 /// ```
 pub fn printable_value(value: impl Display) -> String {
     one_line(&value, MAX_VALUE)
@@ -37,7 +37,7 @@ pub fn printable_value(value: impl Display) -> String {
 /// other characters escaped that a terminal would execute or hide.
 ///
 /// ```
-/// assert_eq!(fabric_backends::printable_lines("é:\n  \u{1b}[2J"), "é:\n  \\u{1b}[2J");
+/// assert_eq!(fabric_backends::printable_text::printable_lines("é:\n  \u{1b}[2J"), "é:\n  \\u{1b}[2J");
 /// ```
 pub fn printable_lines(text: &str) -> String {
     escaped(text, MAX_LINES, |letter| letter == '\n')
