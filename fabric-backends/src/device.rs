@@ -139,7 +139,7 @@ pub enum DeviceError {
     Silent {
         /// URL of the server.
         url: String,
-        /// How long the server had for an answer, in seconds.
+        /// Time that the server had for an answer, in seconds.
         seconds: u64,
     },
     /// A device cannot be served to other machines.

@@ -86,7 +86,7 @@ pub(crate) enum Stage {
     Decoding,
 }
 
-/// How a network fails.
+/// Kinds of failure of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// It panics, as burn does when a device runs out of memory.

@@ -55,7 +55,7 @@ const MAX_TIME: Duration = Duration::from_secs(2);
 const MAX_GROWTH: usize = 64 << 20;
 const MAX_MESSAGE: usize = 3000;
 
-/// How often an input may take long before it fails.
+/// Number of tries in which an input may take long before it fails.
 const TRIES: usize = 3;
 
 /// Most bytes of an input.
@@ -105,7 +105,7 @@ fn judge(run: fn(&[u8]) -> Outcome, input: &[u8]) -> Result<String, String> {
     Ok(words.take(40).collect::<Vec<_>>().join(" "))
 }
 
-/// What happened to the inputs of a target.
+/// Results of the inputs of a target.
 struct Tried {
     inputs: usize,
     kinds: usize,

@@ -9,7 +9,8 @@ pub(super) enum Refusal {
     TooMuchPending,
 }
 
-/// What a header, or the end of a message, says about how much of messages is still to come.
+/// Change in the number of bytes that the messages which have begun still lack: a header adds, and the end of a message
+/// takes away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
     /// A frame of a message with this length begins.

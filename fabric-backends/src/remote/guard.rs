@@ -19,10 +19,10 @@ use socket2::{SockRef, TcpKeepalive};
 use super::ServeOptions;
 use super::frames::{Event, Frames, Refusal};
 
-/// How long a client may take for the head of its request.
+/// Longest time in which a client sends the head of its request.
 const HEAD_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
 
-/// How long a client may pause within a message. Between messages it may pause for ever.
+/// Longest pause of a client within a message. Between messages there is no limit.
 const MESSAGE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Maximum length of the head of a request in bytes; burn's has 200.
@@ -31,7 +31,7 @@ const MAX_HEAD: usize = 8 << 10;
 /// Maximum length of a request for a tensor of another server, in bytes; burn's has 20.
 const MAX_TRANSFER_REQUEST: u64 = 1 << 10;
 
-/// How long a client that is refused may take to read why.
+/// Longest time in which a refused client reads the reason.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Maximum number of clients at a time that are told that there are too many; others are disconnected.
@@ -69,7 +69,7 @@ pub(super) struct Guard {
     accepting: thread::JoinHandle<()>,
 }
 
-/// What all connections share.
+/// State that all connections share.
 struct Shared {
     behind: SocketAddr,
     admitted: Admitted,
@@ -260,7 +260,8 @@ fn read_head(client: &mut TcpStream) -> io::Result<(Vec<u8>, Vec<u8>)> {
 /// Returns the maximum length of the messages of a connection by the head of its request, or the answer of HTTP with
 /// which it is refused.
 fn judge(head: &[u8], message_bytes: u64) -> Result<u64, (&'static str, &'static str)> {
-    // Whatever ends lines in another way, or announces a body, would let the server see other messages than the guard.
+    // The guard looks for `\r\n`, but the server also takes `\n` for the end of a line: it could see the end of the head
+    // elsewhere, and other messages than the guard.
     let lines_end = head.iter().filter(|byte| **byte == b'\n').count();
     if lines_end != head.windows(2).filter(|two| two == b"\r\n").count() {
         return Err(BAD_REQUEST);

@@ -19,7 +19,7 @@ use crate::DeviceError;
 /// Environment variable with the token that a client presents to the servers of its remote devices.
 pub(crate) const TOKEN_VARIABLE: &str = "FABRIC_REMOTE_TOKEN";
 
-/// How long a server may take until a device is connected. burn tries for 16 seconds to reach a server that has just
+/// Longest time for connecting to a device. burn tries for 16 seconds to reach a server that has just
 /// been started.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -60,7 +60,7 @@ fn connect_within(url: &str, index: usize, token: Option<&str>, patience: Durati
     }
 }
 
-/// What a server accepts from its clients.
+/// Limits of a server, and the token that its clients need.
 ///
 /// ```
 /// let options = fabric_backends::ServeOptions::default().with_token("a secret").with_connections(4);

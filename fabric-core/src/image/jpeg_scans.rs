@@ -90,7 +90,7 @@ struct Part<'a> {
     ac: Option<&'a Codes>,
 }
 
-/// What the segments of a file said so far.
+/// Frame, tables and scans of a file, as far as its segments were read.
 #[derive(Default)]
 struct Jpeg {
     width: usize,
