@@ -9,8 +9,8 @@ pub(super) enum Refusal {
     TooMuchPending,
 }
 
-/// Change in the number of bytes that the messages which have begun still lack: a header adds, and the end of a message
-/// takes away.
+/// Change in the number of bytes of unfinished messages: the header of a frame adds its length, and the end of a message
+/// takes away the lengths of all its frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
     /// A frame of a message with this length begins.
