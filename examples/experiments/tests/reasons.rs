@@ -13,8 +13,8 @@ use fabric::core::AspectKind;
 use fabric::core::pipeline::Settings;
 use fabric::core::session::Vote;
 use fabric_experiments::{
-    Arm, Experiment, ExperimentError, GivenReasons, ImageRecord, Inputs, Measure, RunFolder, Shard, SmallWorld, Work,
-    configured, read_run, run, summary, write_report, write_tables,
+    Arm, ArmReasons, Experiment, ExperimentError, GivenReasons, ImageRecord, Inputs, Measure, RunFolder, Shard,
+    SmallWorld, Work, configured, read_run, run, summary, write_report, write_tables,
 };
 use serde_json::Value;
 
@@ -80,6 +80,10 @@ fn acts(arm: &Arm, votes: &[&Vote]) -> bool {
     let restricted = [AspectKind::Style, AspectKind::Colour, AspectKind::Composition];
     match (&arm.reasons, arm.adapter()) {
         (None, _) => arm.likes,
+        // The prompt names the kind from the beginning.
+        (Some(reasons), None) if reasons.names_in_prompt => {
+            votes.iter().any(|vote| vote.strength() > 0.0 && kind(vote) != AspectKind::Object)
+        }
         (Some(_), None) => votes.iter().any(|vote| restricted.contains(&kind(vote))),
         (Some(reasons), Some(_)) => reasons.plain_votes || !votes.is_empty(),
     }
@@ -114,9 +118,11 @@ fn votes_say_why_and_act_from_the_second_round_on() {
                 Some(GivenReasons::Aspects) => aspects.votes(case, 0),
             };
             let expected = of_same.iter().filter(|vote| arm.dislikes || vote.strength() > 0.0).count();
-            if arm.reasons.as_ref().is_some_and(|reasons| reasons.likes_any_image) {
+            let has_more = |reasons: &ArmReasons| reasons.likes_any_image || reasons.dislikes_parts_of_best;
+            if arm.reasons.as_ref().is_some_and(has_more) {
                 assert!(votes.len() >= expected, "{}", arm.name);
-                assert!((1..votes.len()).all(|at| !votes[..at].contains(&votes[at])), "each reason once: {votes:?}");
+                let likes: Vec<&&Vote> = votes.iter().filter(|vote| vote.strength() > 0.0).collect();
+                assert!((1..likes.len()).all(|at| !likes[..at].contains(&likes[at])), "each like once: {votes:?}");
             } else {
                 assert_eq!(votes.len(), expected, "{}", arm.name);
             }

@@ -91,7 +91,7 @@ pub use readers::Readers;
 pub use reasons::Reasons;
 pub use sample::{Sample, sample};
 pub use scene::{Background, SIDE, Scene};
-pub use several::{InstructedImage, SeveralPrompts, several_prompts};
+pub use several::{InstructedImage, MOST_PROMPTS, SeveralPrompts, several_prompts};
 pub use split::{Split, is_held_out_ground, is_held_out_pair};
 pub use tally::Tally;
 pub use variation::Variation;

@@ -23,6 +23,14 @@ pub struct ArmReasons {
     /// which it holds ("this one's colour, that one's size").
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub likes_any_image: bool,
+    /// Whether the best image of a round is disliked, too, for what is wrong in it ("its size, but not its colour"), and not
+    /// only the worst one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dislikes_parts_of_best: bool,
+    /// Whether the prompt names the factors of the votes ("a large red star"), which then have no other effect. It is a bound
+    /// for adapters: the U-Net follows prompts best, and in this world there is a word for everything.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub names_in_prompt: bool,
 }
 
 /// Kind of the reasons that a person gives.

@@ -23,10 +23,19 @@ pub(crate) fn arms(control: &Arm, blocks: &UNetBlocks) -> Vec<Arm> {
     let with = |settings: ReasonSettings, arm: Arm| Arm { generation: generation(&settings), ..arm };
 
     let adapter = Some(ReasonAdapter::Instruct);
-    let instruct = ArmReasons { given: GivenReasons::Factors, adapter, plain_votes: false, likes_any_image: false };
+    let instruct = ArmReasons {
+        given: GivenReasons::Factors,
+        adapter,
+        plain_votes: false,
+        likes_any_image: false,
+        dislikes_parts_of_best: false,
+        names_in_prompt: false,
+    };
     let words = ArmReasons { given: GivenReasons::Words, ..instruct.clone() };
     let aspects = ArmReasons { given: GivenReasons::Aspects, ..instruct.clone() };
     let any = ArmReasons { likes_any_image: true, ..instruct.clone() };
+    let against_best = |reasons: &ArmReasons| ArmReasons { dislikes_parts_of_best: true, ..reasons.clone() };
+    let in_prompt = ArmReasons { names_in_prompt: true, adapter: None, ..any.clone() };
     let both = ArmReasons { plain_votes: true, ..instruct.clone() };
     let without_adapter = ArmReasons { adapter: None, ..aspects.clone() };
     let adapter = Some(ReasonAdapter::Plain { layers: layers(blocks) });
@@ -47,7 +56,10 @@ pub(crate) fn arms(control: &Arm, blocks: &UNetBlocks) -> Vec<Arm> {
         arm("reasons", &instruct),
         with(half, arm("reasons, half the scales", &instruct)),
         Arm { dislikes: false, ..arm("reasons, likes only", &instruct) },
+        arm("reasons for and against the best image", &against_best(&instruct)),
         arm("reasons for any image", &any),
+        arm("reasons for any image, and against the best", &against_best(&any)),
+        Arm { dislikes: false, ..arm("right factors of any image named in the prompt", &in_prompt) },
         with(newest(1), arm("reasons for any image, newest of each", &any)),
         with(newest(2), arm("reasons for any image, two newest of each", &any)),
         arm("reasons in words", &words),
@@ -136,6 +148,11 @@ mod tests {
         assert!(both.has_plain_votes() && both.adapter() == reasons.adapter());
         let any = named("reasons for any image").reasons.expect("reasons");
         assert!(any.likes_any_image && any.given == GivenReasons::Factors);
+        let against = named("reasons for any image, and against the best").reasons.expect("reasons");
+        assert_eq!(against, ArmReasons { dislikes_parts_of_best: true, ..any.clone() });
+        let in_prompt = named("right factors of any image named in the prompt");
+        assert!(in_prompt.adapter().is_none() && in_prompt.likes && !in_prompt.dislikes);
+        assert!(in_prompt.reasons.is_some_and(|reasons| reasons.names_in_prompt && reasons.likes_any_image));
         let by_aspects = named("reasons by aspects");
         assert_eq!(by_aspects.reasons.as_ref().map(|one| one.given), Some(GivenReasons::Aspects));
         let [with, without] = ["aspects, restricted references", "restricted references only"].map(named);

@@ -3,7 +3,7 @@
 use fabric::core::InvalidValue;
 use fabric::core::pipeline::{Pipeline, Request};
 use fabric::core::session::{FeedbackSession, Vote};
-use fabric_world::{Named, Reasons};
+use fabric_world::{Named, Reasons, Wording};
 
 use super::ArmReasons;
 use crate::round_maker::{Made, RoundMaker, session_of};
@@ -19,6 +19,8 @@ pub(crate) struct ReasonedSession<'a> {
     arm: &'a Arm,
     reasons: &'a ArmReasons,
     wanted: Named,
+    /// Factors that were right in an image with a like.
+    right: Named,
     session: FeedbackSession,
 }
 
@@ -40,7 +42,8 @@ impl<'a> ReasonedSession<'a> {
             return Err(InvalidValue::new(what, got, "the small world", "leave the arm out").into());
         };
         let wanted = Named::of(&scene(case.index).scene);
-        Ok(Self { world, arm, reasons, wanted, session: session_of(base) })
+        let right = Named { kind: wanted.kind, ..Named::default() };
+        Ok(Self { world, arm, reasons, wanted, right, session: session_of(base) })
     }
 }
 
@@ -51,6 +54,9 @@ impl RoundMaker for ReasonedSession<'_> {
             // The image prompts of the votes need an adapter, their references do not.
             request.image_conditions.clear();
         }
+        if self.reasons.names_in_prompt {
+            request.prompt = self.right.caption(Wording::Sentence);
+        }
         // Plain votes beside those with reasons: a session has no such votes.
         request.feedback.extend(base.feedback);
         let made = pipeline.generate(&request)?;
@@ -59,7 +65,7 @@ impl RoundMaker for ReasonedSession<'_> {
     }
 
     /// Casts the votes: a like for each aspect that is right in the best image, or in the best image in which it is right,
-    /// and a dislike for each that is wrong in the worst.
+    /// and a dislike for each that is wrong in the worst, or in the best, too.
     fn judge(
         &mut self,
         made: &Made,
@@ -76,6 +82,12 @@ impl RoundMaker for ReasonedSession<'_> {
                 // The best one is first; of equal scores, the first.
                 liked.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
             }
+            for attribute in self.wanted.attributes() {
+                let index = self.wanted.index_of(attribute);
+                if liked.iter().any(|&image| seen[image].index_of(attribute) == index) {
+                    self.right = self.right.with(attribute, index);
+                }
+            }
             let right = liked.iter().flat_map(|&image| {
                 let right = reasons.to_like(&self.wanted, &seen[image]);
                 right.into_iter().map(move |reason| (image, Vote::LIKE.because(reason)))
@@ -87,8 +99,12 @@ impl RoundMaker for ReasonedSession<'_> {
             }
         }
         if self.arm.dislikes {
-            let wrong = reasons.to_dislike(&self.wanted, &seen[worst]);
-            votes.extend(wrong.into_iter().map(|reason| (worst, Vote::DISLIKE.because(reason))));
+            let disliked = if self.reasons.dislikes_parts_of_best { vec![best, worst] } else { vec![worst] };
+            let wrong = disliked.into_iter().flat_map(|image| {
+                let wrong = reasons.to_dislike(&self.wanted, &seen[image]);
+                wrong.into_iter().map(move |reason| (image, Vote::DISLIKE.because(reason)))
+            });
+            votes.extend(wrong);
         }
         for (image, vote) in &votes {
             self.session.vote(&made.images[*image], vote.clone()).map_err(fabric::core::Error::from)?;

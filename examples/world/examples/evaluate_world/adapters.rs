@@ -7,8 +7,8 @@ use fabric::core::pipeline::Request;
 use fabric::ipadapter::{InstructGuidance, Instruction, IpAdapter};
 use fabric::models::clip::ClipVision;
 use fabric_world::{
-    Attribute, Factor, InstructTask, Kind, Named, Pair, SIDE, Sample, SeveralPrompts, Split, Tally, measure, pair,
-    several_prompts,
+    Attribute, Factor, InstructTask, Kind, MOST_PROMPTS, Named, Pair, SIDE, Sample, SeveralPrompts, Split, Tally,
+    measure, pair, several_prompts,
 };
 
 use super::{Evaluation, SEED, print_head, print_line};
@@ -75,7 +75,7 @@ pub(crate) fn measure_instruct(evaluation: &Evaluation<'_>) -> Result<(), Box<dy
 pub(crate) fn measure_several(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>> {
     let adapters = Adapters::open(evaluation, "instruct")?;
     print_head(&["image prompts", "percent as in"]);
-    for prompts in 1..=4 {
+    for prompts in [1, 2, 4, MOST_PROMPTS] {
         let examples: Vec<SeveralPrompts> =
             (0..evaluation.arguments.pairs).map(|index| several_prompts(SEED, index, prompts, Split::Train)).collect();
         let requests = (0..).zip(&examples).map(|(seed, example)| adapters.several(example, seed));

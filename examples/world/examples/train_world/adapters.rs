@@ -17,7 +17,9 @@ use fabric::models::load::{Component, LoadDtype, ModelFolder};
 use fabric::models::train::{TrainSettings, Trainer};
 use fabric::models::{ModelOptions, StableDiffusion};
 use fabric_world::learn::PromptTokensTask;
-use fabric_world::{Curriculum, InstructTask, Pair, SIDE, Scene, SeveralPrompts, Split, Variation, several_prompts};
+use fabric_world::{
+    Curriculum, InstructTask, MOST_PROMPTS, Pair, SIDE, Scene, SeveralPrompts, Split, Variation, several_prompts,
+};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -55,8 +57,8 @@ const SEED: u64 = 71;
 /// Name of the task of examples with several image prompts, by which the options give them a weight.
 const SEVERAL: &str = "several";
 
-/// Number of image prompts of these examples.
-const MOST_PROMPTS: usize = 4;
+/// Numbers of image prompts of these examples, in turn: with four, the text names other factors.
+const PROMPTS: [usize; 2] = [4, MOST_PROMPTS];
 
 impl Adapter {
     /// Returns the name of the stage, which is also that of the adapter's file.
@@ -194,8 +196,8 @@ fn write_examples(folder: &Path, config: &Config, curriculum: &Curriculum) -> Re
         }
         println!("drew {} pairs for the task {task}", config.pairs);
     }
-    for index in 0..config.several {
-        let SeveralPrompts { prompts, target, text, .. } = several_prompts(SEED, index, MOST_PROMPTS, Split::Train);
+    for (index, number) in (0..config.several).zip(PROMPTS.into_iter().cycle()) {
+        let SeveralPrompts { prompts, target, text, .. } = several_prompts(SEED, index, number, Split::Train);
         let target = draw(&target, format!("{SEVERAL}-{index}-target.png"))?;
         let mut prompts = prompts.into_iter().enumerate().map(|(at, prompt)| {
             let condition = draw(&prompt.image, format!("{SEVERAL}-{index}-condition-{at}.png"))?;
