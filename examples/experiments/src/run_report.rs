@@ -11,9 +11,15 @@ use crate::report::{self, Chart, HeatMap, Point, ReportInput, Series, SessionIma
 use crate::round_attention::RoundAttention;
 use crate::run_settings::{run_settings, shown};
 use crate::summary::cell;
-use crate::{AdapterExperiment, Against, ExperimentError, ImageRecord, Measure, SummaryRow, adapters, against_presets};
+use crate::{
+    AdapterExperiment, Against, ExperimentError, FEWEST_PROMPTS, ImageRecord, Measure, SummaryRow, adapters,
+    against_presets,
+};
 
-/// Writes `report.html` into the folder of a run and returns its path.
+/// Folder within that of a run with the charts of the report as files of their own.
+pub(crate) const CHARTS: &str = "charts";
+
+/// Writes `report.html` into the folder of a run, with its charts as SVG files in `charts`, and returns its path.
 ///
 /// # Errors
 ///
@@ -38,7 +44,7 @@ pub fn write_report(
     // Comparisons with presets come first: they are what their experiment asks.
     let against = against_presets(config, records);
     let own = judgement(rows, control);
-    let told = against.iter().flat_map(|one| judgement(&one.rows, &one.control)).chain(own);
+    let told = against.iter().flat_map(|one| judgement(&one.rows, &one.control)).chain(own).collect();
     let titled = |one: &Against| {
         let title = |table: Table| Table { caption: format!("{}: {}", one.title, table.caption), ..table };
         tables(&one.rows).into_iter().map(title).collect::<Vec<_>>()
@@ -48,7 +54,7 @@ pub fn write_report(
     let charts = charts.chain(against.iter().flat_map(Against::difference_charts)).chain(curves(rows));
     let input = ReportInput {
         title: experiment["title"].as_str().unwrap_or_default(),
-        summary: &told.collect::<Vec<_>>(),
+        summary: &or_too_few(told, rows, "prompts"),
         command: &command(config, records),
         settings: &run_settings(config),
         tables: &against.iter().flat_map(titled).chain(tables(rows)).collect::<Vec<_>>(),
@@ -60,6 +66,7 @@ pub fn write_report(
     };
     let path = folder.join("report.html");
     report::write(&input, &path)?;
+    report::write_charts(input.curves, folder.join(CHARTS))?;
     Ok(path)
 }
 
@@ -135,15 +142,22 @@ fn judgement(rows: &[SummaryRow], control: &str) -> Vec<String> {
     rows.iter().filter(|row| row.round == last && told.contains(&row.measure)).filter_map(sentence).collect()
 }
 
-/// Returns a sentence on how an arm differs from the control, which begins with `place`; `None` for the control itself.
-/// `cases` is the word for what the mean is over.
+/// Returns the sentences, or if there are none, one that says why. `cases` is the word for what the means are over.
+pub(crate) fn or_too_few(sentences: Vec<String>, rows: &[SummaryRow], cases: &str) -> Vec<String> {
+    match rows.iter().map(|row| row.cases).max() {
+        Some(most) if sentences.is_empty() && most < FEWEST_PROMPTS => {
+            vec![format!("No difference is judged: that takes {FEWEST_PROMPTS} {cases} or more, and there are {most}.")]
+        }
+        _ => sentences,
+    }
+}
+
+/// Returns a sentence on how an arm differs from the control, which begins with `place`; `None` for the control itself and
+/// without an interval. `cases` is the word for what the mean is over.
 pub(crate) fn sentence(row: &SummaryRow, place: &str, control: &str, cases: &str) -> Option<String> {
     let difference = row.difference?;
     let (arm, count, mean) = (&row.arm, row.cases, difference.mean);
-    let Some([low, high]) = difference.interval else {
-        let why = format!("too few {cases} for an interval");
-        return Some(format!("{place}: the mean difference of {arm} from {control} is {mean:+.3} ({why})."));
-    };
+    let [low, high] = difference.interval?;
     let by = format!("95 % interval {low:+.3} to {high:+.3}, {count} {cases}");
     Some(if difference.excludes_zero() {
         let way = if mean > 0.0 { "above" } else { "below" };
@@ -325,9 +339,8 @@ mod tests {
             difference: difference.map(|mean| Estimate { mean, interval: None }),
         };
         let rows = [row("no feedback", 20.0, None), row("fabric", 20.5, Some(0.5))];
-        let expected = "Round 1, mean score: the mean difference of fabric from no feedback is +0.500 (too few prompts \
-                        for an interval).";
-        assert_eq!(judgement(&rows, "no feedback"), [expected]);
+        let expected = "No difference is judged: that takes 5 prompts or more, and there are 1.";
+        assert_eq!(or_too_few(judgement(&rows, "no feedback"), &rows, "prompts"), [expected]);
         let tables = tables(&rows);
         assert_eq!(tables[0].caption, "mean score; too few prompts for an interval");
         assert_eq!(tables[0].rows, [["1", "20.0", "20.5 (+0.5)"]]);

@@ -11,14 +11,14 @@ use super::matrix::differences;
 use super::tables::wordings_name;
 use super::{AdapterExperiment, AdapterRecord, adapter_tables};
 use crate::report::{self, ReportInput, SessionImage, SessionRows};
-use crate::run_report::{command, sentence};
+use crate::run_report::{CHARTS, command, or_too_few, sentence};
 use crate::run_settings::run_settings;
 use crate::{ExperimentError, ImageRecord, Measure, SummaryRow};
 
 /// Measures on which there is a sentence for each arm.
 const TOLD: [Measure; 3] = [Measure::ToCondition, Measure::AskedShown, Measure::TextShown];
 
-/// Writes `report.html` into the folder of a run with an adapter and returns its path.
+/// Writes `report.html` into the folder of a run with an adapter, with its charts as SVG files, and returns its path.
 pub(crate) fn write_report(
     folder: &Path,
     config: &Value,
@@ -29,7 +29,7 @@ pub(crate) fn write_report(
     let kept = kept_images(folder, experiment, records)?;
     let input = ReportInput {
         title: &experiment.title,
-        summary: &judgement(rows, &experiment.control),
+        summary: &or_too_few(judgement(rows, &experiment.control), rows, "cases"),
         command: &command(config, records),
         settings: &run_settings(config),
         tables: &adapter_tables(rows, &experiment.control),
@@ -40,6 +40,7 @@ pub(crate) fn write_report(
     };
     let path = folder.join("report.html");
     report::write(&input, &path)?;
+    report::write_charts(input.curves, folder.join(CHARTS))?;
     Ok(path)
 }
 

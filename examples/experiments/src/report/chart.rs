@@ -52,7 +52,7 @@ pub struct Point {
 }
 
 /// Size of the drawing. It is about twice the size on the page, since plotters rounds to whole units.
-const SIZE: (u32, u32) = (1440, 720);
+pub(super) const SIZE: (u32, u32) = (1440, 720);
 const TEXT_SIZE: i32 = 34;
 const LINE_WIDTH: u32 = 4;
 const MARKER_SIZE: i32 = 9;
@@ -73,19 +73,19 @@ const COLOURS: [RGBColor; 8] = [
 /// Shape of a line's points, so that lines are told apart without their colours. There are three shapes and eight
 /// colours, so the first 24 lines of a chart all differ.
 #[derive(Clone, Copy)]
-enum Marker {
+pub(super) enum Marker {
     Circle,
     Triangle,
     Cross,
 }
 
 impl Marker {
-    fn of(index: usize) -> Self {
+    pub(super) fn of(index: usize) -> Self {
         [Self::Circle, Self::Triangle, Self::Cross][index % 3]
     }
 
     /// Returns the sign in the legend.
-    fn sign(self) -> &'static str {
+    pub(super) fn sign(self) -> &'static str {
         match self {
             Self::Circle => "●",
             Self::Triangle => "▲",
@@ -94,7 +94,7 @@ impl Marker {
     }
 }
 
-fn colour(index: usize) -> RGBColor {
+pub(super) fn colour(index: usize) -> RGBColor {
     COLOURS[index % COLOURS.len()]
 }
 
@@ -128,7 +128,7 @@ pub(super) fn chart(chart: &Chart) -> Result<Markup, ReportError> {
 }
 
 /// Draws a chart. Its texts are escaped by plotters.
-fn svg(chart: &Chart) -> Result<String, Box<dyn Error + Send + Sync>> {
+pub(super) fn svg(chart: &Chart) -> Result<String, Box<dyn Error + Send + Sync>> {
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
     draw(chart, &area)?;

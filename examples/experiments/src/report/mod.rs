@@ -4,10 +4,11 @@
 //! |---|---|
 //! | the page and its order | `page.rs` |
 //! | tables and heat maps, as HTML tables | `table.rs`, `heat_map.rs` |
-//! | charts, as SVG | `chart.rs` |
+//! | charts, as SVG, within the page and as files | `chart.rs`, `chart_file.rs` |
 //! | images of sessions, as PNG in base64 | `session.rs` |
 
 mod chart;
+mod chart_file;
 mod error;
 mod heat_map;
 mod number;
@@ -20,6 +21,7 @@ mod tests;
 use std::path::Path;
 
 pub use chart::{Chart, Point, Series};
+pub use chart_file::write_charts;
 pub use error::ReportError;
 pub use heat_map::HeatMap;
 pub use session::{SessionImage, SessionRows};
