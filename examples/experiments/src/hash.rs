@@ -13,13 +13,17 @@ use crate::{ExperimentError, PromptSet};
 /// File with peft's scaling, which the loader of a LoRA reads beside the LoRA's file.
 pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
 
+/// File with the checksums of the others, of which model cards are some.
+const CHECKSUMS: &str = "SHA256SUMS";
+
 /// A file, with its name in the hash: its path below the model's folder, with `/` between the parts.
 type Named = (String, PathBuf);
 
 /// Returns a hash of a model's files: their names and contents.
 ///
 /// Of a model that is one file, the files are hashed too that its loader reads from the same folder: the shards that
-/// an index lists, and those in `beside` that exist. Files whose names begin with a dot are left out.
+/// an index lists, and those in `beside` that exist. Files whose names begin with a dot, model cards (`.md`) and lists of
+/// checksums are left out: no loader reads them, and a corrected sentence is not another model.
 pub(crate) fn hash_of(model: &Path, beside: &[&str]) -> Result<String, ExperimentError> {
     const DOING: &str = "list the model's files";
     let mut files = if model.is_dir() {
@@ -84,7 +88,7 @@ fn collect(folder: &Path, prefix: &str, above: &mut Vec<PathBuf>, files: &mut Ve
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with('.') {
+        if name.starts_with('.') || name.ends_with(".md") || name == CHECKSUMS {
             continue;
         }
         let (path, name) = (entry.path(), format!("{prefix}{name}"));
@@ -137,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_and_byte_of_a_folder_counts_except_hidden_files() {
+    fn every_name_and_byte_of_a_folder_counts_except_hidden_files_and_cards() {
         let hash = |files: &[(&str, &str)]| {
             let place = tempfile::tempdir().expect("a folder");
             files.iter().for_each(|(name, text)| write(place.path(), name, text));
@@ -145,6 +149,7 @@ mod tests {
         };
         let first = hash(&[("unet/a", "bc"), ("d", "e")]);
         assert_eq!(hash(&[("d", "e"), ("unet/a", "bc"), (".cache/x", "y"), ("unet/.lock", "")]), first);
+        assert_eq!(hash(&[("d", "e"), ("unet/a", "bc"), ("README.md", "y"), (CHECKSUMS, "1 README.md")]), first);
         for other in [
             [("unet/ab", "c"), ("d", "e")],
             [("unet/a", "b"), ("d", "ce")],
