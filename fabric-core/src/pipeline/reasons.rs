@@ -38,8 +38,8 @@ pub struct ReasonSettings {
     /// Largest sum of scales of the votes of one direction with the same reason. Above 1, an aspect that was named more often
     /// than others counts more, but several votes have no more than scale 1 together.
     pub most_per_aspect: f64,
-    /// Number of votes of one direction with the same reason that have an effect, the newest ones; `None` for all. An
-    /// image prompt more costs little time, but adapters are trained with few at once.
+    /// Number of votes of one direction with the same reason that have an effect, the newest ones; `None` for all, which
+    /// did better in the small world (`docs/findings.md`). Fewer image prompts take less time.
     pub newest_per_aspect: Option<usize>,
     /// References that votes become in addition to their image prompt, by the kind of their reason. Votes with another
     /// reason are no references.

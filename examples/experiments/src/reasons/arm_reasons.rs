@@ -27,8 +27,9 @@ pub struct ArmReasons {
     /// only the worst one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dislikes_parts_of_best: bool,
-    /// Whether the prompt names the factors of the votes ("a large red star"), which then have no other effect. It is a bound
-    /// for adapters: the U-Net follows prompts best, and in this world there is a word for everything.
+    /// Whether the factors that were liked are written into the prompt of the next round ("a large red star"). The votes then
+    /// have no other effect. It shows what an adapter that loses nothing could reach: the U-Net follows prompts best, and
+    /// this world has a word for everything.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub names_in_prompt: bool,
 }

@@ -13,7 +13,7 @@ use crate::files::write_beside;
 /// Height of a line of the caption or the legend, in the units of the drawing.
 const LINE: u32 = 48;
 
-/// Writes each chart as an SVG file with its caption and its legend into a folder, which is created if it does not exist,
+/// Writes each chart as an SVG file with its caption and its legend into a folder, which is created if there are charts,
 /// and returns the paths. A file has the caption as its name, with a number if several charts have the same; older files of
 /// these names are replaced.
 ///
@@ -22,6 +22,9 @@ const LINE: u32 = 48;
 /// Returns an error if a chart cannot be drawn, or a file cannot be written.
 pub fn write_charts(charts: &[Chart], folder: impl AsRef<Path>) -> Result<Vec<PathBuf>, ReportError> {
     let folder = folder.as_ref();
+    if charts.is_empty() {
+        return Ok(Vec::new());
+    }
     fs::create_dir_all(folder).map_err(|source| ReportError::Write { path: folder.to_owned(), source })?;
     let mut paths: Vec<PathBuf> = Vec::with_capacity(charts.len());
     for chart in charts {
@@ -93,6 +96,8 @@ mod tests {
         assert_eq!(text.matches("<svg").count(), 2, "the drawing lies within the file's own");
         assert!(text.contains("&lt;likes&gt; &amp; dislikes") && text.contains("no feedback"), "{text}");
         assert_eq!(write_charts(&[chart], &folder).expect("replaced"), paths[..1]);
+        let none = place.path().join("none");
+        assert!(write_charts(&[], &none).expect("nothing to write").is_empty() && !none.exists());
         let file = write_charts(&[Chart::default()], &paths[0]).expect_err("a file in place of the folder");
         assert!(file.to_string().contains("mean-score-per-round.svg"), "{file}");
     }
