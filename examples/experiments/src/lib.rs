@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod across_runs;
 mod adapters;
 mod arm;
 mod config;
@@ -44,6 +45,7 @@ mod summary;
 mod tables;
 mod text_ruler;
 
+pub use across_runs::across_runs;
 pub use adapters::{
     ADAPTER_NAMES, AdapterArm, AdapterCases, AdapterExperiment, AdapterPlan, AdapterRecord, AdapterWorld,
     adapter_tables, run_adapters,
@@ -59,7 +61,7 @@ pub use image_origin::ImageOrigin;
 pub use merge::merge;
 pub use prompt_set_subject::PromptSetSubject;
 pub use prompts::{PromptCase, PromptFormat, PromptSet, PromptSetError, SkippedLine};
-pub use reasons::{ArmReasons, GivenReasons, ReasonAdapter};
+pub use reasons::{ArmReasons, DislikedImages, GivenReasons, ReasonAdapter};
 pub use record::ImageRecord;
 pub use run::{Progress, Work, run};
 pub use run_report::write_report;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,11 +17,11 @@ use fabric::{DeviceError, DeviceKind};
 use fabric_experiments::{
     ADAPTER_NAMES, AdapterExperiment, AdapterPlan, AdapterWorld, Against, Experiment, ExperimentError, ImageRecord,
     Inputs, NAMES, Plan, Progress, PromptFormat, PromptInputs, PromptSet, PromptSetSubject, ReasonAdapter, RunFolder,
-    Shard, SmallWorld, Subject, SummaryRow, Work, adapter_tables, against_presets, configured, configured_adapters,
-    merge, read_run, run, run_adapters, summary, table, write_report, write_tables,
+    Shard, SmallWorld, Subject, SummaryRow, Work, across_runs, adapter_tables, against_presets, configured,
+    configured_adapters, merge, read_run, run, run_adapters, summary, table, write_report, write_tables,
 };
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Runs the experiments of the papers and compares their arms.
 #[derive(Debug, Parser)]
@@ -65,12 +65,19 @@ enum Command {
     /// First rounds that are the nearest drawings of a folder, against generated ones. Needs a model of the small
     /// world. Not part of `all`.
     Corpus(RunArguments),
-    /// Prints the tables of two runs, one below the other, and changes nothing.
+    /// Prints the tables of runs, one below the other, and changes nothing.
     Compare {
-        /// Folder of the first run.
-        first: PathBuf,
-        /// Folder of the second run.
-        second: PathBuf,
+        /// Folders of the runs.
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+        /// Arm that the others are compared with, by its name in the tables, such as `liked`. Default: the control of
+        /// the experiment.
+        #[arg(long, conflicts_with = "arm")]
+        control: Option<String>,
+        /// Arm of which one table is printed, with a column per run and the differences from the first run, prompt by
+        /// prompt: for runs of two models or adapters.
+        #[arg(long)]
+        arm: Option<String>,
     },
     /// Merges the shards of a run into a new folder.
     Merge {
@@ -177,17 +184,43 @@ fn start(command: &Command) -> Result<(), Box<dyn Error>> {
         Command::Reasons(arguments) => run_named(&["reasons"], &[], arguments),
         Command::Search(arguments) => run_named(&["search"], &[], arguments),
         Command::Corpus(arguments) => run_named(&["corpus"], &[], arguments),
-        Command::Compare { first, second } => [first, second].into_iter().try_for_each(|folder| {
-            println!("{}", folder.display());
-            let (config, records) = read_run(folder)?;
-            print(&config, &records);
-            Ok(())
-        }),
+        Command::Compare { runs, arm: Some(arm), .. } => compare_arm(runs, arm),
+        Command::Compare { runs, control, arm: None } => {
+            runs.iter().try_for_each(|folder| compare_arms(folder, control.as_deref()))
+        }
         Command::Merge { into, shards } => {
             println!("merged {} sessions", merge(into, shards)?);
             finish(into)
         }
     }
+}
+
+/// Prints the tables of a run, whose arms are compared with the control or with another one of them.
+fn compare_arms(folder: &Path, control: Option<&str>) -> Result<(), Box<dyn Error>> {
+    let (mut config, records) = read_run(folder)?;
+    if let Some(control) = control {
+        let arms: BTreeSet<&str> = records.iter().map(|record| record.arm.as_str()).collect();
+        if !arms.contains(control) {
+            let arms = arms.into_iter().collect::<Vec<_>>().join("; ");
+            return Err(format!("--control: {}: expected one of {arms}, got {control}", folder.display()).into());
+        }
+        config["experiment"]["control"] = control.into();
+    }
+    println!("{}", folder.display());
+    print(&config, &records);
+    Ok(())
+}
+
+/// Prints the tables of one arm of several runs.
+fn compare_arm(runs: &[PathBuf], arm: &str) -> Result<(), Box<dyn Error>> {
+    let named = |folder: &PathBuf| -> Result<(String, Vec<ImageRecord>), ExperimentError> {
+        Ok((folder.display().to_string(), read_run(folder)?.1))
+    };
+    let runs: Vec<(String, Vec<ImageRecord>)> = runs.iter().map(named).collect::<Result<_, _>>()?;
+    let records = across_runs(&runs, arm)?;
+    println!("{arm}");
+    print(&json!({ "experiment": { "control": runs[0].0 } }), &records);
+    Ok(())
 }
 
 /// Parses NAME=VALUE; a value that is not JSON is a text.

@@ -161,9 +161,9 @@ pub(crate) fn sentence(row: &SummaryRow, place: &str, control: &str, cases: &str
     let by = format!("95 % interval {low:+.3} to {high:+.3}, {count} {cases}");
     Some(if difference.excludes_zero() {
         let way = if mean > 0.0 { "above" } else { "below" };
-        format!("{place}: {arm} is {:.3} {way} {control} ({by}).", mean.abs())
+        format!("{place}, {arm}: {:.3} {way} {control} ({by}).", mean.abs())
     } else {
-        format!("{place}: {arm} and {control} do not differ measurably ({by}).")
+        format!("{place}, {arm}: no measurable difference from {control} ({by}).")
     })
 }
 

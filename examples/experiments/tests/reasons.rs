@@ -13,8 +13,8 @@ use fabric::core::AspectKind;
 use fabric::core::pipeline::Settings;
 use fabric::core::session::Vote;
 use fabric_experiments::{
-    Arm, ArmReasons, Experiment, ExperimentError, GivenReasons, ImageRecord, Inputs, Measure, RunFolder, Shard,
-    SmallWorld, Work, configured, read_run, run, summary, write_report, write_tables,
+    Arm, ArmReasons, DislikedImages, Experiment, ExperimentError, GivenReasons, ImageRecord, Inputs, Measure,
+    RunFolder, Shard, SmallWorld, Work, configured, read_run, run, summary, write_report, write_tables,
 };
 use serde_json::Value;
 
@@ -118,7 +118,7 @@ fn votes_say_why_and_act_from_the_second_round_on() {
                 Some(GivenReasons::Aspects) => aspects.votes(case, 0),
             };
             let expected = of_same.iter().filter(|vote| arm.dislikes || vote.strength() > 0.0).count();
-            let has_more = |reasons: &ArmReasons| reasons.likes_any_image || reasons.dislikes_parts_of_best;
+            let has_more = |reasons: &ArmReasons| reasons.likes_any_image || reasons.disliked != DislikedImages::Worst;
             if arm.reasons.as_ref().is_some_and(has_more) {
                 assert!(votes.len() >= expected, "{}", arm.name);
                 let likes: Vec<&&Vote> = votes.iter().filter(|vote| vote.strength() > 0.0).collect();

@@ -23,15 +23,42 @@ pub struct ArmReasons {
     /// which it holds ("this one's colour, that one's size").
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub likes_any_image: bool,
-    /// Whether the best image of a round is disliked, too, for what is wrong in it ("its size, but not its colour"), and not
-    /// only the worst one.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub dislikes_parts_of_best: bool,
+    /// Images of a round that are disliked for what is wrong in them ("its size, but not its colour").
+    #[serde(default, skip_serializing_if = "DislikedImages::is_default")]
+    pub disliked: DislikedImages,
     /// Whether the factors that were liked are written into the prompt of the next round ("a large red star"). The votes then
     /// have no other effect. It shows what an adapter that loses nothing could reach: the U-Net follows prompts best, and
     /// this world has a word for everything.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub names_in_prompt: bool,
+}
+
+/// Images of a round that are disliked for what is wrong in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DislikedImages {
+    /// The worst one.
+    #[default]
+    Worst,
+    /// The best and the worst one.
+    BestAndWorst,
+    /// Each of them.
+    All,
+}
+
+impl DislikedImages {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Returns the indices of the images, in the order in which they are disliked.
+    pub(super) fn of(self, best: usize, worst: usize, count: usize) -> Vec<usize> {
+        match self {
+            Self::Worst => vec![worst],
+            Self::BestAndWorst => vec![best, worst],
+            Self::All => (0..count).collect(),
+        }
+    }
 }
 
 /// Kind of the reasons that a person gives.

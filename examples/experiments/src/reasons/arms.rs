@@ -8,7 +8,7 @@ use fabric::core::pipeline::{ReasonSettings, Window};
 use serde_json::Value;
 
 use super::unet_blocks::{Part, UNetBlocks};
-use super::{ArmReasons, GivenReasons, ReasonAdapter};
+use super::{ArmReasons, DislikedImages, GivenReasons, ReasonAdapter};
 use crate::Arm;
 
 /// Returns the arms for a U-Net with these blocks: the control, plain votes, and votes with reasons that act through
@@ -28,13 +28,14 @@ pub(crate) fn arms(control: &Arm, blocks: &UNetBlocks) -> Vec<Arm> {
         adapter,
         plain_votes: false,
         likes_any_image: false,
-        dislikes_parts_of_best: false,
+        disliked: DislikedImages::Worst,
         names_in_prompt: false,
     };
     let words = ArmReasons { given: GivenReasons::Words, ..instruct.clone() };
     let aspects = ArmReasons { given: GivenReasons::Aspects, ..instruct.clone() };
     let any = ArmReasons { likes_any_image: true, ..instruct.clone() };
-    let against_best = |reasons: &ArmReasons| ArmReasons { dislikes_parts_of_best: true, ..reasons.clone() };
+    let against = |disliked: DislikedImages, reasons: &ArmReasons| ArmReasons { disliked, ..reasons.clone() };
+    let against_best = |reasons: &ArmReasons| against(DislikedImages::BestAndWorst, reasons);
     let in_prompt = ArmReasons { names_in_prompt: true, adapter: None, ..any.clone() };
     let both = ArmReasons { plain_votes: true, ..instruct.clone() };
     let without_adapter = ArmReasons { adapter: None, ..aspects.clone() };
@@ -59,6 +60,7 @@ pub(crate) fn arms(control: &Arm, blocks: &UNetBlocks) -> Vec<Arm> {
         arm("reasons for and against the best image", &against_best(&instruct)),
         arm("reasons for any image", &any),
         arm("reasons for any image, and against the best", &against_best(&any)),
+        arm("reasons for and against any image", &against(DislikedImages::All, &any)),
         Arm { dislikes: false, ..arm("right factors of any image named in the prompt", &in_prompt) },
         with(newest(1), arm("reasons for any image, newest of each", &any)),
         with(newest(2), arm("reasons for any image, two newest of each", &any)),
@@ -149,7 +151,9 @@ mod tests {
         let any = named("reasons for any image").reasons.expect("reasons");
         assert!(any.likes_any_image && any.given == GivenReasons::Factors);
         let against = named("reasons for any image, and against the best").reasons.expect("reasons");
-        assert_eq!(against, ArmReasons { dislikes_parts_of_best: true, ..any.clone() });
+        assert_eq!(against, ArmReasons { disliked: DislikedImages::BestAndWorst, ..any.clone() });
+        let against = named("reasons for and against any image").reasons.expect("reasons");
+        assert_eq!(against, ArmReasons { disliked: DislikedImages::All, ..any.clone() });
         let in_prompt = named("right factors of any image named in the prompt");
         assert!(in_prompt.adapter().is_none() && in_prompt.likes && !in_prompt.dislikes);
         assert!(in_prompt.reasons.is_some_and(|reasons| reasons.names_in_prompt && reasons.likes_any_image));

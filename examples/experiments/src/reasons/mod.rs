@@ -15,7 +15,7 @@ mod session;
 mod unet_blocks;
 
 pub use adapter::ReasonAdapter;
-pub use arm_reasons::{ArmReasons, GivenReasons};
+pub use arm_reasons::{ArmReasons, DislikedImages, GivenReasons};
 pub(crate) use arms::arms;
 pub(crate) use session::ReasonedSession;
 pub(crate) use unet_blocks::UNetBlocks;

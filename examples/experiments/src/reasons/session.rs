@@ -65,7 +65,7 @@ impl RoundMaker for ReasonedSession<'_> {
     }
 
     /// Casts the votes: a like for each aspect that is right in the best image, or in the best image in which it is right,
-    /// and a dislike for each that is wrong in the worst, or in the best, too.
+    /// and a dislike for each that is wrong in one of the disliked images.
     fn judge(
         &mut self,
         made: &Made,
@@ -99,7 +99,7 @@ impl RoundMaker for ReasonedSession<'_> {
             }
         }
         if self.arm.dislikes {
-            let disliked = if self.reasons.dislikes_parts_of_best { vec![best, worst] } else { vec![worst] };
+            let disliked = self.reasons.disliked.of(best, worst, scores.len());
             let wrong = disliked.into_iter().flat_map(|image| {
                 let wrong = reasons.to_dislike(&self.wanted, &seen[image]);
                 wrong.into_iter().map(move |reason| (image, Vote::DISLIKE.because(reason)))
