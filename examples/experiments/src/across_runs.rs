@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fabric::core::InvalidValue;
+use fabric_world::Factor;
 
 use crate::ImageRecord;
 
