@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fabric::core::attention::Extrapolation;
-use fabric::core::fabric::{DislikesWithoutGuidance, FabricSettings};
+use fabric::core::fabric::{DislikesWithoutGuidance, FabricSettings, KeepPolicy};
 use fabric::core::guidance::Apg;
 use fabric::core::pipeline::Cads;
 use serde_json::{Value, json};
@@ -62,7 +62,8 @@ pub(crate) fn without_guidance(plain: &Arm) -> Vec<Arm> {
     ]
 }
 
-/// Returns arms that differ from the paper's settings in one or two ways each.
+/// Returns arms that differ from the paper's settings in one or two ways each, in the guidance scale, or in the number of
+/// votes that act.
 pub(crate) fn sweep(control: &Arm) -> Vec<Arm> {
     let base = &control.fabric;
     let weighted = |max_weight: f64| FabricSettings { max_weight, ..base.clone() };
@@ -82,6 +83,8 @@ pub(crate) fn sweep(control: &Arm) -> Vec<Arm> {
         ("bottleneck 3", bottleneck(3.0)),
         ("official interface", FabricSettings::official_api()),
         ("official configurations", FabricSettings::official_configs()),
+        ("official demo", FabricSettings::official_demo()),
+        ("newest vote of each side", FabricSettings { keep: KeepPolicy::Balanced(2), ..base.clone() }),
     ];
     let arm = |(name, fabric): (&str, FabricSettings)| Arm {
         name: name.to_owned(),
@@ -90,7 +93,12 @@ pub(crate) fn sweep(control: &Arm) -> Vec<Arm> {
         fabric,
         ..control.clone()
     };
-    std::iter::once(control.clone()).chain(settings.into_iter().map(arm)).collect()
+    let guided = |scale: f64| Arm {
+        generation: [("guidance_scale".to_owned(), scale.into())].into(),
+        ..arm((&format!("guidance {scale}"), base.clone()))
+    };
+    let guided = [1.5, 5.0].map(guided);
+    std::iter::once(control.clone()).chain(settings.into_iter().map(arm)).chain(guided).collect()
 }
 
 /// Returns arms whose first round is generated, or found in a folder of drawings, and the arm without feedback. The

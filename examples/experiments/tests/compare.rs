@@ -38,7 +38,10 @@ fn arms_are_compared_with_any_of_them_and_one_arm_across_runs() {
         (output.status.success(), text(output.stdout), text(output.stderr))
     };
     let (is_done, out, error) = compare(&[&first, &second]);
-    assert!(is_done && out.contains("(+2.0, +2.0 to +2.0) +") && out.contains("(+5.0, +5.0 to +5.0) +"), "{out}{error}");
+    assert!(
+        is_done && out.contains("(+2.0, +2.0 to +2.0) +") && out.contains("(+5.0, +5.0 to +5.0) +"),
+        "{out}{error}"
+    );
     let (is_done, out, error) = compare(&[&first, "--control", "liked"]);
     assert!(is_done && out.contains("(-2.0, -2.0 to -2.0) -"), "{out}{error}");
     let (is_done, out, error) = compare(&[&first, &second, "--arm", "liked"]);
