@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use fabric::core::fabric::FabricSettings;
 use fabric::core::image::Image;
-use fabric::models::demo_folder;
+use fabric::models::{demo_folder, recommended_settings};
 use fabric::prelude::*;
 use fabric_world::{Attribute, Judge, Named, SIDE, Sample, Split, Tally, full_caption, sample};
 use sha2::{Digest, Sha256};
@@ -37,6 +38,13 @@ fn every_file_is_the_one_that_was_shipped() {
     assert_eq!(named, BTreeSet::from_iter(files(&folder)), "every file has its checksum");
     let bytes: u64 = named.iter().map(|path| fs::metadata(path).expect("a file").len()).sum();
     assert!(bytes <= 25_000_000, "{bytes} bytes are too many for a newcomer");
+}
+
+#[test]
+fn the_recommended_settings_are_those_that_measured_best() {
+    let settings = recommended_settings(demo_folder().expect("the model ships")).expect("settings");
+    assert_eq!((settings.steps, settings.guidance_scale), (10, 3.0));
+    assert_eq!(settings.fabric, FabricSettings::official_demo());
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl Job<'_> {
         let mut vae_config = self.world.vae.clone();
         vae_config.scaling_factor = scale;
         let mut writer = FolderWriter::create(folder, "StableDiffusionPipeline")?;
-        writer.setting(RECOMMENDED_SETTINGS, serde_json::json!({ "guidance_scale": 3.0 }));
+        writer.setting(RECOMMENDED_SETTINGS, recommended());
         let world = &self.world;
         writer.component(Component::TextEncoder, &text, &serde_json::to_value(&world.text)?, &EXACT)?;
         if self.is_done("clip") {
@@ -77,6 +77,16 @@ impl Job<'_> {
         Judge::save_readers(&self.finished("readers", Readers::new(&self.device))?, folder)?;
         Ok(())
     }
+}
+
+/// Returns the settings that the model recommends: steps and guidance scale as its model card measured them, and those of
+/// `FabricSettings::official_demo` for votes (`docs/findings.md`, the sweep over FABRIC's settings).
+fn recommended() -> serde_json::Value {
+    serde_json::json!({
+        "guidance_scale": 3.0,
+        "steps": 10,
+        "fabric": { "start": 0.0, "end": 0.8, "min_weight": 0.0, "max_weight": 0.8, "keep": { "balanced": 6 } },
+    })
 }
 
 /// Returns a configuration with the name of diffusers' class.
