@@ -41,7 +41,7 @@ fn every_file_is_the_one_that_was_shipped() {
 }
 
 #[test]
-fn the_recommended_settings_are_those_that_measured_best() {
+fn the_recommended_settings_are_those_of_the_model_card() {
     let settings = recommended_settings(demo_folder().expect("the model ships")).expect("settings");
     assert_eq!((settings.steps, settings.guidance_scale), (10, 3.0));
     assert_eq!(settings.fabric, FabricSettings::official_demo());
