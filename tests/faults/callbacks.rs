@@ -255,6 +255,33 @@ fn a_panic_of_a_conditioning_names_it_and_the_next_image_is_the_same() {
     }
 }
 
+/// Conditioning that changes nothing and cannot be described.
+#[derive(Debug)]
+struct Indescribable;
+
+impl Conditioning for Indescribable {
+    fn prepare(&self, run: &RunContext<'_>) -> Result<Box<dyn PreparedConditioning>, Error> {
+        ClumsyConditioning(None).prepare(run)
+    }
+
+    fn describe(&self) -> String {
+        panic!("{SAID}")
+    }
+}
+
+#[test]
+fn a_description_that_panics_costs_no_image_and_is_reported() {
+    let pipeline = pipeline();
+    let expected = pipeline.generate(&request()).expect("images");
+    let request = request().with(Indescribable);
+    let made = pipeline.generate(&request).expect("images");
+    assert_same(&made, &expected, "a conditioning without a description");
+    let said = |text: &String| text.contains("description panicked") && text.contains(SAID);
+    assert!(made.report.origin.iter().any(said), "{:?}", made.report.origin);
+    let metadata = made.metadata(&request, 0).expect("metadata");
+    assert!(metadata.not_restored.iter().any(said), "{:?}", metadata.not_restored);
+}
+
 /// Panics in a callback of each kind in turn; for counts of memory.
 pub(crate) fn panic_once(pipeline: &Pipeline, request: &Request, number: usize) {
     let request = request.clone();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fabric::core::Error;
 use fabric::core::image::ImageError;
+use fabric::core::pipeline::StepEvent;
 
 use crate::images::{assert_same, image, request};
 use crate::models::{Failure, Fault, FaultyUNet, FaultyVae, Stage, adapter, faulty, pipeline, vision, with_networks};
@@ -51,6 +52,20 @@ fn a_decoder_that_is_not_finite_is_named_with_the_image_and_makes_no_black_one()
         let Error::Image(ImageError::NotFinite { index: at, got, total: of }) = error else { panic!("{error:?}") };
         assert_eq!((at, got, of), (index, total, total));
         assert_same(&faulty.generate(&request()).expect("images"), &expected, "the next image");
+    }
+}
+
+#[test]
+fn a_preview_that_is_not_finite_names_its_image() {
+    let (faulty, _, fault) = faulty();
+    for index in [0, 1] {
+        fault.set(Stage::Decoding, index, Failure::NotFinite);
+        let mut errors = Vec::new();
+        let made =
+            faulty.generate_observed(&request(), &mut |event: &StepEvent<'_>| errors.extend(event.preview().err()));
+        made.expect("images");
+        let [Error::Image(ImageError::NotFinite { index: at, .. })] = &errors[..] else { panic!("{errors:?}") };
+        assert_eq!(*at, index);
     }
 }
 

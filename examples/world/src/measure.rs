@@ -13,15 +13,19 @@ use fabric::models::tokenizer::ClipTokenizer;
 use fabric::models::vae::Vae;
 use rayon::ThreadPoolBuilder;
 
-use crate::{Judge, Named, SIDE, Sample, Tally, full_caption};
+use crate::{Judge, Named, SIDE, Sample, Scene, Tally, Variation, full_caption};
 
 /// Width and height of this world's images, in pixels.
 const PIXELS: usize = SIDE as usize;
 
+/// Draws a scene.
+pub fn drawing((scene, variation): &(Scene, Variation)) -> Result<Image, Box<dyn Error>> {
+    Ok(Image::from_rgb(PIXELS, PIXELS, scene.render(variation, SIDE)?)?)
+}
+
 /// Draws the images of samples.
 pub fn drawn(samples: &[Sample]) -> Result<Vec<Image>, Box<dyn Error>> {
-    let draw = |sample: &Sample| Ok(Image::from_rgb(PIXELS, PIXELS, sample.scene.render(&sample.variation, SIDE)?)?);
-    samples.iter().map(draw).collect()
+    samples.iter().map(|sample| drawing(&(sample.scene, sample.variation))).collect()
 }
 
 /// Converts images to the VAE's input, `[images, 3, height, width]` in [-1, 1].

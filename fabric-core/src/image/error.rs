@@ -93,11 +93,11 @@ pub enum ImageError {
     },
     /// A tensor of images contains NaN or infinity.
     #[error(
-        "image {index} of the batch has {got} non-finite values of {total}, expected none: \
+        "image {index} has {got} non-finite values of {total}, expected none: \
          the network overflowed, so run it (or its VAE) in f32 or bf16, or lower the guidance scale"
     )]
     NotFinite {
-        /// Index of the image in the batch.
+        /// Index of the image: in the tensor, or of a run's images, in the request.
         index: usize,
         /// Number of non-finite values.
         got: usize,
@@ -135,4 +135,14 @@ pub enum ImageError {
         /// The first 80 characters of the text.
         got: String,
     },
+}
+
+impl ImageError {
+    /// Names the image as number `index` of a run, of which a tensor held a part.
+    pub(crate) fn of_image(self, index: usize) -> Self {
+        match self {
+            Self::NotFinite { got, total, .. } => Self::NotFinite { index, got, total },
+            other => other,
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use burn::tensor::Tensor;
 use fabric_backends::{catch_panic, panic_message};
 
-use super::{Observer, PhaseEvent, StepEvent};
+use super::{Conditioning, Observer, PhaseEvent, StepEvent};
 use crate::Error;
 use crate::denoise::ModelCall;
 use crate::image::Image;
@@ -104,6 +104,12 @@ pub(super) fn contained_conditioning<T>(
     work: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, Error> {
     contained_as(work, |panic| Error::Conditioning { name: name(), message: panic_message(panic) })
+}
+
+/// Returns the description of a conditioning of the caller's own code, whatever it does.
+pub(super) fn described(conditioning: &dyn Conditioning) -> String {
+    catch_panic(|| conditioning.describe())
+        .unwrap_or_else(|message| format!("a conditioning whose description panicked: {message}"))
 }
 
 fn contained_as<T>(

@@ -9,6 +9,9 @@ use crate::Error;
 #[derive(Debug, Default)]
 pub(super) struct NetworkOutputs(Vec<(Output, Tensor<1>)>);
 
+/// Factor on values before they are summed: the sum of 2⁴⁰ finite values is finite.
+const SCALE: f32 = 1.0 / (1_u64 << 40) as f32;
+
 /// A network, and the part of the run in which it returned values.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Output {
@@ -22,8 +25,9 @@ pub(super) enum Output {
 impl NetworkOutputs {
     /// Notes what a network returned.
     pub(super) fn note<const D: usize>(&mut self, output: Output, values: &Tensor<D>) {
-        // In f32, because the sum of many values may exceed the range of f16.
-        self.0.push((output, values.clone().cast(DType::F32).abs().sum()));
+        // In f32, because the sum of many values may exceed the range of f16, and scaled, because that of very large ones
+        // may exceed that of f32.
+        self.0.push((output, (values.clone().cast(DType::F32) * SCALE).abs().sum()));
     }
 
     /// Returns the error that names the first output that is not finite; `None` if all are finite.
@@ -51,5 +55,28 @@ impl Output {
             ),
         };
         Error::NotFinite { stage, help }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn very_large_values_are_finite_and_one_that_is_not_is_found() {
+        let device = fabric_backends::default_device().expect("a device");
+        let noted = |value: f32| {
+            let mut outputs = NetworkOutputs::default();
+            outputs.note(Output::Text, &Tensor::<1>::full([4096], f32::MAX, &device));
+            let values =
+                Tensor::cat(vec![Tensor::<1>::zeros([4095], &device), Tensor::from_floats([value], &device)], 0);
+            outputs.note(Output::Latents, &values);
+            outputs.first_error()
+        };
+        assert!(noted(f32::MIN).is_none());
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let Some(Error::NotFinite { stage, .. }) = noted(value) else { panic!("{value}") };
+            assert_eq!(stage, "latents after the last evaluation");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::callback::described;
 use super::{FeedbackImage, Generation, Request, Settings};
 use crate::image::{
     ContentHash, Image, ImageConditionRecord, ImageMetadata, InitImageRecord, MetadataError, ReferenceRecord,
@@ -75,7 +76,7 @@ fn image_conditions(request: &Request) -> Vec<ImageConditionRecord> {
 /// Describes the parts of a request that are no data.
 fn not_restored(request: &Request) -> Vec<String> {
     let conditioning = request.conditioning.iter().map(|one| {
-        let description = without_folders(&one.conditioning.describe());
+        let description = without_folders(&described(&*one.conditioning));
         match &one.images {
             Some(images) => format!("{description}, for images {} to {}", images.start, images.end.saturating_sub(1)),
             None => description,

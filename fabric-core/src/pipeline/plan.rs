@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::callback::contained_conditioning;
+use super::callback::{contained_conditioning, described};
 use super::named_conditioning::NamedConditioning;
 use super::references::Chosen;
 use super::run_guidance::RunGuidance;
@@ -65,7 +65,7 @@ impl ActiveConditioning {
 impl Plan<'_> {
     /// Describes the conditioning of the run.
     pub(super) fn origin(&self) -> impl Iterator<Item = String> {
-        self.described.all.iter().map(|one| one.conditioning.describe())
+        self.described.all.iter().map(|one| described(&*one.conditioning))
     }
 
     /// Whether keys and values of references depend on the conditioning of this run.
@@ -149,7 +149,7 @@ impl Pipeline {
         let run = if is_warm_up { run.warming_up() } else { run };
         let Described { all, image_conditions } = &plan.described;
         let conditioning = all.iter().zip(image_conditions).map(|(one, &image_condition)| {
-            let name = one.conditioning.describe();
+            let name = described(&*one.conditioning);
             let prepared = contained_conditioning(|| name.clone(), || one.conditioning.prepare(&run))?;
             let prepared: Box<dyn PreparedConditioning> = Box::new(NamedConditioning { name, prepared });
             Ok(ActiveConditioning { prepared, images: one.images.clone(), image_condition })

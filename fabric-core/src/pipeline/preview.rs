@@ -45,11 +45,12 @@ impl PreviewDecoder {
         &self.name
     }
 
-    /// Decodes images one at a time, so that memory for only one is needed.
-    pub(super) fn decode(&self, latents: &Tensor<4>) -> Result<Vec<Image>, Error> {
+    /// Decodes the images of a run from number `first` on, one at a time, so that memory for only one is needed.
+    pub(super) fn decode(&self, latents: &Tensor<4>, first: usize) -> Result<Vec<Image>, Error> {
         let mut images = Vec::with_capacity(latents.dims()[0]);
         for row in 0..latents.dims()[0] {
-            images.extend(image::from_tensor(self.network.decode(latents.clone().slice_dim(0, row..row + 1)))?);
+            let decoded = image::from_tensor(self.network.decode(latents.clone().slice_dim(0, row..row + 1)));
+            images.extend(decoded.map_err(|error| error.of_image(first + row))?);
         }
         Ok(images)
     }

@@ -114,7 +114,7 @@ impl StepEvent<'_> {
     pub fn preview(&self) -> Result<Vec<Image>, Error> {
         match self.preview_decoder {
             // A device failure becomes `Error::Backend` here and not a panic of the observer.
-            Some(decoder) => contained("decoding a preview", || decoder.decode(self.denoised)),
+            Some(decoder) => contained("decoding a preview", || decoder.decode(self.denoised, self.images.start)),
             None => self.preview_with_vae(),
         }
     }
@@ -125,7 +125,7 @@ impl StepEvent<'_> {
     ///
     /// Returns the same errors as [`Self::preview`].
     pub fn preview_with_vae(&self) -> Result<Vec<Image>, Error> {
-        contained("decoding a preview", || Ok(decode(self.autoencoder, self.denoised)?.images))
+        contained("decoding a preview", || Ok(decode(self.autoencoder, self.denoised, self.images.start)?.images))
     }
 
     /// Name of the network that [`Self::preview`] decodes with; `None` for the VAE.

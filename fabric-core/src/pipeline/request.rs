@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::callback::contained_conditioning;
+use super::callback::{contained_conditioning, described};
 use super::{Cads, Conditioning, ReasonSettings, RequestConditioning, Window};
 use crate::fabric::{FabricSettings, ReferenceNoise, ReferenceScope};
 use crate::guidance::{Apg, Guidance};
@@ -170,7 +170,7 @@ impl Settings {
     ) -> Result<Guidance, Error> {
         let scale = if is_read_by_network { 1.0 } else { self.guidance_scale };
         let required = conditioning.iter().map(|RequestConditioning { conditioning, .. }| {
-            contained_conditioning(|| conditioning.describe(), || Ok(conditioning.guidance(scale)))
+            contained_conditioning(|| described(&**conditioning), || Ok(conditioning.guidance(scale)))
         });
         let required = required.collect::<Result<Vec<_>, _>>()?;
         let mut required = required.into_iter().flatten();

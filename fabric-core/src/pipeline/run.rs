@@ -500,13 +500,13 @@ impl Pipeline {
         for (row, index) in images.clone().enumerate() {
             // One at a time, so that memory for only one is needed.
             let row_of_latents = latents.clone().narrow(0, row, 1);
-            let decoded =
-                contained(format_args!("decoding image {index}"), || decode(&*self.autoencoder, &row_of_latents));
+            let decoded = contained(format_args!("decoding image {index}"), || {
+                decode(&*self.autoencoder, &row_of_latents, index)
+            });
             let Decoded { images, in_f32 } = decoded.map_err(|error| match error {
-                Error::Image(ImageError::NotFinite { got, total, .. }) => {
+                Error::Image(ImageError::NotFinite { .. }) => {
                     outputs.borrow_mut().note(Output::Latents, &latents);
-                    let of_decoder = Error::Image(ImageError::NotFinite { index, got, total });
-                    outputs.borrow().first_error().unwrap_or(of_decoder)
+                    outputs.borrow().first_error().unwrap_or(error)
                 }
                 error => error,
             })?;
@@ -611,8 +611,8 @@ pub(super) struct Decoded {
     pub(super) in_f32: bool,
 }
 
-/// Decodes images one at a time, so that memory for only one is needed.
-pub(super) fn decode(autoencoder: &dyn Autoencoder, latents: &Tensor<4>) -> Result<Decoded, Error> {
+/// Decodes the images of a run from number `first` on, one at a time, so that memory for only one is needed.
+pub(super) fn decode(autoencoder: &dyn Autoencoder, latents: &Tensor<4>, first: usize) -> Result<Decoded, Error> {
     let mut decoded = Decoded { images: Vec::with_capacity(latents.dims()[0]), in_f32: false };
     for row in 0..latents.dims()[0] {
         let latents = latents.clone().slice_dim(0, row..row + 1);
@@ -625,7 +625,7 @@ pub(super) fn decode(autoencoder: &dyn Autoencoder, latents: &Tensor<4>) -> Resu
             }
             images => images,
         };
-        decoded.images.extend(images?);
+        decoded.images.extend(images.map_err(|error| error.of_image(first + row))?);
     }
     Ok(decoded)
 }

@@ -7,8 +7,8 @@ use fabric::core::pipeline::Request;
 use fabric::ipadapter::{InstructGuidance, Instruction, IpAdapter};
 use fabric::models::clip::ClipVision;
 use fabric_world::{
-    Attribute, Factor, InstructTask, Kind, MOST_PROMPTS, Named, Pair, SIDE, Sample, SeveralPrompts, Split, Tally,
-    measure, pair, several_prompts,
+    Attribute, Factor, InstructTask, InstructedImage, Kind, MOST_PROMPTS, Named, Pair, Sample, SeveralPrompts, Split,
+    Tally, full_caption, measure, pair, several_prompts,
 };
 
 use super::{Evaluation, SEED, print_head, print_line};
@@ -71,24 +71,47 @@ pub(crate) fn measure_instruct(evaluation: &Evaluation<'_>) -> Result<(), Box<dy
 }
 
 /// Prints how often images show what several image prompts at once are asked for, each a part of it, and what the text
-/// names. The prompts share one softmax, as the votes of a feedback session do.
+/// names. The prompts share one softmax, as the votes of a feedback session do. They are drawings, or images that the model
+/// made, as in a session.
 pub(crate) fn measure_several(evaluation: &Evaluation<'_>) -> Result<(), Box<dyn Error>> {
     let adapters = Adapters::open(evaluation, "instruct")?;
-    print_head(&["image prompts", "percent as in"]);
-    for prompts in [1, 2, 4, MOST_PROMPTS] {
+    print_head(&["image prompts", "which are", "percent as in"]);
+    for count in [1, 2, 4, MOST_PROMPTS] {
         let examples: Vec<SeveralPrompts> =
-            (0..evaluation.arguments.pairs).map(|index| several_prompts(SEED, index, prompts, Split::Train)).collect();
-        let requests = (0..).zip(&examples).map(|(seed, example)| adapters.several(example, seed));
-        let made = measure::generate_all(&evaluation.pipeline, &requests.collect::<Result<Vec<_>, _>>()?)?;
-        let (mut images, mut text) = (Tally::default(), Tally::default());
-        for (example, seen) in examples.iter().zip(evaluation.judge.read(&made)?) {
-            images.add(&example.asked(prompts), &seen);
-            text.add(&example.named, &seen);
+            (0..evaluation.arguments.pairs).map(|index| several_prompts(SEED, index, count, Split::Train)).collect();
+        let asked: Vec<&InstructedImage> = examples.iter().flat_map(|example| &example.prompts).collect();
+        let drawn = asked.iter().map(|prompt| measure::drawing(&prompt.image)).collect::<Result<Vec<_>, _>>()?;
+        for (name, images) in [("made", evaluation.made_as(&asked, &drawn)?), ("drawn", drawn)] {
+            let requests = (0..).zip(&examples).zip(images.chunks(count));
+            let requests = requests.map(|((seed, example), images)| adapters.several(example, images, seed));
+            let made = measure::generate_all(&evaluation.pipeline, &requests.collect::<Vec<_>>())?;
+            let (mut images, mut text) = (Tally::default(), Tally::default());
+            for (example, seen) in examples.iter().zip(evaluation.judge.read(&made)?) {
+                images.add(&example.asked(count), &seen);
+                text.add(&example.named, &seen);
+            }
+            print_line(&[&count.to_string(), name, "the images, as asked"], &images);
+            print_line(&[&count.to_string(), name, "the text"], &text);
         }
-        print_line(&[&prompts.to_string(), "the images, as asked"], &images);
-        print_line(&[&prompts.to_string(), "the text"], &text);
     }
     Ok(())
+}
+
+impl Evaluation<'_> {
+    /// Makes images of the scenes of image prompts. One that does not show what it is asked for is replaced by the drawing.
+    fn made_as(&self, asked: &[&InstructedImage], drawn: &[Image]) -> Result<Vec<Image>, Box<dyn Error>> {
+        let requests = (0..).zip(asked).map(|(seed, prompt)| self.request(&full_caption(&prompt.image.0), seed));
+        let made = measure::generate_all(&self.pipeline, &requests.collect::<Vec<_>>())?;
+        let seen = self.judge.read(&made)?;
+        let shows = |prompt: &InstructedImage, seen: &Named| {
+            let scene = Named::of(&prompt.image.0);
+            prompt.task.shared().iter().all(|&asked| seen.index_of(asked) == scene.index_of(asked))
+        };
+        let chosen = asked.iter().zip(&seen).zip(made.into_iter().zip(drawn));
+        Ok(chosen
+            .map(|((prompt, seen), (made, drawn))| if shows(prompt, seen) { made } else { drawn.clone() })
+            .collect())
+    }
 }
 
 /// Returns the mean accuracy over the requested factors.
@@ -115,21 +138,18 @@ impl<'a> Adapters<'a> {
         Ok(self.evaluation.request(text, seed).with(self.adapter.prompt(drawn).with_scale(scale)))
     }
 
-    fn several(&self, example: &SeveralPrompts, seed: u64) -> Result<Request, Box<dyn Error>> {
+    fn several(&self, example: &SeveralPrompts, images: &[Image], seed: u64) -> Request {
         let mut request = self.evaluation.request(&example.text, seed);
-        for prompt in &example.prompts {
-            let (scene, variation) = &prompt.image;
-            let drawn = Image::from_rgb(SIDE as usize, SIDE as usize, scene.render(variation, SIDE)?)?;
+        for (prompt, image) in example.prompts.iter().zip(images) {
             let instruction = Instruction::new(&prompt.instruction).with_guidance(InstructGuidance::Simple);
-            let prompt = self.adapter.prompt(drawn).without_scale_correction().with_instruction(instruction);
+            let prompt = self.adapter.prompt(image).without_scale_correction().with_instruction(instruction);
             request = request.with(prompt.with_shared_softmax());
         }
-        Ok(request)
+        request
     }
 
     fn instructed(&self, pair: &Pair, seed: u64) -> Result<Request, Box<dyn Error>> {
-        let (scene, variation) = &pair.condition;
-        let drawn = Image::from_rgb(SIDE as usize, SIDE as usize, scene.render(variation, SIDE)?)?;
+        let drawn = measure::drawing(&pair.condition)?;
         // All wordings of a task have the guidance of its usual wording; the published rule goes by words.
         let guidance = Instruction::from(pair.task.aspect()).guidance;
         let instruction = Instruction::new(&pair.instruction).with_guidance(guidance);

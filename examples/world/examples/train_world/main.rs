@@ -24,6 +24,7 @@ mod adapters;
 mod clip;
 #[path = "../../../common/mod.rs"]
 mod common;
+mod examples;
 mod model;
 mod readers;
 mod text;
