@@ -1,5 +1,6 @@
 //! NaN from each network of a run: the error names the network, and nothing of it stays in a cache.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use fabric::core::Error;
@@ -61,9 +62,11 @@ fn a_preview_that_is_not_finite_names_its_image() {
     for index in [0, 1] {
         fault.set(Stage::Decoding, index, Failure::NotFinite);
         let mut errors = Vec::new();
-        let made =
-            faulty.generate_observed(&request(), &mut |event: &StepEvent<'_>| errors.extend(event.preview().err()));
-        made.expect("images");
+        let mut preview = |event: &StepEvent<'_>| {
+            errors.extend(event.preview().err());
+            ControlFlow::Continue(())
+        };
+        faulty.generate_observed(&request(), &mut preview).expect("images");
         let [Error::Image(ImageError::NotFinite { index: at, .. })] = &errors[..] else { panic!("{errors:?}") };
         assert_eq!(*at, index);
     }
