@@ -59,16 +59,19 @@ fn a_decoder_that_is_not_finite_is_named_with_the_image_and_makes_no_black_one()
 #[test]
 fn a_preview_that_is_not_finite_names_its_image() {
     let (faulty, _, fault) = faulty();
-    for index in [0, 1] {
-        fault.set(Stage::Decoding, index, Failure::NotFinite);
+    // Two steps of each batch have a preview, and its images are decoded after them.
+    for (batch, call, index) in [(2, 0, 0), (2, 1, 1), (1, 1, 0), (1, 3, 1)] {
+        fault.set(Stage::Decoding, call, Failure::NotFinite);
+        let mut request = request();
+        request.settings.batch = Some(batch);
         let mut errors = Vec::new();
         let mut preview = |event: &StepEvent<'_>| {
             errors.extend(event.preview().err());
             ControlFlow::Continue(())
         };
-        faulty.generate_observed(&request(), &mut preview).expect("images");
+        faulty.generate_observed(&request, &mut preview).expect("images");
         let [Error::Image(ImageError::NotFinite { index: at, .. })] = &errors[..] else { panic!("{errors:?}") };
-        assert_eq!(*at, index);
+        assert_eq!(*at, index, "call {call} in batches of {batch}");
     }
 }
 
