@@ -44,6 +44,7 @@ mod subject;
 mod summary;
 mod tables;
 mod text_ruler;
+mod wanted_factor;
 
 pub use across_runs::across_runs;
 pub use adapters::{
@@ -73,6 +74,7 @@ pub use store::{RunFolder, config_hash, read_run};
 pub use subject::{Case, Subject};
 pub use summary::{Group, Measure, SummaryRow, summary, table};
 pub use tables::write_tables;
+pub use wanted_factor::WantedFactor;
 
 /// Compiles and runs the code of the guide for researchers, which extends an experiment.
 #[cfg(doctest)]

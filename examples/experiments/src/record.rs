@@ -1,10 +1,13 @@
 //! Record of one generated image.
 
+use std::collections::BTreeMap;
+
 use fabric::core::Aspect;
 use fabric::core::session::Vote;
+use fabric_world::Attribute;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdapterRecord, ImageOrigin};
+use crate::{AdapterRecord, ImageOrigin, WantedFactor};
 
 /// One generated image of a run: a line of `images.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +56,9 @@ pub struct ImageRecord {
     /// Votes with a reason that were cast on the image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<Vote>,
+    /// Wanted factors of a session, where factors can be read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub wanted: BTreeMap<Attribute, WantedFactor>,
 }
 
 impl ImageRecord {

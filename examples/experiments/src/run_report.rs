@@ -11,6 +11,7 @@ use crate::report::{self, Chart, HeatMap, Point, ReportInput, Series, SessionIma
 use crate::round_attention::RoundAttention;
 use crate::run_settings::{run_settings, shown};
 use crate::summary::cell;
+use crate::wanted_factor::by_factor;
 use crate::{
     AdapterExperiment, Against, ExperimentError, FEWEST_PROMPTS, ImageRecord, Measure, SummaryRow, adapters,
     against_presets,
@@ -57,7 +58,7 @@ pub fn write_report(
         summary: &or_too_few(told, rows, "prompts"),
         command: &command(config, records),
         settings: &run_settings(config),
-        tables: &against.iter().flat_map(titled).chain(tables(rows)).collect::<Vec<_>>(),
+        tables: &against.iter().flat_map(titled).chain(tables(rows)).chain(by_factor(records)).collect::<Vec<_>>(),
         curves: &charts.collect::<Vec<_>>(),
         heat_maps: &heat_maps,
         attention: &attention.collect::<Vec<_>>(),

@@ -1,12 +1,17 @@
 //! One session: the rounds of one arm on one prompt, as in FABRIC's published evaluation.
 
+use std::collections::BTreeMap;
+
 use fabric::core::image::Image;
 use fabric::core::metrics;
 use fabric::core::pipeline::{Request, Settings};
+use fabric_world::Named;
 use sha2::{Digest, Sha256};
 
 use crate::round_attention::RoundAttention;
 use crate::round_maker::round_maker;
+use crate::small_world::scene;
+use crate::wanted_factor::WantedFactors;
 use crate::{Arm, Case, ExperimentError, FactorShares, Feedback, ImageRecord, Subject};
 
 /// Settings shared by all sessions of a run.
@@ -65,6 +70,8 @@ pub(crate) fn run(
     let base = Request { negative_prompt, ..Request::new(&case.prompt).with_settings(settings) };
     let pipeline = subject.pipeline(arm)?;
     let mut maker = round_maker(subject, plan, arm, case, &base)?;
+    let mut wanted =
+        subject.small_world().map(|world| (world.judge(), WantedFactors::new(Named::of(&scene(case.index).scene))));
     for round in 0..plan.rounds {
         let seeds: Vec<u64> = (0..plan.images).map(|image| seed_of(plan.seed, [case.index, round, image])).collect();
         let mut request = base.clone().with_seeds(seeds.iter().copied());
@@ -99,6 +106,10 @@ pub(crate) fn run(
         let (to_liked, to_disliked) = (similarity(&liked)?, similarity(&disliked)?);
         let shares = subject.factor_shares(case, images, &liked, &disliked)?;
         let shares = shares.unwrap_or_else(|| vec![FactorShares::default(); images.len()]);
+        let mut factors = match &mut wanted {
+            Some((judge, wanted)) => wanted.of_round(&judge.read(images).map_err(fabric::core::Error::from)?),
+            None => vec![BTreeMap::new(); images.len()],
+        };
         let diversity = metrics::diversity(embedded.clone());
         let (best, worst) = best_and_worst(&scores);
         let reasons = maker.judge(&made, &scores, [best, worst])?;
@@ -124,6 +135,7 @@ pub(crate) fn run(
                 origin: made.origins.get(at).cloned(),
                 adapter: None,
                 reasons: reasons.iter().filter(|(image, _)| *image == at).map(|(_, vote)| vote.clone()).collect(),
+                wanted: std::mem::take(&mut factors[at]),
             };
             all.push((record, image.clone()));
         }

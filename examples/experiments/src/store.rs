@@ -253,6 +253,7 @@ mod tests {
             origin: None,
             adapter: None,
             reasons: Vec::new(),
+            wanted: BTreeMap::new(),
         }
     }
 

@@ -28,6 +28,10 @@ pub enum Measure {
     LikedCopied,
     /// Mean share of the unwanted factors of disliked images that images show too.
     DislikedRepeated,
+    /// Share of the wanted factors that images show, of those that an image of an earlier round showed.
+    WantedKept,
+    /// Share of the wanted factors that images show, of those that no image of an earlier round showed.
+    WantedFound,
     /// Diversity of the round.
     Diversity,
     /// Mean similarity to the condition image.
@@ -48,7 +52,7 @@ pub enum Measure {
 
 impl Measure {
     /// All measures, in the order of tables, but for those of single factors.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Mean,
         Self::Lowest,
         Self::Best,
@@ -58,6 +62,8 @@ impl Measure {
         Self::LikedKept,
         Self::LikedCopied,
         Self::DislikedRepeated,
+        Self::WantedKept,
+        Self::WantedFound,
         Self::Diversity,
         Self::ToCondition,
         Self::ToCaption,
@@ -84,6 +90,8 @@ impl Measure {
             Self::LikedKept => "wanted factors of liked kept",
             Self::LikedCopied => "unwanted factors of liked copied",
             Self::DislikedRepeated => "unwanted factors of disliked repeated",
+            Self::WantedKept => "wanted factors shown, of those shown before",
+            Self::WantedFound => "wanted factors shown, of those never shown before",
             Self::Diversity => "diversity",
             Self::ToCondition => "similarity to the condition (CLIP-I)",
             Self::ToCaption => "similarity to the condition's caption (CLIP-T)",
@@ -105,6 +113,12 @@ impl Measure {
     /// Returns the number for the images of a round, and the best score of earlier rounds; `None` where it is not
     /// defined, such as similarities in the first round.
     fn of(self, images: &[&ImageRecord], before: f64) -> Option<f64> {
+        let wanted = |image: &ImageRecord, shown_before: bool| {
+            let factors = image.wanted.values().filter(|factor| factor.shown_before == shown_before);
+            let shown = factors.clone().filter(|factor| factor.shown).count();
+            let count = factors.count();
+            (count > 0).then(|| 100.0 * shown as f64 / count as f64)
+        };
         let scores = || images.iter().filter_map(|image| image.score);
         let mean = |value: &dyn Fn(&ImageRecord) -> Option<f64>| {
             let values: Vec<f64> = images.iter().filter_map(|image| value(image)).collect();
@@ -122,6 +136,8 @@ impl Measure {
             Self::LikedKept => mean(&|image| image.liked_kept),
             Self::LikedCopied => mean(&|image| image.liked_copied),
             Self::DislikedRepeated => mean(&|image| image.disliked_repeated),
+            Self::WantedKept => mean(&|image| wanted(image, true)),
+            Self::WantedFound => mean(&|image| wanted(image, false)),
             Self::Diversity => mean(&|image| image.diversity),
             Self::ToCondition => compared(&|adapter| Some(adapter.condition_similarity)),
             Self::ToCaption => compared(&|adapter| Some(adapter.caption_similarity)),
@@ -312,6 +328,7 @@ mod tests {
             origin: None,
             adapter: None,
             reasons: Vec::new(),
+            wanted: BTreeMap::new(),
         }
     }
 

@@ -146,6 +146,7 @@ pub(super) mod tests {
                 condition: None,
             }),
             reasons: Vec::new(),
+            wanted: BTreeMap::new(),
         }
     }
 

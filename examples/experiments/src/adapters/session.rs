@@ -1,5 +1,7 @@
 //! One session: the images of one arm and one case, compared with the condition image and the text.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::Tensor;
 use fabric::core::image::Image;
 use fabric::core::metrics;
@@ -98,6 +100,7 @@ fn session(
         origin: None,
         adapter: Some(adapter),
         reasons: Vec::new(),
+        wanted: BTreeMap::new(),
     };
     let records = measured.into_iter().enumerate().map(record);
     Ok(Session { images: records.zip(images).collect(), attention: Vec::new(), condition: Some(condition) })
