@@ -31,9 +31,8 @@
 //! | factors that a caption names | [`Named`] |
 //! | pairs of images that share factors | [`Pair`], [`InstructTask`], [`Curriculum`] |
 //! | images that each share another factor with a target | [`SeveralPrompts`] |
-//! | votes of a feedback session | [`VotesExample`], [`Person`], [`Reasons`] |
 //! | vocabulary | [`words`] |
-//! | reading images | [`Judge`], [`Readers`], [`Tally`]; [`measure`] for whole networks |
+//! | reading images | [`Judge`], [`Readers`], [`Tally`]; [`measure`] for whole networks; [`Person`] for feedback |
 
 mod attribute;
 mod canvas;
@@ -67,7 +66,6 @@ mod shapes;
 mod split;
 mod tally;
 mod variation;
-mod votes;
 mod words;
 
 #[cfg(test)]
@@ -97,5 +95,4 @@ pub use several::{InstructedImage, MOST_PROMPTS, SeveralPrompts, several_prompts
 pub use split::{Split, is_held_out_ground, is_held_out_pair};
 pub use tally::Tally;
 pub use variation::Variation;
-pub use votes::{InstructedVote, MOST_VOTES, VotesExample, votes_example};
 pub use words::words;

@@ -2,10 +2,11 @@
 
 use std::error::Error;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::module::Module;
+use fabric::core::image::Image;
 use fabric::ipadapter::ResamplerConfig;
 use fabric::ipadapter::train::{
     AdapterOptions, AdapterTask, Dataset, Partners, first_weights, first_weights_of_instruct,
@@ -16,10 +17,12 @@ use fabric::models::load::{Component, LoadDtype, ModelFolder};
 use fabric::models::train::{TrainSettings, Trainer};
 use fabric::models::{ModelOptions, StableDiffusion};
 use fabric_world::learn::PromptTokensTask;
-use fabric_world::{Curriculum, InstructTask};
+use fabric_world::{
+    Curriculum, InstructTask, MOST_PROMPTS, Pair, SIDE, Scene, SeveralPrompts, Split, Variation, several_prompts,
+};
 use serde::Deserialize;
+use serde_json::json;
 
-use super::examples::{ExampleCounts, Examples};
 use super::{Arguments, Job, common};
 
 /// Kind of adapter.
@@ -39,10 +42,23 @@ struct Config {
     stage: Adapter,
     training: TrainSettings,
     options: AdapterOptions,
-    examples: ExampleCounts,
+    /// Number of pairs of drawings per task.
+    pairs: u64,
+    /// Number of examples with several image prompts, for Instruct.
+    #[serde(default)]
+    several: u64,
     /// Settings of training the projection on the tokens of captions first.
     start: Option<TrainSettings>,
 }
+
+/// Seed of the examples; `evaluate_world` uses another one.
+const SEED: u64 = 71;
+
+/// Name of the task of examples with several image prompts, by which the options give them a weight.
+const SEVERAL: &str = "several";
+
+/// Numbers of image prompts of these examples, in turn: with four, the text names other factors.
+const PROMPTS: [usize; 2] = [4, MOST_PROMPTS];
 
 impl Adapter {
     /// Returns the name of the stage, which is also that of the adapter's file.
@@ -79,11 +95,11 @@ impl Job<'_> {
             return Err(format!("{}: stage: expected {adapter:?}, got {:?}", path.display(), config.stage).into());
         }
         let folder = self.folder(name);
+        // The folder's name has what the data depend on, so that others are never taken for them.
         let curriculum = adapter.curriculum(self.arguments);
+        let data = format!("data-{}-{}-{}", curriculum.label(), config.pairs, config.several);
+        let data = write_examples(&folder.join(data), &config, &curriculum)?;
         let model = self.ship()?;
-        let data =
-            Examples { curriculum: &curriculum, counts: config.examples, instructs: adapter == Adapter::Instruct };
-        let data = data.write(&folder, &model, &self.device)?;
         let (networks, _) = StableDiffusion::open(&model, &self.device, &ModelOptions::default())?;
         let partners = Partners {
             unet: Arc::new(networks.unet.fork(&self.training).no_grad()),
@@ -151,4 +167,50 @@ impl Job<'_> {
         println!("{name} begins with {}", path.display());
         Ok(Some(adapter.weights().clone().train()))
     }
+}
+
+/// Draws the examples and writes them as a data set, unless it exists already. Returns the path of its list.
+fn write_examples(folder: &Path, config: &Config, curriculum: &Curriculum) -> Result<PathBuf, Box<dyn Error>> {
+    let list = folder.join("data.jsonl");
+    if list.is_file() {
+        return Ok(list);
+    }
+    fs::create_dir_all(folder)?;
+    let draw = |(scene, variation): &(Scene, Variation), name: String| -> Result<String, Box<dyn Error>> {
+        let side = SIDE as usize;
+        Image::from_rgb(side, side, scene.render(variation, SIDE)?)?.save(folder.join(&name))?;
+        Ok(name)
+    };
+    let mut lines = String::new();
+    for &task in &curriculum.tasks {
+        for index in 0..config.pairs {
+            let Pair { condition, target, text, instruction, .. } = curriculum.pair(SEED, index, task);
+            let condition = draw(&condition, format!("{task}-{index}-condition.png"))?;
+            let target = draw(&target, format!("{task}-{index}-target.png"))?;
+            let mut line = json!({ "image": target, "condition": condition, "text": text });
+            if config.stage == Adapter::Instruct {
+                line["task"] = task.to_string().into();
+                line["instruction"] = instruction.into();
+            }
+            lines.push_str(&format!("{line}\n"));
+        }
+        println!("drew {} pairs for the task {task}", config.pairs);
+    }
+    for (index, number) in (0..config.several).zip(PROMPTS.into_iter().cycle()) {
+        let SeveralPrompts { prompts, target, text, .. } = several_prompts(SEED, index, number, Split::Train);
+        let target = draw(&target, format!("{SEVERAL}-{index}-target.png"))?;
+        let mut prompts = prompts.into_iter().enumerate().map(|(at, prompt)| {
+            let condition = draw(&prompt.image, format!("{SEVERAL}-{index}-condition-{at}.png"))?;
+            Ok(json!({ "condition": condition, "instruction": prompt.instruction }))
+        });
+        let mut line = prompts.next().expect("there are several")?;
+        line["image"] = target.into();
+        line["text"] = text.into();
+        line["task"] = SEVERAL.into();
+        line["more"] = prompts.collect::<Result<Vec<_>, Box<dyn Error>>>()?.into();
+        lines.push_str(&format!("{line}\n"));
+    }
+    // Written last, so that the list only names images that exist.
+    fs::write(&list, lines)?;
+    Ok(list)
 }

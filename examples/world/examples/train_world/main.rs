@@ -24,7 +24,6 @@ mod adapters;
 mod clip;
 #[path = "../../../common/mod.rs"]
 mod common;
-mod examples;
 mod model;
 mod readers;
 mod text;
