@@ -149,6 +149,10 @@ impl Subject for Stopped<'_> {
         self.world.factor_shares(case, images, liked, disliked)
     }
 
+    fn small_world(&self) -> Option<&SmallWorld> {
+        self.world.small_world()
+    }
+
     fn embed(&self, images: &[Image]) -> Result<burn::tensor::Tensor<2>, ExperimentError> {
         self.world.embed(images)
     }
