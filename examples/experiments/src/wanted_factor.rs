@@ -87,14 +87,13 @@ mod tests {
     #[test]
     fn what_a_round_shows_was_shown_before_in_later_rounds_alone() {
         let mut wanted = WantedFactors::new(parse_caption("a large red star"));
-        let read = |caption| parse_caption(caption);
         let factor = |shown, shown_before| WantedFactor { shown, shown_before };
-        let first = wanted.of_round(&[read("a large blue star"), read("a small blue star")]);
+        let first = wanted.of_round(&[parse_caption("a large blue star"), parse_caption("a small blue star")]);
         let expected = [(Attribute::Kind, factor(true, false)), (Attribute::Size, factor(true, false))];
         assert!(expected.iter().all(|(attribute, factor)| first[0][attribute] == *factor), "{first:?}");
         assert_eq!(first[1][&Attribute::Size], factor(false, false));
         assert_eq!(first[0][&Attribute::Colour], factor(false, false));
-        let second = wanted.of_round(&[read("a small red star")]);
+        let second = wanted.of_round(&[parse_caption("a small red star")]);
         assert_eq!(second[0][&Attribute::Kind], factor(true, true));
         assert_eq!(second[0][&Attribute::Size], factor(false, true));
         assert_eq!(second[0][&Attribute::Colour], factor(true, false));

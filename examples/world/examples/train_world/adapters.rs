@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::module::Module;
-use fabric::core::image::Image;
 use fabric::ipadapter::ResamplerConfig;
 use fabric::ipadapter::train::{
     AdapterOptions, AdapterTask, Dataset, Partners, first_weights, first_weights_of_instruct,
@@ -18,7 +17,7 @@ use fabric::models::train::{TrainSettings, Trainer};
 use fabric::models::{ModelOptions, StableDiffusion};
 use fabric_world::learn::PromptTokensTask;
 use fabric_world::{
-    Curriculum, InstructTask, MOST_PROMPTS, Pair, SIDE, Scene, SeveralPrompts, Split, Variation, several_prompts,
+    Curriculum, InstructTask, MOST_PROMPTS, Pair, Scene, SeveralPrompts, Split, Variation, measure, several_prompts,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -176,9 +175,8 @@ fn write_examples(folder: &Path, config: &Config, curriculum: &Curriculum) -> Re
         return Ok(list);
     }
     fs::create_dir_all(folder)?;
-    let draw = |(scene, variation): &(Scene, Variation), name: String| -> Result<String, Box<dyn Error>> {
-        let side = SIDE as usize;
-        Image::from_rgb(side, side, scene.render(variation, SIDE)?)?.save(folder.join(&name))?;
+    let draw = |drawn: &(Scene, Variation), name: String| -> Result<String, Box<dyn Error>> {
+        measure::drawing(drawn)?.save(folder.join(&name))?;
         Ok(name)
     };
     let mut lines = String::new();
