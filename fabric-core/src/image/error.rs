@@ -97,7 +97,7 @@ pub enum ImageError {
          the network overflowed, so run it (or its VAE) in f32 or bf16, or lower the guidance scale"
     )]
     NotFinite {
-        /// Index of the image: in the tensor, or of a run's images, in the request.
+        /// Index of the image in the tensor, or in the request if a run made it.
         index: usize,
         /// Number of non-finite values.
         got: usize,
