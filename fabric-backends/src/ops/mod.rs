@@ -14,7 +14,7 @@ mod linear;
 mod norm;
 mod softmax;
 
-#[cfg(all(test, feature = "flex"))]
+#[cfg(all(test, feature = "flex", feature = "autodiff"))]
 mod tests;
 
 #[cfg(feature = "flex")]

@@ -6,8 +6,8 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::{Bytes, DType, Shape};
 
-use super::derivative::Operation;
 use super::memory;
+use super::operation::Operation;
 use crate::kernels::attention::{self, Group, Tokens};
 
 /// Softmax attention over `[rows, heads, tokens, dim]`.

@@ -10,6 +10,7 @@ use burn::backend::{
 #[derive(Debug)]
 pub(super) struct Groups<B: Backend>(pub(super) Vec<[FloatTensor<B>; 2]>);
 
+#[cfg(feature = "autodiff")]
 impl<B: Backend> Groups<B> {
     /// Returns the keys of all groups and the values of all groups.
     pub(super) fn keys_and_values(self) -> [Vec<FloatTensor<B>>; 2] {

@@ -1,19 +1,21 @@
 //! Operations on burn's CPU backend Flex: wraps [`crate::kernels`] for its tensors, with gradients.
 
 mod attention;
-mod derivative;
+#[cfg(feature = "autodiff")]
+mod autodiff;
 mod groups;
 mod halves;
 mod memory;
+mod operation;
 mod unary;
 mod weighted;
 
-use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+#[cfg(feature = "autodiff")]
+use burn::backend::Autodiff;
 use burn::backend::flex::{FlexTensor, Layout};
-use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, DispatchDevice, Flex, TensorMetadata, backend_extension};
-use burn::tensor::{Bytes, DType, FloatDType, Shape, Tensor};
+use burn::backend::{Backend, Dispatch, DispatchDevice, Flex, TensorMetadata, backend_extension};
+use burn::tensor::{Bytes, DType, Shape, Tensor};
 
 use crate::kernels::isa::arch;
 use groups::Groups;
@@ -26,14 +28,21 @@ pub(super) use weighted::Weighted;
 /// Whether these kernels support the tensor: on the Flex backend, f32, not empty, and on a processor with fused
 /// multiply-add.
 pub(super) fn is_supported<const D: usize>(x: &Tensor<D>) -> bool {
-    let here = matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_));
-    here && x.dtype() == DType::F32 && !x.dims().contains(&0) && has_fused_multiply_add()
+    is_here(x) && x.dtype() == DType::F32 && !x.dims().contains(&0) && has_fused_multiply_add()
 }
 
 /// Whether the tensor is f16 or bf16 on the Flex backend, so that [`widened`] can convert it.
 pub(super) fn widens<const D: usize>(x: &Tensor<D>) -> bool {
-    let here = matches!(x.device().inner().as_dispatch(), DispatchDevice::Flex(_));
-    here && matches!(x.dtype(), DType::F16 | DType::BF16)
+    is_here(x) && matches!(x.dtype(), DType::F16 | DType::BF16)
+}
+
+/// Whether the tensor is on the Flex backend. With autodiff it counts only if the kernels have their gradients: the
+/// program may have enabled burn's autodiff without this crate's, and burn's own operations have gradients then.
+fn is_here<const D: usize>(x: &Tensor<D>) -> bool {
+    let device = x.device();
+    #[cfg(feature = "autodiff")]
+    let device = device.inner();
+    matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }
 
 /// Converts f16 or bf16 to f32.
@@ -81,7 +90,7 @@ pub(super) fn attend(
 }
 
 /// Operations that burn's dispatch routes to this backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Autodiff: cfg(feature = "autodiff"))]
 trait Kernels: Backend {
     fn widened(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
@@ -107,43 +116,15 @@ impl Kernels for Flex {
     }
 
     fn unary(x: FlexTensor, operation: Unary) -> FlexTensor {
-        derivative::on_cpu([x], operation)
+        operation::without_gradients([x], operation)
     }
 
     fn weighted(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, operation: Weighted) -> FlexTensor {
-        derivative::on_cpu([x, weight, bias], operation)
+        operation::without_gradients([x, weight, bias], operation)
     }
 
     fn attend(query: FlexTensor, groups: Groups<Self>, operation: Attention) -> FlexTensor {
         operation.of_groups(query, groups.0)
-    }
-}
-
-impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
-    fn widened(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::float_cast(x, FloatDType::F32)
-    }
-
-    fn unary(x: FloatTensor<Self>, operation: Unary) -> FloatTensor<Self> {
-        derivative::run::<C, _, 1>([x], operation)
-    }
-
-    fn weighted(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        operation: Weighted,
-    ) -> FloatTensor<Self> {
-        derivative::run::<C, _, 3>([x, weight, bias], operation)
-    }
-
-    fn attend(query: FloatTensor<Self>, groups: Groups<Self>, operation: Attention) -> FloatTensor<Self> {
-        // The backward pass needs all keys in one tensor.
-        let [key, value] = groups.keys_and_values().map(|mut groups| match groups.len() {
-            1 => groups.remove(0),
-            _ => Self::float_cat(groups, 2),
-        });
-        derivative::run::<C, _, 3>([query, key, value], operation)
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
-use super::derivative::Operation;
+use super::operation::Operation;
 use super::{filled, like, numbers};
 use crate::kernels::{activation, softmax};
 use crate::ops::Pointwise;

@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Shape;
 
-use super::derivative::Operation;
+use super::operation::Operation;
 use super::{filled, like, numbers, tensor};
 use crate::kernels::conv::Conv;
 use crate::kernels::linear::Linear;

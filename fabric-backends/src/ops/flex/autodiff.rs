@@ -1,32 +1,44 @@
 //! Registers the CPU kernels with burn's autodiff.
 
-use std::fmt::Debug;
-
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex};
+use burn::tensor::FloatDType;
 
-/// Operation on `N` tensors with its own gradient.
-pub(super) trait Operation<const N: usize>: Debug + Clone + Send + 'static {
-    /// Returns an input in a layout that the kernels can read, by default contiguous.
-    fn readable(x: FlexTensor) -> FlexTensor {
-        x.to_contiguous()
+use super::groups::Groups;
+use super::operation::Operation;
+use super::{Attention, Kernels, Unary, Weighted};
+
+impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
+    fn widened(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_cast(x, FloatDType::F32)
     }
 
-    /// Computes the result from readable inputs.
-    fn forward(&self, inputs: [FlexTensor; N]) -> FlexTensor;
-
-    /// Returns the tensors that [`backward`](Self::backward) needs.
-    fn keep(&self, inputs: [FlexTensor; N], _output: &FlexTensor) -> Vec<FlexTensor> {
-        inputs.to_vec()
+    fn unary(x: FloatTensor<Self>, operation: Unary) -> FloatTensor<Self> {
+        run::<C, _, 1>([x], operation)
     }
 
-    /// Computes the gradients of the inputs for which `expected` is set, from a readable gradient of the
-    /// result.
-    fn backward(&self, kept: Vec<FlexTensor>, gradient: FlexTensor, expected: [bool; N]) -> [Option<FlexTensor>; N];
+    fn weighted(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        operation: Weighted,
+    ) -> FloatTensor<Self> {
+        run::<C, _, 3>([x, weight, bias], operation)
+    }
+
+    fn attend(query: FloatTensor<Self>, groups: Groups<Self>, operation: Attention) -> FloatTensor<Self> {
+        // The backward pass needs all keys in one tensor.
+        let [key, value] = groups.keys_and_values().map(|mut groups| match groups.len() {
+            1 => groups.remove(0),
+            _ => Self::float_cat(groups, 2),
+        });
+        run::<C, _, 3>([query, key, value], operation)
+    }
 }
 
 /// Node of the autodiff graph.
@@ -48,13 +60,8 @@ impl<O: Operation<N>, const N: usize> Backward<Flex, N> for Step<O> {
     }
 }
 
-/// Runs an operation without gradients.
-pub(super) fn on_cpu<O: Operation<N>, const N: usize>(inputs: [FlexTensor; N], operation: O) -> FlexTensor {
-    operation.forward(inputs.map(O::readable))
-}
-
 /// Runs an operation, and records it in the autodiff graph if an input requires a gradient.
-pub(super) fn run<C: CheckpointStrategy, O: Operation<N>, const N: usize>(
+fn run<C: CheckpointStrategy, O: Operation<N>, const N: usize>(
     inputs: [FloatTensor<Autodiff<Flex, C>>; N],
     operation: O,
 ) -> FloatTensor<Autodiff<Flex, C>> {
