@@ -9,7 +9,9 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use fabric::core::attention::AttnProcessor;
-use fabric::core::fabric::{BlockWeights, CallWeights, InBatchReferences, RecordedReferences, ReferenceWeight};
+use fabric::core::fabric::{
+    BlockWeights, CallWeights, InBatchReferences, RecordedReferences, ReferenceWeight, WeightedRows,
+};
 use fabric::core::models::{Autoencoder, LatentDecoder, Record, UNetInput, UNetModel};
 use fabric::ipadapter::{AdapterConfig, ImagePromptKv, IpAdapter, ProjectionConfig, numbered_layers};
 use fabric::models::tiny_vae::TinyAutoencoderConfig;
@@ -63,9 +65,9 @@ impl Case {
     /// Returns weights for alternately liked (row 0) and disliked (row 1) references.
     fn weights(references: usize) -> Vec<ReferenceWeight> {
         let weights = CallWeights { shallow: 0.8, deep: 0.8 };
-        let to = |index: usize| index % 2..index % 2 + 1;
+        let to = |index: usize| vec![WeightedRows { rows: index % 2..index % 2 + 1, weights }];
         (0..references)
-            .map(|index| ReferenceWeight { to: to(index), weights, blocks: BlockWeights::default(), dislike: None })
+            .map(|index| ReferenceWeight { to: to(index), blocks: BlockWeights::default(), dislike: None })
             .collect()
     }
 }

@@ -15,7 +15,7 @@ use fabric::core::fabric::{FabricExecution, FabricSettings, ReferencePass, Refer
 use fabric::core::guidance::Apg;
 use fabric::core::image::Image;
 use fabric::core::models::{TextOptions, WeightNormalisation};
-use fabric::core::pipeline::{Cads, Generation, Pipeline, Request, Settings, Window};
+use fabric::core::pipeline::{Cads, FeedbackImage, Generation, Pipeline, Request, Settings, Window};
 use fabric::core::schedule::SchedulerConfig;
 use fabric::ipadapter::{
     FeatureKind, Features, ImagePrompt, InstructGuidance, Instruction, IpAdapter, LayerScales, Mask,
@@ -227,7 +227,12 @@ fn case(number: u64) -> Case {
     }
     for _ in 0..draws.one(&[0, 1, 2, 3]) {
         let strength = draws.one(&[1.0, 0.5, -0.7, -1.0]);
-        request = request.with_feedback(draws.image(), strength);
+        let feedback = FeedbackImage::new(draws.image(), strength);
+        let some = draws.yes(0.3).then(|| draws.one(&[0, 1]));
+        request.feedback.push(match some {
+            Some(image) => feedback.only_for([image]),
+            None => feedback,
+        });
     }
     if draws.yes(0.4) {
         let (image, strength) = (draws.image(), draws.one(&[0.5, 0.7, 1.0]));
@@ -321,6 +326,14 @@ impl Case {
         Ok(values(&made))
     }
 
+    /// Returns the request for one of its images alone, with the judged images that act on it.
+    fn alone(&self, index: usize) -> Request {
+        let mut request = self.request.clone().with_seeds([self.request.seeds[index]]);
+        request.feedback.retain(|one| one.images.as_ref().is_none_or(|images| images.contains(&index)));
+        request.feedback.iter_mut().for_each(|one| one.images = None);
+        request
+    }
+
     fn with_pass(&self, pass: ReferencePass) -> Request {
         let mut request = self.request.clone();
         request.settings.fabric.execution.pass = pass;
@@ -355,8 +368,8 @@ impl Case {
         parts.settings.batch = Some(self.batch);
         same("in smaller batches", &self.make(&parts)?, &interleaved)?;
         let images = interleaved.chunks_exact(interleaved.len() / self.request.seeds.len());
-        for (&seed, part) in self.request.seeds.iter().zip(images) {
-            let alone = self.make(&self.request.clone().with_seeds([seed]))?;
+        for (index, part) in images.enumerate() {
+            let alone = self.make(&self.alone(index))?;
             same(&format!("seed {seed} alone"), &alone, part)?;
         }
         Ok(())

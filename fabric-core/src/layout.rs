@@ -85,9 +85,10 @@ impl BatchLayout {
         self.references.iter().sum()
     }
 
-    /// Rows of the images in a range of branches, given by their positions in [`Self::branches`].
-    pub fn rows_of_branches(&self, branches: Range<usize>) -> Range<usize> {
-        branches.start * self.images.len()..branches.end * self.images.len()
+    /// Returns the rows of one image of the run in a range of branches, one in each.
+    pub(crate) fn rows_of_image(&self, image: usize, branches: Range<usize>) -> impl Iterator<Item = usize> {
+        let at = image - self.images.start;
+        branches.map(move |branch| branch * self.images.len() + at)
     }
 
     /// Rows that a conditioning acts on, grouped by branch. Liked references count as rows of the conditional branch,

@@ -61,7 +61,7 @@ fn with_blocks(change: impl FnOnce(&mut BlockWeights)) -> Outcome {
 }
 
 fn with_scope(scope: ReferenceScope) -> Outcome {
-    generate(|request| request.feedback.push(FeedbackImage { image: image(), strength: 1.0, scope }))
+    generate(|request| request.feedback.push(FeedbackImage { scope, ..FeedbackImage::new(image(), 1.0) }))
 }
 
 fn with_condition(condition: ImageCondition) -> Outcome {

@@ -8,7 +8,7 @@ use fabric::core::attention::{merge_heads, split_heads};
 use fabric::core::denoise::ModelCall;
 use fabric::core::fabric::{
     BlockWeights, CallWeights, FabricSettings, InBatchReferences, RecordedReferences, ReferenceNoise, ReferencePass,
-    ReferencePosterior, ReferenceWeight,
+    ReferencePosterior, ReferenceWeight, WeightedRows,
 };
 use fabric::core::image::{Fit, Image, vae_batch};
 use fabric::core::models::{Record, UNetInput, UNetModel};
@@ -128,9 +128,9 @@ fn forward(golden: &Golden, unet: &UNet) {
         let name = format!("forward/{case}/out");
         let said = numbers(&meaning("fabric", &name, fallback(&case)));
         let timesteps = [said[0]];
-        let reference = |to, at: usize| {
-            let weights = CallWeights { shallow: said[at], deep: said[at + 1] };
-            ReferenceWeight { to, weights, blocks: BlockWeights::default(), dislike: None }
+        let reference = |rows, at: usize| {
+            let to = vec![WeightedRows { rows, weights: CallWeights { shallow: said[at], deep: said[at + 1] } }];
+            ReferenceWeight { to, blocks: BlockWeights::default(), dislike: None }
         };
         let mut chosen: Vec<(usize, ReferenceWeight)> = Vec::new();
         if matches!(case.as_str(), "both" | "bottleneck" | "pos_only") {

@@ -5,6 +5,7 @@ mod cached;
 mod common;
 mod dislikes;
 mod diversity;
+mod per_image;
 mod runs;
 mod scopes;
 mod text;

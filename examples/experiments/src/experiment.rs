@@ -373,6 +373,7 @@ mod tests {
             ("sweep", "max_weight"),
             ("sweep", "min_weight"),
             ("diversity", "end"),
+            ("diversity", "max_weight"),
             ("search", "max_weight"),
         ] {
             let changes: BTreeMap<String, Value> = [(setting.to_owned(), Value::from(0.5))].into();

@@ -132,9 +132,25 @@ pub(crate) fn diversity(control: &Arm, feedback: &Arm) -> Vec<Arm> {
     };
     let normalised = FabricSettings { normalise: true, ..feedback.fabric.clone() };
     let first_half = FabricSettings { end: 0.5, ..feedback.fabric.clone() };
+    let each = |name: &str, liked: usize, max_weight: f64| {
+        let fabric = FabricSettings { liked_per_image: Some(liked), max_weight, ..feedback.fabric.clone() };
+        Arm { name: name.to_owned(), fabric, ..feedback.clone() }
+    };
+    let weight = feedback.fabric.max_weight;
     vec![
         control.clone(),
         feedback.clone(),
+        each("one liked image each", 1, weight),
+        each("two liked images each", 2, weight),
+        each("one liked image each, weight 1.5", 1, 1.5),
+        Arm {
+            fabric: each("", 1, weight).fabric,
+            ..option("one liked image each, APG", json!({ "apg": Apg::default() }))
+        },
+        Arm {
+            fabric: each("", 1, 1.5).fabric,
+            ..option("one liked image each, weight 1.5, APG", json!({ "apg": Apg::default() }))
+        },
         Arm { generation: words_left_out(), name: "dropout 0.3".to_owned(), ..feedback.clone() },
         Arm { fabric: normalised, name: "divided by the votes".to_owned(), ..feedback.clone() },
         Arm { fabric: first_half, name: "first half".to_owned(), ..feedback.clone() },

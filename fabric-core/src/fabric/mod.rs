@@ -24,7 +24,7 @@ pub use crate::cache::{ReferenceTokens, TokensBySite};
 pub use block_weights::BlockWeights;
 pub use depth::depth_position;
 pub use execution::{FabricExecution, ReferencePass};
-pub use processors::{InBatchReferences, RecordedReferences, ReferenceWeight};
+pub use processors::{InBatchReferences, RecordedReferences, ReferenceWeight, WeightedRows};
 use reference::acted_on;
 pub use reference::{Reference, Side};
 pub(crate) use references::{Contribution, ReferencePasses, References, indices};

@@ -32,6 +32,7 @@ impl FabricSettings {
             block_weights: BlockWeights::default(),
             normalise: false,
             keep: KeepPolicy::All,
+            liked_per_image: None,
             noise: ReferenceNoise::Fixed,
             posterior: ReferencePosterior::Sample,
             execution: FabricExecution::default(),

@@ -11,13 +11,20 @@ use crate::attention::{AttnCall, AttnExtras, AttnKind, AttnProcessor, JointToken
 use crate::cache::{ReferenceTokens, TokensBySite};
 use crate::models::RecordedTokens;
 
-/// Batch rows that attend to a reference's keys and values, and the weight they use.
+/// Batch rows that attend to a reference's keys and values with the same weights.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ReferenceWeight {
-    /// The rows that attend to them.
-    pub to: Range<usize>,
+pub struct WeightedRows {
+    /// The rows.
+    pub rows: Range<usize>,
     /// Weights by depth.
     pub weights: CallWeights,
+}
+
+/// Batch rows that attend to a reference's keys and values, and the weights they use.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReferenceWeight {
+    /// The rows that attend to them: one range, or several if only some images do. No row is in two of them.
+    pub to: Vec<WeightedRows>,
     /// Factors on these by block.
     pub blocks: BlockWeights,
     /// For a disliked reference that acts on the conditional branch: its effect.
@@ -25,24 +32,33 @@ pub struct ReferenceWeight {
 }
 
 impl ReferenceWeight {
-    /// Returns the tokens of a reference with their weight in this layer, or `None` if that is 0.
+    /// Returns the tokens of a reference for each range of rows that attends to them, with their weight in this layer.
+    /// Rows with weight 0 are left out.
     fn tokens(
         &self,
         call: &AttnCall<'_>,
         levels: usize,
         source: usize,
         tokens: impl FnOnce() -> ReferenceTokens,
-    ) -> Option<JointTokens> {
+    ) -> Vec<JointTokens> {
         let block = call.site.block;
-        let weight = (self.weights.at(depth_position(block, levels)) * self.blocks.of(block)) as f32;
-        (weight > 0.0).then(|| {
-            let ReferenceTokens { key, mut value, merged_counts } = tokens();
-            if let Some(dislike) = self.dislike {
-                value = dislike.values(value);
-            }
-            let away = self.dislike.and_then(|dislike| dislike.away());
-            JointTokens { rows: self.to.clone(), key, value, weight, merged_counts, away, source }
-        })
+        let factor = self.blocks.of(block);
+        let weight = |to: &WeightedRows| (to.weights.at(depth_position(block, levels)) * factor) as f32;
+        let to = self.to.iter().map(|to| (to.rows.clone(), weight(to))).filter(|(_, weight)| *weight > 0.0);
+        let to: Vec<(Range<usize>, f32)> = to.collect();
+        if to.is_empty() {
+            return Vec::new();
+        }
+        let ReferenceTokens { key, mut value, merged_counts } = tokens();
+        if let Some(dislike) = self.dislike {
+            value = dislike.values(value);
+        }
+        let away = self.dislike.and_then(|dislike| dislike.away());
+        let joint = |(rows, weight)| {
+            let (key, value, merged_counts) = (key.clone(), value.clone(), merged_counts.clone());
+            JointTokens { rows, key, value, weight, merged_counts, away, source }
+        };
+        to.into_iter().map(joint).collect()
     }
 }
 
@@ -65,7 +81,7 @@ impl AttnProcessor for InBatchReferences {
             return AttnExtras::default();
         }
         let row = |x: &Tensor<3>, row: usize| x.clone().narrow(0, row, 1);
-        let joint = self.references.iter().enumerate().filter_map(|(index, reference)| {
+        let joint = self.references.iter().enumerate().flat_map(|(index, reference)| {
             let at = self.first + index;
             let tokens = || merged(row(call.key, at), row(call.value, at), call.grid, self.token_merge_ratio);
             reference.tokens(call, self.levels, index, tokens)
@@ -103,7 +119,7 @@ impl AttnProcessor for RecordedReferences {
         if call.site.kind != AttnKind::SelfAttention {
             return AttnExtras::default();
         }
-        let joint = self.references.iter().enumerate().filter_map(|(index, (reference, tokens))| {
+        let joint = self.references.iter().enumerate().flat_map(|(index, (reference, tokens))| {
             let layer = tokens
                 .get(&call.site)
                 .unwrap_or_else(|| panic!("recorded tokens are from another network: none for {}", call.site));

@@ -42,4 +42,13 @@ pub struct Reference {
     pub strength: f64,
     /// The part of the run and of the U-Net in which it acts.
     pub scope: ReferenceScope,
+    /// Indices of the images of the run that attend to it, ascending; `None` if all do.
+    pub images: Option<Vec<usize>>,
+}
+
+impl Reference {
+    /// Whether an image of the run attends to it.
+    pub(crate) fn acts_on(&self, image: usize) -> bool {
+        self.images.as_ref().is_none_or(|images| images.binary_search(&image).is_ok())
+    }
 }

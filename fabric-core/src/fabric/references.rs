@@ -8,8 +8,8 @@ use std::time::Instant;
 use burn::tensor::Tensor;
 
 use super::{
-    FabricSettings, FeedbackSchedule, InBatchReferences, RecordedReferences, Reference, ReferencePass, ReferenceWeight,
-    Side,
+    CallWeights, FabricSettings, FeedbackSchedule, InBatchReferences, RecordedReferences, Reference, ReferencePass,
+    ReferenceWeight, Side, WeightedRows,
 };
 use crate::Error;
 use crate::cache::{Claim, ReferenceKvCache, ReferenceKvKey, TokensBySite, in_half};
@@ -62,23 +62,35 @@ pub(crate) enum Contribution {
 pub(crate) type ActiveReferences = Vec<(usize, ReferenceWeight)>;
 
 impl References<'_> {
-    /// Returns the references that act on this evaluation: those with a weight, on a branch that is computed.
+    /// Returns the references that act on this evaluation: those with a weight, on a branch that is computed, and on an
+    /// image of this batch.
     ///
     /// Liked references act on the conditional branch, disliked ones on the others, or as
     /// [`FabricSettings::dislikes_without_guidance`] says if there are none. The weight follows the schedule of
     /// [`FabricSettings`] and the scope of the reference.
     pub(crate) fn active(&self, call: &ModelCall, layout: &BatchLayout) -> ActiveReferences {
-        let is_within = |reference: &&Reference| reference.scope.factor(call) > 0.0;
-        let count = |side| self.all.iter().filter(is_within).filter(|reference| reference.side == side).count();
-        let counts = [count(Side::Liked), count(Side::Disliked)];
+        // For each image, the numbers of liked and of disliked references that act on it.
+        let images = layout.images();
+        let mut counts = vec![[0; 2]; images.len()];
+        for reference in self.all.iter().filter(|reference| reference.scope.factor(call) > 0.0) {
+            for image in images.clone().filter(|&image| reference.acts_on(image)) {
+                counts[image - images.start][usize::from(reference.side == Side::Disliked)] += 1;
+            }
+        }
         let active = self.all.iter().enumerate().filter_map(|(index, reference)| {
-            let same_side = counts[usize::from(reference.side == Side::Disliked)];
             let (branches, dislike) = self.schedule.branches(reference.side, layout.branches());
-            let to = layout.rows_of_branches(branches);
             let strength = reference.strength * reference.scope.factor(call);
-            let weights = self.schedule.weights(call, reference.side, strength, same_side);
+            let mut rows: Vec<(usize, CallWeights)> = Vec::new();
+            for image in images.clone().filter(|&image| reference.acts_on(image)) {
+                let same_side = counts[image - images.start][usize::from(reference.side == Side::Disliked)];
+                let weights = self.schedule.weights(call, reference.side, strength, same_side);
+                if !weights.is_zero() {
+                    rows.extend(layout.rows_of_image(image, branches.clone()).map(|row| (row, weights)));
+                }
+            }
+            let to = joined(rows);
             let blocks = self.settings.block_weights.times(&reference.scope.blocks);
-            (!to.is_empty() && !weights.is_zero()).then_some((index, ReferenceWeight { to, weights, blocks, dislike }))
+            (!to.is_empty()).then_some((index, ReferenceWeight { to, blocks, dislike }))
         });
         active.collect()
     }
@@ -122,6 +134,19 @@ impl References<'_> {
             token_merge_ratio: self.settings.execution.token_merge_ratio.to_bits(),
         }
     }
+}
+
+/// Joins neighbouring rows with the same weights.
+fn joined(mut rows: Vec<(usize, CallWeights)>) -> Vec<WeightedRows> {
+    rows.sort_by_key(|(row, _)| *row);
+    let mut joined: Vec<WeightedRows> = Vec::new();
+    for (row, weights) in rows {
+        match joined.last_mut() {
+            Some(last) if last.rows.end == row && last.weights == weights => last.rows.end += 1,
+            _ => joined.push(WeightedRows { rows: row..row + 1, weights }),
+        }
+    }
+    joined
 }
 
 /// One evaluation of the U-Net, for which references are computed.

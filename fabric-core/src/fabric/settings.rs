@@ -98,6 +98,14 @@ pub struct FabricSettings {
     pub normalise: bool,
     /// Which references are used if there are many.
     pub keep: KeepPolicy,
+    /// How many of the selected liked images each image of a request attends to; `None` for all of them.
+    ///
+    /// Every image gets a different selection, so that the images of a round resemble different liked ones: the first
+    /// gets the newest ones, each further image those from the next older one on, and behind the oldest it begins
+    /// again. Liked images that are meant for some images ([`FeedbackImage::images`](crate::pipeline::FeedbackImage))
+    /// are neither counted nor distributed. Not in the published code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub liked_per_image: Option<usize>,
     /// Source of the noise on references.
     pub noise: ReferenceNoise,
     /// Latents used for references.
@@ -145,6 +153,14 @@ impl FabricSettings {
             ("fabric.disliked_bottleneck_scale", self.disliked_bottleneck_scale),
         ] {
             within(name, value, 0.0, 1000.0)?;
+        }
+        if self.liked_per_image == Some(0) {
+            return Err(Error::settings(
+                "fabric.liked_per_image",
+                0,
+                "at least 1, or none for all of them",
+                "set max_weight to 0 to switch feedback off",
+            ));
         }
         self.dislikes_without_guidance.validate()?;
         self.block_weights.validate("fabric.block_weights")?;
@@ -214,6 +230,7 @@ mod tests {
                     ..good.clone()
                 },
             ),
+            ("liked_per_image", FabricSettings { liked_per_image: Some(0), ..good.clone() }),
             ("chunk", good.clone().with_pass(ReferencePass::TwoPasses { chunk: 0 })),
             (
                 "fresh noise",

@@ -58,6 +58,7 @@ fn references(request: &Request) -> Vec<ReferenceRecord> {
         image: one.image.content_hash(),
         strength: one.strength,
         scope: one.scope.clone(),
+        images: one.images.clone(),
     };
     request.feedback.iter().map(record).collect()
 }
@@ -137,7 +138,9 @@ impl ImageMetadata {
         }
         // `images` has all of them now.
         for one in &self.references {
-            request = request.with_scoped_feedback(images[&one.image].clone(), one.strength, one.scope.clone());
+            let restored = FeedbackImage::new(images[&one.image].clone(), one.strength);
+            let (scope, images) = (one.scope.clone(), one.images.clone());
+            request.feedback.push(FeedbackImage { scope, images, ..restored });
         }
         for one in &self.image_conditions {
             let condition = ImageCondition::new(images[&one.image].clone()).with_scale(one.scale);

@@ -17,12 +17,20 @@ use crate::models::Posterior;
 use crate::noise::{self, Draw, ReferenceId, RunNoise};
 use crate::schedule::Schedule;
 
+/// Image of a request that is selected as a reference.
+#[derive(Debug)]
+struct ChosenImage<'a> {
+    judged: &'a FeedbackImage,
+    /// Ascending indices of the images of the request that attend to it; `None` if all do.
+    images: Option<Vec<usize>>,
+}
+
 /// Images of a request that are selected as references.
 #[derive(Debug)]
 pub(super) struct Chosen<'a> {
-    liked: Vec<&'a FeedbackImage>,
-    disliked: Vec<&'a FeedbackImage>,
-    /// Number left out by the keep policy.
+    liked: Vec<ChosenImage<'a>>,
+    disliked: Vec<ChosenImage<'a>>,
+    /// Number left out by the keep policy, or because every image of the request attends to others.
     left_out: usize,
     /// Number left out before that because they cannot have an effect.
     without_effect: usize,
@@ -64,15 +72,20 @@ impl<'a> Chosen<'a> {
         }
         let strengths: Vec<f64> = judged.iter().map(|image| image.strength).collect();
         let kept = settings.keep.select(&strengths);
-        let left_out = judged.len() - kept.len();
         let without_effect = all - judged.len();
-        let (liked, disliked): (Vec<&FeedbackImage>, Vec<&FeedbackImage>) =
-            kept.into_iter().map(|index| judged[index]).partition(|image| side_of(image) == Side::Liked);
+        let (mut liked, disliked): (Vec<ChosenImage<'_>>, Vec<ChosenImage<'_>>) = kept
+            .into_iter()
+            .map(|index| ChosenImage { judged: judged[index], images: judged[index].images.clone() })
+            .partition(|image| side_of(image.judged) == Side::Liked);
+        if let Some(most) = settings.liked_per_image {
+            distribute(&mut liked, most, request.seeds.len());
+        }
+        let left_out = judged.len() - liked.len() - disliked.len();
         let acting = |call: ModelCall| {
             let branches = guidance.at(&call).branches();
-            let references = |side, images: &[&FeedbackImage]| {
-                let has_weight = |image: &&&FeedbackImage| {
-                    let strength = image.strength.abs() * image.scope.factor(&call);
+            let references = |side, images: &[ChosenImage<'_>]| {
+                let has_weight = |image: &&ChosenImage<'_>| {
+                    let strength = image.judged.strength.abs() * image.judged.scope.factor(&call);
                     !weights.weights(&call, side, strength, images.len()).is_zero()
                 };
                 if weights.branches(side, &branches).0.is_empty() {
@@ -98,6 +111,22 @@ impl<'a> Chosen<'a> {
     }
 }
 
+/// Gives each image of a request `most` of the liked images that are not meant for some images already, as
+/// [`FabricSettings::liked_per_image`](crate::fabric::FabricSettings::liked_per_image) says. Liked images that no image
+/// of the request attends to are removed.
+fn distribute(liked: &mut Vec<ChosenImage<'_>>, most: usize, images: usize) {
+    let count = liked.iter().filter(|chosen| chosen.images.is_none()).count();
+    if count <= most {
+        return;
+    }
+    // The newest is last.
+    for (age, chosen) in liked.iter_mut().rev().filter(|chosen| chosen.images.is_none()).enumerate() {
+        let attends = |image: &usize| (age + count - image % count) % count < most;
+        chosen.images = Some((0..images).filter(attends).collect());
+    }
+    liked.retain(|chosen| chosen.images.as_ref().is_none_or(|images| !images.is_empty()));
+}
+
 impl Pipeline {
     /// Encodes the references, liked before disliked, and notes their numbers in the report.
     pub(super) fn references(
@@ -120,8 +149,9 @@ impl Pipeline {
                 id,
                 latents,
                 side,
-                strength: image.strength.abs(),
-                scope: image.scope.clone(),
+                strength: image.judged.strength.abs(),
+                scope: image.judged.scope.clone(),
+                images: image.images.clone(),
             }));
         }
         Ok(references)
@@ -129,7 +159,7 @@ impl Pipeline {
 
     fn encode_references(
         &self,
-        images: &[&FeedbackImage],
+        images: &[ChosenImage<'_>],
         side: Side,
         size: [usize; 2],
         posterior: ReferencePosterior,
@@ -138,7 +168,8 @@ impl Pipeline {
         if images.is_empty() {
             return Ok(Vec::new());
         }
-        let ids: Vec<ReferenceId> = images.iter().map(|p| reference_id(&p.image, size, posterior)).collect();
+        let ids: Vec<ReferenceId> =
+            images.iter().map(|chosen| reference_id(&chosen.judged.image, size, posterior)).collect();
         let shape = self.latent_shape(ids.len(), size);
         // Draw for all references even if some are cached: a source of recorded noise depends on the number of draws.
         let drawn = match posterior {
@@ -150,12 +181,12 @@ impl Pipeline {
         };
         let reusable = noise.is_seeded();
         let mut encoded = Vec::with_capacity(ids.len());
-        for (row, (judged, id)) in images.iter().zip(ids).enumerate() {
+        for (row, (chosen, id)) in images.iter().zip(ids).enumerate() {
             let kept = reusable.then(|| self.lock_latents().get(&id)).flatten();
             let latents = match kept {
                 Some(latents) => latents,
                 None => {
-                    let (images, device) = (std::slice::from_ref(&judged.image), self.unet.device());
+                    let (images, device) = (std::slice::from_ref(&chosen.judged.image), self.unet.device());
                     let pixels = image::vae_batch(images, size[0], size[1], Fit::Squash, &device)?;
                     let posterior = match &drawn {
                         Some(drawn) => Posterior::Sample(drawn.clone().slice_dim(0, row..row + 1)),

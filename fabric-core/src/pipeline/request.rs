@@ -203,12 +203,34 @@ pub struct FeedbackImage {
     pub strength: f64,
     /// The part of the run and of the U-Net in which it acts.
     pub scope: ReferenceScope,
+    /// The images that it acts on, as indices into the seeds of the request; `None` for all of them.
+    pub images: Option<Vec<usize>>,
 }
 
 impl FeedbackImage {
-    /// Creates a liked or disliked image that acts in the whole run and the whole U-Net.
+    /// Creates a liked or disliked image that acts on all images, in the whole run and the whole U-Net.
     pub fn new(image: Image, strength: f64) -> Self {
-        Self { image, strength, scope: ReferenceScope::default() }
+        Self { image, strength, scope: ReferenceScope::default(), images: None }
+    }
+
+    /// Restricts it to some images of the request, given by their indices into the seeds.
+    ///
+    /// ```
+    /// use fabric_core::image::Image;
+    /// use fabric_core::pipeline::{FeedbackImage, Request};
+    /// let [red, blue] = [[200, 20, 20], [20, 20, 200]].map(|colour| Image::filled(64, 64, colour));
+    /// let mut request = Request::new("a star").with_seeds([1, 2, 3, 4]);
+    /// request.feedback.push(FeedbackImage::new(red?, 1.0).only_for([0, 1]));
+    /// request.feedback.push(FeedbackImage::new(blue?, 1.0).only_for([2, 3]));
+    /// assert!(request.validate().is_ok());
+    /// # Ok::<(), fabric_core::image::ImageError>(())
+    /// ```
+    #[must_use]
+    pub fn only_for(self, images: impl IntoIterator<Item = usize>) -> Self {
+        let mut images: Vec<usize> = images.into_iter().collect();
+        images.sort_unstable();
+        images.dedup();
+        Self { images: Some(images), ..self }
     }
 }
 
@@ -341,7 +363,7 @@ impl Request {
     /// U-Net only.
     #[must_use]
     pub fn with_scoped_feedback(mut self, image: Image, strength: f64, scope: ReferenceScope) -> Self {
-        self.feedback.push(FeedbackImage { image, strength, scope });
+        self.feedback.push(FeedbackImage { scope, ..FeedbackImage::new(image, strength) });
         self
     }
 
@@ -435,9 +457,26 @@ impl Request {
                 ));
             }
             feedback.scope.validate(&format!("feedback[{index}].scope"))?;
+            if let Some(images) = feedback.images.as_ref() {
+                check_images(index, images, seeds)?;
+            }
         }
         Ok(())
     }
+}
+
+/// Checks the images of a request that a liked or disliked image is meant for.
+fn check_images(index: usize, images: &[usize], seeds: usize) -> Result<(), Error> {
+    if !images.is_empty() && images.is_sorted_by(|a, b| a < b) && images.iter().all(|&image| image < seeds) {
+        return Ok(());
+    }
+    let got = if images.len() > 8 { format!("{} indices", images.len()) } else { format!("{images:?}") };
+    Err(Error::settings(
+        format!("feedback[{index}].images"),
+        got,
+        format!("ascending indices of some of the images 0..{seeds}"),
+        "count from 0, each once, or leave them out for all images",
+    ))
 }
 
 #[cfg(test)]
@@ -492,6 +531,22 @@ mod tests {
             let message = request.validate().unwrap_err().to_string();
             assert!(message.starts_with(expected), "{message}");
         }
+    }
+
+    #[test]
+    fn feedback_for_images_that_are_not_made_is_refused() {
+        let image = Image::filled(1, 1, [0; 3]).unwrap();
+        let of = |images: &[usize]| {
+            let one = FeedbackImage { images: Some(images.to_vec()), ..FeedbackImage::new(image.clone(), 1.0) };
+            Request { feedback: vec![one], ..Request::new("x").with_seeds([1, 2, 3]) }.validate()
+        };
+        assert!(of(&[0]).is_ok() && of(&[0, 2]).is_ok());
+        for bad in [vec![], vec![3], vec![1, 0], vec![1, 1], vec![usize::MAX], (0..10_000).collect()] {
+            let message = of(&bad).unwrap_err().to_string();
+            let expected = "feedback[0].images: expected ascending indices of some of the images 0..3, got ";
+            assert!(message.starts_with(expected) && message.len() < 300, "{message}");
+        }
+        assert_eq!(FeedbackImage::new(image, 1.0).only_for([2, 0, 2]).images, Some(vec![0, 2]));
     }
 
     #[test]

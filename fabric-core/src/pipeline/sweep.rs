@@ -99,6 +99,8 @@ fn first_image(request: &Request, seed: Option<u64>) -> Request {
     request.initial_noise.truncate(1);
     request.conditioning.retain(|one| one.images.as_ref().is_none_or(|images| images.contains(&0)));
     request.conditioning.iter_mut().for_each(|one| one.images = None);
+    request.feedback.retain(|one| one.images.as_ref().is_none_or(|images| images.contains(&0)));
+    request.feedback.iter_mut().for_each(|one| one.images = None);
     request
 }
 

@@ -113,6 +113,9 @@ pub struct ReferenceRecord {
     /// The part of the run and of the U-Net in which it acted.
     #[serde(default, skip_serializing_if = "is_default")]
     pub scope: ReferenceScope,
+    /// Indices of the images of the request that it acted on; `None` for all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<Vec<usize>>,
 }
 
 fn is_default(scope: &ReferenceScope) -> bool {
