@@ -370,7 +370,7 @@ impl Case {
         let images = interleaved.chunks_exact(interleaved.len() / self.request.seeds.len());
         for (index, part) in images.enumerate() {
             let alone = self.make(&self.alone(index))?;
-            same(&format!("seed {seed} alone"), &alone, part)?;
+            same(&format!("seed {} alone", self.request.seeds[index]), &alone, part)?;
         }
         Ok(())
     }

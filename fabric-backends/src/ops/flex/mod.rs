@@ -10,8 +10,6 @@ mod operation;
 mod unary;
 mod weighted;
 
-#[cfg(feature = "autodiff")]
-use burn::backend::Autodiff;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchDevice, Flex, TensorMetadata, backend_extension};
