@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use fabric::core::attention::Extrapolation;
 use fabric::core::fabric::{
-    BlockWeights, DislikesWithoutGuidance, FabricExecution, KeepPolicy, ReferenceNoise, ReferencePass, ReferenceScope,
+    BlockWeights, DislikesWithoutGuidance, FabricExecution, KeepPolicy, LikedPerImage, ReferenceNoise, ReferencePass,
+    ReferenceScope,
 };
 use fabric::core::guidance::Apg;
 use fabric::core::image::Image;
@@ -62,6 +63,11 @@ fn with_blocks(change: impl FnOnce(&mut BlockWeights)) -> Outcome {
 
 fn with_scope(scope: ReferenceScope) -> Outcome {
     generate(|request| request.feedback.push(FeedbackImage { scope, ..FeedbackImage::new(image(), 1.0) }))
+}
+
+fn for_images(images: &[usize]) -> Outcome {
+    let feedback = FeedbackImage { images: Some(images.to_vec()), ..FeedbackImage::new(image(), 1.0) };
+    generate(|request| request.feedback.push(feedback))
 }
 
 fn with_condition(condition: ImageCondition) -> Outcome {
@@ -273,6 +279,19 @@ fn counts() -> Vec<Case> {
         }),
         case("131,073 references", &["feedback: expected at most 131072, got 131073"], move || {
             generate(|request| request.feedback = vec![references; 131_073])
+        }),
+        case("a reference for no image", &["feedback[0].images", "images 0..1, got []"], || for_images(&[])),
+        case("a reference for an image that is not made", &["feedback[0].images", "got [1]"], || for_images(&[1])),
+        case("a reference for a million images", &["feedback[0].images", "got 1000000 indices"], || {
+            for_images(&vec![0; 1_000_000])
+        }),
+        case("no liked image for each image", &["fabric.liked_per_image.most: expected at least 1"], || {
+            with_settings(|settings| settings.fabric.liked_per_image = Some(LikedPerImage::new(0)))
+        }),
+        accepted("the last of all liked images for each image", "the distribution begins again", || {
+            with_settings(|settings| {
+                settings.fabric.liked_per_image = Some(LikedPerImage { most: usize::MAX, first: usize::MAX });
+            })
         }),
         case("four noises for one image", &["initial_noise: expected 1, one per seed, or none, got 4"], || {
             generate(|request| request.initial_noise = (0..4).map(NoiseMixture::of_seed).collect())

@@ -1,5 +1,6 @@
 //! Laws of liked and disliked images that act on some images of a request.
 
+use fabric::core::fabric::LikedPerImage;
 use fabric::core::pipeline::FeedbackImage;
 
 use super::*;
@@ -78,11 +79,17 @@ fn attention_is_measured_where_a_reference_acts() {
 
 #[test]
 fn liked_images_are_distributed_over_the_images_of_a_request() {
-    let distributed = |most| FabricSettings { liked_per_image: Some(most), ..everywhere() };
+    let distributed = |most| FabricSettings { liked_per_image: Some(LikedPerImage::new(most)), ..everywhere() };
     // The first image gets the newest, the second the older one, and the third begins again.
     let made = make(&judged(distributed(1), &[4, 5, 6], None, [None; 3]));
     for (index, acting) in [[false, true, true], [true, false, true], [false, true, true]].into_iter().enumerate() {
         assert_image(&made, index, &alone(everywhere(), [4, 5, 6][index], acting));
+    }
+    // Each of them can be made again alone.
+    for (index, seed) in [4, 5, 6].into_iter().enumerate() {
+        let per_image = LikedPerImage { most: 1, first: index };
+        let fabric = FabricSettings { liked_per_image: Some(per_image), ..everywhere() };
+        assert_image(&made, index, &make(&judged(fabric, &[seed], None, [None; 3])));
     }
     // As many as there are is all of them, and what one image does not use is left out.
     let all = make(&judged(everywhere(), &[4, 5], None, [None; 3]));

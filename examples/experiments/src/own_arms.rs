@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fabric::core::attention::Extrapolation;
-use fabric::core::fabric::{DislikesWithoutGuidance, FabricSettings, KeepPolicy};
+use fabric::core::fabric::{DislikesWithoutGuidance, FabricSettings, KeepPolicy, LikedPerImage};
 use fabric::core::guidance::Apg;
 use fabric::core::pipeline::Cads;
 use serde_json::{Value, json};
@@ -133,7 +133,8 @@ pub(crate) fn diversity(control: &Arm, feedback: &Arm) -> Vec<Arm> {
     let normalised = FabricSettings { normalise: true, ..feedback.fabric.clone() };
     let first_half = FabricSettings { end: 0.5, ..feedback.fabric.clone() };
     let each = |name: &str, liked: usize, max_weight: f64| {
-        let fabric = FabricSettings { liked_per_image: Some(liked), max_weight, ..feedback.fabric.clone() };
+        let fabric =
+            FabricSettings { liked_per_image: Some(LikedPerImage::new(liked)), max_weight, ..feedback.fabric.clone() };
         Arm { name: name.to_owned(), fabric, ..feedback.clone() }
     };
     let weight = feedback.fabric.max_weight;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 
-use super::ReferenceScope;
+use super::{LikedPerImage, ReferenceScope};
 use crate::guidance::Branch;
 use crate::noise::ReferenceId;
 
@@ -42,13 +42,35 @@ pub struct Reference {
     pub strength: f64,
     /// The part of the run and of the U-Net in which it acts.
     pub scope: ReferenceScope,
-    /// Indices of the images of the run that attend to it, ascending; `None` if all do.
-    pub images: Option<Vec<usize>>,
+    /// The images of the run that attend to it.
+    pub images: AttendingImages,
 }
 
-impl Reference {
-    /// Whether an image of the run attends to it.
-    pub(crate) fn acts_on(&self, image: usize) -> bool {
-        self.images.as_ref().is_none_or(|images| images.binary_search(&image).is_ok())
+/// Images of a run that attend to a reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttendingImages {
+    /// All of them.
+    All,
+    /// Those with these indices, which ascend.
+    Listed(Vec<usize>),
+    /// Those that get it when the liked images are distributed.
+    Distributed {
+        /// How they are distributed.
+        per_image: LikedPerImage,
+        /// Number of newer images among those that are distributed.
+        age: usize,
+        /// Number of images that are distributed.
+        count: usize,
+    },
+}
+
+impl AttendingImages {
+    /// Whether an image of the run is among them.
+    pub(crate) fn contains(&self, image: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Listed(images) => images.binary_search(&image).is_ok(),
+            Self::Distributed { per_image, age, count } => per_image.attends(image, *age, *count),
+        }
     }
 }

@@ -73,7 +73,7 @@ impl References<'_> {
         let images = layout.images();
         let mut counts = vec![[0; 2]; images.len()];
         for reference in self.all.iter().filter(|reference| reference.scope.factor(call) > 0.0) {
-            for image in images.clone().filter(|&image| reference.acts_on(image)) {
+            for image in images.clone().filter(|&image| reference.images.contains(image)) {
                 counts[image - images.start][usize::from(reference.side == Side::Disliked)] += 1;
             }
         }
@@ -81,7 +81,7 @@ impl References<'_> {
             let (branches, dislike) = self.schedule.branches(reference.side, layout.branches());
             let strength = reference.strength * reference.scope.factor(call);
             let mut rows: Vec<(usize, CallWeights)> = Vec::new();
-            for image in images.clone().filter(|&image| reference.acts_on(image)) {
+            for image in images.clone().filter(|&image| reference.images.contains(image)) {
                 let same_side = counts[image - images.start][usize::from(reference.side == Side::Disliked)];
                 let weights = self.schedule.weights(call, reference.side, strength, same_side);
                 if !weights.is_zero() {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BlockWeights, DislikesWithoutGuidance, FabricExecution, KeepPolicy, ReferencePass};
+use super::{BlockWeights, DislikesWithoutGuidance, FabricExecution, KeepPolicy, LikedPerImage, ReferencePass};
 use crate::{Error, InvalidValue};
 
 /// Rule for which evaluations lie inside the window from `start` to `end`.
@@ -98,14 +98,10 @@ pub struct FabricSettings {
     pub normalise: bool,
     /// Which references are used if there are many.
     pub keep: KeepPolicy,
-    /// How many of the selected liked images each image of a request attends to; `None` for all of them.
-    ///
-    /// Every image gets a different selection, so that the images of a round resemble different liked ones: the first
-    /// gets the newest ones, each further image those from the next older one on, and behind the oldest it begins
-    /// again. Liked images that are meant for some images ([`FeedbackImage::images`](crate::pipeline::FeedbackImage))
-    /// are neither counted nor distributed. Not in the published code.
+    /// Gives each image of a request other liked images to attend to, so that the images of a round resemble different
+    /// ones; `None`: all attend to all. Not in the published code.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub liked_per_image: Option<usize>,
+    pub liked_per_image: Option<LikedPerImage>,
     /// Source of the noise on references.
     pub noise: ReferenceNoise,
     /// Latents used for references.
@@ -154,14 +150,7 @@ impl FabricSettings {
         ] {
             within(name, value, 0.0, 1000.0)?;
         }
-        if self.liked_per_image == Some(0) {
-            return Err(Error::settings(
-                "fabric.liked_per_image",
-                0,
-                "at least 1, or none for all of them",
-                "set max_weight to 0 to switch feedback off",
-            ));
-        }
+        self.liked_per_image.map_or(Ok(()), LikedPerImage::validate)?;
         self.dislikes_without_guidance.validate()?;
         self.block_weights.validate("fabric.block_weights")?;
         self.execution.validate()?;
@@ -230,7 +219,7 @@ mod tests {
                     ..good.clone()
                 },
             ),
-            ("liked_per_image", FabricSettings { liked_per_image: Some(0), ..good.clone() }),
+            ("liked_per_image", FabricSettings { liked_per_image: Some(LikedPerImage::new(0)), ..good.clone() }),
             ("chunk", good.clone().with_pass(ReferencePass::TwoPasses { chunk: 0 })),
             (
                 "fresh noise",

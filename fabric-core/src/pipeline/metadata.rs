@@ -183,7 +183,7 @@ mod tests {
 
     use super::*;
     use crate::Aspect;
-    use crate::fabric::{FabricSettings, ReferenceScope};
+    use crate::fabric::{FabricSettings, LikedPerImage, ReferenceScope};
     use crate::image::MetadataSource;
     use crate::noise::NoiseMixture;
     use crate::pipeline::{Conditioning, PreparedConditioning, Report, RunContext, Window};
@@ -201,7 +201,7 @@ mod tests {
             sampler: Some(SamplerKind::DpmPlusPlus2M(SigmaCurve::Karras)),
             guidance_scale: 0.1 + 0.2,
             guidance_window: Window::new(0.1, 0.75).unwrap(),
-            fabric: FabricSettings::web_ui(),
+            fabric: FabricSettings { liked_per_image: Some(LikedPerImage::new(1)), ..FabricSettings::web_ui() },
             memory_limit: Some(u64::MAX),
             ..Settings::default()
         };
@@ -216,7 +216,10 @@ mod tests {
             .with_scoped_feedback(image(2), -1.0, scope)
             .with_image_condition(ImageCondition::new(image(3)).using(Aspect::Style).with_scale(0.8).away())
             .with_image_condition(ImageCondition::new(image(1)).with_window(Window::new(0.0, 0.5).unwrap()));
-        request.with_inpainting(image(4), image(5), 0.6)
+        let mut request = request.with_inpainting(image(4), image(5), 0.6);
+        request.feedback.push(FeedbackImage::new(image(3), 0.5).only_for([0]));
+        request.feedback.push(FeedbackImage::new(image(4), 0.5).only_for([1]));
+        request
     }
 
     fn made(request: &Request, origin: &[&str]) -> Generation {
@@ -255,7 +258,16 @@ mod tests {
         let restored = found.metadata.request_with_images(find).unwrap();
         assert_eq!(parts(&restored), parts(&request));
 
-        let alone = found.metadata.alone().request().unwrap();
+        let alone = found.metadata.alone();
+        // The references that act on image 1, and those that image 1 got of the others.
+        assert_eq!(alone.references.len(), 3);
+        assert!(
+            alone.references.iter().all(|one| one.images.is_none())
+                && alone.references[2].image == image(4).content_hash()
+        );
+        let per_image = alone.request().unwrap().settings.fabric.liked_per_image;
+        assert_eq!(per_image, Some(LikedPerImage { most: 1, first: 1 }));
+        let alone = alone.request().unwrap();
         assert_eq!((alone.seeds, alone.initial_noise), (vec![u64::MAX], vec![NoiseMixture::of_seed(9)]));
 
         let without_images = found.metadata.request().unwrap();

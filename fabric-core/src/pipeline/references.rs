@@ -11,7 +11,7 @@ use super::{FeedbackImage, Pipeline, Report, Request, notes};
 use crate::Error;
 use crate::cache::ReferenceLatents;
 use crate::denoise::ModelCall;
-use crate::fabric::{FeedbackSchedule, Reference, ReferencePosterior, Side};
+use crate::fabric::{AttendingImages, FeedbackSchedule, LikedPerImage, Reference, ReferencePosterior, Side};
 use crate::image::{self, Fit, Image};
 use crate::models::Posterior;
 use crate::noise::{self, Draw, ReferenceId, RunNoise};
@@ -21,8 +21,8 @@ use crate::schedule::Schedule;
 #[derive(Debug)]
 struct ChosenImage<'a> {
     judged: &'a FeedbackImage,
-    /// Ascending indices of the images of the request that attend to it; `None` if all do.
-    images: Option<Vec<usize>>,
+    /// The images of the request that attend to it.
+    images: AttendingImages,
 }
 
 /// Images of a request that are selected as references.
@@ -75,10 +75,14 @@ impl<'a> Chosen<'a> {
         let without_effect = all - judged.len();
         let (mut liked, disliked): (Vec<ChosenImage<'_>>, Vec<ChosenImage<'_>>) = kept
             .into_iter()
-            .map(|index| ChosenImage { judged: judged[index], images: judged[index].images.clone() })
+            .map(|index| {
+                let judged = judged[index];
+                let images = judged.images.clone().map_or(AttendingImages::All, AttendingImages::Listed);
+                ChosenImage { judged, images }
+            })
             .partition(|image| side_of(image.judged) == Side::Liked);
-        if let Some(most) = settings.liked_per_image {
-            distribute(&mut liked, most, request.seeds.len());
+        if let Some(per_image) = settings.liked_per_image {
+            distribute(&mut liked, per_image, request.seeds.len());
         }
         let left_out = judged.len() - liked.len() - disliked.len();
         let acting = |call: ModelCall| {
@@ -111,20 +115,22 @@ impl<'a> Chosen<'a> {
     }
 }
 
-/// Gives each image of a request `most` of the liked images that are not meant for some images already, as
-/// [`FabricSettings::liked_per_image`](crate::fabric::FabricSettings::liked_per_image) says. Liked images that no image
-/// of the request attends to are removed.
-fn distribute(liked: &mut Vec<ChosenImage<'_>>, most: usize, images: usize) {
-    let count = liked.iter().filter(|chosen| chosen.images.is_none()).count();
-    if count <= most {
+/// Distributes the liked images that are not meant for some images already. Those that no image of the request attends
+/// to are removed.
+fn distribute(liked: &mut Vec<ChosenImage<'_>>, per_image: LikedPerImage, images: usize) {
+    let is_for_all = |chosen: &ChosenImage<'_>| chosen.images == AttendingImages::All;
+    let count = liked.iter().filter(|chosen| is_for_all(chosen)).count();
+    if count <= per_image.most {
         return;
     }
     // The newest is last.
-    for (age, chosen) in liked.iter_mut().rev().filter(|chosen| chosen.images.is_none()).enumerate() {
-        let attends = |image: &usize| (age + count - image % count) % count < most;
-        chosen.images = Some((0..images).filter(attends).collect());
+    for (age, chosen) in liked.iter_mut().rev().filter(|chosen| is_for_all(chosen)).enumerate() {
+        chosen.images = AttendingImages::Distributed { per_image, age, count };
     }
-    liked.retain(|chosen| chosen.images.as_ref().is_none_or(|images| !images.is_empty()));
+    liked.retain(|chosen| match chosen.images {
+        AttendingImages::Distributed { per_image, age, count } => per_image.attends_any(images, age, count),
+        AttendingImages::All | AttendingImages::Listed(_) => true,
+    });
 }
 
 impl Pipeline {

@@ -242,7 +242,7 @@ impl ImageMetadata {
         self.seeds.get(self.index).copied()
     }
 
-    /// Returns the metadata of a request for this image alone, with its own seed and initial noise.
+    /// Returns the metadata of a request for this image alone, with its own seed, initial noise and references.
     ///
     /// The request makes the same image, except for rounding: an image depends on the others only with
     /// [`ReferenceNoise::Fresh`](crate::fabric::ReferenceNoise::Fresh).
@@ -250,7 +250,15 @@ impl ImageMetadata {
     pub fn alone(&self) -> Self {
         let seeds = self.seed().into_iter().collect();
         let initial_noise = self.initial_noise.get(self.index).cloned().into_iter().collect();
-        Self { seeds, initial_noise, index: 0, ..self.clone() }
+        let mut references = self.references.clone();
+        references.retain(|one| one.images.as_ref().is_none_or(|images| images.contains(&self.index)));
+        references.iter_mut().for_each(|one| one.images = None);
+        let mut settings = self.settings.clone();
+        if let Some(per_image) = settings.pointer_mut("/fabric/liked_per_image").and_then(Value::as_object_mut) {
+            let first = per_image.get("first").and_then(Value::as_u64).unwrap_or(0);
+            per_image.insert("first".to_owned(), first.saturating_add(self.index as u64).into());
+        }
+        Self { seeds, initial_noise, references, settings, index: 0, ..self.clone() }
     }
 
     /// Returns the content hashes of all images that the request had: references, image conditions, init image and

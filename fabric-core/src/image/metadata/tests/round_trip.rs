@@ -81,7 +81,8 @@ impl Random {
             origin: self.list(|_| "LoRA fine, é.safetensors at 0.8".to_owned()),
             references: self.list(|random| {
                 let scope = if random.below(2) == 0 { scope.clone() } else { ReferenceScope::default() };
-                ReferenceRecord { image: random.hash(), strength: 2.0 * random.share() - 1.0, scope }
+                let images = (random.below(3) == 0).then(|| vec![0, 2]);
+                ReferenceRecord { image: random.hash(), strength: 2.0 * random.share() - 1.0, scope, images }
             }),
             image_conditions: self.list(|random| ImageConditionRecord {
                 image: random.hash(),
@@ -173,7 +174,7 @@ fn the_text_for_other_programs_says_what_it_can() {
     let image = Image::filled(64, 48, [0; 3]).unwrap();
     let reference = |strength| {
         let (image, scope) = (image.content_hash(), ReferenceScope::default());
-        ReferenceRecord { image, strength, scope }
+        ReferenceRecord { image, strength, scope, images: None }
     };
     let metadata = ImageMetadata {
         software: "fabric 0.1.0".to_owned(),
@@ -212,7 +213,7 @@ fn what_cannot_be_read_back_is_refused_by_name_before_writing() {
     let long = || "a".repeat(10 << 20);
     let reference = |strength| {
         let (image, scope) = (image.content_hash(), ReferenceScope::default());
-        ReferenceRecord { image, strength, scope }
+        ReferenceRecord { image, strength, scope, images: None }
     };
     let deep = (0..200).fold(Value::Null, |inner, _| Value::Array(vec![inner]));
     let base = ImageMetadata::default;
