@@ -144,14 +144,7 @@ pub(crate) fn diversity(control: &Arm, feedback: &Arm) -> Vec<Arm> {
         each("one liked image each", 1, weight),
         each("two liked images each", 2, weight),
         each("one liked image each, weight 1.5", 1, 1.5),
-        Arm {
-            fabric: each("", 1, weight).fabric,
-            ..option("one liked image each, APG", json!({ "apg": Apg::default() }))
-        },
-        Arm {
-            fabric: each("", 1, 1.5).fabric,
-            ..option("one liked image each, weight 1.5, APG", json!({ "apg": Apg::default() }))
-        },
+        each("one liked image each, weight 3", 1, 3.0),
         Arm { generation: words_left_out(), name: "dropout 0.3".to_owned(), ..feedback.clone() },
         Arm { fabric: normalised, name: "divided by the votes".to_owned(), ..feedback.clone() },
         Arm { fabric: first_half, name: "first half".to_owned(), ..feedback.clone() },
