@@ -155,7 +155,7 @@ def process(command):
 def ours(name, bench):
     """Criterion's median, in seconds, and the peak of memory."""
     pattern = f"^{re.escape(name)}$"
-    features = os.environ.get("CARGO_BENCH_FEATURES", "flex")
+    features = os.environ.get("CARGO_BENCH_FEATURES", "flex train")
     command = ["cargo", "bench", "--quiet", "--features", features, "--bench", bench]
     # The compiler's memory is not the bench's.
     process([*command, "--no-run"])

@@ -11,7 +11,9 @@ use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Tensor, TensorData};
 use common::{assert_again, distance};
-use fabric::core::fabric::{FabricExecution, FabricSettings, ReferencePass, ReferencePosterior, TimeCurve, WindowRule};
+use fabric::core::fabric::{
+    FabricExecution, FabricSettings, LikedPerImage, ReferencePass, ReferencePosterior, TimeCurve, WindowRule,
+};
 use fabric::core::guidance::Apg;
 use fabric::core::image::Image;
 use fabric::core::models::{TextOptions, WeightNormalisation};
@@ -200,6 +202,7 @@ fn case(number: u64) -> Case {
         negative_scale: draws.one(&[0.5, 1.0]),
         liked_bottleneck_scale: draws.one(&[1.0, 0.5]),
         normalise: draws.yes(0.3),
+        liked_per_image: draws.yes(0.3).then(|| LikedPerImage::new(1)),
         posterior: draws.one(&[ReferencePosterior::Sample, ReferencePosterior::Mean]),
         execution: FabricExecution { pass, token_merge_ratio: draws.one(&[0.0, 0.0, 0.5]) },
         ..FabricSettings::default()
@@ -326,14 +329,6 @@ impl Case {
         Ok(values(&made))
     }
 
-    /// Returns the request for one of its images alone, with the judged images that act on it.
-    fn alone(&self, index: usize) -> Request {
-        let mut request = self.request.clone().with_seeds([self.request.seeds[index]]);
-        request.feedback.retain(|one| one.images.as_ref().is_none_or(|images| images.contains(&index)));
-        request.feedback.iter_mut().for_each(|one| one.images = None);
-        request
-    }
-
     fn with_pass(&self, pass: ReferencePass) -> Request {
         let mut request = self.request.clone();
         request.settings.fabric.execution.pass = pass;
@@ -369,7 +364,7 @@ impl Case {
         same("in smaller batches", &self.make(&parts)?, &interleaved)?;
         let images = interleaved.chunks_exact(interleaved.len() / self.request.seeds.len());
         for (index, part) in images.enumerate() {
-            let alone = self.make(&self.alone(index))?;
+            let alone = self.make(&self.request.alone(index))?;
             same(&format!("seed {} alone", self.request.seeds[index]), &alone, part)?;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! `FABRIC_MATMUL=bf16` reaches convolutions and linear layers, forward and backward, and changes no more than bf16
 //! explains. The variable is read once in a process, so each test runs in a process of its own.
 
-#![cfg(feature = "flex")]
+#![cfg(all(feature = "flex", feature = "autodiff"))]
 
 use std::process::Command;
 

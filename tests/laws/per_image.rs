@@ -1,7 +1,7 @@
 //! Laws of liked and disliked images that act on some images of a request.
 
 use fabric::core::fabric::LikedPerImage;
-use fabric::core::pipeline::FeedbackImage;
+use fabric::core::pipeline::{FeedbackImage, ReferenceAttention};
 
 use super::*;
 
@@ -75,6 +75,16 @@ fn attention_is_measured_where_a_reference_acts() {
     let has_any =
         |reference: usize, image: usize| attention[reference].maps[image].iter().flatten().any(|share| *share > 0.0);
     assert!(!has_any(0, 0) && has_any(0, 1) && has_any(1, 0) && has_any(1, 1));
+    // In batches of one, the first of which has no attention to the first reference.
+    request.settings.batch = Some(1);
+    let apart = make(&request).report.attention;
+    for (apart, together) in apart.iter().zip(&attention) {
+        assert!((apart.mean - together.mean).abs() < 1e-6, "{} and {}", apart.mean, together.mean);
+        assert_eq!(apart.layers.len(), together.layers.len());
+        let shares =
+            |one: &ReferenceAttention| one.layers.iter().flat_map(|one| one.shares.clone()).collect::<Vec<_>>();
+        assert!(shares(apart).iter().zip(shares(together)).all(|(a, b)| (a - b).abs() < 1e-6));
+    }
 }
 
 #[test]
@@ -84,12 +94,6 @@ fn liked_images_are_distributed_over_the_images_of_a_request() {
     let made = make(&judged(distributed(1), &[4, 5, 6], None, [None; 3]));
     for (index, acting) in [[false, true, true], [true, false, true], [false, true, true]].into_iter().enumerate() {
         assert_image(&made, index, &alone(everywhere(), [4, 5, 6][index], acting));
-    }
-    // Each of them can be made again alone.
-    for (index, seed) in [4, 5, 6].into_iter().enumerate() {
-        let per_image = LikedPerImage { most: 1, first: index };
-        let fabric = FabricSettings { liked_per_image: Some(per_image), ..everywhere() };
-        assert_image(&made, index, &make(&judged(fabric, &[seed], None, [None; 3])));
     }
     // As many as there are is all of them, and what one image does not use is left out.
     let all = make(&judged(everywhere(), &[4, 5], None, [None; 3]));
@@ -101,4 +105,20 @@ fn liked_images_are_distributed_over_the_images_of_a_request() {
     let meant = make(&judged(distributed(1), &[4, 5], None, [Some(&[0]), None, None]));
     assert_image(&meant, 0, &alone(everywhere(), 4, [true, true, true]));
     assert_image(&meant, 1, &alone(everywhere(), 5, [false, true, true]));
+}
+
+#[test]
+fn an_image_is_the_same_in_a_request_for_it_alone() {
+    let distributed = FabricSettings { liked_per_image: Some(LikedPerImage::new(1)), ..everywhere() };
+    for (fabric, images) in [
+        (distributed.clone(), [None; 3]),
+        (distributed, [Some(&[1, 2][..]), None, None]),
+        (everywhere(), [Some(&[0, 2][..]), Some(&[1][..]), Some(&[0][..])]),
+    ] {
+        let request = judged(fabric, &[4, 5, 6], None, images);
+        let made = make(&request);
+        for index in 0..3 {
+            assert_image(&made, index, &make(&request.alone(index)));
+        }
+    }
 }

@@ -231,8 +231,12 @@ impl Experiment {
         self
     }
 
-    /// Number of rounds if none is given: 3 as in the paper, 4 with reasons, and 8 with a search.
+    /// Number of rounds if none is given: 3 as in the paper, 4 with reasons, 5 where diversity is the question, and 8 with
+    /// a search.
     pub fn default_rounds(&self) -> usize {
+        if self.name == "diversity" {
+            return 5;
+        }
         match (self.has_reasons(), self.arms.iter().any(|arm| arm.search.is_some())) {
             (true, _) => 4,
             (false, true) => 8,
@@ -313,7 +317,8 @@ mod tests {
             } else {
                 experiment.check_prompts(&prompts).expect(name);
             }
-            let rounds = [("reasons", 4), ("search", 8)].into_iter().find(|(other, _)| *other == name);
+            let rounds =
+                [("reasons", 4), ("diversity", 5), ("search", 8)].into_iter().find(|(other, _)| *other == name);
             assert_eq!(experiment.default_rounds(), rounds.map_or(3, |(_, rounds)| rounds), "{name}");
         }
     }

@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::InvalidValue;
 
-/// Selects the liked images that each image of a request attends to.
+/// Selects the liked references that each image of a request attends to.
 ///
-/// The first image gets the newest ones, each further image those from the next older one on; behind the oldest it
-/// begins again. Liked images that the caller gave to some images
+/// The first image attends to the newest references, each further image to those from the next older one on. After the
+/// oldest follows the newest again. References with images of their own
 /// ([`FeedbackImage::images`](crate::pipeline::FeedbackImage)) are neither counted nor distributed.
 ///
 /// ```
@@ -19,7 +19,7 @@ use crate::InvalidValue;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LikedPerImage {
-    /// Number of liked images for each image, at least 1.
+    /// Number of liked references for each image, at least 1. An image that was liked for two reasons can be two.
     pub most: usize,
     /// Position of the request's first image in the distribution. An image made again alone has its index in the
     /// request that made it.
@@ -40,15 +40,12 @@ impl LikedPerImage {
         (age % count + count - first) % count < self.most
     }
 
-    /// Whether any of the first `images` images of the request attends to a liked image of this age.
+    /// Whether any of the first `images` images of the request attends to a liked reference of this age.
     pub(crate) fn attends_any(self, images: usize, age: usize, count: usize) -> bool {
-        // All repeats after `count` images. An image attends to `most` neighbouring ages, so only the first and the last
-        // of the ages that some image attends to have to be found.
-        if images >= count || self.most >= count {
-            return images > 0;
-        }
+        // The selection repeats after `count` images. The first image attends to `most` references from its own first one
+        // on, and each further image shifts that by one.
         let from_first = (age % count + count - self.first % count) % count;
-        images > 0 && (from_first < self.most + images - 1 || images + self.most > from_first + count + 1)
+        images > 0 && (images >= count || self.most >= count || from_first < self.most + images - 1)
     }
 
     pub(super) fn validate(self) -> Result<(), InvalidValue> {

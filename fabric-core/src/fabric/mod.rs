@@ -28,6 +28,7 @@ pub use execution::{FabricExecution, ReferencePass};
 pub use liked_per_image::LikedPerImage;
 pub use processors::{InBatchReferences, RecordedReferences, ReferenceWeight, WeightedRows};
 use reference::acted_on;
+pub(crate) use reference::check_images;
 pub use reference::{AttendingImages, Reference, Side};
 pub(crate) use references::{Contribution, ReferencePasses, References, indices};
 pub use schedule::CallWeights;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 
 use super::{LikedPerImage, ReferenceScope};
+use crate::InvalidValue;
 use crate::guidance::Branch;
 use crate::noise::ReferenceId;
 
@@ -51,15 +52,15 @@ pub struct Reference {
 pub enum AttendingImages {
     /// All of them.
     All,
-    /// Those with these indices, which ascend.
+    /// Images with these indices, in ascending order.
     Listed(Vec<usize>),
-    /// Those that get it when the liked images are distributed.
+    /// Images that [`LikedPerImage`] selects.
     Distributed {
-        /// How they are distributed.
+        /// The settings of the distribution.
         per_image: LikedPerImage,
-        /// Number of newer images among those that are distributed.
+        /// Number of newer references among those that are distributed.
         age: usize,
-        /// Number of images that are distributed.
+        /// Number of references that are distributed.
         count: usize,
     },
 }
@@ -73,4 +74,14 @@ impl AttendingImages {
             Self::Distributed { per_image, age, count } => per_image.attends(image, *age, *count),
         }
     }
+}
+
+/// Checks the images of a request, given by their indices, that a reference acts on.
+pub(crate) fn check_images(name: &str, images: &[usize], count: usize) -> Result<(), InvalidValue> {
+    if !images.is_empty() && images.is_sorted_by(|a, b| a < b) && images.iter().all(|&image| image < count) {
+        return Ok(());
+    }
+    let got = if images.len() > 8 { format!("{} indices", images.len()) } else { format!("{images:?}") };
+    let expected = format!("ascending indices of some of the images 0..{count}");
+    Err(InvalidValue::new(name, got, expected, "count from 0, each once, or leave them out for all images"))
 }

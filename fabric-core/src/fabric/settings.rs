@@ -93,7 +93,8 @@ pub struct FabricSettings {
     /// Factors by block of the U-Net, for all references.
     pub block_weights: BlockWeights,
     /// Whether to divide each weight by the number of references of its side (liked or disliked), so that their
-    /// share of the attention does not grow with their number ("burn-out"). References outside of the window of their
+    /// share of the attention does not grow with their number ("burn-out"). Each image counts the references that act on
+    /// it. References outside of the window of their
     /// [`ReferenceScope`](super::ReferenceScope) do not count. Off in the published code.
     pub normalise: bool,
     /// Which references are used if there are many.

@@ -30,6 +30,11 @@ pub struct LayerAttention {
 }
 
 impl LayerAttention {
+    /// Returns the same layer with shares of 0.
+    fn without_shares(&self) -> Self {
+        Self { layer: self.layer.clone(), shares: vec![0.0; self.shares.len()] }
+    }
+
     /// Adds what was measured in another batch of the run, with the numbers of images of this part and of that batch.
     pub(super) fn join(&mut self, other: Self, images: [f64; 2]) {
         self.shares.iter_mut().zip(other.shares).for_each(|(mine, other)| join_mean(mine, other, images));
@@ -37,11 +42,37 @@ impl LayerAttention {
 }
 
 impl ReferenceAttention {
-    /// Adds what was measured in another batch of the run, with the numbers of images of this part and of that batch.
-    pub(super) fn join(&mut self, other: Self, images: [f64; 2]) {
-        join_mean(&mut self.mean, other.mean, images);
-        self.layers.iter_mut().zip(other.layers).for_each(|(mine, other)| mine.join(other, images));
+    /// Adds what was measured in another batch of the run. Images that do not attend to the reference do not count.
+    pub(super) fn join(&mut self, other: Self) {
+        let images @ [mine, theirs] = [self.attending(), other.attending()].map(|count| count as f64);
         self.maps.extend(other.maps);
+        if theirs == 0.0 {
+            return;
+        }
+        if mine == 0.0 {
+            (self.mean, self.layers) = (other.mean, other.layers);
+            return;
+        }
+        join_mean(&mut self.mean, other.mean, images);
+        // Both have the order of the network, but layers without any reference in a batch are not in its list.
+        let mut at = 0;
+        for theirs in &other.layers {
+            match self.layers[at..].iter().position(|own| own.layer == theirs.layer) {
+                Some(ahead) => at += ahead,
+                None => self.layers.insert(at, theirs.without_shares()),
+            }
+            at += 1;
+        }
+        for own in &mut self.layers {
+            let theirs = other.layers.iter().find(|theirs| theirs.layer == own.layer);
+            let theirs = theirs.cloned().unwrap_or_else(|| own.without_shares());
+            own.join(theirs, images);
+        }
+    }
+
+    /// Number of images that attended to the reference.
+    fn attending(&self) -> usize {
+        self.maps.iter().filter(|map| map.iter().flatten().any(|share| *share > 0.0)).count()
     }
 }
 
@@ -62,8 +93,13 @@ pub(super) struct Mean {
 
 impl Mean {
     pub(super) fn add(&mut self, value: f64) {
-        self.sum += value;
-        self.count += 1;
+        self.add_mean(value, 1);
+    }
+
+    /// Adds the mean of several values.
+    fn add_mean(&mut self, mean: f64, count: usize) {
+        self.sum += mean * count as f64;
+        self.count += count;
     }
 
     /// Mean; 0 if there are no values.
@@ -101,8 +137,9 @@ impl Collector {
         let values = share.shares.to_data().convert::<f32>().try_to_vec::<f32>().expect("shares are plain numbers");
         let collected = self.references.entry(reference).or_default();
         let mean = values.iter().map(|value| f64::from(*value)).sum::<f64>() / (rows * queries).max(1) as f64;
-        collected.by_evaluation.entry(evaluation).or_default().add(mean);
-        collected.by_layer.entry(share.site).or_default().entry(evaluation).or_default().add(mean);
+        // By rows, because a reference of single images has several ranges of rows.
+        collected.by_evaluation.entry(evaluation).or_default().add_mean(mean, rows);
+        collected.by_layer.entry(share.site).or_default().entry(evaluation).or_default().add_mean(mean, rows);
         for (row, values) in values.chunks_exact(queries).enumerate() {
             // Each branch of the guidance has the images of the batch in the same order.
             let image = (share.first_row + row) % self.images;
@@ -188,6 +225,35 @@ mod tests {
         near(got[1].maps[0][3][15], 0.4);
         near(got[1].maps[1][0][0], (0.6 + 0.1) / 2.0);
         assert_eq!((got[1].maps.len(), got[1].maps[0].len(), got[1].maps[0][0].len()), (2, 16, 16));
+    }
+
+    #[test]
+    fn batches_join_by_the_images_that_attend_and_by_layer() {
+        let of = |notes: &[(Block, usize, f32)]| {
+            let mut collector = Collector::new(2, 1);
+            for &(block, image, value) in notes {
+                collector.note(0, 0, &share(block, [1, 1], image, vec![value]));
+            }
+            collector.finish(1).remove(0)
+        };
+        // Two images attend in the first batch, none in the second, and one in the third.
+        let mut joined =
+            of(&[(Block::Down(0), 0, 0.2), (Block::Down(0), 1, 0.4), (Block::Up(0), 0, 0.6), (Block::Up(0), 1, 0.6)]);
+        joined.join(of(&[]));
+        joined.join(of(&[(Block::Mid, 1, 0.9), (Block::Up(0), 1, 0.3)]));
+        let near = |got: f64, expected: f64| assert!((got - expected).abs() < 1e-6, "{got}, {expected} expected");
+        near(joined.mean, (0.45 * 2.0 + 0.6) / 3.0);
+        let layers: Vec<&str> = joined.layers.iter().map(|one| one.layer.split('.').next().unwrap()).collect();
+        assert_eq!(layers, ["down_blocks", "mid_block", "up_blocks"]);
+        for (layer, expected) in joined.layers.iter().zip([0.3 * 2.0 / 3.0, 0.9 / 3.0, (0.6 * 2.0 + 0.3) / 3.0]) {
+            near(layer.shares[0], expected);
+        }
+        assert_eq!(joined.maps.len(), 6);
+        // The other way round, nothing of an empty first batch is lost.
+        let mut late = of(&[]);
+        late.join(of(&[(Block::Mid, 0, 0.5)]));
+        near(late.mean, 0.5);
+        assert_eq!(late.layers.len(), 1);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Selection and encoding of reference images.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
 use burn::tensor::Tensor;
@@ -95,7 +95,7 @@ impl<'a> Chosen<'a> {
                 if weights.branches(side, &branches).0.is_empty() {
                     0
                 } else {
-                    images.iter().filter(has_weight).count()
+                    most_of_an_image(images.iter().filter(has_weight).map(|chosen| &chosen.images))
                 }
             };
             [branches.len(), references(Side::Liked, &liked) + references(Side::Disliked, &disliked)]
@@ -104,7 +104,8 @@ impl<'a> Chosen<'a> {
         Self { liked, disliked, left_out, without_effect, notes, acting }
     }
 
-    /// The numbers of branches and of references that act together in an evaluation, each pair once.
+    /// The numbers of branches and of references that act together on an image in an evaluation, each pair once. A batch
+    /// with several images may have more references, and never fewer in the evaluation of the image with the most.
     pub(super) fn acting(&self) -> &BTreeSet<[usize; 2]> {
         &self.acting
     }
@@ -113,6 +114,20 @@ impl<'a> Chosen<'a> {
     pub(super) fn len(&self) -> usize {
         self.liked.len() + self.disliked.len()
     }
+}
+
+/// Returns the largest number of these references that act on the same image, given by the images of each.
+fn most_of_an_image<'a>(references: impl Iterator<Item = &'a AttendingImages>) -> usize {
+    let (mut of_all, mut distributed, mut most) = (0, 0, 0);
+    let mut listed: BTreeMap<usize, usize> = BTreeMap::new();
+    for images in references {
+        match images {
+            AttendingImages::All => of_all += 1,
+            AttendingImages::Listed(images) => images.iter().for_each(|image| *listed.entry(*image).or_default() += 1),
+            AttendingImages::Distributed { per_image, .. } => (distributed, most) = (distributed + 1, per_image.most),
+        }
+    }
+    of_all + distributed.min(most) + listed.values().max().copied().unwrap_or(0)
 }
 
 /// Distributes the liked images that are not meant for some images already. Those that no image of the request attends

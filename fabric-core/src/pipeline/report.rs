@@ -43,7 +43,8 @@ pub struct Report {
     /// counted.
     pub reference_passes: usize,
     /// Number of liked and disliked references used, after removing those without effect and applying
-    /// [`FabricSettings::keep`](crate::fabric::FabricSettings::keep).
+    /// [`FabricSettings::keep`](crate::fabric::FabricSettings::keep) and
+    /// [`FabricSettings::liked_per_image`](crate::fabric::FabricSettings::liked_per_image).
     pub references: [usize; 2],
     /// Share of the images' self-attention that went to each reference (liked before disliked, oldest first). Empty
     /// unless [`Settings::measure_attention`](super::Settings::measure_attention) is set.
@@ -52,7 +53,8 @@ pub struct Report {
     /// [`Request::image_conditions`](super::Request::image_conditions). In the requests of sessions, these include the
     /// votes with a reason. Empty unless [`Settings::measure_attention`](super::Settings::measure_attention) is set.
     pub image_prompts: Vec<ImagePromptEffect>,
-    /// References left out by [`FabricSettings::keep`](crate::fabric::FabricSettings::keep).
+    /// References left out by [`FabricSettings::keep`](crate::fabric::FabricSettings::keep), or because no image of the
+    /// request attends to them ([`FabricSettings::liked_per_image`](crate::fabric::FabricSettings::liked_per_image)).
     pub references_left_out: usize,
     /// References left out because they can have no effect in this run; [`Self::notes`] gives the reason.
     pub references_without_effect: usize,

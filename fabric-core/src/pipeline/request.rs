@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::callback::{contained_conditioning, described};
 use super::{Cads, Conditioning, ReasonSettings, RequestConditioning, Window};
-use crate::fabric::{FabricSettings, ReferenceNoise, ReferenceScope};
+use crate::fabric::{FabricSettings, ReferenceNoise, ReferenceScope, check_images};
 use crate::guidance::{Apg, Guidance};
 use crate::image::Image;
 use crate::models::TextOptions;
@@ -393,6 +393,28 @@ impl Request {
         self
     }
 
+    /// Returns the request for one of its images alone, given by the index into the seeds: with the seed, initial noise,
+    /// references and conditioning of this image. No image has an index that is too large, so the request has no seed then.
+    ///
+    /// It makes the same image, except for rounding. Exceptions are
+    /// [`ReferenceNoise::Fresh`], with which an image depends on its batch, and [`FabricSettings::keep`], which counts
+    /// references that act on other images, too.
+    #[must_use]
+    pub fn alone(&self, index: usize) -> Self {
+        let mut request = self.clone();
+        request.seeds = self.seeds.get(index).copied().into_iter().collect();
+        request.initial_noise = self.initial_noise.get(index).cloned().into_iter().collect();
+        request.conditioning.retain(|one| one.images.as_ref().is_none_or(|images| images.contains(&index)));
+        request.conditioning.iter_mut().for_each(|one| one.images = None);
+        request.feedback.retain(|one| one.images.as_ref().is_none_or(|images| images.contains(&index)));
+        // They remain references of single images, which are not distributed.
+        request.feedback.iter_mut().filter(|one| one.images.is_some()).for_each(|one| one.images = Some(vec![0]));
+        if let Some(per_image) = &mut request.settings.fabric.liked_per_image {
+            per_image.first = per_image.first.wrapping_add(index);
+        }
+        request
+    }
+
     /// Returns the guidance inside of [`Settings::guidance_window`]: the one that a conditioning requires, or
     /// classifier-free guidance. Image conditions are not considered: what they require depends on the pipeline's
     /// adapter.
@@ -458,25 +480,11 @@ impl Request {
             }
             feedback.scope.validate(&format!("feedback[{index}].scope"))?;
             if let Some(images) = feedback.images.as_ref() {
-                check_images(index, images, seeds)?;
+                check_images(&format!("feedback[{index}].images"), images, seeds)?;
             }
         }
         Ok(())
     }
-}
-
-/// Checks the images of a request that a liked or disliked image is meant for.
-fn check_images(index: usize, images: &[usize], seeds: usize) -> Result<(), Error> {
-    if !images.is_empty() && images.is_sorted_by(|a, b| a < b) && images.iter().all(|&image| image < seeds) {
-        return Ok(());
-    }
-    let got = if images.len() > 8 { format!("{} indices", images.len()) } else { format!("{images:?}") };
-    Err(Error::settings(
-        format!("feedback[{index}].images"),
-        got,
-        format!("ascending indices of some of the images 0..{seeds}"),
-        "count from 0, each once, or leave them out for all images",
-    ))
 }
 
 #[cfg(test)]

@@ -572,7 +572,7 @@ impl Generation {
         report.decode_seconds += more.decode_seconds;
         report.step_seconds.extend(more.step_seconds);
         for (attention, more) in report.attention.iter_mut().zip(more.attention) {
-            attention.join(more, shares);
+            attention.join(more);
         }
         for (effect, more) in report.image_prompts.iter_mut().zip(more.image_prompts) {
             effect.join(more, shares);

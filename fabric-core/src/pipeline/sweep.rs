@@ -83,25 +83,13 @@ impl Pipeline {
         for (label, requests) in rows {
             let mut images = Vec::with_capacity(requests.len());
             for (_, request) in requests {
-                let seed = request.seeds.first().copied();
-                images.extend(self.generate(&first_image(request, seed))?.images);
+                images.extend(self.generate(&request.alone(0))?.images);
             }
             drawn.push((label.clone(), images));
         }
         let labels = rows.first().into_iter().flat_map(|(_, requests)| requests).map(|(label, _)| label.clone());
         Ok(labelled_sheet(&labels.collect::<Vec<_>>(), &drawn, GAP)?)
     }
-}
-
-/// Returns the request for its first image alone.
-fn first_image(request: &Request, seed: Option<u64>) -> Request {
-    let mut request = request.clone().with_seeds(seed);
-    request.initial_noise.truncate(1);
-    request.conditioning.retain(|one| one.images.as_ref().is_none_or(|images| images.contains(&0)));
-    request.conditioning.iter_mut().for_each(|one| one.images = None);
-    request.feedback.retain(|one| one.images.as_ref().is_none_or(|images| images.contains(&0)));
-    request.feedback.iter_mut().for_each(|one| one.images = None);
-    request
 }
 
 /// Checks that all requests have the seeds of the first one, so that a row of the sheet has one seed.
@@ -174,7 +162,7 @@ mod tests {
         let condition = &last.image_conditions[0];
         assert_eq!((label.as_str(), condition.scale, &condition.aspect), ("scale 2", 2.0, &Some(Aspect::Colour)));
         assert_eq!((&condition.image, grid[0].1.len(), last.feedback.len()), (&image(7), 3, 2));
-        assert_eq!(first_image(last, Some(3)).seeds, [3]);
+        assert_eq!(last.alone(0).seeds, [3]);
     }
 
     #[test]
@@ -214,8 +202,10 @@ mod tests {
             }
         }
         let request = request().with_for(0..2, Nothing).with_for(1..2, Nothing).with(Nothing);
-        let first = first_image(&request, Some(3));
+        let first = request.alone(0);
         assert!(first.validate().is_ok());
         assert_eq!(first.conditioning.len(), 2);
+        assert_eq!(request.alone(1).conditioning.len(), 3);
+        assert!(request.alone(2).validate().is_err(), "there is no such image");
     }
 }

@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ContentHash, ImageError};
-use crate::fabric::ReferenceScope;
+use crate::fabric::{ReferenceScope, check_images};
 use crate::image_condition::validate_scale;
 use crate::init_image::validate_strength;
 use crate::noise::NoiseMixture;
@@ -244,19 +244,20 @@ impl ImageMetadata {
 
     /// Returns the metadata of a request for this image alone, with its own seed, initial noise and references.
     ///
-    /// The request makes the same image, except for rounding: an image depends on the others only with
-    /// [`ReferenceNoise::Fresh`](crate::fabric::ReferenceNoise::Fresh).
+    /// The request makes the same image, except for rounding, as [`Request::alone`](crate::pipeline::Request::alone)
+    /// says.
     #[must_use]
     pub fn alone(&self) -> Self {
         let seeds = self.seed().into_iter().collect();
         let initial_noise = self.initial_noise.get(self.index).cloned().into_iter().collect();
         let mut references = self.references.clone();
         references.retain(|one| one.images.as_ref().is_none_or(|images| images.contains(&self.index)));
-        references.iter_mut().for_each(|one| one.images = None);
+        // They remain references of single images, which are not distributed.
+        references.iter_mut().filter(|one| one.images.is_some()).for_each(|one| one.images = Some(vec![0]));
         let mut settings = self.settings.clone();
         if let Some(per_image) = settings.pointer_mut("/fabric/liked_per_image").and_then(Value::as_object_mut) {
             let first = per_image.get("first").and_then(Value::as_u64).unwrap_or(0);
-            per_image.insert("first".to_owned(), first.saturating_add(self.index as u64).into());
+            per_image.insert("first".to_owned(), first.wrapping_add(self.index as u64).into());
         }
         Self { seeds, initial_noise, references, settings, index: 0, ..self.clone() }
     }
@@ -292,6 +293,10 @@ impl ImageMetadata {
                 return Err(InvalidValue::new("strength of a reference", one.strength, expected, "choose one"));
             }
             one.scope.validate("scope of a reference")?;
+            // Without seeds, the number of images is not known.
+            if let Some(images) = one.images.as_ref().filter(|_| !self.seeds.is_empty()) {
+                check_images("images of a reference", images, self.seeds.len())?;
+            }
         }
         for one in &self.image_conditions {
             validate_scale(one.scale)?;

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::chunks::PARAMETERS;
 use super::prompt_syntax::report_web_ui_syntax;
 use super::samplers::{from_web_ui, web_ui_names};
-use super::{ImageMetadata, MetadataError, Parsed, shown, without_folders};
+use super::{ImageMetadata, MetadataError, Parsed, ReferenceRecord, shown, without_folders};
 use crate::schedule::SamplerKind;
 
 const NEGATIVE: &str = "Negative prompt:";
@@ -41,7 +41,8 @@ pub(super) fn write(metadata: &ImageMetadata) -> String {
     add("Clip skip", clip_skip.map(|skip| skip.saturating_add(1).to_string()));
     add("Denoising strength", metadata.init_image.as_ref().map(|one| one.strength.to_string()));
     let count = |is_counted: fn(f64) -> bool| {
-        let count = metadata.references.iter().filter(|one| is_counted(one.strength)).count();
+        let acts = |one: &&ReferenceRecord| one.images.as_ref().is_none_or(|images| images.contains(&metadata.index));
+        let count = metadata.references.iter().filter(acts).filter(|one| is_counted(one.strength)).count();
         (count > 0).then(|| count.to_string())
     };
     add("FABRIC liked", count(|strength| strength > 0.0));

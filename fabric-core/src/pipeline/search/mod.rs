@@ -88,7 +88,7 @@ impl SettingsSearch {
     /// # Errors
     ///
     /// Returns an error if a setting cannot be searched in its range (see [`SearchedSettings`]), or the base request is
-    /// invalid or has a conditioning for some of its images only.
+    /// invalid or has a conditioning or a reference for some of its images only.
     pub fn new(base: &Request, searched: SearchedSettings, seed: u64) -> Result<Self, Error> {
         check_base(base)?;
         let space = searched.check(base)?;
@@ -144,8 +144,8 @@ impl SettingsSearch {
     /// # Errors
     ///
     /// Returns an error if there is no such round, or the base request is invalid, has fewer seeds than are needed
-    /// ([`CandidateSeeds`]), has a conditioning for some of its images only, or does not have a setting that is
-    /// searched.
+    /// ([`CandidateSeeds`]), has a conditioning or a reference for some of its images only, or does not have a setting
+    /// that is searched.
     pub fn requests(&self, base: &Request) -> Result<Vec<Request>, Error> {
         self.check_open()?;
         check_base(base)?;
@@ -160,10 +160,7 @@ impl SettingsSearch {
         }
         let request = |(index, candidate): (usize, Candidate)| {
             let index = index.min(needed - 1);
-            let mut alone = base.clone();
-            alone.seeds = vec![base.seeds[index]];
-            alone.initial_noise = base.initial_noise.get(index).cloned().into_iter().collect();
-            candidate.request(&alone)
+            candidate.request(&base.alone(index))
         };
         self.candidates().into_iter().enumerate().map(request).collect()
     }
@@ -187,11 +184,13 @@ impl SettingsSearch {
 /// Checks that the images of a request may be made one at a time.
 fn check_base(base: &Request) -> Result<(), Error> {
     base.validate()?;
-    let Some(index) = base.conditioning.iter().position(|one| one.images.is_some()) else { return Ok(()) };
-    Err(Error::settings(
-        format!("conditioning[{index}].images"),
-        "some of the images",
-        "all images, because each candidate is a request of its own",
-        "add the conditioning with `Request::with`",
-    ))
+    let conditioning = base.conditioning.iter().position(|one| one.images.is_some());
+    let feedback = base.feedback.iter().position(|one| one.images.is_some());
+    let (name, help) = match (conditioning, feedback) {
+        (Some(index), _) => (format!("conditioning[{index}].images"), "add the conditioning with `Request::with`"),
+        (None, Some(index)) => (format!("feedback[{index}].images"), "leave them out"),
+        (None, None) => return Ok(()),
+    };
+    let expected = "all images, because each candidate is a request of its own";
+    Err(Error::settings(name, "some of the images", expected, help))
 }

@@ -401,10 +401,13 @@ impl Conditioning for Unused {
 fn base_requests_that_cannot_be_searched_are_refused_before_and_during_a_search() {
     let mut invalid = base();
     invalid.settings.guidance_rescale = f64::NAN;
+    let mut for_one_image = base();
+    for_one_image.feedback[0].images = Some(vec![0]);
     let cases = [
         ("guidance_rescale: expected", invalid),
         ("seeds: expected", base().with_seeds([])),
         ("conditioning[0].images: expected all images", base().with_for(0..1, Unused)),
+        ("feedback[0].images: expected all images", for_one_image),
         ("initial_noise: expected 2, one per seed, or none", base().with_initial_noise([NoiseMixture::of_seed(1)])),
     ];
     let mut search = search(0);

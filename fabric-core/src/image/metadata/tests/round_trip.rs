@@ -63,6 +63,7 @@ impl Random {
 
     fn metadata(&mut self, image: &Image) -> ImageMetadata {
         let seeds: Vec<u64> = (0..1 + self.below(4)).map(|_| self.0.next_u64()).collect();
+        let count = seeds.len();
         let initial_noise = match self.below(2) {
             0 => Vec::new(),
             _ => seeds.iter().map(|seed| NoiseMixture::new([*seed, 7], [1.0, self.share()]).unwrap()).collect(),
@@ -81,7 +82,7 @@ impl Random {
             origin: self.list(|_| "LoRA fine, é.safetensors at 0.8".to_owned()),
             references: self.list(|random| {
                 let scope = if random.below(2) == 0 { scope.clone() } else { ReferenceScope::default() };
-                let images = (random.below(3) == 0).then(|| vec![0, 2]);
+                let images = (random.below(3) == 0).then(|| vec![random.below(count)]);
                 ReferenceRecord { image: random.hash(), strength: 2.0 * random.share() - 1.0, scope, images }
             }),
             image_conditions: self.list(|random| ImageConditionRecord {
@@ -224,6 +225,14 @@ fn what_cannot_be_read_back_is_refused_by_name_before_writing() {
         ("metadata of an image", ImageMetadata { settings: json!({ "deep": deep }), ..base() }),
         ("index of an image", ImageMetadata { seeds: vec![1], index: 1, ..base() }),
         ("strength of a reference", ImageMetadata { references: vec![reference(f64::NAN)], ..base() }),
+        (
+            "images of a reference",
+            ImageMetadata {
+                seeds: vec![1],
+                references: vec![ReferenceRecord { images: Some(vec![1]), ..reference(1.0) }],
+                ..base()
+            },
+        ),
         (
             "initial noises of an image",
             ImageMetadata { seeds: vec![1, 2], initial_noise: vec![NoiseMixture::of_seed(1)], ..base() },
