@@ -239,3 +239,20 @@ fn reference_id(image: &Image, size: [usize; 2], posterior: ReferencePosterior) 
         .finalize();
     ReferenceId(digest.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_references_of_the_image_with_the_most_are_counted() {
+        let most = |references: &[AttendingImages]| most_of_an_image(references.iter());
+        let listed = |images: &[usize]| AttendingImages::Listed(images.to_vec());
+        let per_image = LikedPerImage::new(2);
+        let distributed = |age| AttendingImages::Distributed { per_image, age, count: 3 };
+        assert_eq!(most(&[]), 0);
+        assert_eq!(most(&[listed(&[0]), listed(&[1]), listed(&[1, 2])]), 2);
+        assert_eq!(most(&[distributed(0)]), 1);
+        assert_eq!(most(&[distributed(0), distributed(1), distributed(2), AttendingImages::All, listed(&[7])]), 4);
+    }
+}
