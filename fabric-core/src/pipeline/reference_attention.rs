@@ -54,14 +54,13 @@ impl ReferenceAttention {
             return;
         }
         join_mean(&mut self.mean, other.mean, images);
-        // Both have the order of the network, but layers without any reference in a batch are not in its list.
-        let mut at = 0;
-        for theirs in &other.layers {
-            match self.layers[at..].iter().position(|own| own.layer == theirs.layer) {
-                Some(ahead) => at += ahead,
-                None => self.layers.insert(at, theirs.without_shares()),
-            }
-            at += 1;
+        // A batch does not list layers in which no reference acted.
+        let is_new = |theirs: &&LayerAttention| self.layers.iter().all(|own| own.layer != theirs.layer);
+        let new: Vec<LayerAttention> = other.layers.iter().filter(is_new).map(LayerAttention::without_shares).collect();
+        if !new.is_empty() {
+            self.layers.extend(new);
+            // Names of blocks (down, mid, up) and their numbers ascend in the order of the network.
+            self.layers.sort_by(|a, b| a.layer.cmp(&b.layer));
         }
         for own in &mut self.layers {
             let theirs = other.layers.iter().find(|theirs| theirs.layer == own.layer);
