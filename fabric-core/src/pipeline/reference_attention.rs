@@ -59,7 +59,7 @@ impl ReferenceAttention {
         let new: Vec<LayerAttention> = other.layers.iter().filter(is_new).map(LayerAttention::without_shares).collect();
         if !new.is_empty() {
             self.layers.extend(new);
-            // Names of blocks (down, mid, up) and their numbers ascend in the order of the network.
+            // The names (down, mid, up, then numbers of one digit) ascend in the order of the network.
             self.layers.sort_by(|a, b| a.layer.cmp(&b.layer));
         }
         for own in &mut self.layers {

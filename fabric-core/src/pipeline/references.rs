@@ -104,8 +104,8 @@ impl<'a> Chosen<'a> {
         Self { liked, disliked, left_out, without_effect, notes, acting }
     }
 
-    /// The numbers of branches and of references that act together on an image in an evaluation, each pair once. A batch
-    /// with several images may have more references, and never fewer in the evaluation of the image with the most.
+    /// The numbers of branches and of references that act together on one image in an evaluation, each pair once. If images
+    /// have different numbers of references, it is the largest: a batch with this image has at least as many.
     pub(super) fn acting(&self) -> &BTreeSet<[usize; 2]> {
         &self.acting
     }
@@ -130,8 +130,7 @@ fn most_of_an_image<'a>(references: impl Iterator<Item = &'a AttendingImages>) -
     of_all + distributed.min(most) + listed.values().max().copied().unwrap_or(0)
 }
 
-/// Distributes the liked images that are not meant for some images already. Those that no image of the request attends
-/// to are removed.
+/// Distributes the liked images that act on all images. Those to which no image of the request attends then are removed.
 fn distribute(liked: &mut Vec<ChosenImage<'_>>, per_image: LikedPerImage, images: usize) {
     let is_for_all = |chosen: &ChosenImage<'_>| chosen.images == AttendingImages::All;
     let count = liked.iter().filter(|chosen| is_for_all(chosen)).count();

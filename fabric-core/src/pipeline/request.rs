@@ -394,7 +394,7 @@ impl Request {
     }
 
     /// Returns the request for one of its images alone, given by the index into the seeds: with the seed, initial noise,
-    /// references and conditioning of this image. No image has an index that is too large, so the request has no seed then.
+    /// references and conditioning of this image. If the index is too large, the request has no seed and is refused.
     ///
     /// It makes the same image, except for rounding. Exceptions are
     /// [`ReferenceNoise::Fresh`], with which an image depends on its batch, and [`FabricSettings::keep`], which counts
